@@ -1,0 +1,362 @@
+"""The wire, protocol version 1: JSON text to typed frames and back, in both directions.
+
+Client and server share this module. Decoding is one pass at C speed into a loose record, then the checks that give
+each fault its own error. On the server `data` stays raw bytes: a payload is forwarded, never decoded.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from .names import MAX_REQUEST_ID_LENGTH, channel_fault, is_request_id, peer_id_fault
+
+MAX_MESSAGE_SIZE = 65_536
+"""Bytes of a payload that a server takes unless its welcome says otherwise."""
+
+ENVELOPE_ALLOWANCE = 1_024
+"""Bytes that a client frame may add around its payload: names, ids and keys at their longest fit."""
+
+MAX_SERVER_FRAME = 1_048_576
+"""Bytes of a server frame that clients take. Snapshots included: servers stay below."""
+
+DEFAULT_RETRY_AFTER_MS = 1_000
+MAX_RETRY_AFTER_MS = 300_000
+
+
+class _Frame(msgspec.Struct, frozen=True, tag_field="type", rename="camel", omit_defaults=True):
+    """A frame that encodes itself. Fields at their default are left out; required ones always stand."""
+
+
+# --- client to server
+
+
+class Subscribe(_Frame, frozen=True, tag="subscribe"):
+    channel: str
+    include_sender_metadata: bool = False
+    request_id: str | None = None
+
+
+class Unsubscribe(_Frame, frozen=True, tag="unsubscribe"):
+    channel: str
+    request_id: str | None = None
+
+
+class Publish(_Frame, frozen=True, tag="publish"):
+    channel: str
+    data: Raw
+    request_id: str | None = None
+
+
+class Send(_Frame, frozen=True, tag="send"):
+    to: str
+    data: Raw
+    request_id: str | None = None
+
+
+class Ping(_Frame, frozen=True, tag="ping"):
+    request_id: str | None = None
+
+
+ClientFrame = Subscribe | Unsubscribe | Publish | Send | Ping
+
+
+# --- server to client
+
+
+class Welcome(_Frame, frozen=True, tag="welcome"):
+    peer_id: str
+    expires_at: int | None
+    server_time: int
+    max_message_size: int
+    metadata: Any = None
+
+
+class Ack(_Frame, frozen=True, tag="ack"):
+    request_id: str
+
+
+class ErrorFrame(_Frame, frozen=True, tag="error"):
+    code: str
+    message: str | None = None
+    request_id: str | None = None
+
+
+class MessageFrame(_Frame, frozen=True, tag="message"):
+    channel: str
+    from_: str = msgspec.field(name="from")
+    data: Any
+    from_metadata: Any = None
+
+
+class DirectFrame(_Frame, frozen=True, tag="direct"):
+    from_: str = msgspec.field(name="from")
+    data: Any
+    from_metadata: Any = None
+
+
+class PresenceEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    peer_id: str
+    metadata: Any = None
+
+
+class PresenceFrame(_Frame, frozen=True, tag="presence"):
+    channel: str
+    joined: tuple[PresenceEntry, ...]
+    left: tuple[PresenceEntry, ...]
+
+
+class GoingAwayFrame(_Frame, frozen=True, tag="going_away"):
+    retry_after_ms: int
+
+
+class Pong(_Frame, frozen=True, tag="pong"):
+    request_id: str | None = None
+
+
+ServerFrame = Welcome | Ack | ErrorFrame | MessageFrame | DirectFrame | PresenceFrame | GoingAwayFrame | Pong
+
+
+class FrameError(Exception):
+    """A client frame that the server answers with an error frame of this code."""
+
+    def __init__(self, code: str, message: str, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+
+
+class MalformedServerFrameError(Exception):
+    """A server frame that a client skips."""
+
+
+class UnknownServerFrameError(MalformedServerFrameError):
+    """A server frame of a type that this client does not know: newer servers may send them."""
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(frame: ClientFrame | ServerFrame) -> bytes:
+    """Encode a frame as compact UTF-8 JSON."""
+    return _encoder.encode(frame)
+
+
+def encode_payload(data: Any) -> Raw:
+    """Encode application data as compact UTF-8 JSON without ASCII escaping.
+
+    Raises:
+        TypeError: the data is not JSON-serialisable.
+        ValueError: it holds NaN or an infinity, a lone surrogate, a cycle, or is nested too deeply.
+    """
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError("data is nested too deeply") from None
+    return Raw(text.encode())
+
+
+class _LooseClientFrame(msgspec.Struct, rename="camel"):
+    type: Any = UNSET
+    channel: Any = UNSET
+    to: Any = UNSET
+    data: Raw = Raw(b"")
+    request_id: Any = UNSET
+    include_sender_metadata: Any = False
+
+
+_client_decoder = msgspec.json.Decoder(_LooseClientFrame)
+
+
+def decode_client_frame(text: str | bytes) -> ClientFrame:
+    """Decode and check a frame from a client. Bytes have to be valid UTF-8 already.
+
+    Raises:
+        FrameError: with the error code to answer and, where it could be read, the request id to echo.
+    """
+    try:
+        loose = _client_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise FrameError("malformed_message", "the frame is not a JSON object") from None
+    if not isinstance(loose.type, str):
+        raise FrameError("malformed_message", "the frame has no string 'type'")
+    request_id = _request_id(loose)
+    match loose.type:
+        case "subscribe":
+            return Subscribe(_channel(loose, request_id), _include(loose, request_id), request_id)
+        case "unsubscribe":
+            return Unsubscribe(_channel(loose, request_id), request_id)
+        case "publish":
+            return Publish(_channel(loose, request_id), _data(loose, request_id), request_id)
+        case "send":
+            return Send(_target(loose, request_id), _data(loose, request_id), request_id)
+        case "ping":
+            return Ping(request_id)
+    raise FrameError("unknown_type", f"unknown type {loose.type[:64]!r}", request_id)
+
+
+def _request_id(loose: _LooseClientFrame) -> str | None:
+    if loose.request_id is UNSET:
+        return None
+    if not is_request_id(loose.request_id):
+        raise FrameError("malformed_message", f"'requestId' is no string of 1 to {MAX_REQUEST_ID_LENGTH} characters")
+    return str(loose.request_id)
+
+
+def _channel(loose: _LooseClientFrame, request_id: str | None) -> str:
+    fault = channel_fault(loose.channel)
+    if fault is not None:
+        raise FrameError("invalid_channel", f"'channel' is not a channel name ({fault})", request_id)
+    return str(loose.channel)
+
+
+def _target(loose: _LooseClientFrame, request_id: str | None) -> str:
+    fault = peer_id_fault(loose.to)
+    if fault is not None:
+        raise FrameError("invalid_peer_id", f"'to' is not a peer id ({fault})", request_id)
+    return str(loose.to)
+
+
+def _data(loose: _LooseClientFrame, request_id: str | None) -> Raw:
+    if not bytes(loose.data):
+        raise FrameError("missing_data", "'data' is missing", request_id)
+    return loose.data
+
+
+def _include(loose: _LooseClientFrame, request_id: str | None) -> bool:
+    if not isinstance(loose.include_sender_metadata, bool):
+        raise FrameError("malformed_message", "'includeSenderMetadata' is no boolean", request_id)
+    return loose.include_sender_metadata
+
+
+class _LooseServerFrame(msgspec.Struct, rename="camel"):
+    type: Any = UNSET
+    peer_id: Any = UNSET
+    expires_at: Any = None
+    server_time: Any = UNSET
+    max_message_size: Any = UNSET
+    metadata: Any = None
+    request_id: Any = UNSET
+    code: Any = UNSET
+    message: Any = None
+    channel: Any = UNSET
+    from_: Any = msgspec.field(default=UNSET, name="from")
+    data: Any = UNSET
+    from_metadata: Any = None
+    joined: Any = UNSET
+    left: Any = UNSET
+    retry_after_ms: Any = None
+
+
+_server_decoder = msgspec.json.Decoder(_LooseServerFrame)
+
+
+def decode_server_frame(text: str | bytes) -> ServerFrame:
+    """Decode and check a frame from a server. Metadata that is no object is read as absent.
+
+    Raises:
+        UnknownServerFrameError: the type is not known.
+        MalformedServerFrameError: anything else that is wrong with it.
+    """
+    try:
+        loose = _server_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise MalformedServerFrameError("not a JSON object") from None
+    kind = _want(loose.type, str, "type")
+    match kind:
+        case "welcome":
+            return _welcome(loose)
+        case "ack":
+            return Ack(_want(loose.request_id, str, "requestId"))
+        case "error":
+            return _error(loose)
+        case "message":
+            return MessageFrame(
+                channel=_want(loose.channel, str, "channel"),
+                from_=_want(loose.from_, str, "from"),
+                data=_present(loose.data, "data"),
+                from_metadata=_object(loose.from_metadata),
+            )
+        case "direct":
+            return DirectFrame(
+                from_=_want(loose.from_, str, "from"),
+                data=_present(loose.data, "data"),
+                from_metadata=_object(loose.from_metadata),
+            )
+        case "presence":
+            return PresenceFrame(
+                _want(loose.channel, str, "channel"), _entries(loose.joined, "joined"), _entries(loose.left, "left")
+            )
+        case "going_away":
+            return GoingAwayFrame(_retry_after(loose.retry_after_ms))
+        case "pong":
+            return Pong(loose.request_id if isinstance(loose.request_id, str) else None)
+    raise UnknownServerFrameError(f"unknown type {kind[:64]!r}")
+
+
+T = TypeVar("T")
+
+
+def _want(value: Any, kind: type[T], field: str) -> T:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise MalformedServerFrameError(f"'{field}' is missing or no {kind.__name__}")
+    return value
+
+
+def _present(value: Any, field: str) -> Any:
+    if isinstance(value, UnsetType):
+        raise MalformedServerFrameError(f"'{field}' is missing")
+    return value
+
+
+def _number(value: Any, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MalformedServerFrameError(f"'{field}' is missing or no number")
+    return int(value)
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
+def _welcome(loose: _LooseServerFrame) -> Welcome:
+    size = _number(loose.max_message_size, "maxMessageSize")
+    if size <= 0:
+        raise MalformedServerFrameError(f"'maxMessageSize' must be above 0, not {size}")
+    expires_at = None if loose.expires_at is None else _number(loose.expires_at, "expiresAt")
+    return Welcome(
+        peer_id=_want(loose.peer_id, str, "peerId"),
+        expires_at=expires_at,
+        server_time=_number(loose.server_time, "serverTime"),
+        max_message_size=size,
+        metadata=_object(loose.metadata),
+    )
+
+
+def _error(loose: _LooseServerFrame) -> ErrorFrame:
+    code = _want(loose.code, str, "code")
+    if not code:
+        raise MalformedServerFrameError("'code' is empty")
+    return ErrorFrame(
+        code,
+        loose.message if isinstance(loose.message, str) else None,
+        loose.request_id if isinstance(loose.request_id, str) else None,
+    )
+
+
+def _entries(value: Any, field: str) -> tuple[PresenceEntry, ...]:
+    entries = []
+    for item in _want(value, list, field):
+        entry = _want(item, dict, field)
+        entries.append(PresenceEntry(_want(entry.get("peerId"), str, "peerId"), _object(entry.get("metadata"))))
+    return tuple(entries)
+
+
+def _retry_after(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        return DEFAULT_RETRY_AFTER_MS
+    return int(min(value, MAX_RETRY_AFTER_MS))

@@ -1,0 +1,253 @@
+"""Typed events by handler, decorator, `once`, `off` and `async for`.
+
+Dispatch is synchronous and in registration order: plain handlers run inline, handlers that return an awaitable
+run on as tasks, then streams are fed. A handler that raises is logged and harms nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar, overload
+
+from .events import Event
+from .log import Logger, NoopLogger
+
+E = TypeVar("E", bound=Event)
+Handler = Callable[[E], Any]
+
+HANDLER_DRAIN_TIMEOUT = 1.0
+"""Seconds that the handlers still running at the end may take. After that they are cancelled."""
+
+
+class _Registration:
+    __slots__ = ("handler", "once", "sequence")
+
+    def __init__(self, handler: Callable[[Any], Any], once: bool, sequence: int) -> None:
+        self.handler = handler
+        self.once = once
+        self.sequence = sequence
+
+
+class EventStream(Generic[E]):
+    """The events of one type as an async iterator, from the call of `events()` on.
+
+    At most `maxsize` events wait; when full the oldest is dropped and `dropped` counts it. The iteration ends when
+    the emitter shuts down, after what was queued, or with `close()`. Iterating after the end ends at once.
+    """
+
+    def __init__(self, maxsize: int, detach: Callable[[EventStream[E]], None]) -> None:
+        if maxsize < 0:
+            raise ValueError(f"maxsize must be at least 0, not {maxsize}")
+        self.dropped = 0
+        self._events: deque[E] = deque()
+        self._maxsize = maxsize
+        self._detach = detach
+        self._ended = False
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    def __aiter__(self) -> EventStream[E]:
+        return self
+
+    async def __anext__(self) -> E:
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        return self._events.popleft()
+
+    async def __aenter__(self) -> EventStream[E]:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop receiving. What is queued can still be read."""
+        self._detach(self)
+        self._end()
+
+    def _feed(self, event: E) -> None:
+        if self._maxsize and len(self._events) >= self._maxsize:
+            self._events.popleft()
+            self.dropped += 1
+        self._events.append(event)
+        self._wake()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class AsyncEventEmitter:
+    """Base of everything here that has events."""
+
+    def __init__(self, logger: Logger | None = None) -> None:
+        self._logger: Logger = logger if logger is not None else NoopLogger()
+        self._handlers: dict[type[Event], list[_Registration]] = {}
+        self._streams: dict[type[Event], list[EventStream[Any]]] = {}
+        self._handler_tasks: set[asyncio.Task[Any]] = set()
+        self._closing_tasks: set[asyncio.Task[Any] | None] = set()
+        self._sequence = 0
+        self._emitter_closed = False
+
+    @overload
+    def on(self, event_type: type[E]) -> Callable[[Handler[E]], Handler[E]]: ...
+    @overload
+    def on(self, event_type: type[E], handler: Handler[E]) -> Handler[E]: ...
+    def on(self, event_type: type[E], handler: Handler[E] | None = None) -> Any:
+        """Call `handler` with every event of the type; usable as a decorator. Return the handler."""
+        return self._register(event_type, handler, once=False)
+
+    @overload
+    def once(self, event_type: type[E]) -> Callable[[Handler[E]], Handler[E]]: ...
+    @overload
+    def once(self, event_type: type[E], handler: Handler[E]) -> Handler[E]: ...
+    def once(self, event_type: type[E], handler: Handler[E] | None = None) -> Any:
+        """Call `handler` with the next event of the type only. `off` with the same function cancels it."""
+        return self._register(event_type, handler, once=True)
+
+    def off(self, event_type: type[E], handler: Handler[E]) -> None:
+        """Remove the first registration of `handler`. Unknown handlers are ignored."""
+        registrations = self._handlers.get(event_type, [])
+        for index, registration in enumerate(registrations):
+            if registration.handler == handler:
+                self._handlers[event_type] = registrations[:index] + registrations[index + 1 :]
+                return
+
+    def events(self, event_type: type[E], *, maxsize: int = 4096) -> EventStream[E]:
+        """Return the events of the type from now on as an async iterator. `maxsize=0` means no bound."""
+        _check_type(event_type)
+        stream: EventStream[E] = EventStream(maxsize, lambda it: self._detach_stream(event_type, it))
+        if self._emitter_closed:
+            stream._end()
+        else:
+            self._streams.setdefault(event_type, []).append(stream)
+        return stream
+
+    def listener_count(self, event_type: type[Event]) -> int:
+        """Return how many handlers are registered for exactly this type. Streams do not count."""
+        return len(self._handlers.get(event_type, ()))
+
+    def emit(self, event: Event) -> None:
+        """Dispatch an event to the handlers and streams of its class and of its base classes."""
+        handlers, streams = self._handlers, self._streams
+        lineage = _lineage(type(event))
+        matching = [registration for cls in lineage for registration in handlers.get(cls, ())]
+        if len(matching) > 1:
+            matching.sort(key=lambda registration: registration.sequence)
+        for registration in matching:
+            if registration.once and not self._take(registration):
+                continue
+            self._call(registration.handler, event)
+        for cls in lineage:
+            for stream in tuple(streams.get(cls, ())):
+                stream._feed(event)
+
+    def _register(
+        self, event_type: type[E], handler: Handler[E] | None, *, once: bool
+    ) -> Handler[E] | Callable[[Handler[E]], Handler[E]]:
+        _check_type(event_type)
+        if handler is None:
+            return lambda function: self._add(event_type, function, once)
+        return self._add(event_type, handler, once)
+
+    def _add(self, event_type: type[E], handler: Handler[E], once: bool) -> Handler[E]:
+        if not callable(handler):
+            raise TypeError(f"handler must be callable, not {handler!r}")
+        self._sequence += 1
+        registration = _Registration(handler, once, self._sequence)
+        self._handlers[event_type] = [*self._handlers.get(event_type, ()), registration]
+        return handler
+
+    def _take(self, registration: _Registration) -> bool:
+        """Remove a `once` registration before it runs. False if a nested emit or `off` was faster."""
+        for event_type, registrations in self._handlers.items():
+            if registration in registrations:
+                self._handlers[event_type] = [it for it in registrations if it is not registration]
+                return True
+        return False
+
+    def _call(self, handler: Callable[[Any], Any], event: Event) -> None:
+        try:
+            result = handler(event)
+        except Exception as error:
+            self._log_handler_error(event, error)
+            return
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(self._finish(result, event))
+            self._handler_tasks.add(task)
+            task.add_done_callback(self._handler_tasks.discard)
+
+    async def _finish(self, awaitable: Awaitable[Any], event: Event) -> None:
+        try:
+            await awaitable
+        except Exception as error:
+            self._log_handler_error(event, error)
+
+    def _log_handler_error(self, event: Event, error: Exception) -> None:
+        self._logger.error(
+            "event handler failed", {"event": type(event).__name__, "error": f"{type(error).__name__}: {error}"}
+        )
+
+    def _detach_stream(self, event_type: type[Event], stream: EventStream[Any]) -> None:
+        streams = self._streams.get(event_type, [])
+        if stream in streams:
+            streams.remove(stream)
+
+    def _enter_close(self) -> None:
+        """Note that the running task is inside `close()`: the drain must not wait for it."""
+        self._closing_tasks.add(asyncio.current_task())
+
+    async def _shut_down_emitter(self) -> None:
+        """Drop the handlers, end the streams, and give running handlers a moment before cancelling them.
+
+        Handler tasks that are themselves inside `close()` are left to finish on their own.
+        """
+        self._emitter_closed = True
+        self._handlers.clear()
+        streams = [stream for group in self._streams.values() for stream in group]
+        self._streams.clear()
+        for stream in streams:
+            stream._end()
+        running = self._handler_tasks - self._closing_tasks - {asyncio.current_task()}
+        if running:
+            _, late = await asyncio.wait(running, timeout=HANDLER_DRAIN_TIMEOUT)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=HANDLER_DRAIN_TIMEOUT)
+        self._closing_tasks.clear()
+
+    def _reopen_emitter(self) -> None:
+        self._emitter_closed = False
+
+
+def _check_type(event_type: type[Event]) -> None:
+    if not (isinstance(event_type, type) and issubclass(event_type, Event)):
+        raise TypeError(f"an event class is needed, not {event_type!r}")
+
+
+def _lineage(event_type: type[Event]) -> tuple[type[Event], ...]:
+    lineage = _LINEAGES.get(event_type)
+    if lineage is None:
+        lineage = tuple(cls for cls in event_type.__mro__ if issubclass(cls, Event))
+        _LINEAGES[event_type] = lineage
+    return lineage
+
+
+_LINEAGES: dict[type[Event], tuple[type[Event], ...]] = {}

@@ -1,0 +1,159 @@
+"""The exceptions that the package raises on purpose.
+
+One tree: `except MeteredRealtimeError` catches them all. Branch on the class and on the stable attributes
+(`code`, `close_code`, `size`, ...), never on the text, which is for people and may change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ErrorCode = Literal[
+    "malformed_message",
+    "unknown_type",
+    "invalid_channel",
+    "invalid_peer_id",
+    "channel_not_authorized",
+    "channel_reserved",
+    "channel_limit_exceeded",
+    "peer_not_found",
+    "missing_data",
+    "action_not_permitted",
+    "over_message_quota",
+    "backend_error",
+    "internal_error",
+]
+"""The codes that a server puts in its error frames. A code outside this set is passed on verbatim."""
+
+SendErrorCode = Literal["reserved_channel", "not_joined", "invalid_args", "self_send"]
+StateErrorCode = Literal["invalid_state", "track_already_attached"]
+
+
+class MeteredRealtimeError(Exception):
+    """Base of every exception of this package."""
+
+
+class SignallingError(MeteredRealtimeError):
+    """A failure between this client and the signalling server."""
+
+
+class SignallingConnectError(SignallingError):
+    """The connection ended before the server's welcome.
+
+    `close_code` is the WebSocket close code, or 1006 when the connection failed without one (refused,
+    timed out, or answered with an HTTP status, which `http_status` then holds). `close_reason` is text that
+    the server controls: sanitise it before showing it.
+    """
+
+    def __init__(
+        self,
+        close_code: int,
+        close_reason: str,
+        message: str | None = None,
+        *,
+        http_status: int | None = None,
+    ) -> None:
+        super().__init__(message or f"connection ended before the server's welcome (code {close_code})")
+        self.close_code = close_code
+        self.close_reason = close_reason
+        self.http_status = http_status
+
+
+class NotConnectedError(SignallingError):
+    """The client is not connected: nothing was sent."""
+
+
+class ServerRequestError(SignallingError):
+    """The server refused a request. `code` is an `ErrorCode`, or verbatim what a newer server sent."""
+
+    def __init__(self, code: str, message: str | None = None, request_id: str | None = None) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.request_id = request_id
+
+
+class AckTimeoutError(SignallingError):
+    """The server did not answer a request in time. It may or may not have processed it."""
+
+    def __init__(self, request_id: str, timeout: float) -> None:
+        super().__init__(f"no answer to request {request_id} within {timeout:g} s")
+        self.request_id = request_id
+        self.timeout = timeout
+
+
+class DisconnectedError(SignallingError):
+    """The connection ended with the request under way. The server may or may not have processed it."""
+
+
+class PayloadTooLargeError(SignallingError):
+    """A payload is larger than the server takes: `size` bytes of compact UTF-8 JSON against `cap`."""
+
+    def __init__(self, size: int, cap: int) -> None:
+        super().__init__(f"payload of {size} bytes exceeds the server's cap of {cap}")
+        self.size = size
+        self.cap = cap
+
+
+class ReconcileTimeoutError(MeteredRealtimeError):
+    """After a reconnect the server never sent who is in the channel."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or "the server sent no presence snapshot after the reconnect")
+
+
+class MeteredPeerSendError(MeteredRealtimeError):
+    """A peer-level send or join was called with the wrong state or arguments."""
+
+    def __init__(self, code: SendErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code: SendErrorCode = code
+
+
+class MeteredPeerOversizedError(MeteredRealtimeError):
+    """Data or metadata is larger than the server takes: `size` bytes against `cap`. Nothing was sent."""
+
+    def __init__(self, size: int, cap: int) -> None:
+        super().__init__(f"{size} bytes exceed the server's cap of {cap}")
+        self.size = size
+        self.cap = cap
+
+
+class MeteredPeerStateError(MeteredRealtimeError):
+    """A method does not fit the state of the peer (`invalid_state`) or of a track (`track_already_attached`)."""
+
+    def __init__(self, code: StateErrorCode, method: str, message: str, current_state: str | None = None) -> None:
+        super().__init__(message)
+        self.code: StateErrorCode = code
+        self.method = method
+        self.current_state = current_state
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceTrackFailure:
+    """One remote on which a track could not be replaced, and why."""
+
+    peer_id: str
+    err: Exception
+
+
+class MeteredPeerReplaceTrackError(MeteredRealtimeError):
+    """A track was replaced on the `succeeded` remotes (ids) but not on the `failed` ones."""
+
+    def __init__(self, succeeded: tuple[str, ...], failed: tuple[ReplaceTrackFailure, ...]) -> None:
+        super().__init__(f"the track was replaced on {len(succeeded)} peers and failed on {len(failed)}")
+        self.succeeded = succeeded
+        self.failed = failed
+
+
+class DataChannelOverflowError(MeteredRealtimeError):
+    """Too many sends wait for a data channel: the producer is faster than the network."""
+
+    def __init__(self, queued: int, cap: int) -> None:
+        super().__init__(f"{queued} sends are waiting, the cap is {cap}")
+        self.queued = queued
+        self.cap = cap
+
+
+class NegotiationFailedError(MeteredRealtimeError):
+    """An offer or answer could not be made or applied, or was never answered. `__cause__` has the detail."""

@@ -1,0 +1,263 @@
+"""The events, typed and frozen, and the close codes.
+
+Register for a class with `on`, `once` or `events`; registering for `Event` itself receives every event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+from .options import IceServerConfig
+
+if TYPE_CHECKING:
+    from .media.stream import MediaStream, StreamMetadata
+    from .mesh.remote_peer import RemotePeer
+
+
+class WsCloseCode(IntEnum):
+    """The WebSocket close codes that have a meaning here. 1006 has no member: no frame carries it."""
+
+    GOING_AWAY = 1001
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    CLIENT_INACTIVITY = 4000
+    INVALID_TOKEN = 4001
+    TOKEN_EXPIRED = 4002
+    CHANNEL_NOT_AUTHORIZED = 4003
+    OVER_CONCURRENT_LIMIT = 4010
+    OVER_MESSAGE_RATE = 4011
+    ACCOUNT_SUSPENDED = 4012
+    ADMIN_DISCONNECT = 4020
+
+
+@dataclass(frozen=True, slots=True)
+class PresencePeer:
+    """A peer as presence names it, with the metadata of its token."""
+
+    peer_id: str
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of every event."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange(Event):
+    """The state of a client, a peer or a remote changed."""
+
+    from_: str
+    to: str
+
+
+# --- SignallingClient
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Event):
+    """The server welcomed this client. `expires_at` and `server_time` are unix seconds."""
+
+    peer_id: str
+    server_time: int
+    expires_at: int | None
+    is_reconnect: bool
+    max_message_size: int
+    ice_servers: tuple[IceServerConfig, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected(Event):
+    """A connection that had opened ended."""
+
+    code: int
+    reason: str
+    will_reconnect: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Event):
+    """Somebody published on a subscribed channel."""
+
+    channel: str
+    sender_peer_id: str
+    data: Any
+    sender_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Direct(Event):
+    """Somebody sent this peer a direct message."""
+
+    sender_peer_id: str
+    data: Any
+    sender_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Presence(Event):
+    """Peers joined or left a subscribed channel. The first after a subscribe lists everybody in `joined`."""
+
+    channel: str
+    joined: tuple[PresencePeer, ...]
+    left: tuple[PresencePeer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerError(Event):
+    """An error frame that answers no pending request."""
+
+    code: str
+    message: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GoingAway(Event):
+    """The server is about to shut down and asks to wait `retry_after_ms` milliseconds."""
+
+    retry_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenProviderError(Event):
+    """The token provider failed, three times in a row or more."""
+
+    consecutive_failures: int
+    err: Exception
+
+
+# --- MeteredPeer
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Event):
+    """This peer entered a channel."""
+
+    peer_id: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left(Event):
+    """This peer left for good."""
+
+    peer_id: str | None
+    channel: str | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerJoined(Event):
+    """Somebody is in the channel, there already or new."""
+
+    peer: RemotePeer
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeft(Event):
+    """Somebody left the channel."""
+
+    peer: RemotePeer
+
+
+@dataclass(frozen=True, slots=True)
+class Data(Event):
+    """Somebody sent application data through the signalling server."""
+
+    sender_peer_id: str
+    data: Any
+    kind: Literal["broadcast", "direct"]
+    sender_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FatalError(Event):
+    """Something failed that the program has to react to."""
+
+    err: Exception
+
+
+# --- RemotePeer
+
+
+@dataclass(frozen=True, slots=True)
+class Track(Event):
+    """The remote sends a track. Comes before the `StreamAdded` of its stream."""
+
+    track: Any
+    streams: tuple[MediaStream, ...] = ()
+    metadata: StreamMetadata | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAdded(Event):
+    """The first track of a stream of the remote arrived."""
+
+    stream: MediaStream
+    metadata: StreamMetadata | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRemoved(Event):
+    """The last track of a stream of the remote ended."""
+
+    stream: MediaStream
+
+
+@dataclass(frozen=True, slots=True)
+class DataChannelOpened(Event):
+    """The remote opened a data channel. `channel` is aiortc's; wrap it in `DataChannel`.
+
+    Nothing that arrives before the wrapper, or its `DCMessage` handler, exists is lost.
+    """
+
+    channel: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionReset(Event):
+    """The connection to the remote was replaced by a new one. Its data channels are gone, its media comes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class NegotiationError(Event):
+    """An offer, an answer or the recovery of a connection failed."""
+
+    err: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class IceCandidateError(Event):
+    """A candidate of the remote was refused. Usually harmless."""
+
+    err: Exception
+
+
+# --- DataChannel
+
+
+@dataclass(frozen=True, slots=True)
+class DCOpen(Event):
+    """The channel opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class DCClose(Event):
+    """The channel closed underneath."""
+
+
+@dataclass(frozen=True, slots=True)
+class DCError(Event):
+    """The channel failed."""
+
+    err: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class DCMessage(Event):
+    """A message arrived, text as str and binary as bytes."""
+
+    data: str | bytes

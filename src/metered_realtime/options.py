@@ -1,0 +1,89 @@
+"""Options and the literals of states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .log import Logger
+
+SignallingClientState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
+MeteredPeerState = Literal["idle", "joining", "joined", "reconnecting", "leaving", "closed"]
+PeerConnectionState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
+
+TokenProviderFn = Callable[[], Awaitable[str] | str]
+"""Returns a fresh token, at once or awaited. Called before every connection attempt."""
+
+DEFAULT_URL = "wss://rms.metered.ca"
+
+
+@dataclass(slots=True, kw_only=True)
+class ReconnectOptions:
+    """How to come back after a lost connection.
+
+    Attempt n waits `initial_delay * multiplier ** (n - 1)` seconds, at most `max_delay`, varied by
+    `jitter_ratio` in both directions. `max_attempts` counts since the last welcome; `inf` never gives up.
+
+    Raises:
+        ValueError: a number is out of its range, or NaN.
+    """
+
+    initial_delay: float = 0.5
+    multiplier: float = 2.0
+    max_delay: float = 30.0
+    jitter_ratio: float = 0.2
+    max_attempts: float = 100
+
+    def __post_init__(self) -> None:
+        _require(0 < self.initial_delay < math.inf, "initial_delay", self.initial_delay, "above 0 and finite")
+        _require(1 <= self.multiplier < math.inf, "multiplier", self.multiplier, "at least 1 and finite")
+        _require(
+            self.initial_delay <= self.max_delay < math.inf,
+            "max_delay",
+            self.max_delay,
+            "at least initial_delay and finite",
+        )
+        _require(0 <= self.jitter_ratio <= 1, "jitter_ratio", self.jitter_ratio, "from 0 to 1")
+        _require(self.max_attempts >= 0, "max_attempts", self.max_attempts, "at least 0")
+
+
+@dataclass(slots=True, kw_only=True)
+class SubscribeOptions:
+    """What a subscription asks for: `include_sender_metadata` adds the publisher's metadata to messages."""
+
+    include_sender_metadata: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class SignallingClientOptions:
+    """The constructor options of `SignallingClient` and `MeteredPeer`, as one object.
+
+    Exactly one of `api_key` and `token_provider` is needed. Times are seconds. An `inactivity_timeout` of 0 or
+    less, or infinite, turns the watchdog and the heartbeat off.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    token_provider: TokenProviderFn | None = None
+    url: str | None = None
+    token_provider_timeout: float = 10.0
+    logger: Logger | None = None
+    reconnect: ReconnectOptions | bool = True
+    inactivity_timeout: float = 60.0
+    auto_resubscribe: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IceServerConfig:
+    """One STUN or TURN server, as the server's welcome names it. The repr hides the credential."""
+
+    urls: str | list[str]
+    username: str | None = None
+    credential: str | None = field(default=None, repr=False)
+
+
+def _require(holds: bool, name: str, value: float, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {rule}, not {value!r}")
