@@ -1,14 +1,33 @@
-"""Rules for channel names, peer ids and request ids, and the pattern language of keys and tokens."""
+"""Rules for channel names, peer ids and request ids."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+import re
 from typing import Literal
+
+from .patterns import is_pattern, pattern_matches
+
+__all__ = [
+    "MAX_CHANNEL_BYTES",
+    "MAX_PEER_ID_LENGTH",
+    "MAX_REQUEST_ID_LENGTH",
+    "RESERVED_PREFIXES",
+    "NameFault",
+    "channel_fault",
+    "identity_fault",
+    "is_pattern",
+    "is_request_id",
+    "is_reserved_channel",
+    "pattern_matches",
+    "peer_id_fault",
+]
 
 MAX_CHANNEL_BYTES = 256
 MAX_PEER_ID_LENGTH = 128
 MAX_REQUEST_ID_LENGTH = 128
 RESERVED_PREFIXES = ("_metered/", "_internal/", "_system/")
+
+_CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 NameFault = Literal["type", "empty", "too_long", "control_character", "not_printable_ascii", "encoding"]
 
@@ -60,73 +79,5 @@ def is_request_id(value: object) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= MAX_REQUEST_ID_LENGTH
 
 
-def is_pattern(name: str) -> bool:
-    """Tell whether a channel name contains an unescaped `*`."""
-    return any(isinstance(token, _Star) for token in _tokens(name))
-
-
-def pattern_matches(pattern: str, channel: str) -> bool:
-    r"""Match a whole channel name, case-sensitively, in time proportional to pattern times name.
-
-    `*` stands for any run of characters except `/`, `**` for any run, `\*` and `\\` for the characters.
-    """
-    tokens = _tokens(pattern)
-    states = _closure({0}, tokens)
-    for character in channel:
-        following: set[int] = set()
-        for state in states:
-            if state == len(tokens):
-                continue
-            token = tokens[state]
-            if isinstance(token, str):
-                if token == character:
-                    following.add(state + 1)
-            elif token.crosses_slash or character != "/":
-                following.add(state)
-        states = _closure(following, tokens)
-        if not states:
-            return False
-    return len(tokens) in states
-
-
-class _Star:
-    __slots__ = ("crosses_slash",)
-
-    def __init__(self, crosses_slash: bool) -> None:
-        self.crosses_slash = crosses_slash
-
-
-_STAR, _DOUBLE_STAR = _Star(False), _Star(True)
-
-
-@lru_cache(maxsize=4096)
-def _tokens(pattern: str) -> tuple[str | _Star, ...]:
-    tokens: list[str | _Star] = []
-    index = 0
-    while index < len(pattern):
-        character = pattern[index]
-        following = pattern[index + 1 : index + 2]
-        if character == "\\" and following in ("*", "\\"):
-            tokens.append(following)
-            index += 2
-        elif character == "*" and following == "*":
-            tokens.append(_DOUBLE_STAR)
-            index += 2
-        else:
-            tokens.append(_STAR if character == "*" else character)
-            index += 1
-    return tuple(tokens)
-
-
-def _closure(states: set[int], tokens: tuple[str | _Star, ...]) -> set[int]:
-    """Add the states reached by letting stars stand for nothing."""
-    reached = set(states)
-    for state in states:
-        while state < len(tokens) and isinstance(tokens[state], _Star):
-            state += 1
-            reached.add(state)
-    return reached
-
-
 def _has_control_character(text: str) -> bool:
-    return any(character <= "\x1f" or "\x7f" <= character <= "\x9f" for character in text)
+    return _CONTROL_CHARACTER.search(text) is not None

@@ -1,0 +1,326 @@
+"""Offer and answer without rollback: commit on answer.
+
+An offer is created and sent while the connection underneath stays `stable`; it is committed, that is set as local
+description, only when its answer is here. An end that has to give way in a collision simply forgets its offer.
+Nobody waits for the other's first move, and a collision (glare, RFC 8829 section 4.1.8.2) never replaces a connection.
+
+Phases, and what each input does in them:
+
+    input \\ phase    STABLE               OFFERING            OFFERED                  COMMITTING   ANSWERING
+    changed          offer, or hold       remember            remember                 remember     remember
+    offer arrives    answer it            queue               polite: forget, answer   queue        queue
+                                                              impolite: ignore
+    answer arrives   drop                 queue               matching: commit         queue        queue
+                                                              other: drop
+    created          -                    send -> OFFERED     -                        -            -
+    committed        -                    -                   -                        -> STABLE    -
+    answered         -                    -                   -                        -            send -> STABLE
+    failed           -                    give up             -                        give up      give up
+    timer            -                    -                   resend, then give up     -            -
+
+An input marked `-` is illegal there: it changes nothing and raises `NegotiationStateError`. A late timer is no error.
+
+Invariants:
+- At most one operation is under way at the connection, at most one offer is pending.
+- What arrives during an operation waits in a bounded inbox, in order.
+- A change is remembered (`dirty`) until an offer that was created after it has been committed or sent.
+- A follow-up offer is held until the link is up: aiortc loses media when it negotiates while DTLS is connecting.
+- A remote description whose ICE user fragment is not the one in use means that the other end was replaced: this end is
+  replaced too. Messages of one sender arrive in order, so another fragment is always a newer one.
+- The same offer again means that its answer was lost: the answer is sent again, nothing is applied twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from .sdp import Description
+
+OFFER_TIMEOUT = 5.0
+"""Seconds until an unanswered offer is sent again: several round trips of a bad mobile link."""
+
+MAX_OFFER_RESENDS = 4
+"""After that the other end is taken to be unable to answer this offer, and the connection is given up."""
+
+MAX_INBOX = 32
+"""Descriptions that wait for an operation. Peers send one or two; when full, the oldest goes."""
+
+
+class Phase(Enum):
+    """What the negotiation is doing."""
+
+    STABLE = auto()
+    OFFERING = auto()
+    OFFERED = auto()
+    COMMITTING = auto()
+    ANSWERING = auto()
+    CLOSED = auto()
+
+
+_BUSY = frozenset({Phase.OFFERING, Phase.COMMITTING, Phase.ANSWERING})
+
+
+class NegotiationStateError(Exception):
+    """An input that is illegal in the current phase. A fault of the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOffer:
+    """Create an offer, leave the connection stable, and report `offer_created` or `failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendOffer:
+    """Send the offer to the other end."""
+
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetOffer:
+    """Undo what creating the pending offer left behind in the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOffer:
+    """Set the offer as local and the answer as remote description; report `committed` or `failed`."""
+
+    offer: str
+    answer: Description
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyOffer:
+    """Set the offer as remote description, answer it, and report `answered` or `failed`."""
+
+    offer: Description
+
+
+@dataclass(frozen=True, slots=True)
+class SendAnswer:
+    """Send the answer to the other end."""
+
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Replace the connection by a fresh one. Nothing is to be reported."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Negotiation cannot repair this connection: decide when to `restart`."""
+
+    reason: str
+
+
+Effect = CreateOffer | SendOffer | ForgetOffer | CommitOffer | ApplyOffer | SendAnswer | Rebuild | GiveUp
+
+
+@dataclass(slots=True)
+class _Pending:
+    offer: Description
+    resends: int = 0
+
+
+class Negotiator:
+    """One end of the negotiation of one pair.
+
+    Every method returns the effects to perform, in order. Feed results back as they come; inputs may arrive at any
+    time. `deadline` is when `timer` wants to be called, or None.
+    """
+
+    def __init__(self, *, polite: bool) -> None:
+        self.polite = polite
+        self.phase = Phase.STABLE
+        self.dirty = False
+        self.deadline: float | None = None
+        self.ignored_offers = 0
+        self.dropped_answers = 0
+        self._inbox: deque[Description] = deque(maxlen=MAX_INBOX)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start a generation: a fresh connection that has negotiated nothing."""
+        self._negotiated = False
+        self._link_up = False
+        self._gave_up = False
+        self._pending: _Pending | None = None
+        self._remote_ufrag: str | None = None
+        self._applying: Description | None = None
+        self._answered: Description | None = None
+        self._last_answer = ""
+        self.deadline = None
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether nothing is under way and nothing is left to offer."""
+        return self.phase is Phase.STABLE and not self.dirty
+
+    def changed(self, now: float) -> list[Effect]:
+        """Note that something at this end has to be offered."""
+        self.dirty = True
+        return self._proceed(now)
+
+    def link_up(self, now: float) -> list[Effect]:
+        """Note that media and data flow: held offers may go."""
+        self._link_up = True
+        return self._proceed(now)
+
+    def restart(self, now: float, reason: str) -> list[Effect]:
+        """Begin again on a fresh connection and offer it.
+
+        Raises:
+            NegotiationStateError: an operation is under way, or the negotiation is closed.
+        """
+        self._require(Phase.STABLE, Phase.OFFERED)
+        self.phase = Phase.STABLE
+        self._begin()
+        self.dirty = True
+        return [Rebuild(reason), *self._proceed(now)]
+
+    def close(self) -> None:
+        """End the negotiation. Later inputs have no effects."""
+        self.phase = Phase.CLOSED
+        self.dirty = False
+        self._inbox.clear()
+        self._begin()
+
+    def received(self, description: Description, now: float) -> list[Effect]:
+        """Take a description from the other end."""
+        if self.phase in _BUSY:
+            self._inbox.append(description)
+            return []
+        if self.phase is Phase.CLOSED:
+            return []
+        effects = self._offer(description) if description.kind == "offer" else self._answer(description)
+        return effects + self._proceed(now)
+
+    def offer_created(self, offer: Description, now: float) -> list[Effect]:
+        """Take the offer that `CreateOffer` asked for."""
+        self._require(Phase.OFFERING)
+        self.phase = Phase.OFFERED
+        self._pending = _Pending(offer)
+        self.deadline = now + OFFER_TIMEOUT
+        return [SendOffer(offer.sdp), *self._proceed(now)]
+
+    def committed(self, now: float, *, more: bool = False) -> list[Effect]:
+        """Note that `CommitOffer` succeeded. `more` if something at this end is still to be offered."""
+        self._require(Phase.COMMITTING)
+        return self._completed(now, more)
+
+    def answered(self, answer: str, now: float, *, more: bool = False) -> list[Effect]:
+        """Take the answer that `ApplyOffer` asked for. `more` if something of ours found no place in it."""
+        self._require(Phase.ANSWERING)
+        self._answered, self._last_answer = self._applying, answer
+        return [SendAnswer(answer), *self._completed(now, more)]
+
+    def failed(self, reason: str, now: float) -> list[Effect]:
+        """Note that the operation under way failed."""
+        self._require(*_BUSY)
+        return self._give_up(reason)
+
+    def timer(self, now: float) -> list[Effect]:
+        """Send an unanswered offer again, or give up."""
+        pending = self._pending
+        if self.deadline is None or now < self.deadline or pending is None or self.phase is not Phase.OFFERED:
+            return []
+        if pending.resends == MAX_OFFER_RESENDS:
+            return self._give_up(f"no answer to an offer sent {pending.resends + 1} times")
+        pending.resends += 1
+        self.deadline = now + OFFER_TIMEOUT
+        return [SendOffer(pending.offer.sdp)]
+
+    def _require(self, *phases: Phase) -> None:
+        if self.phase not in phases:
+            raise NegotiationStateError(f"illegal in phase {self.phase.name}")
+
+    def _offer(self, offer: Description) -> list[Effect]:
+        if self._answered is not None and offer.sdp == self._answered.sdp:
+            return self._answer_again()
+        effects: list[Effect] = []
+        replaced = self._is_replaced(offer)
+        if self._pending is not None and not replaced:
+            if not self.polite:
+                self.ignored_offers += 1
+                return []
+            effects.append(ForgetOffer())
+        if self._pending is not None:
+            self._drop_pending()
+            self.dirty = True
+        if replaced:
+            self._begin()
+            effects.append(Rebuild("the other end was replaced"))
+        self.phase = Phase.ANSWERING
+        self._gave_up = False
+        self._applying = offer
+        return [*effects, ApplyOffer(offer)]
+
+    def _answer_again(self) -> list[Effect]:
+        """The other end waits for this answer and ignored what we offered meanwhile: send both."""
+        effects: list[Effect] = [SendAnswer(self._last_answer)]
+        if self._pending is not None:
+            effects.append(SendOffer(self._pending.offer.sdp))
+        return effects
+
+    def _answer(self, answer: Description) -> list[Effect]:
+        if self._is_replaced(answer):
+            self._begin()
+            self.phase = Phase.STABLE
+            self.dirty = True
+            return [Rebuild("the other end was replaced")]
+        if self._pending is None or not _matches(self._pending.offer, answer):
+            self.dropped_answers += 1
+            return []
+        effect = CommitOffer(self._pending.offer.sdp, answer)
+        self._drop_pending()
+        self.phase = Phase.COMMITTING
+        self._applying = answer
+        return [effect]
+
+    def _is_replaced(self, description: Description) -> bool:
+        return self._remote_ufrag is not None and description.ufrag != self._remote_ufrag
+
+    def _drop_pending(self) -> None:
+        self._pending = None
+        self.deadline = None
+
+    def _completed(self, now: float, more: bool) -> list[Effect]:
+        assert self._applying is not None
+        self._remote_ufrag = self._applying.ufrag
+        self._applying = None
+        self._negotiated = True
+        self.phase = Phase.STABLE
+        self.dirty = self.dirty or more
+        return self._proceed(now)
+
+    def _give_up(self, reason: str) -> list[Effect]:
+        self._drop_pending()
+        self._applying = None
+        self._gave_up = True
+        self.dirty = True
+        self.phase = Phase.STABLE
+        return [GiveUp(reason)]
+
+    def _proceed(self, now: float) -> list[Effect]:
+        """Do what waits: first what the other end sent, then what this end has to offer."""
+        effects: list[Effect] = []
+        while self._inbox and self.phase in (Phase.STABLE, Phase.OFFERED):
+            effects += self.received(self._inbox.popleft(), now)
+        held = self._gave_up or (self._negotiated and not self._link_up)
+        if self.phase is Phase.STABLE and self.dirty and not held:
+            self.dirty = False
+            self.phase = Phase.OFFERING
+            effects.append(CreateOffer())
+        return effects
+
+
+def _matches(offer: Description, answer: Description) -> bool:
+    if answer.tag is not None:
+        return answer.tag == offer.tag
+    return answer.mids == offer.mids

@@ -1,0 +1,158 @@
+"""The few facts of a session description (RFC 8866, RFC 8829) that aiortc does not expose.
+
+Also the offer tag: an attribute of our own, `a=x-metered-offer:ID`, that an answer from this project echoes as
+`a=x-metered-answer:ID`. Other implementations ignore it, as RFC 8866 section 5.13 asks, and their answers are
+matched by their list of mids instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
+DescriptionKind = Literal["offer", "answer"]
+
+MAX_SDP_SECTIONS = 256
+"""Sections of a remote description that are looked at: far above what a peer of ours sends."""
+
+_OFFER_TAG = "a=x-metered-offer:"
+_ANSWER_TAG = "a=x-metered-answer:"
+
+
+class SdpError(ValueError):
+    """A session description that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One m-section. `stream_id` and `track_id` are its msid (RFC 8830), None when it has none."""
+
+    kind: str
+    mid: str
+    rejected: bool
+    direction: Direction
+    stream_id: str | None
+    track_id: str | None
+
+    @property
+    def sends(self) -> bool:
+        """Tell whether the describing end sends media here."""
+        return self.kind != "application" and not self.rejected and self.direction in ("sendrecv", "sendonly")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """An offer or answer with what the negotiation needs to know of it."""
+
+    kind: DescriptionKind
+    sdp: str
+    ufrag: str
+    mids: tuple[str, ...]
+    tag: str | None = None
+
+    @staticmethod
+    def parse(kind: DescriptionKind, sdp: str) -> Description:
+        """Read the facts out of a description.
+
+        Raises:
+            SdpError: it has no ICE user fragment, no sections, a section without a mid, or a mid twice.
+        """
+        mids = tuple(section.mid for section in sections(sdp))
+        if not mids or "" in mids or len(set(mids)) != len(mids):
+            raise SdpError(f"the description has no sections or no distinct mids: {mids!r}")
+        tag = _attribute(sdp, _OFFER_TAG if kind == "offer" else _ANSWER_TAG)
+        return Description(kind, sdp, ice_ufrag(sdp), mids, tag)
+
+
+def sections(sdp: str) -> tuple[Section, ...]:
+    """Return the m-sections in order.
+
+    Raises:
+        SdpError: there are more than `MAX_SDP_SECTIONS`.
+    """
+    parts: list[list[str]] = []
+    session_direction: Direction = "sendrecv"
+    for line in sdp.splitlines():
+        if line.startswith("m="):
+            if len(parts) == MAX_SDP_SECTIONS:
+                raise SdpError(f"the description has more than {MAX_SDP_SECTIONS} sections")
+            parts.append([line])
+        elif parts:
+            parts[-1].append(line)
+        else:
+            session_direction = _direction(line) or session_direction
+    return tuple(_section(part, session_direction) for part in parts)
+
+
+def ice_ufrag(sdp: str) -> str:
+    """Return the first ICE user fragment: it changes exactly when the other end was replaced or restarted.
+
+    Raises:
+        SdpError: there is none.
+    """
+    ufrag = _attribute(sdp, "a=ice-ufrag:")
+    if not ufrag:
+        raise SdpError("the description has no ICE user fragment")
+    return ufrag
+
+
+def with_offer_tag(sdp: str, tag: str) -> str:
+    """Return an offer that carries the tag at session level."""
+    return _insert_at_session_level(sdp, _OFFER_TAG + tag)
+
+
+def with_answer_tag(sdp: str, tag: str | None) -> str:
+    """Return an answer that echoes the tag of its offer, if the offer had one."""
+    return sdp if tag is None else _insert_at_session_level(sdp, _ANSWER_TAG + tag)
+
+
+def without_end_of_candidates(sdp: str) -> str:
+    """Return the description without `a=end-of-candidates` (RFC 8840 section 8.2): more candidates follow."""
+    return "".join(line for line in sdp.splitlines(keepends=True) if line.strip() != "a=end-of-candidates")
+
+
+def _section(lines: list[str], session_direction: Direction) -> Section:
+    kind, _, rest = lines[0][2:].partition(" ")
+    mid, stream_id, track_id = "", None, None
+    direction = session_direction
+    for line in lines[1:]:
+        if line.startswith("a=mid:"):
+            mid = line[6:].strip()
+        elif line.startswith("a=msid:") and stream_id is None:
+            stream_id, track_id = _msid(line[7:])
+        else:
+            direction = _direction(line) or direction
+    return Section(kind, mid, rest.split(" ", 1)[0] == "0", direction, stream_id, track_id)
+
+
+def _msid(value: str) -> tuple[str | None, str | None]:
+    fields = value.split()
+    stream_id = fields[0] if fields and fields[0] != "-" else None
+    return stream_id, fields[1] if len(fields) > 1 else None
+
+
+def _direction(line: str) -> Direction | None:
+    match line.strip():
+        case "a=sendrecv":
+            return "sendrecv"
+        case "a=sendonly":
+            return "sendonly"
+        case "a=recvonly":
+            return "recvonly"
+        case "a=inactive":
+            return "inactive"
+    return None
+
+
+def _attribute(sdp: str, prefix: str) -> str | None:
+    for line in sdp.splitlines():
+        if line.startswith(prefix):
+            return line[len(prefix) :].strip()
+    return None
+
+
+def _insert_at_session_level(sdp: str, attribute: str) -> str:
+    end = sdp.find("\nm=") + 1
+    newline = "\r\n" if "\r\n" in sdp else "\n"
+    return f"{sdp[:end]}{attribute}{newline}{sdp[end:]}"
