@@ -21,6 +21,9 @@ Handler = Callable[[E], Any]
 HANDLER_DRAIN_TIMEOUT = 1.0
 """Seconds that the handlers still running at the end may take. After that they are cancelled."""
 
+HANDLER_CANCEL_TIMEOUT = 0.5
+"""Seconds that cancelled handlers may take to clean up. After that they are on their own."""
+
 
 class _Registration:
     __slots__ = ("handler", "once", "sequence")
@@ -29,6 +32,9 @@ class _Registration:
         self.handler = handler
         self.once = once
         self.sequence = sequence
+
+
+_Route = tuple[tuple[_Registration, ...], tuple["EventStream[Any]", ...]]
 
 
 class EventStream(Generic[E]):
@@ -102,6 +108,8 @@ class AsyncEventEmitter:
         self._streams: dict[type[Event], list[EventStream[Any]]] = {}
         self._handler_tasks: set[asyncio.Task[Any]] = set()
         self._closing_tasks: set[asyncio.Task[Any] | None] = set()
+        self._drain_changed: asyncio.Future[None] | None = None
+        self._routes: dict[type[Event], _Route] = {}
         self._sequence = 0
         self._emitter_closed = False
 
@@ -127,6 +135,7 @@ class AsyncEventEmitter:
         for index, registration in enumerate(registrations):
             if registration.handler == handler:
                 self._handlers[event_type] = registrations[:index] + registrations[index + 1 :]
+                self._routes.clear()
                 return
 
     def events(self, event_type: type[E], *, maxsize: int = 4096) -> EventStream[E]:
@@ -137,6 +146,8 @@ class AsyncEventEmitter:
             stream._end()
         else:
             self._streams.setdefault(event_type, []).append(stream)
+            self._routes.clear()
+        self._listener_added(event_type)
         return stream
 
     def listener_count(self, event_type: type[Event]) -> int:
@@ -145,18 +156,22 @@ class AsyncEventEmitter:
 
     def emit(self, event: Event) -> None:
         """Dispatch an event to the handlers and streams of its class and of its base classes."""
-        handlers, streams = self._handlers, self._streams
-        lineage = _lineage(type(event))
-        matching = [registration for cls in lineage for registration in handlers.get(cls, ())]
-        if len(matching) > 1:
-            matching.sort(key=lambda registration: registration.sequence)
-        for registration in matching:
+        registrations, streams = self._routes.get(type(event)) or self._route(type(event))
+        for registration in registrations:
             if registration.once and not self._take(registration):
                 continue
             self._call(registration.handler, event)
-        for cls in lineage:
-            for stream in tuple(streams.get(cls, ())):
-                stream._feed(event)
+        for stream in streams:
+            stream._feed(event)
+
+    def _route(self, event_type: type[Event]) -> _Route:
+        """Collect who receives a type, and remember it until somebody comes or goes."""
+        lineage = [cls for cls in event_type.__mro__ if issubclass(cls, Event)]
+        registrations = [it for cls in lineage for it in self._handlers.get(cls, ())]
+        registrations.sort(key=lambda registration: registration.sequence)
+        streams = [stream for cls in lineage for stream in self._streams.get(cls, ())]
+        route = self._routes[event_type] = (tuple(registrations), tuple(streams))
+        return route
 
     def _register(
         self, event_type: type[E], handler: Handler[E] | None, *, once: bool
@@ -172,6 +187,8 @@ class AsyncEventEmitter:
         self._sequence += 1
         registration = _Registration(handler, once, self._sequence)
         self._handlers[event_type] = [*self._handlers.get(event_type, ()), registration]
+        self._routes.clear()
+        self._listener_added(event_type)
         return handler
 
     def _take(self, registration: _Registration) -> bool:
@@ -179,6 +196,7 @@ class AsyncEventEmitter:
         for event_type, registrations in self._handlers.items():
             if registration in registrations:
                 self._handlers[event_type] = [it for it in registrations if it is not registration]
+                self._routes.clear()
                 return True
         return False
 
@@ -188,12 +206,22 @@ class AsyncEventEmitter:
         except Exception as error:
             self._log_handler_error(event, error)
             return
-        if inspect.isawaitable(result):
-            task = asyncio.ensure_future(self._finish(result, event))
-            self._handler_tasks.add(task)
-            task.add_done_callback(self._handler_tasks.discard)
+        if result is not None and inspect.isawaitable(result):
+            self._run_handler(result, event)
 
-    async def _finish(self, awaitable: Awaitable[Any], event: Event) -> None:
+    def _run_handler(self, awaitable: Awaitable[Any], event: Event) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            self._log_handler_error(event, error)
+            return
+        task = loop.create_task(self._finish_handler(awaitable, event))
+        self._handler_tasks.add(task)
+        task.add_done_callback(self._handler_tasks.discard)
+
+    async def _finish_handler(self, awaitable: Awaitable[Any], event: Event) -> None:
         try:
             await awaitable
         except Exception as error:
@@ -208,30 +236,59 @@ class AsyncEventEmitter:
         streams = self._streams.get(event_type, [])
         if stream in streams:
             streams.remove(stream)
+            self._routes.clear()
 
-    def _enter_close(self) -> None:
-        """Note that the running task is inside `close()`: the drain must not wait for it."""
-        self._closing_tasks.add(asyncio.current_task())
+    def _listener_added(self, event_type: type[Event]) -> None:
+        """Run after a handler or a stream was registered. For subclasses that keep events for the first listener."""
 
-    async def _shut_down_emitter(self) -> None:
-        """Drop the handlers, end the streams, and give running handlers a moment before cancelling them.
+    def _is_heard(self, event_type: type[Event]) -> bool:
+        """Tell whether an event of this type would reach anybody."""
+        registrations, streams = self._routes.get(event_type) or self._route(event_type)
+        return bool(registrations or streams)
 
-        Handler tasks that are themselves inside `close()` are left to finish on their own.
-        """
+    def _drop_listeners(self) -> None:
+        """Forget the handlers and end the streams. Handlers that run go on."""
         self._emitter_closed = True
         self._handlers.clear()
         streams = [stream for group in self._streams.values() for stream in group]
         self._streams.clear()
+        self._routes.clear()
         for stream in streams:
             stream._end()
-        running = self._handler_tasks - self._closing_tasks - {asyncio.current_task()}
-        if running:
-            _, late = await asyncio.wait(running, timeout=HANDLER_DRAIN_TIMEOUT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=HANDLER_DRAIN_TIMEOUT)
+
+    def _enter_close(self) -> None:
+        """Note that the running task is inside `close()`: the drain must not wait for it."""
+        self._closing_tasks.add(asyncio.current_task())
+        if self._drain_changed is not None and not self._drain_changed.done():
+            self._drain_changed.set_result(None)
+
+    async def _shut_down_emitter(
+        self, drain_timeout: float = HANDLER_DRAIN_TIMEOUT, cancel_timeout: float = HANDLER_CANCEL_TIMEOUT
+    ) -> None:
+        """Drop the handlers, end the streams, and give running handlers a moment before cancelling them.
+
+        Handler tasks that are themselves inside `close()` are left to finish on their own.
+        """
+        self._drop_listeners()
+        late = await self._drain_handlers(drain_timeout)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=cancel_timeout)
         self._closing_tasks.clear()
+
+    async def _drain_handlers(self, timeout: float) -> set[asyncio.Task[Any]]:
+        """Wait for the running handlers. Return those that took too long."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while running := self._handler_tasks - self._closing_tasks - {asyncio.current_task()}:
+            if loop.time() >= deadline:
+                return running
+            # A handler that enters `close()` only now must not be waited for any longer.
+            self._drain_changed = loop.create_future()
+            waited = {*running, self._drain_changed}
+            await asyncio.wait(waited, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        return set()
 
     def _reopen_emitter(self) -> None:
         self._emitter_closed = False
@@ -240,14 +297,3 @@ class AsyncEventEmitter:
 def _check_type(event_type: type[Event]) -> None:
     if not (isinstance(event_type, type) and issubclass(event_type, Event)):
         raise TypeError(f"an event class is needed, not {event_type!r}")
-
-
-def _lineage(event_type: type[Event]) -> tuple[type[Event], ...]:
-    lineage = _LINEAGES.get(event_type)
-    if lineage is None:
-        lineage = tuple(cls for cls in event_type.__mro__ if issubclass(cls, Event))
-        _LINEAGES[event_type] = lineage
-    return lineage
-
-
-_LINEAGES: dict[type[Event], tuple[type[Event], ...]] = {}

@@ -86,6 +86,15 @@ class DisconnectedError(SignallingError):
     """The connection ended with the request under way. The server may or may not have processed it."""
 
 
+class ConnectionEndedError(SignallingError):
+    """The connection to the server ended for good. `close_reason` is text that the server controls."""
+
+    def __init__(self, close_code: int, close_reason: str) -> None:
+        super().__init__(f"the connection ended for good (code {close_code})")
+        self.close_code = close_code
+        self.close_reason = close_reason
+
+
 class PayloadTooLargeError(SignallingError):
     """A payload is larger than the server takes: `size` bytes of compact UTF-8 JSON against `cap`."""
 
@@ -153,6 +162,15 @@ class DataChannelOverflowError(MeteredRealtimeError):
         super().__init__(f"{queued} sends are waiting, the cap is {cap}")
         self.queued = queued
         self.cap = cap
+
+
+class IceRecoveryExhaustedError(MeteredRealtimeError):
+    """The connection to a remote could not be repaired: `attempts` were made over `seconds`."""
+
+    def __init__(self, attempts: int, seconds: float) -> None:
+        super().__init__(f"gave up after {attempts} attempts over {seconds:.0f} s")
+        self.attempts = attempts
+        self.seconds = seconds
 
 
 class NegotiationFailedError(MeteredRealtimeError):

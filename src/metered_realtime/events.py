@@ -129,6 +129,32 @@ class TokenProviderError(Event):
     err: Exception
 
 
+@dataclass(frozen=True, slots=True)
+class Reconnecting(Event):
+    """The connection is down; attempt number `attempt` since the last welcome starts in `delay` seconds."""
+
+    attempt: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resubscribed(Event):
+    """After a reconnect the server took a remembered subscription again."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionLost(Event):
+    """After a reconnect the server refused a remembered subscription, or did not answer, in every try.
+
+    It is remembered still, and tried again after the next reconnect; `unsubscribe` forgets it.
+    """
+
+    channel: str
+    err: Exception
+
+
 # --- MeteredPeer
 
 
@@ -175,9 +201,15 @@ class Data(Event):
 
 @dataclass(frozen=True, slots=True)
 class FatalError(Event):
-    """Something failed that the program has to react to."""
+    """Something failed that the program has to react to.
+
+    `code` names what, and stays the same between releases: `invalid_token`, `token_expired`, `channel_not_authorized`,
+    `account_suspended`, `admin_disconnect`, `reconnect_exhausted`, `token_provider_failed`, `reconcile_timeout`, or the
+    code of an error frame.
+    """
 
     err: Exception
+    code: str | None = None
 
 
 # --- RemotePeer

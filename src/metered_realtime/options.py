@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from .log import Logger
 
 SignallingClientState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
@@ -63,6 +65,10 @@ class SignallingClientOptions:
 
     Exactly one of `api_key` and `token_provider` is needed. Times are seconds. An `inactivity_timeout` of 0 or
     less, or infinite, turns the watchdog and the heartbeat off.
+
+    While the client reconnects, up to `queue_while_reconnecting` publishes and sends wait for the connection
+    instead of failing. `ssl_context` replaces the system's trust for `wss`. `allow_insecure_url` permits `ws` to
+    hosts other than this one, for networks that are private anyway: the credential travels in the clear.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -73,6 +79,9 @@ class SignallingClientOptions:
     reconnect: ReconnectOptions | bool = True
     inactivity_timeout: float = 60.0
     auto_resubscribe: bool = True
+    queue_while_reconnecting: int = 0
+    ssl_context: SSLContext | None = None
+    allow_insecure_url: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ Invariants:
 - At most one operation is under way at the connection, at most one offer is pending.
 - What arrives during an operation waits in a bounded inbox, in order.
 - A change is remembered (`dirty`) until an offer that was created after it has been committed or sent.
+- Nothing is offered, sent again or given up while paused, that is while the other end cannot be reached.
 - A follow-up offer is held until the link is up: aiortc loses media when it negotiates while DTLS is connecting.
 - A remote description whose ICE user fragment is not the one in use means that the other end was replaced: this end is
   replaced too. Messages of one sender arrive in order, so another fragment is always a newer one.
@@ -142,6 +143,7 @@ class Negotiator:
         self.deadline: float | None = None
         self.ignored_offers = 0
         self.dropped_answers = 0
+        self._paused = False
         self._inbox: deque[Description] = deque(maxlen=MAX_INBOX)
         self._begin()
 
@@ -171,6 +173,23 @@ class Negotiator:
         """Note that media and data flow: held offers may go."""
         self._link_up = True
         return self._proceed(now)
+
+    def pause(self) -> None:
+        """Note that nothing can be sent: time stands still for the pending offer."""
+        self._paused = True
+        self.deadline = None
+
+    def resume(self, now: float) -> list[Effect]:
+        """Note that the other end can be reached again: a pending offer is sent again, changes are offered."""
+        if not self._paused:
+            return []
+        self._paused = False
+        effects: list[Effect] = []
+        if self._pending is not None and self.phase is Phase.OFFERED:
+            self._pending.resends = 0
+            self.deadline = now + OFFER_TIMEOUT
+            effects.append(SendOffer(self._pending.offer.sdp))
+        return effects + self._proceed(now)
 
     def restart(self, now: float, reason: str) -> list[Effect]:
         """Begin again on a fresh connection and offer it.
@@ -206,7 +225,7 @@ class Negotiator:
         self._require(Phase.OFFERING)
         self.phase = Phase.OFFERED
         self._pending = _Pending(offer)
-        self.deadline = now + OFFER_TIMEOUT
+        self.deadline = None if self._paused else now + OFFER_TIMEOUT
         return [SendOffer(offer.sdp), *self._proceed(now)]
 
     def committed(self, now: float, *, more: bool = False) -> list[Effect]:
@@ -312,7 +331,7 @@ class Negotiator:
         effects: list[Effect] = []
         while self._inbox and self.phase in (Phase.STABLE, Phase.OFFERED):
             effects += self.received(self._inbox.popleft(), now)
-        held = self._gave_up or (self._negotiated and not self._link_up)
+        held = self._paused or self._gave_up or (self._negotiated and not self._link_up)
         if self.phase is Phase.STABLE and self.dirty and not held:
             self.dirty = False
             self.phase = Phase.OFFERING

@@ -1,0 +1,100 @@
+"""What every current and future remote is to be sent: track, stream, metadata. One truth for all of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .signals import MetadataSignal
+
+
+class AlreadyAttachedError(Exception):
+    """A track is attached already, with another stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A local track as it is offered. `track_id` and `stream_id` are its msid in sections to come."""
+
+    track: Any
+    stream: Any | None
+    track_id: str
+    stream_id: str | None
+    kind: str
+    metadata: dict[str, Any] | None = None
+
+    def metadata_signal(self) -> MetadataSignal | None:
+        """Return what tells a remote the metadata, None if there is none."""
+        if self.metadata is None:
+            return None
+        return MetadataSignal(self.track_id, self.metadata, self.kind, self.stream_id)
+
+    def clear_signal(self) -> MetadataSignal:
+        """Return what makes a remote forget the metadata."""
+        return MetadataSignal(self.track_id, None, self.kind, self.stream_id)
+
+
+class Attachments:
+    """The book of attached tracks, in the order of attachment. Tracks are compared by identity."""
+
+    def __init__(self) -> None:
+        self._by_track: dict[int, Attachment] = {}
+        self._ids_on_the_wire: set[str] = set()
+
+    def __iter__(self) -> Iterator[Attachment]:
+        return iter(tuple(self._by_track.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_track)
+
+    def get(self, track: Any) -> Attachment | None:
+        """Return the attachment of a track."""
+        return self._by_track.get(id(track))
+
+    def of_stream(self, stream: Any) -> list[Attachment]:
+        """Return the attachments of a stream."""
+        return [attachment for attachment in self if attachment.stream is stream]
+
+    def prepare(self, track: Any, stream: Any | None, metadata: dict[str, Any] | None) -> Attachment | None:
+        """Return the attachment that a track would get, None if it has it already. Changes nothing.
+
+        Raises:
+            AlreadyAttachedError: the track is attached with another stream.
+        """
+        present = self.get(track)
+        if present is not None:
+            if present.stream is not stream:
+                raise AlreadyAttachedError
+            return None
+        copied = dict(metadata) if metadata is not None else None
+        stream_id = stream.id if stream is not None else None
+        return Attachment(track, stream, self._free_id(track.id), stream_id, track.kind, copied)
+
+    def add(self, attachment: Attachment) -> None:
+        """Enter what `prepare` returned."""
+        self._by_track[id(attachment.track)] = attachment
+
+    def remove(self, track: Any) -> Attachment | None:
+        """Take a track out, and return what it was attached as."""
+        return self._by_track.pop(id(track), None)
+
+    def replacement(self, present: Attachment, new: Any) -> Attachment:
+        """Return what a new track would be attached as in the place of one. Changes nothing."""
+        return replace(present, track=new, track_id=self._free_id(new.id))
+
+    def swap(self, present: Attachment, attachment: Attachment) -> None:
+        """Enter what `replacement` returned.
+
+        Sections that run keep the old id in their msid, so it is not given to another track any more.
+        """
+        del self._by_track[id(present.track)]
+        self._ids_on_the_wire.add(present.track_id)
+        self.add(attachment)
+
+    def _free_id(self, track_id: str) -> str:
+        used = self._ids_on_the_wire | {attachment.track_id for attachment in self}
+        if track_id not in used:
+            return track_id
+        return next(name for count in itertools.count(2) if (name := f"{track_id}-{count}") not in used)

@@ -1,0 +1,80 @@
+"""Who is in the channel, from a presence snapshot and the deltas that follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..events import PresencePeer
+
+MAX_REMOTE_PEERS = 256
+"""A mesh of more would be 256 connections at each peer; further ones are counted, not added."""
+
+
+@dataclass(frozen=True, slots=True)
+class RosterChange:
+    """Who came, who left, and who is still there with what is known of them now. In the order of the frame."""
+
+    joined: tuple[PresencePeer, ...] = ()
+    left: tuple[str, ...] = ()
+    stayed: tuple[PresencePeer, ...] = ()
+
+
+class Roster:
+    """The other peers of one channel. The first presence after `expect_snapshot` is the whole truth."""
+
+    def __init__(self) -> None:
+        self.own_id: str | None = None
+        self.refused = 0
+        self._present: dict[str, PresencePeer] = {}
+        self._snapshot_expected = True
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    @property
+    def awaits_snapshot(self) -> bool:
+        """Tell whether the next presence frame lists everybody."""
+        return self._snapshot_expected
+
+    def expect_snapshot(self, own_id: str) -> None:
+        """Take the next presence as complete: a subscription was made, perhaps under a new own id."""
+        self.own_id = own_id
+        self._snapshot_expected = True
+
+    def update(self, joined: Iterable[PresencePeer], left: Iterable[PresencePeer]) -> RosterChange:
+        """Apply a presence frame."""
+        if self._snapshot_expected:
+            self._snapshot_expected = False
+            return self._reconcile(joined)
+        gone = tuple(peer.peer_id for peer in left if self._present.pop(peer.peer_id, None) is not None)
+        return self._add(joined, gone)
+
+    def clear(self) -> tuple[str, ...]:
+        """Forget everybody, and return who was there."""
+        gone = tuple(self._present)
+        self._present.clear()
+        self._snapshot_expected = True
+        return gone
+
+    def _reconcile(self, everybody: Iterable[PresencePeer]) -> RosterChange:
+        listed = {peer.peer_id: peer for peer in everybody}
+        gone = tuple(peer_id for peer_id in self._present if peer_id not in listed)
+        for peer_id in gone:
+            del self._present[peer_id]
+        return self._add(listed.values(), gone)
+
+    def _add(self, peers: Iterable[PresencePeer], gone: tuple[str, ...]) -> RosterChange:
+        joined, stayed = [], []
+        for peer in peers:
+            if peer.peer_id == self.own_id:
+                continue
+            if peer.peer_id in self._present:
+                stayed.append(peer)
+            elif len(self._present) >= MAX_REMOTE_PEERS:
+                self.refused += 1
+                continue
+            else:
+                joined.append(peer)
+            self._present[peer.peer_id] = peer
+        return RosterChange(tuple(joined), gone, tuple(stayed))

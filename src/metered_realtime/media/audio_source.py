@@ -1,0 +1,220 @@
+"""Audio that the application pushes, as a track: a voice agent's mouth.
+
+Invariants:
+- The buffer holds 48 kHz stereo s16 and only whole samples. `recv` takes at most one frame from its front.
+- One push at a time converts and appends; the others queue behind it in order.
+- A push goes on while the track is live and its epoch is current. `flush` starts a new epoch, so that what
+  was being said before a barge-in cannot resume after it.
+- After `end`, pushes under way finish without waiting for room; then the buffer drains and the track stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import av
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from metered_realtime.log import Logger, NoopLogger
+from metered_realtime.media.pacing import Pacer
+from metered_realtime.media.pcm import (
+    FRAME_BYTES,
+    FRAME_SAMPLES,
+    FRAME_SECONDS,
+    RATE,
+    SAMPLE_BYTES,
+    PcmConverter,
+    pcm_frame,
+    s16_frame,
+)
+
+CHANNELS = {"mono": 1, "stereo": 2}
+MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; outside it is a mistake, such as kHz for Hz
+SLICES_PER_SECOND = 50  # pushed bytes are converted, and the cap is checked, per 20 ms
+
+
+class AudioSource(MediaStreamTrack):
+    """Play pushed audio in real time: 48 kHz stereo s16, 960 samples (20 ms) per frame, silence on underrun.
+
+    The first frame comes at once, the others by absolute deadline. A reader that comes more than 100 ms late
+    makes the clock start afresh. `pts` counts samples and grows by 960 per frame, whatever happens.
+    `input_rate` (Hz) and `input_layout` ("mono" or "stereo") describe pushed bytes; pushed frames describe
+    themselves. `max_buffered_seconds` is how far ahead of real time `push` may run before it suspends.
+
+    Raises:
+        ValueError: A rate, layout or cap that is not usable.
+    """
+
+    kind = "audio"
+
+    def __init__(
+        self,
+        *,
+        input_rate: int = 16000,
+        input_layout: str = "mono",
+        max_buffered_seconds: float = 5.0,
+        logger: Logger | None = None,
+    ) -> None:
+        super().__init__()
+        _check_input(input_rate, input_layout, max_buffered_seconds)
+        self._rate, self._layout = input_rate, input_layout
+        self._cap = max_buffered_seconds * RATE * SAMPLE_BYTES
+        self._logger: Logger = logger if logger is not None else NoopLogger()
+        self._sample_bytes = 2 * CHANNELS[input_layout]
+        self._slice_bytes = self._sample_bytes * max(1, input_rate // SLICES_PER_SECOND)
+        self._converter = PcmConverter()
+        self._carry = b""  # the first bytes of a sample whose last ones come with the next push
+        self._buffer = bytearray()
+        self._pushing = 0
+        self._epoch = 0
+        self._ending = False
+        self._turn = asyncio.Lock()
+        self._room = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._pacer = Pacer(FRAME_SECONDS)
+        self._pts = 0
+
+    @property
+    def buffered_seconds(self) -> float:
+        """Seconds of audio pushed and not yet played."""
+        return len(self._buffer) / (RATE * SAMPLE_BYTES)
+
+    async def push(self, data: bytes | Any) -> None:
+        """Queue audio: s16le bytes, which may end within a sample, or an `av.AudioFrame` of any kind.
+
+        Suspends while more than `max_buffered_seconds` are queued. Concurrent pushes play in the order of the
+        calls. Does nothing after `end` or `stop`, and gives up the rest when `flush` or `stop` comes
+        meanwhile. Cancellation keeps what was queued by then.
+
+        Raises:
+            TypeError: `data` is neither bytes nor an audio frame.
+        """
+        if not isinstance(data, bytes | bytearray | memoryview | av.AudioFrame):
+            raise TypeError(f"push takes s16le bytes or an av.AudioFrame, not {data!r}")
+        if self._ending or self.readyState != "live":
+            return
+        epoch = self._epoch
+        self._pushing += 1
+        self._drained.clear()
+        try:
+            async with self._turn:
+                await self._push_in_turn(data if isinstance(data, av.AudioFrame) else bytes(data), epoch)
+        finally:
+            self._pushing -= 1
+            self._settle()
+
+    def flush(self) -> float:
+        """Drop at once what is queued, and the rest of pushes under way; return how many seconds were queued.
+
+        For barge-in: silence follows within 20 ms. The next push starts on a sample boundary.
+        """
+        dropped = self.buffered_seconds
+        self._epoch += 1
+        self._buffer.clear()
+        self._carry = b""
+        self._converter = PcmConverter()
+        self._room.set()
+        self._settle()
+        return dropped
+
+    def end(self) -> None:
+        """Take no more pushes, play out what is queued (pushes under way included), then end the track."""
+        self._ending = True
+        self._room.set()
+        self._settle()
+
+    async def wait_drained(self) -> None:
+        """Wait until everything pushed has been handed to the reader, or the track has stopped.
+
+        The last frame then still takes 20 ms to play. Without a reader this waits for one.
+        """
+        await self._drained.wait()
+
+    def stop(self) -> None:
+        """End the track now: drop what is queued and wake suspended pushes."""
+        super().stop()
+        self._buffer.clear()
+        self._room.set()
+        self._drained.set()
+
+    async def recv(self) -> av.AudioFrame:
+        """Return the next 20 ms when they are due.
+
+        Raises:
+            MediaStreamError: The track has ended.
+        """
+        self._stop_if_played_out()
+        stalls = self._pacer.reanchored
+        await self._pacer.wait()
+        self._stop_if_played_out()  # `stop` and `end` may have come while this waited
+        if self._pacer.reanchored > stalls:
+            self._logger.debug("audio source: read late, clock re-anchored", {"track": self.id})
+        data = bytes(self._buffer[:FRAME_BYTES]).ljust(FRAME_BYTES, b"\0")
+        del self._buffer[:FRAME_BYTES]
+        self._room.set()
+        self._settle()
+        frame = pcm_frame(data, self._pts)
+        self._pts += FRAME_SAMPLES
+        return frame
+
+    async def _push_in_turn(self, data: bytes | av.AudioFrame, epoch: int) -> None:
+        if epoch != self._epoch:
+            return
+        if isinstance(data, av.AudioFrame):
+            await self._append(self._converter.convert(data), epoch)
+            return
+        data = self._carry + data
+        whole = len(data) - len(data) % self._sample_bytes
+        self._carry = data[whole:]
+        for start in range(0, whole, self._slice_bytes):
+            piece = data[start : min(start + self._slice_bytes, whole)]
+            frame = s16_frame(piece, self._rate, self._layout)
+            if not await self._append(self._converter.convert(frame), epoch):
+                return
+
+    async def _append(self, pcm: bytes, epoch: int) -> bool:
+        """Queue converted audio as room comes free; say whether the push of this epoch should go on."""
+        for start in range(0, len(pcm), FRAME_BYTES):
+            if not await self._room_for(epoch):
+                return False
+            self._buffer += pcm[start : start + FRAME_BYTES]
+        return True
+
+    async def _room_for(self, epoch: int) -> bool:
+        """Wait until the buffer is below the cap; say whether the epoch is still current."""
+        while self._is_current(epoch) and not self._ending and len(self._buffer) >= self._cap:
+            self._room.clear()
+            await self._room.wait()
+        return self._is_current(epoch)
+
+    def _is_current(self, epoch: int) -> bool:
+        return epoch == self._epoch and self.readyState == "live"
+
+    def _settle(self) -> None:
+        """Take the resampler's rest once no more can follow, and wake who waits for the buffer to empty."""
+        if self._pushing or self.readyState != "live":
+            return
+        if self._ending:
+            self._buffer += self._converter.drain()
+        if self._buffer:
+            self._drained.clear()
+        else:
+            self._drained.set()
+
+    def _stop_if_played_out(self) -> None:
+        if self._ending and not self._buffer and not self._pushing:
+            self.stop()
+        if self.readyState != "live":
+            raise MediaStreamError("the audio source has ended")
+
+
+def _check_input(rate: Any, layout: Any, cap: Any) -> None:
+    if type(rate) is not int or not MIN_RATE <= rate <= MAX_RATE:
+        raise ValueError(f"input_rate must be an int from {MIN_RATE} to {MAX_RATE} Hz, not {rate!r}")
+    if not isinstance(layout, str) or layout not in CHANNELS:
+        raise ValueError(f"input_layout must be 'mono' or 'stereo', not {layout!r}")
+    if not isinstance(cap, int | float) or isinstance(cap, bool) or not (math.isfinite(cap) and cap > 0):
+        raise ValueError(f"max_buffered_seconds must be a positive number of seconds, not {cap!r}")

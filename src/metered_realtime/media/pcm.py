@@ -1,0 +1,98 @@
+"""The one audio format inside the package (48 kHz stereo s16) and the conversion of anything else to it."""
+
+from __future__ import annotations
+
+from array import array
+from fractions import Fraction
+
+import av
+from av import AudioFrame, AudioResampler
+
+RATE = 48000
+"""Samples per second: what Opus runs at."""
+
+FRAME_SAMPLES = 960
+"""Samples per channel in a frame: 20 ms, the packet time of aiortc's encoders."""
+
+SAMPLE_BYTES = 4
+"""Bytes of one sample of both channels."""
+
+FRAME_BYTES = FRAME_SAMPLES * SAMPLE_BYTES
+FRAME_SECONDS = Fraction(FRAME_SAMPLES, RATE)
+TIME_BASE = Fraction(1, RATE)
+
+_Signature = tuple[str, str, int]
+
+
+class PcmConverter:
+    """Convert a run of audio frames to 48 kHz stereo s16 bytes.
+
+    The input may change its format, layout or rate between frames; what the resampler still held is then put
+    out first. Frames given are never changed. The resampler keeps up to a millisecond back until `drain`.
+    """
+
+    def __init__(self) -> None:
+        self._signature: _Signature | None = None
+        self._resampler: AudioResampler | None = None
+
+    def convert(self, frame: AudioFrame) -> bytes:
+        """Return the frame as PCM.
+
+        Raises:
+            ValueError: The frame has no sample rate.
+        """
+        if frame.sample_rate <= 0:
+            raise ValueError(f"an audio frame needs a sample rate, not {frame.sample_rate!r}")
+        signature = (frame.format.name, frame.layout.name, frame.sample_rate)
+        tail = b"" if signature == self._signature else self.drain()
+        if self._resampler is None:
+            self._signature = signature
+            # Mono stays mono here and is doubled below: FFmpeg would make stereo of it 3 dB quieter.
+            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+            self._resampler = AudioResampler(format="s16", layout=layout, rate=RATE)
+        return tail + self._bytes(self._resampler.resample(frame))
+
+    def drain(self) -> bytes:
+        """Return what the resampler held back and forget it: the next frame starts afresh."""
+        if self._resampler is None:
+            return b""
+        rest = self._resampler.resample(None)
+        self._resampler = self._signature = None
+        return self._bytes([frame for frame in rest if frame is not None])  # a pass-through gives [None]
+
+    @staticmethod
+    def _bytes(frames: list[AudioFrame]) -> bytes:
+        return b"".join(map(_stereo, frames))
+
+
+def pcm_frame(data: bytes | bytearray | memoryview, pts: int) -> AudioFrame:
+    """Return 48 kHz stereo s16 `data` as a frame whose `pts` counts samples."""
+    frame = AudioFrame(format="s16", layout="stereo", samples=len(data) // SAMPLE_BYTES)
+    frame.planes[0].update(bytes(data))
+    frame.sample_rate = RATE
+    frame.time_base = TIME_BASE
+    frame.pts = pts
+    return frame
+
+
+def s16_frame(data: bytes, rate: int, layout: str) -> av.AudioFrame:
+    """Return packed s16le `data` of any rate and layout as a frame. `data` holds whole samples."""
+    channels = av.AudioLayout(layout).nb_channels
+    frame = AudioFrame(format="s16", layout=layout, samples=len(data) // (2 * channels))
+    frame.planes[0].update(data)
+    frame.sample_rate = rate
+    return frame
+
+
+def _plane(frame: AudioFrame, sample_bytes: int) -> bytes:
+    return bytes(frame.planes[0])[: frame.samples * sample_bytes]  # planes are padded
+
+
+def _stereo(frame: AudioFrame) -> bytes:
+    if frame.layout.nb_channels == 2:
+        return _plane(frame, SAMPLE_BYTES)
+    mono = array("h", _plane(frame, 2))
+    stereo = array("h", bytes(SAMPLE_BYTES * len(mono)))
+    stereo[0::2] = mono
+    stereo[1::2] = mono
+    return stereo.tobytes()

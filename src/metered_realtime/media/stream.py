@@ -1,0 +1,72 @@
+"""A named group of tracks. Imports neither aiortc nor av, so that publish/subscribe runs without them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+StreamMetadata = dict[str, Any]
+"""What an application says about a stream or a track: a JSON object."""
+
+_KINDS = ("audio", "video")
+
+
+class MediaStream:
+    """Group tracks under one id, as the W3C `MediaStream` does.
+
+    Grouping only: adding a track here or removing one does not change what is sent. `id` is what remote peers
+    see; by default it is random. Tracks are anything with a `kind` of "audio" or "video" and are told apart
+    by identity, so one that is there already is not added twice.
+
+    Raises:
+        TypeError: `tracks` is not an iterable of tracks, or `id` is not a str.
+        ValueError: `id` is empty or holds white space, which SDP cannot carry.
+    """
+
+    def __init__(self, tracks: Iterable[Any] = (), *, id: str | None = None) -> None:
+        self.id: str = uuid.uuid4().hex if id is None else _valid_id(id)
+        self._tracks: list[Any] = []
+        if not isinstance(tracks, Iterable):
+            raise TypeError(f"tracks must be an iterable of tracks, not {tracks!r}")
+        for track in tracks:
+            self.add_track(track)
+
+    def get_tracks(self) -> list[Any]:
+        """Return all tracks in the order in which they were added, as a new list."""
+        return list(self._tracks)
+
+    def get_audio_tracks(self) -> list[Any]:
+        """Return the audio tracks in the order in which they were added, as a new list."""
+        return [track for track in self._tracks if track.kind == "audio"]
+
+    def get_video_tracks(self) -> list[Any]:
+        """Return the video tracks in the order in which they were added, as a new list."""
+        return [track for track in self._tracks if track.kind == "video"]
+
+    def add_track(self, track: Any) -> None:
+        """Add a track; do nothing if it is in the stream already.
+
+        Raises:
+            TypeError: `track` has no `kind` of "audio" or "video".
+        """
+        if getattr(track, "kind", None) not in _KINDS:
+            raise TypeError(f"a track has a kind of 'audio' or 'video', which {track!r} has not")
+        if not any(present is track for present in self._tracks):
+            self._tracks.append(track)
+
+    def remove_track(self, track: Any) -> None:
+        """Remove a track; do nothing if it is not in the stream."""
+        self._tracks = [present for present in self._tracks if present is not track]
+
+    def __repr__(self) -> str:
+        audio, video = len(self.get_audio_tracks()), len(self.get_video_tracks())
+        return f"<MediaStream {self.id} audio={audio} video={video}>"
+
+
+def _valid_id(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"id must be a str or None, not {value!r}")
+    if not value or any(char.isspace() for char in value):
+        raise ValueError(f"id must be a non-empty word without white space, not {value!r}")
+    return value

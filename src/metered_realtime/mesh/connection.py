@@ -1,0 +1,431 @@
+"""The connection to one remote over all its generations: negotiation, recovery, and what is sent.
+
+A worker performs the negotiator's effects one after the other; it exists only while there are any. Everything that
+happens outside (a signal, a change, a timer, a state of the link) is fed to the negotiator at once and never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from aiortc import RTCDataChannel, RTCPeerConnection
+from aiortc.sdp import SessionDescription
+
+from ..core import negotiation as n
+from ..core.recovery import CONNECT_TIMEOUT, Ladder
+from ..core.sdp import Description, SdpError, with_answer_tag, with_offer_tag
+from ..core.signals import CandidateSignal, DescriptionSignal, Signal
+from ..errors import (
+    DisconnectedError,
+    IceRecoveryExhaustedError,
+    NegotiationFailedError,
+    NotConnectedError,
+    SignallingError,
+)
+from ..log import Logger
+from ..options import IceServerConfig, PeerConnectionState
+from . import aiortc_compat as compat
+from .link import Incoming, Link, Outgoing
+from .offer import OfferPlan
+
+SendSignal = Callable[[Signal], Awaitable[None]]
+
+
+class ConnectionObserver(Protocol):
+    """What a connection tells."""
+
+    def state_changed(self, state: PeerConnectionState) -> None: ...
+    def track_added(self, incoming: Incoming) -> None: ...
+    def track_removed(self, incoming: Incoming) -> None: ...
+    def channel_opened(self, channel: RTCDataChannel) -> None: ...
+    def connection_reset(self) -> None: ...
+    def negotiation_failed(self, error: Exception) -> None: ...
+    def candidate_refused(self, error: Exception) -> None: ...
+
+
+class PeerConnection:
+    """One end of the connection to a remote. Idle until either end has something to send."""
+
+    def __init__(
+        self,
+        *,
+        polite: bool,
+        send_signal: SendSignal,
+        ice_servers: Callable[[], Sequence[IceServerConfig]],
+        observer: ConnectionObserver,
+        logger: Logger,
+    ) -> None:
+        compat.check_version()
+        compat.speed_up_consent()
+        self.state: PeerConnectionState = "idle"
+        self.generation = 0
+        self._send_signal = send_signal
+        self._ice_servers = ice_servers
+        self._observer = observer
+        self._logger = logger
+        self._loop = asyncio.get_running_loop()
+        self._negotiator = n.Negotiator(polite=polite)
+        self._ladder = Ladder()
+        self._outgoing: dict[Any, Outgoing] = {}
+        self._link: Link | None = None
+        self._plan: OfferPlan | None = None
+        self._offers = 0
+        self._was_connected = False
+        self._effects: deque[n.Effect] = deque()
+        self._restart_reason: str | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    @property
+    def polite(self) -> bool:
+        """Tell whether this end gives way in a collision."""
+        return self._negotiator.polite
+
+    @property
+    def pc(self) -> RTCPeerConnection:
+        """Return aiortc's connection of the current generation; it is created when first needed."""
+        return self._ensure_link().pc
+
+    # --- what is sent
+
+    def attach(self, key: Any, outgoing: Outgoing) -> None:
+        """Send a track from now on. Needs a negotiation."""
+        self._outgoing[key] = outgoing
+        self._change()
+
+    def detach(self, key: Any, *, negotiate: bool = True) -> bool:
+        """Stop sending a track at once, and tell the remote now or with the next negotiation.
+
+        False if it was not being sent.
+        """
+        if self._outgoing.pop(key, None) is None:
+            return False
+        if self._link is not None:
+            self._link.release(self._outgoing)
+            if negotiate:
+                self._change()
+        return True
+
+    def replace(self, key: Any, new_key: Any, outgoing: Outgoing) -> bool:
+        """Send another track in the place of one, without a negotiation. False if it was not being sent."""
+        old = self._outgoing.pop(key, None)
+        if old is None:
+            return False
+        self._outgoing[new_key] = outgoing
+        if self._link is not None:
+            self._link.replace(old, outgoing)
+        return True
+
+    def carries(self, key: Any) -> bool:
+        """Tell whether a track is being sent, or is to be."""
+        return key in self._outgoing
+
+    def create_data_channel(self, label: str, **options: Any) -> RTCDataChannel:
+        """Open a data channel. It opens in-band once the connection is up."""
+        link = self._ensure_link()
+        channel = link.pc.createDataChannel(label, **options)
+        if not link.data_negotiated:
+            self._change()
+        return channel
+
+    # --- the way to the remote
+
+    def set_reachable(self, reachable: bool) -> None:
+        """Note whether signals can be sent. While they cannot, nothing is negotiated and no offer counts as lost."""
+        if reachable:
+            self._feed(self._negotiator.resume(self._loop.time()))
+        else:
+            self._negotiator.pause()
+            self._disarm("offer")
+
+    def start_over(self, *, polite: bool) -> None:
+        """Replace the connection: the remote knows this end under another id now and has dropped the old one."""
+        self._negotiator.polite = polite
+        self._ladder.reset()
+        self._disarm("restart")
+        if self.state != "idle":
+            self._set_state("reconnecting" if self._was_connected else "connecting")
+            self._restart("the own id changed")
+
+    # --- signals in
+
+    def receive(self, signal: Signal) -> None:
+        """Take a signal of the remote. Never raises: what is wrong with it is told to the observer."""
+        if self.state == "closed":
+            return
+        match signal:
+            case DescriptionSignal(kind, sdp):
+                self._receive_description(kind, sdp)
+            case CandidateSignal():
+                self._spawn(self._receive_candidate(signal))
+
+    def _receive_description(self, kind: Any, sdp: str) -> None:
+        try:
+            description = Description.parse(kind, sdp)
+            _check(SessionDescription.parse(sdp))
+        except Exception as error:  # aiortc's parser raises whatever the text makes it trip over
+            self._fail_negotiation(f"the remote's {kind} is not usable", error)
+            return
+        if kind == "offer" and self._ladder.exhausted:
+            self._ladder.reset()
+        self._feed(self._negotiator.received(description, self._loop.time()))
+
+    async def _receive_candidate(self, signal: CandidateSignal) -> None:
+        try:
+            await self._ensure_link().add_candidate(signal.candidate, signal.ufrag)
+        except Exception as error:  # parsing is aiortc's and raises whatever the text makes it trip over
+            self._observer.candidate_refused(error)
+
+    # --- negotiation
+
+    def _change(self) -> None:
+        self._feed(self._negotiator.changed(self._loop.time()))
+
+    def _feed(self, effects: Sequence[n.Effect]) -> None:
+        self._effects.extend(effects)
+        self._arm("offer", self._negotiator.deadline, self._on_offer_timer)
+        if (self._effects or self._restart_reason) and (self._worker is None or self._worker.done()):
+            self._worker = asyncio.ensure_future(self._work())
+
+    async def _work(self) -> None:
+        while self.state != "closed":
+            if self._effects:
+                await self._perform(self._effects.popleft())
+            elif self._restart_reason is not None:
+                reason, self._restart_reason = self._restart_reason, None
+                self._feed(self._negotiator.restart(self._loop.time(), reason))
+            else:
+                return
+
+    async def _perform(self, effect: n.Effect) -> None:
+        match effect:
+            case n.CreateOffer():
+                await self._attempt("creating an offer", self._create_offer())
+            case n.SendOffer(sdp):
+                self._ensure_link().offer_sent()
+                self._send(DescriptionSignal("offer", sdp))
+            case n.ForgetOffer():
+                self._plan = None
+                self._ensure_link().offer_forgotten()
+            case n.CommitOffer(offer, answer):
+                await self._attempt("applying the answer", self._commit(offer, answer))
+            case n.ApplyOffer(offer):
+                await self._attempt("answering an offer", self._answer(offer))
+            case n.SendAnswer(sdp):
+                self._send(DescriptionSignal("answer", sdp))
+            case n.Rebuild(reason):
+                self._replace_link(reason)
+            case n.GiveUp(reason):
+                self._link_failed(reason)
+
+    async def _attempt(self, what: str, operation: Awaitable[list[n.Effect]]) -> None:
+        try:
+            effects = await operation
+        except Exception as error:  # whatever aiortc raises here leaves the connection unusable
+            if self.state == "closed":
+                return
+            self._fail_negotiation(f"{what} failed", error)
+            effects = self._negotiator.failed(f"{what} failed", self._loop.time())
+        if self.state != "closed":
+            self._feed(effects)
+
+    async def _create_offer(self) -> list[n.Effect]:
+        link = self._ensure_link()
+        self._set_state_at_least_connecting()
+        await self._gather(link)
+        self._plan = link.plan(self._outgoing)
+        self._offers += 1
+        parsed = Description.parse("offer", link.offer_text(self._plan))
+        tagged = with_offer_tag(parsed.sdp, f"{parsed.ufrag}.{self._offers}")
+        return self._negotiator.offer_created(Description.parse("offer", tagged), self._loop.time())
+
+    async def _commit(self, offer: str, answer: Description) -> list[n.Effect]:
+        plan, self._plan = self._plan, None
+        assert plan is not None
+        assert self._link is not None
+        more = await self._link.commit(plan, offer, answer, self._outgoing)
+        self._await_link(self._link)
+        return self._negotiator.committed(self._loop.time(), more=more)
+
+    async def _answer(self, offer: Description) -> list[n.Effect]:
+        link = self._ensure_link()
+        self._set_state_at_least_connecting()
+        await self._gather(link)
+        answer, more = await link.answer(offer, self._outgoing)
+        self._await_link(link)
+        return self._negotiator.answered(with_answer_tag(answer, offer.tag), self._loop.time(), more=more)
+
+    async def _gather(self, link: Link) -> None:
+        await link.gather_host()
+        if link.claim_server_gathering():
+            self._spawn(self._trickle(link))
+
+    async def _trickle(self, link: Link) -> None:
+        """Send the candidates of STUN and TURN servers as they come, then the end marker."""
+        for candidate in await link.gather_rest():
+            if link is self._link and self.state != "closed":
+                self._send(CandidateSignal(candidate, "0", 0, link.local_ufrag))
+        if link is self._link and self.state != "closed":
+            self._send(CandidateSignal(None))
+
+    def _send(self, signal: Signal) -> None:
+        self._spawn(self._deliver(signal))
+
+    async def _deliver(self, signal: Signal) -> None:
+        try:
+            await self._send_signal(signal)
+        except (NotConnectedError, DisconnectedError):
+            # `set_reachable` repairs that: an offer is sent again, an answer when its offer comes again.
+            self._logger.debug("signal not delivered: signalling is down")
+        except SignallingError as error:
+            if isinstance(signal, DescriptionSignal):
+                self._observer.negotiation_failed(error)
+
+    def _on_offer_timer(self) -> None:
+        self._feed(self._negotiator.timer(self._loop.time()))
+
+    def _fail_negotiation(self, what: str, cause: Exception) -> None:
+        error = NegotiationFailedError(f"{what}: {type(cause).__name__}: {cause}")
+        error.__cause__ = cause
+        self._logger.warning("negotiation failed", {"error": str(error)})
+        self._observer.negotiation_failed(error)
+
+    # --- the link underneath
+
+    def _ensure_link(self) -> Link:
+        if self._link is None:
+            self.generation += 1
+            self._link = Link(self._ice_servers(), self, self._logger)
+        return self._link
+
+    def _replace_link(self, reason: str) -> None:
+        self._logger.info("connection replaced", {"reason": reason})
+        old, self._link = self._link, None
+        for name in ("connect", "restart"):
+            self._disarm(name)
+        self._plan = None
+        self._ensure_link()
+        if old is not None:
+            self._spawn(old.close())
+            self._observer.connection_reset()
+
+    def _await_link(self, link: Link) -> None:
+        """Give a negotiated link a limited time to come up."""
+        if link.pc.connectionState != "connected" and "connect" not in self._timers:
+            self._arm(
+                "connect",
+                self._loop.time() + CONNECT_TIMEOUT,
+                lambda: self._link_failed(f"not connected within {CONNECT_TIMEOUT:g} s"),
+            )
+
+    def link_state_changed(self, link: Link, state: str) -> None:
+        """Follow aiortc's connection state."""
+        if link is not self._link or self.state == "closed":
+            return
+        if state == "connected":
+            self._disarm("connect")
+            self._ladder.link_up(self._loop.time())
+            self._was_connected = True
+            self._set_state("connected")
+            self._feed(self._negotiator.link_up(self._loop.time()))
+        elif state in ("failed", "closed"):
+            # Expired consent and a DTLS close by the remote go straight to closed.
+            self._link_failed(f"the connection is {state}")
+
+    def _link_failed(self, reason: str) -> None:
+        """Schedule a replacement, or give up once the ladder is exhausted."""
+        self._disarm("connect")
+        if "restart" in self._timers or self._restart_reason is not None:
+            return
+        self._set_state("reconnecting" if self._was_connected else "connecting")
+        delay = self._ladder.next_delay(self._loop.time())
+        self._logger.info("connection failed", {"reason": reason, "retry_in": delay})
+        if delay is None:
+            seconds = self._loop.time() - (self._ladder.started_at or self._loop.time())
+            self._observer.negotiation_failed(IceRecoveryExhaustedError(self._ladder.attempts, seconds))
+        else:
+            self._arm("restart", self._loop.time() + delay, lambda: self._restart(reason))
+
+    def _restart(self, reason: str) -> None:
+        self._restart_reason = reason
+        self._feed([])
+
+    def track_added(self, incoming: Incoming) -> None:
+        """Pass on a track of the remote."""
+        self._observer.track_added(incoming)
+
+    def track_removed(self, incoming: Incoming) -> None:
+        """Pass on that the remote stopped sending a track."""
+        self._observer.track_removed(incoming)
+
+    def channel_opened(self, channel: RTCDataChannel) -> None:
+        """Pass on a data channel that the remote opened."""
+        self._observer.channel_opened(channel)
+
+    # --- state and end
+
+    def _set_state_at_least_connecting(self) -> None:
+        if self.state == "idle":
+            self._set_state("connecting")
+
+    def _set_state(self, state: PeerConnectionState) -> None:
+        if state != self.state:
+            self.state = state
+            self._observer.state_changed(state)
+
+    async def close(self) -> None:
+        """End for good: nothing is sent or told any more. Takes `link.CLOSE_TIMEOUT` at the most."""
+        self.state = "closed"
+        self._negotiator.close()
+        for name in tuple(self._timers):
+            self._disarm(name)
+        link, self._link = self._link, None
+        pending = [task for task in (self._worker, *self._tasks) if task is not None and not task.done()]
+        for task in pending:
+            task.cancel()
+        if link is not None:
+            await link.close()
+        if pending:
+            await asyncio.wait(pending, timeout=1.0)
+
+    def _arm(self, name: str, deadline: float | None, action: Callable[[], None]) -> None:
+        self._disarm(name)
+        if deadline is not None:
+
+            def fire() -> None:
+                self._timers.pop(name, None)
+                action()
+
+            self._timers[name] = self._loop.call_at(deadline, fire)
+
+    def _disarm(self, name: str) -> None:
+        handle = self._timers.pop(name, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _check(parsed: SessionDescription) -> None:
+    """Refuse what aiortc would trip over half-way, when the connection is already changed.
+
+    Raises:
+        SdpError: saying what is missing.
+    """
+    for media in parsed.media:
+        mid = media.rtp.muxId
+        if media.kind not in ("audio", "video", "application"):
+            raise SdpError(f"section {mid!r} is of kind {media.kind!r}")
+        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
+            raise SdpError(f"section {mid!r} has no ICE credentials")
+        if media.dtls is None or not media.dtls.fingerprints:
+            raise SdpError(f"section {mid!r} has no DTLS fingerprint or setup")
+        if media.kind != "application" and not media.rtcp_mux:
+            raise SdpError(f"section {mid!r} does not multiplex RTCP (RFC 5761)")

@@ -1,0 +1,412 @@
+"""One generation of the connection to a remote: one RTCPeerConnection from its creation to its close.
+
+A link knows sections: which of them carry what this end sends, which carry what the remote sends. It plans, commits and
+answers; when to do so is the negotiator's business. One such operation runs at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from aiortc.rtcicetransport import RTCIceCandidate
+from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
+
+from ..core.sdp import Description, sections, without_end_of_candidates
+from ..log import Logger
+from ..media.fanout import ForwardTrack, TrackFanout
+from ..media.remote_track import RemoteTrack
+from ..options import IceServerConfig
+from . import aiortc_compat as compat
+from .offer import OfferPlan, PlannedSection, plan_offer
+
+FRESH_SECTIONS = 8
+"""Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
+browser under its own id; the bound keeps descriptions from growing for as long as tracks come and go."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that closing a connection may take. What is left then is abandoned to the event loop (aiortc#283)."""
+
+MAX_HELD_CANDIDATES = 200
+"""Candidates of the remote kept for one description. Browsers with many interfaces send tens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A local track as a remote is sent it."""
+
+    kind: str
+    track_id: str
+    stream_id: str | None
+    fanout: TrackFanout
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A track that the remote sends, under the ids of its msid."""
+
+    mid: str
+    track: RemoteTrack
+    track_id: str
+    stream_id: str | None
+
+
+class LinkObserver(Protocol):
+    """What a link tells."""
+
+    def link_state_changed(self, link: Link, state: str) -> None: ...
+    def track_added(self, incoming: Incoming) -> None: ...
+    def track_removed(self, incoming: Incoming) -> None: ...
+    def channel_opened(self, channel: RTCDataChannel) -> None: ...
+
+
+class _Slot:
+    """A sending section, or one that will be: its transceiver, what it sends, and what the remote was told of it."""
+
+    def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
+        self.forward = ForwardTrack(kind)
+        self.transceiver = compat.new_transceiver(pc, self.forward)
+        self.outgoing: Outgoing | None = None
+        self.planned: Outgoing | None = None
+        self.told: Outgoing | None = None
+
+    def assign(self, outgoing: Outgoing | None) -> None:
+        if outgoing is not None:
+            compat.set_sender_identity(self.transceiver, outgoing.stream_id, outgoing.track_id)
+        else:
+            self.told = None
+        self.outgoing = outgoing
+        self.forward.switch(outgoing.fanout if outgoing is not None else None)
+
+    def replace(self, outgoing: Outgoing) -> None:
+        """Send another track under the same msid: the other end knows the section's track by it."""
+        self.told = outgoing if self.told == self.outgoing else self.told
+        self.planned = outgoing if self.planned == self.outgoing else self.planned
+        self.outgoing = outgoing
+        self.forward.switch(outgoing.fanout)
+
+    @property
+    def negotiated(self) -> bool:
+        return self.transceiver.mid is not None
+
+
+class Link:
+    """One RTCPeerConnection with its sections, candidates and state."""
+
+    def __init__(self, ice_servers: Sequence[IceServerConfig], observer: LinkObserver, logger: Logger) -> None:
+        self.pc = compat.create_peer_connection(ice_servers)
+        self._server_gathering_due = compat.has_ice_servers(self.pc)
+        self.local_candidates_complete = not self._server_gathering_due
+        self._observer = observer
+        self._logger = logger
+        self._slots: list[_Slot] = []
+        self._order: tuple[PlannedSection, ...] = ()
+        self._taps: dict[str, _TapTarget] = {}
+        self._remote_sends: set[str] = set()
+        self._remote_ufrag: str | None = None
+        self._held_candidates: list[tuple[str | None, RTCIceCandidate | None]] = []
+        self._gather_rest: Callable[[], Coroutine[Any, Any, list[RTCIceCandidate]]] | None = None
+        self._connect_task: asyncio.Task[None] | None = None
+        self._connect_again = False
+        self._closing: asyncio.Task[None] | None = None
+        self.pc.on("connectionstatechange", self._on_state)
+        self.pc.on("datachannel", observer.channel_opened)
+        self.pc.on("track", self._on_raw_track)
+
+    @property
+    def data_negotiated(self) -> bool:
+        """Tell whether data channels open in-band, without a negotiation."""
+        return compat.sctp_mid(self.pc) is not None
+
+    # --- candidates
+
+    async def gather_host(self) -> None:
+        """Gather the candidates that cost nothing. Later calls return at once."""
+        if self._gather_rest is None:
+            self._gather_rest = await compat.gather_host_candidates(self.pc)
+
+    def claim_server_gathering(self) -> bool:
+        """Tell, once, that the STUN and TURN servers are to be asked."""
+        claimed = self._server_gathering_due
+        self._server_gathering_due = False
+        return claimed
+
+    async def gather_rest(self) -> list[str]:
+        """Ask the STUN and TURN servers, and return the candidates as `candidate:...` lines."""
+        assert self._gather_rest is not None
+        found = await self._gather_rest()
+        self.local_candidates_complete = True
+        if found and self._remote_ufrag is not None:
+            self._connect()  # without any candidate it could not begin
+        return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in found]
+
+    @property
+    def local_ufrag(self) -> str:
+        """Return the ICE user fragment of this end."""
+        ufrag = compat.ice_transport(self.pc).iceGatherer.getLocalParameters().usernameFragment
+        assert ufrag is not None
+        return ufrag
+
+    async def add_candidate(self, candidate: str | None, ufrag: str | None) -> None:
+        """Take a candidate of the remote, or None for the end. Held until its description is applied.
+
+        Raises:
+            ValueError: the candidate cannot be parsed or is refused.
+        """
+        parsed = None if candidate is None else _parse_candidate(candidate)
+        if self._remote_ufrag is None or (ufrag is not None and ufrag != self._remote_ufrag):
+            if len(self._held_candidates) < MAX_HELD_CANDIDATES:
+                self._held_candidates.append((ufrag, parsed))
+            return
+        await compat.ice_transport(self.pc).addRemoteCandidate(parsed)
+
+    # --- offers
+
+    def plan(self, wanted: Mapping[Any, Outgoing]) -> OfferPlan:
+        """Plan an offer in which everything wanted has a section. The connection stays as it is."""
+        self.release(wanted)
+        assigned = {slot.outgoing for slot in self._slots}
+        for outgoing in wanted.values():
+            if outgoing not in assigned:
+                self._free_slot(outgoing.kind).assign(outgoing)
+        for slot in self._slots:
+            slot.planned = slot.outgoing
+        new = [slot.transceiver for slot in self._slots if slot.outgoing is not None and not slot.negotiated]
+        return plan_offer(self.pc, self._order, new, self._directions())
+
+    def release(self, wanted: Mapping[Any, Outgoing]) -> None:
+        """Stop sending at once what is not wanted any more."""
+        keep = set(wanted.values())
+        for slot in self._slots:
+            if slot.outgoing is not None and slot.outgoing not in keep:
+                slot.assign(None)
+
+    def replace(self, old: Outgoing, new: Outgoing) -> bool:
+        """Send another track in the place of one, without negotiation. False if the old one is not being sent."""
+        for slot in self._slots:
+            if slot.outgoing == old:
+                slot.replace(new)
+                return True
+        return False
+
+    def offer_sent(self) -> None:
+        """Take the role of the offerer."""
+        compat.claim_controlling_role(self.pc)
+
+    def offer_forgotten(self) -> None:
+        """Give the role back."""
+        compat.release_controlling_role(self.pc)
+
+    def offer_text(self, plan: OfferPlan) -> str:
+        """Return what to send for a plan."""
+        return plan.sdp if self.local_candidates_complete else without_end_of_candidates(plan.sdp)
+
+    async def commit(self, plan: OfferPlan, offer: str, answer: Description, wanted: Mapping[Any, Outgoing]) -> bool:
+        """Commit an offer with its answer. Return whether something wanted is still without a section."""
+        for index, section in enumerate(plan.sections):
+            if section.transceiver is not None:
+                compat.adopt_transceiver(self.pc, section.transceiver)
+            compat.set_section_index(self.pc, section.transceiver, index)
+        await self.pc.setLocalDescription(RTCSessionDescription(sdp=offer, type="offer"))
+        await self._set_remote(answer)
+        self._order = plan.sections
+        for slot in self._slots:
+            slot.told = slot.planned if slot.planned == slot.outgoing else None
+        self._applied(answer)
+        return self._unsent(wanted)
+
+    async def answer(self, offer: Description, wanted: Mapping[Any, Outgoing]) -> tuple[str, bool]:
+        """Answer an offer. Return the answer and whether something wanted found no section in it."""
+        await self._set_remote(offer)
+        directions = self._directions()
+        for transceiver in self.pc.getTransceivers():
+            transceiver.direction = "sendrecv" if directions[transceiver].startswith("send") else "recvonly"
+        answer = await self.pc.createAnswer()
+        await self.pc.setLocalDescription(answer)
+        by_mid = {transceiver.mid: transceiver for transceiver in self.pc.getTransceivers()}
+        self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
+        for slot in self._slots:
+            if slot.transceiver.currentDirection in ("sendrecv", "sendonly"):
+                slot.told = slot.outgoing
+        self._applied(offer)
+        text = self.pc.localDescription.sdp
+        if not self.local_candidates_complete:
+            text = without_end_of_candidates(text)
+        return text, self._unsent(wanted) or not self.data_negotiated
+
+    async def close(self) -> None:
+        """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.wait([self._closing], timeout=CLOSE_TIMEOUT)
+
+    async def _close(self) -> None:
+        self.pc.remove_all_listeners()
+        for slot in self._slots:
+            slot.forward.stop()
+        for target in self._taps.values():
+            target.end()
+        if self._connect_task is not None:
+            self._connect_task.cancel()
+        with contextlib.suppress(Exception):  # whatever is wrong with it, it is being thrown away
+            await self.pc.close()
+
+    # --- inside
+
+    async def _set_remote(self, description: Description) -> None:
+        await self.gather_host()
+        parsed = SessionDescription.parse(description.sdp)
+        # With BUNDLE only one section carries candidates; aiortc takes those of the last section.
+        ice = compat.ice_transport(self.pc)
+        for candidate in [candidate for media in parsed.media for candidate in media.ice_candidates]:
+            await ice.addRemoteCandidate(candidate)
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.sdp, type=description.kind))
+        compat.route_sources(self.pc, parsed)
+        self._parsed_remote = parsed
+
+    def _applied(self, remote: Description) -> None:
+        """Start what the exchange agreed on, and tell which tracks came and went."""
+        self._remote_ufrag = remote.ufrag
+        self._connect()
+        self._flush_candidates()
+        self._update_incoming(remote)
+
+    def _flush_candidates(self) -> None:
+        held, self._held_candidates = self._held_candidates, []
+        for ufrag, candidate in held:
+            if ufrag is None or ufrag == self._remote_ufrag:
+                task = asyncio.ensure_future(compat.ice_transport(self.pc).addRemoteCandidate(candidate))
+                task.add_done_callback(_retrieve)
+
+    def _update_incoming(self, remote: Description) -> None:
+        self._remote_sends = set()
+        for section in sections(remote.sdp):
+            target = self._taps.get(section.mid)
+            if target is None:
+                continue
+            if section.sends:
+                self._remote_sends.add(section.mid)
+                ids = (section.stream_id, section.track_id or section.mid)
+            else:
+                ids = None
+            removed, added = target.update(ids)
+            if removed is not None:
+                self._observer.track_removed(removed)
+            if added is not None:
+                self._observer.track_added(added)
+
+    def _directions(self) -> dict[RTCRtpTransceiver, str]:
+        """Say for each transceiver whether this end sends and whether it takes what the remote sends."""
+        sending = {slot.transceiver for slot in self._slots if slot.outgoing is not None}
+        ours = {slot.transceiver for slot in self._slots}
+        directions = {}
+        for transceiver in {*self.pc.getTransceivers(), *ours}:
+            # Sections that the remote made stay open for it, ours only while it uses them.
+            receives = transceiver not in ours or transceiver.mid in self._remote_sends
+            sends = transceiver in sending
+            directions[transceiver] = _DIRECTIONS[sends, receives]
+        return directions
+
+    def _free_slot(self, kind: str) -> _Slot:
+        same_kind = [slot for slot in self._slots if slot.forward.kind == kind]
+        idle = [slot for slot in same_kind if slot.outgoing is None]
+        unused = [slot for slot in idle if not slot.negotiated]
+        if unused:
+            return unused[0]
+        if idle and len(same_kind) >= FRESH_SECTIONS:
+            return idle[0]
+        slot = _Slot(self.pc, kind)
+        self._slots.append(slot)
+        return slot
+
+    def _unsent(self, wanted: Mapping[Any, Outgoing]) -> bool:
+        """Tell whether the remote has not heard of something. What it heard of and declined is not offered again."""
+        told = {slot.told for slot in self._slots}
+        return any(outgoing not in told for outgoing in wanted.values())
+
+    def _connect(self) -> None:
+        """Run aiortc's connect, one at a time, and once more if something was negotiated meanwhile."""
+        self._connect_again = True
+        if self._connect_task is None or self._connect_task.done():
+            self._connect_task = asyncio.ensure_future(self._run_connect())
+
+    async def _run_connect(self) -> None:
+        while self._connect_again and self._closing is None:
+            self._connect_again = False
+            try:
+                await compat.connect(self.pc)
+            except Exception as error:
+                # A transport that failed shows in the connection state, which starts the recovery.
+                self._logger.warning("connecting failed", {"error": f"{type(error).__name__}: {error}"})
+                return
+            compat.route_sources(self.pc, self._parsed_remote)
+
+    def _on_state(self) -> None:
+        self._observer.link_state_changed(self, self.pc.connectionState)
+
+    def _on_raw_track(self, track: Any) -> None:
+        receiver = compat.receiver_of(self.pc, track)
+        transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
+        assert receiver is not None
+        target = _TapTarget(transceiver.mid or "", track.kind)
+        self._taps[target.mid] = target
+        compat.tap_receiver(receiver, target.put)
+
+
+_DIRECTIONS = {
+    (True, True): "sendrecv",
+    (True, False): "sendonly",
+    (False, True): "recvonly",
+    (False, False): "inactive",
+}
+
+
+class _TapTarget:
+    """Where the frames of one receiving section go: to the track that the remote sends in it now, or nowhere."""
+
+    def __init__(self, mid: str, kind: str) -> None:
+        self.mid = mid
+        self._kind = kind
+        self._incoming: Incoming | None = None
+
+    def update(self, ids: tuple[str | None, str] | None) -> tuple[Incoming | None, Incoming | None]:
+        """Note the ids under which the remote sends here, None if it does not. Return the removed and the added."""
+        current = self._incoming
+        if ids is not None and current is not None and (current.stream_id, current.track_id) == ids:
+            return None, None
+        self.end()
+        if ids is not None:
+            stream_id, track_id = ids
+            self._incoming = Incoming(self.mid, RemoteTrack(self._kind, track_id), track_id, stream_id)
+        return current, self._incoming
+
+    async def put(self, frame: Any) -> None:
+        """Take a decoded frame, or None when the receiver has stopped."""
+        if self._incoming is None:
+            return
+        if frame is None:
+            self._incoming.track.stop()
+        else:
+            self._incoming.track.feed(frame)
+
+    def end(self) -> None:
+        """End the current track."""
+        if self._incoming is not None:
+            self._incoming.track.stop()
+            self._incoming = None
+
+
+def _parse_candidate(text: str) -> RTCIceCandidate:
+    candidate = candidate_from_sdp(text.removeprefix("a=").removeprefix("candidate:"))
+    candidate.sdpMLineIndex = 0
+    return candidate
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Read the outcome, so that a refused candidate is not reported as a forgotten exception."""
+    if not task.cancelled():
+        task.exception()

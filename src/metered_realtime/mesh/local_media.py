@@ -1,0 +1,179 @@
+"""What this peer sends: the book of attachments, and one fan-out for each track."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ..core.attachments import AlreadyAttachedError, Attachment, Attachments
+from ..core.frames import encode_payload
+from ..core.signals import MetadataSignal
+from ..errors import (
+    MeteredPeerOversizedError,
+    MeteredPeerReplaceTrackError,
+    MeteredPeerStateError,
+    ReplaceTrackFailure,
+)
+from ..log import Logger
+from ..media.stream import MediaStream, StreamMetadata
+from .remote_peer import RemotePeer
+
+if TYPE_CHECKING:
+    from ..media.fanout import TrackFanout
+    from .link import Outgoing
+
+
+class LocalMedia:
+    """The tracks of one `MeteredPeer`. Knows how to attach them to a remote, not which remotes there are."""
+
+    def __init__(self, logger: Logger) -> None:
+        self._book = Attachments()
+        self._fanouts: dict[int, TrackFanout] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._logger = logger
+
+    def add(
+        self, track: Any, stream: MediaStream | None, metadata: StreamMetadata | None, cap: int, method: str
+    ) -> Attachment | None:
+        """Enter a track. None if it is there already with the same stream.
+
+        Raises:
+            TypeError: not a track, a stream or a metadata object.
+            ValueError: the metadata is not JSON.
+            MeteredPeerStateError: `track_already_attached`, with another stream.
+            MeteredPeerOversizedError: the metadata is too large to be sent. Nothing was remembered.
+        """
+        _check_track(track)
+        if stream is not None and not isinstance(stream, MediaStream):
+            raise TypeError(f"stream must be a MediaStream or None, not {stream!r}")
+        if metadata is not None and not isinstance(metadata, dict):
+            raise TypeError(f"metadata must be a dict or None, not {metadata!r}")
+        try:
+            attachment = self._book.prepare(track, stream, metadata)
+        except AlreadyAttachedError:
+            raise _already_attached(track, method) from None
+        if attachment is None:
+            return None
+        signal = attachment.metadata_signal()
+        if signal is not None:
+            _check_size(signal, cap)
+        self._book.add(attachment)
+        return attachment
+
+    def remove(self, track: Any) -> Attachment | None:
+        """Take a track out."""
+        attachment = self._book.remove(track)
+        if attachment is not None:
+            self._close_fanout(id(track))
+        return attachment
+
+    def get(self, track: Any) -> Attachment | None:
+        """Return what a track is attached as."""
+        return self._book.get(track)
+
+    def of_stream(self, stream: Any) -> list[Attachment]:
+        """Return the attachments of a stream."""
+        return self._book.of_stream(stream)
+
+    def all(self) -> list[Attachment]:
+        """Return every attachment, in order."""
+        return list(self._book)
+
+    def send_to(self, remote: RemotePeer, attachment: Attachment) -> None:
+        """Attach a track to a remote's connection."""
+        remote._connect().attach(id(attachment.track), self._outgoing(attachment))
+
+    def replace(self, remotes: list[RemotePeer], old: Any, new: Any | None) -> Attachment | None:
+        """Swap a track on every remote that carries it. Return the new attachment, None if there is none.
+
+        Raises:
+            TypeError: `new` is not a track.
+            ValueError: the kinds differ.
+            MeteredPeerStateError: `track_already_attached`, `new` is attached itself.
+            MeteredPeerReplaceTrackError: it failed on some remotes. The book holds `new` if any remote has it.
+        """
+        present = self._book.get(old)
+        if present is None or new is old:
+            return present
+        if new is not None:
+            _check_track(new)
+            if new.kind != present.kind:
+                raise ValueError(f"a track of kind {present.kind!r} cannot be replaced by one of kind {new.kind!r}")
+            if self._book.get(new) is not None:
+                raise _already_attached(new, "replace_track")
+        attachment = self._book.replacement(present, new) if new is not None else None
+        succeeded, failed = self._swap(remotes, present, attachment)
+        if succeeded or not failed:
+            if attachment is not None:
+                self._book.swap(present, attachment)
+            else:
+                self._book.remove(old)
+        if failed:
+            raise MeteredPeerReplaceTrackError(tuple(succeeded), tuple(failed))
+        self._close_fanout(id(old))
+        return attachment
+
+    def _swap(
+        self, remotes: list[RemotePeer], present: Attachment, attachment: Attachment | None
+    ) -> tuple[list[str], list[ReplaceTrackFailure]]:
+        succeeded: list[str] = []
+        failed: list[ReplaceTrackFailure] = []
+        key = id(present.track)
+        for remote in remotes:
+            connection = remote._connection
+            if connection is None or not connection.carries(key):
+                continue
+            try:
+                if attachment is None:
+                    connection.detach(key, negotiate=False)
+                else:
+                    connection.replace(key, id(attachment.track), self._outgoing(attachment))
+            except Exception as error:  # aggregated: one remote must not keep the others on the old track
+                failed.append(ReplaceTrackFailure(remote.id, error))
+            else:
+                succeeded.append(remote.id)
+        return succeeded, failed
+
+    async def close(self) -> None:
+        """Stop pulling the tracks. They belong to the caller and go on."""
+        for track_id in tuple(self._fanouts):
+            self._close_fanout(track_id)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _outgoing(self, attachment: Attachment) -> Outgoing:
+        from .link import Outgoing
+
+        return Outgoing(attachment.kind, attachment.track_id, attachment.stream_id, self._fanout(attachment.track))
+
+    def _fanout(self, track: Any) -> TrackFanout:
+        from ..media.fanout import TrackFanout
+
+        fanout = self._fanouts.get(id(track))
+        if fanout is None:
+            fanout = self._fanouts[id(track)] = TrackFanout(track, self._logger)
+        return fanout
+
+    def _close_fanout(self, track_id: int) -> None:
+        fanout = self._fanouts.pop(track_id, None)
+        if fanout is not None:
+            task = asyncio.ensure_future(fanout.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+def _check_track(track: Any) -> None:
+    if getattr(track, "kind", None) not in ("audio", "video") or not callable(getattr(track, "recv", None)):
+        raise TypeError(f"an aiortc MediaStreamTrack of kind audio or video is needed, not {track!r}")
+
+
+def _check_size(signal: MetadataSignal, cap: int) -> None:
+    size = len(bytes(encode_payload(signal.payload())))
+    if size > cap:
+        raise MeteredPeerOversizedError(size, cap)
+
+
+def _already_attached(track: Any, method: str) -> MeteredPeerStateError:
+    return MeteredPeerStateError(
+        "track_already_attached", method, f"track {track.id} is already attached with another stream or on its own"
+    )

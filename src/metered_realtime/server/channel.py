@@ -1,0 +1,112 @@
+"""Who is subscribed to what: the tables that the hub routes by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.frames import PresenceEntry
+from ..core.patterns import pattern_matches
+from .rights import Grant
+
+MATCH_CACHE = 1_024
+"""Channel names whose matching patterns are remembered. Each costs a scan of all patterns when it is new."""
+
+
+class Connection:
+    """One connection as the hub sees it: whose it is, what it may do, where its frames go."""
+
+    __slots__ = ("entry", "grant", "peer_id", "peer_metadata", "serial", "subscriptions", "write")
+
+    def __init__(
+        self, serial: int, peer_id: str, grant: Grant, peer_metadata: Any, write: Callable[[bytes], None]
+    ) -> None:
+        self.serial = serial
+        self.peer_id = peer_id
+        self.grant = grant
+        self.peer_metadata = peer_metadata
+        self.write = write
+        self.entry = PresenceEntry(peer_id, peer_metadata)
+        self.subscriptions: set[str] = set()
+
+
+class Channel:
+    """The subscribers of one channel, by connection for messages and by peer for presence.
+
+    `subscribers` tells for each connection whether it wants the sender's metadata.
+    """
+
+    __slots__ = ("peers", "subscribers")
+
+    def __init__(self) -> None:
+        self.subscribers: dict[Connection, bool] = {}
+        self.peers: dict[str, list[Connection]] = {}
+
+    def add(self, connection: Connection, wants_metadata: bool) -> bool:
+        """Subscribe a connection, or change what it wants. True if its peer is new here."""
+        known = connection in self.subscribers
+        self.subscribers[connection] = wants_metadata
+        if known:
+            return False
+        connections = self.peers.setdefault(connection.peer_id, [])
+        connections.append(connection)
+        return len(connections) == 1
+
+    def remove(self, connection: Connection) -> bool:
+        """Unsubscribe a connection. True if its peer is gone with it."""
+        del self.subscribers[connection]
+        connections = self.peers[connection.peer_id]
+        connections.remove(connection)
+        if connections:
+            return False
+        del self.peers[connection.peer_id]
+        return True
+
+    def others(self, peer_id: str) -> list[PresenceEntry]:
+        """Return every other peer, with the metadata of its most recent connection."""
+        return [max(connections, key=_serial).entry for other, connections in self.peers.items() if other != peer_id]
+
+
+class PatternTable:
+    """Pattern subscriptions: they get messages, once per connection, and no presence."""
+
+    def __init__(self) -> None:
+        self._subscribers: dict[str, dict[Connection, bool]] = {}
+        self._matching: dict[str, tuple[str, ...]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._subscribers)
+
+    def add(self, pattern: str, connection: Connection, wants_metadata: bool) -> None:
+        """Subscribe a connection to every channel that matches, or change what it wants."""
+        if pattern not in self._subscribers:
+            self._matching.clear()
+        self._subscribers.setdefault(pattern, {})[connection] = wants_metadata
+
+    def remove(self, pattern: str, connection: Connection) -> None:
+        """Unsubscribe a connection from a pattern."""
+        del self._subscribers[pattern][connection]
+        if not self._subscribers[pattern]:
+            del self._subscribers[pattern]
+            self._matching.clear()
+
+    def receivers(self, channel: str, exact: dict[Connection, bool]) -> dict[Connection, bool]:
+        """Return who gets a message, the `exact` subscribers included, and whether they want metadata."""
+        merged = dict(exact)
+        for pattern in self._patterns_of(channel):
+            for connection, wants_metadata in self._subscribers[pattern].items():
+                merged[connection] = merged.get(connection, False) or wants_metadata
+        return merged
+
+    def _patterns_of(self, channel: str) -> tuple[str, ...]:
+        matching = self._matching.get(channel)
+        if matching is None:
+            matching = tuple(pattern for pattern in self._subscribers if pattern_matches(pattern, channel))
+            if len(self._matching) >= MATCH_CACHE:
+                self._matching.clear()
+            self._matching[channel] = matching
+        return matching
+
+
+def _serial(connection: Connection) -> int:
+    return connection.serial

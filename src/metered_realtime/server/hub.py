@@ -1,0 +1,243 @@
+"""The hub: routing for one app. Frames come in, frames go out; no I/O, no clock.
+
+Nothing crosses apps, because each has a hub of its own. Effects are calls of a connection's `write`, which takes
+a frame as it goes on the wire and must neither block, raise, nor call back: one encoded frame is handed to every
+subscriber alike.
+
+Promises, in the order that a client sees them:
+- `welcome` is the first frame, and the only one of its kind.
+- A request with a `requestId` gets exactly one `ack` or `error`. One without gets no `ack`, but errors.
+- `subscribe` is answered by the `ack`, then the snapshot, and only then are the others told: whoever hears of a
+  newcomer may send to it at once. Subscribing again changes what is wanted, and sends the snapshot again.
+- Presence is per peer id. A peer without the `presence` right is seen, but sees nobody.
+- A connection that is gone is gone from everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Raw
+
+from ..core.frames import (
+    MAX_SERVER_FRAME,
+    Ack,
+    ClientFrame,
+    DirectFrame,
+    ErrorFrame,
+    FrameError,
+    MessageFrame,
+    Ping,
+    Pong,
+    PresenceEntry,
+    PresenceFrame,
+    Publish,
+    Send,
+    ServerFrame,
+    Subscribe,
+    Unsubscribe,
+    Welcome,
+    encode,
+)
+from ..core.names import is_reserved_channel
+from ..core.patterns import is_pattern
+from .channel import Channel, Connection, PatternTable
+from .limits import Limits
+from .rights import Action, Grant
+
+SNAPSHOT_PAGE = 3_500
+"""Peers per frame of a snapshot without metadata: ids of 128 characters that all need escaping stay in the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a connection is. `expires_at` is unix seconds; `metadata` is for its welcome alone."""
+
+    peer_id: str
+    grant: Grant
+    expires_at: int | None = None
+    metadata: dict[str, Any] | None = None
+    peer_metadata: Raw | None = None
+
+
+class Hub:
+    """Routes the frames of one app. `seal` makes of an encoded frame what `write` takes."""
+
+    def __init__(self, limits: Limits | None = None, seal: Callable[[bytes], bytes] = bytes) -> None:
+        self._limits = limits if limits is not None else Limits()
+        self._seal = seal
+        self._serial = 0
+        self._peers: dict[str, list[Connection]] = {}
+        self._channels: dict[str, Channel] = {}
+        self._patterns = PatternTable()
+
+    def connect(self, identity: Identity, write: Callable[[bytes], None], now: float) -> Connection:
+        """Let a connection in and welcome it. `now` is unix seconds."""
+        self._serial += 1
+        connection = Connection(self._serial, identity.peer_id, identity.grant, identity.peer_metadata, write)
+        self._peers.setdefault(identity.peer_id, []).append(connection)
+        size = self._limits.max_message_size
+        self._reply(connection, Welcome(identity.peer_id, identity.expires_at, int(now), size, identity.metadata))
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """Forget a connection, and tell those who shared a channel with it. Forgetting twice does nothing."""
+        connections = self._peers.get(connection.peer_id, [])
+        if connection not in connections:
+            return
+        connections.remove(connection)
+        if not connections:
+            del self._peers[connection.peer_id]
+        while connection.subscriptions:
+            self._drop(connection, connection.subscriptions.pop())
+
+    def handle(self, connection: Connection, frame: ClientFrame) -> None:
+        """Do what a frame asks for, and answer it."""
+        try:
+            self._dispatch(connection, frame)
+        except FrameError as fault:
+            self.refuse(connection, fault)
+
+    def refuse(self, connection: Connection, fault: FrameError) -> None:
+        """Answer a frame with an error."""
+        self._reply(connection, ErrorFrame(fault.code, fault.message, fault.request_id))
+
+    def publish(self, channel: str, sender: str, data: Raw, metadata: Raw | None = None) -> int:
+        """Hand a message to every subscriber that is not the sender. Return to how many connections."""
+        receivers = self._receivers(channel)
+        if not receivers:
+            return 0
+        plain = self._pack(MessageFrame(channel=channel, from_=sender, data=data))
+        rich = plain
+        if metadata is not None and any(receivers.values()):
+            rich = self._pack(MessageFrame(channel=channel, from_=sender, data=data, from_metadata=metadata))
+        delivered = 0
+        for connection, wants_metadata in receivers.items():
+            if connection.peer_id != sender:
+                connection.write(rich if wants_metadata else plain)
+                delivered += 1
+        return delivered
+
+    def _dispatch(self, connection: Connection, frame: ClientFrame) -> None:
+        match frame:
+            case Publish():
+                self._publish(connection, frame)
+            case Send():
+                self._send(connection, frame)
+            case Ping():
+                self._reply(connection, Pong(frame.request_id))
+            case Subscribe():
+                self._subscribe(connection, frame)
+            case Unsubscribe():
+                self._unsubscribe(connection, frame)
+
+    def _publish(self, connection: Connection, frame: Publish) -> None:
+        _check_action(connection, "publish", frame.request_id)
+        _check_channel(frame.channel, connection.grant.reaches, frame.request_id)
+        self.publish(frame.channel, connection.peer_id, frame.data, connection.peer_metadata)
+        self._acknowledge(connection, frame.request_id)
+
+    def _send(self, connection: Connection, frame: Send) -> None:
+        _check_action(connection, "send", frame.request_id)
+        targets = self._peers.get(frame.to)
+        if not targets:
+            raise FrameError("peer_not_found", "the peer is not connected", frame.request_id)
+        packed = self._pack(
+            DirectFrame(from_=connection.peer_id, data=frame.data, from_metadata=connection.peer_metadata)
+        )
+        for target in targets:
+            target.write(packed)
+        self._acknowledge(connection, frame.request_id)
+
+    def _subscribe(self, connection: Connection, frame: Subscribe) -> None:
+        _check_action(connection, "subscribe", frame.request_id)
+        pattern = is_pattern(frame.channel)
+        _check_channel(
+            frame.channel, connection.grant.covers if pattern else connection.grant.reaches, frame.request_id
+        )
+        self._check_room(connection, frame)
+        connection.subscriptions.add(frame.channel)
+        self._acknowledge(connection, frame.request_id)
+        if pattern:
+            self._patterns.add(frame.channel, connection, frame.include_sender_metadata)
+        else:
+            self._join(connection, frame)
+
+    def _unsubscribe(self, connection: Connection, frame: Unsubscribe) -> None:
+        self._acknowledge(connection, frame.request_id)
+        if frame.channel in connection.subscriptions:
+            connection.subscriptions.remove(frame.channel)
+            self._drop(connection, frame.channel)
+
+    def _join(self, connection: Connection, frame: Subscribe) -> None:
+        channel = self._channels.setdefault(frame.channel, Channel())
+        is_new = channel.add(connection, frame.include_sender_metadata)
+        if connection.grant.permits("presence"):
+            self._send_snapshot(connection, frame.channel, channel.others(connection.peer_id))
+        if is_new:
+            self._announce(channel, PresenceFrame(frame.channel, (connection.entry,), ()), connection.peer_id)
+
+    def _drop(self, connection: Connection, name: str) -> None:
+        if is_pattern(name):
+            self._patterns.remove(name, connection)
+            return
+        channel = self._channels[name]
+        is_gone = channel.remove(connection)
+        if not channel.subscribers:
+            del self._channels[name]
+        elif is_gone:
+            self._announce(channel, PresenceFrame(name, (), (connection.entry,)), connection.peer_id)
+
+    def _announce(self, channel: Channel, frame: PresenceFrame, peer_id: str) -> None:
+        packed = self._pack(frame)
+        for connection in channel.subscribers:
+            if connection.peer_id != peer_id and connection.grant.permits("presence"):
+                connection.write(packed)
+
+    def _send_snapshot(self, connection: Connection, name: str, entries: list[PresenceEntry]) -> None:
+        """Send who is there, in one frame if at all possible: clients take the first one for the whole roster.
+
+        A snapshot that clients would refuse for its size goes without metadata, and only when the names alone are
+        too many in several frames.
+        """
+        frame = encode(PresenceFrame(name, tuple(entries), ()))
+        if len(frame) < MAX_SERVER_FRAME:
+            connection.write(self._seal(frame))
+            return
+        bare = [PresenceEntry(entry.peer_id) for entry in entries]
+        for start in range(0, len(bare), SNAPSHOT_PAGE):
+            self._reply(connection, PresenceFrame(name, tuple(bare[start : start + SNAPSHOT_PAGE]), ()))
+
+    def _check_room(self, connection: Connection, frame: Subscribe) -> None:
+        limit = self._limits.channels_per_connection
+        if frame.channel not in connection.subscriptions and len(connection.subscriptions) >= limit:
+            raise FrameError("channel_limit_exceeded", f"at most {limit} channels per connection", frame.request_id)
+
+    def _receivers(self, channel: str) -> dict[Connection, bool]:
+        room = self._channels.get(channel)
+        exact = room.subscribers if room is not None else {}
+        return self._patterns.receivers(channel, exact) if self._patterns else exact
+
+    def _acknowledge(self, connection: Connection, request_id: str | None) -> None:
+        if request_id is not None:
+            self._reply(connection, Ack(request_id))
+
+    def _reply(self, connection: Connection, frame: ServerFrame) -> None:
+        connection.write(self._pack(frame))
+
+    def _pack(self, frame: ServerFrame) -> bytes:
+        return self._seal(encode(frame))
+
+
+def _check_action(connection: Connection, action: Action, request_id: str | None) -> None:
+    if not connection.grant.permits(action):
+        raise FrameError("action_not_permitted", f"'{action}' is not granted", request_id)
+
+
+def _check_channel(channel: str, in_scope: Callable[[str], bool], request_id: str | None) -> None:
+    if is_reserved_channel(channel):
+        raise FrameError("channel_reserved", "the channel is reserved", request_id)
+    if not in_scope(channel):
+        raise FrameError("channel_not_authorized", "the channel is out of scope", request_id)

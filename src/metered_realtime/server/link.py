@@ -1,0 +1,186 @@
+"""One WebSocket: frames in to the hub, frames out from it, and one way to end.
+
+Writing never waits. A frame goes straight to the transport, whose buffer is the outbox: what a slow client leaves
+unread beyond `Limits.outbox_size` drops that client, and nobody else notices.
+
+Ending is `close` (a code, the closing handshake, at most `CLOSE_TIMEOUT`) or `drop` (at once: the other end does not
+answer anyhow). Either way the hub forgets the connection before anything is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from ..events import WsCloseCode
+from ..log import Logger
+from .channel import Connection
+from .hub import Hub, Identity
+from .intake import Intake
+from .limits import Limits
+from .tokens import LEEWAY
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a client has for its half of the closing handshake."""
+
+EXPIRY_MARGIN = 0.25
+"""Seconds before its token expires that a connection is closed: the client's next token is then in time."""
+
+INVALID_TEXT, INTERNAL_ERROR = 1007, 1011
+_TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
+
+
+def seal(payload: bytes) -> bytes:
+    """Make a WebSocket text frame, as a server sends it (RFC 6455, 5.2). Many connections share one."""
+    return _frame(_TEXT, payload)
+
+
+def _frame(head: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", head, size) + payload
+    if size < 65_536:
+        return struct.pack("!BBH", head, 126, size) + payload
+    return struct.pack("!BBQ", head, 127, size) + payload
+
+
+class Link:
+    """Carries one connection from its welcome to its end."""
+
+    def __init__(
+        self, ws: web.WebSocketResponse[Any], transport: asyncio.Transport, hub: Hub, limits: Limits, logger: Logger
+    ) -> None:
+        self._ws = ws
+        self._transport = transport
+        self._hub = hub
+        self._limits = limits
+        self._logger = logger
+        self._loop = asyncio.get_running_loop()
+        self._room = limits.outbox_size
+        self._connection: Connection | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._dropped = False
+        self._heard = True
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    async def run(self, identity: Identity) -> None:
+        """Welcome the client and serve it until either end closes."""
+        now = time.time()
+        connection = self._connection = self._hub.connect(identity, self.write, now)
+        intake = Intake(self._hub, connection, self._limits, self._loop.time())
+        self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
+        if identity.expires_at is not None:
+            self._expiry = self._loop.call_later(_seconds_left(identity.expires_at, now), self._expire)
+        try:
+            await self._read(intake)
+        finally:
+            self._leave()
+            if self._closing is not None:
+                await self._closing
+            elif self._transport.get_write_buffer_size():
+                self._transport.abort()  # it left without reading what it was sent, and would never be done
+
+    def write(self, frame: bytes) -> None:
+        """Send a sealed frame, or drop the connection if too much waits already."""
+        if len(frame) > self._room and not self._has_room(len(frame)):
+            self.drop("outbox full")
+        if not (self._dropped or self._transport.is_closing()):
+            self._room -= len(frame)
+            self._transport.write(frame)
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake. Closing twice does nothing."""
+        if self._closing is None and not self._dropped:
+            self._leave()
+            self._closing = self._loop.create_task(self._shake_hands(code, reason))
+
+    def drop(self, reason: str) -> None:
+        """End the connection without a word. The hub hears of it when the reading ends, never within a fan-out."""
+        if not self._dropped:
+            self._dropped = True
+            self._logger.warning("connection dropped", {"reason": reason})
+            self._transport.abort()
+
+    def _has_room(self, size: int) -> bool:
+        # The room is a lower bound, since the transport drains unseen: ask only when it seems to be used up.
+        waiting = self._transport.get_write_buffer_size()
+        self._room = self._limits.outbox_size - waiting
+        return size <= self._room or not waiting
+
+    async def _read(self, intake: Intake) -> None:
+        async for message in self._ws:
+            self._heard = True
+            if self._closing is not None or self._dropped:
+                continue
+            if message.type is WSMsgType.TEXT:
+                self._take(intake, message.data)
+            elif message.type is WSMsgType.PING:
+                self.write(_frame(_PONG, message.data))
+            elif message.type is WSMsgType.BINARY:
+                self.close(WsCloseCode.POLICY_VIOLATION, "text frames only")
+
+    def _take(self, intake: Intake, text: bytes) -> None:
+        if len(text) > self._limits.max_frame_size:
+            return self.close(WsCloseCode.MESSAGE_TOO_BIG, "frame too large")
+        if not _is_utf8(text):
+            return self.close(INVALID_TEXT, "text is not UTF-8")
+        try:
+            refusal = intake.take(text, self._loop.time())
+        except Exception as error:
+            self._logger.error("frame failed", {"error": f"{type(error).__name__}: {error}"})
+            return self.close(INTERNAL_ERROR, "internal error")
+        if refusal is not None:
+            self.close(refusal.code, refusal.reason)
+        return None
+
+    def _ping(self) -> None:
+        self._heard = False
+        self.write(_frame(_PING, b""))
+        self._heartbeat = self._loop.call_later(self._limits.pong_timeout, self._expect_pong)
+
+    def _expect_pong(self) -> None:
+        if not self._heard:
+            return self.drop("no pong")
+        rest = self._limits.ping_interval - self._limits.pong_timeout
+        self._heartbeat = self._loop.call_later(rest, self._ping)
+        return None
+
+    def _expire(self) -> None:
+        self.close(WsCloseCode.TOKEN_EXPIRED, "token expired")
+
+    def _leave(self) -> None:
+        for timer in (self._heartbeat, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        if self._connection is not None:
+            self._hub.disconnect(self._connection)
+
+    async def _shake_hands(self, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._ws.close(code=code, message=reason.encode(), drain=False)
+        except TimeoutError:
+            self._logger.debug("closing handshake timed out", {"code": code})
+        finally:
+            self._transport.abort()
+
+
+def _seconds_left(expires_at: int, now: float) -> float:
+    left = expires_at - EXPIRY_MARGIN - now
+    # A token that was let in although its time was up, for clocks may differ, gets the rest of the leeway.
+    return left if left > 0 else max(0.0, expires_at + LEEWAY - now)
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,17 @@
+// EventTarget with two conveniences: `emit(name, detail)`, and `on<name>` properties next to addEventListener.
+
+export class Emitter extends EventTarget {
+  /** Dispatch a CustomEvent; a listener that throws is reported by the browser and stops nobody. */
+  emit(name, detail) {
+    const event = new CustomEvent(name, { detail });
+    const handler = this[`on${name}`];
+    if (typeof handler === "function") {
+      try {
+        handler.call(this, event);
+      } catch (error) {
+        reportError(error);
+      }
+    }
+    this.dispatchEvent(event);
+  }
+}

@@ -1,0 +1,316 @@
+// One RTCPeerConnection and the negotiation on it.
+//
+// Everything that touches the connection runs in one chain, one step after the other, so a step never meets another one
+// half done. A link is never repaired beyond an ICE restart: when it cannot go on it asks its owner for a replacement,
+// and whatever its chain still holds dies with it.
+//
+// The rules, for whoever reads this next to a packet log:
+// - The polite end (own id < remote id) gives way when two offers meet; the impolite end ignores the other offer.
+// - The data section comes first, with mid "0", whoever offers. A browser puts m=application behind the media of the same
+//   offer, so the first offer is made twice: with the data section alone (never sent), and again with the media, which
+//   then follows it. An implementation that keeps its data section first too can meet our offer without harm: Chromium
+//   cannot take back an offer whose data section has another mid than the one in the offer it gives way to.
+// - An end that has negotiated nothing yet gives way by starting over on a fresh connection. Later, by rollback.
+// - An offer that finds no answer is sent again, four times, then the link is replaced.
+// - Two ends that start over at the same time could answer each other's abandoned offers for ever. So an impolite end
+//   with an offer of its own ignores the other one even if it comes from a new connection: it repeats its own, and the
+//   answer, from that new connection, then tells it to start over too. Late answers to abandoned offers are recognised
+//   by their credentials.
+// - Candidates are sent after the description they belong to, and held until the description they need has come.
+
+import { Emitter } from "./events.js";
+import { answers, sameEnd, startedOver, summarise } from "./sdp.js";
+
+const ANSWER_MS = 5_000;
+const OFFER_REPEATS = 4;
+const MAX_CANDIDATES = 200; // per description, both directions
+const MAX_CANDIDATE_LENGTH = 1000;
+/** A channel that both browsers know without announcing it: whoever does not know it never notices. */
+const CONTROL = { label: "control", id: 1022 };
+const MAX_CONTROL_LENGTH = 4096;
+
+/**
+ * Events: `state` {state}, `track` {track, stream, section}, `described` {summary}, `channel` {raw}, `control` {message},
+ * `replace` {reason, offer}, `hungup` {}.
+ */
+export class Link extends Emitter {
+  #owner;
+  #stale;
+  #chain = Promise.resolve();
+  #closed = false;
+  #needed = false;
+  #senders = new Map(); // local track -> RTCRtpSender
+  #early = []; // remote candidates before the first remote description
+  #held = []; // our candidates before the description that they belong to
+  #described = false;
+  #candidates = { in: 0, out: 0 };
+  #pending = null; // {summary, repeats} while our offer has no answer
+  #answerTimer = 0;
+  #announced = new Map(); // local track -> what was said about it last
+  #control;
+
+  /**
+   * @param {{polite: boolean, local: Map, signal(payload): void, reachable: boolean}} owner
+   * @param {RTCIceServer[]} iceServers
+   * @param {Set<string>} stale credentials of the other end that belong to earlier links: late answers
+   */
+  constructor(owner, iceServers, stale) {
+    super();
+    this.#stale = stale;
+    this.#owner = owner;
+    /** What the other end said about itself last. @type {import("./sdp.js").Summary|null} */
+    this.remote = null;
+    const pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    this.pc = pc;
+    this.#control = pc.createDataChannel(CONTROL.label, { negotiated: true, id: CONTROL.id });
+    this.#control.onopen = () => this.emit("controlopen", {});
+    this.#control.onmessage = (event) => this.#controlled(event.data);
+    this.#control.onclose = () => !this.#closed && this.emit("hungup", {});
+    pc.onnegotiationneeded = () => this.negotiate();
+    pc.onicecandidate = (event) => this.#found(event.candidate);
+    pc.onconnectionstatechange = () => this.emit("state", { state: pc.connectionState });
+    pc.ondatachannel = (event) => this.emit("channel", { raw: event.channel });
+    pc.ontrack = (event) => this.#tracked(event);
+  }
+
+  get usable() {
+    return !this.#closed && this.#control.readyState !== "closed" && this.pc.connectionState === "connected";
+  }
+
+  close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#answerTimer);
+    this.pc.onnegotiationneeded = this.pc.onicecandidate = this.pc.onconnectionstatechange = null;
+    this.pc.ondatachannel = this.pc.ontrack = null;
+    this.pc.close();
+  }
+
+  /** Tell the other browser something that is only between the two of us; false when there is no way. */
+  tell(message) {
+    if (this.#control.readyState !== "open") return false;
+    this.#control.send(JSON.stringify(message));
+    return true;
+  }
+
+  /** Bring what we send in line with the local tracks; the browser asks for an offer if that changed anything. */
+  refresh() {
+    this.#run(() => (this.pc.localDescription ? this.#attach() : undefined));
+  }
+
+  /** Offer as soon as nothing else is under way; a new link does so by itself unless it is given an offer at once. */
+  negotiate() {
+    this.#needed = true;
+    this.#run(() => this.#offer());
+  }
+
+  /** The signalling connection is back, or the other end is: what may have been lost goes out again. */
+  resume() {
+    if (this.#pending) this.#repeat(false);
+    else if (this.pc.connectionState !== "connected" && this.pc.localDescription) this.negotiate();
+  }
+
+  // --- descriptions -------------------------------------------------------------------------------------------------
+
+  /** @param {{type: string, sdp: string}} description */
+  receive(description) {
+    this.#run(() => (description.type === "offer" ? this.#offered(description) : this.#answered(description)));
+  }
+
+  async #offer() {
+    if (!this.#needed || this.pc.signalingState !== "stable") return;
+    this.#needed = false;
+    const { pc } = this;
+    if (!pc.localDescription) {
+      await pc.setLocalDescription(await pc.createOffer());
+      this.#attach();
+    }
+    await pc.setLocalDescription(await pc.createOffer());
+    this.#pending = { summary: summarise(pc.localDescription.sdp), repeats: 0 };
+    this.#candidates.out = 0;
+    this.#describe();
+    this.#await();
+  }
+
+  async #offered(offer) {
+    const { pc } = this;
+    const about = summarise(offer.sdp);
+    const anew = this.remote !== null && startedOver(this.remote, about);
+    if (pc.signalingState !== "stable") {
+      if (!this.#owner.polite) return anew ? this.#repeat(false) : undefined;
+      if (!pc.remoteDescription) return this.#replace("gave way to the other offer", offer);
+    }
+    if (anew) return this.#replace("the other end started over", offer);
+    this.#settle();
+    if (!pc.remoteDescription) this.#attach();
+    await pc.setRemoteDescription(offer);
+    this.#heard(about);
+    this.#attach();
+    this.#needed = false; // the browser asks again if the answer leaves something out
+    await pc.setLocalDescription(await pc.createAnswer());
+    this.#candidates.out = 0;
+    this.#describe();
+    await this.#useEarly();
+    this.emit("described", { summary: about });
+  }
+
+  async #answered(answer) {
+    const { pc } = this;
+    if (pc.signalingState !== "have-local-offer" || !this.#pending) return;
+    const about = summarise(answer.sdp);
+    if (!answers(this.#pending.summary, about) || this.#stale.has(about.ufrag)) return;
+    if (this.remote && startedOver(this.remote, about)) return this.#replace("the other end started over", null);
+    this.#settle();
+    await pc.setRemoteDescription(answer);
+    this.#heard(about);
+    await this.#useEarly();
+    this.emit("described", { summary: about });
+    if (this.#needed) this.#run(() => this.#offer());
+  }
+
+  #heard(about) {
+    if (!this.remote || this.remote.ufrag !== about.ufrag) this.#candidates.in = 0;
+    this.remote = about;
+  }
+
+  /** Send the local description, and before it what there is to know about its tracks. */
+  #describe() {
+    const { type, sdp } = this.pc.localDescription;
+    this.announce(summarise(sdp));
+    this.#owner.signal({ type: "rtc-description", description: { type, sdp } });
+    this.#described = true;
+    for (const candidate of this.#held.splice(0)) this.#send(candidate);
+  }
+
+  #await() {
+    clearTimeout(this.#answerTimer);
+    this.#answerTimer = setTimeout(() => this.#repeat(true), ANSWER_MS);
+  }
+
+  #repeat(count) {
+    if (this.#closed || !this.#pending) return;
+    if (count && this.#owner.reachable && ++this.#pending.repeats > OFFER_REPEATS) {
+      this.#run(() => this.#replace("no answer", null));
+      return;
+    }
+    if (this.#owner.reachable) this.#describe();
+    this.#await();
+  }
+
+  #settle() {
+    clearTimeout(this.#answerTimer);
+    this.#pending = null;
+  }
+
+  #replace(reason, offer) {
+    this.emit("replace", { reason, offer });
+  }
+
+  /** One step after the other; a step that fails costs the link, not the page. */
+  #run(step) {
+    this.#chain = this.#chain.then(async () => {
+      if (this.#closed) return;
+      try {
+        await step();
+      } catch (error) {
+        if (!this.#closed) this.#replace(`${error.name}: ${error.message}`, null);
+      }
+    });
+  }
+
+  // --- candidates ---------------------------------------------------------------------------------------------------
+
+  /** @param {RTCIceCandidateInit|null} candidate */
+  receiveCandidate(candidate) {
+    if (++this.#candidates.in > MAX_CANDIDATES || (candidate?.candidate?.length ?? 0) > MAX_CANDIDATE_LENGTH) return;
+    this.#run(() => this.#use(candidate));
+  }
+
+  async #use(candidate) {
+    if (!this.pc.remoteDescription) {
+      this.#early.push(candidate);
+      return;
+    }
+    try {
+      await this.pc.addIceCandidate(candidate?.candidate ? candidate : undefined);
+    } catch {
+      // of an offer that we ignored, or of an earlier connection of the other end
+    }
+  }
+
+  async #useEarly() {
+    for (const candidate of this.#early.splice(0)) await this.#use(candidate);
+  }
+
+  #found(candidate) {
+    const payload = candidate ? candidate.toJSON() : null;
+    if (this.#described) this.#send(payload);
+    else if (this.#held.length < MAX_CANDIDATES) this.#held.push(payload);
+  }
+
+  #send(candidate) {
+    if (this.#candidates.out++ < MAX_CANDIDATES) this.#owner.signal({ type: "rtc-ice", candidate });
+  }
+
+  // --- tracks and channels ------------------------------------------------------------------------------------------
+
+  #attach() {
+    for (const [track, { stream }] of this.#owner.local) {
+      if (!this.#senders.has(track)) this.#senders.set(track, this.pc.addTrack(track, stream));
+    }
+    for (const [track, sender] of [...this.#senders]) {
+      if (this.#owner.local.has(track)) continue;
+      this.pc.removeTrack(sender);
+      this.#senders.delete(track);
+    }
+  }
+
+  /**
+   * Send track metadata that is new to this end. The track id is the one in our description: a browser that answers in
+   * the sections of an offer signals other ids than the tracks have.
+   */
+  announce(summary = this.pc.localDescription && summarise(this.pc.localDescription.sdp)) {
+    if (!summary) return;
+    const signalled = new Map();
+    for (const [track, sender] of this.#senders) {
+      const mid = this.pc.getTransceivers().find((t) => t.sender === sender)?.mid;
+      const section = mid && summary.sections.find((s) => s.mid === mid);
+      if (section) signalled.set(track, section.streams[0]?.trackId ?? track.id);
+    }
+    for (const [track, said] of [...this.#announced]) {
+      if (this.#senders.has(track)) continue;
+      this.#owner.signal({ __meteredTrackMeta: { trackId: said.trackId } });
+      this.#announced.delete(track);
+    }
+    for (const [track, trackId] of signalled) {
+      const { stream, metadata } = this.#owner.local.get(track) ?? {};
+      const text = metadata && JSON.stringify(metadata);
+      const said = this.#announced.get(track);
+      if (!text || (said?.text === text && said.trackId === trackId)) continue;
+      this.#owner.signal({ __meteredTrackMeta: { trackId, metadata, kind: track.kind, streamId: stream.id } });
+      this.#announced.set(track, { text, trackId });
+    }
+  }
+
+  #tracked({ track, streams, transceiver }) {
+    const sections = summarise(this.pc.remoteDescription?.sdp ?? "").sections;
+    const section = sections.find((s) => s.mid === transceiver.mid);
+    this.emit("track", { track, stream: streams[0] ?? new MediaStream([track]), section });
+  }
+
+  #controlled(text) {
+    if (typeof text !== "string" || text.length > MAX_CONTROL_LENGTH) return;
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return;
+    }
+    if (message && typeof message === "object") this.emit("control", { message });
+  }
+
+  /** Whether this description comes from the end that this link is connected to. @param {string} sdp */
+  matches(sdp) {
+    return this.remote !== null && sameEnd(this.remote, summarise(sdp));
+  }
+}

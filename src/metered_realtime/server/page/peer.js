@@ -1,0 +1,428 @@
+// One other member of the channel: who it is, what it sends, and the link to it, which may be replaced underneath.
+
+import { Channel } from "./channel.js";
+import { Emitter } from "./events.js";
+import { Link } from "./link.js";
+
+/** Waits before the attempts to repair a failed link; the first ones restart ICE, the others replace the link. */
+const LADDER_MS = [0, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000];
+const ICE_RESTARTS = 2;
+const CONNECT_MS = 30_000; // for a link that reports no failure by itself
+const ATTEMPT_MS = 8_000; // for an attempt to lead to a connection
+const DISCONNECTED_MS = 4_000; // a link that lost its path may find it again by itself
+const HUNG_UP_MS = 1_000; // the other end closed its connection: its new offer should be on the way
+const STALE_STREAM_MS = 5_000; // a stream may stay away this long after its link was replaced
+const REPLACE_LIMIT = { count: 8, withinMs: 10_000 };
+const MAX_METADATA = 512; // entries per peer, the oldest goes first
+const MAX_STALE = 64;
+const MAX_CHANNELS = 64;
+const MAX_ID_LENGTH = 256;
+
+/**
+ * Events: `state` {state}, `track` {track, stream, metadata}, `metadata` {streamId}, `streamremoved` {streamId},
+ * `channel` {channel}, `channelmessage` {channel, data}, `profile` {}, `notice` {text}, `hungup` {}, `rename` {id}.
+ */
+export class Peer extends Emitter {
+  #room;
+  #link = null;
+  #state = "idle";
+  #metadata = new Map(); // sender's track id -> {trackId, metadata, kind, streamId}
+  #streams = new Map(); // stream id -> {stream, tracks: Map(track -> {kind, trackId})}
+  #attempt = 0;
+  #timer = 0;
+  #staleTimer = 0;
+  #replaced = [];
+  #stale = new Set(); // ufrags of the other end on earlier links
+  #sample = null;
+  #ended = false;
+
+  /**
+   * @param {string} id
+   * @param {object|null} presence its presence metadata
+   * @param {{peerId: string, local: Map, iceServers: RTCIceServer[], connected: boolean, profile: object,
+   *   sendSignal(to: string, payload: object): void}} room
+   */
+  constructor(id, presence, room) {
+    super();
+    this.id = id;
+    this.presence = presence;
+    this.profile = {};
+    /** Where signals go while the peer announced a new id that it has not proved yet. */
+    this.alias = null;
+    /** It left the channel, but its media still flows: it may come back. */
+    this.away = false;
+    this.channels = [];
+    this.#room = room;
+  }
+
+  // --- what a link wants to know ------------------------------------------------------------------------------------
+
+  get polite() {
+    return this.#room.peerId < (this.alias ?? this.id);
+  }
+
+  get local() {
+    return this.#room.local;
+  }
+
+  get reachable() {
+    return this.#room.connected && (!this.away || this.alias !== null);
+  }
+
+  signal(payload) {
+    if (this.reachable) this.#room.sendSignal(this.alias ?? this.id, payload);
+  }
+
+  // --- what it looks like from outside ------------------------------------------------------------------------------
+
+  get state() {
+    return this.#state;
+  }
+
+  /** Whether media or data could flow at this moment. */
+  get alive() {
+    return this.#link?.usable ?? false;
+  }
+
+  get streams() {
+    return new Map([...this.#streams].map(([id, { stream }]) => [id, stream]));
+  }
+
+  get tracks() {
+    const list = [];
+    for (const [streamId, { tracks }] of this.#streams) {
+      for (const [track, { kind, trackId }] of tracks) {
+        list.push({ kind, streamId, trackId, muted: track.muted, metadata: this.#find(trackId, streamId, kind) });
+      }
+    }
+    return list;
+  }
+
+  streamMetadata(streamId) {
+    return this.tracks.find((t) => t.streamId === streamId && t.metadata)?.metadata ?? null;
+  }
+
+  get name() {
+    const told = this.tracks.map((t) => t.metadata).filter(Boolean);
+    for (const source of [this.presence, this.profile, ...told]) {
+      const name = source?.name ?? source?.displayName;
+      if (typeof name === "string" && name.trim()) return name.trim().slice(0, 80);
+    }
+    return null;
+  }
+
+  // --- life ---------------------------------------------------------------------------------------------------------
+
+  /** Connect if there is something to send. */
+  start() {
+    if (this.#ended || this.away) return;
+    if (this.#link) this.#link.refresh();
+    else if (this.#room.local.size || this.channels.some((c) => c.ours)) this.#connect("start");
+  }
+
+  /** Signalling works again, or the peer is back, perhaps under another id. */
+  resume() {
+    this.away = false;
+    if (!this.#link) this.start();
+    else if (this.#link.usable || this.#link.pc.connectionState === "connecting" || this.#link.pc.connectionState === "new") this.#link.resume();
+    else this.#repair("signalling is back", true);
+  }
+
+  /** Offer again under a new id, which proves to the other end that the id and the connection belong together. */
+  reintroduce() {
+    this.#link?.negotiate();
+    this.#link?.tell({ type: "rename", id: this.#room.peerId });
+  }
+
+  tell(message) {
+    return this.#link?.tell(message) ?? false;
+  }
+
+  announce() {
+    this.#link?.announce();
+  }
+
+  close() {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#staleTimer);
+    this.#link?.close();
+    for (const channel of this.channels.splice(0)) channel.close();
+    this.#streams.clear();
+    this.#setState("closed");
+  }
+
+  // --- signals ------------------------------------------------------------------------------------------------------
+
+  receiveDescription(description) {
+    if (!this.#link) {
+      if (description.type === "offer") this.#connect("offer", description);
+    } else if (description.type === "offer" && this.#link.pc.connectionState === "closed") {
+      this.#connect("offer", description);
+    } else this.#link.receive(description);
+  }
+
+  receiveCandidate(candidate) {
+    this.#link?.receiveCandidate(candidate);
+  }
+
+  /** Whether an offer comes from the very connection that this peer's link leads to. */
+  owns(description) {
+    return this.#link?.matches(description.sdp) ?? false;
+  }
+
+  receiveMetadata({ trackId, metadata, kind, streamId }) {
+    const known = this.#metadata.get(trackId);
+    this.#metadata.delete(trackId);
+    if (metadata) this.#metadata.set(trackId, { trackId, metadata, kind, streamId });
+    if (this.#metadata.size > MAX_METADATA) this.#metadata.delete(this.#metadata.keys().next().value);
+    this.emit("metadata", { streamId: streamId ?? known?.streamId ?? null });
+  }
+
+  /** By the signalled track id, else by stream and kind if only one entry that is not signalled itself fits. */
+  #find(trackId, streamId, kind) {
+    const exact = trackId && this.#metadata.get(trackId);
+    if (exact) return exact.metadata;
+    const signalled = new Set((this.#link?.remote?.sections ?? []).flatMap((s) => s.streams.map((x) => x.trackId)));
+    const fitting = [...this.#metadata.values()].filter(
+      (m) => m.streamId === streamId && m.kind === kind && !signalled.has(m.trackId),
+    );
+    return fitting.length === 1 ? fitting[0].metadata : null;
+  }
+
+  // --- the link -----------------------------------------------------------------------------------------------------
+
+  #connect(reason, offer = null) {
+    if (this.#ended) return;
+    const previous = this.#link;
+    if (previous && !this.#mayReplace()) {
+      this.emit("notice", { text: `The connection to ${this.name ?? this.id} keeps failing (${reason}).` });
+      this.#repair(reason, false);
+      return;
+    }
+    if (previous?.remote) this.#retire(previous.remote.ufrag);
+    previous?.close();
+    clearTimeout(this.#timer);
+    for (const channel of [...this.channels]) channel.unbind();
+    const link = new Link(this, this.#room.iceServers, this.#stale);
+    this.#link = link;
+    this.#listen(link);
+    if (offer) link.receive(offer);
+    for (const channel of this.channels) channel.bind(link.pc.createDataChannel(channel.label, channel.options));
+    this.#setState(previous || this.#state === "reconnecting" ? "reconnecting" : "connecting");
+    this.#later(CONNECT_MS, () => link === this.#link && link.pc.connectionState !== "connected" && this.#repair("slow", true));
+  }
+
+  #retire(ufrag) {
+    this.#stale.add(ufrag);
+    if (this.#stale.size > MAX_STALE) this.#stale.delete(this.#stale.values().next().value);
+  }
+
+  #mayReplace() {
+    const now = performance.now();
+    this.#replaced = this.#replaced.filter((at) => now - at < REPLACE_LIMIT.withinMs);
+    return this.#replaced.push(now) <= REPLACE_LIMIT.count;
+  }
+
+  #listen(link) {
+    const on = (name, handle) => link.addEventListener(name, (event) => link === this.#link && handle(event.detail));
+    on("state", ({ state }) => this.#linkState(state));
+    on("track", (detail) => this.#tracked(detail));
+    on("described", ({ summary }) => this.#described(summary));
+    on("channel", ({ raw }) => this.#channelArrived(raw));
+    on("controlopen", () => link.tell({ type: "profile", ...this.#room.profile }));
+    on("control", ({ message }) => this.#controlled(message));
+    on("replace", ({ reason, offer }) => (reason === "no answer" ? this.#repair(reason, true) : this.#connect(reason, offer)));
+    on("hungup", () => this.#hungUp());
+  }
+
+  #linkState(state) {
+    if (state === "connected") {
+      this.#attempt = 0;
+      clearTimeout(this.#timer);
+      this.#setState("connected");
+      this.#forgetStale(STALE_STREAM_MS);
+    } else if (state === "disconnected") {
+      this.#setState("reconnecting");
+      this.#later(DISCONNECTED_MS, () => this.#repair("disconnected", true));
+    } else if (state === "failed") {
+      this.#repair("failed", true);
+    }
+  }
+
+  #hungUp() {
+    this.emit("hungup", {});
+    if (this.#ended || this.away) return;
+    this.#setState("reconnecting");
+    this.#later(HUNG_UP_MS, () => this.#connect("the other end hung up"));
+  }
+
+  /** Take the next step of the ladder; `now` skips its wait the first time. */
+  #repair(reason, now) {
+    if (this.#ended) return;
+    this.#setState("reconnecting");
+    if (this.#attempt >= LADDER_MS.length) {
+      this.#setState("failed");
+      this.emit("notice", { text: `Could not connect to ${this.name ?? this.id}.` });
+      this.#attempt = 0; // the next offer, or the next return of the signalling, starts anew
+      return;
+    }
+    const wait = now ? LADDER_MS[this.#attempt] : Math.max(LADDER_MS[this.#attempt], 1000);
+    this.#later(wait, () => this.#attemptRepair(reason));
+  }
+
+  #attemptRepair(reason) {
+    const link = this.#link;
+    if (!this.reachable) return this.#later(1000, () => this.#attemptRepair(reason));
+    const restart = this.#attempt++ < ICE_RESTARTS && link?.pc.signalingState === "stable" && link.pc.remoteDescription;
+    if (restart && link.pc.sctp?.transport?.state !== "closed") link.pc.restartIce();
+    else this.#connect(reason);
+    this.#later(ATTEMPT_MS, () => this.#link?.pc.connectionState !== "connected" && this.#repair(reason, true));
+  }
+
+  #later(ms, action) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(action, ms);
+  }
+
+  #setState(state) {
+    if (state === this.#state || this.#state === "closed") return;
+    this.#state = state;
+    this.emit("state", { state });
+  }
+
+  #controlled(message) {
+    if (message.type === "profile" && typeof message.name === "string") {
+      this.profile = { name: message.name.slice(0, 80) };
+      this.emit("profile", {});
+    } else if (message.type === "rename" && typeof message.id === "string" && message.id.length <= 128) {
+      this.emit("rename", { id: message.id });
+    }
+  }
+
+  // --- media --------------------------------------------------------------------------------------------------------
+
+  #tracked({ track, stream, section }) {
+    const { streamId, trackId } = section?.streams[0] ?? {};
+    const id = (streamId ?? stream.id).slice(0, MAX_ID_LENGTH);
+    let entry = this.#streams.get(id);
+    if (!entry || entry.stream !== stream) {
+      entry = { stream, tracks: new Map(), link: this.#link };
+      this.#streams.set(id, entry);
+    }
+    entry.tracks.set(track, { kind: track.kind, trackId: trackId ?? track.id });
+    const metadata = this.#find(trackId ?? track.id, id, track.kind);
+    this.emit("track", { track, stream, streamId: id, metadata });
+  }
+
+  /** Drop the streams, and the tracks of streams, that the latest description no longer sends. */
+  #described(summary) {
+    const sent = new Map();
+    for (const section of summary.sections) {
+      if (!section.sending) continue;
+      for (const { streamId, trackId } of section.streams) {
+        const id = streamId ?? trackId;
+        sent.set(id, (sent.get(id) ?? new Set()).add(trackId));
+      }
+    }
+    for (const [id, { link, tracks }] of [...this.#streams]) {
+      if (link !== this.#link) continue;
+      if (!sent.has(id) && ![...tracks.values()].some(({ trackId }) => sent.has(trackId))) this.#removeStream(id);
+      else for (const [track, { trackId }] of tracks) if (sent.has(id) && !sent.get(id).has(trackId)) tracks.delete(track);
+    }
+  }
+
+  #removeStream(id) {
+    this.#streams.delete(id);
+    this.emit("streamremoved", { streamId: id });
+  }
+
+  /** Streams of earlier links that did not come back. */
+  #forgetStale(afterMs) {
+    clearTimeout(this.#staleTimer);
+    this.#staleTimer = setTimeout(() => {
+      for (const [id, { link }] of [...this.#streams]) if (link !== this.#link) this.#removeStream(id);
+    }, afterMs);
+  }
+
+  // --- channels -----------------------------------------------------------------------------------------------------
+
+  /** @param {string} label @param {RTCDataChannelInit} [options] */
+  openChannel(label, options = {}) {
+    if (this.channels.length >= MAX_CHANNELS) throw new Error("Too many channels to this peer.");
+    const channel = new Channel(label, options);
+    this.#adopt(channel);
+    if (this.#link) channel.bind(this.#link.pc.createDataChannel(label, options));
+    else this.start();
+    return channel;
+  }
+
+  #channelArrived(raw) {
+    if (this.channels.length >= MAX_CHANNELS) return raw.close();
+    const channel = new Channel(raw.label, {}, false);
+    channel.bind(raw);
+    this.#adopt(channel);
+    this.emit("channel", { channel });
+  }
+
+  #adopt(channel) {
+    this.channels.push(channel);
+    channel.addEventListener("message", (event) => this.emit("channelmessage", { channel, data: event.detail.data }));
+    channel.addEventListener("close", () => {
+      const index = this.channels.indexOf(channel);
+      if (index >= 0) this.channels.splice(index, 1);
+    });
+  }
+
+  // --- statistics ---------------------------------------------------------------------------------------------------
+
+  /** What arrives from this peer at the moment. */
+  async stats() {
+    const result = {
+      state: this.#state, framesDecoded: 0, framesPerSecond: 0, bytesReceived: 0, bytesSent: 0, kbps: 0, rttMs: null,
+      audioSamples: 0, audioEnergy: 0, framesSent: 0, width: 0, height: 0, streams: {},
+    };
+    const pc = this.#link?.pc;
+    if (!pc || pc.connectionState === "closed") return result;
+    const report = await pc.getStats();
+    for (const item of report.values()) this.#count(item, result);
+    const now = performance.now();
+    const last = this.#sample;
+    if (last && now - last.at > 250 && last.pc === pc) {
+      result.kbps = Math.max(0, Math.round(((result.bytesReceived - last.bytes) * 8) / (now - last.at)));
+    } else if (last) {
+      result.kbps = last.kbps;
+    }
+    if (!last || now - last.at > 250) this.#sample = { at: now, bytes: result.bytesReceived, kbps: result.kbps, pc };
+    return result;
+  }
+
+  #count(item, result) {
+    if (item.type === "inbound-rtp") {
+      result.bytesReceived += item.bytesReceived ?? 0;
+      if (item.kind === "video") {
+        result.framesDecoded += item.framesDecoded ?? 0;
+        result.framesPerSecond = Math.max(result.framesPerSecond, Math.round(item.framesPerSecond ?? 0));
+        result.width = Math.max(result.width, item.frameWidth ?? 0);
+        result.height = Math.max(result.height, item.frameHeight ?? 0);
+        this.#countStream(item, result);
+      } else {
+        result.audioSamples += item.totalSamplesReceived ?? 0;
+        result.audioEnergy += item.totalAudioEnergy ?? 0;
+      }
+    } else if (item.type === "outbound-rtp") {
+      result.bytesSent += item.bytesSent ?? 0;
+      result.framesSent += item.framesSent ?? 0;
+    } else if (item.type === "candidate-pair" && item.nominated && Number.isFinite(item.currentRoundTripTime)) {
+      result.rttMs = Math.round(item.currentRoundTripTime * 1000);
+    }
+  }
+
+  #countStream(item, result) {
+    for (const [id, { tracks }] of this.#streams) {
+      if (![...tracks.keys()].some((track) => track.id === item.trackIdentifier)) continue;
+      result.streams[id] = { framesDecoded: item.framesDecoded ?? 0, framesPerSecond: Math.round(item.framesPerSecond ?? 0) };
+    }
+  }
+}

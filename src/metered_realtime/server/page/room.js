@@ -1,0 +1,24 @@
+// The entry: asks the server how to reach it, builds the room and the screen, and offers both as `window.room`.
+
+import { openMedia } from "./media.js";
+import { Room } from "./mesh.js";
+import { Screen } from "./ui.js";
+
+async function configuration(wishes) {
+  const config = { key: null, url: "/v1" };
+  try {
+    const response = await fetch(new URL("config.json", import.meta.url), { cache: "no-store" });
+    if (response.ok) Object.assign(config, await response.json());
+  } catch {
+    // the defaults do, and joining will say what is wrong
+  }
+  return { key: wishes.get("key") ?? config.key, url: config.url };
+}
+
+const wishes = new URLSearchParams(location.search);
+const config = await configuration(wishes);
+const room = new Room(config, openMedia);
+const screen = new Screen(room, config, wishes);
+window.room = room;
+document.documentElement.dataset.ready = "true";
+if (wishes.get("autojoin") === "1") screen.submit();

@@ -1,0 +1,55 @@
+// The few facts of a session description that the browser does not expose as objects.
+
+/**
+ * One m-section: `streams` is what its `a=msid` lines promise.
+ * @typedef {{mid: string, kind: string, sending: boolean, streams: {streamId: string|null, trackId: string|null}[]}} Section
+ * @typedef {{ufrag: string, fingerprint: string, session: string, sections: Section[]}} Summary
+ */
+
+/** Read a description once. @param {string} sdp @returns {Summary} */
+export function summarise(sdp) {
+  const summary = { ufrag: "", fingerprint: "", session: "", sections: [] };
+  let section = null;
+  for (const line of sdp.split(/\r?\n/)) {
+    if (line.startsWith("m=")) {
+      const [kind, port] = line.slice(2).split(" ");
+      section = { mid: "", kind, sending: true, rejected: port === "0", streams: [] };
+      summary.sections.push(section);
+    } else if (line.startsWith("o=")) {
+      summary.session = line.split(" ")[1] ?? "";
+    } else if (line.startsWith("a=ice-ufrag:")) {
+      summary.ufrag ||= line.slice(12);
+    } else if (line.startsWith("a=fingerprint:")) {
+      summary.fingerprint ||= line.slice(14).toUpperCase();
+    } else if (section && line.startsWith("a=mid:")) {
+      section.mid = line.slice(6);
+    } else if (section && line.startsWith("a=msid:")) {
+      const [stream, track] = line.slice(7).split(" ");
+      section.streams.push({ streamId: stream && stream !== "-" ? stream : null, trackId: track || null });
+    } else if (section && (line === "a=recvonly" || line === "a=inactive")) {
+      section.sending = false;
+    }
+  }
+  for (const each of summary.sections) each.sending &&= !each.rejected;
+  return summary;
+}
+
+/**
+ * Whether `next` comes from another connection than `previous`. A changed ufrag alone is an ICE restart when the
+ * certificate and the session id stayed the same; anything else means that the other end started over.
+ * @param {Summary} previous @param {Summary} next
+ */
+export function startedOver(previous, next) {
+  if (previous.ufrag === next.ufrag && previous.fingerprint === next.fingerprint) return false;
+  return previous.fingerprint !== next.fingerprint || previous.session !== next.session;
+}
+
+/** Whether both describe the very same connection end. @param {Summary} a @param {Summary} b */
+export function sameEnd(a, b) {
+  return a.ufrag !== "" && a.ufrag === b.ufrag && a.fingerprint === b.fingerprint;
+}
+
+/** Whether an answer can belong to an offer: it must list the same sections. @param {Summary} offer @param {Summary} answer */
+export function answers(offer, answer) {
+  return offer.sections.map((s) => s.mid).join() === answer.sections.map((s) => s.mid).join();
+}

@@ -1,0 +1,324 @@
+// The signalling client: one WebSocket, requests with answers, and a connection that comes back.
+//
+// States: idle -> connecting -> connected <-> reconnecting, and closed from everywhere. `connect` makes one attempt;
+// only a connection that once was welcomed is reconnected, with exponential backoff and jitter, until a close code says
+// that trying again is pointless.
+
+import { Emitter } from "./events.js";
+
+/** Close codes after which a retry cannot succeed: bad credential, scope, suspended account, kicked. */
+export const TERMINAL_CODES = new Set([4001, 4003, 4012, 4020]);
+const OVER_CONCURRENT_LIMIT = 4010;
+const CLIENT_INACTIVITY = 4000;
+const CLOSE_MEANINGS = {
+  4001: "The key or token was not accepted.",
+  4002: "The token has expired.",
+  4003: "This key may not use that channel.",
+  4010: "The server has reached its connection limit.",
+  4012: "The account is suspended.",
+  4020: "You were disconnected by an administrator.",
+};
+
+const HANDSHAKE_MS = 10_000; // for the socket to open, and again for the welcome
+const ACK_MS = 15_000;
+const PING_AFTER_MS = 20_000; // of inbound silence
+const DEAD_AFTER_MS = 60_000; // of inbound silence
+const BACKOFF = { first: 500, factor: 2, max: 30_000, jitter: 0.2, attempts: 100 };
+const LIMIT_FLOOR_MS = 30_000; // never sooner after "over the connection limit"
+const GOING_AWAY_MAX_MS = 300_000;
+const MAX_QUEUED_FRAMES = 4096; // frames waiting for the pacer; more means something is wrong
+const PACE = { perSecond: 80, burst: 150 }; // the server closes above 100 per second, burst 200
+const MAX_SUBSCRIPTIONS = 100; // the server's own limit
+const RESUBSCRIBE = { tries: 3, everyMs: 2_000 };
+const FRAME_ENVELOPE = 512;
+
+const encoder = new TextEncoder();
+
+/** Size on the wire of a JSON value, in UTF-8 bytes. */
+export function wireSize(value) {
+  return encoder.encode(JSON.stringify(value)).length;
+}
+
+export class SignallingError extends Error {
+  /** @param {string|number} code an error code of the protocol, or a close code */
+  constructor(code, message) {
+    super(message || String(code));
+    this.name = "SignallingError";
+    this.code = code;
+  }
+}
+
+/**
+ * Events: `welcome` {peerId, metadata, reconnected}, `frame` (message, direct, presence, uncorrelated error),
+ * `lost` {code, reason, retrying}, `state` {state}, `resubscribefailed` {channel, error}.
+ */
+export class Signalling extends Emitter {
+  #url;
+  #socket = null;
+  #first = null; // the caller of connect(), until it has its result
+  #state = "idle";
+  #requests = new Map();
+  #nextRequest = 1;
+  #subscriptions = new Map();
+  #attempt = 0;
+  #notBefore = 0;
+  #timers = new Map();
+  #queue = [];
+  #tokens = PACE.burst;
+  #refilled = performance.now();
+  #lastHeard = 0;
+  #online = () => this.#hurry();
+
+  /** @param {URL} url WebSocket address, credential included */
+  constructor(url) {
+    super();
+    this.#url = url;
+    this.maxMessageSize = 65_536;
+    addEventListener("online", this.#online);
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get connected() {
+    return this.#state === "connected";
+  }
+
+  /** Make one attempt; resolves after the welcome, rejects with a SignallingError. */
+  async connect() {
+    if (this.#state !== "idle") throw new SignallingError("invalid_state", "This connection was used before.");
+    this.#setState("connecting");
+    await new Promise((resolve, reject) => {
+      this.#first = { resolve, reject };
+      this.#open();
+    });
+  }
+
+  /** End it; idempotent. */
+  close() {
+    if (this.#state === "closed") return;
+    removeEventListener("online", this.#online);
+    this.#drop(1000, "client requested close");
+    this.#subscriptions.clear();
+    this.#setState("closed");
+    this.#first?.reject(new SignallingError("closed", "The connection was closed."));
+  }
+
+  /** Subscribe and remember it for every reconnect; a refusal is not remembered. */
+  async subscribe(channel) {
+    if (this.#subscriptions.size >= MAX_SUBSCRIPTIONS) throw new SignallingError("channel_limit_exceeded");
+    await this.#request({ type: "subscribe", channel, includeSenderMetadata: true });
+    this.#subscriptions.set(channel, true);
+  }
+
+  async unsubscribe(channel) {
+    this.#subscriptions.delete(channel);
+    await this.#request({ type: "unsubscribe", channel });
+  }
+
+  publish(channel, data) {
+    return this.#request({ type: "publish", channel, data });
+  }
+
+  send(to, data) {
+    return this.#request({ type: "send", to, data });
+  }
+
+  // --- one socket ---------------------------------------------------------------------------------------------------
+
+  #open() {
+    let socket;
+    try {
+      socket = new WebSocket(this.#url);
+    } catch (error) {
+      this.#setState("closed");
+      this.#first?.reject(error);
+      return;
+    }
+    this.#socket = socket;
+    const give = (code, reason) => this.#lost(socket, code, reason);
+    this.#timer("handshake", HANDSHAKE_MS, () => give(1006, "no answer"));
+    socket.onopen = () => this.#timer("handshake", HANDSHAKE_MS, () => give(1006, "no welcome"));
+    socket.onclose = (event) => give(event.code, event.reason);
+    socket.onmessage = (event) => this.#receive(socket, event.data);
+  }
+
+  #receive(socket, text) {
+    if (socket !== this.#socket || typeof text !== "string") return;
+    this.#listen();
+    let frame;
+    try {
+      frame = JSON.parse(text);
+    } catch {
+      return;
+    }
+    if (frame === null || typeof frame !== "object" || typeof frame.type !== "string") return;
+    if (frame.type === "welcome") this.#welcomed(frame);
+    else if (frame.type === "ack") this.#settle(frame.requestId, null);
+    else if (frame.type === "error") this.#refused(frame);
+    else if (frame.type === "going_away") this.#goingAway(frame);
+    else this.emit("frame", frame);
+  }
+
+  #welcomed(frame) {
+    if (this.connected || typeof frame.peerId !== "string") return;
+    const reconnected = this.#state === "reconnecting";
+    this.#clear("handshake");
+    this.#attempt = 0;
+    this.#tokens = PACE.burst;
+    if (Number.isFinite(frame.maxMessageSize) && frame.maxMessageSize > 0) this.maxMessageSize = frame.maxMessageSize;
+    this.#setState("connected");
+    this.emit("welcome", { peerId: frame.peerId, metadata: frame.metadata ?? {}, reconnected });
+    this.#first?.resolve();
+    this.#first = null;
+    if (reconnected) for (const channel of this.#subscriptions.keys()) this.#resubscribe(channel, RESUBSCRIBE.tries);
+  }
+
+  async #resubscribe(channel, tries) {
+    const socket = this.#socket;
+    try {
+      await this.#request({ type: "subscribe", channel, includeSenderMetadata: true });
+    } catch (error) {
+      if (socket !== this.#socket || !this.#subscriptions.has(channel)) return;
+      if (tries <= 1) return this.emit("resubscribefailed", { channel, error });
+      this.#timer(`again ${channel}`, RESUBSCRIBE.everyMs, () => this.#resubscribe(channel, tries - 1));
+    }
+  }
+
+  #refused(frame) {
+    const error = new SignallingError(String(frame.code ?? "internal_error"), frame.message);
+    if (typeof frame.requestId === "string") this.#settle(frame.requestId, error);
+    else if (frame.code !== "unknown_type") this.emit("frame", frame);
+  }
+
+  #goingAway(frame) {
+    const after = Number(frame.retryAfterMs);
+    const delay = Number.isFinite(after) && after > 0 ? Math.min(after, GOING_AWAY_MAX_MS) : 1000;
+    this.#notBefore = performance.now() + delay;
+  }
+
+  /** Watch for silence: ping first, then give the socket up without waiting for its closing handshake. */
+  #listen() {
+    this.#lastHeard = performance.now();
+    this.#timer("silence", PING_AFTER_MS, () => this.#silent());
+  }
+
+  #silent() {
+    if (performance.now() - this.#lastHeard >= DEAD_AFTER_MS) {
+      this.#lost(this.#socket, CLIENT_INACTIVITY, "inactivity");
+      return;
+    }
+    if (this.connected && this.#socket.readyState === WebSocket.OPEN) this.#socket.send('{"type":"ping"}');
+    this.#timer("silence", PING_AFTER_MS, () => this.#silent());
+  }
+
+  // --- loss and return ----------------------------------------------------------------------------------------------
+
+  #lost(socket, code, reason) {
+    if (socket !== this.#socket || this.#state === "closed") return;
+    const starting = this.#state === "connecting";
+    this.#drop(code === CLIENT_INACTIVITY ? CLIENT_INACTIVITY : 1000, reason);
+    const terminal = starting || TERMINAL_CODES.has(code) || this.#attempt >= BACKOFF.attempts;
+    if (terminal) {
+      removeEventListener("online", this.#online);
+      this.#subscriptions.clear();
+    }
+    this.#setState(terminal ? "closed" : "reconnecting");
+    if (starting) this.#first?.reject(new SignallingError(code, CLOSE_MEANINGS[code] ?? "The server could not be reached."));
+    else this.emit("lost", { code, reason: CLOSE_MEANINGS[code] ?? reason, retrying: !terminal });
+    if (!terminal) this.#timer("retry", this.#delay(code), () => this.#open());
+  }
+
+  #delay(code) {
+    const base = Math.min(BACKOFF.first * BACKOFF.factor ** this.#attempt++, BACKOFF.max);
+    const jittered = base * (1 + BACKOFF.jitter * (2 * Math.random() - 1));
+    const floor = code === OVER_CONCURRENT_LIMIT ? LIMIT_FLOOR_MS : 0;
+    return Math.max(jittered, floor, this.#notBefore - performance.now());
+  }
+
+  /** The network came back: do not sit out the rest of the backoff, but keep to what the server asked for. */
+  #hurry() {
+    if (this.#timers.has("retry") && performance.now() >= this.#notBefore) this.#timer("retry", 100, () => this.#open());
+  }
+
+  /** Forget the socket, fail what waits for it, stop every timer. */
+  #drop(code, reason) {
+    const socket = this.#socket;
+    this.#socket = null;
+    for (const name of [...this.#timers.keys()]) this.#clear(name);
+    this.#queue.length = 0;
+    if (socket) {
+      socket.onopen = socket.onclose = socket.onmessage = null;
+      if (socket.readyState <= WebSocket.OPEN) socket.close(code, reason);
+    }
+    const waiting = [...this.#requests.values()];
+    this.#requests.clear();
+    for (const request of waiting) {
+      clearTimeout(request.timer);
+      request.reject(new SignallingError("disconnected", "The connection ended before the answer."));
+    }
+  }
+
+  // --- requests -----------------------------------------------------------------------------------------------------
+
+  #request(fields) {
+    return new Promise((resolve, reject) => {
+      if (!this.connected) return reject(new SignallingError("not_connected", "Not connected to the server."));
+      if (this.#queue.length >= MAX_QUEUED_FRAMES) return reject(new SignallingError("overflow", "Too many messages are waiting."));
+      const requestId = `q${this.#nextRequest++}`;
+      const text = JSON.stringify({ ...fields, requestId });
+      if (encoder.encode(text).length > this.maxMessageSize + FRAME_ENVELOPE) {
+        return reject(new SignallingError("too_large", "That message is too large."));
+      }
+      this.#requests.set(requestId, { resolve, reject, timer: 0 });
+      this.#queue.push({ requestId, text });
+      this.#pump();
+    });
+  }
+
+  #settle(requestId, error) {
+    const request = this.#requests.get(requestId);
+    if (!request) return;
+    this.#requests.delete(requestId);
+    clearTimeout(request.timer);
+    if (error) request.reject(error);
+    else request.resolve();
+  }
+
+  /** Write what the server's rate limit lets through, in order. */
+  #pump() {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return; // closing: all of this fails when it is closed
+    const now = performance.now();
+    this.#tokens = Math.min(PACE.burst, this.#tokens + ((now - this.#refilled) / 1000) * PACE.perSecond);
+    this.#refilled = now;
+    while (this.#queue.length && this.#tokens >= 1) {
+      const { requestId, text } = this.#queue.shift();
+      this.#tokens -= 1;
+      const request = this.#requests.get(requestId);
+      request.timer = setTimeout(() => this.#settle(requestId, new SignallingError("ack_timeout", "The server did not answer.")), ACK_MS);
+      this.#socket.send(text);
+    }
+    if (this.#queue.length) this.#timer("pace", 1000 / PACE.perSecond, () => this.#pump());
+  }
+
+  #timer(name, ms, action) {
+    this.#clear(name);
+    const id = setTimeout(() => {
+      this.#timers.delete(name);
+      action();
+    }, ms);
+    this.#timers.set(name, id);
+  }
+
+  #clear(name) {
+    clearTimeout(this.#timers.get(name));
+    this.#timers.delete(name);
+  }
+
+  #setState(state) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.emit("state", { state });
+  }
+}

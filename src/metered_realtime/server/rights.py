@@ -1,0 +1,61 @@
+"""What a connection may do: the bounds of its key, narrowed by its token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+from ..core.patterns import pattern_covers, pattern_matches, patterns_meet
+
+Action = Literal["publish", "subscribe", "presence", "send"]
+ACTIONS: frozenset[str] = frozenset(get_args(Action))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The rights of one connection, evaluated at each use.
+
+    The key's `actions` and `patterns` are the upper bound. A token's `permissions` and `channels` narrow them;
+    None narrows nothing. Both lists are always consulted: which of two patterns is the wider one is not decided
+    by comparing their text.
+    """
+
+    actions: frozenset[str]
+    patterns: tuple[str, ...]
+    permissions: frozenset[str] | None = None
+    channels: tuple[str, ...] | None = None
+
+    def permits(self, action: Action) -> bool:
+        """Tell whether the action is granted at all."""
+        return action in self.actions and (self.permissions is None or action in self.permissions)
+
+    def reaches(self, channel: str) -> bool:
+        """Tell whether a channel is in scope."""
+        return _matches_any(self.patterns, channel) and (self.channels is None or _matches_any(self.channels, channel))
+
+    def covers(self, pattern: str) -> bool:
+        """Tell whether every channel that a pattern matches is in scope, by one entry of each list."""
+        return _covered_by_any(self.patterns, pattern) and (
+            self.channels is None or _covered_by_any(self.channels, pattern)
+        )
+
+    def reaches_anything(self) -> bool:
+        """Tell whether any channel is in scope."""
+        if self.channels is None:
+            return bool(self.patterns)
+        return any(_meet(pattern, channel) for pattern in self.patterns for channel in self.channels)
+
+
+# Programs use few channels and use them again; the bound keeps hostile variety from growing memory.
+@lru_cache(maxsize=8192)
+def _matches_any(patterns: tuple[str, ...], channel: str) -> bool:
+    return any(pattern_matches(pattern, channel) for pattern in patterns)
+
+
+@lru_cache(maxsize=1024)
+def _covered_by_any(patterns: tuple[str, ...], pattern: str) -> bool:
+    return any(pattern_covers(outer, pattern) for outer in patterns)
+
+
+_meet = lru_cache(maxsize=4096)(patterns_meet)

@@ -1,0 +1,412 @@
+"""The signalling client: channels, publications and direct messages over one WebSocket that comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import Any
+
+from msgspec import Raw
+
+from ..core.frames import encode_payload
+from ..core.names import channel_fault, peer_id_fault
+from ..core.session import DialFailure, Session, Timings
+from ..core.session_effects import (
+    Dial,
+    Effect,
+    Effects,
+    Emit,
+    EnterState,
+    FinishConnect,
+    HangUp,
+    Log,
+    Settle,
+    TearDown,
+    Transmit,
+)
+from ..emitter import AsyncEventEmitter
+from ..events import StateChange
+from ..log import Logger
+from ..options import (
+    IceServerConfig,
+    ReconnectOptions,
+    SignallingClientOptions,
+    SignallingClientState,
+    SubscribeOptions,
+    TokenProviderFn,
+)
+from .credentials import attempt_urls
+from .endpoint import parse_origin
+from .link import Link
+from .scrubbing import ScrubbingLogger
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that `close()` may take altogether: the closing handshake first, then the handlers that still run."""
+
+CANCEL_GRACE = 0.2
+"""Seconds of those that are left to handlers which had to be cancelled."""
+
+MAX_CLOSE_REASON = 123
+"""Bytes: what a WebSocket close frame has room for."""
+
+
+class SignallingClient(AsyncEventEmitter):
+    """A connection to the signalling server that keeps itself alive.
+
+    Events: `StateChange`, `Connected`, `Disconnected`, `Reconnecting`, `Message`, `Direct`, `Presence`, `ServerError`,
+    `GoingAway`, `TokenProviderError`, `Resubscribed`, `SubscriptionLost`.
+
+    If `options` is given the keywords are ignored; see `SignallingClientOptions` for their meaning.
+
+    Raises:
+        ValueError: not exactly one of `api_key` and `token_provider` is given, or an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        options: SignallingClientOptions | None = None,
+        *,
+        api_key: str | None = None,
+        token_provider: TokenProviderFn | None = None,
+        url: str | None = None,
+        token_provider_timeout: float = 10.0,
+        logger: Logger | None = None,
+        reconnect: ReconnectOptions | bool = True,
+        inactivity_timeout: float = 60.0,
+        auto_resubscribe: bool = True,
+        queue_while_reconnecting: int = 0,
+        ssl_context: SSLContext | None = None,
+        allow_insecure_url: bool = False,
+        _timings: Timings | None = None,
+        _chance: Callable[[], float] = random.random,
+    ) -> None:
+        chosen = options or SignallingClientOptions(
+            api_key=api_key,
+            token_provider=token_provider,
+            url=url,
+            token_provider_timeout=token_provider_timeout,
+            logger=logger,
+            reconnect=reconnect,
+            inactivity_timeout=inactivity_timeout,
+            auto_resubscribe=auto_resubscribe,
+            queue_while_reconnecting=queue_while_reconnecting,
+            ssl_context=ssl_context,
+            allow_insecure_url=allow_insecure_url,
+        )
+        super().__init__(None if chosen.logger is None else ScrubbingLogger(chosen.logger))
+        self._timings = _timings if _timings is not None else Timings()
+        self._chance = _chance
+        self._ssl_context = chosen.ssl_context
+        self._attempt_url = attempt_urls(
+            parse_origin(chosen.url, allow_insecure=chosen.allow_insecure_url),
+            api_key=chosen.api_key,
+            token_provider=chosen.token_provider,
+            timeout=chosen.token_provider_timeout,
+        )
+        self._session = Session(
+            reconnect=_reconnect_options(chosen.reconnect),
+            inactivity_timeout=chosen.inactivity_timeout,
+            auto_resubscribe=chosen.auto_resubscribe,
+            queue_limit=chosen.queue_while_reconnecting,
+            timings=self._timings,
+        )
+        self._state: SignallingClientState = "idle"
+        self._link: Link | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._effects: list[Effect] | None = None
+        self._replies: dict[str, asyncio.Future[None]] = {}
+        self._connecting: asyncio.Future[None] | None = None
+        self._tearing_down: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} state={self._state}>"
+
+    async def __aenter__(self) -> SignallingClient:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    @property
+    def state(self) -> SignallingClientState:
+        """`idle`, `connecting`, `connected`, `reconnecting` or `closed`."""
+        return self._state
+
+    @property
+    def peer_id(self) -> str | None:
+        """The id that the latest welcome gave this client. Kept after the end."""
+        return self._session.peer_id
+
+    @property
+    def max_message_size(self) -> int:
+        """The bytes of a payload that the server takes."""
+        return self._session.max_message_size
+
+    @property
+    def ice_servers(self) -> tuple[IceServerConfig, ...] | None:
+        """The ICE servers of the latest welcome."""
+        return self._session.ice_servers
+
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        """The channels that are subscribed again after a reconnect, oldest first."""
+        return self._session.subscriptions
+
+    @property
+    def dropped_frames(self) -> int:
+        """How many frames of the server were malformed, binary or unknown, and skipped."""
+        return self._session.dropped_frames
+
+    async def connect(self) -> None:
+        """Connect, in one attempt, and return after the welcome. Cancelling the call ends the attempt.
+
+        Legal before the first connection and after the end of one. After a failure the state is `closed`; handlers
+        and streams stay, and the same client may try again.
+
+        Raises:
+            SignallingConnectError: the connection failed or was refused.
+            SignallingError: the client is connecting or connected already.
+            Exception: what the token provider raised, credentials masked.
+        """
+        await self._finish_tear_down()
+        effects = self._session.connect()
+        self._reopen_emitter()
+        self._connecting = asyncio.get_running_loop().create_future()
+        attempt = self._connecting
+        self._apply(effects)
+        try:
+            await attempt
+        except asyncio.CancelledError:
+            await self._abandon_connect()
+            raise
+        finally:
+            if self._connecting is attempt:
+                self._connecting = None
+
+    async def close(self, code: int = 1000, reason: str = "client requested close") -> None:
+        """End the connection, fail what waits with `DisconnectedError`, forget the subscriptions, end the streams.
+
+        Idempotent, takes 2 s at most, may be awaited in any handler, and finishes even if its caller is cancelled. A
+        `reason` beyond 123 bytes is cut.
+
+        Raises:
+            ValueError: the code is neither 1000 nor from 3000 to 4999.
+        """
+        if code != 1000 and not 3000 <= code <= 4999:
+            raise ValueError(f"code must be 1000 or from 3000 to 4999, not {code!r}")
+        self._apply(self._session.close(code, _cut(reason)))
+        await self._finish_tear_down()
+
+    async def subscribe(self, channel: str, opts: SubscribeOptions | None = None) -> None:
+        """Receive a channel: its messages and, first, who is in it. Again after each reconnect.
+
+        Subscribing again is legal: the latest options count, and the server sends the presence snapshot anew.
+
+        Raises:
+            TypeError, ValueError: not a channel name.
+            NotConnectedError, ServerRequestError, AckTimeoutError, DisconnectedError: as for every request. A
+                subscribe that the server refused is not remembered; one without an answer is.
+        """
+        _check_channel(channel)
+        include = opts is not None and opts.include_sender_metadata
+        await self._reply_to(*self._session.subscribe(channel, include, self._now()))
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Stop receiving a channel. It is forgotten even if the request fails. Raises like `subscribe`."""
+        _check_channel(channel)
+        await self._reply_to(*self._session.unsubscribe(channel, self._now()))
+
+    async def publish(self, channel: str, data: Any) -> None:
+        """Send JSON-serialisable data to everybody else in a channel; return when the server accepted it.
+
+        Raises:
+            TypeError, ValueError: not a channel name, or not JSON.
+            PayloadTooLargeError: more bytes than the server takes.
+            NotConnectedError: not connected, nothing was sent.
+            ServerRequestError: the server refused.
+            AckTimeoutError, DisconnectedError: no answer came; the server may or may not have accepted it.
+        """
+        await self._publish_raw(channel, encode_payload(data))
+
+    async def send(self, to_peer_id: str, data: Any) -> None:
+        """Send JSON-serialisable data to one peer; return when the server accepted it. Raises like `publish`."""
+        await self._send_raw(to_peer_id, encode_payload(data))
+
+    async def _publish_raw(self, channel: str, payload: Raw) -> None:
+        """Publish a payload that is encoded already."""
+        _check_channel(channel)
+        await self._reply_to(*self._session.publish(channel, payload, self._now()))
+
+    async def _send_raw(self, to_peer_id: str, payload: Raw) -> None:
+        """Send a payload that is encoded already."""
+        _check_peer_id(to_peer_id)
+        await self._reply_to(*self._session.send(to_peer_id, payload, self._now()))
+
+    # --- what a link reports; a link that was hung up reports nothing
+
+    def link_opened(self, link: Link) -> None:
+        self._apply(self._session.opened(self._now()))
+
+    def link_received(self, link: Link, message: str | bytes) -> None:
+        if isinstance(message, str):
+            self._apply(self._session.receive(message, self._now()))
+        else:
+            self._apply(self._session.receive_binary())
+
+    def link_failed(self, link: Link, failure: DialFailure) -> None:
+        self._link = None
+        self._apply(self._session.dial_failed(failure, self._now(), self._chance()))
+
+    def link_ended(self, link: Link, code: int, reason: str) -> None:
+        self._link = None
+        self._apply(self._session.ended(code, reason, self._now(), self._chance()))
+
+    # --- effects
+
+    def _apply(self, effects: Effects) -> None:
+        """Carry effects out in order. Those of a handler that calls back wait for the rest of the running ones."""
+        if self._effects is not None:
+            self._effects += effects
+            return
+        self._effects = effects
+        try:
+            for effect in effects:  # grows while it is iterated
+                _PERFORM[type(effect)](self, effect)
+        finally:
+            self._effects = None
+        self._arm()
+
+    def _emit(self, effect: Emit) -> None:
+        self.emit(effect.event)
+
+    def _enter_state(self, effect: EnterState) -> None:
+        self._state = effect.to
+        self.emit(StateChange(effect.from_, effect.to))
+
+    def _dial(self, effect: Dial) -> None:
+        self._link = Link(self, self._attempt_url, self._ssl_context, self._timings.open_timeout)
+        self._ending.add(self._link.task)
+        self._link.task.add_done_callback(self._ending.discard)
+
+    def _hang_up(self, effect: HangUp) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.hang_up(effect.code, effect.reason)
+
+    def _transmit(self, effect: Transmit) -> None:
+        if self._link is not None:
+            self._link.write(effect.frame)
+
+    def _settle(self, effect: Settle) -> None:
+        _resolve(self._replies.pop(effect.request_id, None), effect.error)
+
+    def _finish_connect(self, effect: FinishConnect) -> None:
+        _resolve(self._connecting, effect.error)
+
+    def _tear_down(self, effect: TearDown) -> None:
+        if self._tearing_down is None:
+            self._tearing_down = asyncio.get_running_loop().create_task(self._end(), name="metered_realtime teardown")
+
+    def _log(self, effect: Log) -> None:
+        getattr(self._logger, effect.level)(effect.message, effect.context)
+
+    # --- time, requests, the end
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _arm(self) -> None:
+        """Have a timer at the next deadline or earlier: deadlines move away with every frame, timers need not."""
+        due = self._session.next_deadline
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due != float("inf"):
+            self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._apply(self._session.tick(self._now(), self._chance()))
+
+    async def _reply_to(self, request_id: str, effects: Effects) -> None:
+        reply = self._replies[request_id] = asyncio.get_running_loop().create_future()
+        self._apply(effects)
+        try:
+            await reply
+        except asyncio.CancelledError:
+            self._replies.pop(request_id, None)
+            self._session.abandon(request_id)
+            raise
+
+    async def _abandon_connect(self) -> None:
+        link = self._link
+        self._apply(self._session.abandon_connect())
+        if link is not None:
+            await asyncio.wait({link.task}, timeout=CLOSE_TIMEOUT)
+
+    async def _finish_tear_down(self) -> None:
+        while self._tearing_down is not None:
+            self._enter_close()
+            await asyncio.shield(self._tearing_down)
+
+    async def _end(self) -> None:
+        deadline = self._now() + CLOSE_TIMEOUT - CANCEL_GRACE
+        try:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._ending:
+                await asyncio.wait(self._ending, timeout=deadline - self._now())
+            await self._shut_down_emitter(max(0.0, deadline - self._now()), CANCEL_GRACE)
+        finally:
+            self._tearing_down = None
+
+
+_PERFORM: dict[type, Callable[[SignallingClient, Any], None]] = {
+    Emit: SignallingClient._emit,
+    EnterState: SignallingClient._enter_state,
+    Dial: SignallingClient._dial,
+    HangUp: SignallingClient._hang_up,
+    Transmit: SignallingClient._transmit,
+    Settle: SignallingClient._settle,
+    FinishConnect: SignallingClient._finish_connect,
+    TearDown: SignallingClient._tear_down,
+    Log: SignallingClient._log,
+}
+
+
+def _resolve(future: asyncio.Future[None] | None, error: Exception | None) -> None:
+    if future is None or future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _reconnect_options(reconnect: ReconnectOptions | bool) -> ReconnectOptions | None:
+    if isinstance(reconnect, ReconnectOptions):
+        return reconnect
+    return ReconnectOptions() if reconnect else None
+
+
+def _check_channel(channel: object) -> None:
+    fault = channel_fault(channel)
+    if fault is not None:
+        raise (TypeError if fault == "type" else ValueError)(f"not a channel name: {fault.replace('_', ' ')}")
+
+
+def _check_peer_id(peer_id: object) -> None:
+    fault = peer_id_fault(peer_id)
+    if fault is not None:
+        raise (TypeError if fault == "type" else ValueError)(f"not a peer id: {fault.replace('_', ' ')}")
+
+
+def _cut(reason: str) -> str:
+    return reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore")

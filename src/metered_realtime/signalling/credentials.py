@@ -1,0 +1,56 @@
+"""Where the credential of a connection attempt comes from. It lives in closures, never in an attribute."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+
+from ..options import TokenProviderFn
+from .endpoint import attempt_url
+
+AttemptUrlFn = Callable[[], Awaitable[str]]
+"""Returns the address of the next attempt, credential included."""
+
+
+def attempt_urls(
+    origin: str, *, api_key: str | None, token_provider: TokenProviderFn | None, timeout: float
+) -> AttemptUrlFn:
+    """Return the source of attempt addresses: one fixed key, or a token from the provider each time.
+
+    Raises:
+        ValueError: not exactly one of `api_key` and `token_provider` is given.
+    """
+    if bool(api_key) == bool(token_provider):
+        raise ValueError("exactly one of api_key and token_provider is needed")
+    if token_provider:
+        return _token_urls(origin, token_provider, timeout)
+    url = attempt_url(origin, "key", str(api_key))
+
+    async def fixed() -> str:
+        return url
+
+    return fixed
+
+
+def _token_urls(origin: str, provider: TokenProviderFn, timeout: float) -> AttemptUrlFn:
+    async def fresh() -> str:
+        return attempt_url(origin, "token", await _token(provider, timeout))
+
+    return fresh
+
+
+async def _token(provider: TokenProviderFn, timeout: float) -> str:
+    """Ask the provider, at most `timeout` seconds.
+
+    Raises:
+        TimeoutError: the provider took too long.
+        TypeError: it returned something else than a non-empty str.
+    """
+    answer = provider()
+    if inspect.isawaitable(answer):
+        async with asyncio.timeout(timeout):
+            answer = await answer
+    if not isinstance(answer, str) or not answer:
+        raise TypeError("token_provider must return a non-empty str, at once or awaited")
+    return answer

@@ -1,0 +1,111 @@
+"""Take credentials out of texts, exceptions and log lines before they leave the package."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import SignallingError
+from ..log import Logger
+
+MASK = "***"
+
+MAX_DEPTH = 8
+"""Links of an exception chain that are followed: chains end long before, cycles never do."""
+
+_QUERY = re.compile(r"(?i)\b([\w-]*(?:token|key)=)[^&\s#\"'<>()\[\],;]+")
+_FIELD = re.compile(
+    r"(?i)\b(ice-pwd|ice-ufrag|credential)"
+    r"(\\*[\"']?\s*[:=]\s*)"
+    # The value without its closing quote: in quotes that are escaped (JSON inside JSON), in quotes, or bare.
+    r"(\\+\"(?:(?!\\+\").)*|\"(?:[^\"\\]|\\.)*|'(?:[^'\\]|\\.)*|[^\s\"',;\\}\])]+)"
+)
+_OPENING_QUOTE = re.compile(r"\\*[\"']?")
+
+
+def scrub_text(text: str) -> str:
+    """Replace the values of `token=`, `key=`, `ice-pwd`, `ice-ufrag` and `credential` by `***`."""
+    return _FIELD.sub(_mask_field, _QUERY.sub(rf"\g<1>{MASK}", text))
+
+
+def _mask_field(match: re.Match[str]) -> str:
+    name, between, value = match.groups()
+    opening = _OPENING_QUOTE.match(value)
+    return f"{name}{between}{opening[0] if opening else ''}{MASK}"
+
+
+def scrub_error(error: Exception) -> Exception:
+    """Return the exception with credentials masked: same class, same attributes, same traceback.
+
+    An exception without credentials in its texts is returned as it is. One that cannot be rebuilt becomes a
+    `SignallingError` that names its class.
+    """
+    scrubbed = _scrub_exception(error, 0)
+    return scrubbed if isinstance(scrubbed, Exception) else error
+
+
+def _scrub_exception(error: BaseException, depth: int) -> BaseException:
+    if not _leaks(error, depth):
+        return error
+    masked = _rebuild(error)
+    if depth < MAX_DEPTH:
+        for link in ("__cause__", "__context__"):
+            linked = getattr(error, link)
+            setattr(masked, link, None if linked is None else _scrub_exception(linked, depth + 1))
+    masked.__suppress_context__ = error.__suppress_context__
+    return masked.with_traceback(error.__traceback__)
+
+
+def _leaks(error: BaseException | None, depth: int) -> bool:
+    if error is None or depth > MAX_DEPTH:
+        return False
+    texts = [str(error), *(it for it in (*error.args, *vars(error).values()) if isinstance(it, str))]
+    if any(scrub_text(text) != text for text in texts):
+        return True
+    return _leaks(error.__cause__, depth + 1) or _leaks(error.__context__, depth + 1)
+
+
+def _rebuild(error: BaseException) -> BaseException:
+    """Copy an exception around its constructor, whose signature is anybody's guess."""
+    kind = type(error)
+    try:
+        masked = kind.__new__(kind, *(_scrub_value(it) for it in error.args))
+        for name, value in vars(error).items():
+            setattr(masked, name, _scrub_value(value))
+        text = str(masked)
+    except Exception:
+        text = None
+    if text is None or text != scrub_text(str(error)):
+        return SignallingError(f"{kind.__name__}: {scrub_text(str(error))}")
+    return masked
+
+
+def _scrub_value(value: Any) -> Any:
+    return scrub_text(value) if isinstance(value, str) else value
+
+
+class ScrubbingLogger:
+    """Pass log lines on with their texts scrubbed."""
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
+
+    def debug(self, msg: str, ctx: dict[str, Any] | None = None) -> None:
+        """Log at DEBUG."""
+        self._logger.debug(scrub_text(msg), _scrub_context(ctx))
+
+    def info(self, msg: str, ctx: dict[str, Any] | None = None) -> None:
+        """Log at INFO."""
+        self._logger.info(scrub_text(msg), _scrub_context(ctx))
+
+    def warning(self, msg: str, ctx: dict[str, Any] | None = None) -> None:
+        """Log at WARNING."""
+        self._logger.warning(scrub_text(msg), _scrub_context(ctx))
+
+    def error(self, msg: str, ctx: dict[str, Any] | None = None) -> None:
+        """Log at ERROR."""
+        self._logger.error(scrub_text(msg), _scrub_context(ctx))
+
+
+def _scrub_context(ctx: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if ctx is None else {key: _scrub_value(value) for key, value in ctx.items()}

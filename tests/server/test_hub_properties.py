@@ -1,0 +1,152 @@
+"""Whatever clients send, in whatever order, the hub keeps its promises."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from metered_realtime.server.hub import Hub
+from metered_realtime.server.intake import Intake
+from metered_realtime.server.limits import Limits
+from metered_realtime.server.rights import ACTIONS, Grant
+
+from .probe import Guest
+
+PEERS = ("ann", "bob", "eve")
+CHANNELS = ("a", "a/x", "a/y", "b", "_metered/x", "a/*", "**", "", "x" * 300, "\x07", "é")
+GRANTS = (
+    Grant(ACTIONS, ("**",)),
+    Grant(ACTIONS - {"presence"}, ("**",)),
+    Grant(ACTIONS - {"send"}, ("a/*", "b")),
+    Grant(ACTIONS, ("**",), frozenset({"subscribe", "presence"}), ("a/**",)),
+)
+
+channels = st.sampled_from(CHANNELS)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+well_formed = st.one_of(
+    st.fixed_dictionaries({"type": st.just("subscribe"), "channel": channels, "includeSenderMetadata": st.booleans()}),
+    st.fixed_dictionaries({"type": st.just("unsubscribe"), "channel": channels}),
+    st.fixed_dictionaries({"type": st.just("publish"), "channel": channels, "data": anything}),
+    st.fixed_dictionaries({"type": st.just("send"), "to": st.sampled_from((*PEERS, "nobody", "")), "data": anything}),
+    st.fixed_dictionaries({"type": st.just("ping")}),
+)
+ill_formed = st.dictionaries(
+    st.sampled_from(("type", "channel", "to", "data", "includeSenderMetadata", "other")),
+    anything | st.sampled_from(("subscribe", "publish", "send", "ping", "dance", "a")),
+)
+
+
+class HubMachine(RuleBasedStateMachine):
+    """Drives a hub with valid and invalid frames, and checks each client's view of the world."""
+
+    guests = Bundle("guests")
+
+    def __init__(self) -> None:
+        super().__init__()
+        limits = Limits(channels_per_connection=4, frames_per_second=1e9, frame_burst=10**9)
+        self.hub = Hub(limits)
+        self.limits = limits
+        self.live: dict[Guest, Intake] = {}
+        self.asked: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.rosters: dict[Guest, dict[str, set[str]]] = {}
+        self.sent = 0
+
+    @rule(target=guests, peer_id=st.sampled_from(PEERS), grant=st.sampled_from(GRANTS), tagged=st.booleans())
+    def connect(self, peer_id: str, grant: Grant, tagged: bool) -> Guest:
+        guest = Guest(self.hub, peer_id, grant, {"name": peer_id} if tagged else None)
+        self.live[guest] = Intake(self.hub, guest.connection, self.limits, 0.0)
+        self.rosters[guest] = {}
+        return guest
+
+    @rule(guest=consumes(guests))
+    def disconnect(self, guest: Guest) -> None:
+        guest.leave()
+        assert guest.take() == []
+        del self.live[guest], self.rosters[guest]
+        self.observe()
+
+    @rule(guest=guests, frame=well_formed | ill_formed, with_id=st.booleans())
+    def frame(self, guest: Guest, frame: dict[str, Any], with_id: bool) -> None:
+        self.sent += 1
+        request_id = f"{self.sent}"
+        if with_id:
+            self.asked[request_id] += 1
+            frame = {**frame, "requestId": request_id}
+        if frame.get("type") == "unsubscribe":
+            self.rosters[guest].pop(frame["channel"], None)
+        self.live[guest].take(json.dumps(frame).encode(), now=float(self.sent) * 100)
+        if with_id and not isinstance(frame.get("type"), str):  # malformed: the id is not echoed
+            self.answered[request_id] += 1
+        self.observe()
+
+    @rule(guest=guests, text=st.binary(max_size=12))
+    def noise(self, guest: Guest, text: bytes) -> None:
+        self.sent += 1
+        self.live[guest].take(text, now=float(self.sent) * 100)
+        self.observe()
+
+    def observe(self) -> None:
+        """Let every client read what it got."""
+        for guest in self.live:
+            for frame in guest.take():
+                assert frame["type"] in ("ack", "error", "presence", "message", "direct", "pong")
+                if frame["type"] in ("ack", "error", "pong") and "requestId" in frame:
+                    self.answered[frame["requestId"]] += 1
+                elif frame["type"] == "presence":
+                    self.note_presence(guest, frame)
+                elif frame["type"] == "message":
+                    assert frame["from"] != guest.peer_id
+
+    def note_presence(self, guest: Guest, frame: dict[str, Any]) -> None:
+        roster = self.rosters[guest]
+        arriving = {entry["peerId"] for entry in frame["joined"]}
+        leaving = {entry["peerId"] for entry in frame["left"]}
+        assert guest.peer_id not in arriving | leaving
+        known = roster.get(frame["channel"])
+        if known is None or (not leaving and arriving >= known and arriving & known):
+            roster[frame["channel"]] = arriving  # a snapshot: the first, or after a repeated subscribe
+            assert not leaving
+        else:
+            assert not arriving & known
+            assert leaving <= known
+            roster[frame["channel"]] = (known | arriving) - leaving
+
+    @invariant()
+    def every_request_is_answered_exactly_once(self) -> None:
+        assert self.answered == self.asked
+
+    @invariant()
+    def what_a_client_knows_is_what_is(self) -> None:
+        for guest, roster in self.rosters.items():
+            for channel, known in roster.items():
+                room = self.hub._channels[channel]
+                assert known == set(room.peers) - {guest.peer_id}
+
+    @invariant()
+    def nothing_outlives_its_connection(self) -> None:
+        connections = {guest.connection for guest in self.live}
+        assert {one for many in self.hub._peers.values() for one in many} == connections
+        for name, room in self.hub._channels.items():
+            assert room.subscribers
+            assert set(room.subscribers) == {one for many in room.peers.values() for one in many}
+            assert all(one in connections and name in one.subscriptions for one in room.subscribers)
+        assert all(len(one.subscriptions) <= 4 for one in connections)
+
+    def teardown(self) -> None:
+        for guest in self.live:
+            guest.leave()
+        assert not any((self.hub._peers, self.hub._channels, self.hub._patterns))
+
+
+TestHub = HubMachine.TestCase
+TestHub.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
