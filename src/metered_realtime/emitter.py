@@ -108,7 +108,7 @@ class AsyncEventEmitter:
         self._streams: dict[type[Event], list[EventStream[Any]]] = {}
         self._handler_tasks: set[asyncio.Task[Any]] = set()
         self._closing_tasks: set[asyncio.Task[Any] | None] = set()
-        self._drain_changed: asyncio.Future[None] | None = None
+        self._drains: set[asyncio.Future[None]] = set()
         self._routes: dict[type[Event], _Route] = {}
         self._sequence = 0
         self._emitter_closed = False
@@ -259,8 +259,9 @@ class AsyncEventEmitter:
     def _enter_close(self) -> None:
         """Note that the running task is inside `close()`: the drain must not wait for it."""
         self._closing_tasks.add(asyncio.current_task())
-        if self._drain_changed is not None and not self._drain_changed.done():
-            self._drain_changed.set_result(None)
+        for changed in self._drains:
+            if not changed.done():
+                changed.set_result(None)
 
     async def _shut_down_emitter(
         self, drain_timeout: float = HANDLER_DRAIN_TIMEOUT, cancel_timeout: float = HANDLER_CANCEL_TIMEOUT
@@ -275,7 +276,8 @@ class AsyncEventEmitter:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=cancel_timeout)
-        self._closing_tasks.clear()
+        if not self._drains:
+            self._closing_tasks.clear()
 
     async def _drain_handlers(self, timeout: float) -> set[asyncio.Task[Any]]:
         """Wait for the running handlers. Return those that took too long."""
@@ -285,9 +287,13 @@ class AsyncEventEmitter:
             if loop.time() >= deadline:
                 return running
             # A handler that enters `close()` only now must not be waited for any longer.
-            self._drain_changed = loop.create_future()
-            waited = {*running, self._drain_changed}
-            await asyncio.wait(waited, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            changed = loop.create_future()
+            self._drains.add(changed)
+            try:
+                waited = {*running, changed}
+                await asyncio.wait(waited, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._drains.discard(changed)
         return set()
 
     def _reopen_emitter(self) -> None:

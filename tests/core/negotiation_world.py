@@ -50,9 +50,7 @@ class ToyConnection:
         return with_offer_tag(sdp, tag) if kind == "offer" else with_answer_tag(sdp, tag or None)
 
     def create_offer(self, tag: str) -> str:
-        proposal = [
-            ToySection(s.mid, s.mine if s.mine in self.wanted else None, s.theirs) for s in self.sections
-        ]
+        proposal = [ToySection(s.mid, s.mine if s.mine in self.wanted else None, s.theirs) for s in self.sections]
         for item in self.wanted:
             if all(section.mine != item for section in proposal):
                 proposal.append(ToySection(self._free_mid(proposal), item))

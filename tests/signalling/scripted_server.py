@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any
 
@@ -80,7 +81,8 @@ def refuse_handshake(status: int, **headers: str) -> tuple[int, dict[str, str]]:
 class ScriptedServer:
     """Runs one script per connection; the last one also for every further connection."""
 
-    def __init__(self, *scripts: Script | tuple[int, dict[str, str]]) -> None:
+    def __init__(self, *scripts: Script | tuple[int, dict[str, str]], ssl_context: SSLContext | None = None) -> None:
+        self._ssl_context = ssl_context
         self._scripts = list(scripts) or [behave]
         self._server: Server | None = None
         self._port = 0
@@ -91,7 +93,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self._port}"
+        return f"{'ws' if self._ssl_context is None else 'wss'}://127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> ScriptedServer:
         await self.start()
@@ -113,6 +115,7 @@ class ScriptedServer:
             process_request=self._admit,
             close_timeout=1,
             max_size=None,
+            ssl=self._ssl_context,
             logger=logging.Logger("scripted server", logging.CRITICAL),
         )
         self._port = next(iter(self._server.sockets)).getsockname()[1]

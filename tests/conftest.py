@@ -1,0 +1,32 @@
+"""What every test gets: it has to leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+SETTLE_TURNS = 20
+"""Turns of the event loop that finished work may need to be collected. No time passes in them."""
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Fail a test that leaves a task or a thread running."""
+    threads_before = set(threading.enumerate())
+    yield
+    for _ in range(SETTLE_TURNS):
+        if len(asyncio.all_tasks()) == 1:
+            break
+        await asyncio.sleep(0)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not tasks, f"tasks left behind: {tasks}"
+    threads = {thread for thread in threading.enumerate() if not _belongs_to_executor(thread)} - threads_before
+    assert not threads, f"threads left behind: {threads}"
+
+
+def _belongs_to_executor(thread: threading.Thread) -> bool:
+    """The event loop keeps the threads of its executor until it is closed."""
+    return thread.name.startswith("asyncio_")

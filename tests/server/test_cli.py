@@ -1,0 +1,170 @@
+"""The program, as a subprocess."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import jwt
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+SECRET_ID, SECRET = "sk_id_test", "sk_secret_" + "t" * 40
+
+
+@asynccontextmanager
+async def program(
+    *arguments: str, code: str | None = None, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the program, or some code instead, and make sure that it is gone afterwards."""
+    launch = ("-m", "metered_realtime") if code is None else ("-c", code)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *launch,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "80", **environment},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def finished(*arguments: str, code: str | None = None, **environment: str) -> tuple[int | None, str, str]:
+    async with program(*arguments, code=code, **environment) as process:
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+
+class TestServe:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_prints_one_line_of_json_serves_and_ends_cleanly_on_a_signal(self, number: signal.Signals) -> None:
+        async with program("serve", "--port", "0", "--json") as process:
+            assert process.stdout is not None
+            line = json.loads(await process.stdout.readline())
+            assert list(line) == ["url", "api_key", "secret_id", "secret"]
+            async with connect(f"{line['url']}/v1?key={line['api_key']}") as client:
+                assert json.loads(await client.recv())["type"] == "welcome"
+                process.send_signal(number)
+                assert json.loads(await client.recv()) == {"type": "going_away", "retryAfterMs": 1000}
+                with pytest.raises(ConnectionClosed) as caught:
+                    await client.recv()
+                assert caught.value.rcvd is not None
+                assert caught.value.rcvd.code == 1001
+            out, err = await process.communicate()
+            assert (process.returncode, out, err) == (0, b"", b"")
+
+    async def test_shows_url_keys_and_a_snippet_otherwise(self) -> None:
+        keys = ("--api-key", "pk_live_mine", "--secret-id", SECRET_ID, "--secret", SECRET)
+        async with program("serve", "--port", "0", *keys) as process:
+            assert process.stdout is not None
+            banner = (await process.stdout.readuntil(b"Ctrl-C")).decode()
+            process.terminate()
+            await process.wait()
+        for text in ("http://127.0.0.1:", "ws://127.0.0.1:", "pk_live_mine", SECRET_ID, SECRET, "await peer.join("):
+            assert text in banner
+
+    async def test_logs_to_stderr_when_verbose(self) -> None:
+        async with program("serve", "--port", "0", "--json", "--verbose") as process:
+            assert process.stdout is not None
+            await process.stdout.readline()
+            process.terminate()
+            out, err = await process.communicate()
+        assert out == b""
+        assert b"listening" in err
+        assert b"sk_secret_" not in err
+
+    async def test_on_a_port_in_use_exits_with_1_and_names_the_address(self) -> None:
+        async with program("serve", "--port", "0", "--json") as first:
+            assert first.stdout is not None
+            port = json.loads(await first.stdout.readline())["url"].rpartition(":")[2]
+            code, out, err = await finished("serve", "--port", port)
+        assert (code, out) == (1, "")
+        assert f"127.0.0.1 port {port}" in err
+        assert "Traceback" not in err
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (("--port", "99999"), "99999"),
+            (("--port", "http"), "'http'"),
+            (("--api-key", "secret"), "'secret'"),
+            (("--ice-server", "http://x"), "'http://x'"),
+            (("--secret-id", "sk_id_x"), "both or neither"),
+            (("--colour",), "--colour"),
+        ],
+    )
+    async def test_refuses_a_bad_argument_with_exit_code_2_and_names_it(
+        self, arguments: tuple[str, ...], named: str
+    ) -> None:
+        code, out, err = await finished("serve", *arguments)
+        assert (code, out) == (2, "")
+        assert named in err
+        assert "Traceback" not in err
+
+
+class TestMint:
+    async def test_signs_a_token_with_the_pair_from_the_environment(self) -> None:
+        arguments = ("mint", "ann", "--channel", "a/*", "--permission", "send", "--peer-metadata", '{"n": 1}')
+        code, out, err = await finished(*arguments, METERED_SECRET_ID=SECRET_ID, METERED_SECRET=SECRET)
+        assert (code, err) == (0, "")
+        claims = jwt.decode(out.strip(), SECRET, algorithms=["HS256"])
+        assert (claims["sub"], claims["channels"], claims["permissions"]) == ("ann", ["a/*"], ["send"])
+        assert claims["peerMetadata"] == {"n": 1}
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (("é",), "'é'"),
+            (("ann", "--metadata", "{"), "metadata is not JSON: '{'"),
+            (("ann", "--permission", "fly"), "'fly'"),
+        ],
+    )
+    async def test_refuses_a_bad_argument_with_exit_code_2_and_names_it(
+        self, arguments: tuple[str, ...], named: str
+    ) -> None:
+        environment = {"METERED_SECRET_ID": SECRET_ID, "METERED_SECRET": SECRET, "PYTHONUTF8": "1"}
+        code, out, err = await finished("mint", *arguments, **environment)
+        assert (code, out) == (2, "")
+        assert named in err
+        assert SECRET not in err
+
+    async def test_needs_a_secret_key(self) -> None:
+        code, _, err = await finished("mint", "ann", METERED_SECRET_ID="", METERED_SECRET="")
+        assert code == 2
+        assert "METERED_SECRET" in err
+
+
+async def test_keys_prints_keys_that_a_server_takes() -> None:
+    code, out, _ = await finished("keys")
+    values = dict(line.split("=") for line in out.splitlines())
+    assert code == 0
+    assert list(values) == ["METERED_API_KEY", "METERED_SECRET_ID", "METERED_SECRET"]
+    async with program("serve", "--port", "0", "--json", **values) as process:
+        assert process.stdout is not None
+        assert json.loads(await process.stdout.readline())["api_key"] == values["METERED_API_KEY"]
+
+
+async def test_version_is_shown() -> None:
+    code, out, _ = await finished("--version")
+    assert (code, out.split()[0]) == (0, "metered-realtime")
+
+
+@pytest.mark.parametrize("missing", ["aiohttp", "typer", "jwt"])
+async def test_without_its_dependencies_says_what_to_install(tmp_path: Path, missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None\nfrom metered_realtime.__main__ import main\nmain()\n"
+    status, out, err = await finished("serve", code=code)
+    assert (status, out) == (1, "")
+    assert "pip install 'metered-realtime-mesh[cli]'" in err
+    assert "Traceback" not in err
