@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from array import array
 from fractions import Fraction
 from typing import Any
@@ -14,7 +13,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime.media.audio_source import AudioSource
 
-pytestmark = pytest.mark.usefixtures("no_task_left")
+from .virtual_time import block, now, virtual_time
 
 FRAME = 960
 
@@ -38,11 +37,6 @@ async def play_out(source: AudioSource) -> array[int]:
             return played
 
 
-def block(seconds: float) -> None:
-    """Hold up the event loop, as a program does that computes."""
-    time.sleep(seconds)
-
-
 async def refuse_to_finish(task: asyncio.Task[None]) -> None:
     done, _ = await asyncio.wait({task}, timeout=0.03)
     assert not done
@@ -54,11 +48,12 @@ def loud(played: array[int]) -> list[int]:
     return [value for index, value in enumerate(left) if not index or value != left[index - 1]]
 
 
+@virtual_time
 async def test_frames_are_20_ms_of_48_khz_stereo_from_pts_0() -> None:
     source = AudioSource()
-    started = time.monotonic()
+    started = now()
     frames = [await source.recv()]
-    assert time.monotonic() - started < 0.015  # the first one does not wait
+    assert now() == started  # the first one does not wait
     frames.append(await source.recv())
     for frame in frames:
         assert (frame.format.name, frame.layout.name) == ("s16", "stereo")
@@ -68,39 +63,43 @@ async def test_frames_are_20_ms_of_48_khz_stereo_from_pts_0() -> None:
     source.stop()
 
 
+@virtual_time
 async def test_pacing_is_by_deadline_and_does_not_drift() -> None:
     source = AudioSource()
-    started = time.monotonic()
+    started = now()
     for _ in range(16):
         await source.recv()
         block(0.004)  # work between frames must not add up
-    assert 0.3 <= time.monotonic() - started < 0.345
+    assert now() - started == pytest.approx(0.304)
     source.stop()
 
 
+@virtual_time
 async def test_a_reader_that_comes_late_gets_no_burst() -> None:
     source = AudioSource()
     await source.recv()
     block(0.2)
     late = await source.recv()
-    started = time.monotonic()
+    started = now()
     following = [await source.recv() for _ in range(3)]
-    assert time.monotonic() - started > 0.05
+    assert now() - started == pytest.approx(0.06)
     assert [late.pts, *(frame.pts for frame in following)] == [960, 1920, 2880, 3840]
     source.stop()
 
 
+@virtual_time
 async def test_a_reader_that_comes_a_little_late_catches_up() -> None:
     source = AudioSource()
-    started = time.monotonic()
+    started = now()
     await source.recv()
     block(0.05)
     for _ in range(4):
         await source.recv()
-    assert time.monotonic() - started < 0.095
+    assert now() - started == pytest.approx(0.08)
     source.stop()
 
 
+@virtual_time
 async def test_without_audio_there_is_silence() -> None:
     source = AudioSource()
     assert not any(values(await source.recv()))
@@ -110,6 +109,7 @@ async def test_without_audio_there_is_silence() -> None:
     source.stop()
 
 
+@virtual_time
 async def test_mono_comes_out_on_both_channels_at_its_own_level() -> None:
     source = AudioSource(input_rate=48000)
     await source.push(samples((1, FRAME // 2), (-30000, FRAME // 2)))
@@ -117,6 +117,7 @@ async def test_mono_comes_out_on_both_channels_at_its_own_level() -> None:
     source.stop()
 
 
+@virtual_time
 async def test_stereo_keeps_its_channels_apart() -> None:
     source = AudioSource(input_rate=48000, input_layout="stereo")
     await source.push(samples((3, 1), (-4, 1)) * FRAME)
@@ -124,6 +125,7 @@ async def test_stereo_keeps_its_channels_apart() -> None:
     source.stop()
 
 
+@virtual_time
 async def test_bytes_may_be_cut_within_samples() -> None:
     whole = array("h", range(1, 2 * FRAME + 1)).tobytes()
     source = AudioSource(input_rate=48000, input_layout="stereo")
@@ -137,6 +139,7 @@ RATES = [(8000, "mono"), (16000, "mono"), (44100, "stereo"), (11025, "mono")]
 
 
 @pytest.mark.parametrize(("rate", "layout"), RATES)
+@virtual_time
 async def test_a_quarter_of_a_second_stays_that_long_at_any_rate(rate: int, layout: str) -> None:
     source = AudioSource(input_rate=rate, input_layout=layout)
     channels = 1 if layout == "mono" else 2
@@ -155,6 +158,7 @@ def audio_frame(format: str, layout: str, rate: int, count: int) -> av.AudioFram
     return frame
 
 
+@virtual_time
 async def test_frames_of_any_format_are_converted_and_not_changed() -> None:
     source = AudioSource(max_buffered_seconds=5)
     for format, layout, rate in (
@@ -171,6 +175,7 @@ async def test_frames_of_any_format_are_converted_and_not_changed() -> None:
     source.stop()
 
 
+@virtual_time
 async def test_push_suspends_above_the_cap_and_goes_on_as_frames_are_read() -> None:
     source = AudioSource(input_rate=48000, max_buffered_seconds=0.1)
     push = asyncio.create_task(source.push(samples((9, 48000 // 5))))
@@ -183,6 +188,7 @@ async def test_push_suspends_above_the_cap_and_goes_on_as_frames_are_read() -> N
     source.stop()
 
 
+@virtual_time
 async def test_one_long_frame_is_held_to_the_cap_too() -> None:
     source = AudioSource(max_buffered_seconds=0.1)
     push = asyncio.create_task(source.push(audio_frame("s16", "mono", 48000, 48000)))
@@ -192,6 +198,7 @@ async def test_one_long_frame_is_held_to_the_cap_too() -> None:
     await push
 
 
+@virtual_time
 async def test_concurrent_pushes_play_one_after_the_other() -> None:
     source = AudioSource(input_rate=48000, max_buffered_seconds=0.02)
     pushes = [asyncio.create_task(source.push(samples((value, 3 * FRAME)))) for value in (1, 2, 3)]
@@ -202,6 +209,26 @@ async def test_concurrent_pushes_play_one_after_the_other() -> None:
     source.stop()
 
 
+@virtual_time
+async def test_a_push_that_comes_just_as_room_comes_free_waits_its_turn() -> None:
+    source = AudioSource(input_rate=48000, max_buffered_seconds=0.02)
+    first = asyncio.create_task(source.push(samples((1, 2 * FRAME))))
+    await refuse_to_finish(first)
+    played = values(await source.recv())
+    reading = asyncio.create_task(read_on(source, played))
+    await source.push(samples((2, FRAME)))  # gets here before the first one can wake up
+    await reading
+    assert loud(played) == [1, 2]
+    source.stop()
+    await first
+
+
+async def read_on(source: AudioSource, played: array[int]) -> None:
+    for _ in range(3):
+        played += values(await source.recv())
+
+
+@virtual_time
 async def test_a_cancelled_push_leaves_the_next_one_in_order_and_on_a_sample_boundary() -> None:
     source = AudioSource(input_rate=48000, max_buffered_seconds=0.02)
     push = asyncio.create_task(source.push(samples((1, 5 * FRAME)) + b"\x02"))
@@ -216,6 +243,7 @@ async def test_a_cancelled_push_leaves_the_next_one_in_order_and_on_a_sample_bou
     source.stop()
 
 
+@virtual_time
 async def test_stop_wakes_every_suspended_push_and_waiter() -> None:
     source = AudioSource(max_buffered_seconds=0.02)
     waiting = [asyncio.create_task(source.push(samples((1, 16000)))) for _ in range(2)]
@@ -228,6 +256,7 @@ async def test_stop_wakes_every_suspended_push_and_waiter() -> None:
         await source.recv()
 
 
+@virtual_time
 async def test_stop_ends_a_recv_that_is_waiting() -> None:
     source = AudioSource()
     await source.recv()
@@ -238,6 +267,7 @@ async def test_stop_ends_a_recv_that_is_waiting() -> None:
         await asyncio.wait_for(reading, 1)
 
 
+@virtual_time
 async def test_end_plays_out_what_is_queued_then_ends_the_track() -> None:
     source = AudioSource(input_rate=16000)
     ended = []
@@ -252,6 +282,7 @@ async def test_end_plays_out_what_is_queued_then_ends_the_track() -> None:
     assert source.readyState == "ended"
 
 
+@virtual_time
 async def test_end_lets_a_suspended_push_finish() -> None:
     source = AudioSource(input_rate=48000, max_buffered_seconds=0.02)
     push = asyncio.create_task(source.push(samples((5, 4 * FRAME))))
@@ -261,6 +292,7 @@ async def test_end_lets_a_suspended_push_finish() -> None:
     assert (await play_out(source)).count(5) == 2 * 4 * FRAME
 
 
+@virtual_time
 async def test_end_of_an_empty_source_ends_it_at_the_next_read() -> None:
     source = AudioSource()
     source.end()
@@ -268,6 +300,7 @@ async def test_end_of_an_empty_source_ends_it_at_the_next_read() -> None:
         await source.recv()
 
 
+@virtual_time
 async def test_flush_silences_at_once_and_gives_up_pushes_under_way() -> None:
     source = AudioSource(input_rate=48000, max_buffered_seconds=0.1)
     pushes = [asyncio.create_task(source.push(samples((value, 48000)) + b"\x01")) for value in (1, 2)]
@@ -280,6 +313,7 @@ async def test_flush_silences_at_once_and_gives_up_pushes_under_way() -> None:
     source.stop()
 
 
+@virtual_time
 async def test_drained_means_that_everything_has_been_read() -> None:
     source = AudioSource(input_rate=48000)
     await asyncio.wait_for(source.wait_drained(), 1)
@@ -305,6 +339,7 @@ async def test_drained_means_that_everything_has_been_read() -> None:
         {"max_buffered_seconds": "5"},
     ],
 )
+@virtual_time
 async def test_options_that_cannot_be_are_named(options: dict[str, Any]) -> None:
     [(name, value)] = options.items()
     with pytest.raises(ValueError, match=name) as caught:
@@ -313,6 +348,7 @@ async def test_options_that_cannot_be_are_named(options: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("bad", ["text", 5, None, [1, 2]])
+@virtual_time
 async def test_only_bytes_and_frames_can_be_pushed(bad: Any) -> None:
     source = AudioSource()
     with pytest.raises(TypeError) as caught:

@@ -91,8 +91,8 @@ async def test_sound_and_pictures_can_be_played_again(tmp_path: Path, extension:
         assert at - shown[0][0] == pytest.approx(number / 25, abs=0.002)
     heard = levels(path)
     assert max(level for _, level in heard[:2]) > 0.5  # the click at the tone's second 0
-    assert heard[-1][0] == pytest.approx(recorder.frames_written["audio"] * 0.02, abs=0.06)
-    assert heard[0][0] == pytest.approx(shown[0][0], abs=0.05)
+    assert heard[-1][0] - heard[0][0] == pytest.approx(recorder.frames_written["audio"] * 0.02, abs=0.06)
+    assert heard[0][0] == pytest.approx(shown[0][0], abs=0.3)
     assert recorder.frames_dropped == {"audio": 0, "video": 0}
     stats = recorder.stats()
     assert stats.tracks == 2
@@ -114,8 +114,9 @@ async def test_a_track_that_starts_late_stays_late(tmp_path: Path) -> None:
     await late_taken(8)
     await recorder.close()
     first, second = pictures(path, 0), pictures(path, 1)
-    assert first[0][0] < 0.15
-    assert second[0][0] == pytest.approx(added, abs=0.06)
+    assert first[0][0] < 0.4
+    assert len(second) >= 8
+    assert added - 0.01 <= second[0][0] < added + 0.4
     assert [read_counter(frame) for _, frame in second] == list(range(len(second)))
 
 
@@ -217,7 +218,7 @@ async def test_a_slow_encoder_costs_frames_and_never_the_event_loop(
         for number in range(10):
             track.feed.put_nowait(video_frame(pattern, number, number / 25))
         track.feed.put_nowait(None)
-        await asyncio.wait_for(recorder.wait_ended(), 1)
+        await asyncio.wait_for(recorder.wait_ended(), CLOSED)
         assert recorder.stats().frames_waiting == 4
         assert recorder.frames_dropped["video"] == 6
         go_on.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,8 @@ from aiortc.mediastreams import MediaStreamError
 from metered_realtime.media import testsource
 from metered_realtime.media.pattern import Pattern, read_counter
 from metered_realtime.media.testsource import PatternTrack, ToneTrack, write_test_clip
+
+from .virtual_time import now, virtual_time
 
 
 @pytest.mark.parametrize("size", [(64, 64), (640, 480), (642, 362), (1280, 720)])
@@ -43,12 +44,12 @@ def test_sizes_that_cannot_be_drawn_are_named(size: Any) -> None:
         Pattern(*size)
 
 
-@pytest.mark.usefixtures("no_task_left")
+@virtual_time
 async def test_pattern_track_runs_at_its_rate() -> None:
     track = PatternTrack(width=64, height=64, fps=50)
-    started = time.monotonic()
+    started = now()
     frames = [await track.recv() for _ in range(11)]
-    assert 0.2 <= time.monotonic() - started < 0.25
+    assert now() - started == pytest.approx(0.2)
     assert [read_counter(frame) for frame in frames] == list(range(11))
     assert [frame.pts for frame in frames] == [n * 1800 for n in range(11)]
     track.stop()
@@ -56,7 +57,7 @@ async def test_pattern_track_runs_at_its_rate() -> None:
         await track.recv()
 
 
-@pytest.mark.usefixtures("no_task_left")
+@virtual_time
 async def test_tone_track_has_its_pitch_and_a_click_at_each_second() -> None:
     track = ToneTrack(frequency=1000)
     frames = [await track.recv() for _ in range(3)]

@@ -1,79 +1,35 @@
-"""A server and peers on it, and helpers to wait for events instead of for time."""
+"""A room with a server for every test, and a check that every socket is closed in the end."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
+from tests.mesh.support import Room, eventually
 
-from metered_realtime import Event, MeteredPeer, PeerJoined, RemotePeer
-from metered_realtime.emitter import AsyncEventEmitter
 from metered_realtime.server import SignallingServer
 
-E = TypeVar("E", bound=Event)
 
-PATIENCE = 10.0
-"""Seconds after which a test that waits for an event fails."""
+@pytest.fixture(autouse=True)
+async def no_socket_left_behind() -> AsyncIterator[None]:
+    """Fail a test after which sockets are open."""
+    loop: Any = asyncio.get_running_loop()
+    yield
 
+    def open_transports() -> list[Any]:
+        return [transport for transport in loop._transports.values() if not transport.is_closing()]
 
-async def next_event(emitter: AsyncEventEmitter, event_type: type[E], **fields: Any) -> E:
-    """Return the next event of a type whose fields have these values."""
-    async with asyncio.timeout(PATIENCE):
-        with_stream = emitter.events(event_type)
-        async with with_stream as stream:
-            async for event in stream:
-                if all(getattr(event, name) == value for name, value in fields.items()):
-                    return event
-    raise AssertionError("the emitter ended")
-
-
-async def state_of(remote: RemotePeer, state: str) -> None:
-    """Return once a remote is in a state."""
-    from metered_realtime import StateChange
-
-    if remote.state != state:
-        await next_event(remote, StateChange, to=state)
-
-
-class Room:
-    """One channel of one server, and the peers that tests put in it."""
-
-    def __init__(self, server: SignallingServer) -> None:
-        self.server = server
-        self.peers: list[MeteredPeer] = []
-
-    def peer(self, peer_id: str | None = None, **options: Any) -> MeteredPeer:
-        """Make a peer, with this id or with one that the server chooses."""
-        if peer_id is None:
-            peer = MeteredPeer(api_key=self.server.api_key, url=self.server.url, **options)
-        else:
-            peer = MeteredPeer(
-                token_provider=lambda: self.server.mint_token(peer_id=peer_id), url=self.server.url, **options
-            )
-        self.peers.append(peer)
-        return peer
-
-    async def join(self, *peers: MeteredPeer, channel: str = "room") -> None:
-        """Let peers join one after the other."""
-        for peer in peers:
-            await peer.join(channel)
-
-    async def pair(self, first: str = "a", second: str = "b") -> tuple[MeteredPeer, RemotePeer, MeteredPeer, RemotePeer]:
-        """Return two joined peers, each followed by how it sees the other."""
-        one, other = self.peer(first), self.peer(second)
-        await one.join("room")
-        seen = asyncio.ensure_future(next_event(one, PeerJoined))
-        await asyncio.sleep(0)
-        await other.join("room")
-        remote = (await seen).peer
-        return one, remote, other, other.remote_peers[0]
+    try:
+        await eventually(lambda: not open_transports(), within=1.0)
+    except TimeoutError:
+        pytest.fail(f"sockets left behind: {[it.get_extra_info('sockname') for it in open_transports()]}")
 
 
 @pytest.fixture
 async def room() -> AsyncIterator[Room]:
-    """Give a test a server with an empty channel."""
+    """Give a test a server with an empty channel, and let every peer it made leave in the end."""
     async with SignallingServer(port=0) as server:
         room = Room(server)
         yield room

@@ -65,7 +65,7 @@ class TestPublishableKeys:
         assert len(first.peer_id) == 36
         assert first.peer_id != second.peer_id
         assert first.expires_at is None
-        assert first.metadata is first.peer_metadata is None
+        assert (first.metadata, first.peer_metadata) == (None, None)
 
     def test_may_not_send_unless_told_otherwise(self) -> None:
         assert admit(authenticator(), key=KEY).identity.grant.actions == {"publish", "subscribe", "presence"}

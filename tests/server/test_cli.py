@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ async def program(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run the program, or some code instead, and make sure that it is gone afterwards."""
     launch = ("-m", "metered_realtime") if code is None else ("-c", code)
+    before = set(threading.enumerate())
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *launch,
@@ -33,12 +35,15 @@ async def program(
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "COLUMNS": "80", **environment},
     )
+    watchers = {thread for thread in threading.enumerate() if thread.name.startswith("asyncio-waitpid")} - before
     try:
         yield process
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+        for watcher in watchers:  # their work is done, but they may still be there
+            watcher.join()
 
 
 async def finished(*arguments: str, code: str | None = None, **environment: str) -> tuple[int | None, str, str]:

@@ -111,8 +111,9 @@ class TestSubscribe:
         assert ann.take()[0]["type"] == "ack"
 
     def test_a_snapshot_too_large_for_a_frame_names_everybody_without_metadata(self, hub: Hub) -> None:
+        blind = Grant(ACTIONS - {"presence"}, ("**",))
         for number in range(300):
-            Guest(hub, f"p{number}", metadata={"x": "y" * 4000}).subscribe("c")
+            Guest(hub, f"p{number}", blind, metadata={"x": "y" * 4000}).subscribe("c")
         eve = Guest(hub, "eve")
         eve.subscribe("c")
         (snapshot,) = eve.take()
@@ -207,7 +208,12 @@ class TestPublish:
 
     def test_encodes_one_frame_for_all_and_forwards_the_payload_as_it_came(self) -> None:
         sealed: list[bytes] = []
-        hub = Hub(seal=lambda frame: sealed.append(frame) or frame)
+
+        def seal(frame: bytes) -> bytes:
+            sealed.append(frame)
+            return frame
+
+        hub = Hub(seal=seal)
         ann, *others = (Guest(hub, name) for name in ("ann", "b", "c", "d"))
         for other in others:
             other.subscribe("c")

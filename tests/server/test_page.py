@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -79,7 +80,7 @@ class TestConfig:
         ],
     )
     async def test_gives_the_key_elsewhere_only_when_told_to(
-        self, browser: aiohttp.ClientSession, host: str, options: dict[str, bool], shown: bool
+        self, browser: aiohttp.ClientSession, host: str, options: dict[str, Any], shown: bool
     ) -> None:
         async with (
             SignallingServer(host, **options) as server,

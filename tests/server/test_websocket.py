@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from metered_realtime.server import App, Limits, PublishableKey, SecretKey, SignallingServer, mint_token
 
@@ -179,7 +180,7 @@ class TestRouting:
             assert await bob.ask("publish", channel="d", data=1) == {"type": "ack", "requestId": "r"}
 
     async def test_forwards_every_kind_of_text(self, server: SignallingServer) -> None:
-        data = {"ü": "日本語 🎉", "nested": [None, True, 1e-9, {"": []}]}
+        data: dict[str, Any] = {"ü": "日本語 🎉", "nested": [None, True, 1e-9, {"": []}]}
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await ann.put("send", to="bob", data=data)
             assert (await bob.get())["data"] == data
@@ -262,6 +263,14 @@ class TestAbuse:
                 assert (await probe.get())["type"] == "ack"
             assert (await probe.ending())[0] == 4011
 
+    async def test_of_the_rate_shows_its_code_even_to_a_client_that_goes_on_sending(
+        self, server: SignallingServer
+    ) -> None:
+        async with welcomed(server) as probe:
+            with pytest.raises(ConnectionClosed):
+                await flood(probe)
+            assert (await probe.ending())[0] == 4011
+
     async def test_stops_being_heard_at_once(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await ann.socket.send(b"binary")
@@ -338,6 +347,12 @@ class TestSlowClients:
 
 def _direct(data: str) -> str:
     return json.dumps({"type": "send", "to": "bob", "data": data}, separators=(",", ":"))
+
+
+async def flood(probe: Probe) -> None:
+    """Publish without a pause until the connection is gone."""
+    while True:
+        await probe.put("publish", channel="c", data="x" * 1_000)
 
 
 async def publish_until_left(ann: Probe) -> dict[str, Any]:

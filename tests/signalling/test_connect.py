@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -302,6 +304,14 @@ async def test_a_provider_that_swallows_the_cancellation_opens_nothing_after_clo
 def test_exactly_one_credential_is_needed(credentials: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="exactly one"):
         SignallingClient(**credentials)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "option", [{"token_provider_timeout": math.nan}, {"inactivity_timeout": math.nan}, {"queue_while_reconnecting": -1}]
+)
+def test_options_out_of_their_range_are_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))):
+        SignallingClient(api_key="k", **option)
 
 
 async def test_frames_before_and_after_the_welcome_that_make_no_sense_are_skipped() -> None:

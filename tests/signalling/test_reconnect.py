@@ -169,6 +169,24 @@ async def test_token_failures_are_told_and_end_in_a_give_up_with_the_last_code()
         await client.close()
 
 
+async def test_an_expired_token_is_replaced_and_the_subscription_lives_on() -> None:
+    async def expire(conversation: Conversation) -> None:
+        await conversation.welcome()
+        await conversation.ack()
+        await conversation.hang_up(4002, "expired")
+
+    tokens = iter(["old", "new"])
+    async with ScriptedServer(expire, behave) as server:
+        client = make_client(server, token_provider=lambda: next(tokens))
+        diary = Diary(client)
+        await client.connect()
+        await client.subscribe("a")
+        await diary.wait_for(Resubscribed)
+        assert diary.of(Disconnected) == [Disconnected(4002, "expired", True)]
+        assert server.paths == ["/v1?token=old", "/v1?token=new"]
+        await client.close()
+
+
 async def test_silence_is_broken_by_pings_and_then_ends_the_connection() -> None:
     async def ignore(conversation: Conversation) -> None:
         await conversation.welcome()

@@ -58,5 +58,7 @@ async def test_an_unknown_certificate_is_refused_by_name(certificate: Path) -> N
 async def test_a_context_of_ones_own_decides_whom_to_trust(certificate: Path) -> None:
     trusting = ssl.create_default_context(cafile=str(certificate))
     async with ScriptedServer(ssl_context=serving(certificate)) as server:
-        async with make_client(server, ssl_context=trusting) as client:
-            await client.publish("a", 1)
+        client = make_client(server, ssl_context=trusting)
+        await client.connect()
+        await client.publish("a", 1)
+        await client.close()

@@ -72,12 +72,13 @@ async def test_a_wrong_key_is_refused_with_its_code() -> None:
 
 async def test_too_many_connections_are_refused_with_an_http_status() -> None:
     async with SignallingServer(limits=Limits(connects_per_address=1)) as server:
-        async with SignallingClient(api_key=server.api_key, url=server.url):
-            other = SignallingClient(api_key=server.api_key, url=server.url)
-            with pytest.raises(SignallingConnectError) as caught:
-                await other.connect()
-            assert (caught.value.close_code, caught.value.http_status) == (1006, 429)
-            await other.close()
+        first, second = as_peer(server, "ann"), as_peer(server, "bob")
+        await first.connect()
+        with pytest.raises(SignallingConnectError) as caught:
+            await second.connect()
+        assert (caught.value.close_code, caught.value.http_status) == (1006, 429)
+        await second.close()
+        await first.close()
 
 
 async def test_payloads_at_the_cap_arrive() -> None:
@@ -117,20 +118,3 @@ async def test_a_restart_of_the_server_is_survived_with_subscriptions_and_queued
         assert (await heard_by_ann.wait_for(Connected, 2)).is_reconnect
         await ann.close()
         await bob.close()
-
-
-async def test_a_token_that_expires_is_replaced_and_the_subscription_lives_on() -> None:
-    async with SignallingServer() as server:
-        lifetimes = iter([1.5, 3600.0, 3600.0])
-
-        def token() -> str:
-            return server.mint_token("ann", expires_in=next(lifetimes))
-
-        client = SignallingClient(token_provider=token, url=server.url, reconnect=QUICK)
-        heard = Diary(client)
-        await client.connect()
-        await client.subscribe("room")
-        assert (await heard.wait_for(Disconnected)).code == 4002
-        await heard.wait_for(Resubscribed)
-        assert client.peer_id == "ann"
-        await client.close()

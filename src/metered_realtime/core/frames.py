@@ -139,6 +139,8 @@ class UnknownServerFrameError(MalformedServerFrameError):
 
 
 _encoder = msgspec.json.Encoder()
+# Not msgspec: it writes NaN as null. One encoder for all: building one costs as much as a small payload.
+_encode_payload = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def encode(frame: ClientFrame | ServerFrame) -> bytes:
@@ -154,7 +156,7 @@ def encode_payload(data: Any) -> Raw:
         ValueError: it holds NaN or an infinity, a lone surrogate, a cycle, or is nested too deeply.
     """
     try:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _encode_payload(data)
     except RecursionError:
         raise ValueError("data is nested too deeply") from None
     return Raw(text.encode())

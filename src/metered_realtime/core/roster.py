@@ -48,7 +48,7 @@ class Roster:
             self._snapshot_expected = False
             return self._reconcile(joined)
         gone = tuple(peer.peer_id for peer in left if self._present.pop(peer.peer_id, None) is not None)
-        return self._add(joined, gone)
+        return self._add(_distinct(joined), gone)
 
     def clear(self) -> tuple[str, ...]:
         """Forget everybody, and return who was there."""
@@ -58,11 +58,12 @@ class Roster:
         return gone
 
     def _reconcile(self, everybody: Iterable[PresencePeer]) -> RosterChange:
-        listed = {peer.peer_id: peer for peer in everybody}
-        gone = tuple(peer_id for peer_id in self._present if peer_id not in listed)
+        listed = _distinct(everybody)
+        ids = {peer.peer_id for peer in listed}
+        gone = tuple(peer_id for peer_id in self._present if peer_id not in ids)
         for peer_id in gone:
             del self._present[peer_id]
-        return self._add(listed.values(), gone)
+        return self._add(listed, gone)
 
     def _add(self, peers: Iterable[PresencePeer], gone: tuple[str, ...]) -> RosterChange:
         joined, stayed = [], []
@@ -78,3 +79,8 @@ class Roster:
                 joined.append(peer)
             self._present[peer.peer_id] = peer
         return RosterChange(tuple(joined), gone, tuple(stayed))
+
+
+def _distinct(peers: Iterable[PresencePeer]) -> list[PresencePeer]:
+    """Take a peer that is listed twice for one, as it was listed last."""
+    return list({peer.peer_id: peer for peer in peers}.values())

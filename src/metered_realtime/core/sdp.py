@@ -116,14 +116,18 @@ def _section(lines: list[str], session_direction: Direction) -> Section:
     kind, _, rest = lines[0][2:].partition(" ")
     mid, stream_id, track_id = "", None, None
     direction = session_direction
+    bundle_only = False
     for line in lines[1:]:
         if line.startswith("a=mid:"):
             mid = line[6:].strip()
         elif line.startswith("a=msid:") and stream_id is None:
             stream_id, track_id = _msid(line[7:])
+        elif line.strip() == "a=bundle-only":
+            bundle_only = True  # port 0 then does not mean rejected (RFC 8843 section 6)
         else:
             direction = _direction(line) or direction
-    return Section(kind, mid, rest.split(" ", 1)[0] == "0", direction, stream_id, track_id)
+    rejected = rest.split(" ", 1)[0] == "0" and not bundle_only
+    return Section(kind, mid, rejected, direction, stream_id, track_id)
 
 
 def _msid(value: str) -> tuple[str | None, str | None]:

@@ -12,9 +12,6 @@ from typing import Any
 
 from .sdp import DescriptionKind
 
-MAX_CANDIDATE_LENGTH = 1_000
-"""Characters of a candidate line. Real ones have about 120."""
-
 MAX_METADATA_ENTRIES = 512
 """Track metadata kept for one remote. The oldest goes first."""
 
@@ -108,8 +105,6 @@ def _candidate(value: Any) -> CandidateSignal | None:
     if not isinstance(value, dict) or not isinstance(value.get("candidate"), str):
         return None
     text = value["candidate"]
-    if len(text) > MAX_CANDIDATE_LENGTH:
-        return None
     if not text:
         return CandidateSignal(None)
     index = value.get("sdpMLineIndex")

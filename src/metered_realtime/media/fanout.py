@@ -114,6 +114,7 @@ class TrackFanout:
                 frame = await self.track.recv()
                 for forward in self._forwards:
                     forward._feed(frame)
+                await asyncio.sleep(0)  # a track that never waits must not keep everybody else from running
         except MediaStreamError:
             self._logger.debug("local track ended", {"track": self.track.id})
         except Exception as error:

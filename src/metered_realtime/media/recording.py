@@ -179,7 +179,7 @@ def join(parts: Sequence[Path], path: Path, format: str) -> None:
         for part in parts:
             try:
                 source = stack.enter_context(av.open(str(part), "r"))
-            except (av.InvalidDataError, av.EOFError):
+            except (av.InvalidDataError, av.EOFError, av.FileNotFoundError):
                 continue  # it ended before its first frame
             if source.streams:
                 sources.append(source)

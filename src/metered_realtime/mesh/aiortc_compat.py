@@ -14,10 +14,11 @@ from typing import Any
 
 import aioice.ice
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpTransceiver, rtcpeerconnection
+from aiortc.codecs.base import Encoder
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcicetransport import RTCIceCandidate, RTCIceTransport, candidate_from_aioice
+from aiortc.rtcicetransport import RTCIceCandidate, RTCIceTransport, candidate_from_aioice, parse_stun_turn_uri
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.rtcsctptransport import RTCSctpTransport
@@ -36,6 +37,7 @@ SERVER_TIMEOUT = 5.0
 """Seconds that a STUN or TURN server may take. Gathering from them runs beside the negotiation, it delays nothing."""
 
 _PC = "_RTCPeerConnection__"
+_SENDER = "_RTCRtpSender__"
 
 
 def check_version() -> None:
@@ -56,6 +58,15 @@ def speed_up_consent() -> None:
 
 
 # --- peer connection
+
+
+def is_ice_url(url: str) -> bool:
+    """Tell whether aiortc understands the URL of a STUN or TURN server; one that it does not makes it refuse all."""
+    try:
+        parse_stun_turn_uri(url)
+    except ValueError:
+        return False
+    return True
 
 
 def create_peer_connection(ice_servers: Sequence[IceServerConfig]) -> RTCPeerConnection:
@@ -101,14 +112,6 @@ def _sctp(pc: RTCPeerConnection) -> RTCSctpTransport:
 def sctp_mid(pc: RTCPeerConnection) -> str | None:
     """Return the mid of the data section, None while it is not negotiated."""
     return _sctp(pc).mid
-
-
-def max_message_size(pc: RTCPeerConnection) -> int | None:
-    """Return the largest message that the other end takes, in bytes; None while unknown or unlimited."""
-    sctp = _sctp(pc)
-    if sctp.state == "new":
-        return None
-    return sctp._remote_max_message_size or None
 
 
 def dtls_transport(pc: RTCPeerConnection) -> RTCDtlsTransport:
@@ -165,6 +168,11 @@ def set_sender_identity(transceiver: RTCRtpTransceiver, stream_id: str | None, t
     transceiver.sender._track_id = track_id
 
 
+def set_encoder(transceiver: RTCRtpTransceiver, encoder: Encoder) -> None:
+    """Have a sender encode with this. Call it before the sender starts."""
+    setattr(transceiver.sender, f"{_SENDER}encoder", encoder)
+
+
 def set_section_index(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver | None, index: int) -> None:
     """Place a transceiver, or the data section when None, at an index of the description to be committed."""
     if transceiver is None:
@@ -199,12 +207,6 @@ def describe_media(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver, direct
 def describe_data(pc: RTCPeerConnection, mid: str) -> MediaDescription:
     """Describe the data section."""
     return rtcpeerconnection.create_media_description_for_sctp(_sctp(pc), legacy=False, mid=mid)
-
-
-def dtls_role(pc: RTCPeerConnection) -> str:
-    """Return the DTLS role in use, `auto` before the first negotiation."""
-    role: str = dtls_transport(pc)._role
-    return role
 
 
 # --- receiving

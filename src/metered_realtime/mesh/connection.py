@@ -21,6 +21,7 @@ from ..core.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import (
     DisconnectedError,
     IceRecoveryExhaustedError,
+    MeteredRealtimeError,
     NegotiationFailedError,
     NotConnectedError,
     SignallingError,
@@ -78,6 +79,7 @@ class PeerConnection:
         self._restart_reason: str | None = None
         self._worker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._closing_links: set[asyncio.Future[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @property
@@ -127,7 +129,7 @@ class PeerConnection:
     def create_data_channel(self, label: str, **options: Any) -> RTCDataChannel:
         """Open a data channel. It opens in-band once the connection is up."""
         link = self._ensure_link()
-        channel = link.pc.createDataChannel(label, **options)
+        channel = link.create_data_channel(label, options)
         if not link.data_negotiated:
             self._change()
         return channel
@@ -298,6 +300,8 @@ class PeerConnection:
 
     def _ensure_link(self) -> Link:
         if self._link is None:
+            if self.state == "closed":
+                raise MeteredRealtimeError("the connection is closed")
             self.generation += 1
             self._link = Link(self._ice_servers(), self, self._logger)
         return self._link
@@ -307,10 +311,14 @@ class PeerConnection:
         old, self._link = self._link, None
         for name in ("connect", "restart"):
             self._disarm(name)
+        self._restart_reason = None
         self._plan = None
-        self._ensure_link()
+        link = self._ensure_link()
         if old is not None:
-            self._spawn(old.close())
+            link.inherit_candidates(old)
+            closing = asyncio.ensure_future(old.close())
+            self._closing_links.add(closing)
+            closing.add_done_callback(self._closing_links.discard)
             self._observer.connection_reset()
 
     def _await_link(self, link: Link) -> None:
@@ -383,14 +391,13 @@ class PeerConnection:
         self._negotiator.close()
         for name in tuple(self._timers):
             self._disarm(name)
-        link, self._link = self._link, None
         pending = [task for task in (self._worker, *self._tasks) if task is not None and not task.done()]
         for task in pending:
             task.cancel()
-        if link is not None:
-            await link.close()
-        if pending:
-            await asyncio.wait(pending, timeout=1.0)
+        if self._link is not None:
+            await self._link.close()
+        if pending or self._closing_links:
+            await asyncio.wait([*pending, *self._closing_links], timeout=1.0)
 
     def _arm(self, name: str, deadline: float | None, action: Callable[[], None]) -> None:
         self._disarm(name)

@@ -56,6 +56,7 @@ class DataChannel(AsyncEventEmitter):
         self._queue: deque[_QueuedSend] = deque()
         self._unheard: deque[str | bytes] = deque()
         self._unheard_bytes = 0
+        self._closed_underneath = False
         self._ended = False
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[str, Any] = {
@@ -130,6 +131,8 @@ class DataChannel(AsyncEventEmitter):
         return self.buffered_amount + size <= self._cap
 
     def _transmit(self, data: str | bytes) -> None:
+        if self._channel.readyState != "open":  # it may have begun to close while this waited
+            raise MeteredRealtimeError(f"data channel {self.label!r} is {self._channel.readyState}")
         try:
             self._channel.send(data)
         except ValueError as error:  # aiortc's word for a message over the other end's max-message-size
@@ -154,14 +157,18 @@ class DataChannel(AsyncEventEmitter):
         self._channel.bufferedAmountLowThreshold = max(0, min(self._low, room_needed))
 
     def _listener_added(self, event_type: type[Event]) -> None:
-        if self._unheard and issubclass(DCMessage, event_type):
-            self._loop.call_soon(self._flush_unheard)
+        if self._unheard:
+            self._loop.call_soon(self._catch_up)
 
-    def _flush_unheard(self) -> None:
+    def _catch_up(self) -> None:
+        """Deliver what waits for a handler: messages, then the end. A program that wants the end only gets that."""
         while self._unheard and self._is_heard(DCMessage):
             message = self._unheard.popleft()
             self._unheard_bytes -= len(message)
             self.emit(DCMessage(message))
+        if self._closed_underneath and not self._ended and (not self._unheard or self._is_heard(DCClose)):
+            self.emit(DCClose())
+            self._end()
 
     def _on_open(self) -> None:
         if not self._ended:
@@ -182,20 +189,23 @@ class DataChannel(AsyncEventEmitter):
 
     def _on_close(self) -> None:
         if not self._ended:
-            self._flush_unheard()
-            self.emit(DCClose())
-            self._end()
+            self._closed_underneath = True
+            self._fail_waiting()
+            self._catch_up()
 
     def _end(self) -> None:
         self._ended = True
         for event, listener in self._listeners.items():
             if listener in self._channel.listeners(event):
                 self._channel.remove_listener(event, listener)
+        self._fail_waiting()
+        self._drop_listeners()
+
+    def _fail_waiting(self) -> None:
         waiting, self._queue = self._queue, deque()
         for item in waiting:
             if not item.done.done():
                 item.done.set_exception(MeteredRealtimeError(f"data channel {self.label!r} closed"))
-        self._drop_listeners()
 
 
 class _QueuedSend:

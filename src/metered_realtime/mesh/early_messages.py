@@ -26,10 +26,16 @@ class EarlyMessages:
         self._held: list[str | bytes] = []
         self._bytes = 0
         self._released = False
-        channel.on("message", self._hold)
-        channel.on("new_listener", self._on_new_listener)
+        for event, listener in self._listeners():
+            channel.on(event, listener)
+
+    def _listeners(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
+        return ("message", self._hold), ("new_listener", self._on_new_listener), ("close", self._on_close)
 
     def _hold(self, message: str | bytes) -> None:
+        if self._released:
+            self._release()  # the new listener is handed this message right after
+            return
         self._held.append(message)
         self._bytes += len(message)
         if self._bytes > MAX_HELD_BYTES or len(self._held) > MAX_HELD_MESSAGES:
@@ -46,6 +52,11 @@ class EarlyMessages:
             self._released = True
             asyncio.get_running_loop().call_soon(self._release)
 
+    def _on_close(self) -> None:
+        # aiortc drops every listener right after this event. Who comes now still gets what came before.
+        if self._held and not self._released:
+            asyncio.get_running_loop().call_soon(self._channel.on, "new_listener", self._on_new_listener)
+
     def _release(self) -> None:
         self._detach()
         held, self._held = self._held, []
@@ -54,6 +65,6 @@ class EarlyMessages:
 
     def _detach(self) -> None:
         self._released = True
-        for event, listener in (("message", self._hold), ("new_listener", self._on_new_listener)):
+        for event, listener in self._listeners():
             if listener in self._channel.listeners(event):
                 self._channel.remove_listener(event, listener)

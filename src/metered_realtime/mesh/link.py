@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from aiortc.codecs import get_encoder
 from aiortc.rtcicetransport import RTCIceCandidate
 from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
 
-from ..core.sdp import Description, sections, without_end_of_candidates
+from ..core.sdp import Description, SdpError, sections, without_end_of_candidates
 from ..log import Logger
 from ..media.fanout import ForwardTrack, TrackFanout
 from ..media.remote_track import RemoteTrack
+from ..media.steady_encoder import SteadyEncoder
 from ..options import IceServerConfig
 from . import aiortc_compat as compat
 from .offer import OfferPlan, PlannedSection, plan_offer
@@ -31,8 +34,14 @@ browser under its own id; the bound keeps descriptions from growing for as long 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. What is left then is abandoned to the event loop (aiortc#283)."""
 
-MAX_HELD_CANDIDATES = 200
-"""Candidates of the remote kept for one description. Browsers with many interfaces send tens."""
+MAX_REMOTE_CANDIDATES = 200
+"""Candidates of the remote taken for one connection. Browsers with many interfaces send tens."""
+
+MAX_CANDIDATE_LENGTH = 1_000
+"""Characters of a candidate line. Real ones have about 120."""
+
+
+GatherRest = Callable[[], Coroutine[Any, Any, list[RTCIceCandidate]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,7 @@ class _Slot:
         self.outgoing: Outgoing | None = None
         self.planned: Outgoing | None = None
         self.told: Outgoing | None = None
+        self._has_encoder = False
 
     def assign(self, outgoing: Outgoing | None) -> None:
         if outgoing is not None:
@@ -81,6 +91,14 @@ class _Slot:
             self.told = None
         self.outgoing = outgoing
         self.forward.switch(outgoing.fanout if outgoing is not None else None)
+
+    def prepare_encoder(self, logger: Logger) -> None:
+        """Encode with what was negotiated first, whatever is sent in the course of time."""
+        if not self._has_encoder:
+            self._has_encoder = True
+            codec = compat.codecs(self.transceiver)[0]
+            encoder = SteadyEncoder(lambda: get_encoder(codec), codec.clockRate, logger)
+            compat.set_encoder(self.transceiver, encoder)
 
     def replace(self, outgoing: Outgoing) -> None:
         """Send another track under the same msid: the other end knows the section's track by it."""
@@ -98,7 +116,7 @@ class Link:
     """One RTCPeerConnection with its sections, candidates and state."""
 
     def __init__(self, ice_servers: Sequence[IceServerConfig], observer: LinkObserver, logger: Logger) -> None:
-        self.pc = compat.create_peer_connection(ice_servers)
+        self.pc = compat.create_peer_connection(_usable(ice_servers, logger))
         self._server_gathering_due = compat.has_ice_servers(self.pc)
         self.local_candidates_complete = not self._server_gathering_due
         self._observer = observer
@@ -108,8 +126,13 @@ class Link:
         self._taps: dict[str, _TapTarget] = {}
         self._remote_sends: set[str] = set()
         self._remote_ufrag: str | None = None
+        self._parsed_remote: SessionDescription | None = None
         self._held_candidates: list[tuple[str | None, RTCIceCandidate | None]] = []
-        self._gather_rest: Callable[[], Coroutine[Any, Any, list[RTCIceCandidate]]] | None = None
+        self._candidates_taken = 0
+        self._candidate_tasks: set[asyncio.Task[None]] = set()
+        self._channels: weakref.WeakSet[RTCDataChannel] = weakref.WeakSet()
+        self._gathering: asyncio.Task[GatherRest] | None = None
+        self._gather_rest: GatherRest | None = None
         self._connect_task: asyncio.Task[None] | None = None
         self._connect_again = False
         self._closing: asyncio.Task[None] | None = None
@@ -122,12 +145,20 @@ class Link:
         """Tell whether data channels open in-band, without a negotiation."""
         return compat.sctp_mid(self.pc) is not None
 
+    def create_data_channel(self, label: str, options: Mapping[str, Any]) -> RTCDataChannel:
+        """Create a data channel; it opens in-band once the connection is up, and ends with it at the latest."""
+        channel = self.pc.createDataChannel(label, **options)
+        self._channels.add(channel)
+        return channel
+
     # --- candidates
 
     async def gather_host(self) -> None:
         """Gather the candidates that cost nothing. Later calls return at once."""
-        if self._gather_rest is None:
-            self._gather_rest = await compat.gather_host_candidates(self.pc)
+        if self._gathering is None:
+            self._gathering = asyncio.ensure_future(compat.gather_host_candidates(self.pc))
+        # Cancelled half-way, aioice would forget the sockets that it has opened.
+        self._gather_rest = await asyncio.shield(self._gathering)
 
     def claim_server_gathering(self) -> bool:
         """Tell, once, that the STUN and TURN servers are to be asked."""
@@ -155,14 +186,21 @@ class Link:
         """Take a candidate of the remote, or None for the end. Held until its description is applied.
 
         Raises:
-            ValueError: the candidate cannot be parsed or is refused.
+            ValueError: the candidate cannot be parsed, is refused, or is one too many.
         """
+        if self._candidates_taken >= MAX_REMOTE_CANDIDATES:
+            raise ValueError(f"more than {MAX_REMOTE_CANDIDATES} candidates for one connection")
         parsed = None if candidate is None else _parse_candidate(candidate)
+        self._candidates_taken += 1
         if self._remote_ufrag is None or (ufrag is not None and ufrag != self._remote_ufrag):
-            if len(self._held_candidates) < MAX_HELD_CANDIDATES:
-                self._held_candidates.append((ufrag, parsed))
-            return
-        await compat.ice_transport(self.pc).addRemoteCandidate(parsed)
+            self._held_candidates.append((ufrag, parsed))
+        else:
+            await compat.ice_transport(self.pc).addRemoteCandidate(parsed)
+
+    def inherit_candidates(self, old: Link) -> None:
+        """Take over what came for a description that the old link did not live to see."""
+        self._held_candidates = old._held_candidates
+        self._candidates_taken = len(self._held_candidates)
 
     # --- offers
 
@@ -176,7 +214,7 @@ class Link:
         for slot in self._slots:
             slot.planned = slot.outgoing
         new = [slot.transceiver for slot in self._slots if slot.outgoing is not None and not slot.negotiated]
-        return plan_offer(self.pc, self._order, new, self._directions())
+        return plan_offer(self.pc, self._order, new, self._directions(), self._parsed_remote)
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending at once what is not wanted any more."""
@@ -220,7 +258,14 @@ class Link:
         return self._unsent(wanted)
 
     async def answer(self, offer: Description, wanted: Mapping[Any, Outgoing]) -> tuple[str, bool]:
-        """Answer an offer. Return the answer and whether something wanted found no section in it."""
+        """Answer an offer. Return the answer and whether something wanted found no section in it.
+
+        Raises:
+            SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
+        """
+        running = tuple(section.mid for section in self._order)
+        if offer.mids[: len(running)] != running:
+            raise SdpError(f"the offer has sections {offer.mids!r}, in use are {running!r}")
         await self._set_remote(offer)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
@@ -250,10 +295,15 @@ class Link:
             slot.forward.stop()
         for target in self._taps.values():
             target.end()
-        if self._connect_task is not None:
-            self._connect_task.cancel()
+        for task in (self._connect_task, *self._candidate_tasks):
+            if task is not None:
+                task.cancel()
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is being thrown away
+            if self._gathering is not None:
+                await self._gathering
             await self.pc.close()
+        for channel in tuple(self._channels):
+            channel.close()  # aiortc forgets those that never opened
 
     # --- inside
 
@@ -262,8 +312,8 @@ class Link:
         parsed = SessionDescription.parse(description.sdp)
         # With BUNDLE only one section carries candidates; aiortc takes those of the last section.
         ice = compat.ice_transport(self.pc)
-        for candidate in [candidate for media in parsed.media for candidate in media.ice_candidates]:
-            await ice.addRemoteCandidate(candidate)
+        candidates = [candidate for media in parsed.media for candidate in media.ice_candidates]
+        await asyncio.gather(*map(ice.addRemoteCandidate, candidates))  # names (mDNS) take up to a second each
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.sdp, type=description.kind))
         compat.route_sources(self.pc, parsed)
         self._parsed_remote = parsed
@@ -271,6 +321,9 @@ class Link:
     def _applied(self, remote: Description) -> None:
         """Start what the exchange agreed on, and tell which tracks came and went."""
         self._remote_ufrag = remote.ufrag
+        for slot in self._slots:
+            if slot.negotiated:
+                slot.prepare_encoder(self._logger)
         self._connect()
         self._flush_candidates()
         self._update_incoming(remote)
@@ -280,7 +333,14 @@ class Link:
         for ufrag, candidate in held:
             if ufrag is None or ufrag == self._remote_ufrag:
                 task = asyncio.ensure_future(compat.ice_transport(self.pc).addRemoteCandidate(candidate))
-                task.add_done_callback(_retrieve)
+                self._candidate_tasks.add(task)
+                task.add_done_callback(self._candidate_done)
+
+    def _candidate_done(self, task: asyncio.Task[None]) -> None:
+        self._candidate_tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._logger.warning("candidate refused", {"error": f"{type(error).__name__}: {error}"})
 
     def _update_incoming(self, remote: Description) -> None:
         self._remote_sends = set()
@@ -343,7 +403,8 @@ class Link:
                 # A transport that failed shows in the connection state, which starts the recovery.
                 self._logger.warning("connecting failed", {"error": f"{type(error).__name__}: {error}"})
                 return
-            compat.route_sources(self.pc, self._parsed_remote)
+            if self._parsed_remote is not None:
+                compat.route_sources(self.pc, self._parsed_remote)
 
     def _on_state(self) -> None:
         self._observer.link_state_changed(self, self.pc.connectionState)
@@ -400,13 +461,22 @@ class _TapTarget:
             self._incoming = None
 
 
+def _usable(servers: Sequence[IceServerConfig], logger: Logger) -> list[IceServerConfig]:
+    """Leave out the addresses that aiortc would refuse together with everything else, IPv6 ones for instance."""
+    usable = []
+    for server in servers:
+        urls = [server.urls] if isinstance(server.urls, str) else server.urls
+        good = [url for url in urls if compat.is_ice_url(url)]
+        if len(good) < len(urls):
+            logger.warning("ICE servers left out", {"urls": [url for url in urls if url not in good]})
+        if good:
+            usable.append(replace(server, urls=good))
+    return usable
+
+
 def _parse_candidate(text: str) -> RTCIceCandidate:
+    if len(text) > MAX_CANDIDATE_LENGTH:
+        raise ValueError(f"a candidate of {len(text)} characters")
     candidate = candidate_from_sdp(text.removeprefix("a=").removeprefix("candidate:"))
     candidate.sdpMLineIndex = 0
     return candidate
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Read the outcome, so that a refused candidate is not reported as a forgotten exception."""
-    if not task.cancelled():
-        task.exception()

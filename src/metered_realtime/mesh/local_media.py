@@ -17,6 +17,7 @@ from ..errors import (
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from .remote_peer import RemotePeer
+from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
     from ..media.fanout import TrackFanout
@@ -38,12 +39,14 @@ class LocalMedia:
         """Enter a track. None if it is there already with the same stream.
 
         Raises:
+            ImportError: aiortc is missing, or another release than the one that is known here.
             TypeError: not a track, a stream or a metadata object.
             ValueError: the metadata is not JSON.
             MeteredPeerStateError: `track_already_attached`, with another stream.
             MeteredPeerOversizedError: the metadata is too large to be sent. Nothing was remembered.
         """
         _check_track(track)
+        connection_class()
         if stream is not None and not isinstance(stream, MediaStream):
             raise TypeError(f"stream must be a MediaStream or None, not {stream!r}")
         if metadata is not None and not isinstance(metadata, dict):
@@ -93,32 +96,40 @@ class LocalMedia:
             MeteredPeerReplaceTrackError: it failed on some remotes. The book holds `new` if any remote has it.
         """
         present = self._book.get(old)
-        if present is None or new is old:
+        if new is old:
             return present
         if new is not None:
             _check_track(new)
-            if new.kind != present.kind:
-                raise ValueError(f"a track of kind {present.kind!r} cannot be replaced by one of kind {new.kind!r}")
-            if self._book.get(new) is not None:
-                raise _already_attached(new, "replace_track")
+            if old.kind != new.kind:
+                raise ValueError(f"a track of kind {old.kind!r} cannot be replaced by one of kind {new.kind!r}")
+        if present is None:
+            # Nobody has it, or an earlier replacement left it on some remotes: those follow now.
+            attachment = self._book.get(new)
+            self._finish(old, *self._swap(remotes, old, attachment))
+            return attachment
+        if self._book.get(new) is not None:
+            raise _already_attached(new, "replace_track")
         attachment = self._book.replacement(present, new) if new is not None else None
-        succeeded, failed = self._swap(remotes, present, attachment)
+        succeeded, failed = self._swap(remotes, old, attachment)
         if succeeded or not failed:
             if attachment is not None:
                 self._book.swap(present, attachment)
             else:
                 self._book.remove(old)
+        self._finish(old, succeeded, failed)
+        return attachment
+
+    def _finish(self, old: Any, succeeded: list[str], failed: list[ReplaceTrackFailure]) -> None:
         if failed:
             raise MeteredPeerReplaceTrackError(tuple(succeeded), tuple(failed))
         self._close_fanout(id(old))
-        return attachment
 
     def _swap(
-        self, remotes: list[RemotePeer], present: Attachment, attachment: Attachment | None
+        self, remotes: list[RemotePeer], old: Any, attachment: Attachment | None
     ) -> tuple[list[str], list[ReplaceTrackFailure]]:
         succeeded: list[str] = []
         failed: list[ReplaceTrackFailure] = []
-        key = id(present.track)
+        key = id(old)
         for remote in remotes:
             connection = remote._connection
             if connection is None or not connection.carries(key):

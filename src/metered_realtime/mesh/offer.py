@@ -58,12 +58,16 @@ def plan_offer(
     running: Sequence[PlannedSection],
     new: Sequence[RTCRtpTransceiver],
     directions: dict[RTCRtpTransceiver, str],
+    remote: SessionDescription | None,
 ) -> OfferPlan:
-    """Build an offer of the running sections in their order, followed by new ones."""
+    """Build an offer of the running sections in their order, followed by new ones.
+
+    `remote` is what the other end described last: its numbers are taken, also those for things that aiortc cannot do.
+    """
     planned = list(running)
     if all(section.transceiver is not None for section in planned):
         planned.append(PlannedSection(_free_mid(planned), None))
-    numbers = _Numbers([section.transceiver for section in running if section.transceiver is not None])
+    numbers = _Numbers([section.transceiver for section in running if section.transceiver is not None], remote)
     for transceiver in new:
         codecs, extensions = numbers.choose(transceiver.kind)
         compat.propose(transceiver, codecs, extensions)
@@ -104,12 +108,17 @@ def _describe_section(
 class _Numbers:
     """Payload types and extension ids of one BUNDLE: a number means one thing everywhere in it (RFC 8843)."""
 
-    def __init__(self, running: Sequence[RTCRtpTransceiver]) -> None:
+    def __init__(self, running: Sequence[RTCRtpTransceiver], remote: SessionDescription | None) -> None:
         self._payload_types: dict[tuple[Any, ...], int] = {}
         self._extension_ids: dict[str, int] = {}
+        self._taken: set[int] = set()
         for transceiver in running:
             self._note_codecs(compat.codecs(transceiver))
             for extension in compat.header_extensions(transceiver):
+                self._extension_ids.setdefault(extension.uri, extension.id)
+        for media in remote.media if remote is not None else ():
+            self._taken.update(_number(codec) for codec in media.rtp.codecs)
+            for extension in media.rtp.headerExtensions:
                 self._extension_ids.setdefault(extension.uri, extension.id)
 
     def choose(self, kind: str) -> tuple[list[RTCRtpCodecParameters], list[RTCRtpHeaderExtensionParameters]]:
@@ -141,7 +150,7 @@ class _Numbers:
 
     def _payload_type(self, identity: tuple[Any, ...], usual: int) -> int:
         if identity not in self._payload_types:
-            used = set(self._payload_types.values())
+            used = self._taken | set(self._payload_types.values())
             candidates = itertools.chain([usual], _DYNAMIC_PAYLOAD_TYPES)
             self._payload_types[identity] = next(number for number in candidates if number not in used)
         return self._payload_types[identity]

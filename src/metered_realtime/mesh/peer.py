@@ -57,9 +57,16 @@ from ..options import (
 from ..signalling import SignallingClient
 from .local_media import LocalMedia
 from .remote_peer import RemotePeer
+from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
     from .connection import PeerConnection
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that `close()` may take altogether: connections, signalling, then the handlers that still run."""
+
+CANCEL_GRACE = 0.2
+"""Seconds of those that are left to handlers which had to be cancelled."""
 
 RECONCILE_TIMEOUT = 10.0
 """Seconds after a reconnect within which the server has to say who is there, before it is asked again."""
@@ -130,6 +137,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._early_presence: list[Presence] = []
         self._held = HeldSignals()
         self._media = LocalMedia(self._logger)
+        self._leaving: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reconcile: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -184,8 +192,10 @@ class MeteredPeer(AsyncEventEmitter):
         self._set_state("joining")
         try:
             await self._connect_and_subscribe(channel)
-        except BaseException:
-            await self._abandon_join()
+        except BaseException as error:
+            # After a plain refusal the connection is good for another try. Otherwise the server may have taken the
+            # subscription, and this peer would be in the channel without knowing.
+            await self._abandon_join(keep_client=isinstance(error, ServerRequestError | TypeError | ValueError))
             raise
         if self._state != "joining":
             raise MeteredPeerStateError("invalid_state", "join", "the peer was closed while joining", self._state)
@@ -200,7 +210,8 @@ class MeteredPeer(AsyncEventEmitter):
 
         May be awaited in any handler. Local tracks go on: they belong to the caller.
         """
-        self._enter_close()
+        for emitter in (self, *self._remotes.values(), *self._leaving):
+            emitter._enter_close()  # this may be one of their handlers
         if self._state == "closed" and self._ending is None:
             return
         if self._ending is None:
@@ -294,17 +305,18 @@ class MeteredPeer(AsyncEventEmitter):
             raise TypeError("old_track must be a track, not None")
         before = self._media.get(old_track)
         try:
-            after = self._media.replace(self.remote_peers, old_track, new_track)
+            self._media.replace(self.remote_peers, old_track, new_track)
         finally:
             if before is not None and before.metadata is not None and self._media.get(old_track) is None:
                 self._tell_metadata(before.clear_signal())
-        if after is not None and after is not before:
-            self._tell_metadata(after.metadata_signal())
+                after = self._media.get(new_track)
+                self._tell_metadata(after.metadata_signal() if after is not None else None)
 
     # --- inside: joining
 
     async def _connect_and_subscribe(self, channel: str) -> None:
-        if self._client.state == "closed":
+        if self._client.state not in ("idle", "connected"):
+            await self._client.close()
             self._client = self._new_client()
             self._listen_to_client()
         if self._client.state == "idle":
@@ -312,15 +324,17 @@ class MeteredPeer(AsyncEventEmitter):
         self._roster.clear()
         await self._client.subscribe(channel, SubscribeOptions(include_sender_metadata=self._include_sender_metadata))
 
-    async def _abandon_join(self) -> None:
+    async def _abandon_join(self, *, keep_client: bool) -> None:
         if self._state != "joining":
             return
         self._channel = None
         self._early_presence.clear()
-        if self._client.state != "connected":
-            # A client that would reconnect by itself has no place in an idle peer.
-            await self._client.close()
-        self._set_state("idle")
+        try:
+            if not keep_client or self._client.state != "connected":
+                await self._client.close()
+        finally:
+            if self._state == "joining":  # it may have been closed meanwhile
+                self._set_state("idle")
 
     def _enter_channel(self, channel: str) -> None:
         assert self._client.peer_id is not None
@@ -406,8 +420,10 @@ class MeteredPeer(AsyncEventEmitter):
             return
         if self._state not in ("joined", "reconnecting"):
             return
-        is_snapshot = self._roster.awaits_snapshot
+        is_snapshot, refused = self._roster.awaits_snapshot, self._roster.refused
         self._apply(self._roster.update(event.joined, event.left))
+        if self._roster.refused > refused:
+            self._logger.warning("channel is full: peers left out", {"count": self._roster.refused})
         if is_snapshot and self._state == "reconnecting":
             self._finish_reconnect()
 
@@ -417,11 +433,12 @@ class MeteredPeer(AsyncEventEmitter):
         for peer_id in change.left:
             self._remove_remote(peer_id)
         for peer in change.stayed:
-            self._remotes[peer.peer_id]._set_metadata(peer.metadata)
+            remote = self._remotes[peer.peer_id]
+            remote._set_metadata(peer.metadata)
+            if self._state == "reconnecting":
+                self._send_all_metadata(remote)  # what it heard may have gone with the peer that it knew
         for peer in change.joined:
             self._add_remote(peer)
-        if self._roster.refused:
-            self._logger.warning("channel is full: peers left out", {"count": self._roster.refused})
 
     def _add_remote(self, peer: PresencePeer) -> None:
         remote = RemotePeer(
@@ -433,8 +450,8 @@ class MeteredPeer(AsyncEventEmitter):
             polite=self._is_polite_towards(peer.peer_id),
         )
         self._remotes[peer.peer_id] = remote
+        self._send_all_metadata(remote)
         for attachment in self._media.all():
-            self._send_metadata(remote, attachment.metadata_signal())
             self._media.send_to(remote, attachment)
         self.emit(PeerJoined(remote))
         for signal in self._held.release(peer.peer_id, asyncio.get_running_loop().time()):
@@ -445,15 +462,20 @@ class MeteredPeer(AsyncEventEmitter):
         if remote is not None:
             remote.state_changed("closed")
             self.emit(PeerLeft(remote))
-            self._spawn(remote._close())
+            self._leaving.add(remote)
+            self._spawn(self._see_off(remote))
+
+    async def _see_off(self, remote: RemotePeer) -> None:
+        try:
+            await remote._close()
+        finally:
+            self._leaving.discard(remote)
 
     def _make_connection(self, remote: RemotePeer) -> PeerConnection:
-        from .connection import PeerConnection  # needs aiortc
-
         async def send_signal(signal: Signal) -> None:
             await self._client._send_raw(remote.id, encode_payload(signal.payload()))
 
-        connection = PeerConnection(
+        connection = connection_class()(
             polite=remote.polite,
             send_signal=send_signal,
             ice_servers=lambda: self._ice_servers,
@@ -533,6 +555,10 @@ class MeteredPeer(AsyncEventEmitter):
         for remote in self.remote_peers:
             self._send_metadata(remote, signal)
 
+    def _send_all_metadata(self, remote: RemotePeer) -> None:
+        for attachment in self._media.all():
+            self._send_metadata(remote, attachment.metadata_signal())
+
     def _send_metadata(self, remote: RemotePeer, signal: MetadataSignal | None) -> None:
         if signal is not None:
             self._spawn(self._deliver_metadata(remote.id, encode_payload(signal.payload())))
@@ -577,18 +603,19 @@ class MeteredPeer(AsyncEventEmitter):
 
     async def _end(self, reason: str | None, *, emit_left: bool) -> None:
         channel = self._channel
+        deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT - CANCEL_GRACE
         self._stop_watching()
         for peer_id in tuple(self._remotes):
             self._remove_remote(peer_id)
-        await asyncio.wait([asyncio.ensure_future(self._client.close()), asyncio.ensure_future(self._media.close())])
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=2.0)
+        self._spawn(self._client.close())
+        self._spawn(self._media.close())
+        await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT - CANCEL_GRACE)
         self._roster.clear()
         self._channel = None
         self._set_state("closed")
         if emit_left:
             self.emit(Left(self._peer_id, channel, reason))
-        await self._shut_down_emitter()
+        await self._shut_down_emitter(max(0.0, deadline - asyncio.get_running_loop().time()), CANCEL_GRACE)
         self._ending = None
 
 

@@ -77,6 +77,7 @@ class SignallingApp:
         self._note_visit()
         ws = web.WebSocketResponse(
             timeout=CLOSE_TIMEOUT,
+            autoclose=False,
             autoping=False,
             compress=False,
             decode_text=False,

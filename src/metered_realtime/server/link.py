@@ -3,8 +3,9 @@
 Writing never waits. A frame goes straight to the transport, whose buffer is the outbox: what a slow client leaves
 unread beyond `Limits.outbox_size` drops that client, and nobody else notices.
 
-Ending is `close` (a code, the closing handshake, at most `CLOSE_TIMEOUT`) or `drop` (at once: the other end does not
-answer anyhow). Either way the hub forgets the connection before anything is awaited.
+Ending is `close` (a code, then reading on until the client's half of the closing handshake, at most `CLOSE_TIMEOUT`:
+a socket closed with unread frames in it would be reset, and the client might never see the code) or `drop` (at once:
+the other end does not answer anyhow). aiohttp's own `close` does not wait when something else is reading.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ CLOSE_TIMEOUT = 1.0
 EXPIRY_MARGIN = 0.25
 """Seconds before its token expires that a connection is closed: the client's next token is then in time."""
 
+FRAMES_PER_TURN = 8
+"""Frames that one client may have handled before others get their turn. Each may go to hundreds of connections."""
+
 INVALID_TEXT, INTERNAL_ERROR = 1007, 1011
-_TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
+_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 
 
 def seal(payload: bytes) -> bytes:
@@ -56,13 +60,15 @@ class Link:
     ) -> None:
         self._ws = ws
         self._transport = transport
+        # Bound once: these two calls are most of what a delivery costs here.
+        self._transmit, self._is_closing = transport.write, transport.is_closing
         self._hub = hub
         self._limits = limits
         self._logger = logger
         self._loop = asyncio.get_running_loop()
         self._room = limits.outbox_size
         self._connection: Connection | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None  # set while closing
         self._dropped = False
         self._heard = True
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -80,24 +86,23 @@ class Link:
             await self._read(intake)
         finally:
             self._leave()
-            if self._closing is not None:
-                await self._closing
-            elif self._transport.get_write_buffer_size():
-                self._transport.abort()  # it left without reading what it was sent, and would never be done
+            self._finish()
 
     def write(self, frame: bytes) -> None:
         """Send a sealed frame, or drop the connection if too much waits already."""
-        if len(frame) > self._room and not self._has_room(len(frame)):
+        size = len(frame)
+        if size > self._room and not self._has_room(size):
             self.drop("outbox full")
-        if not (self._dropped or self._transport.is_closing()):
-            self._room -= len(frame)
-            self._transport.write(frame)
+        if not self._is_closing():
+            self._room -= size
+            self._transmit(frame)
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Closing twice does nothing."""
-        if self._closing is None and not self._dropped:
+        if self._deadline is None and not self._dropped:
             self._leave()
-            self._closing = self._loop.create_task(self._shake_hands(code, reason))
+            self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
+            self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def drop(self, reason: str) -> None:
         """End the connection without a word. The hub hears of it when the reading ends, never within a fan-out."""
@@ -113,9 +118,13 @@ class Link:
         return size <= self._room or not waiting
 
     async def _read(self, intake: Intake) -> None:
+        count = 0
         async for message in self._ws:
             self._heard = True
-            if self._closing is not None or self._dropped:
+            count += 1
+            if count % FRAMES_PER_TURN == 0:
+                await asyncio.sleep(0)  # what is buffered is read without waiting: let others have their turn
+            if self._deadline is not None or self._dropped:
                 continue
             if message.type is WSMsgType.TEXT:
                 self._take(intake, message.data)
@@ -160,14 +169,12 @@ class Link:
         if self._connection is not None:
             self._hub.disconnect(self._connection)
 
-    async def _shake_hands(self, code: int, reason: str) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._ws.close(code=code, message=reason.encode(), drain=False)
-        except TimeoutError:
-            self._logger.debug("closing handshake timed out", {"code": code})
-        finally:
-            self._transport.abort()
+    def _finish(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._transport.abort()  # the handshake is over; aiohttp would begin another one
+        elif self._transport.get_write_buffer_size():
+            self._transport.abort()  # it left without reading what it was sent, and would never be done
 
 
 def _seconds_left(expires_at: int, now: float) -> float:

@@ -28,6 +28,9 @@ CLEAN_UP_TIME = 0.5
 MAX_REQUEST_LINE = 65_536
 """Bytes. A token at all its caps, some 50 KB, travels in the query."""
 
+KEEP_ALIVE = 75.0
+"""Seconds that an HTTP connection may stay open without asking for anything."""
+
 RUN_APP = "run"
 """The app of the keys that a server has without further configuration."""
 
@@ -66,7 +69,8 @@ class SignallingServer:
         self.host = host
         self.port = port
         self.api_key = api_key if api_key is not None else new_publishable_key()
-        self.secret_id, self.secret = (secret_id, secret) if secret_id and secret else new_secret_pair()
+        pair = new_secret_pair() if secret_id is None or secret is None else (secret_id, secret)
+        self.secret_id, self.secret = pair
         self._limits = limits if limits is not None else Limits()
         self._logger: Logger = logger if logger is not None else NoopLogger()
         shown = open_page and (public_page or is_loopback(host))
@@ -117,7 +121,12 @@ class SignallingServer:
             return
         app = SignallingApp(self._keyring.apps, self._authenticator, self._limits, self._logger, self._page_key)
         runner = web.AppRunner(
-            app.build(), access_log=None, handle_signals=False, shutdown_timeout=0.1, max_line_size=MAX_REQUEST_LINE
+            app.build(),
+            access_log=None,  # request lines hold credentials
+            handle_signals=False,
+            shutdown_timeout=CLEAN_UP_TIME / 4,  # aiohttp waits up to twice as long
+            keepalive_timeout=KEEP_ALIVE,
+            max_line_size=MAX_REQUEST_LINE,
         )
         await runner.setup()
         try:
@@ -161,12 +170,14 @@ class SignallingServer:
         )
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
-        for site in runner.sites:
-            await site.stop()
-        if self._app is not None:
-            await self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME)
-        await runner.cleanup()
-        self._app = None
+        try:
+            for site in runner.sites:
+                await site.stop()
+            if self._app is not None:
+                await self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME)
+        finally:
+            self._app = None
+            await runner.cleanup()
         self._logger.info("stopped", {"url": self.url})
 
     def _run_app(self) -> App:

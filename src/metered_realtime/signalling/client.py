@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
 from ssl import SSLContext
@@ -95,6 +96,10 @@ class SignallingClient(AsyncEventEmitter):
             ssl_context=ssl_context,
             allow_insecure_url=allow_insecure_url,
         )
+        if math.isnan(chosen.token_provider_timeout):
+            raise ValueError("token_provider_timeout must be a number of seconds, not nan")
+        if chosen.queue_while_reconnecting < 0:
+            raise ValueError(f"queue_while_reconnecting must be at least 0, not {chosen.queue_while_reconnecting}")
         super().__init__(None if chosen.logger is None else ScrubbingLogger(chosen.logger))
         self._timings = _timings if _timings is not None else Timings()
         self._chance = _chance
@@ -199,6 +204,8 @@ class SignallingClient(AsyncEventEmitter):
         if code != 1000 and not 3000 <= code <= 4999:
             raise ValueError(f"code must be 1000 or from 3000 to 4999, not {code!r}")
         self._apply(self._session.close(code, _cut(reason)))
+        if self._effects is not None:  # an eagerly started task inside a handler: the effects come after it
+            await asyncio.sleep(0)
         await self._finish_tear_down()
 
     async def subscribe(self, channel: str, opts: SubscribeOptions | None = None) -> None:
@@ -248,20 +255,20 @@ class SignallingClient(AsyncEventEmitter):
 
     # --- what a link reports; a link that was hung up reports nothing
 
-    def link_opened(self, link: Link) -> None:
+    def _link_opened(self, link: Link) -> None:
         self._apply(self._session.opened(self._now()))
 
-    def link_received(self, link: Link, message: str | bytes) -> None:
+    def _link_received(self, link: Link, message: str | bytes) -> None:
         if isinstance(message, str):
             self._apply(self._session.receive(message, self._now()))
         else:
             self._apply(self._session.receive_binary())
 
-    def link_failed(self, link: Link, failure: DialFailure) -> None:
+    def _link_failed(self, link: Link, failure: DialFailure) -> None:
         self._link = None
         self._apply(self._session.dial_failed(failure, self._now(), self._chance()))
 
-    def link_ended(self, link: Link, code: int, reason: str) -> None:
+    def _link_ended(self, link: Link, code: int, reason: str) -> None:
         self._link = None
         self._apply(self._session.ended(code, reason, self._now(), self._chance()))
 
@@ -327,7 +334,7 @@ class SignallingClient(AsyncEventEmitter):
                 return
             self._timer.cancel()
             self._timer = None
-        if due != float("inf"):
+        if due != math.inf:
             self._timer = asyncio.get_running_loop().call_at(due, self._tick)
 
     def _tick(self) -> None:

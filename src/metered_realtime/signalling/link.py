@@ -33,10 +33,10 @@ _silent = logging.Logger("metered_realtime.websockets", level=logging.CRITICAL +
 class LinkOwner(Protocol):
     """What a link reports, at most one of the two ends and nothing after `hang_up`."""
 
-    def link_opened(self, link: Link) -> None: ...
-    def link_received(self, link: Link, message: str | bytes) -> None: ...
-    def link_failed(self, link: Link, failure: DialFailure) -> None: ...
-    def link_ended(self, link: Link, code: int, reason: str) -> None: ...
+    def _link_opened(self, link: Link) -> None: ...
+    def _link_received(self, link: Link, message: str | bytes) -> None: ...
+    def _link_failed(self, link: Link, failure: DialFailure) -> None: ...
+    def _link_ended(self, link: Link, code: int, reason: str) -> None: ...
 
 
 class Link:
@@ -81,17 +81,17 @@ class Link:
         if isinstance(outcome, DialFailure):
             owner, self._owner = self._owner, None
             if owner is not None:
-                owner.link_failed(self, outcome)
+                owner._link_failed(self, outcome)
             return
         self._socket = outcome
         writer = asyncio.get_running_loop().create_task(self._write(outcome), name="metered_realtime writer")
         try:
             if self._owner is not None:
-                self._owner.link_opened(self)
+                self._owner._link_opened(self)
             code, reason = await self._read(outcome)
             owner, self._owner = self._owner, None
             if owner is not None:
-                owner.link_ended(self, code, reason)
+                owner._link_ended(self, code, reason)
         finally:
             writer.cancel()
             await self._close(outcome)
@@ -138,7 +138,7 @@ class Link:
     async def _read(self, socket: ClientConnection) -> tuple[int, str]:
         try:
             while self._owner is not None:
-                self._owner.link_received(self, await socket.recv())
+                self._owner._link_received(self, await socket.recv())
         except ConnectionClosed as closed:
             return _close_of(closed)
         return self._closing
@@ -175,9 +175,9 @@ class Link:
             return
         reason = "CancelledError" if error is None else type(error).__name__
         if self._socket is None:
-            owner.link_failed(self, DialFailure(reason=reason))
+            owner._link_failed(self, DialFailure(reason=reason))
         else:
-            owner.link_ended(self, ABNORMAL, reason)
+            owner._link_ended(self, ABNORMAL, reason)
 
 
 def _close_of(closed: ConnectionClosed) -> tuple[int, str]:

@@ -52,9 +52,14 @@ export class Chat {
     const text = this.#text.value.trim();
     if (!text) return;
     const to = this.#to.value;
-    if (to) await this.#whisper(to, text);
-    else await this.#room.send({ type: "chat", text, name: this.#room.profile.name || undefined });
-    this.#text.value = "";
+    this.#text.value = ""; // now: the next message may be typed while this one is on its way
+    try {
+      if (to) await this.#whisper(to, text);
+      else await this.#room.send({ type: "chat", text, name: this.#room.profile.name || undefined });
+    } catch (error) {
+      this.#text.value ||= text;
+      throw error;
+    }
     this.#append({ kind: "mine", private: Boolean(to), name: to ? `You to ${this.#nameOf(to)}` : "You", text });
   }
 

@@ -14,15 +14,16 @@
 // - An offer that finds no answer is sent again, four times, then the link is replaced.
 // - Two ends that start over at the same time could answer each other's abandoned offers for ever. So an impolite end
 //   with an offer of its own ignores the other one even if it comes from a new connection: it repeats its own, and the
-//   answer, from that new connection, then tells it to start over too. Late answers to abandoned offers are recognised
-//   by their credentials.
+//   answer, from that new connection, then tells it to start over too. An answer says which offer it belongs
+//   to, so a late one to an abandoned offer does no harm; one without such a note is judged by its credentials.
 // - Candidates are sent after the description they belong to, and held until the description they need has come.
 
 import { Emitter } from "./events.js";
-import { answers, sameEnd, startedOver, summarise } from "./sdp.js";
+import { answers, replying, sameEnd, startedOver, summarise } from "./sdp.js";
 
 const ANSWER_MS = 5_000;
 const OFFER_REPEATS = 4;
+const CROSSING_MS = 700; // two offers closer than this in time are taken to have crossed
 const MAX_CANDIDATES = 200; // per description, both directions
 const MAX_CANDIDATE_LENGTH = 1000;
 /** A channel that both browsers know without announcing it: whoever does not know it never notices. */
@@ -30,7 +31,7 @@ const CONTROL = { label: "control", id: 1022 };
 const MAX_CONTROL_LENGTH = 4096;
 
 /**
- * Events: `state` {state}, `track` {track, stream, section}, `described` {summary}, `channel` {raw}, `control` {message},
+ * Events: `state` {state}, `ice` {state}, `track` {track, stream, section}, `described` {summary}, `channel` {raw}, `control` {message},
  * `replace` {reason, offer}, `hungup` {}.
  */
 export class Link extends Emitter {
@@ -38,13 +39,15 @@ export class Link extends Emitter {
   #stale;
   #chain = Promise.resolve();
   #closed = false;
+  #endWaiting;
+  #whenClosed = new Promise((resolve) => (this.#endWaiting = resolve));
   #needed = false;
   #senders = new Map(); // local track -> RTCRtpSender
   #early = []; // remote candidates before the first remote description
   #held = []; // our candidates before the description that they belong to
   #described = false;
   #candidates = { in: 0, out: 0 };
-  #pending = null; // {summary, repeats} while our offer has no answer
+  #pending = null; // {summary, repeats, sentAt} while our offer has no answer
   #answerTimer = 0;
   #announced = new Map(); // local track -> what was said about it last
   #control;
@@ -58,6 +61,8 @@ export class Link extends Emitter {
     super();
     this.#stale = stale;
     this.#owner = owner;
+    /** The offer that the next link answers. */
+    this.passedOn = null;
     /** What the other end said about itself last. @type {import("./sdp.js").Summary|null} */
     this.remote = null;
     const pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
@@ -69,6 +74,7 @@ export class Link extends Emitter {
     pc.onnegotiationneeded = () => this.negotiate();
     pc.onicecandidate = (event) => this.#found(event.candidate);
     pc.onconnectionstatechange = () => this.emit("state", { state: pc.connectionState });
+    pc.oniceconnectionstatechange = () => this.emit("ice", { state: pc.iceConnectionState });
     pc.ondatachannel = (event) => this.emit("channel", { raw: event.channel });
     pc.ontrack = (event) => this.#tracked(event);
   }
@@ -80,8 +86,10 @@ export class Link extends Emitter {
   close() {
     if (this.#closed) return;
     this.#closed = true;
+    this.#endWaiting(false);
     clearTimeout(this.#answerTimer);
     this.pc.onnegotiationneeded = this.pc.onicecandidate = this.pc.onconnectionstatechange = null;
+    this.pc.oniceconnectionstatechange = null;
     this.pc.ondatachannel = this.pc.ontrack = null;
     this.pc.close();
   }
@@ -104,17 +112,20 @@ export class Link extends Emitter {
     this.#run(() => this.#offer());
   }
 
-  /** The signalling connection is back, or the other end is: what may have been lost goes out again. */
-  resume() {
+  /**
+   * The signalling connection is back, or the other end is: what may have been lost goes out again.
+   * @param {boolean} [offer] offer even if nothing seems to be missing
+   */
+  resume(offer = false) {
     if (this.#pending) this.#repeat(false);
-    else if (this.pc.connectionState !== "connected" && this.pc.localDescription) this.negotiate();
+    else if (offer || (this.pc.connectionState !== "connected" && this.pc.localDescription)) this.negotiate();
   }
 
   // --- descriptions -------------------------------------------------------------------------------------------------
 
-  /** @param {{type: string, sdp: string}} description */
+  /** Resolves to whether it was dealt with before the link was closed. @param {{type: string, sdp: string}} description */
   receive(description) {
-    this.#run(() => (description.type === "offer" ? this.#offered(description) : this.#answered(description)));
+    return this.#run(() => (description.type === "offer" ? this.#offered(description) : this.#answered(description)));
   }
 
   async #offer() {
@@ -137,7 +148,7 @@ export class Link extends Emitter {
     const about = summarise(offer.sdp);
     const anew = this.remote !== null && startedOver(this.remote, about);
     if (pc.signalingState !== "stable") {
-      if (!this.#owner.polite) return anew ? this.#repeat(false) : undefined;
+      if (!this.#owner.polite) return this.#insist(anew);
       if (!pc.remoteDescription) return this.#replace("gave way to the other offer", offer);
     }
     if (anew) return this.#replace("the other end started over", offer);
@@ -168,6 +179,11 @@ export class Link extends Emitter {
     if (this.#needed) this.#run(() => this.#offer());
   }
 
+  /** An offer that we ignore shows that the other end does not know ours, unless the two just crossed. */
+  #insist(anew) {
+    if (anew || performance.now() - this.#pending?.sentAt > CROSSING_MS) this.#repeat(false);
+  }
+
   #heard(about) {
     if (!this.remote || this.remote.ufrag !== about.ufrag) this.#candidates.in = 0;
     this.remote = about;
@@ -175,9 +191,11 @@ export class Link extends Emitter {
 
   /** Send the local description, and before it what there is to know about its tracks. */
   #describe() {
+    if (this.#pending) this.#pending.sentAt = performance.now();
     const { type, sdp } = this.pc.localDescription;
     this.announce(summarise(sdp));
-    this.#owner.signal({ type: "rtc-description", description: { type, sdp } });
+    const text = type === "answer" ? replying(sdp, this.remote) : sdp;
+    this.#owner.signal({ type: "rtc-description", description: { type, sdp: text } });
     this.#described = true;
     for (const candidate of this.#held.splice(0)) this.#send(candidate);
   }
@@ -203,27 +221,33 @@ export class Link extends Emitter {
   }
 
   #replace(reason, offer) {
+    this.passedOn = offer;
     this.emit("replace", { reason, offer });
   }
 
   /** One step after the other; a step that fails costs the link, not the page. */
   #run(step) {
-    this.#chain = this.#chain.then(async () => {
-      if (this.#closed) return;
-      try {
-        await step();
-      } catch (error) {
-        if (!this.#closed) this.#replace(`${error.name}: ${error.message}`, null);
-      }
-    });
+    // What waits inside a connection when it is closed never ends.
+    this.#chain = this.#chain.then(() => Promise.race([this.#step(step), this.#whenClosed]));
+    return this.#chain;
+  }
+
+  async #step(step) {
+    if (this.#closed) return false;
+    try {
+      await step();
+    } catch (error) {
+      if (!this.#closed) this.#replace(`${error.name}: ${error.message}`, null);
+    }
+    return true;
   }
 
   // --- candidates ---------------------------------------------------------------------------------------------------
 
   /** @param {RTCIceCandidateInit|null} candidate */
   receiveCandidate(candidate) {
-    if (++this.#candidates.in > MAX_CANDIDATES || (candidate?.candidate?.length ?? 0) > MAX_CANDIDATE_LENGTH) return;
-    this.#run(() => this.#use(candidate));
+    if (++this.#candidates.in > MAX_CANDIDATES || (candidate?.candidate?.length ?? 0) > MAX_CANDIDATE_LENGTH) return undefined;
+    return this.#run(() => this.#use(candidate));
   }
 
   async #use(candidate) {

@@ -1,5 +1,7 @@
 // Local media: camera and microphone, or a drawn picture and a soft tone where there are none.
 
+import { hue } from "./names.js";
+
 const WIDTH = 640;
 const HEIGHT = 360;
 const FPS = 25;
@@ -60,7 +62,7 @@ class Picture {
   constructor(canvas, name) {
     this.context = canvas.getContext("2d", { alpha: false });
     this.name = name || "Guest";
-    this.hue = [...this.name].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 360, 7);
+    this.hue = hue(this.name);
     this.started = performance.now();
   }
 

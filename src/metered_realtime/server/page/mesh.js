@@ -401,6 +401,7 @@ export class Room extends Emitter {
     this.#peers.set(id, peer);
     this.#stopLingering(peer);
     this.emit("peerrenamed", { peerId: id, previous });
+    peer.resume();
   }
 
   #mine(id) {

@@ -10,6 +10,7 @@ const ICE_RESTARTS = 2;
 const CONNECT_MS = 30_000; // for a link that reports no failure by itself
 const ATTEMPT_MS = 8_000; // for an attempt to lead to a connection
 const DISCONNECTED_MS = 4_000; // a link that lost its path may find it again by itself
+const HANDSHAKE_MS = 4_000; // for DTLS once there is a path; the polite end waits longer, so that one end acts
 const HUNG_UP_MS = 1_000; // the other end closed its connection: its new offer should be on the way
 const STALE_STREAM_MS = 5_000; // a stream may stay away this long after its link was replaced
 const REPLACE_LIMIT = { count: 8, withinMs: 10_000 };
@@ -25,6 +26,7 @@ const MAX_ID_LENGTH = 256;
 export class Peer extends Emitter {
   #room;
   #link = null;
+  #inbox = Promise.resolve();
   #state = "idle";
   #metadata = new Map(); // sender's track id -> {trackId, metadata, kind, streamId}
   #streams = new Map(); // stream id -> {stream, tracks: Map(track -> {kind, trackId})}
@@ -123,14 +125,18 @@ export class Peer extends Emitter {
   /** Signalling works again, or the peer is back, perhaps under another id. */
   resume() {
     this.away = false;
-    if (!this.#link) this.start();
-    else if (this.#link.usable || this.#link.pc.connectionState === "connecting" || this.#link.pc.connectionState === "new") this.#link.resume();
+    const link = this.#link;
+    this.start();
+    if (!link) return;
+    const state = link.pc.connectionState;
+    if (!link.pc.remoteDescription) this.#connect("nothing was agreed yet");
+    else if (link.usable || state === "connecting" || state === "new") link.resume();
     else this.#repair("signalling is back", true);
   }
 
   /** Offer again under a new id, which proves to the other end that the id and the connection belong together. */
   reintroduce() {
-    this.#link?.negotiate();
+    this.#link?.resume(true);
     this.#link?.tell({ type: "rename", id: this.#room.peerId });
   }
 
@@ -155,16 +161,25 @@ export class Peer extends Emitter {
 
   // --- signals ------------------------------------------------------------------------------------------------------
 
+  /** One signal at a time: what follows an offer belongs to the link that the offer leads to. */
   receiveDescription(description) {
-    if (!this.#link) {
-      if (description.type === "offer") this.#connect("offer", description);
-    } else if (description.type === "offer" && this.#link.pc.connectionState === "closed") {
-      this.#connect("offer", description);
-    } else this.#link.receive(description);
+    this.#inbox = this.#inbox.then(() => this.#takeDescription(description));
   }
 
   receiveCandidate(candidate) {
-    this.#link?.receiveCandidate(candidate);
+    this.#inbox = this.#inbox.then(() => this.#link?.receiveCandidate(candidate));
+  }
+
+  async #takeDescription(description) {
+    const link = this.#link;
+    if (!link) {
+      if (description.type === "offer") this.#connect("offer", description);
+      return;
+    }
+    const done = await link.receive(description);
+    // The link was replaced for a reason of our own while the offer waited: it is as good for the next one.
+    const lost = !done && link !== this.#link && link.passedOn !== description && description.type === "offer";
+    if (lost) await this.#link?.receive(description);
   }
 
   /** Whether an offer comes from the very connection that this peer's link leads to. */
@@ -228,6 +243,7 @@ export class Peer extends Emitter {
   #listen(link) {
     const on = (name, handle) => link.addEventListener(name, (event) => link === this.#link && handle(event.detail));
     on("state", ({ state }) => this.#linkState(state));
+    on("ice", ({ state }) => this.#iceState(state));
     on("track", (detail) => this.#tracked(detail));
     on("described", ({ summary }) => this.#described(summary));
     on("channel", ({ raw }) => this.#channelArrived(raw));
@@ -249,6 +265,17 @@ export class Peer extends Emitter {
     } else if (state === "failed") {
       this.#repair("failed", true);
     }
+  }
+
+  /**
+   * A path without a DTLS connection on it. Chromium keeps an early ClientHello until it knows the answer: if that answer
+   * comes from another connection than the hello (the first one was given up meanwhile), the handshake never ends.
+   */
+  #iceState(state) {
+    if ((state !== "connected" && state !== "completed") || this.#link.pc.connectionState === "connected") return;
+    const link = this.#link;
+    const handshake = () => link === this.#link && link.pc.connectionState !== "connected" && this.#connect("no handshake");
+    this.#later(this.polite ? 2 * HANDSHAKE_MS : HANDSHAKE_MS, handshake);
   }
 
   #hungUp() {

@@ -1,14 +1,17 @@
 // The few facts of a session description that the browser does not expose as objects.
 
+/** Says in an answer which offer it answers; whoever does not know the attribute ignores it. */
+const REPLY = "a=x-answers:";
+
 /**
  * One m-section: `streams` is what its `a=msid` lines promise.
- * @typedef {{mid: string, kind: string, sending: boolean, streams: {streamId: string|null, trackId: string|null}[]}} Section
- * @typedef {{ufrag: string, fingerprint: string, session: string, sections: Section[]}} Summary
+ * @typedef {{mid: string, kind: string, sending: boolean, rejected: boolean, streams: {streamId: string|null, trackId: string|null}[]}} Section
+ * @typedef {{ufrag: string, fingerprint: string, session: string, version: string, reply: string, sections: Section[]}} Summary
  */
 
 /** Read a description once. @param {string} sdp @returns {Summary} */
 export function summarise(sdp) {
-  const summary = { ufrag: "", fingerprint: "", session: "", sections: [] };
+  const summary = { ufrag: "", fingerprint: "", session: "", version: "", reply: "", sections: [] };
   let section = null;
   for (const line of sdp.split(/\r?\n/)) {
     if (line.startsWith("m=")) {
@@ -16,7 +19,9 @@ export function summarise(sdp) {
       section = { mid: "", kind, sending: true, rejected: port === "0", streams: [] };
       summary.sections.push(section);
     } else if (line.startsWith("o=")) {
-      summary.session = line.split(" ")[1] ?? "";
+      [, summary.session = "", summary.version = ""] = line.split(" ");
+    } else if (line.startsWith(REPLY)) {
+      summary.reply = line.slice(REPLY.length);
     } else if (line.startsWith("a=ice-ufrag:")) {
       summary.ufrag ||= line.slice(12);
     } else if (line.startsWith("a=fingerprint:")) {
@@ -49,7 +54,23 @@ export function sameEnd(a, b) {
   return a.ufrag !== "" && a.ufrag === b.ufrag && a.fingerprint === b.fingerprint;
 }
 
-/** Whether an answer can belong to an offer: it must list the same sections. @param {Summary} offer @param {Summary} answer */
+/** The answer with a note which offer it belongs to. @param {string} answer @param {Summary} offer */
+export function replying(answer, offer) {
+  return `${answer}${REPLY}${tag(offer)}\r\n`;
+}
+
+function tag({ ufrag, version }) {
+  return `${ufrag}/${version}`;
+}
+
+/**
+ * Whether an answer can belong to an offer: its note must say so if it has one, and it must list the same sections.
+ * @param {Summary} offer @param {Summary} answer
+ */
 export function answers(offer, answer) {
-  return offer.sections.map((s) => s.mid).join() === answer.sections.map((s) => s.mid).join();
+  return (!answer.reply || answer.reply === tag(offer)) && sections(offer) === sections(answer);
+}
+
+function sections(summary) {
+  return summary.sections.map((section) => section.mid).join();
 }

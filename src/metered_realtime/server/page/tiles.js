@@ -1,5 +1,7 @@
 // The grid of video tiles: one per stream, one per silent member, one for ourselves.
 
+import { hue, initials } from "./names.js";
+
 const RATIO = 16 / 9;
 const MAX_TILES = 64; // more faces than fit on a screen are not drawn; chat and data still reach them
 const WAITING = { connecting: "Connecting…", reconnecting: "Reconnecting…", failed: "Could not connect" };
@@ -20,8 +22,8 @@ export class Tiles {
 
   /**
    * Show exactly these tiles.
-   * @param {{key: string, peerId: string, own?: boolean, name: string, about: string, state: string, stream: MediaStream|null,
-   *   muted: boolean, cameraOff: boolean, screen: boolean}[]} wanted
+   * @param {{key: string, peerId: string, own?: boolean, name: string, label?: string, about: string, state: string, stream: MediaStream|null,
+   *   muted: boolean, cameraOff: boolean, screen: boolean, mirror?: boolean}[]} wanted
    */
   show(wanted) {
     const list = wanted.slice(0, MAX_TILES);
@@ -31,7 +33,7 @@ export class Tiles {
     this.#layout();
   }
 
-  /** @param {string} peerId @param {string} text @param {string} [streamId] only on this stream's tile */
+  /** @param {string} peerId @param {string} text */
   stats(peerId, text) {
     for (const { peerId: id, element } of this.#tiles.values()) {
       if (id === peerId) element.querySelector(".stats").textContent = text;
@@ -67,14 +69,14 @@ export class Tiles {
     this.#tiles.delete(key);
   }
 
-  #update(tile, { peerId, own, name, about, state, stream, muted, cameraOff, screen, mirror }) {
+  #update(tile, { peerId, name, label = name, about, state, stream, muted, cameraOff, screen, mirror }) {
     const { element } = tile;
     const set = (selector, text) => (element.querySelector(selector).textContent = text);
     tile.peerId = peerId;
     element.dataset.peer = peerId;
     element.dataset.state = state;
-    element.setAttribute("aria-label", `${name}${WAITING[state] ? `, ${WAITING[state]}` : ""}`);
-    set(".name", own ? `${name} (you)` : name);
+    element.setAttribute("aria-label", `${label}${WAITING[state] ? `, ${WAITING[state]}` : ""}`);
+    set(".name", label);
     set(".about", about);
     set(".wait-text", WAITING[state] ?? "");
     const face = element.querySelector(".face");
@@ -136,14 +138,4 @@ export class Tiles {
     }
     this.#grid.style.setProperty("--tile-width", `${Math.max(140, Math.floor(best))}px`);
   }
-}
-
-function initials(name) {
-  const words = name.split(/\s+/).filter(Boolean);
-  const letters = words.length > 1 ? [words[0], words.at(-1)].map((w) => [...w][0]) : [...(words[0] ?? "?")].slice(0, 2);
-  return letters.join("").toUpperCase();
-}
-
-function hue(name) {
-  return [...name].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 360, 7);
 }

@@ -258,9 +258,10 @@ export class Screen {
     const { media, profile } = this.#room;
     const on = (kind) => Boolean(media?.stream.getTracks().some((t) => t.kind === kind && t.enabled));
     const name = profile.name || "You";
-    const base = { peerId: "", own: true, state: "connected", about: "", screen: false };
-    const tiles = [{ ...base, key: "own", name, stream: media?.stream ?? null, muted: Boolean(media) && !on("audio"), cameraOff: !on("video"), mirror: media?.source === "camera" }];
-    if (this.#screenShare) tiles.push({ ...base, key: "own-screen", name, about: "Screen", stream: this.#screenShare.stream, muted: false, cameraOff: false, screen: true });
+    const label = profile.name ? `${name} (you)` : name;
+    const base = { peerId: "", own: true, name, label, state: "connected", about: "", screen: false };
+    const tiles = [{ ...base, key: "own", stream: media?.stream ?? null, muted: Boolean(media) && !on("audio"), cameraOff: !on("video"), mirror: media?.source === "camera" }];
+    if (this.#screenShare) tiles.push({ ...base, key: "own-screen", about: "Screen", stream: this.#screenShare.stream, muted: false, cameraOff: false, screen: true });
     return tiles;
   }
 

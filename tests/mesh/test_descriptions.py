@@ -1,0 +1,244 @@
+"""What stays the same in the descriptions of a session, however often it is negotiated."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.sdp import SessionDescription
+from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
+
+from metered_realtime import ConnectionReset, MediaStream, NoopLogger, Track
+from metered_realtime.core.sdp import Description, without_end_of_candidates
+from metered_realtime.media.fanout import TrackFanout
+from metered_realtime.media.testsource import ToneTrack
+from metered_realtime.mesh.link import Link, Outgoing
+
+MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
+SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+
+
+def numbers(sdp: str) -> dict[str, tuple[dict[int, str], dict[int, str]]]:
+    """Return the payload types and the extension ids of each media section by mid."""
+    return {
+        media.rtp.muxId: (
+            {codec.payloadType: codec.mimeType for codec in media.rtp.codecs},
+            {extension.id: extension.uri for extension in media.rtp.headerExtensions},
+        )
+        for media in SessionDescription.parse(sdp).media
+        if media.kind != "application"
+    }
+
+
+def check_bundle(sdp: str) -> None:
+    """A number means one thing everywhere in a BUNDLE (RFC 8843 section 9)."""
+    payload_types: dict[int, set[str]] = {}
+    extensions: dict[int, set[str]] = {}
+    for types, ids in numbers(sdp).values():
+        for number, name in types.items():
+            payload_types.setdefault(number, set()).add(name)
+        for number, uri in ids.items():
+            extensions.setdefault(number, set()).add(uri)
+    assert all(len(names) == 1 for names in payload_types.values()), payload_types
+    assert all(len(uris) == 1 for uris in extensions.values()), extensions
+
+
+class Watched:
+    """Every description that both ends of a pair have set, checked against the earlier ones."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.first: dict[tuple[int, str], Any] = {}
+        self.mids: list[str] = []
+
+    def check(self) -> None:
+        for end, remote in enumerate((self.pair.to_b, self.pair.to_a)):
+            for description in (remote.pc.localDescription, remote.pc.remoteDescription):
+                check_bundle(description.sdp)
+            found = numbers(remote.pc.localDescription.sdp)
+            for mid, (types, ids) in found.items():
+                first_types, first_ids = self.first.setdefault((end, mid), (types, ids))
+                assert first_types.items() >= types.items(), (mid, first_types, types)
+                assert first_ids.items() >= ids.items(), (mid, first_ids, ids)
+            mids = re.findall("a=mid:(.*)\r", remote.pc.localDescription.sdp)
+            assert mids[: len(self.mids)] == self.mids or self.mids[: len(mids)] == mids
+            self.mids = max(mids, self.mids, key=len)
+        assert self.pair.log_a.of(ConnectionReset) == self.pair.log_b.of(ConnectionReset) == []
+
+
+@pytest.mark.parametrize("beginner", ["a", "b"])
+async def test_numbers_stay_what_was_negotiated_first(room: Room, beginner: str) -> None:
+    pair = await room.pair()
+    watched = Watched(pair)
+    order = [(pair.a, pair.log_b), (pair.b, pair.log_a)]
+    if beginner == "b":
+        order.reverse()
+    seen = {log: 0 for _, log in order}
+    received = []
+    for kind in ("video", "audio", "video"):
+        for peer, log in order:
+            track = GreyTrack() if kind == "video" else ToneTrack()
+            peer.add_track(track, MediaStream([track]))
+            seen[log] += 1
+            received.append((await log.until(Track, seen[log])).track)
+            await fresh_frames(received[-1])
+            watched.check()
+    for track in received:
+        await fresh_frames(track)
+
+
+async def test_the_first_offer_uses_the_numbers_of_browsers(room: Room) -> None:
+    pair = await room.pair()
+    await pair.media_to_b()
+    pair.a.add_track(ToneTrack())
+    await fresh_frames((await pair.log_b.until(Track, 2)).track)
+    by_mid = numbers(pair.to_b.pc.localDescription.sdp)
+    (video, video_ids), (audio, audio_ids) = by_mid["1"], by_mid["2"]
+    assert (video[96], video[97], audio[111]) == ("video/VP8", "video/rtx", "audio/opus")
+    assert video_ids == {2: SEND_TIME, 4: MID}
+    assert audio_ids == {1: LEVEL, 4: MID}
+
+
+async def test_data_is_the_first_section_and_always_there(room: Room) -> None:
+    pair = await room.pair()
+    await pair.media_to_b()
+    for remote in (pair.to_a, pair.to_b):
+        sections = SessionDescription.parse(remote.pc.localDescription.sdp).media
+        assert [(media.kind, media.rtp.muxId) for media in sections] == [("application", "0"), ("video", "1")]
+
+
+async def test_the_answer_names_the_offer_it_answers(room: Room) -> None:
+    pair = await room.pair()
+    sent: list[str] = []
+    for peer in (pair.a, pair.b):
+        send = peer._client._send_raw
+
+        async def note(to: str, payload: Any, send: Any = send) -> None:
+            sent.append(bytes(payload).decode())
+            await send(to, payload)
+
+        peer._client._send_raw = note  # type: ignore[method-assign]
+    await pair.media_to_b()
+    (offer,) = [text for text in sent if '"type":"offer"' in text]
+    (answer,) = [text for text in sent if '"type":"answer"' in text]
+    tag = re.search(r"a=x-metered-offer:([^\\]+)", offer)
+    assert tag is not None
+    assert f"a=x-metered-answer:{tag[1]}" in answer
+
+
+class Observer:
+    """Takes what a link tells."""
+
+    def __init__(self) -> None:
+        self.added: list[Any] = []
+
+    def link_state_changed(self, link: Link, state: str) -> None: ...
+    def track_added(self, incoming: Any) -> None:
+        self.added.append(incoming)
+
+    def track_removed(self, incoming: Any) -> None: ...
+    def channel_opened(self, channel: Any) -> None: ...
+
+
+def foreign_offer(sdp: str) -> str:
+    """Rewrite an offer as a stack would send it that uses other numbers, some for things unknown here."""
+    taken = "\r\n".join(
+        ["a=rtpmap:111 XYZ/90000", "a=extmap:1 urn:x:one", "a=extmap:2 urn:x:two", "a=extmap:4 urn:x:four", ""]
+    )
+    sdp = re.sub(r"a=extmap:\d+ (\S*sdes:mid)", r"a=extmap:7 \1", sdp)
+    sdp = re.sub(r"a=extmap:\d+ (\S*abs-send-time)", r"a=extmap:8 \1", sdp)
+    return sdp.replace("a=rtpmap:", taken + "a=rtpmap:", 1).replace("SAVPF ", "SAVPF 111 ", 1)
+
+
+async def test_numbers_of_the_other_end_are_kept_and_not_given_to_something_else() -> None:
+    other = RTCPeerConnection()
+    other.addTrack(GreyTrack())
+    other.createDataChannel("x")
+    await other.setLocalDescription(await other.createOffer())
+    link = Link((), Observer(), NoopLogger())
+    offer = Description.parse("offer", foreign_offer(other.localDescription.sdp))
+    fanout = TrackFanout(ToneTrack(), NoopLogger())
+    outgoing = Outgoing("audio", "t", "s", fanout)
+    await link.answer(offer, {})
+    plan = link.plan({1: outgoing})
+    types, ids = numbers(plan.sdp)["2"]
+    assert {number for number, name in types.items() if name == "audio/opus"}.isdisjoint({111})
+    assert {uri: number for number, uri in ids.items()}[MID] == 7
+    assert set(ids).isdisjoint({1, 2, 4, 8})
+    check_bundle(plan.sdp)
+    await link.close()
+    await fanout.close()
+    await other.close()
+
+
+async def test_an_ordinary_aiortc_connection_can_offer_and_be_offered() -> None:
+    for ours_first in (True, False):
+        other = RTCPeerConnection()
+        theirs: list[Any] = []
+        other.on("track", theirs.append)
+        observer = Observer()
+        link = Link((), observer, NoopLogger())
+        fanout = TrackFanout(GreyTrack(60), NoopLogger())
+        wanted = {1: Outgoing("video", "t", "s", fanout)}
+
+        async def offer_ours(link: Link = link, other: Any = other, wanted: Any = wanted) -> None:
+            await link.gather_host()
+            plan = link.plan(wanted)
+            text = link.offer_text(plan)
+            await other.setRemoteDescription(RTCSessionDescription(text, "offer"))
+            await other.setLocalDescription(await other.createAnswer())
+            answer = Description.parse("answer", other.localDescription.sdp)
+            assert not await link.commit(plan, text, answer, wanted)
+
+        async def offer_theirs(link: Link = link, other: Any = other, wanted: Any = wanted) -> None:
+            other.addTrack(GreyTrack(200))
+            await other.setLocalDescription(await other.createOffer())
+            text, _ = await link.answer(Description.parse("offer", other.localDescription.sdp), wanted)
+            await other.setRemoteDescription(RTCSessionDescription(text, "answer"))
+
+        first, second = (offer_ours, offer_theirs) if ours_first else (offer_theirs, offer_ours)
+        await first()
+        await eventually(lambda other=other: other.connectionState == "connected")
+        await second()
+        await eventually(lambda: theirs and observer.added)
+        await shows(observer.added[0].track, 200)
+        await shows(theirs[0], 60)
+        await link.close()
+        await fanout.close()
+        await other.close()
+
+
+async def test_what_came_for_a_description_that_replaces_the_connection_is_not_lost(room: Room) -> None:
+    """A browser's candidates follow its offer at once, when the connection that they are for is not there yet."""
+    pair = await room.pair()
+    await pair.media_to_b()
+    connection = pair.to_a._connection
+    assert connection is not None
+    old = connection._link
+    sdp = pair.to_b.pc.localDescription.sdp.replace("a=ice-ufrag:", "a=ice-ufrag:new")
+    sdp = without_end_of_candidates(sdp)
+    connection._receive_description("offer", sdp)
+    assert connection._link is old
+    line = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host"
+    await old.add_candidate(line, re.findall("a=ice-ufrag:(.*)\r", sdp)[0])  # type: ignore[union-attr]
+    await eventually(lambda: connection._link is not old)
+    transport: Any = pair.to_a.pc.sctp.transport.transport  # type: ignore[union-attr]
+    await eventually(lambda: any(it.port == 9 for it in transport.getRemoteCandidates()))
+
+
+async def test_leaving_at_any_moment_of_the_way_to_a_connection_leaves_nothing_behind(room: Room) -> None:
+    resident = room.peer("a")
+    resident.add_track(GreyTrack())
+    await resident.join("room")
+    for turns in (*range(0, 30, 3), 40, 60, 80, 120):
+        peer = room.peer(f"b{turns}")
+        log = EventLog(resident)
+        await peer.join("room")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await peer.close()
+        await eventually(lambda log=log: "PeerLeft" in log.kinds())
