@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -105,6 +106,28 @@ def serve(
     except OSError as error:
         typer.echo(f"Error: {error.strerror}", err=True)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def demo(
+    media: Annotated[Path | None, typer.Argument(help="Media file to stream. Without it, a clip is generated.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the recording and the contact sheet.")] = Path("demo-output"),
+    port: Annotated[int, typer.Option(parser=_port, metavar="PORT", help="Port of the server; 0 takes a free one.")] = 0,
+    stay: Annotated[float, typer.Option(help="Seconds to keep the room open afterwards.")] = 0.0,
+) -> None:
+    """Stream a media file between two peers, exchange data, and show that everything arrived."""
+    _log_to_stderr(logging.WARNING)
+    try:
+        from .demo import run_demo
+    except ModuleNotFoundError as error:
+        typer.echo(f"Error: the demo needs {error.name}: pip install 'metered-realtime-mesh[all]'", err=True)
+        raise typer.Exit(1) from None
+    try:
+        ok = asyncio.run(run_demo(media, output, port=port, stay=stay))
+    except OSError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if ok else 1)
 
 
 @app.command()

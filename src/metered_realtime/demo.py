@@ -293,6 +293,7 @@ class _Demo:
                 f"  {view.name:8} sees {view.other:8} {view.remote.state:12} "
                 f"{fps:>5} fps {kbps:>7} kbit/s  rtt {rtt:>8}  frames {frames}",
                 highlight=False,
+                soft_wrap=True,
             )
 
     async def _judge(self) -> None:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.mesh.support import Room, eventually
 
 from metered_realtime.server import SignallingServer
+from tests.mesh.support import Room, eventually
 
 
 @pytest.fixture(autouse=True)

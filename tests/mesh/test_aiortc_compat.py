@@ -14,12 +14,12 @@ from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.codecs import get_encoder
 from aiortc.rtp import RtcpByePacket, RtcpSrPacket
 from aiortc.sdp import SessionDescription
-from tests.mesh.support import GreyTrack, eventually, level_of
 
 from metered_realtime import IceServerConfig, NoopLogger
 from metered_realtime.media.fanout import ForwardTrack
 from metered_realtime.media.steady_encoder import SteadyEncoder
 from metered_realtime.mesh import aiortc_compat as compat
+from tests.mesh.support import GreyTrack, eventually, level_of
 
 TOUCHED = {
     "__cname": "test_media_is_described_under_the_cname_of_the_connection",

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
 
 from metered_realtime import (
     ConnectionReset,
@@ -21,6 +20,7 @@ from metered_realtime import (
     NegotiationError,
 )
 from metered_realtime.mesh import data_channel, early_messages
+from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
 
 
 async def opened(pair: Pair, **options: Any) -> tuple[DataChannel, DataChannel]:

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import SessionDescription
-from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
 
 from metered_realtime import ConnectionReset, MediaStream, NoopLogger, Track
-from metered_realtime.core.sdp import Description, without_end_of_candidates
+from metered_realtime.core.sdp import Description
+from metered_realtime.core.signals import CandidateSignal, DescriptionSignal
 from metered_realtime.media.fanout import TrackFanout
 from metered_realtime.media.testsource import ToneTrack
+from metered_realtime.mesh.connection import PeerConnection
 from metered_realtime.mesh.link import Link, Outgoing
+from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
@@ -131,12 +133,16 @@ async def test_the_answer_names_the_offer_it_answers(room: Room) -> None:
 
 
 class Observer:
-    """Takes what a link tells."""
+    """Takes what a link or a connection tells."""
 
     def __init__(self) -> None:
         self.added: list[Any] = []
 
     def link_state_changed(self, link: Link, state: str) -> None: ...
+    def state_changed(self, state: str) -> None: ...
+    def connection_reset(self) -> None: ...
+    def negotiation_failed(self, error: Exception) -> None: ...
+    def candidate_refused(self, error: Exception) -> None: ...
     def track_added(self, incoming: Any) -> None:
         self.added.append(incoming)
 
@@ -175,59 +181,66 @@ async def test_numbers_of_the_other_end_are_kept_and_not_given_to_something_else
     await other.close()
 
 
-async def test_an_ordinary_aiortc_connection_can_offer_and_be_offered() -> None:
-    for ours_first in (True, False):
-        other = RTCPeerConnection()
-        theirs: list[Any] = []
-        other.on("track", theirs.append)
-        observer = Observer()
-        link = Link((), observer, NoopLogger())
-        fanout = TrackFanout(GreyTrack(60), NoopLogger())
-        wanted = {1: Outgoing("video", "t", "s", fanout)}
+@pytest.mark.parametrize("ours_first", [True, False])
+async def test_an_ordinary_aiortc_connection_can_offer_and_be_offered(ours_first: bool) -> None:
+    other = RTCPeerConnection()
+    theirs: list[Any] = []
+    other.on("track", theirs.append)
+    observer = Observer()
+    link = Link((), observer, NoopLogger())
+    fanout = TrackFanout(GreyTrack(60), NoopLogger())
+    wanted = {1: Outgoing("video", "t", "s", fanout)}
 
-        async def offer_ours(link: Link = link, other: Any = other, wanted: Any = wanted) -> None:
-            await link.gather_host()
-            plan = link.plan(wanted)
-            text = link.offer_text(plan)
-            await other.setRemoteDescription(RTCSessionDescription(text, "offer"))
-            await other.setLocalDescription(await other.createAnswer())
-            answer = Description.parse("answer", other.localDescription.sdp)
-            assert not await link.commit(plan, text, answer, wanted)
+    async def offer_ours() -> None:
+        await link.gather_host()
+        plan = link.plan(wanted)
+        text = link.offer_text(plan)
+        await other.setRemoteDescription(RTCSessionDescription(text, "offer"))
+        await other.setLocalDescription(await other.createAnswer())
+        answer = Description.parse("answer", other.localDescription.sdp)
+        assert not await link.commit(plan, text, answer, wanted)
 
-        async def offer_theirs(link: Link = link, other: Any = other, wanted: Any = wanted) -> None:
-            other.addTrack(GreyTrack(200))
-            await other.setLocalDescription(await other.createOffer())
-            text, _ = await link.answer(Description.parse("offer", other.localDescription.sdp), wanted)
-            await other.setRemoteDescription(RTCSessionDescription(text, "answer"))
+    async def offer_theirs() -> None:
+        other.addTrack(GreyTrack(200))
+        await other.setLocalDescription(await other.createOffer())
+        text, _ = await link.answer(Description.parse("offer", other.localDescription.sdp), wanted)
+        await other.setRemoteDescription(RTCSessionDescription(text, "answer"))
 
-        first, second = (offer_ours, offer_theirs) if ours_first else (offer_theirs, offer_ours)
-        await first()
-        await eventually(lambda other=other: other.connectionState == "connected")
-        await second()
-        await eventually(lambda: theirs and observer.added)
-        await shows(observer.added[0].track, 200)
-        await shows(theirs[0], 60)
-        await link.close()
-        await fanout.close()
-        await other.close()
+    first, second = (offer_ours, offer_theirs) if ours_first else (offer_theirs, offer_ours)
+    await first()
+    await eventually(lambda: other.connectionState == "connected")
+    await second()
+    await eventually(lambda: theirs and observer.added)
+    await shows(observer.added[0].track, 200)
+    await shows(theirs[0], 60)
+    await link.close()
+    await fanout.close()
+    await other.close()
 
 
-async def test_what_came_for_a_description_that_replaces_the_connection_is_not_lost(room: Room) -> None:
+async def test_what_came_for_a_description_that_replaces_the_connection_is_not_lost() -> None:
     """A browser's candidates follow its offer at once, when the connection that they are for is not there yet."""
-    pair = await room.pair()
-    await pair.media_to_b()
-    connection = pair.to_a._connection
-    assert connection is not None
-    old = connection._link
-    sdp = pair.to_b.pc.localDescription.sdp.replace("a=ice-ufrag:", "a=ice-ufrag:new")
-    sdp = without_end_of_candidates(sdp)
-    connection._receive_description("offer", sdp)
-    assert connection._link is old
+    answers: list[Any] = []
+
+    async def send(signal: Any) -> None:
+        answers.append(signal)
+
+    connection = PeerConnection(
+        polite=True, send_signal=send, ice_servers=lambda: (), observer=Observer(), logger=NoopLogger()
+    )
     line = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host"
-    await old.add_candidate(line, re.findall("a=ice-ufrag:(.*)\r", sdp)[0])  # type: ignore[union-attr]
-    await eventually(lambda: connection._link is not old)
-    transport: Any = pair.to_a.pc.sctp.transport.transport  # type: ignore[union-attr]
-    await eventually(lambda: any(it.port == 9 for it in transport.getRemoteCandidates()))
+    for count in (1, 2):
+        other = RTCPeerConnection()
+        other.createDataChannel("x")
+        offer = (await other.createOffer()).sdp
+        connection.receive(DescriptionSignal("offer", offer))
+        connection.receive(CandidateSignal(line, "0", 0, re.findall("a=ice-ufrag:(.*)\r", offer)[0]))
+        await eventually(lambda count=count: len(answers) == count)
+        await other.close()
+    assert connection.generation == 2
+    transport: Any = connection.pc.sctp
+    await eventually(lambda: any(it.port == 9 for it in transport.transport.transport.getRemoteCandidates()))
+    await connection.close()
 
 
 async def test_leaving_at_any_moment_of_the_way_to_a_connection_leaves_nothing_behind(room: Room) -> None:

@@ -10,20 +10,6 @@ import time
 from typing import Any
 
 import pytest
-from tests.mesh.support import (
-    PATIENCE,
-    EventLog,
-    GreyTrack,
-    Pair,
-    Room,
-    Wire,
-    ended,
-    eventually,
-    frames,
-    fresh_frames,
-    shows,
-    state_of,
-)
 
 from metered_realtime import (
     ConnectionReset,
@@ -46,6 +32,20 @@ from metered_realtime import (
     Track,
 )
 from metered_realtime.core import negotiation
+from tests.mesh.support import (
+    PATIENCE,
+    EventLog,
+    GreyTrack,
+    Pair,
+    Room,
+    Wire,
+    ended,
+    eventually,
+    frames,
+    fresh_frames,
+    shows,
+    state_of,
+)
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 

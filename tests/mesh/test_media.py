@@ -6,20 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.mesh.support import (
-    PATIENCE,
-    EventLog,
-    GreyTrack,
-    Pair,
-    Room,
-    ended,
-    eventually,
-    frames,
-    fresh_frames,
-    next_event,
-    shows,
-    state_of,
-)
 
 from metered_realtime import (
     ConnectionReset,
@@ -29,12 +15,22 @@ from metered_realtime import (
     MeteredPeerStateError,
     NegotiationError,
     PeerJoined,
-    RemotePeer,
     StreamAdded,
     StreamRemoved,
     Track,
 )
 from metered_realtime.media.testsource import ToneTrack
+from tests.mesh.support import (
+    PATIENCE,
+    EventLog,
+    GreyTrack,
+    Room,
+    ended,
+    eventually,
+    frames,
+    fresh_frames,
+    shows,
+)
 
 
 def receive_all(peer: Any) -> list[Any]:

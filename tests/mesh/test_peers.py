@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import pytest
-from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Room, eventually, next_event, state_of
 
 from metered_realtime import (
     Data,
@@ -31,6 +30,7 @@ from metered_realtime import (
     WsCloseCode,
 )
 from metered_realtime.server import SignallingServer
+from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Room, eventually, next_event, state_of
 
 
 def states(log: EventLog) -> list[tuple[str, str]]:
@@ -244,7 +244,7 @@ async def test_a_join_with_a_bad_name_fails_and_can_be_repeated(room: Room, chan
 
 
 async def invalid_state(call: Any, method: str, state: str) -> None:
-    with pytest.raises(MeteredPeerStateError) as error:
+    with pytest.raises(MeteredPeerStateError) as error:  # noqa: PT012 - some of them are async
         result = call()
         if result is not None:
             await result
@@ -435,7 +435,7 @@ async def test_a_cancelled_close_goes_on(room: Room) -> None:
 @pytest.mark.parametrize("where", ["peer", "remote", "left"])
 async def test_close_may_be_awaited_in_any_handler(room: Room, where: str) -> None:
     pair = await room.pair()
-    _, received = await pair.media_to_b()
+    await pair.media_to_b()
     done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     async def leave(event: Any) -> None:

@@ -59,7 +59,7 @@ class Roster:
 
     def _reconcile(self, everybody: Iterable[PresencePeer]) -> RosterChange:
         listed = _distinct(everybody)
-        ids = {peer.peer_id for peer in listed}
+        ids = {peer.peer_id for peer in listed} - {self.own_id}
         gone = tuple(peer_id for peer_id in self._present if peer_id not in ids)
         for peer_id in gone:
             del self._present[peer_id]

@@ -124,7 +124,6 @@ class Link:
         self._slots: list[_Slot] = []
         self._order: tuple[PlannedSection, ...] = ()
         self._taps: dict[str, _TapTarget] = {}
-        self._remote_sends: set[str] = set()
         self._remote_ufrag: str | None = None
         self._parsed_remote: SessionDescription | None = None
         self._held_candidates: list[tuple[str | None, RTCIceCandidate | None]] = []
@@ -343,13 +342,11 @@ class Link:
             self._logger.warning("candidate refused", {"error": f"{type(error).__name__}: {error}"})
 
     def _update_incoming(self, remote: Description) -> None:
-        self._remote_sends = set()
         for section in sections(remote.sdp):
             target = self._taps.get(section.mid)
             if target is None:
                 continue
             if section.sends:
-                self._remote_sends.add(section.mid)
                 ids = (section.stream_id, section.track_id or section.mid)
             else:
                 ids = None
@@ -362,13 +359,13 @@ class Link:
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
         """Say for each transceiver whether this end sends and whether it takes what the remote sends."""
         sending = {slot.transceiver for slot in self._slots if slot.outgoing is not None}
-        ours = {slot.transceiver for slot in self._slots}
         directions = {}
-        for transceiver in {*self.pc.getTransceivers(), *ours}:
-            # Sections that the remote made stay open for it, ours only while it uses them.
-            receives = transceiver not in ours or transceiver.mid in self._remote_sends
-            sends = transceiver in sending
-            directions[transceiver] = _DIRECTIONS[sends, receives]
+        for transceiver in {*self.pc.getTransceivers(), *sending}:
+            # A section of ours is new to the remote once: it takes it for what we send. From then on it is open to
+            # both. A browser uses it again for a track of its own, and if that was lost in a collision it does not
+            # ask again, as long as it was not offered to send there (W3C WebRTC, check if negotiation is needed).
+            receives = transceiver.mid is not None
+            directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
         return directions
 
     def _free_slot(self, kind: str) -> _Slot:
@@ -422,7 +419,6 @@ _DIRECTIONS = {
     (True, True): "sendrecv",
     (True, False): "sendonly",
     (False, True): "recvonly",
-    (False, False): "inactive",
 }
 
 

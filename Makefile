@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine with Python 3.11 and make: `make demo` and `make test`.
+# Set-up that has been done is not done again.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+MEDIA  ?=
+OUTPUT ?= demo-output
+
+.PHONY: demo test check pytest benchmark serve clean
+
+demo: $(VENV)/.installed-all  ## stream a media file between two peers and show that it works
+	$(BIN)/metered-realtime demo $(if $(MEDIA),"$(MEDIA)") --output "$(OUTPUT)"
+
+test: check pytest  ## every check and every test, with real servers and a real browser where they can be installed
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.installed-dev
+	./tools/install-test-programs
+	$(BIN)/python -m pytest
+
+benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc and websockets
+	$(BIN)/python -m benchmarks.open_channel
+
+serve: $(VENV)/.installed-all  ## run the signalling server and the room page
+	$(BIN)/metered-realtime serve
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-all: pyproject.toml | $(BIN)/python
+	@echo "Installing the project and what it needs into $(VENV) ..."
+	@$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing the project and what its tests need into $(VENV) ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-all
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) $(OUTPUT) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,259 @@
+"""Python and a real browser in one channel, in both orders of arrival and both politeness roles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page
+
+from metered_realtime import (
+    ConnectionReset,
+    DataChannel,
+    DataChannelOpened,
+    DCMessage,
+    DCOpen,
+    MediaStream,
+    MeteredPeer,
+    NegotiationError,
+    PeerJoined,
+    RemotePeer,
+    StreamAdded,
+    StreamRemoved,
+    Track,
+)
+from metered_realtime.media.testsource import PatternTrack, ToneTrack
+from metered_realtime.server import SignallingServer
+from tests.interop.chromium import Chromium, needs_chromium, until
+
+pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+
+PATIENCE = 15.0
+IDS = {"polite": "!python", "impolite": "~python"}
+"""Ids that sort before and after every id that the server gives a page: the smaller one is polite."""
+
+
+@dataclass
+class Bot:
+    """A Python peer with a picture and a tone, and what it has seen of the page."""
+
+    peer: MeteredPeer
+    remote: asyncio.Future[RemotePeer]
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    tracks: list[Track] = field(default_factory=list)
+    frames: dict[str, int] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    channels: list[Any] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    reading: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def watch(self, remote: RemotePeer) -> None:
+        remote.on(Track, self._on_track)
+        remote.on(StreamAdded, lambda event: self.events.append(f"stream {event.stream.id}"))
+        remote.on(StreamRemoved, lambda event: self.removed.append(event.stream.id))
+        remote.on(ConnectionReset, lambda _: self.events.append("reset"))
+        remote.on(NegotiationError, lambda event: self.events.append(f"error {event.err}"))
+        remote.on(DataChannelOpened, lambda event: self.channels.append(event.channel))
+        if not self.remote.done():
+            self.remote.set_result(remote)
+
+    def _on_track(self, event: Track) -> None:
+        self.tracks.append(event)
+        self.frames[event.track.kind] = 0
+        self.reading.add(asyncio.ensure_future(self._read(event.track)))
+
+    async def _read(self, track: Any) -> None:
+        from metered_realtime import iter_frames
+
+        async for _ in iter_frames(track):
+            self.frames[track.kind] = self.frames.get(track.kind, 0) + 1
+            async with self.changed:
+                self.changed.notify_all()
+
+    async def flows(self, *kinds: str, more: int = 5) -> None:
+        """Wait for more frames of each kind."""
+        goal = {kind: self.frames.get(kind, 0) + more for kind in kinds}
+        async with asyncio.timeout(PATIENCE), self.changed:
+            await self.changed.wait_for(lambda: all(self.frames.get(kind, 0) >= goal[kind] for kind in kinds))
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def browser() -> AsyncIterator[Chromium]:
+    async with Chromium() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
+    yield browser
+    await browser.clean()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server() -> AsyncIterator[SignallingServer]:
+    async with SignallingServer(port=0) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=["polite", "impolite"])
+async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[Bot]:
+    """A bot that is not in the channel yet."""
+    peer = MeteredPeer(token_provider=lambda: server.mint_token(peer_id=IDS[request.param]), url=server.url)
+    bot = Bot(peer, asyncio.get_running_loop().create_future())
+    peer.on(PeerJoined, lambda event: bot.watch(event.peer))
+    yield bot
+    await peer.close()
+    if bot.reading:
+        await asyncio.wait(bot.reading, timeout=PATIENCE)
+
+
+def picture_and_tone() -> MediaStream:
+    return MediaStream([PatternTrack(width=320, height=240, fps=15), ToneTrack()])
+
+
+async def meet(bot: Bot, chromium: Chromium, server: SignallingServer, first: str, media: str = "camera") -> Page:
+    """Bring both into the channel, in this order."""
+    if first == "python":
+        await bot.peer.join("room")
+        page = await chromium.room(server.http_url, channel="room", name="Ann", media=media)
+    else:
+        page = await chromium.room(server.http_url, channel="room", name="Ann", media=media)
+        await bot.peer.join("room")
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.shield(bot.remote)
+    return page
+
+
+async def page_decodes(page: Page, bot: Bot, more: int = 5) -> None:
+    """Wait until the page has decoded more pictures of the bot."""
+    assert bot.peer.peer_id is not None
+    decoded = "async (id) => (await room.stats(id).catch(() => null))?.framesDecoded ?? 0"
+    before = await page.evaluate(decoded, bot.peer.peer_id)
+    await until(page, f"async ([id, least]) => (await ({decoded})(id)) >= least", [bot.peer.peer_id, before + more])
+
+
+@pytest.mark.parametrize("first", ["python", "page"])
+async def test_media_flows_both_ways_with_metadata(
+    bot: Bot, chromium: Chromium, server: SignallingServer, first: str
+) -> None:
+    stream = picture_and_tone()
+    bot.peer.add_stream(stream, {"title": "pattern"})
+    page = await meet(bot, chromium, server, first)
+    await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
+    assert {(event.track.kind, event.metadata["name"]) for event in bot.tracks if event.metadata} == {
+        ("audio", "Ann"),
+        ("video", "Ann"),
+    }
+    assert len(bot.remote.result().streams) == 1
+    tracks = await page.evaluate("(id) => room.peers.get(id).tracks", bot.peer.peer_id)
+    assert {(track["kind"], track["metadata"]["title"]) for track in tracks} == {
+        ("audio", "pattern"),
+        ("video", "pattern"),
+    }
+    assert {track["streamId"] for track in tracks} == {stream.id}
+    assert "reset" not in bot.events, bot.events
+    assert not [event for event in bot.events if event.startswith("error")], bot.events
+
+
+@pytest.mark.parametrize("first", ["python", "page"])
+async def test_data_channels_open_from_either_side(
+    bot: Bot, chromium: Chromium, server: SignallingServer, first: str
+) -> None:
+    page = await meet(bot, chromium, server, first, media="none")
+    channel = DataChannel(bot.remote.result().create_data_channel("from python"))
+    replies, opened = channel.events(DCMessage), channel.events(DCOpen)
+    async with asyncio.timeout(PATIENCE):
+        await anext(opened)
+    await until(page, "(id) => room.channels(id).some((c) => c.label === 'from python')", bot.peer.peer_id)
+    await page.evaluate(
+        """(id) => room.channels(id).find((c) => c.label === 'from python').send('grüße')""", bot.peer.peer_id
+    )
+    async with asyncio.timeout(PATIENCE):
+        assert (await anext(replies)).data == "grüße"
+
+    await page.evaluate(
+        """async (id) => {
+          const channel = await room.openChannel(id, 'from page', { ordered: true }).opened();
+          channel.send('first'); channel.send(new Uint8Array([1, 2, 3]));
+        }""",
+        bot.peer.peer_id,
+    )
+    await until(page, "true")
+    async with asyncio.timeout(PATIENCE):
+        while not any(it.label == "from page" for it in bot.channels):
+            await asyncio.sleep(0.01)
+    inbound = DataChannel(next(it for it in bot.channels if it.label == "from page"))
+    messages = inbound.events(DCMessage)
+    async with asyncio.timeout(PATIENCE):
+        assert [(await anext(messages)).data, (await anext(messages)).data] == ["first", b"\x01\x02\x03"]
+
+
+async def test_changes_in_mid_call_reach_the_other_side(
+    bot: Bot, chromium: Chromium, server: SignallingServer
+) -> None:
+    page = await meet(bot, chromium, server, "page")
+    await bot.flows("audio", "video")
+    stream = picture_and_tone()
+    bot.peer.add_stream(stream, {"title": "late"})
+    await page_decodes(page, bot)
+    await bot.flows("audio", "video")
+
+    bot.peer.remove_stream(stream)
+    await until(page, "(id) => room.peers.get(id).tracks.length === 0", bot.peer.peer_id)
+    again = picture_and_tone()
+    bot.peer.add_stream(again, {"title": "again"})
+    await page_decodes(page, bot)
+    await bot.flows("audio", "video")
+    assert "reset" not in bot.events, bot.events
+
+
+async def test_both_change_at_the_same_moment_three_times(
+    bot: Bot, chromium: Chromium, server: SignallingServer
+) -> None:
+    page = await meet(bot, chromium, server, "page")
+    bot.peer.add_stream(picture_and_tone())
+    await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
+    add_canvas = """() => {
+      const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
+      const context = canvas.getContext('2d');
+      window.timers = (window.timers ?? []).concat(setInterval(() => context.fillRect(Math.random() * 64, 0, 9, 9), 50));
+      (window.extra ??= []).push(canvas.captureStream(15));
+      room.addStream(window.extra.at(-1), { extra: window.extra.length });
+    }"""
+    for count in range(1, 4):
+        bot.peer.add_track(PatternTrack(width=160, height=120, fps=10), MediaStream(id=f"extra{count}"))
+        await page.evaluate(add_canvas)
+        async with asyncio.timeout(PATIENCE):
+            while len(bot.remote.result().streams) < 1 + count:
+                await asyncio.sleep(0.01)
+        await until(page, f"(id) => room.peers.get(id).tracks.length === {2 + count}", bot.peer.peer_id)
+        await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
+    assert "reset" not in bot.events, bot.events
+
+
+async def test_a_stream_that_the_page_removes_is_reported_and_can_come_back(
+    bot: Bot, chromium: Chromium, server: SignallingServer
+) -> None:
+    page = await meet(bot, chromium, server, "python", media="none")
+    add = """() => {
+      const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
+      const context = canvas.getContext('2d');
+      window.timer = setInterval(() => context.fillRect(Math.random() * 64, 0, 9, 9), 50);
+      window.extra = canvas.captureStream(15);
+      room.addStream(window.extra, { label: 'extra' });
+      return window.extra.id;
+    }"""
+    for _ in range(2):
+        stream_id = await page.evaluate(add)
+        await bot.flows("video")
+        assert bot.tracks[-1].metadata is not None
+        assert bot.tracks[-1].metadata["label"] == "extra"
+        await page.evaluate("room.removeStream(window.extra)")
+        async with asyncio.timeout(PATIENCE):
+            while stream_id not in bot.removed:
+                await asyncio.sleep(0.01)
+        assert bot.tracks[-1].track.readyState == "ended"
