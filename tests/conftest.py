@@ -11,6 +11,9 @@ import pytest
 SETTLE_TURNS = 20
 """Turns of the event loop that finished work may need to be collected. No time passes in them."""
 
+THREAD_TIMEOUT = 1.0
+"""Seconds that a thread which has been told to end may take."""
+
 
 @pytest.fixture(autouse=True)
 async def nothing_left_behind() -> AsyncIterator[None]:
@@ -24,6 +27,9 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not tasks, f"tasks left behind: {tasks}"
     threads = {thread for thread in threading.enumerate() if not _belongs_to_executor(thread)} - threads_before
+    for thread in threads:
+        thread.join(THREAD_TIMEOUT)
+    threads = {thread for thread in threads if thread.is_alive()}
     assert not threads, f"threads left behind: {threads}"
 
 

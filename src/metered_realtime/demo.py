@@ -138,7 +138,6 @@ class _Demo:
         player = from_file(str(self._media))
         stream = MediaStream([track for track in (player.audio, player.video) if track is not None])
         ended = [_ended(track) for track in stream.get_tracks()]
-        sender.add_stream(stream, {"title": self._media.name})
         async with self._recorder, sender, receiver:
             await sender.join(CHANNEL)
             await receiver.join(CHANNEL)
@@ -211,7 +210,10 @@ class _Demo:
                 view.audio_frames += 1
 
     async def _play(self, sender: MeteredPeer, stream: MediaStream, ended: list[asyncio.Event]) -> None:
-        """Let the file play to its end, then stop sending and wait until the other end has noticed."""
+        """Exchange data, play the file to its end, stop sending, and wait until the other end has noticed."""
+        async with asyncio.timeout(JOIN_TIMEOUT):
+            await asyncio.wait([self._echoed])
+        sender.add_stream(stream, {"title": self._media.name})
         async with asyncio.timeout(JOIN_TIMEOUT + self._facts.seconds * 2):
             for event in ended:
                 await event.wait()
@@ -219,7 +221,6 @@ class _Demo:
         sender.remove_stream(stream)
         async with asyncio.timeout(DRAIN_TIMEOUT):
             await self._removed.wait()
-            await asyncio.wait([self._echoed])
 
     # --- data
 
@@ -278,7 +279,7 @@ class _Demo:
         try:
             playing.result()
         except TimeoutError:
-            self._outcome.check("the file played and the other end noticed its end in time", False)
+            self._outcome.check("data, media and their end arrived in time", False)
 
     def _table(self) -> Table:
         table = Table("peer", "sees", "state", "video fps", "kbit/s in", "round trip", "frames (video/audio)")
@@ -316,7 +317,7 @@ class _Demo:
         digest, seconds = self._echoed.result()
         rate = BLOB_SIZE / seconds / 1e6
         self._outcome.check(
-            f"{BLOB_SIZE / 1e6:g} MB over the data channel, digest equal ({rate:.1f} MB/s beside the media)",
+            f"{BLOB_SIZE / 1e6:g} MB over the data channel, digest equal ({rate:.1f} MB/s)",
             digest == hashlib.blake2b(self._blob).hexdigest(),
         )
 
