@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,9 +19,14 @@ from rich.syntax import Syntax
 from ._version import __version__
 from .log import StdlibLogger
 from .server import SignallingServer, mint_token
-from .server.keys import new_publishable_key, new_secret_pair
+from .server.config import DEFAULT_APP, ConfigError, load_config
+from .server.config_schema import DEFAULT_PORT, KeyKind
+from .server.keyfile import create_key, revoke_key
+from .server.keys import PublishableKey, SecretKey, new_publishable_key, new_secret_pair
 
 PROGRAM = "metered-realtime"
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name=PROGRAM,
@@ -32,6 +37,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+keys_app = typer.Typer(help="Make keys, and keep them in a configuration file.", rich_markup_mode=None)
+app.add_typer(keys_app, name="keys")
+
+ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")]
 SecretId = Annotated[str | None, typer.Option("--secret-id", envvar="METERED_SECRET_ID", help="Id of a secret key.")]
 Secret = Annotated[
     str | None, typer.Option("--secret", envvar="METERED_SECRET", help="The secret itself; better in the environment.")
@@ -70,8 +79,15 @@ def _program(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(parser=_port, metavar="PORT", help="0 takes a free one.")] = 7880,
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Configuration, TOML: its keys and settings count, SIGHUP reads it again."),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on, 127.0.0.1 by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(parser=_port, metavar="PORT", help="7880 by default; 0 takes a free one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print URL and keys as one line of JSON.")] = False,
     api_key: Annotated[
         str | None,
@@ -85,24 +101,50 @@ def serve(
     public_page: Annotated[
         bool, typer.Option("--public-page", help="Let everybody who opens the room page use the publishable key.")
     ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate chain in PEM: serve https and wss.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key of it, in PEM.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every connection.")] = False,
 ) -> None:
     """Run the signalling server and the room page until SIGINT or SIGTERM."""
     _log_to_stderr(logging.INFO if verbose else logging.WARNING)
+    if config is not None:
+        _refuse_beside_config(context)
+        server = _checked(lambda: _configured(config, host, port))
+        return _run_server(server, lambda _: _print_address(server, as_json), config)
     server = _checked(
         lambda: SignallingServer(
-            host,
-            port,
+            "127.0.0.1" if host is None else host,
+            DEFAULT_PORT if port is None else port,
             api_key=api_key,
             secret_id=secret_id,
             secret=secret,
             ice_servers=ice_server or (),
             public_page=public_page,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
             logger=StdlibLogger(),
         )
     )
+    return _run_server(server, _print_json if as_json else _print_banner, None)
+
+
+def _refuse_beside_config(context: typer.Context) -> None:
+    """What the file says is not said twice. The environment may hold keys for other runs."""
+    for name in ("api_key", "secret_id", "secret", "ice_server", "public_page", "tls_cert", "tls_key"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with --config: write it in the file")
+
+
+def _configured(path: Path, host: str | None, port: int | None) -> SignallingServer:
+    return SignallingServer.from_config(load_config(path), host=host, port=port, logger=StdlibLogger())
+
+
+def _run_server(server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None) -> None:
     try:
-        asyncio.run(_serve(server, _print_json if as_json else _print_banner))
+        asyncio.run(_serve(server, announce, config))
     except OSError as error:
         typer.echo(f"Error: {error.strerror}", err=True)
         raise typer.Exit(1) from None
@@ -112,7 +154,9 @@ def serve(
 def demo(
     media: Annotated[Path | None, typer.Argument(help="Media file to stream. Without it, a clip is generated.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the recording and the contact sheet.")] = Path("demo-output"),
-    port: Annotated[int, typer.Option(parser=_port, metavar="PORT", help="Port of the server; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(parser=_port, metavar="PORT", help="Port of the server, or 0 for a free one.")
+    ] = 0,
     stay: Annotated[float, typer.Option(help="Seconds to keep the room open afterwards.")] = 0.0,
 ) -> None:
     """Stream a media file between two peers, exchange data, and show that everything arrived."""
@@ -130,9 +174,59 @@ def demo(
     raise typer.Exit(0 if ok else 1)
 
 
-@app.command()
-def keys() -> None:
+@keys_app.callback(invoke_without_command=True)
+def _keys(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        _print_new_keys()
+
+
+@keys_app.command("new")
+def _new_keys() -> None:
     """Print a new publishable key and a new secret pair, as lines for an environment file."""
+    _print_new_keys()
+
+
+@keys_app.command("create")
+def _create_key(
+    config: ConfigFile,
+    kind: Annotated[KeyKind, typer.Option(help="publishable for clients, secret for backends.")],
+    app_id: Annotated[str, typer.Option("--app", help="The app that the key opens.")] = DEFAULT_APP,
+    pattern: Annotated[list[str] | None, typer.Option(help="Channels in scope, all by default; repeatable.")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="publish, subscribe, presence or send; repeatable.")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="Origin of web pages let in; repeatable.")] = None,
+) -> None:
+    """Append a new key to a configuration file, and print it. Its secret is not shown again."""
+    credentials = _checked_file(
+        lambda: create_key(config, kind, app=app_id, patterns=pattern or (), actions=action or (), origins=origin or ())
+    )
+    for name, value in credentials.items():
+        typer.echo(f"{name} = {value}")
+
+
+@keys_app.command("list")
+def _list_keys(config: ConfigFile) -> None:
+    """List the keys of a configuration file, without secrets."""
+    for known in _checked_file(lambda: load_config(config)).apps:
+        for publishable in known.publishable_keys:
+            _print_key(known.id, "publishable", publishable.key, publishable)
+        for secret in known.secret_keys:
+            _print_key(known.id, "secret", secret.id, secret)
+
+
+@keys_app.command("revoke")
+def _revoke_key(
+    config: ConfigFile, key: Annotated[str, typer.Argument(help="A publishable key, or the id of a secret key.")]
+) -> None:
+    """Mark a key as revoked in a configuration file. A running server learns of it by SIGHUP."""
+    _checked_file(lambda: revoke_key(config, key))
+
+
+def _print_key(app_id: str, kind: str, name: str, key: PublishableKey | SecretKey) -> None:
+    row = (app_id, kind, name, ",".join(key.channel_patterns), ",".join(sorted(key.actions)))
+    typer.echo("\t".join((*row, "revoked" if key.revoked else "active")))
+
+
+def _print_new_keys() -> None:
     secret_id, secret = new_secret_pair()
     for name, value in (("API_KEY", new_publishable_key()), ("SECRET_ID", secret_id), ("SECRET", secret)):
         typer.echo(f"METERED_{name}={value}")
@@ -172,12 +266,26 @@ def mint(
     )
 
 
-async def _serve(server: SignallingServer, announce: Callable[[SignallingServer], None]) -> None:
+async def _serve(server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
     async with server:
+        if config is not None:
+            _on_hang_up(lambda: _reload(server, config))
         announce(server)
         await stop.wait()
+
+
+def _on_hang_up(reload: Callable[[], None]) -> None:
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+
+
+def _reload(server: SignallingServer, path: Path) -> None:
+    try:
+        server.reload(load_config(path))
+    except ValueError as error:
+        StdlibLogger().error("configuration kept: the new one cannot be used", {"error": str(error)})
 
 
 def _on_signals(stop: asyncio.Event) -> None:
@@ -192,6 +300,11 @@ def _on_signals(stop: asyncio.Event) -> None:
 def _print_json(server: SignallingServer) -> None:
     line = {"url": server.url, "api_key": server.api_key, "secret_id": server.secret_id, "secret": server.secret}
     print(json.dumps(line), flush=True)
+
+
+def _print_address(server: SignallingServer, as_json: bool) -> None:
+    text = json.dumps({"url": server.url}) if as_json else f"metered-realtime is listening on {server.http_url}"
+    print(text, flush=True)
 
 
 def _print_banner(server: SignallingServer) -> None:
@@ -225,6 +338,15 @@ def _checked(make: Callable[[], Any]) -> Any:
         return make()
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _checked_file(make: Callable[[], T]) -> T:
+    """Return what `make` makes; a file that cannot be used ends the program with exit code 1."""
+    try:
+        return make()
+    except (ConfigError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def _json_object(name: str, text: str | None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +17,16 @@ from metered_realtime import (
     DataChannelOpened,
     DCMessage,
     DCOpen,
+    Event,
     MediaStream,
     MeteredPeer,
     NegotiationError,
     PeerJoined,
     RemotePeer,
-    StreamAdded,
+    StdlibLogger,
     StreamRemoved,
     Track,
+    iter_frames,
 )
 from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
@@ -43,7 +45,7 @@ class Bot:
 
     peer: MeteredPeer
     remote: asyncio.Future[RemotePeer]
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     tracks: list[Track] = field(default_factory=list)
     frames: dict[str, int] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
@@ -52,8 +54,8 @@ class Bot:
     reading: set[asyncio.Task[None]] = field(default_factory=set)
 
     def watch(self, remote: RemotePeer) -> None:
+        remote.on(Event, lambda _: self.changed.set())
         remote.on(Track, self._on_track)
-        remote.on(StreamAdded, lambda event: self.events.append(f"stream {event.stream.id}"))
         remote.on(StreamRemoved, lambda event: self.removed.append(event.stream.id))
         remote.on(ConnectionReset, lambda _: self.events.append("reset"))
         remote.on(NegotiationError, lambda event: self.events.append(f"error {event.err}"))
@@ -67,18 +69,21 @@ class Bot:
         self.reading.add(asyncio.ensure_future(self._read(event.track)))
 
     async def _read(self, track: Any) -> None:
-        from metered_realtime import iter_frames
-
         async for _ in iter_frames(track):
             self.frames[track.kind] = self.frames.get(track.kind, 0) + 1
-            async with self.changed:
-                self.changed.notify_all()
+            self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until what the bot has seen fulfils a condition."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
 
     async def flows(self, *kinds: str, more: int = 5) -> None:
         """Wait for more frames of each kind."""
         goal = {kind: self.frames.get(kind, 0) + more for kind in kinds}
-        async with asyncio.timeout(PATIENCE), self.changed:
-            await self.changed.wait_for(lambda: all(self.frames.get(kind, 0) >= goal[kind] for kind in kinds))
+        await self.until(lambda: all(self.frames.get(kind, 0) >= goal[kind] for kind in kinds))
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -102,7 +107,9 @@ async def server() -> AsyncIterator[SignallingServer]:
 @pytest_asyncio.fixture(loop_scope="module", params=["polite", "impolite"])
 async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[Bot]:
     """A bot that is not in the channel yet."""
-    peer = MeteredPeer(token_provider=lambda: server.mint_token(peer_id=IDS[request.param]), url=server.url)
+    peer = MeteredPeer(
+        token_provider=lambda: server.mint_token(peer_id=IDS[request.param]), url=server.url, logger=StdlibLogger()
+    )
     bot = Bot(peer, asyncio.get_running_loop().create_future())
     peer.on(PeerJoined, lambda event: bot.watch(event.peer))
     yield bot
@@ -182,19 +189,14 @@ async def test_data_channels_open_from_either_side(
         }""",
         bot.peer.peer_id,
     )
-    await until(page, "true")
-    async with asyncio.timeout(PATIENCE):
-        while not any(it.label == "from page" for it in bot.channels):
-            await asyncio.sleep(0.01)
+    await bot.until(lambda: any(it.label == "from page" for it in bot.channels))
     inbound = DataChannel(next(it for it in bot.channels if it.label == "from page"))
     messages = inbound.events(DCMessage)
     async with asyncio.timeout(PATIENCE):
         assert [(await anext(messages)).data, (await anext(messages)).data] == ["first", b"\x01\x02\x03"]
 
 
-async def test_changes_in_mid_call_reach_the_other_side(
-    bot: Bot, chromium: Chromium, server: SignallingServer
-) -> None:
+async def test_changes_in_mid_call_reach_the_other_side(bot: Bot, chromium: Chromium, server: SignallingServer) -> None:
     page = await meet(bot, chromium, server, "page")
     await bot.flows("audio", "video")
     stream = picture_and_tone()
@@ -220,16 +222,14 @@ async def test_both_change_at_the_same_moment_three_times(
     add_canvas = """() => {
       const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
       const context = canvas.getContext('2d');
-      window.timers = (window.timers ?? []).concat(setInterval(() => context.fillRect(Math.random() * 64, 0, 9, 9), 50));
+      setInterval(() => context.fillRect(Math.random() * 64, 0, 9, 9), 50);
       (window.extra ??= []).push(canvas.captureStream(15));
       room.addStream(window.extra.at(-1), { extra: window.extra.length });
     }"""
     for count in range(1, 4):
         bot.peer.add_track(PatternTrack(width=160, height=120, fps=10), MediaStream(id=f"extra{count}"))
         await page.evaluate(add_canvas)
-        async with asyncio.timeout(PATIENCE):
-            while len(bot.remote.result().streams) < 1 + count:
-                await asyncio.sleep(0.01)
+        await bot.until(lambda least=1 + count: len(bot.remote.result().streams) >= least)
         await until(page, f"(id) => room.peers.get(id).tracks.length === {2 + count}", bot.peer.peer_id)
         await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
     assert "reset" not in bot.events, bot.events
@@ -253,7 +253,5 @@ async def test_a_stream_that_the_page_removes_is_reported_and_can_come_back(
         assert bot.tracks[-1].metadata is not None
         assert bot.tracks[-1].metadata["label"] == "extra"
         await page.evaluate("room.removeStream(window.extra)")
-        async with asyncio.timeout(PATIENCE):
-            while stream_id not in bot.removed:
-                await asyncio.sleep(0.01)
+        await bot.until(lambda wanted=stream_id: wanted in bot.removed)
         assert bot.tracks[-1].track.readyState == "ended"

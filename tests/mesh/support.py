@@ -151,12 +151,6 @@ class Room:
         self.peers.append(peer)
         return peer
 
-    def kick(self, peer_id: str, code: int) -> None:
-        """Have the server close the connection of a peer."""
-        app: Any = self.server._app
-        (link,) = [it for it in app._links if it._connection.peer_id == peer_id]
-        link.close(code, "kicked")
-
     async def join(self, *peers: MeteredPeer, channel: str = "room") -> None:
         """Let peers join one after the other."""
         for peer in peers:
@@ -235,6 +229,13 @@ class Wire:
         client.transport.abort()
         if told:
             server.transport.abort()
+
+    def say_goodbye(self, code: int) -> None:
+        """End the connection with a close frame (RFC 6455 section 5.5.1), as if the server had."""
+        client, server = self._pairs[-1]
+        client.write(b"\x88\x02" + code.to_bytes(2, "big"))
+        client.close()
+        server.transport.abort()
 
     def block(self) -> None:
         """Let no new connection through."""

@@ -10,7 +10,7 @@ import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import SessionDescription
 
-from metered_realtime import ConnectionReset, MediaStream, NoopLogger, Track
+from metered_realtime import ConnectionReset, MediaStream, MeteredRealtimeError, NoopLogger, Track
 from metered_realtime.core.sdp import Description
 from metered_realtime.core.signals import CandidateSignal, DescriptionSignal
 from metered_realtime.media.fanout import TrackFanout
@@ -228,19 +228,65 @@ async def test_what_came_for_a_description_that_replaces_the_connection_is_not_l
     connection = PeerConnection(
         polite=True, send_signal=send, ice_servers=lambda: (), observer=Observer(), logger=NoopLogger()
     )
-    line = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host"
-    for count in (1, 2):
-        other = RTCPeerConnection()
+    others = RTCPeerConnection(), RTCPeerConnection()
+    for other in others:
         other.createDataChannel("x")
-        offer = (await other.createOffer()).sdp
+    offers = [(await other.createOffer()).sdp for other in others]
+    for offer in offers:
         connection.receive(DescriptionSignal("offer", offer))
-        connection.receive(CandidateSignal(line, "0", 0, re.findall("a=ice-ufrag:(.*)\r", offer)[0]))
-        await eventually(lambda count=count: len(answers) == count)
-        await other.close()
+    await asyncio.sleep(0)
+    line, ufrag = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host", re.findall("a=ice-ufrag:(.*)\r", offers[1])[0]
+    connection.receive(CandidateSignal(line, "0", 0, ufrag))
+    await eventually(lambda: len(answers) == 2)
     assert connection.generation == 2
     transport: Any = connection.pc.sctp
     await eventually(lambda: any(it.port == 9 for it in transport.transport.transport.getRemoteCandidates()))
+    await asyncio.gather(connection.close(), *(other.close() for other in others))
+
+
+async def test_what_is_negotiated_while_the_connection_comes_up_flows_too() -> None:
+    observer = Observer()
+    ours, theirs = Link((), Observer(), NoopLogger()), Link((), observer, NoopLogger())
+    fanout = TrackFanout(GreyTrack(60), NoopLogger())
+    wanted: dict[int, Outgoing] = {}
+    for count in range(2):
+        await ours.gather_host()
+        plan = ours.plan(wanted)
+        answer, _ = await theirs.answer(Description.parse("offer", plan.sdp), {})
+        await ours.commit(plan, plan.sdp, Description.parse("answer", answer), wanted)
+        assert ours.pc.connectionState != "connected"
+        wanted[count] = Outgoing("video", "t", "s", fanout)
+    await shows(observer.added[0].track, 60)
+    await asyncio.gather(ours.close(), theirs.close(), fanout.close())
+
+
+async def nowhere(signal: Any) -> None:
+    """Send a signal to nobody."""
+
+
+async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_connection() -> None:
+    connection = PeerConnection(
+        polite=True, send_signal=nowhere, ice_servers=lambda: (), observer=Observer(), logger=NoopLogger()
+    )
+    others = RTCPeerConnection(), RTCPeerConnection()
+    for other in others:
+        other.createDataChannel("x")
+        connection.receive(DescriptionSignal("offer", (await other.createOffer()).sdp))
+        if other is others[0]:
+            await eventually(lambda: connection._worker is not None and connection._worker.done())
+    connection._restart("a timer that fires in the same moment")
+    await eventually(lambda: connection._worker is not None and connection._worker.done())
+    assert connection.generation == 2
+    await asyncio.gather(connection.close(), *(other.close() for other in others))
+
+
+async def test_a_connection_that_was_closed_unused_has_no_pc() -> None:
+    connection = PeerConnection(
+        polite=True, send_signal=nowhere, ice_servers=lambda: (), observer=Observer(), logger=NoopLogger()
+    )
     await connection.close()
+    with pytest.raises(MeteredRealtimeError):
+        _ = connection.pc
 
 
 async def test_leaving_at_any_moment_of_the_way_to_a_connection_leaves_nothing_behind(room: Room) -> None:

@@ -30,7 +30,7 @@ from metered_realtime import (
     WsCloseCode,
 )
 from metered_realtime.server import SignallingServer
-from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Room, eventually, next_event, state_of
+from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Room, Wire, eventually, next_event, state_of
 
 
 def states(log: EventLog) -> list[tuple[str, str]]:
@@ -374,6 +374,25 @@ async def test_closing_while_joining_ends_the_join(room: Room) -> None:
         assert states(log)[-2:] == [("joining", "leaving"), ("leaving", "closed")]
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_closing_while_a_join_gives_up_stays_closed(room: Room, turns: int) -> None:
+    for before in range(6):
+        peer = room.peer(f"a{before}")
+        log = EventLog(peer)
+        joining = asyncio.ensure_future(peer.join("room"))
+        while peer._client.state != "connected":  # noqa: ASYNC110 - turns of the loop are counted from here
+            await asyncio.sleep(0)
+        for _ in range(before):
+            await asyncio.sleep(0)
+        joining.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await peer.close()
+        await asyncio.gather(joining, return_exceptions=True)
+        assert peer.state == "closed"
+        assert ("leaving", "idle") not in states(log)
+
+
 async def test_leaving_is_seen_by_the_others(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b()
@@ -522,16 +541,17 @@ async def test_a_failed_join_in_a_context_manager_does_not_close(room: Room) -> 
 
 
 async def test_the_end_of_the_connection_for_good_is_fatal_and_told_once(room: Room) -> None:
-    pair = await room.pair()
-    log = EventLog(pair.a)
-    room.kick("a", WsCloseCode.ADMIN_DISCONNECT)
-    left = await log.until(Left)
-    (fatal,) = log.of(FatalError)
-    assert fatal.code == "admin_disconnect"
-    assert (left.peer_id, left.channel) == ("a", "room")
-    assert log.kinds() == ["FatalError", "PeerLeft", "StateChange", "Left"]
-    assert states(log) == [("joined", "closed")]
-    await pair.a.close()
+    async with Wire(room.server.port) as wire:
+        pair = await room.meet(room.peer("a", url=wire.url), room.peer("b"))
+        log = EventLog(pair.a)
+        wire.say_goodbye(WsCloseCode.ADMIN_DISCONNECT)
+        left = await log.until(Left)
+        (fatal,) = log.of(FatalError)
+        assert fatal.code == "admin_disconnect"
+        assert (left.peer_id, left.channel) == ("a", "room")
+        assert log.kinds() == ["FatalError", "PeerLeft", "StateChange", "Left"]
+        assert states(log) == [("joined", "closed")]
+        await pair.a.close()
 
 
 async def test_a_server_that_never_comes_back_ends_the_peer(room: Room) -> None:

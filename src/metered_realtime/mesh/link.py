@@ -126,7 +126,7 @@ class Link:
         self._taps: dict[str, _TapTarget] = {}
         self._remote_ufrag: str | None = None
         self._parsed_remote: SessionDescription | None = None
-        self._held_candidates: list[tuple[str | None, RTCIceCandidate | None]] = []
+        self._held_candidates: list[tuple[str | None, RTCIceCandidate]] = []
         self._candidates_taken = 0
         self._candidate_tasks: set[asyncio.Task[None]] = set()
         self._channels: weakref.WeakSet[RTCDataChannel] = weakref.WeakSet()
@@ -182,14 +182,17 @@ class Link:
         return ufrag
 
     async def add_candidate(self, candidate: str | None, ufrag: str | None) -> None:
-        """Take a candidate of the remote, or None for the end. Held until its description is applied.
+        """Take a candidate of the remote, or None for the end. Candidates are held until their description is applied.
 
         Raises:
             ValueError: the candidate cannot be parsed, is refused, or is one too many.
         """
         if self._candidates_taken >= MAX_REMOTE_CANDIDATES:
             raise ValueError(f"more than {MAX_REMOTE_CANDIDATES} candidates for one connection")
-        parsed = None if candidate is None else _parse_candidate(candidate)
+        if candidate is None:
+            await self._end_candidates(ufrag)
+            return
+        parsed = _parse_candidate(candidate)
         self._candidates_taken += 1
         if self._remote_ufrag is None or (ufrag is not None and ufrag != self._remote_ufrag):
             self._held_candidates.append((ufrag, parsed))
@@ -327,10 +330,22 @@ class Link:
         self._flush_candidates()
         self._update_incoming(remote)
 
+    async def _end_candidates(self, ufrag: str | None) -> None:
+        """Pass the end on where it is sure to belong to this description.
+
+        A bare end marker may be that of a connection which the other end has just given up, and ICE fails at once when
+        it is told that there will be no candidates. Without a marker the time that a link may take ends the wait.
+        """
+        ice = compat.ice_transport(self.pc)
+        if self._remote_ufrag is not None and ufrag in (None, self._remote_ufrag) and ice.getRemoteCandidates():
+            await ice.addRemoteCandidate(None)
+
     def _flush_candidates(self) -> None:
-        held, self._held_candidates = self._held_candidates, []
+        ours = (None, self._remote_ufrag)
+        held = self._held_candidates
+        self._held_candidates = [(ufrag, candidate) for ufrag, candidate in held if ufrag not in ours]
         for ufrag, candidate in held:
-            if ufrag is None or ufrag == self._remote_ufrag:
+            if ufrag in ours:
                 task = asyncio.ensure_future(compat.ice_transport(self.pc).addRemoteCandidate(candidate))
                 self._candidate_tasks.add(task)
                 task.add_done_callback(self._candidate_done)
