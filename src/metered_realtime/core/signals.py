@@ -106,7 +106,7 @@ def _candidate(value: Any) -> CandidateSignal | None:
         return None
     text = value["candidate"]
     if not text:
-        return CandidateSignal(None)
+        return CandidateSignal(None, ufrag=_text(value.get("usernameFragment")))
     index = value.get("sdpMLineIndex")
     return CandidateSignal(
         text,
