@@ -361,10 +361,7 @@ class Link:
             target = self._taps.get(section.mid)
             if target is None:
                 continue
-            if section.sends:
-                ids = (section.stream_id, section.track_id or section.mid)
-            else:
-                ids = None
+            ids = (section.stream_id, section.track_id or section.mid) if section.sends else None
             removed, added = target.update(ids)
             if removed is not None:
                 self._observer.track_removed(removed)
