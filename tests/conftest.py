@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 
 import pytest
+
+logging.getLogger("aioice").setLevel(logging.WARNING)  # it tells of every pair that it checks
 
 SETTLE_TURNS = 20
 """Turns of the event loop that finished work may need to be collected. No time passes in them."""

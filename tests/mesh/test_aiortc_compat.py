@@ -36,6 +36,7 @@ TOUCHED = {
     "_handle_rtcp_packet": "test_frames_go_to_the_tap_and_a_bye_is_ignored",
     "_headerExtensions": "test_codecs_and_extensions_are_those_of_the_description",
     "_local_candidates": "test_candidates_of_a_server_become_part_of_the_connection",
+    "_nominated": "test_a_path_is_alive_until_the_other_end_is_gone",
     "_pair_remote_candidate": "test_a_late_protocol_is_paired_with_the_remote_candidates",
     "_protocols": "test_candidates_of_a_server_become_part_of_the_connection",
     "_queue": "test_frames_go_to_the_tap_and_a_bye_is_ignored",
@@ -154,6 +155,16 @@ def pcs_with_data(pcs: list[RTCPeerConnection]) -> Any:
             pcs.append(pc)
 
     return Added()
+
+
+async def test_a_path_is_alive_until_the_other_end_is_gone(pcs: list[RTCPeerConnection]) -> None:
+    one, other = make(pcs), make(pcs)
+    assert not await compat.path_is_alive(one), "there is none yet"
+    await negotiate(one, other)
+    await asyncio.gather(compat.connect(one), compat.connect(other))
+    assert await compat.path_is_alive(one)
+    await compat.ice_transport(other)._connection.close()
+    assert not await compat.path_is_alive(one)
 
 
 async def test_connecting_is_left_to_connect(pcs: list[RTCPeerConnection]) -> None:

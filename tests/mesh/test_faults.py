@@ -390,33 +390,60 @@ async def test_a_reconnect_that_the_others_do_not_notice_keeps_the_connection(ro
 
 
 @pytest.mark.parametrize("victim", ["a", "b"])
-async def test_a_reconnect_that_the_others_do_notice_brings_everything_back(room: Room, victim: str) -> None:
-    """The impolite end (b) used to be lost for good, the polite one to pass through `closed`."""
+async def test_a_reconnect_that_the_others_do_notice_keeps_the_connection_too(room: Room, victim: str) -> None:
     async with Wire(room.server.port) as wire:
         urls = {victim: wire.url}
         one, other = (room.peer(name, url=urls.get(name), reconnect=QUICK) for name in "ab")
         pair = await room.meet(one, other)
-        track = GreyTrack(60)
-        pair.a.add_track(track, MediaStream([track]), {"n": 1})
-        await shows((await pair.log_b.until(Track)).track, 60)
-        await pair.media_to_a(200)
+        _, in_b = await pair.media_to_b(60)
+        _, in_a = await pair.media_to_a(200)
         lost, survivor = (pair.a, pair.b) if victim == "a" else (pair.b, pair.a)
-        kept, kept_log = (pair.to_b, pair.log_a) if victim == "a" else (pair.to_a, pair.log_b)
+        to_lost = pair.to_a if victim == "a" else pair.to_b
+        pcs, remotes = (pair.to_a.pc, pair.to_b.pc), (pair.a.remote_peers, pair.b.remote_peers)
         seen = EventLog(survivor)
+        wire.block()
         wire.break_off(told=True)
-        new = (await seen.until(PeerJoined)).peer
-        new_log = EventLog(new)
+        await state_of(to_lost, "reconnecting")
+        await asyncio.gather(fresh_frames(in_a), fresh_frames(in_b))
+        wire.unblock()
         await state_of(lost, "joined")
-        assert lost.remote_peers == [kept]
-        in_survivor, in_lost = await new_log.until(Track), await kept_log.until(Track, 2)
-        in_b, in_a = (in_survivor, in_lost) if victim == "a" else (in_lost, in_survivor)
-        assert in_b.metadata == {"n": 1}
-        await shows(in_b.track, 60)
-        await shows(in_a.track, 200)
-        await state_of(kept, "connected")
-        await state_of(new, "connected")
-        assert "closed" not in states(kept_log)
+        await state_of(pair.to_a, "connected")
+        await state_of(pair.to_b, "connected")
+        await asyncio.gather(fresh_frames(in_a), fresh_frames(in_b))
+        assert (pair.to_a.pc, pair.to_b.pc) == pcs
+        assert (pair.a.remote_peers, pair.b.remote_peers) == remotes
+        assert seen.events == []
+        for log in (pair.log_a, pair.log_b):
+            assert not log.of(ConnectionReset)
+            assert states(log)[-3:] == ["connected", "reconnecting", "connected"]
         await pair.a.close()
+        await pair.b.close()
+
+
+async def test_another_program_under_the_same_id_gets_a_connection_of_its_own(room: Room) -> None:
+    """The one before ended without a word, and the next one came before that was noticed."""
+    async with Wire(room.server.port) as wire:
+        pair = await room.meet(room.peer("a", url=wire.url, reconnect=False), room.peer("b"))
+        await pair.media_to_a(60)
+        connection = pair.to_b._connection
+        assert connection is not None
+        old, seen = pair.to_a.pc, EventLog(pair.b)
+        for protocol in connection.pc.sctp.transport.transport._connection._protocols:
+            protocol.transport.abort()  # as if the process had been killed: nothing is told
+        wire.break_off(told=True)
+        await state_of(pair.to_a, "reconnecting")
+        again = room.peer("a")
+        logs: list[EventLog] = []
+        again.on(PeerJoined, lambda event: logs.append(EventLog(event.peer)))
+        await again.join("room")
+        await eventually(lambda: logs)
+        log = logs[0]
+        await shows((await log.until(Track)).track, 60)
+        assert pair.to_a.pc is not old
+        assert len(pair.log_b.of(ConnectionReset)) == 1
+        assert seen.events == []
+        await pair.a.close()
+        await again.close()
         await pair.b.close()
 
 

@@ -32,6 +32,9 @@ from . import aiortc_compat as compat
 from .link import Incoming, Link, Outgoing
 from .offer import OfferPlan
 
+LEAVING_GRACE = 0.2
+"""Seconds to wait for the news that a remote which closed its connection has left, before a new one is made."""
+
 SendSignal = Callable[[Signal], Awaitable[None]]
 
 
@@ -143,6 +146,20 @@ class PeerConnection:
         else:
             self._negotiator.pause()
             self._disarm("offer")
+
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether media and data flow, whatever the server is doing."""
+        return self._link is not None and self._link.pc.connectionState == "connected"
+
+    def verify(self) -> None:
+        """Find out whether the remote is still the one at the other end, and replace the connection if not."""
+        if self._link is not None:
+            self._spawn(self._verify(self._link))
+
+    async def _verify(self, link: Link) -> None:
+        if not await compat.path_is_alive(link.pc) and link is self._link:
+            self._link_failed("the other end does not answer")
 
     def start_over(self, *, polite: bool) -> None:
         """Replace the connection: the remote knows this end under another id now and has dropped the old one."""
@@ -341,10 +358,11 @@ class PeerConnection:
             self._set_state("connected")
             self._feed(self._negotiator.link_up(self._loop.time()))
         elif state in ("failed", "closed"):
-            # Expired consent and a DTLS close by the remote go straight to closed.
-            self._link_failed(f"the connection is {state}")
+            # Expired consent and a DTLS close by the remote go straight to closed. The latter is also how a remote
+            # leaves, and the server says so within moments.
+            self._link_failed(f"the connection is {state}", LEAVING_GRACE if state == "closed" else 0.0)
 
-    def _link_failed(self, reason: str) -> None:
+    def _link_failed(self, reason: str, least_delay: float = 0.0) -> None:
         """Schedule a replacement, or give up once the ladder is exhausted."""
         self._disarm("connect")
         if "restart" in self._timers or self._restart_reason is not None:
@@ -356,7 +374,7 @@ class PeerConnection:
             seconds = self._loop.time() - (self._ladder.started_at or self._loop.time())
             self._observer.negotiation_failed(IceRecoveryExhaustedError(self._ladder.attempts, seconds))
         else:
-            self._arm("restart", self._loop.time() + delay, lambda: self._restart(reason))
+            self._arm("restart", self._loop.time() + max(delay, least_delay), lambda: self._restart(reason))
 
     def _restart(self, reason: str) -> None:
         self._restart_reason = reason

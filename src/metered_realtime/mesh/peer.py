@@ -73,6 +73,10 @@ RECONCILE_TIMEOUT = 10.0
 
 RECONCILE_RETRIES = 2
 
+LINGER = 3.0
+"""Seconds that a remote whose connection is alive may be gone from the channel before it counts as having left: enough
+for a client to come back to the server. Who leaves closes his connection, and is gone at once."""
+
 _FATAL_CLOSE_CODES = {
     WsCloseCode.INVALID_TOKEN: "invalid_token",
     WsCloseCode.TOKEN_EXPIRED: "token_expired",
@@ -134,6 +138,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._ice_servers: tuple[IceServerConfig, ...] = ()
         self._roster = Roster()
         self._remotes: dict[str, RemotePeer] = {}
+        self._departing: dict[str, asyncio.TimerHandle] = {}
         self._early_presence: list[Presence] = []
         self._held = HeldSignals()
         self._media = LocalMedia(self._logger)
@@ -431,14 +436,42 @@ class MeteredPeer(AsyncEventEmitter):
 
     def _apply(self, change: RosterChange) -> None:
         for peer_id in change.left:
-            self._remove_remote(peer_id)
+            self._depart(peer_id)
         for peer in change.stayed:
             remote = self._remotes[peer.peer_id]
             remote._set_metadata(peer.metadata)
             if self._state == "reconnecting":
                 self._send_all_metadata(remote)  # what it heard may have gone with the peer that it knew
         for peer in change.joined:
-            self._add_remote(peer)
+            if peer.peer_id in self._departing:
+                self._come_back(peer)
+            else:
+                self._add_remote(peer)
+
+    def _depart(self, peer_id: str) -> None:
+        """Let a remote go, unless its connection is alive: then it may have lost the server only, and come back."""
+        remote = self._remotes[peer_id]
+        if remote._connection is None or not remote._connection.is_connected:
+            self._remove_remote(peer_id)
+            return
+        loop = asyncio.get_running_loop()
+        remote._set_signalling_lost(True)
+        remote._when_link_lost = lambda: loop.call_soon(self._remove_departed, peer_id)
+        self._departing[peer_id] = loop.call_later(LINGER, self._remove_departed, peer_id)
+
+    def _remove_departed(self, peer_id: str) -> None:
+        if peer_id in self._departing:
+            self._remove_remote(peer_id)
+
+    def _come_back(self, peer: PresencePeer) -> None:
+        remote = self._remotes[peer.peer_id]
+        self._departing.pop(peer.peer_id).cancel()
+        remote._when_link_lost = None
+        remote._set_metadata(peer.metadata)
+        self._send_all_metadata(remote)
+        remote._set_signalling_lost(self._state == "reconnecting")
+        if remote._connection is not None:
+            remote._connection.verify()  # another program may have come under the same id
 
     def _add_remote(self, peer: PresencePeer) -> None:
         remote = RemotePeer(
@@ -458,6 +491,9 @@ class MeteredPeer(AsyncEventEmitter):
             _pass_on(remote, signal)
 
     def _remove_remote(self, peer_id: str) -> None:
+        timer = self._departing.pop(peer_id, None)
+        if timer is not None:
+            timer.cancel()
         remote = self._remotes.pop(peer_id, None)
         if remote is not None:
             remote.state_changed("closed")
@@ -518,7 +554,7 @@ class MeteredPeer(AsyncEventEmitter):
     def _finish_reconnect(self) -> None:
         self._stop_watching()
         for remote in self.remote_peers:
-            remote._set_signalling_lost(False)
+            remote._set_signalling_lost(remote.id in self._departing)
         self._set_state("joined")
 
     # --- inside: media

@@ -61,6 +61,7 @@ class RemotePeer(AsyncEventEmitter):
         self._connection: PeerConnection | None = None
         self._state: PeerConnectionState = "idle"
         self._signalling_lost = False
+        self._when_link_lost: Callable[[], object] | None = None
         self._track_metadata = MetadataBook()
         self._media_streams: dict[str, MediaStream] = {}
         self._incoming: dict[str, Incoming] = {}
@@ -161,6 +162,8 @@ class RemotePeer(AsyncEventEmitter):
 
     def state_changed(self, state: PeerConnectionState) -> None:
         """Follow the state of the connection."""
+        if state != "connected" and self._when_link_lost is not None:
+            self._when_link_lost()
         if self._signalling_lost and state in ("connecting", "connected"):
             state = "reconnecting"
         if self._state not in (state, "closed"):
