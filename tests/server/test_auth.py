@@ -70,6 +70,12 @@ class TestPublishableKeys:
     def test_may_not_send_unless_told_otherwise(self) -> None:
         assert admit(authenticator(), key=KEY).identity.grant.actions == {"publish", "subscribe", "presence"}
 
+    def test_of_a_suspended_app_are_refused_with_4012(self) -> None:
+        app = App("app", (PublishableKey(key=KEY),), (SecretKey(id=SECRET_ID, secret=SECRET),), suspended=True)
+        gate = Authenticator(Keyring([app]))
+        assert [refusal(gate, key=KEY)[0], refusal(gate, token=minted())[0]] == [4012, 4012]
+        assert refusal(gate, token=minted(secret="sk_secret_" + "x" * 40))[0] == 4001
+
     def test_with_no_pattern_have_no_channel(self) -> None:
         gate = authenticator(PublishableKey(key=KEY, channel_patterns=()))
         assert refusal(gate, key=KEY)[0] == 4003

@@ -119,6 +119,39 @@ class TestServe:
         assert "Traceback" not in err
 
 
+class TestServeWithAConfiguration:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "server.toml"
+        path.write_text('[server]\nport = 1\n[[publishable_keys]]\nkey = "pk_live_a"\n')
+        return path
+
+    async def test_takes_keys_from_the_file_and_not_from_the_environment(self, path: Path) -> None:
+        environment = {"METERED_API_KEY": "pk_live_other", "METERED_SECRET_ID": "sk_id_half"}
+        async with program("serve", "--config", str(path), "--port", "0", **environment) as process:
+            assert process.stdout is not None
+            line = (await process.stdout.readline()).decode()
+            assert "metered-realtime is listening on http://127.0.0.1:" in line
+            url = line.split()[-1].replace("http", "ws")
+            for key, expected in (("pk_live_a", True), ("pk_live_other", False)):
+                async with connect(f"{url}/v1?key={key}") as client:
+                    if expected:
+                        assert json.loads(await client.recv())["type"] == "welcome"
+                    else:
+                        with pytest.raises(ConnectionClosed):
+                            await client.recv()
+            process.terminate()
+            assert await process.wait() == 0
+
+    @pytest.mark.parametrize(
+        "option", [("--api-key", "pk_live_b"), ("--ice-server", "stun:x"), ("--public-page",), ("--tls-cert", "x")]
+    )
+    async def test_takes_no_option_that_the_file_may_hold(self, path: Path, option: tuple[str, ...]) -> None:
+        code, out, err = await finished("serve", "--config", str(path), *option)
+        assert (code, out) == (2, "")
+        assert f"{option[0]} does not go with --config" in err
+
+
 class TestMint:
     async def test_signs_a_token_with_the_pair_from_the_environment(self) -> None:
         arguments = ("mint", "ann", "--channel", "a/*", "--permission", "send", "--peer-metadata", '{"n": 1}')
@@ -151,8 +184,9 @@ class TestMint:
         assert "METERED_SECRET" in err
 
 
-async def test_keys_prints_keys_that_a_server_takes() -> None:
-    code, out, _ = await finished("keys")
+@pytest.mark.parametrize("command", [("keys",), ("keys", "new")])
+async def test_keys_prints_keys_that_a_server_takes(command: tuple[str, ...]) -> None:
+    code, out, _ = await finished(*command)
     values = dict(line.split("=") for line in out.splitlines())
     assert code == 0
     assert list(values) == ["METERED_API_KEY", "METERED_SECRET_ID", "METERED_SECRET"]

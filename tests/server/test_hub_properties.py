@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from metered_realtime.server.hub import Hub
+from metered_realtime.core.patterns import is_pattern
+from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.intake import Intake
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.rights import ACTIONS, Grant
@@ -89,6 +90,17 @@ class HubMachine(RuleBasedStateMachine):
             self.answered[request_id] += 1
         self.observe()
 
+    @rule(guest=guests, grant=st.sampled_from(GRANTS), with_id=st.booleans())
+    def refresh(self, guest: Guest, grant: Grant, with_id: bool) -> None:
+        self.sent += 1
+        request_id = f"{self.sent}" if with_id else None
+        self.asked.update([request_id] if request_id else [])
+        self.hub.refresh(guest.connection, Identity(guest.peer_id, grant), request_id)
+        for channel in tuple(self.rosters[guest]):
+            if channel not in guest.connection.subscriptions or not grant.permits("presence"):
+                del self.rosters[guest][channel]  # an error said so, or nobody tells any more
+        self.observe()
+
     @rule(guest=guests, text=st.binary(max_size=12))
     def noise(self, guest: Guest, text: bytes) -> None:
         self.sent += 1
@@ -141,6 +153,14 @@ class HubMachine(RuleBasedStateMachine):
             assert set(room.subscribers) == {one for many in room.peers.values() for one in many}
             assert all(one in connections and name in one.subscriptions for one in room.subscribers)
         assert all(len(one.subscriptions) <= 4 for one in connections)
+
+    @invariant()
+    def every_subscription_is_granted(self) -> None:
+        for guest in self.live:
+            grant = guest.connection.grant
+            for name in guest.connection.subscriptions:
+                assert grant.permits("subscribe")
+                assert (grant.covers if is_pattern(name) else grant.reaches)(name)
 
     def teardown(self) -> None:
         for guest in self.live:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metered_realtime.server.limits import ConnectLimiter, FaultCounter, Limits, TokenBucket
+from metered_realtime.server.limits import ConnectLimiter, FaultCounter, Limits, RateLimiter, TokenBucket
 
 
 class TestLimits:
@@ -89,3 +89,18 @@ class TestConnectLimiter:
         for number in range(1_000):
             door.admit(f"{number}", 0.0)
         assert len(door) == 10
+
+
+class TestRateLimiter:
+    def test_gives_each_caller_a_bucket(self) -> None:
+        limiter = RateLimiter(0.5, 2)
+        assert [limiter.admit("a", 0.0) for _ in range(3)] == [True, True, False]
+        assert limiter.admit("b", 0.0)
+        assert limiter.retry_after == 2
+        assert limiter.admit("a", 2.0)
+
+    def test_remembers_a_bounded_number_of_callers(self) -> None:
+        limiter = RateLimiter(0.001, 1, max_callers=2)
+        assert [limiter.admit(caller, 0.0) for caller in "abac"] == [True, True, False, True]
+        assert len(limiter) == 2
+        assert not limiter.admit("a", 0.0)

@@ -5,6 +5,17 @@ from __future__ import annotations
 from .auth import mint_token
 from .keys import App, PublishableKey, SecretKey
 from .limits import Limits
+from .plan import Plan
 from .server import SignallingServer
+from .turn import TurnServer
 
-__all__ = ["App", "Limits", "PublishableKey", "SecretKey", "SignallingServer", "mint_token"]
+__all__ = [
+    "App",
+    "Limits",
+    "Plan",
+    "PublishableKey",
+    "SecretKey",
+    "SignallingServer",
+    "TurnServer",
+    "mint_token",
+]

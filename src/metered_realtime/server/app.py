@@ -1,11 +1,11 @@
-"""The aiohttp application: the WebSocket endpoint, the room page and the health check on one port."""
+"""The aiohttp application: the WebSocket endpoint, REST, the room page and the health check on one port."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -14,12 +14,17 @@ from ..core.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
 from ..log import Logger
 from .auth import Admission, Authenticator, RefusedError
-from .hub import Hub
+from .keys import App
 from .limits import ConnectLimiter, Limits
 from .link import CLOSE_TIMEOUT, Link, seal
+from .proxies import Network, client_address
+from .rest import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
+from .tenant import Tenant
 
 WEBSOCKET_PATH = "/v1"
+
+OPENAPI_PATH = "/v1/openapi.json"
 
 OVERSIZE_ALLOWANCE = 4
 """Frames up to so many times the limit are read to their end before the 1009. Beyond that the connection is cut off,
@@ -33,16 +38,23 @@ class SignallingApp:
     """Serves one set of apps. Holds every open link, so that `drain` can end them."""
 
     def __init__(
-        self, app_ids: Iterable[str], authenticator: Authenticator, limits: Limits, logger: Logger, page_key: PageKey
+        self,
+        apps: Mapping[str, App],
+        authenticator: Authenticator,
+        limits: Limits,
+        logger: Logger,
+        page_key: PageKey,
+        trusted_proxies: tuple[Network, ...] = (),
     ) -> None:
         self._authenticator = authenticator
         self._limits = limits
         self._logger = logger
         self._page_key = page_key
+        self._trusted_proxies = trusted_proxies
         self._page = load_page()
-        self._hubs = {app_id: Hub(limits, seal) for app_id in app_ids}
+        self._tenants = {app_id: Tenant(app, limits) for app_id, app in apps.items()}
         self._door = ConnectLimiter(limits.connects_per_address, limits.connect_window)
-        self._links: set[Link] = set()
+        self._rest = RestApi(self._tenants, authenticator, limits, logger, self._address)
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
 
@@ -56,19 +68,54 @@ class SignallingApp:
                 web.get("/page/config.json", self._config),
                 web.get("/page/{name}", self._file),
                 web.get("/healthz", self._health),
+                web.get(OPENAPI_PATH, self._rest.describe),
+                web.route("*", r"/v1/{rest:[\s\S]*}", self._rest.handle),
+                web.route("*", r"/{nothing:[\s\S]*}", not_found),
             ]
         )
         return application
+
+    def reconfigure(
+        self, apps: Mapping[str, App], limits: Limits, page_key: PageKey, trusted_proxies: tuple[Network, ...]
+    ) -> None:
+        """Go on with other apps and bounds. Who would not be let in any more has to leave."""
+        if (limits.connects_per_address, limits.connect_window) != (
+            self._limits.connects_per_address,
+            self._limits.connect_window,
+        ):
+            self._door = ConnectLimiter(limits.connects_per_address, limits.connect_window)
+        if limits != self._limits:
+            self._rest.reconfigure(limits)
+        self._limits, self._page_key, self._trusted_proxies = limits, page_key, trusted_proxies
+        for app_id, app in apps.items():
+            if app_id in self._tenants:
+                self._tenants[app_id].reconfigure(app, limits)
+            else:
+                self._tenants[app_id] = Tenant(app, limits)
+        for link in self._links():
+            self._review(link)
+        for app_id in self._tenants.keys() - apps.keys():
+            del self._tenants[app_id]
 
     async def drain(self, timeout: float) -> None:
         """Ask every client to come back later, and close its connection. New ones are turned away."""
         self._draining = True
         goodbye = seal(encode(GoingAwayFrame(RETRY_AFTER_MS)))
-        for link in tuple(self._links):
+        for link in self._links():
             link.write(goodbye)
             link.close(WsCloseCode.GOING_AWAY, "going away")
         if self._visits:
             await asyncio.wait(self._visits, timeout=timeout)
+
+    def _links(self) -> list[Link]:
+        return [link for tenant in self._tenants.values() for link in tenant.links]
+
+    def _review(self, link: Link) -> None:
+        try:
+            link.regrant(self._authenticator.review(link.admission))
+        except RefusedError as refused:
+            self._logger.info("connection ended", {"code": int(refused.code), "reason": refused.reason})
+            link.close(refused.code, refused.reason)
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         refusal = self._turn_away(request)
@@ -97,18 +144,24 @@ class SignallingApp:
         """Return the answer to a handshake that gets no WebSocket at all."""
         if self._draining:
             return web.Response(status=503, headers={"Retry-After": "1"}, text="shutting down\n")
-        address, now = request.remote or "", time.monotonic()
+        address, now = self._address(request), time.monotonic()
         if not self._door.admit(address, now):
             self._logger.warning("too many connection attempts", {"address": address})
             retry_after = math.ceil(self._door.retry_after(address, now))
             return web.Response(status=429, headers={"Retry-After": str(retry_after)}, text="too many attempts\n")
         return None
 
+    def _address(self, request: web.Request) -> str:
+        return client_address(request.remote, request.headers.getall("X-Forwarded-For", []), self._trusted_proxies)
+
     def _admit(self, request: web.Request) -> Admission:
         if self._draining:  # it began during the upgrade
             raise RefusedError(WsCloseCode.GOING_AWAY, "going away")
         keys, tokens = request.query.getall("key", []), request.query.getall("token", [])
-        return self._authenticator.admit(keys, tokens, request.headers.get("Origin"), time.time())
+        admission = self._authenticator.admit(keys, tokens, request.headers.get("Origin"), time.time())
+        if not self._tenants[admission.app].meter.admits():
+            raise RefusedError(WsCloseCode.OVER_CONCURRENT_LIMIT, "too many connections")
+        return admission
 
     def _note_visit(self) -> None:
         visit = asyncio.current_task()
@@ -120,12 +173,13 @@ class SignallingApp:
         transport = request.transport
         if transport is None:  # it left while it was being let in
             return
-        link = Link(ws, transport, self._hubs[admission.app], self._limits, self._logger)
-        self._links.add(link)
+        tenant = self._tenants[admission.app]
+        link = Link(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
+        tenant.links.add(link)
         try:
-            await link.run(admission.identity)
+            await link.run()
         finally:
-            self._links.discard(link)
+            tenant.links.discard(link)
 
     async def _index(self, request: web.Request) -> web.Response:
         return self._page_file("index.html")

@@ -6,19 +6,22 @@ same work.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..core.frames import encode_payload
+from ..core.frames import FrameError, Refresh, encode_payload
 from ..events import WsCloseCode
 from .hub import Identity
-from .keys import Keyring, PublishableKey, SecretKey, new_secret_pair
+from .keys import App, Keyring, PublishableKey, SecretKey, new_secret_pair
 from .limits import Limits
 from .rights import Grant
 from .tokens import Claims, InvalidTokenError, key_id, mint_token, verify_token
+from .turn import TurnServer
 
 __all__ = ["Admission", "Authenticator", "RefusedError", "mint_token"]
 
@@ -38,20 +41,33 @@ class Admission:
 
     app: str
     identity: Identity
+    key: PublishableKey | SecretKey = field(repr=False)
+    origin: str | None = None
 
 
 class Authenticator:
     """Turns what a handshake shows into an admission."""
 
     def __init__(
-        self, keyring: Keyring, ice_servers: Sequence[dict[str, Any]] = (), limits: Limits | None = None
+        self,
+        keyring: Keyring,
+        ice_servers: Sequence[dict[str, Any]] = (),
+        limits: Limits | None = None,
+        turn: TurnServer | None = None,
     ) -> None:
-        self._keyring = keyring
-        self._ice_servers = list(ice_servers)
-        self._limits = limits if limits is not None else Limits()
+        self.configure(keyring, ice_servers, limits if limits is not None else Limits(), turn)
         # What tokens of unknown keys are verified with, so that they take as long as others.
         decoy_id, decoy_secret = new_secret_pair()
         self._decoy = SecretKey(id=decoy_id, secret=decoy_secret)
+
+    def configure(
+        self, keyring: Keyring, ice_servers: Sequence[dict[str, Any]], limits: Limits, turn: TurnServer | None
+    ) -> None:
+        """Decide by other keys and settings from now on."""
+        self._keyring = keyring
+        self._ice_servers = list(ice_servers)
+        self._limits = limits
+        self._turn = turn
 
     def admit(self, keys: Sequence[str], tokens: Sequence[str], origin: str | None, now: float) -> Admission:
         """Admit a handshake by the `key` and `token` values of its query. `now` is unix seconds.
@@ -62,17 +78,64 @@ class Authenticator:
         if len(keys) + len(tokens) != 1:
             raise RefusedError(WsCloseCode.INVALID_TOKEN, "exactly one of key and token is needed")
         if keys:
-            return self._by_key(keys[0], origin)
+            return self._by_key(keys[0], origin, now)
         return self._by_token(tokens[0], now)
 
-    def _by_key(self, value: str, origin: str | None) -> Admission:
+    def review(self, admission: Admission) -> Grant:
+        """Return what an admitted connection may do by the present keys.
+
+        Raises:
+            RefusedError: it would not be let in any more.
+        """
+        found = self._present(admission)
+        if found is None or found[0].id != admission.app:
+            raise _invalid()
+        _check_active(found[0])
+        key, grant = found[1], admission.identity.grant
+        return _with_a_channel(Grant(key.actions, key.channel_patterns, grant.permissions, grant.channels))
+
+    def backend(self, bearer: str) -> tuple[App, SecretKey] | None:
+        """Return the app and the key of a backend that shows `<id>:<secret>`, in the same time whether it is known."""
+        key_id, _, secret = bearer.partition(":")
+        found = self._keyring.secret(key_id)
+        held = found[1] if found else self._decoy
+        return found if hmac.compare_digest(_digest(secret), _digest(held.secret)) else None
+
+    def _present(self, admission: Admission) -> tuple[App, PublishableKey | SecretKey] | None:
+        if isinstance(admission.key, PublishableKey):
+            publishable = self._keyring.publishable(admission.key.key)
+            return publishable if publishable and _origin_allowed(publishable[1], admission.origin) else None
+        secret = self._keyring.secret(admission.key.id)
+        return secret if secret and secret[1].secret == admission.key.secret else None
+
+    def refresh(self, frame: Refresh, current: Admission, now: float) -> Admission:
+        """Admit a live connection anew, by the token of a refresh. `now` is unix seconds.
+
+        Raises:
+            FrameError: the token would not be let in, or is for somebody else. The connection stays as it was.
+        """
+        try:
+            admission = self._by_token(frame.token, now)
+        except RefusedError as refused:
+            scope = refused.code is WsCloseCode.CHANNEL_NOT_AUTHORIZED
+            code = "channel_not_authorized" if scope else "action_not_permitted"
+            raise FrameError(code, f"refresh refused: {refused.reason}", frame.request_id) from None
+        if admission.app != current.app:
+            raise FrameError("action_not_permitted", f"refresh refused: {_invalid().reason}", frame.request_id)
+        if admission.identity.peer_id != current.identity.peer_id:
+            raise FrameError("invalid_peer_id", "refresh refused: the token is for another peer", frame.request_id)
+        return admission
+
+    def _by_key(self, value: str, origin: str | None, now: float) -> Admission:
         found = self._keyring.publishable(value)
         if found is None or not _origin_allowed(found[1], origin):
             raise _invalid()
         app, key = found
+        _check_active(app)
         grant = Grant(key.actions, key.channel_patterns)
-        identity = Identity(str(uuid.uuid4()), _with_a_channel(grant), metadata=self._metadata(key, None))
-        return Admission(app.id, identity)
+        peer_id = str(uuid.uuid4())
+        identity = Identity(peer_id, _with_a_channel(grant), metadata=self._metadata(key, peer_id, None, now))
+        return Admission(app.id, identity, key, origin)
 
     def _by_token(self, token: str, now: float) -> Admission:
         found = self._keyring.secret(key_id(token) or "")
@@ -85,27 +148,42 @@ class Authenticator:
         if found is None:
             raise _invalid()
         app, key = found
-        return Admission(app.id, self._identity(key, claims))
+        _check_active(app)
+        return Admission(app.id, self._identity(key, claims, now), key)
 
-    def _identity(self, key: SecretKey, claims: Claims) -> Identity:
+    def _identity(self, key: SecretKey, claims: Claims, now: float) -> Identity:
         grant = Grant(key.actions, key.channel_patterns, claims.permissions, claims.channels)
         peer_metadata = claims.peer_metadata
         return Identity(
             claims.peer_id,
             _with_a_channel(grant),
             expires_at=claims.expires_at,
-            metadata=self._metadata(key, claims.metadata),
+            metadata=self._metadata(key, claims.peer_id, claims.metadata, now),
             peer_metadata=None if peer_metadata is None else encode_payload(peer_metadata),
         )
 
-    def _metadata(self, key: PublishableKey | SecretKey, claimed: dict[str, Any] | None) -> dict[str, Any] | None:
-        if not (self._ice_servers and key.inject_ice_servers) or "iceServers" in (claimed or {}):
+    def _metadata(
+        self, key: PublishableKey | SecretKey, peer_id: str, claimed: dict[str, Any] | None, now: float
+    ) -> dict[str, Any] | None:
+        if not key.inject_ice_servers or "iceServers" in (claimed or {}):
             return claimed
-        return {**(claimed or {}), "iceServers": self._ice_servers}
+        relays = [] if self._turn is None else [self._turn.ice_server(peer_id, now)]
+        servers = [*self._ice_servers, *relays]
+        return {**(claimed or {}), "iceServers": servers} if servers else claimed
+
+
+def _digest(text: str) -> bytes:
+    # Of one length, so that comparing tells nothing about the length either.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def _invalid() -> RefusedError:
     return RefusedError(WsCloseCode.INVALID_TOKEN, "invalid credential")
+
+
+def _check_active(app: App) -> None:
+    if app.suspended:
+        raise RefusedError(WsCloseCode.ACCOUNT_SUSPENDED, "account suspended")
 
 
 def _with_a_channel(grant: Grant) -> Grant:

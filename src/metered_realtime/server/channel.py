@@ -29,6 +29,11 @@ class Connection:
         self.entry = PresenceEntry(peer_id, peer_metadata)
         self.subscriptions: set[str] = set()
 
+    def describe(self, peer_metadata: Any) -> None:
+        """Change what others are told of the peer."""
+        self.peer_metadata = peer_metadata
+        self.entry = PresenceEntry(self.peer_id, peer_metadata)
+
 
 class Channel:
     """The subscribers of one channel, by connection for messages and by peer for presence.
@@ -62,8 +67,8 @@ class Channel:
         del self.peers[connection.peer_id]
         return True
 
-    def others(self, peer_id: str) -> list[PresenceEntry]:
-        """Return every other peer, with the metadata of its most recent connection."""
+    def others(self, peer_id: str | None) -> list[PresenceEntry]:
+        """Return every peer but one, with the metadata of its most recent connection."""
         return [max(connections, key=_serial).entry for other, connections in self.peers.items() if other != peer_id]
 
 

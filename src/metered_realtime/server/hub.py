@@ -10,6 +10,8 @@ Promises, in the order that a client sees them:
 - `subscribe` is answered by the `ack`, then the snapshot, and only then are the others told: whoever hears of a
   newcomer may send to it at once. Subscribing again changes what is wanted, and sends the snapshot again.
 - Presence is per peer id. A peer without the `presence` right is seen, but sees nobody.
+- A refresh changes what a connection may do and what others are told of it from then on. Subscriptions that are out
+  of scope now end, each with an `error` that names the channel; a new `presence` right brings the snapshots.
 - A connection that is gone is gone from everywhere.
 """
 
@@ -45,6 +47,7 @@ from ..core.names import is_reserved_channel
 from ..core.patterns import is_pattern
 from .channel import Channel, Connection, PatternTable
 from .limits import Limits
+from .plan import Meter
 from .rights import Action, Grant
 
 SNAPSHOT_PAGE = 3_500
@@ -63,10 +66,13 @@ class Identity:
 
 
 class Hub:
-    """Routes the frames of one app. `seal` makes of an encoded frame what `write` takes."""
+    """Routes the frames of one app. `seal` makes of an encoded frame what `write` takes; `meter` counts the use."""
 
-    def __init__(self, limits: Limits | None = None, seal: Callable[[bytes], bytes] = bytes) -> None:
+    def __init__(
+        self, limits: Limits | None = None, seal: Callable[[bytes], bytes] = bytes, meter: Meter | None = None
+    ) -> None:
         self._limits = limits if limits is not None else Limits()
+        self._meter = meter if meter is not None else Meter()
         self._seal = seal
         self._serial = 0
         self._peers: dict[str, list[Connection]] = {}
@@ -78,6 +84,7 @@ class Hub:
         self._serial += 1
         connection = Connection(self._serial, identity.peer_id, identity.grant, identity.peer_metadata, write)
         self._peers.setdefault(identity.peer_id, []).append(connection)
+        self._meter.connect()
         size = self._limits.max_message_size
         self._reply(connection, Welcome(identity.peer_id, identity.expires_at, int(now), size, identity.metadata))
         return connection
@@ -88,10 +95,18 @@ class Hub:
         if connection not in connections:
             return
         connections.remove(connection)
+        self._meter.disconnect()
         if not connections:
             del self._peers[connection.peer_id]
         while connection.subscriptions:
             self._drop(connection, connection.subscriptions.pop())
+
+    def refresh(self, connection: Connection, identity: Identity, request_id: str | None) -> None:
+        """Let a connection live on as the same peer with the rights, the expiry and the metadata of a new token."""
+        connection.describe(identity.peer_metadata)
+        if request_id is not None:
+            self._reply(connection, Ack(request_id, identity.expires_at, identity.metadata))
+        self.regrant(connection, identity.grant)
 
     def handle(self, connection: Connection, frame: ClientFrame) -> None:
         """Do what a frame asks for, and answer it."""
@@ -120,6 +135,32 @@ class Hub:
                 delivered += 1
         return delivered
 
+    def regrant(self, connection: Connection, grant: Grant) -> None:
+        """Change what a connection may do. Each subscription that is out of scope now ends with an error."""
+        gains_presence = grant.permits("presence") and not connection.grant.permits("presence")
+        connection.grant = grant
+        for name in sorted(connection.subscriptions):
+            in_scope = grant.covers if is_pattern(name) else grant.reaches
+            if not (grant.permits("subscribe") and in_scope(name)):
+                connection.subscriptions.remove(name)
+                self._drop(connection, name)
+                self.refuse(connection, FrameError("channel_not_authorized", f"no longer in scope: {name}"))
+            elif gains_presence and not is_pattern(name):
+                self._send_snapshot(connection, name, self._channels[name].others(connection.peer_id))
+
+    def reconfigure(self, limits: Limits) -> None:
+        """Apply other limits to what comes from now on."""
+        self._limits = limits
+
+    def has_peer(self, peer_id: str) -> bool:
+        """Tell whether a peer is connected."""
+        return peer_id in self._peers
+
+    def roster(self, channel: str) -> list[PresenceEntry]:
+        """Return everybody in a channel."""
+        room = self._channels.get(channel)
+        return room.others(None) if room is not None else []
+
     def _dispatch(self, connection: Connection, frame: ClientFrame) -> None:
         match frame:
             case Publish():
@@ -136,11 +177,13 @@ class Hub:
     def _publish(self, connection: Connection, frame: Publish) -> None:
         _check_action(connection, "publish", frame.request_id)
         _check_channel(frame.channel, connection.grant.reaches, frame.request_id)
+        self._count(frame.request_id)
         self.publish(frame.channel, connection.peer_id, frame.data, connection.peer_metadata)
         self._acknowledge(connection, frame.request_id)
 
     def _send(self, connection: Connection, frame: Send) -> None:
         _check_action(connection, "send", frame.request_id)
+        self._count(frame.request_id)
         targets = self._peers.get(frame.to)
         if not targets:
             raise FrameError("peer_not_found", "the peer is not connected", frame.request_id)
@@ -209,6 +252,10 @@ class Hub:
         bare = [PresenceEntry(entry.peer_id) for entry in entries]
         for start in range(0, len(bare), SNAPSHOT_PAGE):
             self._reply(connection, PresenceFrame(name, tuple(bare[start : start + SNAPSHOT_PAGE]), ()))
+
+    def _count(self, request_id: str | None) -> None:
+        if not self._meter.take_message():
+            raise FrameError("over_message_quota", "the messages of this period are used up", request_id)
 
     def _check_room(self, connection: Connection, frame: Subscribe) -> None:
         limit = self._limits.channels_per_connection

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.frames import ClientFrame, FrameError, Ping, decode_client_frame
+from ..core.frames import ClientFrame, FrameError, Ping, Refresh, decode_client_frame
 from ..events import WsCloseCode
 from .channel import Connection
 from .hub import Hub
@@ -33,8 +33,8 @@ class Intake:
         self._bucket = TokenBucket(limits.frames_per_second, limits.frame_burst, now)
         self._faults = FaultCounter(limits.malformed_frames, limits.malformed_window)
 
-    def take(self, text: bytes, now: float) -> Close | None:
-        """Have a frame answered. Return a `Close` when the client has gone too far."""
+    def take(self, text: bytes, now: float) -> Close | Refresh | None:
+        """Have a frame answered. Return a `Close` when the client has gone too far, and a `Refresh` to be decided."""
         try:
             frame: ClientFrame | FrameError = decode_client_frame(text)
         except FrameError as fault:
@@ -43,6 +43,8 @@ class Intake:
             return Close(WsCloseCode.OVER_MESSAGE_RATE, "message rate exceeded")
         if isinstance(frame, FrameError):
             return self._refuse(frame, now)
+        if isinstance(frame, Refresh):
+            return frame
         self._hub.handle(self._connection, frame)
         return None
 

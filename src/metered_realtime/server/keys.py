@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from .plan import UNBOUNDED, Plan
 from .rights import ACTIONS
 
 PUBLISHABLE_PREFIX, SECRET_ID_PREFIX, SECRET_PREFIX = "pk_live_", "sk_id_", "sk_secret_"
@@ -64,11 +65,16 @@ class SecretKey:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A tenant. Peers, channels and keys belong to one app, and nothing crosses apps."""
+    """A tenant. Peers, channels and keys belong to one app, and nothing crosses apps.
+
+    A `suspended` one lets nobody in: connections close with 4012.
+    """
 
     id: str
     publishable_keys: tuple[PublishableKey, ...] = ()
     secret_keys: tuple[SecretKey, ...] = ()
+    plan: Plan = UNBOUNDED
+    suspended: bool = False
 
     def __post_init__(self) -> None:
         count = len(self.publishable_keys) + len(self.secret_keys)

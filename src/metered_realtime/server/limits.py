@@ -48,6 +48,19 @@ class Limits:
 
     connect_window: float = 60.0
 
+    rest_body_size: int = 32_768
+    """The body of a REST request. A larger one is answered with 413."""
+
+    rest_per_second: float = 20.0
+    """What refills the bucket of each address that uses REST. An empty one is answered with 429."""
+
+    rest_burst: int = 100
+
+    rest_key_per_second: float = 100.0
+    """The same for each secret key, from wherever it is used."""
+
+    rest_key_burst: int = 500
+
     outbox_size: int = 1_048_576
     """Bytes that wait for a slow client. One more frame and it is dropped; nobody else notices."""
 
@@ -99,6 +112,34 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+
+class RateLimiter:
+    """A token bucket for each caller, for a bounded number of callers: the longest unused are forgotten."""
+
+    def __init__(self, rate: float, burst: int, max_callers: int = MAX_ADDRESSES) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._max_callers = max_callers
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def admit(self, caller: str, now: float) -> bool:
+        """Take one from the caller's bucket. False when it is empty."""
+        bucket = self._buckets.pop(caller, None)
+        if bucket is None:
+            bucket = TokenBucket(self._rate, self._burst, now)
+        self._buckets[caller] = bucket
+        if len(self._buckets) > self._max_callers:
+            del self._buckets[next(iter(self._buckets))]
+        return bucket.take(now)
+
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds after which an empty bucket holds one again."""
+        return max(1, math.ceil(1 / self._rate))
 
 
 class FaultCounter:

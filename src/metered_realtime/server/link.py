@@ -17,12 +17,15 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from ..core.frames import FrameError, Refresh
 from ..events import WsCloseCode
 from ..log import Logger
+from .auth import Admission, Authenticator
 from .channel import Connection
-from .hub import Hub, Identity
+from .hub import Hub
 from .intake import Intake
 from .limits import Limits
+from .rights import Grant
 from .tokens import LEEWAY
 
 CLOSE_TIMEOUT = 1.0
@@ -56,7 +59,14 @@ class Link:
     """Carries one connection from its welcome to its end."""
 
     def __init__(
-        self, ws: web.WebSocketResponse[Any], transport: asyncio.Transport, hub: Hub, limits: Limits, logger: Logger
+        self,
+        ws: web.WebSocketResponse[Any],
+        transport: asyncio.Transport,
+        hub: Hub,
+        admission: Admission,
+        authenticator: Authenticator,
+        limits: Limits,
+        logger: Logger,
     ) -> None:
         self._ws = ws
         self._transport = transport
@@ -68,20 +78,31 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._room = limits.outbox_size
         self._connection: Connection | None = None
+        self.admission = admission
+        self._authenticator = authenticator
         self._deadline: asyncio.TimerHandle | None = None  # set while closing
         self._dropped = False
         self._heard = True
         self._heartbeat: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
-    async def run(self, identity: Identity) -> None:
+    @property
+    def peer_id(self) -> str:
+        """Whose connection it is."""
+        return self.admission.identity.peer_id
+
+    @property
+    def is_ending(self) -> bool:
+        """Tell whether the end has begun."""
+        return self._deadline is not None or self._dropped
+
+    async def run(self) -> None:
         """Welcome the client and serve it until either end closes."""
-        now = time.time()
+        now, identity = time.time(), self.admission.identity
         connection = self._connection = self._hub.connect(identity, self.write, now)
         intake = Intake(self._hub, connection, self._limits, self._loop.time())
         self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
-        if identity.expires_at is not None:
-            self._expiry = self._loop.call_later(_seconds_left(identity.expires_at, now), self._expire)
+        self._expect_expiry(now)
         try:
             await self._read(intake)
         finally:
@@ -103,6 +124,11 @@ class Link:
             self._leave()
             self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+
+    def regrant(self, grant: Grant) -> None:
+        """Change what the client may do, at once."""
+        if self._connection is not None and self._deadline is None and not self._dropped:
+            self._hub.regrant(self._connection, grant)
 
     def drop(self, reason: str) -> None:
         """End the connection without a word. The hub hears of it when the reading ends, never within a fan-out."""
@@ -139,13 +165,35 @@ class Link:
         if not _is_utf8(text):
             return self.close(INVALID_TEXT, "text is not UTF-8")
         try:
-            refusal = intake.take(text, self._loop.time())
+            outcome = intake.take(text, self._loop.time())
+            if isinstance(outcome, Refresh):
+                return self._refresh(outcome)
         except Exception as error:
             self._logger.error("frame failed", {"error": f"{type(error).__name__}: {error}"})
             return self.close(INTERNAL_ERROR, "internal error")
-        if refusal is not None:
-            self.close(refusal.code, refusal.reason)
+        if outcome is not None:
+            self.close(outcome.code, outcome.reason)
         return None
+
+    def _refresh(self, frame: Refresh) -> None:
+        connection, now = self._connection, time.time()
+        if connection is None:
+            return
+        try:
+            self.admission = self._authenticator.refresh(frame, self.admission, now)
+        except FrameError as fault:
+            self._hub.refuse(connection, fault)
+        else:
+            self._hub.refresh(connection, self.admission.identity, frame.request_id)
+            self._expect_expiry(now)
+
+    def _expect_expiry(self, now: float) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        expires_at = self.admission.identity.expires_at
+        if expires_at is not None:
+            self._expiry = self._loop.call_later(_seconds_left(expires_at, now), self._expire)
 
     def _ping(self) -> None:
         self._heard = False

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from ..core.patterns import pattern_covers, pattern_matches, patterns_meet
 
 Action = Literal["publish", "subscribe", "presence", "send"]
-ACTIONS: frozenset[str] = frozenset(get_args(Action))
+ACTIONS: frozenset[Action] = frozenset(get_args(Action))
 
 
 @dataclass(frozen=True, slots=True)

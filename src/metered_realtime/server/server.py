@@ -1,4 +1,4 @@
-"""The signalling server as an object: start it, use its keys, stop it."""
+"""The signalling server as an object: start it, use its keys, change its configuration, stop it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from aiohttp import web
 from ..log import Logger, NoopLogger
 from .app import SignallingApp
 from .auth import Authenticator
+from .config import Config
 from .ice import IceServer, ice_server_list
 from .keys import App, Keyring, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
 from .limits import Limits
+from .proxies import networks
 from .rights import ACTIONS
 from .room_page import PageKey, is_loopback
+from .tls import StrPath, load_certificate
 from .tokens import mint_token
+from .turn import TurnServer
 
 STOP_TIMEOUT = 2.0
 """Seconds that `stop` takes at most: clients get their share of it to close in order, then they are cut off."""
@@ -40,11 +44,15 @@ class SignallingServer:
 
     Without keys it makes some for the run. Its publishable key may do everything: publish, subscribe, see presence
     and send, everywhere; that is meant for development and for closed networks. `apps` have keys of their own.
+    `run_keys=False` leaves them out: only the keys of `apps` count then, and `api_key`, `secret_id` and `secret` are
+    empty. `turn` adds TURN credentials that expire to each welcome. With `tls_cert` and `tls_key`, files in PEM, the
+    server speaks TLS. `trusted_proxies` are the addresses and networks whose X-Forwarded-For is believed.
+
     `port=0` takes a free port, and keeps it over a restart. The page is told the key, so that opening the URL is all
     it takes, if `open_page` and the server listens on loopback only; `public_page` tells it everywhere.
 
     Raises:
-        ValueError: a key, an ICE server or a combination of arguments is wrong.
+        ValueError: a key, an ICE server, a certificate or a combination of arguments is wrong.
     """
 
     def __init__(
@@ -61,6 +69,11 @@ class SignallingServer:
         open_page: bool = True,
         public_page: bool = False,
         apps: Sequence[App] = (),
+        run_keys: bool = True,
+        turn: TurnServer | None = None,
+        tls_cert: StrPath | None = None,
+        tls_key: StrPath | None = None,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
         if (secret_id is None) != (secret is None):
             raise ValueError("secret_id and secret go together: give both or neither")
@@ -68,18 +81,69 @@ class SignallingServer:
             raise ValueError(f"port must be from 0 to 65535, not {port!r}")
         self.host = host
         self.port = port
-        self.api_key = api_key if api_key is not None else new_publishable_key()
-        pair = new_secret_pair() if secret_id is None or secret is None else (secret_id, secret)
-        self.secret_id, self.secret = pair
+        self.api_key, self.secret_id, self.secret = _run_keys(api_key, secret_id, secret) if run_keys else ("", "", "")
         self._limits = limits if limits is not None else Limits()
         self._logger: Logger = logger if logger is not None else NoopLogger()
-        shown = open_page and (public_page or is_loopback(host))
-        self._page_key = PageKey(self.api_key if shown else None, loopback_only=not public_page)
-        self._keyring = Keyring([self._run_app(), *apps])
-        self._authenticator = Authenticator(self._keyring, ice_server_list(ice_servers), self._limits)
+        self._page_key = _page_key(self.api_key if open_page and run_keys else None, host, public_page)
+        self._keyring = Keyring([self._run_app(), *apps] if run_keys else apps)
+        self._authenticator = Authenticator(self._keyring, ice_server_list(ice_servers), self._limits, turn)
+        self._trusted_proxies = networks(trusted_proxies)
+        self._certificate = load_certificate(tls_cert, tls_key)
+        self._listens_as: tuple[str, int, bool] | None = None  # by the configuration
         self._app: SignallingApp | None = None
         self._runner: web.AppRunner | None = None  # while running
         self._stopping: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_config(
+        cls, config: Config, *, host: str | None = None, port: int | None = None, logger: Logger | None = None
+    ) -> Self:
+        """Return a server with the keys and settings of a configuration file, and no keys of the run.
+
+        `host` and `port` go before those of the file.
+
+        Raises:
+            ValueError: a certificate cannot be used.
+        """
+        server = cls(
+            config.host if host is None else host,
+            config.port if port is None else port,
+            limits=config.limits,
+            logger=logger,
+            run_keys=False,
+            tls_cert=config.tls_cert,
+            tls_key=config.tls_key,
+        )
+        server._configure(config)
+        return server
+
+    def reload(self, config: Config) -> None:
+        """Go on with another configuration, without a restart.
+
+        Connections whose key is gone, revoked or no longer for their origin close with 4001, those left without any
+        channel with 4003. All others have the rights of the new configuration at once; limits apply to connections
+        that are new. The address that the server listens on stays, and so do keys of the run.
+
+        Raises:
+            ValueError: the certificate cannot be used; nothing has changed then.
+        """
+        certificate = load_certificate(config.tls_cert, config.tls_key, self._certificate)
+        if self._runner is None:
+            self._certificate = certificate
+        elif self._listens_as not in (None, _listens_as(config)):
+            self._logger.warning("host, port, and TLS on or off, change with a restart", {"file": str(config.path)})
+        self._configure(config)
+        if self._app is not None:
+            self._app.reconfigure(self._keyring.apps, self._limits, self._page_key, self._trusted_proxies)
+        self._logger.info("configuration loaded", {"file": str(config.path)})
+
+    def _configure(self, config: Config) -> None:
+        self._keyring = Keyring([self._run_app(), *config.apps] if self.api_key else config.apps)
+        self._listens_as = _listens_as(config)
+        self._limits, self._trusted_proxies = config.limits, config.trusted_proxies
+        if not self.api_key:
+            self._page_key = _page_key(config.page_key, self.host, config.public_page)
+        self._authenticator.configure(self._keyring, config.ice_servers, config.limits, config.turn)
 
     def __repr__(self) -> str:
         return f"<SignallingServer {self.url} {'running' if self._runner else 'stopped'}>"
@@ -95,13 +159,13 @@ class SignallingServer:
 
     @property
     def url(self) -> str:
-        """The origin for clients: `ws://host:port`."""
-        return f"ws://{self._authority}"
+        """The origin for clients: `ws://host:port`, or `wss://` with a certificate."""
+        return f"{'ws' if self._certificate is None else 'wss'}://{self._authority}"
 
     @property
     def http_url(self) -> str:
-        """The origin for browsers: `http://host:port`."""
-        return f"http://{self._authority}"
+        """The origin for browsers: `http://host:port`, or `https://` with a certificate."""
+        return f"{'http' if self._certificate is None else 'https'}://{self._authority}"
 
     @property
     def _authority(self) -> str:
@@ -119,7 +183,14 @@ class SignallingServer:
             await asyncio.shield(self._stopping)
         if self._runner is not None:
             return
-        app = SignallingApp(self._keyring.apps, self._authenticator, self._limits, self._logger, self._page_key)
+        app = SignallingApp(
+            self._keyring.apps,
+            self._authenticator,
+            self._limits,
+            self._logger,
+            self._page_key,
+            self._trusted_proxies,
+        )
         runner = web.AppRunner(
             app.build(),
             access_log=None,  # request lines hold credentials
@@ -130,7 +201,7 @@ class SignallingServer:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self.host, self.port)
+            site = web.TCPSite(runner, self.host, self.port, ssl_context=self._certificate)
             await site.start()
         except OSError as error:
             await runner.cleanup()
@@ -183,3 +254,16 @@ class SignallingServer:
     def _run_app(self) -> App:
         publishable = PublishableKey(key=self.api_key, actions=ACTIONS)
         return App(RUN_APP, (publishable,), (SecretKey(id=self.secret_id, secret=self.secret),))
+
+
+def _run_keys(api_key: str | None, secret_id: str | None, secret: str | None) -> tuple[str, str, str]:
+    pair = new_secret_pair() if secret_id is None or secret is None else (secret_id, secret)
+    return (api_key if api_key is not None else new_publishable_key(), *pair)
+
+
+def _page_key(key: str | None, host: str, public_page: bool) -> PageKey:
+    return PageKey(key if public_page or is_loopback(host) else None, loopback_only=not public_page)
+
+
+def _listens_as(config: Config) -> tuple[str, int, bool]:
+    return config.host, config.port, config.tls_cert is not None

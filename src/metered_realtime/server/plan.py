@@ -1,0 +1,142 @@
+"""What an app may use: connections at a time and messages per period, and the meter that counts them.
+
+Nothing is bounded unless a plan says so. Counts live in memory: a restart begins with none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, get_args
+
+Period = Literal["hour", "day", "month"]
+PERIODS = get_args(Period)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The bounds of one app. None is no bound.
+
+    `max_messages_per_period` counts publishes and sends, by REST too, not what they are delivered to. Periods are
+    those of the calendar, in UTC. With `overages` nothing is refused: what is beyond the bounds is only counted.
+
+    Raises:
+        ValueError: a bound is no whole number above 0, or the period is unknown.
+    """
+
+    name: str | None = None
+    max_concurrent_connections: int | None = None
+    max_messages_per_period: int | None = None
+    period: Period = "month"
+    overages: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_concurrent_connections", "max_messages_per_period"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+        if self.period not in PERIODS:
+            raise ValueError(f"period must be one of {', '.join(PERIODS)}, not {self.period!r}")
+        if not isinstance(self.overages, bool):
+            raise ValueError(f"overages must be true or false, not {self.overages!r}")
+
+
+UNBOUNDED = Plan()
+
+
+class Meter:
+    """Counts what one app uses in the present period. `clock` gives unix seconds."""
+
+    def __init__(self, plan: Plan = UNBOUNDED, clock: Callable[[], float] = time.time) -> None:
+        self.plan = plan
+        self._clock = clock
+        self._connected = self._peak = self._messages = 0
+        self._overage_messages = self._overage_connections = 0
+        self._begin(clock())
+
+    def admits(self) -> bool:
+        """Tell whether one more connection is within the plan."""
+        limit = self.plan.max_concurrent_connections
+        return limit is None or self.plan.overages or self._connected < limit
+
+    def connect(self) -> None:
+        """Count a connection that begins."""
+        self._turn()
+        self._connected += 1
+        self._peak = max(self._peak, self._connected)
+        self._overage_connections += _is_over(self._connected, self.plan.max_concurrent_connections)
+
+    def disconnect(self) -> None:
+        """Count a connection that ends."""
+        self._connected -= 1
+
+    def take_message(self) -> bool:
+        """Count a message. False when it is beyond the plan, and must not be routed."""
+        self._turn()
+        self._messages += 1
+        if not _is_over(self._messages, self.plan.max_messages_per_period):
+            return True
+        self._overage_messages += self.plan.overages
+        return self.plan.overages
+
+    def period_left(self) -> float:
+        """Return the seconds until the next period."""
+        return max(0.0, self._end - self._clock())
+
+    def usage(self) -> dict[str, Any]:
+        """Return the figures as `GET /usage` shows them, without the app."""
+        self._turn()
+        plan = self.plan
+        return {
+            "periodStartUnix": self._start,
+            "periodEndUnix": self._end,
+            "concurrentNow": self._connected,
+            "peakConcurrent": self._peak,
+            "messagesUsed": self._messages,
+            "overageMessages": self._overage_messages,
+            "overageConnections": self._overage_connections,
+            "plan": {
+                "name": plan.name,
+                "maxConcurrentConnections": plan.max_concurrent_connections,
+                "maxMessagesPerPeriod": plan.max_messages_per_period,
+                "overagesAllowed": plan.overages,
+                "overagesEnabled": plan.overages,
+            },
+        }
+
+    def replace_plan(self, plan: Plan) -> None:
+        """Go on counting under another plan. Another kind of period begins anew."""
+        renewed = plan.period != self.plan.period
+        self.plan = plan
+        if renewed:
+            self._begin(self._clock())
+
+    def _turn(self) -> None:
+        now = self._clock()
+        # A clock that was set back opens no new period.
+        if now >= self._end:
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._start, self._end = _period(self.plan.period, now)
+        self._peak = self._connected
+        self._messages = self._overage_messages = self._overage_connections = 0
+
+
+def _is_over(count: int, limit: int | None) -> bool:
+    return limit is not None and count > limit
+
+
+def _period(period: Period, now: float) -> tuple[int, int]:
+    start = datetime.fromtimestamp(now, UTC).replace(minute=0, second=0, microsecond=0)
+    if period == "hour":
+        end = start + timedelta(hours=1)
+    elif period == "day":
+        start = start.replace(hour=0)
+        end = start + timedelta(days=1)
+    else:
+        start = start.replace(hour=0, day=1)
+        end = (start + timedelta(days=32)).replace(day=1)
+    return int(start.timestamp()), int(end.timestamp())

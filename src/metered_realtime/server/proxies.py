@@ -1,0 +1,56 @@
+"""Whose request it is when proxies stand in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Network = IPv4Network | IPv6Network
+
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Read addresses and networks such as `10.0.0.0/8`.
+
+    Raises:
+        ValueError: one is neither; the text names it.
+    """
+    read = []
+    for text in texts:
+        try:
+            read.append(ip_network(text))
+        except ValueError:
+            raise ValueError(f"trusted_proxies must be IP addresses or networks, not {text!r}") from None
+    return tuple(read)
+
+
+def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Return the address of the client: `remote`, or what trusted proxies say in X-Forwarded-For.
+
+    Each proxy adds at the right whom it saw, and a client can write what it likes at the left: the first address
+    from the right that is no trusted proxy counts.
+    """
+    address = remote or ""
+    hops = [hop.strip() for value in forwarded for hop in value.split(",")]
+    while hops and _is_trusted(address, trusted):
+        hop = hops.pop()
+        if not _is_address(hop):
+            return address
+        address = hop
+    return address
+
+
+def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+    if not trusted or not _is_address(address):
+        return False
+    ip = ip_address(address)
+    # What a socket for both families shows of an IPv4 client.
+    plain = (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+    return any(plain in network for network in trusted)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
