@@ -57,6 +57,7 @@ from .events import (
     StreamAdded,
     StreamRemoved,
     TokenProviderError,
+    TokenRefreshed,
     Track,
     WsCloseCode,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "SubscribeOptions",
     "TokenProviderError",
     "TokenProviderFn",
+    "TokenRefreshed",
     "Track",
     "WsCloseCode",
     "__version__",

@@ -122,8 +122,19 @@ class GoingAway(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenRefreshed(Event):
+    """The connection goes on with a fresh token, until `expires_at` (unix seconds; None: not known).
+
+    `ice_servers` are those that came with it, None if none did.
+    """
+
+    expires_at: int | None
+    ice_servers: tuple[IceServerConfig, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenProviderError(Event):
-    """The token provider failed, three times in a row or more."""
+    """The token provider failed, or the server did not take its token, three times in a row or more."""
 
     consecutive_failures: int
     err: Exception

@@ -63,7 +63,8 @@ class SubscribeOptions:
 class SignallingClientOptions:
     """The constructor options of `SignallingClient` and `MeteredPeer`, as one object.
 
-    Exactly one of `api_key` and `token_provider` is needed. Times are seconds. An `inactivity_timeout` of 0 or
+    Exactly one of `api_key` and `token_provider` is needed. The provider is asked before every connection attempt, and
+    again shortly before the token of a live connection ends. Times are seconds. An `inactivity_timeout` of 0 or
     less, or infinite, turns the watchdog and the heartbeat off.
 
     While the client reconnects, up to `queue_while_reconnecting` publishes and sends wait for the connection

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from metered_realtime.core.frames import encode_payload
 from metered_realtime.core.session import DialFailure, Session
-from metered_realtime.core.session_effects import Dial, Effect, Emit, EnterState, Settle, Transmit
+from metered_realtime.core.session_effects import Dial, Effect, Emit, EnterState, FetchToken, Settle, Transmit
 from metered_realtime.events import Event
 from metered_realtime.options import ReconnectOptions
 
@@ -60,6 +60,15 @@ class SessionDriver:
             self.now = max(self.now, self.session.next_deadline)
             self.tick()
         self.now = end
+
+    def token_fetched(self, token: str = "fresh") -> None:
+        """Report the latest fetch as done."""
+        self.effects += self.session.token_fetched(self.fetches[-1] if self.fetches else 0, token, self.now)
+
+    def token_failed(self, error: Exception | None = None) -> None:
+        """Report the latest fetch as failed."""
+        number = self.fetches[-1] if self.fetches else 0
+        self.effects += self.session.token_failed(number, error or OSError("no token"), self.now)
 
     def close(self) -> None:
         self.effects += self.session.close(1000, "bye")
@@ -131,6 +140,10 @@ class SessionDriver:
     @property
     def dials(self) -> int:
         return len(self.take(Dial))
+
+    @property
+    def fetches(self) -> list[int]:
+        return [effect.number for effect in self.take(FetchToken)]
 
     @property
     def outcomes(self) -> dict[str, Exception | None]:

@@ -24,6 +24,7 @@ from metered_realtime.core.frames import (
     PresenceEntry,
     PresenceFrame,
     Publish,
+    Refresh,
     Send,
     ServerFrame,
     Subscribe,
@@ -45,6 +46,7 @@ CLIENT_FRAMES: list[tuple[ClientFrame, str]] = [
     (Send("ann", Raw(b"0"), "r"), '{"type":"send","to":"ann","data":0,"requestId":"r"}'),
     (Ping(), '{"type":"ping"}'),
     (Ping("r"), '{"type":"ping","requestId":"r"}'),
+    (Refresh("t", "r"), '{"type":"refresh","token":"t","requestId":"r"}'),
 ]
 
 SERVER_FRAMES: list[tuple[ServerFrame, str]] = [
@@ -57,6 +59,7 @@ SERVER_FRAMES: list[tuple[ServerFrame, str]] = [
         '{"type":"welcome","peerId":"ann","expiresAt":9,"serverTime":1,"maxMessageSize":5,"metadata":{"m":1}}',
     ),
     (Ack("r"), '{"type":"ack","requestId":"r"}'),
+    (Ack("r", 9, {"m": 1}), '{"type":"ack","requestId":"r","expiresAt":9,"metadata":{"m":1}}'),
     (ErrorFrame("oops"), '{"type":"error","code":"oops"}'),
     (ErrorFrame("oops", "text", "r"), '{"type":"error","code":"oops","message":"text","requestId":"r"}'),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.core.negotiation_world import World
 
 SEEDS = 400

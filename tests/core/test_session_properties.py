@@ -9,10 +9,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metered_realtime.core.renewal import RETRIES
 from metered_realtime.core.requests import MAX_PENDING
-from metered_realtime.core.session_effects import Emit, EnterState, FinishConnect, TearDown
+from metered_realtime.core.session_effects import Dial, Emit, EnterState, FetchToken, FinishConnect, TearDown
 from metered_realtime.errors import SignallingError
-from metered_realtime.events import Disconnected
+from metered_realtime.events import Disconnected, TokenRefreshed
 from metered_realtime.options import ReconnectOptions
 
 from .session_driver import SessionDriver
@@ -40,6 +41,9 @@ STEPS = st.one_of(
     st.tuples(st.sampled_from(["unsubscribe", "publish"]), CHANNELS),
     st.tuples(st.just("send"), st.just("bob")),
     st.tuples(st.sampled_from(["ack", "refuse", "abandon"]), st.integers(1, 12)),
+    st.tuples(st.just("welcome_until"), st.integers(-5, 120)),
+    st.tuples(st.sampled_from(["token_fetched", "token_failed", "unknown_type"])),
+    st.tuples(st.just("refreshed"), st.integers(1, 12), st.none() | st.integers(0, 300)),
 )
 OFTEN = st.sampled_from([("connect",), ("opened",), ("welcome",), ("subscribe", "a", False), ("publish", "a")])
 
@@ -49,7 +53,9 @@ class World:
 
     def __init__(self) -> None:
         reconnect = ReconnectOptions(max_attempts=4)
-        self.driver = SessionDriver(reconnect=reconnect, inactivity_timeout=30, queue_limit=QUEUE_LIMIT)
+        self.driver = SessionDriver(
+            reconnect=reconnect, inactivity_timeout=30, queue_limit=QUEUE_LIMIT, refresh_tokens=True, spread=0.5
+        )
         self.accepted: set[str] = set()
         self.abandoned: set[str] = set()
         self.connects = 0
@@ -83,6 +89,15 @@ class World:
 
     def _dial_failed(self, token: bool) -> None:
         self.driver.dial_failed(token_error=OSError("no token") if token else None)
+
+    def _welcome_until(self, lifetime: int) -> None:
+        self.driver.welcome(serverTime=1_000, expiresAt=1_000 + lifetime)
+
+    def _refreshed(self, number: int, expires_at: int | None) -> None:
+        self.driver.receive({"type": "ack", "requestId": str(number), "expiresAt": expires_at, "metadata": {}})
+
+    def _unknown_type(self) -> None:
+        self.driver.refuse(None, "unknown_type")
 
     def _ack(self, number: int) -> None:
         self.driver.ack(str(number))
@@ -125,6 +140,26 @@ def test_states_follow_each_other_and_a_client_that_gives_up_says_so(steps: list
     changes = world.driver.take(EnterState)
     assert all(earlier.to == later.from_ for earlier, later in pairwise(changes))
     assert all(change.from_ != change.to for change in changes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS | OFTEN | st.just(("welcome_until", 60)), max_size=60))
+def test_tokens_are_fetched_for_live_connections_only_one_at_a_time_and_not_for_ever(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    world = World()
+    for step in steps:
+        before = len(world.driver.effects)
+        world.step(*step)
+        batch = world.driver.effects[before:]
+        fetched = [it for it in batch if isinstance(it, FetchToken)]
+        dialled = any(isinstance(it, Dial) for it in batch)
+        assert not fetched or dialled or world.driver.session.state == "connected"
+        refreshes = [frame for frame in world.driver.written if frame["type"] == "refresh"]
+        assert len(refreshes) <= len(world.driver.fetches)
+    welcomes = sum(effect.to == "connected" for effect in world.driver.take(EnterState))
+    consents = sum(isinstance(event, TokenRefreshed) for event in world.driver.events)
+    assert len(world.driver.fetches) <= (welcomes + consents) * (1 + RETRIES)
 
 
 def check_batch(effects: list[Any], *, by_program: bool) -> None:

@@ -61,7 +61,17 @@ class Ping(_Frame, frozen=True, tag="ping"):
     request_id: str | None = None
 
 
-ClientFrame = Subscribe | Unsubscribe | Publish | Send | Ping
+class Refresh(_Frame, frozen=True, tag="refresh"):
+    """Go on with this token instead of the one that the connection began with."""
+
+    token: str
+    request_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Refresh(request_id={self.request_id!r})"
+
+
+ClientFrame = Subscribe | Unsubscribe | Publish | Send | Ping | Refresh
 
 
 # --- server to client
@@ -76,7 +86,11 @@ class Welcome(_Frame, frozen=True, tag="welcome"):
 
 
 class Ack(_Frame, frozen=True, tag="ack"):
+    """The answer to a request. The rest is for a refresh alone, and means what it means in a welcome."""
+
     request_id: str
+    expires_at: int | None = None
+    metadata: Any = None
 
 
 class ErrorFrame(_Frame, frozen=True, tag="error"):
@@ -169,6 +183,7 @@ class _LooseClientFrame(msgspec.Struct, rename="camel"):
     data: Raw = Raw(b"")
     request_id: Any = UNSET
     include_sender_metadata: Any = False
+    token: Any = UNSET
 
 
 _client_decoder = msgspec.json.Decoder(_LooseClientFrame)
@@ -198,6 +213,8 @@ def decode_client_frame(text: str | bytes) -> ClientFrame:
             return Send(_target(loose, request_id), _data(loose, request_id), request_id)
         case "ping":
             return Ping(request_id)
+        case "refresh":
+            return Refresh(_token(loose, request_id), request_id)
     raise FrameError("unknown_type", f"unknown type {loose.type[:64]!r}", request_id)
 
 
@@ -227,6 +244,12 @@ def _data(loose: _LooseClientFrame, request_id: str | None) -> Raw:
     if not bytes(loose.data):
         raise FrameError("missing_data", "'data' is missing", request_id)
     return loose.data
+
+
+def _token(loose: _LooseClientFrame, request_id: str | None) -> str:
+    if not isinstance(loose.token, str) or not loose.token:
+        raise FrameError("malformed_message", "'token' is missing or no text", request_id)
+    return loose.token
 
 
 def _include(loose: _LooseClientFrame, request_id: str | None) -> bool:
@@ -273,7 +296,7 @@ def decode_server_frame(text: str | bytes) -> ServerFrame:
         case "welcome":
             return _welcome(loose)
         case "ack":
-            return Ack(_want(loose.request_id, str, "requestId"))
+            return _ack(loose)
         case "error":
             return _error(loose)
         case "message":
@@ -337,6 +360,16 @@ def _welcome(loose: _LooseServerFrame) -> Welcome:
         max_message_size=size,
         metadata=_object(loose.metadata),
     )
+
+
+def _ack(loose: _LooseServerFrame) -> Ack:
+    # Only our own requests are settled by it, so fields that nobody asked for are not worth a refusal.
+    request_id = _want(loose.request_id, str, "requestId")
+    expires_at = loose.expires_at
+    if expires_at is None and loose.metadata is None:
+        return Ack(request_id)
+    known = isinstance(expires_at, int | float) and not isinstance(expires_at, bool)
+    return Ack(request_id, int(expires_at) if known else None, _object(loose.metadata))
 
 
 def _error(loose: _LooseServerFrame) -> ErrorFrame:

@@ -8,7 +8,7 @@ from typing import Literal
 MAX_PENDING = 16_384
 """Requests that may wait for an answer at once: ten times what a server's rate limit lets through in 15 s."""
 
-Purpose = Literal["call", "replay", "abandoned"]
+Purpose = Literal["call", "replay", "refresh", "abandoned"]
 
 
 @dataclass(slots=True)

@@ -24,6 +24,17 @@ States, as the program sees them, and the phases of the socket underneath:
     reconnecting  welcome                       connected     EnterState, Connected, Transmit replays, then the queue
     any           close                         closed        Settle all, HangUp, EnterState, TearDown
 
+Within connected, with tokens that can be fetched anew:
+
+    input                                       effects
+    ------------------------------------------  --------------------------------------------------------------------
+    tick, the token ends soon                   FetchToken
+    token_fetched                               Transmit refresh
+    ack of the refresh                          TokenRefreshed; the next one is planned by what the ack says
+    unknown_type                                nothing more: the connection ends with its token, and comes back
+    ack, but the token ends no later            a few more tries
+    any other failure                           from the third in a row TokenProviderError; a few more tries
+
 Invariants:
 - Nothing awaits here, and nothing is random: the time and a number from 0 to 1 (`chance`) are arguments.
 - A socket is abandoned the moment it is given up: after a HangUp whatever it still reports is ignored.
@@ -32,7 +43,8 @@ Invariants:
   never opened. `close()` and a failed first dial do not: their caller knows.
 - Input that does not fit the phase changes nothing and yields no effects; calls that do not fit the state raise.
 
-The session holds no credential. Each Dial makes the shell fetch one; one for a live connection would be a new effect.
+The session holds no credential. Each Dial makes the shell fetch one; the token for a live connection passes through
+into its frame.
 """
 
 from __future__ import annotations
@@ -67,6 +79,7 @@ from ..events import (
     ServerError,
     SubscriptionLost,
     TokenProviderError,
+    TokenRefreshed,
     WsCloseCode,
 )
 from ..options import IceServerConfig, ReconnectOptions, SignallingClientState
@@ -74,12 +87,14 @@ from . import frames
 from .backoff import OVER_LIMIT_FLOOR, Backoff
 from .ice_servers import parse_ice_servers
 from .liveness import Liveness
+from .renewal import Renewal
 from .requests import Pending, RequestBook
 from .session_effects import (
     Dial,
     Effects,
     Emit,
     EnterState,
+    FetchToken,
     FinishConnect,
     HangUp,
     Log,
@@ -146,6 +161,8 @@ class Session:
         inactivity_timeout: float = math.inf,
         auto_resubscribe: bool = True,
         queue_limit: int = 0,
+        refresh_tokens: bool = False,
+        spread: float = 0.0,
         timings: Timings | None = None,
     ) -> None:
         self._timings = timings if timings is not None else Timings()
@@ -155,6 +172,7 @@ class Session:
         self._book = RequestBook(self._timings.ack_timeout, queue_limit)
         self._subscriptions = Subscriptions()
         self._replays = Replays(self._timings.replay_delay)
+        self._renewal = Renewal(enabled=refresh_tokens, spread=spread)
         self._phase = _Phase.DOWN
         self._was_connected = False
         self._due_at = math.inf  # of the next attempt while DOWN, of the welcome while GREETING
@@ -181,7 +199,7 @@ class Session:
         """When `tick` is due, unless something else happens before. Infinity: not at all."""
         if self._phase is not _Phase.LIVE:
             return self._due_at
-        deadline = min(self._liveness.ask_at, self._liveness.dead_at)
+        deadline = min(self._liveness.ask_at, self._liveness.dead_at, self._renewal.due_at)
         for other in (self._book.next_deadline, self._replays.next_deadline):
             if other is not None and other < deadline:
                 deadline = other
@@ -290,6 +308,22 @@ class Session:
             return []
         return self._lose(_Loss(code, reason, True), now, chance)
 
+    def token_fetched(self, number: int, token: str, now: float) -> Effects:
+        """Take the token that a `FetchToken` asked for."""
+        if number != self._renewal.fetching:
+            return []
+        request_id = self._book.next_id()
+        encoded = frames.encode(frames.Refresh(token, request_id))
+        if len(encoded) > self.max_message_size:
+            return self._stop_refreshing("the token is too large for a frame")
+        self._renewal.ask(request_id)
+        self._book.enter(request_id, now, "refresh")
+        return [Transmit(encoded)]
+
+    def token_failed(self, number: int, error: Exception, now: float) -> Effects:
+        """Note that a `FetchToken` could not be carried out."""
+        return [] if number != self._renewal.fetching else self._fail_refresh(error, now)
+
     def receive_binary(self) -> Effects:
         """Drop a binary frame: the protocol has none."""
         self.dropped_frames += 1
@@ -334,6 +368,7 @@ class Session:
     def _drop_link(self) -> None:
         self._phase, self._due_at = _Phase.DOWN, math.inf
         self._replays.clear()
+        self._renewal.stop()
 
     def _lose(self, loss: _Loss, now: float, chance: float) -> Effects:
         """Decide after the end of an attempt or of a connection."""
@@ -439,6 +474,8 @@ class Session:
             self._subscriptions.keep(pending.channel, pending.request_id)
         if pending.purpose == "replay" and pending.channel is not None:
             return self._fail_replay(pending.channel, error, now)
+        if pending.purpose == "refresh":
+            return self._fail_refresh(error, now)
         return [Settle(pending.request_id, error)] if pending.purpose == "call" else []
 
     # --- replays
@@ -459,6 +496,30 @@ class Session:
             Emit(SubscriptionLost(channel, error)),
         ]
 
+    # --- refreshes
+
+    def _fail_refresh(self, error: Exception, now: float) -> Effects:
+        return [*self._retry_refresh(type(error).__name__, now), *self._count_token_failure(error)]
+
+    def _retry_refresh(self, reason: str, now: float) -> Effects:
+        if self._renewal.fail(now):
+            return [Log("debug", "token refresh failed, it will be tried again", {"reason": reason})]
+        return [Log("warning", "token refresh given up", {"reason": reason})]
+
+    def _stop_refreshing(self, reason: str) -> Effects:
+        """Let the connection end with its token: the server's 4002 is followed by a reconnect with a fresh one."""
+        self._renewal.stop()
+        return [Log("info", "token refresh given up", {"reason": reason})]
+
+    def _on_refresh_ack(self, frame: frames.Ack, now: float) -> Effects:
+        if not self._renewal.succeed(frame.expires_at, now):
+            return self._retry_refresh("the token ends no later than the one before", now)
+        self._token_failures = 0
+        ice_servers = parse_ice_servers(frame.metadata)
+        if ice_servers is not None:
+            self.ice_servers = ice_servers
+        return [Emit(TokenRefreshed(frame.expires_at, ice_servers))]
+
     # --- time
 
     def _tick_live(self, now: float, chance: float) -> Effects:
@@ -473,6 +534,8 @@ class Session:
             effects += self._expire(pending, now)
         for channel in self._replays.take_due(now):
             effects += self._replay(channel, now)
+        if now >= self._renewal.due_at:
+            effects.append(FetchToken(self._renewal.fetch()))
         return effects
 
     # --- frames
@@ -486,6 +549,7 @@ class Session:
         self._phase, self._due_at = _Phase.LIVE, math.inf
         self._backoff.reset()
         self._liveness.start(now)
+        self._renewal.start(frame.expires_at, frame.server_time, now)
         self.peer_id, self.max_message_size = frame.peer_id, frame.max_message_size
         self.ice_servers = parse_ice_servers(frame.metadata)
         event = Connected(
@@ -510,25 +574,36 @@ class Session:
             return (
                 [Emit(Resubscribed(pending.channel))] if self._subscriptions.wanted(pending.channel) is not None else []
             )
+        if pending.purpose == "refresh":
+            return self._on_refresh_ack(frame, now)
         return [Settle(pending.request_id)] if pending.purpose == "call" else []
 
     def _on_error(self, frame: frames.ErrorFrame, now: float) -> Effects:
         pending = self._book.answer(frame.request_id)
         if pending is None:
-            # Old servers answer the heartbeat so.
+            # Old servers answer the heartbeat so, and perhaps a refresh.
             if frame.code == "unknown_type" and frame.request_id is None:
-                return []
+                return self._on_unknown_type()
             return [Emit(ServerError(frame.code, frame.message, frame.request_id))]
         error = ServerRequestError(frame.code, frame.message, frame.request_id)
         if pending.purpose == "replay" and pending.channel is not None:
             # The program wants the channel, whatever the server says today.
             self._subscriptions.keep(pending.channel, pending.request_id)
             return self._fail_replay(pending.channel, error, now)
+        if pending.purpose == "refresh":
+            if frame.code == "unknown_type":
+                return self._stop_refreshing("the server knows no refresh")
+            return self._fail_refresh(error, now)
         if pending.channel is not None:
             self._subscriptions.refuse(pending.channel, pending.request_id)
         if pending.purpose == "call":
             return [Settle(pending.request_id, error)]
         return [Emit(ServerError(frame.code, frame.message, frame.request_id))]
+
+    def _on_unknown_type(self) -> Effects:
+        if self._book.answer(self._renewal.asking) is None:
+            return []
+        return self._stop_refreshing("the server knows no refresh")
 
     def _on_message(self, frame: frames.MessageFrame, now: float) -> Effects:
         return [Emit(Message(frame.channel, frame.from_, frame.data, frame.from_metadata))]

@@ -27,6 +27,15 @@ class Dial(msgspec.Struct, frozen=True):
     """Get a credential and open a socket. Report `opened` or `dial_failed`."""
 
 
+class FetchToken(msgspec.Struct, frozen=True):
+    """Get a token for the live connection. Report `token_fetched` or `token_failed`, with this number.
+
+    A fetch that is under way when the connection ends may be dropped.
+    """
+
+    number: int
+
+
 class HangUp(msgspec.Struct, frozen=True):
     """Close the socket, whatever phase it is in. Nothing it still reports counts."""
 
@@ -65,5 +74,5 @@ class Log(msgspec.Struct, frozen=True):
     context: dict[str, object]
 
 
-Effect = Emit | EnterState | Dial | HangUp | Transmit | Settle | FinishConnect | TearDown | Log
+Effect = Emit | EnterState | Dial | FetchToken | HangUp | Transmit | Settle | FinishConnect | TearDown | Log
 Effects = list[Effect]

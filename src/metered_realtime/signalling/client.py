@@ -20,6 +20,7 @@ from ..core.session_effects import (
     Effects,
     Emit,
     EnterState,
+    FetchToken,
     FinishConnect,
     HangUp,
     Log,
@@ -28,6 +29,7 @@ from ..core.session_effects import (
     Transmit,
 )
 from ..emitter import AsyncEventEmitter
+from ..errors import SignallingError
 from ..events import StateChange
 from ..log import Logger
 from ..options import (
@@ -38,10 +40,10 @@ from ..options import (
     SubscribeOptions,
     TokenProviderFn,
 )
-from .credentials import attempt_urls
+from .credentials import FreshTokenFn, attempt_urls, fresh_tokens
 from .endpoint import parse_origin
 from .link import Link
-from .scrubbing import ScrubbingLogger
+from .scrubbing import ScrubbingLogger, scrub_error
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: the closing handshake first, then the handlers that still run."""
@@ -57,7 +59,7 @@ class SignallingClient(AsyncEventEmitter):
     """A connection to the signalling server that keeps itself alive.
 
     Events: `StateChange`, `Connected`, `Disconnected`, `Reconnecting`, `Message`, `Direct`, `Presence`, `ServerError`,
-    `GoingAway`, `TokenProviderError`, `Resubscribed`, `SubscriptionLost`.
+    `GoingAway`, `TokenRefreshed`, `TokenProviderError`, `Resubscribed`, `SubscriptionLost`.
 
     If `options` is given the keywords are ignored; see `SignallingClientOptions` for their meaning.
 
@@ -110,15 +112,19 @@ class SignallingClient(AsyncEventEmitter):
             token_provider=chosen.token_provider,
             timeout=chosen.token_provider_timeout,
         )
+        self._fresh_token = fresh_tokens(chosen.token_provider, chosen.token_provider_timeout)
         self._session = Session(
             reconnect=_reconnect_options(chosen.reconnect),
             inactivity_timeout=chosen.inactivity_timeout,
             auto_resubscribe=chosen.auto_resubscribe,
             queue_limit=chosen.queue_while_reconnecting,
+            refresh_tokens=self._fresh_token is not None,
+            spread=_chance(),
             timings=self._timings,
         )
         self._state: SignallingClientState = "idle"
         self._link: Link | None = None
+        self._fetch: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._effects: list[Effect] | None = None
@@ -264,12 +270,27 @@ class SignallingClient(AsyncEventEmitter):
         else:
             self._apply(self._session.receive_binary())
 
+    async def _fetch_token(self, number: int, fresh_token: FreshTokenFn) -> None:
+        try:
+            token = await fresh_token()
+        except Exception as error:
+            self._apply(self._session.token_failed(number, scrub_error(error), self._now()))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            own = SignallingError("the token provider cancelled itself")
+            self._apply(self._session.token_failed(number, own, self._now()))
+        else:
+            self._apply(self._session.token_fetched(number, token, self._now()))
+
     def _link_failed(self, link: Link, failure: DialFailure) -> None:
         self._link = None
         self._apply(self._session.dial_failed(failure, self._now(), self._chance()))
 
     def _link_ended(self, link: Link, code: int, reason: str) -> None:
         self._link = None
+        self._stop_fetching()
         self._apply(self._session.ended(code, reason, self._now(), self._chance()))
 
     # --- effects
@@ -299,7 +320,20 @@ class SignallingClient(AsyncEventEmitter):
         self._ending.add(self._link.task)
         self._link.task.add_done_callback(self._ending.discard)
 
+    def _start_fetching(self, effect: FetchToken) -> None:
+        if self._fresh_token is not None:
+            fetching = self._fetch_token(effect.number, self._fresh_token)
+            self._fetch = asyncio.get_running_loop().create_task(fetching, name="metered_realtime token")
+            self._ending.add(self._fetch)
+            self._fetch.add_done_callback(self._ending.discard)
+
+    def _stop_fetching(self) -> None:
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None and fetch is not asyncio.current_task():
+            fetch.cancel()
+
     def _hang_up(self, effect: HangUp) -> None:
+        self._stop_fetching()
         link, self._link = self._link, None
         if link is not None:
             link.hang_up(effect.code, effect.reason)
@@ -379,6 +413,7 @@ _PERFORM: dict[type, Callable[[SignallingClient, Any], None]] = {
     Emit: SignallingClient._emit,
     EnterState: SignallingClient._enter_state,
     Dial: SignallingClient._dial,
+    FetchToken: SignallingClient._start_fetching,
     HangUp: SignallingClient._hang_up,
     Transmit: SignallingClient._transmit,
     Settle: SignallingClient._settle,

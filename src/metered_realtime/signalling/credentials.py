@@ -12,6 +12,9 @@ from .endpoint import attempt_url
 AttemptUrlFn = Callable[[], Awaitable[str]]
 """Returns the address of the next attempt, credential included."""
 
+FreshTokenFn = Callable[[], Awaitable[str]]
+"""Returns a token for a connection that is open already."""
+
 
 def attempt_urls(
     origin: str, *, api_key: str | None, token_provider: TokenProviderFn | None, timeout: float
@@ -31,6 +34,18 @@ def attempt_urls(
         return url
 
     return fixed
+
+
+def fresh_tokens(token_provider: TokenProviderFn | None, timeout: float) -> FreshTokenFn | None:
+    """Return the source of tokens for a live connection. None without a provider."""
+    if not token_provider:
+        return None
+    provider = token_provider
+
+    async def fresh() -> str:
+        return await _token(provider, timeout)
+
+    return fresh
 
 
 def _token_urls(origin: str, provider: TokenProviderFn, timeout: float) -> AttemptUrlFn:
