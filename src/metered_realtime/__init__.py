@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 from .errors import (
     AckTimeoutError,
+    ConnectionEndedError,
     DataChannelOverflowError,
     DisconnectedError,
     ErrorCode,
+    IceRecoveryExhaustedError,
     MeteredPeerOversizedError,
     MeteredPeerReplaceTrackError,
     MeteredPeerSendError,
@@ -52,10 +54,13 @@ from .events import (
     PeerLeft,
     Presence,
     PresencePeer,
+    Reconnecting,
+    Resubscribed,
     ServerError,
     StateChange,
     StreamAdded,
     StreamRemoved,
+    SubscriptionLost,
     TokenProviderError,
     TokenRefreshed,
     Track,
@@ -82,6 +87,7 @@ if TYPE_CHECKING:
     from .media.audio_source import AudioSource
     from .media.inbound import iter_frames
     from .media.sources import from_camera, from_file, from_microphone, from_rtsp, screen_share
+    from .server.auth import mint_token
 
 _LAZY = {
     "AudioSource": "media.audio_source",
@@ -90,14 +96,19 @@ _LAZY = {
     "from_microphone": "media.sources",
     "from_rtsp": "media.sources",
     "iter_frames": "media.inbound",
+    "mint_token": "server.auth",
     "screen_share": "media.sources",
 }
-"""Names that need aiortc and av, and the module that has each."""
+"""Names that need an extra, and the module that has each."""
+
+_EXTRAS = {"aiortc": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
+"""Which extra installs what such a module imports."""
 
 __all__ = [
     "AckTimeoutError",
     "AudioSource",
     "Connected",
+    "ConnectionEndedError",
     "ConnectionReset",
     "DCClose",
     "DCError",
@@ -115,6 +126,7 @@ __all__ = [
     "FatalError",
     "GoingAway",
     "IceCandidateError",
+    "IceRecoveryExhaustedError",
     "IceServerConfig",
     "Joined",
     "Left",
@@ -140,8 +152,10 @@ __all__ = [
     "PresencePeer",
     "ReconcileTimeoutError",
     "ReconnectOptions",
+    "Reconnecting",
     "RemotePeer",
     "ReplaceTrackFailure",
+    "Resubscribed",
     "ServerError",
     "ServerRequestError",
     "SignallingClient",
@@ -155,6 +169,7 @@ __all__ = [
     "StreamMetadata",
     "StreamRemoved",
     "SubscribeOptions",
+    "SubscriptionLost",
     "TokenProviderError",
     "TokenProviderFn",
     "TokenRefreshed",
@@ -166,21 +181,23 @@ __all__ = [
     "from_microphone",
     "from_rtsp",
     "iter_frames",
+    "mint_token",
     "screen_share",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name that needs aiortc and av on first use (PEP 562)."""
+    """Load a name that needs an extra on first use (PEP 562)."""
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         value = getattr(import_module(f".{module}", __name__), name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("aiortc", "av"):
+        dependency = (error.name or "").partition(".")[0]
+        if dependency not in _EXTRAS:
             raise
-        return _Missing(name, error.name)
+        return _Missing(name, dependency)
     globals()[name] = value
     return value
 
@@ -194,7 +211,8 @@ class _Missing:
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         raise ImportError(
-            f"{self._name} needs {self._dependency}: pip install 'metered-realtime-mesh[webrtc]'", name=self._dependency
+            f"{self._name} needs {self._dependency}: pip install 'metered-realtime-mesh[{_EXTRAS[self._dependency]}]'",
+            name=self._dependency,
         )
 
 
