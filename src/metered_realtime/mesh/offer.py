@@ -30,9 +30,14 @@ _USUAL_PAYLOAD_TYPES = {
     ("video/h264", "42001f"): 102,
     ("video/h264", "42e01f"): 106,
 }
-_USUAL_EXTENSION_IDS = {
-    "audio": {"urn:ietf:params:rtp-hdrext:ssrc-audio-level": 1, _MID_EXTENSION: 4},
-    "video": {"http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": 2, _MID_EXTENSION: 4},
+
+# Chromium numbers extensions by what it adds first: 1 to 8, 10, 11, 13 and 14 with audio, 1 to 11 with video only,
+# where 9 is the mid. When two offers collide it refuses an id of ours that means something else in its own, before it
+# rolls that back. These mean the same in both numberings, or nothing.
+_EXTENSION_IDS = {
+    "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": 2,
+    _MID_EXTENSION: 9,
+    "urn:ietf:params:rtp-hdrext:ssrc-audio-level": 12,
 }
 _DYNAMIC_PAYLOAD_TYPES = (*range(96, 128), *range(35, 64))
 
@@ -157,15 +162,15 @@ class _Numbers:
 
     def _extensions(self, kind: str) -> list[RTCRtpHeaderExtensionParameters]:
         return [
-            RTCRtpHeaderExtensionParameters(id=self._extension_id(kind, default.uri), uri=default.uri)
+            RTCRtpHeaderExtensionParameters(id=self._extension_id(default.uri), uri=default.uri)
             for default in HEADER_EXTENSIONS[kind]
         ]
 
-    def _extension_id(self, kind: str, uri: str) -> int:
+    def _extension_id(self, uri: str) -> int:
         if uri not in self._extension_ids:
             used = set(self._extension_ids.values())
             # 1 to 14 fit the one-byte header (RFC 8285 section 4.2). Free ones are taken from the top.
-            candidates = itertools.chain([_USUAL_EXTENSION_IDS[kind].get(uri, 14)], range(14, 0, -1))
+            candidates = itertools.chain([_EXTENSION_IDS.get(uri, 14)], range(14, 0, -1))
             self._extension_ids[uri] = next(number for number in candidates if number not in used)
         return self._extension_ids[uri]
 

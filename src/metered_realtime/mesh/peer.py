@@ -42,6 +42,7 @@ from ..events import (
     ServerError,
     StateChange,
     TokenProviderError,
+    TokenRefreshed,
     WsCloseCode,
 )
 from ..log import Logger
@@ -55,6 +56,7 @@ from ..options import (
     TokenProviderFn,
 )
 from ..signalling import SignallingClient
+from ..signalling.link import TOKEN_PROVIDER_FAILED
 from .local_media import LocalMedia
 from .remote_peer import RemotePeer
 from .webrtc_extra import connection_class
@@ -361,6 +363,7 @@ class MeteredPeer(AsyncEventEmitter):
         client.on(Direct, self._on_direct)
         client.on(ServerError, self._on_server_error)
         client.on(TokenProviderError, self._on_token_provider_error)
+        client.on(TokenRefreshed, self._on_token_refreshed)
 
     def _on_connected(self, event: Connected) -> None:
         previous, self._peer_id = self._peer_id, event.peer_id
@@ -388,8 +391,10 @@ class MeteredPeer(AsyncEventEmitter):
     def _on_ended(self, event: Disconnected) -> None:
         if self._state not in ("joined", "reconnecting") or self._ending is not None:
             return  # a failing join raises; leaving is under way
-        fallback = "token_provider_failed" if event.reason == "token provider failed" else "reconnect_exhausted"
-        code = _FATAL_CLOSE_CODES.get(event.code, fallback)  # type: ignore[call-overload]
+        if event.reason == TOKEN_PROVIDER_FAILED:
+            code = "token_provider_failed"
+        else:
+            code = _FATAL_CLOSE_CODES.get(event.code, "reconnect_exhausted")  # type: ignore[call-overload]
         self.emit(FatalError(ConnectionEndedError(event.code, event.reason), code))
         reason = event.reason or f"disconnected (code {event.code})"
         if self._ending is None:  # a handler may have closed the peer
@@ -398,6 +403,10 @@ class MeteredPeer(AsyncEventEmitter):
     def _on_server_error(self, event: ServerError) -> None:
         if event.code in _FATAL_ERROR_CODES and event.request_id is None:
             self.emit(FatalError(ServerRequestError(event.code, event.message), event.code))
+
+    def _on_token_refreshed(self, event: TokenRefreshed) -> None:
+        if event.ice_servers is not None:  # for connections to come: TURN credentials expire with the token
+            self._ice_servers = event.ice_servers
 
     def _on_token_provider_error(self, event: TokenProviderError) -> None:
         self.emit(FatalError(event.err, "token_provider_failed"))
