@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from metered_realtime.core.held_signals import HOLD_SECONDS, MAX_SENDERS, MAX_SIGNALS_PER_SENDER, HeldSignals
-from metered_realtime.core.signals import CandidateSignal
+from metered_realtime.core.held_signals import (
+    HOLD_SECONDS,
+    MAX_CHARACTERS_PER_SENDER,
+    MAX_SENDERS,
+    MAX_SIGNALS_PER_SENDER,
+    HeldSignals,
+)
+from metered_realtime.core.signals import CandidateSignal, DescriptionSignal, MetadataSignal
 
 
 def signal(n: int = 0) -> CandidateSignal:
@@ -47,3 +53,13 @@ def test_the_oldest_sender_makes_room() -> None:
     assert held.release("s0", now=0) == []
     assert held.release(f"s{MAX_SENDERS}", now=0) == [signal(MAX_SENDERS)]
     assert held.dropped == 1
+
+
+def test_one_sender_cannot_fill_it_with_few_large_signals() -> None:
+    held = HeldSignals()
+    large = DescriptionSignal("offer", "x" * (MAX_CHARACTERS_PER_SENDER // 2))
+    for _ in range(3):
+        held.hold("a", large, 0.0)
+    held.hold("a", MetadataSignal("t", {"x": "y" * MAX_CHARACTERS_PER_SENDER}), 0.0)
+    assert held.dropped == 2
+    assert held.release("a", 0.0) == [large, large]

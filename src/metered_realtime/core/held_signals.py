@@ -7,15 +7,25 @@ it would leave the pair unconnected until somebody repeats himself.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
-from .signals import MetadataSignal, Signal
+from .signals import CandidateSignal, DescriptionSignal, MetadataSignal, Signal
 
 HOLD_SECONDS = 5.0
 """How long a signal may wait for its sender to appear."""
 
 MAX_SENDERS = 64
 MAX_SIGNALS_PER_SENDER = 64
-"""What strangers can make this end keep: a browser's burst of candidates fits. The oldest sender goes first."""
+MAX_CHARACTERS_PER_SENDER = 262_144
+"""What strangers can make this end keep, 16 million characters in all: a large offer and a browser's burst of candidates
+fit. The oldest sender goes first."""
+
+
+@dataclass(slots=True)
+class _Sender:
+    since: float
+    characters: int = 0
+    signals: list[Signal | MetadataSignal] = field(default_factory=list)
 
 
 class HeldSignals:
@@ -23,32 +33,42 @@ class HeldSignals:
 
     def __init__(self) -> None:
         self.dropped = 0
-        self._by_sender: OrderedDict[str, tuple[float, list[Signal | MetadataSignal]]] = OrderedDict()
+        self._by_id: OrderedDict[str, _Sender] = OrderedDict()
 
     def hold(self, sender: str, signal: Signal | MetadataSignal, now: float) -> None:
-        """Keep a signal."""
+        """Keep a signal, or count it as dropped."""
         self._expire(now)
-        if sender not in self._by_sender:
-            if len(self._by_sender) >= MAX_SENDERS:
-                _, (_, lost) = self._by_sender.popitem(last=False)
-                self.dropped += len(lost)
-            self._by_sender[sender] = (now, [])
-        _, signals = self._by_sender[sender]
-        if len(signals) >= MAX_SIGNALS_PER_SENDER:
+        if sender not in self._by_id:
+            if len(self._by_id) >= MAX_SENDERS:
+                self._drop_oldest()
+            self._by_id[sender] = _Sender(now)
+        held = self._by_id[sender]
+        size = _size(signal)
+        if len(held.signals) >= MAX_SIGNALS_PER_SENDER or held.characters + size > MAX_CHARACTERS_PER_SENDER:
             self.dropped += 1
         else:
-            signals.append(signal)
+            held.characters += size
+            held.signals.append(signal)
 
     def release(self, sender: str, now: float) -> list[Signal | MetadataSignal]:
         """Return what a sender who has been announced sent before, in order."""
         self._expire(now)
-        _, signals = self._by_sender.pop(sender, (0.0, []))
-        return signals
+        held = self._by_id.pop(sender, None)
+        return held.signals if held is not None else []
 
     def _expire(self, now: float) -> None:
-        while self._by_sender:
-            sender, (since, signals) = next(iter(self._by_sender.items()))
-            if now - since < HOLD_SECONDS:
-                return
-            del self._by_sender[sender]
-            self.dropped += len(signals)
+        while self._by_id and now - next(iter(self._by_id.values())).since >= HOLD_SECONDS:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        _, held = self._by_id.popitem(last=False)
+        self.dropped += len(held.signals)
+
+
+def _size(signal: Signal | MetadataSignal) -> int:
+    match signal:
+        case DescriptionSignal(sdp=sdp):
+            return len(sdp)
+        case CandidateSignal(candidate=candidate):
+            return len(candidate or "")
+    return len(repr(signal.metadata))
