@@ -17,7 +17,7 @@ HOLD_SECONDS = 5.0
 MAX_SENDERS = 64
 MAX_SIGNALS_PER_SENDER = 64
 MAX_CHARACTERS_PER_SENDER = 262_144
-"""What strangers can make this end keep, 16 million characters in all: a large offer and a browser's burst of candidates
+"""What strangers can make this end keep, 16 million characters in all: a large offer and a burst of candidates
 fit. The oldest sender goes first."""
 
 
