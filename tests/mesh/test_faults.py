@@ -243,7 +243,7 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
         log = EventLog(event.peer)
 
     one.on(PeerJoined, watch)
-    await eventually(lambda: len(one._held._by_id["b"][1]) >= 2)
+    await eventually(lambda: len(one._held._by_id["b"].signals) >= 2)
     started = time.monotonic()
     real(late[0])
     assert log is not None
