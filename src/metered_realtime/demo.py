@@ -17,9 +17,10 @@ from typing import Any
 
 import av
 from aiortc.contrib.media import MediaRelay
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from .errors import MeteredRealtimeError
 from .events import DataChannelOpened, DCClose, DCMessage, DCOpen, PeerJoined, PeerLeft, StreamRemoved, Track
@@ -282,7 +283,9 @@ class _Demo:
             self._outcome.check("data, media and their end arrived in time", False)
 
     def _table(self) -> Table:
-        table = Table("peer", "sees", "state", "video fps", "kbit/s in", "round trip", "frames (video/audio)")
+        headings = ("peer", "sees", "state", "fps", "kbit/s in", "round trip", "video/audio")
+        columns = (Column(heading, no_wrap=True) for heading in headings)
+        table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for view in self._views:
             table.add_row(view.name, view.other, view.remote.state, *_figures(view))
         return table
