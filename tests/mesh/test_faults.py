@@ -234,7 +234,7 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
     other.add_track(GreyTrack(60), metadata={"n": 1})
     await other.join("room")
     await seen.until(PeerJoined)
-    await eventually(lambda: late and one._held._by_id)
+    await eventually(lambda: late and one._remotes._held._by_id)
     await state_of(other.remote_peers[0], "connecting")
     log = None
 
@@ -243,7 +243,7 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
         log = EventLog(event.peer)
 
     one.on(PeerJoined, watch)
-    await eventually(lambda: len(one._held._by_id["b"].signals) >= 2)
+    await eventually(lambda: len(one._remotes._held._by_id["b"].signals) >= 2)
     started = time.monotonic()
     real(late[0])
     assert log is not None

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from ..core.frames import encode_payload
-from ..core.held_signals import HeldSignals
 from ..core.names import is_reserved_channel
-from ..core.roster import Roster, RosterChange
 from ..core.signals import MetadataSignal, Signal, parse_signal
 from ..emitter import AsyncEventEmitter
 from ..errors import (
@@ -59,6 +57,7 @@ from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
 from .local_media import LocalMedia
 from .remote_peer import RemotePeer
+from .remotes import Remotes
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
@@ -74,10 +73,6 @@ RECONCILE_TIMEOUT = 10.0
 """Seconds after a reconnect within which the server has to say who is there, before it is asked again."""
 
 RECONCILE_RETRIES = 2
-
-LINGER = 3.0
-"""Seconds that a remote whose connection is alive may be gone from the channel before it counts as having left: enough
-for a client to come back to the server. Who leaves closes his connection, and is gone at once."""
 
 _FATAL_CLOSE_CODES = {
     WsCloseCode.INVALID_TOKEN: "invalid_token",
@@ -138,11 +133,8 @@ class MeteredPeer(AsyncEventEmitter):
         self._peer_id: str | None = None
         self._include_sender_metadata = False
         self._ice_servers: tuple[IceServerConfig, ...] = ()
-        self._roster = Roster()
-        self._remotes: dict[str, RemotePeer] = {}
-        self._departing: dict[str, asyncio.TimerHandle] = {}
+        self._remotes = Remotes(self, self._logger)
         self._early_presence: list[Presence] = []
-        self._held = HeldSignals()
         self._media = LocalMedia(self._logger)
         self._leaving: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -176,7 +168,7 @@ class MeteredPeer(AsyncEventEmitter):
     @property
     def remote_peers(self) -> list[RemotePeer]:
         """Everybody else in the channel, in the order of arrival."""
-        return list(self._remotes.values())
+        return list(self._remotes)
 
     # --- joining and leaving
 
@@ -217,7 +209,7 @@ class MeteredPeer(AsyncEventEmitter):
 
         May be awaited in any handler. Local tracks go on: they belong to the caller.
         """
-        for emitter in (self, *self._remotes.values(), *self._leaving):
+        for emitter in (self, *self._remotes, *self._leaving):
             emitter._enter_close()  # this may be one of their handlers
         if self._state == "closed" and self._ending is None:
             return
@@ -328,7 +320,6 @@ class MeteredPeer(AsyncEventEmitter):
             self._listen_to_client()
         if self._client.state == "idle":
             await self._client.connect()
-        self._roster.clear()
         await self._client.subscribe(channel, SubscribeOptions(include_sender_metadata=self._include_sender_metadata))
 
     async def _abandon_join(self, *, keep_client: bool) -> None:
@@ -345,7 +336,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     def _enter_channel(self, channel: str) -> None:
         assert self._client.peer_id is not None
-        self._roster.own_id = self._client.peer_id
+        self._remotes.set_own_id(self._client.peer_id)
         self._set_state("joined")
         self.emit(Joined(self._client.peer_id, channel))
         early, self._early_presence = self._early_presence, []
@@ -371,11 +362,11 @@ class MeteredPeer(AsyncEventEmitter):
             self._ice_servers = event.ice_servers
         if self._state != "reconnecting":
             return
-        self._roster.expect_snapshot(event.peer_id)
+        self._remotes.expect_snapshot(event.peer_id)
         if previous != event.peer_id:
-            for remote in self._remotes.values():
+            for remote in self._remotes:
                 remote._start_over(self._is_polite_towards(remote.id))
-        if self._remotes:
+        if len(self._remotes):
             self._watch_for_snapshot()
         else:
             self._finish_reconnect()
@@ -384,8 +375,7 @@ class MeteredPeer(AsyncEventEmitter):
         if not event.will_reconnect:
             self._on_ended(event)
         elif self._state in ("joined", "reconnecting"):
-            for remote in self._remotes.values():
-                remote._set_signalling_lost(True)
+            self._remotes.set_signalling_lost(True)
             self._set_state("reconnecting")
 
     def _on_ended(self, event: Disconnected) -> None:
@@ -419,12 +409,8 @@ class MeteredPeer(AsyncEventEmitter):
         signal = parse_signal(event.data)
         if signal is None:
             self.emit(Data(event.sender_peer_id, event.data, "direct", event.sender_metadata))
-            return
-        remote = self._remotes.get(event.sender_peer_id)
-        if remote is not None:
-            _pass_on(remote, signal)
         elif self._state in ("joining", "joined", "reconnecting"):
-            self._held.hold(event.sender_peer_id, signal, asyncio.get_running_loop().time())
+            self._remotes.receive(event.sender_peer_id, signal)
 
     def _on_presence(self, event: Presence) -> None:
         if event.channel != self._channel:
@@ -434,56 +420,15 @@ class MeteredPeer(AsyncEventEmitter):
             return
         if self._state not in ("joined", "reconnecting"):
             return
-        is_snapshot, refused = self._roster.awaits_snapshot, self._roster.refused
-        self._apply(self._roster.update(event.joined, event.left))
-        if self._roster.refused > refused:
-            self._logger.warning("channel is full: peers left out", {"count": self._roster.refused})
+        is_snapshot = self._remotes.awaits_snapshot
+        self._remotes.update(event.joined, event.left)
         if is_snapshot and self._state == "reconnecting":
             self._finish_reconnect()
 
-    # --- inside: the roster
+    # --- inside: what the remotes ask for and tell
 
-    def _apply(self, change: RosterChange) -> None:
-        for peer_id in change.left:
-            self._depart(peer_id)
-        for peer in change.stayed:
-            remote = self._remotes[peer.peer_id]
-            remote._set_metadata(peer.metadata)
-            if self._state == "reconnecting":
-                self._send_all_metadata(remote)  # what it heard may have gone with the peer that it knew
-        for peer in change.joined:
-            if peer.peer_id in self._departing:
-                self._come_back(peer)
-            else:
-                self._add_remote(peer)
-
-    def _depart(self, peer_id: str) -> None:
-        """Let a remote go, unless its connection is alive: then it may have lost the server only, and come back."""
-        remote = self._remotes[peer_id]
-        if remote._connection is None or not remote._connection.is_connected:
-            self._remove_remote(peer_id)
-            return
-        loop = asyncio.get_running_loop()
-        remote._set_signalling_lost(True)
-        remote._when_link_lost = lambda: loop.call_soon(self._remove_departed, peer_id)
-        self._departing[peer_id] = loop.call_later(LINGER, self._remove_departed, peer_id)
-
-    def _remove_departed(self, peer_id: str) -> None:
-        if peer_id in self._departing:
-            self._remove_remote(peer_id)
-
-    def _come_back(self, peer: PresencePeer) -> None:
-        remote = self._remotes[peer.peer_id]
-        self._departing.pop(peer.peer_id).cancel()
-        remote._when_link_lost = None
-        remote._set_metadata(peer.metadata)
-        self._send_all_metadata(remote)
-        remote._set_signalling_lost(self._state == "reconnecting")
-        if remote._connection is not None:
-            remote._connection.verify()  # another program may have come under the same id
-
-    def _add_remote(self, peer: PresencePeer) -> None:
-        remote = RemotePeer(
+    def _make_remote(self, peer: PresencePeer) -> RemotePeer:
+        return RemotePeer(
             id=peer.peer_id,
             connection=self._make_connection,
             send=self.send_to,
@@ -491,24 +436,22 @@ class MeteredPeer(AsyncEventEmitter):
             logger=self._logger,
             polite=self._is_polite_towards(peer.peer_id),
         )
-        self._remotes[peer.peer_id] = remote
-        self._send_all_metadata(remote)
+
+    def _send_media_to(self, remote: RemotePeer) -> None:
         for attachment in self._media.all():
             self._media.send_to(remote, attachment)
-        self.emit(PeerJoined(remote))
-        for signal in self._held.release(peer.peer_id, asyncio.get_running_loop().time()):
-            _pass_on(remote, signal)
 
-    def _remove_remote(self, peer_id: str) -> None:
-        timer = self._departing.pop(peer_id, None)
-        if timer is not None:
-            timer.cancel()
-        remote = self._remotes.pop(peer_id, None)
-        if remote is not None:
-            remote.state_changed("closed")
-            self.emit(PeerLeft(remote))
-            self._leaving.add(remote)
-            self._spawn(self._see_off(remote))
+    def _send_metadata_to(self, remote: RemotePeer) -> None:
+        for attachment in self._media.all():
+            self._send_metadata(remote, attachment.metadata_signal())
+
+    def _remote_joined(self, remote: RemotePeer) -> None:
+        self.emit(PeerJoined(remote))
+
+    def _remote_left(self, remote: RemotePeer) -> None:
+        self.emit(PeerLeft(remote))
+        self._leaving.add(remote)
+        self._spawn(self._see_off(remote))
 
     async def _see_off(self, remote: RemotePeer) -> None:
         try:
@@ -562,8 +505,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     def _finish_reconnect(self) -> None:
         self._stop_watching()
-        for remote in self.remote_peers:
-            remote._set_signalling_lost(remote.id in self._departing)
+        self._remotes.set_signalling_lost(False)
         self._set_state("joined")
 
     # --- inside: media
@@ -599,10 +541,6 @@ class MeteredPeer(AsyncEventEmitter):
     def _tell_metadata(self, signal: MetadataSignal | None) -> None:
         for remote in self.remote_peers:
             self._send_metadata(remote, signal)
-
-    def _send_all_metadata(self, remote: RemotePeer) -> None:
-        for attachment in self._media.all():
-            self._send_metadata(remote, attachment.metadata_signal())
 
     def _send_metadata(self, remote: RemotePeer, signal: MetadataSignal | None) -> None:
         if signal is not None:
@@ -650,12 +588,10 @@ class MeteredPeer(AsyncEventEmitter):
         channel = self._channel
         deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT - CANCEL_GRACE
         self._stop_watching()
-        for peer_id in tuple(self._remotes):
-            self._remove_remote(peer_id)
+        self._remotes.clear()
         self._spawn(self._client.close())
         self._spawn(self._media.close())
         await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT - CANCEL_GRACE)
-        self._roster.clear()
         self._channel = None
         self._set_state("closed")
         if emit_left:
@@ -680,13 +616,6 @@ class _JoinedContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._peer.close()
-
-
-def _pass_on(remote: RemotePeer, signal: Signal | MetadataSignal) -> None:
-    if isinstance(signal, MetadataSignal):
-        remote._receive_metadata(signal)
-    else:
-        remote._receive_signal(signal)
 
 
 def _client_factory(options: SignallingClientOptions) -> Callable[[], SignallingClient]:

@@ -1,0 +1,151 @@
+"""The other peers of the channel: who presence says is there, and who may be about to come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from ..core.held_signals import HeldSignals
+from ..core.roster import Roster
+from ..core.signals import MetadataSignal, Signal
+from ..events import PresencePeer
+from ..log import Logger
+from .remote_peer import RemotePeer
+
+LINGER = 3.0
+"""Seconds that a remote whose connection is alive may be gone from the channel before it counts as having left: enough
+for a client to come back to the server. Who leaves closes his connection, and is gone at once."""
+
+
+class RemotesOwner(Protocol):
+    """What is asked of the peer that has the remotes, and what it is told."""
+
+    def _make_remote(self, peer: PresencePeer) -> RemotePeer: ...
+    def _send_media_to(self, remote: RemotePeer) -> None: ...
+    def _send_metadata_to(self, remote: RemotePeer) -> None: ...
+    def _remote_joined(self, remote: RemotePeer) -> None: ...
+    def _remote_left(self, remote: RemotePeer) -> None: ...
+
+
+class Remotes:
+    """Follows presence. The first one after `expect_snapshot` lists everybody.
+
+    `signalling_lost` is kept up to date by the owner, and shown by every remote that has a connection.
+    """
+
+    def __init__(self, owner: RemotesOwner, logger: Logger) -> None:
+        self.signalling_lost = False
+        self._owner = owner
+        self._logger = logger
+        self._roster = Roster()
+        self._by_id: dict[str, RemotePeer] = {}
+        self._departing: dict[str, asyncio.TimerHandle] = {}
+        self._held = HeldSignals()
+
+    def __iter__(self) -> Iterator[RemotePeer]:
+        return iter(tuple(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def awaits_snapshot(self) -> bool:
+        """Tell whether the next presence lists everybody."""
+        return self._roster.awaits_snapshot
+
+    def expect_snapshot(self, own_id: str) -> None:
+        """Take the next presence as complete, seen from this id."""
+        self._roster.expect_snapshot(own_id)
+
+    def set_own_id(self, own_id: str) -> None:
+        """Leave this id out of every presence."""
+        self._roster.own_id = own_id
+
+    def update(self, joined: Iterable[PresencePeer], left: Iterable[PresencePeer]) -> None:
+        """Apply a presence frame: who left goes first, who came is last."""
+        refused = self._roster.refused
+        change = self._roster.update(joined, left)
+        for peer_id in change.left:
+            self._depart(peer_id)
+        for peer in change.stayed:
+            remote = self._by_id[peer.peer_id]
+            remote._set_metadata(peer.metadata)
+            if self.signalling_lost:
+                self._owner._send_metadata_to(remote)  # what it heard may have gone with the peer that it knew
+        for peer in change.joined:
+            if peer.peer_id in self._departing:
+                self._come_back(peer)
+            else:
+                self._add(peer)
+        if self._roster.refused > refused:
+            self._logger.warning("channel is full: peers left out", {"count": self._roster.refused})
+
+    def set_signalling_lost(self, lost: bool) -> None:
+        """Show every remote as reconnecting, or as what it is. One that the server has not seen again stays so."""
+        self.signalling_lost = lost
+        for remote in self:
+            remote._set_signalling_lost(lost or remote.id in self._departing)
+
+    def receive(self, sender: str, signal: Signal | MetadataSignal) -> None:
+        """Pass a signal to its remote, or hold it until presence announces one."""
+        remote = self._by_id.get(sender)
+        if remote is None:
+            self._held.hold(sender, signal, asyncio.get_running_loop().time())
+        else:
+            _pass_on(remote, signal)
+
+    def clear(self) -> None:
+        """Let everybody go."""
+        for peer_id in tuple(self._by_id):
+            self._remove(peer_id)
+        self._roster.clear()
+
+    def _add(self, peer: PresencePeer) -> None:
+        remote = self._by_id[peer.peer_id] = self._owner._make_remote(peer)
+        self._owner._send_metadata_to(remote)
+        self._owner._send_media_to(remote)
+        self._owner._remote_joined(remote)
+        for signal in self._held.release(peer.peer_id, asyncio.get_running_loop().time()):
+            _pass_on(remote, signal)
+
+    def _depart(self, peer_id: str) -> None:
+        """Let a remote go, unless its connection is alive: then it may have lost the server only, and come back."""
+        remote = self._by_id[peer_id]
+        if remote._connection is None or not remote._connection.is_connected:
+            self._remove(peer_id)
+            return
+        loop = asyncio.get_running_loop()
+        remote._set_signalling_lost(True)
+        remote._when_link_lost = lambda: loop.call_soon(self._remove_departed, peer_id)
+        self._departing[peer_id] = loop.call_later(LINGER, self._remove_departed, peer_id)
+
+    def _come_back(self, peer: PresencePeer) -> None:
+        remote = self._by_id[peer.peer_id]
+        self._departing.pop(peer.peer_id).cancel()
+        remote._when_link_lost = None
+        remote._set_metadata(peer.metadata)
+        self._owner._send_metadata_to(remote)
+        remote._set_signalling_lost(self.signalling_lost)
+        if remote._connection is not None:
+            remote._connection.verify()  # another program may have come under the same id
+
+    def _remove_departed(self, peer_id: str) -> None:
+        if peer_id in self._departing:
+            self._remove(peer_id)
+
+    def _remove(self, peer_id: str) -> None:
+        timer = self._departing.pop(peer_id, None)
+        if timer is not None:
+            timer.cancel()
+        remote = self._by_id.pop(peer_id, None)
+        if remote is not None:
+            remote.state_changed("closed")
+            self._owner._remote_left(remote)
+
+
+def _pass_on(remote: RemotePeer, signal: Signal | MetadataSignal) -> None:
+    if isinstance(signal, MetadataSignal):
+        remote._receive_metadata(signal)
+    else:
+        remote._receive_signal(signal)
