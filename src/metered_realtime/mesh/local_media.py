@@ -16,6 +16,7 @@ from ..errors import (
 )
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
+from ..signalling.scrubbing import scrub_error
 from .remote_peer import RemotePeer
 from .webrtc_extra import connection_class
 
@@ -140,7 +141,7 @@ class LocalMedia:
                 else:
                     connection.replace(key, id(attachment.track), self._outgoing(attachment))
             except Exception as error:  # aggregated: one remote must not keep the others on the old track
-                failed.append(ReplaceTrackFailure(remote.id, error))
+                failed.append(ReplaceTrackFailure(remote.id, scrub_error(error)))
             else:
                 succeeded.append(remote.id)
         return succeeded, failed

@@ -55,6 +55,7 @@ from ..options import (
 )
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
+from ..signalling.scrubbing import ScrubbingLogger
 from .local_media import LocalMedia
 from .remote_peer import RemotePeer
 from .remotes import Remotes
@@ -122,7 +123,7 @@ class MeteredPeer(AsyncEventEmitter):
             inactivity_timeout=inactivity_timeout,
             auto_resubscribe=auto_resubscribe,
         )
-        super().__init__(chosen.logger)
+        super().__init__(None if chosen.logger is None else ScrubbingLogger(chosen.logger))
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
         self._new_client = _client_factory(chosen)

@@ -21,6 +21,7 @@ from ..events import (
 from ..log import Logger
 from ..media.stream import MediaStream
 from ..options import PeerConnectionState
+from ..signalling.scrubbing import scrub_error
 from .early_messages import EarlyMessages
 
 if TYPE_CHECKING:
@@ -211,8 +212,8 @@ class RemotePeer(AsyncEventEmitter):
 
     def negotiation_failed(self, error: Exception) -> None:
         """Tell of a failure."""
-        self.emit(NegotiationError(error))
+        self.emit(NegotiationError(scrub_error(error)))
 
     def candidate_refused(self, error: Exception) -> None:
         """Tell of a candidate that could not be used."""
-        self.emit(IceCandidateError(error))
+        self.emit(IceCandidateError(scrub_error(error)))
