@@ -320,8 +320,11 @@ class PeerConnection:
             if self.state == "closed":
                 raise MeteredRealtimeError("the connection is closed")
             self.generation += 1
-            self._link = Link(self._ice_servers(), self, self._logger)
+            self._link = self._make_link()
         return self._link
+
+    def _make_link(self) -> Link:
+        return Link(self._ice_servers(), self, self._logger)
 
     def _replace_link(self, reason: str) -> None:
         self._logger.info("connection replaced", {"reason": reason})

@@ -316,9 +316,12 @@ class SignallingClient(AsyncEventEmitter):
         self.emit(StateChange(effect.from_, effect.to))
 
     def _dial(self, effect: Dial) -> None:
-        self._link = Link(self, self._attempt_url, self._ssl_context, self._timings.open_timeout)
+        self._link = self._make_link()
         self._ending.add(self._link.task)
         self._link.task.add_done_callback(self._ending.discard)
+
+    def _make_link(self) -> Link:
+        return Link(self, self._attempt_url, self._ssl_context, self._timings.open_timeout)
 
     def _start_fetching(self, effect: FetchToken) -> None:
         if self._fresh_token is not None:
