@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from metered_realtime.core.frames import (
+    MAX_RESUME_TOKEN,
     Ack,
     ClientFrame,
     DirectFrame,
@@ -25,6 +26,7 @@ from metered_realtime.core.frames import (
     PresenceFrame,
     Publish,
     Refresh,
+    Resume,
     Send,
     ServerFrame,
     Subscribe,
@@ -58,6 +60,11 @@ SERVER_FRAMES: list[tuple[ServerFrame, str]] = [
         Welcome("ann", 9, 1, 5, {"m": 1}),
         '{"type":"welcome","peerId":"ann","expiresAt":9,"serverTime":1,"maxMessageSize":5,"metadata":{"m":1}}',
     ),
+    (
+        Welcome("ann", None, 1, 5, None, "t"),
+        '{"type":"welcome","peerId":"ann","expiresAt":null,"serverTime":1,"maxMessageSize":5,"resumeToken":"t"}',
+    ),
+    (Resume("t"), '{"type":"resume","resumeToken":"t"}'),
     (Ack("r"), '{"type":"ack","requestId":"r"}'),
     (Ack("r", 9, {"m": 1}), '{"type":"ack","requestId":"r","expiresAt":9,"metadata":{"m":1}}'),
     (ErrorFrame("oops"), '{"type":"error","code":"oops"}'),
@@ -157,6 +164,13 @@ class TestServerFrames:
             (
                 '{"type":"welcome","peerId":"a","serverTime":1.9,"maxMessageSize":5.5,"metadata":7}',
                 Welcome("a", None, 1, 5),
+            ),
+            *(
+                (
+                    f'{{"type":"welcome","peerId":"a","serverTime":1,"maxMessageSize":5,"resumeToken":{token}}}',
+                    Welcome("a", None, 1, 5),
+                )
+                for token in ("null", "7", '""', '["t"]', '"é"', '"\\n"', f'"{"x" * (MAX_RESUME_TOKEN + 1)}"')
             ),
             ('{"type":"error","code":"new_code","message":7,"requestId":7}', ErrorFrame("new_code")),
             ('{"type":"direct","from":"a","data":1,"fromMetadata":"x"}', DirectFrame(from_="a", data=1)),

@@ -10,6 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from metered_realtime.server import SignallingServer
+from metered_realtime.server.resume import ResumeTokens
 from tests.interop.chromium import Chromium, needs_chromium, until
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
@@ -187,9 +188,44 @@ async def test_leaving_removes_the_tile_and_joining_again_brings_it_back(
     await expect(bob.locator(".tile:not(.own) .name")).to_have_text("Ann")
 
 
-async def test_a_lost_server_connection_keeps_the_media_and_the_tile(
-    chromium: Chromium, server: SignallingServer
+@pytest.mark.parametrize("noticed", [True, False])
+async def test_a_lost_server_connection_keeps_the_id_and_everything_else(
+    chromium: Chromium, server: SignallingServer, noticed: bool
 ) -> None:
+    ann, bob = await pair(chromium, server)
+    before = await decoding(bob)
+    made = [await page.evaluate("probe.connections.length") for page in (ann, bob)]
+    ids = [await page.evaluate("room.peerId") for page in (ann, bob)]
+    for page in (ann, bob):
+        await page.evaluate("""() => {
+          window.told = [];
+          const tell = ({ type }) => told.push(type);
+          for (const name of ["peerjoined", "peerleft", "peerrenamed"]) room.addEventListener(name, tell);
+        }""")
+    if noticed:
+        await ann.evaluate("probe.sockets.at(-1).close()")
+    else:  # the old socket stays open until the server closes it
+        await ann.evaluate("""() => {
+          const socket = probe.sockets.at(-1);
+          socket.close = () => {};
+          socket.onclose(new CloseEvent("close", { code: 1006 }));
+        }""")
+    await until(ann, "probe.sockets.length === 2 && room.state === 'joined'")
+    await until(ann, "probe.sockets[0].readyState === WebSocket.CLOSED")
+    await until(bob, f"!{PEER}.away && {PEER}.state === 'connected'")
+    assert [await page.evaluate("room.peerId") for page in (ann, bob)] == ids
+    await decoding(bob, beyond=before)
+    await say(ann, "still here")
+    await expect(bob.locator(".message.theirs .text")).to_have_text(["still here"])
+    assert [await page.evaluate("probe.connections.length") for page in (ann, bob)] == made
+    assert [await page.evaluate("told") for page in (ann, bob)] == [[], []]
+    assert not await ann.evaluate("document.documentElement.outerHTML.includes('resume=')")
+
+
+async def test_a_lost_server_connection_keeps_the_media_and_the_tile_under_another_id(
+    chromium: Chromium, server: SignallingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ResumeTokens, "read", lambda *_: None)
     ann, bob = await pair(chromium, server)
     before = await decoding(bob)
     made = [await page.evaluate("probe.connections.length") for page in (ann, bob)]
@@ -207,7 +243,12 @@ async def test_a_lost_server_connection_keeps_the_media_and_the_tile(
     await expect(bob.locator(".tile:not(.own)")).to_have_count(1)
 
 
-async def test_a_restarted_server_finds_both_ends_still_connected(chromium: Chromium, server: SignallingServer) -> None:
+@pytest.mark.parametrize("resumes", [True, False])
+async def test_a_restarted_server_finds_both_ends_still_connected(
+    chromium: Chromium, server: SignallingServer, monkeypatch: pytest.MonkeyPatch, resumes: bool
+) -> None:
+    if not resumes:
+        monkeypatch.setattr(ResumeTokens, "read", lambda *_: None)
     chromium.allow("WebSocket connection to .* failed")
     ann, bob = await pair(chromium, server)
     made = [await page.evaluate("probe.connections.length") for page in (ann, bob)]
@@ -219,7 +260,8 @@ async def test_a_restarted_server_finds_both_ends_still_connected(chromium: Chro
     await decoding(bob, beyond=before)
     await server.start()
     for page, id_ in zip((ann, bob), old, strict=True):
-        await until(page, "(old) => room.state === 'joined' && room.peerId !== old", id_)
+        same = "===" if resumes else "!=="
+        await until(page, f"(old) => room.state === 'joined' && room.peerId {same} old", id_)
     for page, other in ((ann, bob), (bob, ann)):
         id_ = await other.evaluate("room.peerId")
         await until(page, "(id) => room.peers.size === 1 && room.peers.get(id)?.state === 'connected'", id_)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -25,14 +25,20 @@ class Guest:
     """A connection to a hub that records what it is sent."""
 
     def __init__(
-        self, hub: Hub, peer_id: str, grant: Grant = EVERYTHING, metadata: dict[str, Any] | None = None
+        self,
+        hub: Hub,
+        peer_id: str,
+        grant: Grant = EVERYTHING,
+        metadata: dict[str, Any] | None = None,
+        replaced: Sequence[Guest] = (),
     ) -> None:
         self.peer_id = peer_id
         self.frames: list[dict[str, Any]] = []
         self.raw: list[bytes] = []
         self._hub = hub
         packed = None if metadata is None else encode_payload(metadata)
-        self.connection: Connection = hub.connect(Identity(peer_id, grant, peer_metadata=packed), self._write, NOW)
+        identity, former = Identity(peer_id, grant, peer_metadata=packed), [guest.connection for guest in replaced]
+        self.connection: Connection = hub.connect(identity, self._write, NOW, former)
         self.welcome = self.frames.pop()
         self.raw.clear()
 

@@ -76,6 +76,26 @@ class HubMachine(RuleBasedStateMachine):
         del self.live[guest], self.rosters[guest]
         self.observe()
 
+    @rule(target=guests, old=consumes(guests), grant=st.sampled_from(GRANTS))
+    def resume(self, old: Guest, grant: Grant) -> Guest:
+        names = old.connection.places | {it for it in old.connection.subscriptions if not is_pattern(it)}
+        keeps_all = len(names) <= 4 and grant.permits("subscribe") and all(map(grant.reaches, names))
+        heir = Guest(self.hub, old.peer_id, grant, replaced=[old])
+        self.live[heir] = Intake(self.hub, heir.connection, self.limits, 0.0)
+        self.rosters[heir] = {}
+        del self.live[old], self.rosters[old]
+        assert not (keeps_all and any(guest.frames for guest in self.live))
+        old.leave()
+        assert old.take() == []
+        self.observe()
+        return heir
+
+    @rule(guest=guests)
+    def release(self, guest: Guest) -> None:
+        self.hub.release(guest.connection)
+        assert not guest.connection.places
+        self.observe()
+
     @rule(guest=guests, frame=well_formed | ill_formed, with_id=st.booleans())
     def frame(self, guest: Guest, frame: dict[str, Any], with_id: bool) -> None:
         self.sent += 1
@@ -149,10 +169,13 @@ class HubMachine(RuleBasedStateMachine):
         connections = {guest.connection for guest in self.live}
         assert {one for many in self.hub._peers.values() for one in many} == connections
         for name, room in self.hub._channels.items():
-            assert room.subscribers
-            assert set(room.subscribers) == {one for many in room.peers.values() for one in many}
-            assert all(one in connections and name in one.subscriptions for one in room.subscribers)
-        assert all(len(one.subscriptions) <= 4 for one in connections)
+            assert room.peers
+            present = {one for many in room.peers.values() for one in many}
+            assert set(room.subscribers) == {one for one in present if name in one.subscriptions}
+            assert present - set(room.subscribers) == {one for one in connections if name in one.places}
+            assert present <= connections
+        assert all(len(one.subscriptions) <= 4 and len(one.places) <= 4 for one in connections)
+        assert not any(one.subscriptions & one.places for one in connections)
 
     @invariant()
     def every_subscription_is_granted(self) -> None:

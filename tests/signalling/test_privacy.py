@@ -133,6 +133,8 @@ async def test_a_handler_that_fails_with_a_credential_in_its_text_is_logged_with
         ("wss://h/v1?key=pk%20x&token=t#f", "wss://h/v1?key=***&token=***#f"),
         ("api_key=abc, next", "api_key=***, next"),
         ("TOKEN=abc", "TOKEN=***"),
+        ("GET /v1?key=k&resume=a.b-c_d&x=1 HTTP/1.1", "GET /v1?key=***&resume=***&x=1 HTTP/1.1"),
+        ('{"type":"welcome","resumeToken":"a.b-c","n":1}', '{"type":"welcome","resumeToken":"***","n":1}'),
         ("a=ice-ufrag:4ZcD\r\na=ice-pwd:2/1muCWoOi3uLifh0NuRHlts\r\nm=x", "a=ice-ufrag:***\r\na=ice-pwd:***\r\nm=x"),
         ("{'urls': 'turn:t', 'credential': 'p w', 'n': 1}", "{'urls': 'turn:t', 'credential': '***', 'n': 1}"),
         ('{"credential":"p\\"w","n":1}', '{"credential":"***","n":1}'),

@@ -7,7 +7,7 @@ each fault its own error. On the server `data` stays raw bytes: a payload is for
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -22,6 +22,9 @@ ENVELOPE_ALLOWANCE = 1_024
 
 MAX_SERVER_FRAME = 1_048_576
 """Bytes of a server frame that clients take. Snapshots included: servers stay below."""
+
+MAX_RESUME_TOKEN = 1_024
+"""Characters. Those of our servers have about 200; longer ones would only burden the request line."""
 
 DEFAULT_RETRY_AFTER_MS = 1_000
 MAX_RETRY_AFTER_MS = 300_000
@@ -83,6 +86,20 @@ class Welcome(_Frame, frozen=True, tag="welcome"):
     server_time: int
     max_message_size: int
     metadata: Any = None
+    resume_token: str | None = None
+    """What to come back with as the same peer, for connections by publishable key."""
+
+    def __repr__(self) -> str:
+        return f"Welcome(peer_id={self.peer_id!r})"
+
+
+class Resume(_Frame, frozen=True, tag="resume"):
+    """The resume token that is to be used from now on."""
+
+    resume_token: str
+
+    def __repr__(self) -> str:
+        return "Resume()"
 
 
 class Ack(_Frame, frozen=True, tag="ack"):
@@ -131,7 +148,7 @@ class Pong(_Frame, frozen=True, tag="pong"):
     request_id: str | None = None
 
 
-ServerFrame = Welcome | Ack | ErrorFrame | MessageFrame | DirectFrame | PresenceFrame | GoingAwayFrame | Pong
+ServerFrame = Welcome | Resume | Ack | ErrorFrame | MessageFrame | DirectFrame | PresenceFrame | GoingAwayFrame | Pong
 
 
 class FrameError(Exception):
@@ -150,6 +167,11 @@ class MalformedServerFrameError(Exception):
 
 class UnknownServerFrameError(MalformedServerFrameError):
     """A server frame of a type that this client does not know: newer servers may send them."""
+
+
+def is_resume_token(value: object) -> TypeGuard[str]:
+    """Tell whether a value can be a resume token: 1 to `MAX_RESUME_TOKEN` characters of printable ASCII."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_RESUME_TOKEN and value.isascii() and value.isprintable()
 
 
 _encoder = msgspec.json.Encoder()
@@ -265,6 +287,7 @@ class _LooseServerFrame(msgspec.Struct, rename="camel"):
     server_time: Any = UNSET
     max_message_size: Any = UNSET
     metadata: Any = None
+    resume_token: Any = None
     request_id: Any = UNSET
     code: Any = UNSET
     message: Any = None
@@ -320,6 +343,8 @@ def decode_server_frame(text: str | bytes) -> ServerFrame:
             return GoingAwayFrame(_retry_after(loose.retry_after_ms))
         case "pong":
             return Pong(loose.request_id if isinstance(loose.request_id, str) else None)
+        case "resume":
+            return _resume(loose)
     raise UnknownServerFrameError(f"unknown type {kind[:64]!r}")
 
 
@@ -359,7 +384,14 @@ def _welcome(loose: _LooseServerFrame) -> Welcome:
         server_time=_number(loose.server_time, "serverTime"),
         max_message_size=size,
         metadata=_object(loose.metadata),
+        resume_token=loose.resume_token if is_resume_token(loose.resume_token) else None,
     )
+
+
+def _resume(loose: _LooseServerFrame) -> Resume:
+    if not is_resume_token(loose.resume_token):
+        raise MalformedServerFrameError("'resumeToken' is missing or unusable")
+    return Resume(loose.resume_token)
 
 
 def _ack(loose: _LooseServerFrame) -> Ack:

@@ -38,13 +38,14 @@ Within connected, with tokens that can be fetched anew:
 Invariants:
 - Nothing awaits here, and nothing is random: the time and a number from 0 to 1 (`chance`) are arguments.
 - A socket is abandoned the moment it is given up: after a HangUp whatever it still reports is ignored.
-- Every request that was accepted is settled exactly once, unless its caller abandons it.
+- Every request that was accepted is settled exactly once, unless its caller abandons it: `Exchange` keeps them.
 - A client that gives up says `Disconnected(will_reconnect=False)` before it is closed, also if the last attempt
   never opened. `close()` and a failed first dial do not: their caller knows.
 - Input that does not fit the phase changes nothing and yields no effects; calls that do not fit the state raise.
 
-The session holds no credential. Each Dial makes the shell fetch one; the token for a live connection passes through
-into its frame.
+The session holds no key and no token: each Dial makes the shell get one, and the token for a live connection passes
+through into its frame. What it does hold is the `resume_token` that the server gave last. It goes into the attempts of
+the same life, from one `connect()` to the end, and is forgotten when the server says that another connection used it.
 """
 
 from __future__ import annotations
@@ -57,15 +58,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from ..errors import (
-    AckTimeoutError,
-    DisconnectedError,
-    NotConnectedError,
-    PayloadTooLargeError,
-    ServerRequestError,
-    SignallingConnectError,
-    SignallingError,
-)
+from ..errors import NotConnectedError, SignallingConnectError, SignallingError
 from ..events import (
     Connected,
     Direct,
@@ -75,43 +68,34 @@ from ..events import (
     Presence,
     PresencePeer,
     Reconnecting,
-    Resubscribed,
-    ServerError,
-    SubscriptionLost,
-    TokenProviderError,
     TokenRefreshed,
     WsCloseCode,
 )
 from ..options import IceServerConfig, ReconnectOptions, SignallingClientState
 from . import frames
 from .backoff import OVER_LIMIT_FLOOR, Backoff
+from .exchange import Exchange
 from .ice_servers import parse_ice_servers
 from .liveness import Liveness
-from .renewal import Renewal
-from .requests import Pending, RequestBook
+from .refreshes import Refreshes
+from .resumption import Resumption
 from .session_effects import (
     Dial,
     Effects,
     Emit,
     EnterState,
-    FetchToken,
     FinishConnect,
     HangUp,
     Log,
-    Settle,
     TearDown,
     Transmit,
 )
-from .subscriptions import Replays, Subscriptions
 
 TERMINAL_CODES = frozenset({4001, 4003, 4012, 4020})
 """Close codes after which the same credential cannot succeed, or must not."""
 
 ABNORMAL = 1006
 """The code of a connection that ended, or never began, without a close frame."""
-
-TOKEN_FAILURES_TO_REPORT = 3
-"""Consecutive failures of the token provider from which on the program is told: one may be a hiccup."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,41 +153,47 @@ class Session:
         self._auto_resubscribe = auto_resubscribe
         self._backoff = Backoff(reconnect)
         self._liveness = Liveness(inactivity_timeout)
-        self._book = RequestBook(self._timings.ack_timeout, queue_limit)
-        self._subscriptions = Subscriptions()
-        self._replays = Replays(self._timings.replay_delay)
-        self._renewal = Renewal(enabled=refresh_tokens, spread=spread)
+        self._exchange = Exchange(
+            ack_timeout=self._timings.ack_timeout, replay_delay=self._timings.replay_delay, queue_limit=queue_limit
+        )
+        self._refreshes = Refreshes(self._exchange, enabled=refresh_tokens, spread=spread)
+        self._resumption = Resumption()
         self._phase = _Phase.DOWN
         self._was_connected = False
         self._due_at = math.inf  # of the next attempt while DOWN, of the welcome while GREETING
-        self._token_failures = 0
         self._last_code = ABNORMAL
         self.state: SignallingClientState = "idle"
         self.peer_id: str | None = None
-        self.max_message_size = frames.MAX_MESSAGE_SIZE
         self.ice_servers: tuple[IceServerConfig, ...] | None = None
         self.dropped_frames = 0
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """The remembered channels, oldest first."""
-        return self._subscriptions.channels
+        return self._exchange.channels
+
+    @property
+    def max_message_size(self) -> int:
+        """The bytes of a payload that the server takes."""
+        return self._exchange.max_message_size
+
+    @property
+    def resume_token(self) -> str | None:
+        """What makes the next attempt by the same key the same peer again. None in a life that was never welcomed."""
+        return self._resumption.token
 
     @property
     def pending_requests(self) -> int:
         """How many requests wait for an answer or for the connection."""
-        return len(self._book)
+        return len(self._exchange)
 
     @property
     def next_deadline(self) -> float:
         """When `tick` is due, unless something else happens before. Infinity: not at all."""
         if self._phase is not _Phase.LIVE:
             return self._due_at
-        deadline = min(self._liveness.ask_at, self._liveness.dead_at, self._renewal.due_at)
-        for other in (self._book.next_deadline, self._replays.next_deadline):
-            if other is not None and other < deadline:
-                deadline = other
-        return deadline
+        liveness = self._liveness
+        return min(liveness.ask_at, liveness.dead_at, self._refreshes.due_at, self._exchange.next_deadline)
 
     # --- what the program calls
 
@@ -216,29 +206,33 @@ class Session:
         if self.state not in ("idle", "closed"):
             raise SignallingError(f"connect() needs a client that is idle or closed, this one is {self.state}")
         self._backoff.reset()
-        self._subscriptions.clear()  # of a life that the server or a failure ended
-        self._token_failures, self._last_code, self._was_connected = 0, ABNORMAL, False
+        self._exchange.forget_all()  # of a life that the server or a failure ended
+        self._refreshes.forgive()
+        self._resumption.forget()
+        self._last_code, self._was_connected = ABNORMAL, False
         return [self._enter("connecting"), self._dial()]
 
     def abandon_connect(self) -> Effects:
         """Undo a `connect()` whose caller was cancelled, even if it has just succeeded."""
         if self.state in ("idle", "closed"):
             return []
-        effects = self._settle_written("the connection attempt was cancelled")
+        effects = self._exchange.settle_written("the connection attempt was cancelled")
         self._drop_link()
         return [*effects, HangUp(1000, "connection attempt cancelled"), self._enter("closed")]
 
     def close(self, code: int, reason: str) -> Effects:
-        """End everything and forget the subscriptions."""
-        self._subscriptions.clear()
+        """End everything, and forget the subscriptions and who the client was."""
+        self._exchange.forget_all()
+        self._resumption.forget()
         if self.state == "closed":
             return [TearDown()]
         connecting = self.state == "connecting"
-        effects = self._settle_written("the client was closed") + self._settle_queued("the client was closed")
+        text = "the client was closed"
+        effects = self._exchange.settle_written(text) + self._exchange.settle_queued(text)
         self._drop_link()
         effects += [HangUp(code, reason), self._enter("closed")]
         if connecting:
-            effects.append(FinishConnect(SignallingConnectError(code, reason, "the client was closed")))
+            effects.append(FinishConnect(SignallingConnectError(code, reason, text)))
         return [*effects, TearDown()]
 
     def subscribe(self, channel: str, include_sender_metadata: bool, now: float) -> tuple[str, Effects]:
@@ -248,17 +242,14 @@ class Session:
             NotConnectedError: the client is not connected.
             SignallingError: too many requests wait already.
         """
-        request_id = self._admit()
-        self._replays.cancel(channel)
-        return request_id, [self._write_subscribe(channel, include_sender_metadata, request_id, now, "call")]
+        self._check_open()
+        return self._exchange.subscribe(channel, include_sender_metadata, now)
 
     def unsubscribe(self, channel: str, now: float) -> tuple[str, Effects]:
         """Forget a subscription, then request its end. Raises like `subscribe`, the channel being forgotten."""
-        self._subscriptions.forget(channel)
-        self._replays.cancel(channel)
-        request_id = self._admit()
-        self._book.enter(request_id, now)
-        return request_id, [Transmit(frames.encode(frames.Unsubscribe(channel, request_id)))]
+        self._exchange.forget(channel)
+        self._check_open()
+        return self._exchange.unsubscribe(channel, now)
 
     def publish(self, channel: str, payload: Raw, now: float) -> tuple[str, Effects]:
         """Request a publication, or queue it while reconnecting.
@@ -268,19 +259,17 @@ class Session:
             NotConnectedError: the client is not connected, and the queue is full.
             SignallingError: too many requests wait already.
         """
-        size = self._check_size(payload)
-        request_id = self._admit(may_queue=True)
-        return request_id, self._write(frames.Publish(channel, payload, request_id), request_id, size, now)
+        self._exchange.check_size(payload)
+        return self._exchange.publish(channel, payload, now, queue=self._check_open(may_queue=True))
 
     def send(self, to_peer_id: str, payload: Raw, now: float) -> tuple[str, Effects]:
         """Request a direct message. Raises like `publish`."""
-        size = self._check_size(payload)
-        request_id = self._admit(may_queue=True)
-        return request_id, self._write(frames.Send(to_peer_id, payload, request_id), request_id, size, now)
+        self._exchange.check_size(payload)
+        return self._exchange.send(to_peer_id, payload, now, queue=self._check_open(may_queue=True))
 
     def abandon(self, request_id: str) -> None:
         """Note that the caller of a request is gone. A refusal that still comes is a `ServerError` event."""
-        self._book.abandon(request_id)
+        self._exchange.abandon(request_id)
 
     # --- what the shell reports
 
@@ -288,7 +277,7 @@ class Session:
         """The socket opened: the welcome is awaited."""
         if self._phase is _Phase.DIALLING:
             self._phase = _Phase.GREETING
-            self._token_failures = 0
+            self._refreshes.forgive()
             self._due_at = now + self._timings.welcome_timeout
         return []
 
@@ -296,7 +285,7 @@ class Session:
         """No socket opened."""
         if self._phase is not _Phase.DIALLING:
             return []
-        effects = self._count_token_failure(failure.token_error)
+        effects = self._refreshes.count_failure(failure.token_error)
         if failure.retry_after is not None:
             self._backoff.require(failure.retry_after)
         code = ABNORMAL if failure.token_error is None else self._last_code
@@ -310,19 +299,11 @@ class Session:
 
     def token_fetched(self, number: int, token: str, now: float) -> Effects:
         """Take the token that a `FetchToken` asked for."""
-        if number != self._renewal.fetching:
-            return []
-        request_id = self._book.next_id()
-        encoded = frames.encode(frames.Refresh(token, request_id))
-        if len(encoded) > self.max_message_size:
-            return self._stop_refreshing("the token is too large for a frame")
-        self._renewal.ask(request_id)
-        self._book.enter(request_id, now, "refresh")
-        return [Transmit(encoded)]
+        return self._refreshes.fetched(number, token, now)
 
     def token_failed(self, number: int, error: Exception, now: float) -> Effects:
         """Note that a `FetchToken` could not be carried out."""
-        return [] if number != self._renewal.fetching else self._fail_refresh(error, now)
+        return self._refreshes.not_fetched(number, error, now)
 
     def receive_binary(self) -> Effects:
         """Drop a binary frame: the protocol has none."""
@@ -367,15 +348,16 @@ class Session:
 
     def _drop_link(self) -> None:
         self._phase, self._due_at = _Phase.DOWN, math.inf
-        self._replays.clear()
-        self._renewal.stop()
+        self._exchange.lose_connection()
+        self._refreshes.stop()
 
     def _lose(self, loss: _Loss, now: float, chance: float) -> Effects:
         """Decide after the end of an attempt or of a connection."""
-        effects = self._settle_written("the connection ended before the answer")
+        effects = self._exchange.settle_written("the connection ended before the answer")
         self._drop_link()
         if loss.opened:
             self._last_code = loss.code
+            self._resumption.note_end(loss.code)
         if self.state == "connecting":
             return effects + self._fail_connect(loss)
         delay = self._next_delay(loss, chance)
@@ -406,119 +388,16 @@ class Session:
         return [*entering, Emit(Reconnecting(self._backoff.attempts, delay))]
 
     def _give_up(self) -> Effects:
-        queued = self._settle_queued("the client gave up reconnecting")
+        queued = self._exchange.settle_queued("the client gave up reconnecting")
         return [*queued, self._enter("closed"), TearDown()]
 
-    def _count_token_failure(self, error: Exception | None) -> Effects:
-        if error is None:
-            self._token_failures = 0
-            return []
-        self._token_failures += 1
-        if self._token_failures < TOKEN_FAILURES_TO_REPORT:
-            return []
-        return [Emit(TokenProviderError(self._token_failures, error))]
-
-    # --- requests
-
-    def _admit(self, *, may_queue: bool = False) -> str:
-        waits = may_queue and self.state == "reconnecting" and self._book.can_queue
-        if self._phase is not _Phase.LIVE and not waits:
+    def _check_open(self, *, may_queue: bool = False) -> bool:
+        """Return whether a request has to wait for the connection, or raise."""
+        is_live = self._phase is _Phase.LIVE
+        if not is_live and not (may_queue and self.state == "reconnecting" and self._exchange.can_queue):
             raise NotConnectedError(f"the client is {self.state}: nothing was sent")
-        if self._book.is_full:
-            raise SignallingError("too many requests wait for an answer: nothing was sent")
-        return self._book.next_id()
-
-    def _check_size(self, payload: Raw) -> int:
-        size = len(memoryview(payload))
-        if size > self.max_message_size:
-            raise PayloadTooLargeError(size, self.max_message_size)
-        return size
-
-    def _write(self, frame: frames.ClientFrame, request_id: str, size: int, now: float) -> Effects:
-        encoded = frames.encode(frame)
-        if self._phase is not _Phase.LIVE:
-            self._book.queue(request_id, encoded, size)
-            return []
-        self._book.enter(request_id, now)
-        return [Transmit(encoded)]
-
-    def _write_subscribe(self, channel: str, include: bool, request_id: str, now: float, purpose: Any) -> Transmit:
-        self._subscriptions.ask(channel, include, request_id)
-        self._book.enter(request_id, now, purpose, channel)
-        return Transmit(frames.encode(frames.Subscribe(channel, include, request_id)))
-
-    def _flush_queue(self, now: float) -> Effects:
-        effects: Effects = []
-        for request_id, queued in self._book.drain_queue().items():
-            if queued.payload_size > self.max_message_size:
-                effects.append(Settle(request_id, PayloadTooLargeError(queued.payload_size, self.max_message_size)))
-                continue
-            self._book.enter(request_id, now)
-            effects.append(Transmit(queued.frame))
-        return effects
-
-    def _settle_written(self, text: str) -> Effects:
-        """Fail what was written and not answered. Nobody knows whether the server processed it."""
-        drained = self._book.drain()
-        for pending in drained:
-            if pending.channel is not None:
-                self._subscriptions.keep(pending.channel, pending.request_id)
-        return [Settle(it.request_id, DisconnectedError(text)) for it in drained if it.purpose == "call"]
-
-    def _settle_queued(self, text: str) -> Effects:
-        return [Settle(request_id, DisconnectedError(text)) for request_id in self._book.drain_queue()]
-
-    def _expire(self, pending: Pending, now: float) -> Effects:
-        error = AckTimeoutError(pending.request_id, self._book.timeout)
-        if pending.channel is not None:
-            self._subscriptions.keep(pending.channel, pending.request_id)
-        if pending.purpose == "replay" and pending.channel is not None:
-            return self._fail_replay(pending.channel, error, now)
-        if pending.purpose == "refresh":
-            return self._fail_refresh(error, now)
-        return [Settle(pending.request_id, error)] if pending.purpose == "call" else []
-
-    # --- replays
-
-    def _replay(self, channel: str, now: float) -> Effects:
-        include = self._subscriptions.wanted(channel)
-        if include is None:
-            return []
-        return [self._write_subscribe(channel, include, self._book.next_id(), now, "replay")]
-
-    def _fail_replay(self, channel: str, error: Exception, now: float) -> Effects:
-        if self._subscriptions.wanted(channel) is None:
-            return []  # unsubscribed meanwhile
-        if self._replays.fail(channel, now):
-            return [Log("debug", "replay of a subscription failed, it will be tried again", {"channel": channel})]
-        return [
-            Log("warning", "subscription lost", {"channel": channel, "error": str(error)}),
-            Emit(SubscriptionLost(channel, error)),
-        ]
-
-    # --- refreshes
-
-    def _fail_refresh(self, error: Exception, now: float) -> Effects:
-        return [*self._retry_refresh(type(error).__name__, now), *self._count_token_failure(error)]
-
-    def _retry_refresh(self, reason: str, now: float) -> Effects:
-        if self._renewal.fail(now):
-            return [Log("debug", "token refresh failed, it will be tried again", {"reason": reason})]
-        return [Log("warning", "token refresh given up", {"reason": reason})]
-
-    def _stop_refreshing(self, reason: str) -> Effects:
-        """Let the connection end with its token: the server's 4002 is followed by a reconnect with a fresh one."""
-        self._renewal.stop()
-        return [Log("info", "token refresh given up", {"reason": reason})]
-
-    def _on_refresh_ack(self, frame: frames.Ack, now: float) -> Effects:
-        if not self._renewal.succeed(frame.expires_at, now):
-            return self._retry_refresh("the token ends no later than the one before", now)
-        self._token_failures = 0
-        ice_servers = parse_ice_servers(frame.metadata)
-        if ice_servers is not None:
-            self.ice_servers = ice_servers
-        return [Emit(TokenRefreshed(frame.expires_at, ice_servers))]
+        self._exchange.check_room()
+        return not is_live
 
     # --- time
 
@@ -530,12 +409,14 @@ class Session:
         if now >= self._liveness.ask_at:
             self._liveness.asked(now)
             effects.append(Transmit(frames.encode(frames.Ping())))
-        for pending in self._book.expire(now):
-            effects += self._expire(pending, now)
-        for channel in self._replays.take_due(now):
-            effects += self._replay(channel, now)
-        if now >= self._renewal.due_at:
-            effects.append(FetchToken(self._renewal.fetch()))
+        for pending, error in self._exchange.late(now):
+            if pending.purpose == "refresh":
+                effects += self._refreshes.fail(error, now)
+            else:
+                effects += self._exchange.expire(pending, error, now)
+        effects += self._exchange.replay_due(now)
+        if now >= self._refreshes.due_at:
+            effects += self._refreshes.fetch()
         return effects
 
     # --- frames
@@ -549,8 +430,9 @@ class Session:
         self._phase, self._due_at = _Phase.LIVE, math.inf
         self._backoff.reset()
         self._liveness.start(now)
-        self._renewal.start(frame.expires_at, frame.server_time, now)
-        self.peer_id, self.max_message_size = frame.peer_id, frame.max_message_size
+        self._refreshes.start(frame.expires_at, frame.server_time, now)
+        self.peer_id, self._exchange.max_message_size = frame.peer_id, frame.max_message_size
+        self._resumption.hold(frame.resume_token)
         self.ice_servers = parse_ice_servers(frame.metadata)
         event = Connected(
             frame.peer_id, frame.server_time, frame.expires_at, again, frame.max_message_size, self.ice_servers
@@ -559,51 +441,28 @@ class Session:
         if not again:
             return [*effects, FinishConnect()]
         if self._auto_resubscribe:
-            for channel in self._subscriptions.channels:
-                effects += self._replay(channel, now)
-        return effects + self._flush_queue(now)
+            effects += self._exchange.replay_all(now)
+        return effects + self._exchange.flush(now)
 
     def _on_ack(self, frame: frames.Ack, now: float) -> Effects:
-        pending = self._book.answer(frame.request_id)
-        if pending is None:
-            return []
-        if pending.channel is not None:
-            self._subscriptions.keep(pending.channel, pending.request_id)
-        if pending.purpose == "replay" and pending.channel is not None:
-            self._replays.cancel(pending.channel)
-            return (
-                [Emit(Resubscribed(pending.channel))] if self._subscriptions.wanted(pending.channel) is not None else []
-            )
-        if pending.purpose == "refresh":
-            return self._on_refresh_ack(frame, now)
-        return [Settle(pending.request_id)] if pending.purpose == "call" else []
+        if not self._refreshes.asked(frame.request_id):
+            return self._exchange.acknowledge(frame.request_id)
+        if not self._refreshes.acknowledge(frame, now):
+            return self._refreshes.retry("the token ends no later than the one before", now)
+        ice_servers = parse_ice_servers(frame.metadata)
+        if ice_servers is not None:
+            self.ice_servers = ice_servers
+        return [Emit(TokenRefreshed(frame.expires_at, ice_servers))]
 
     def _on_error(self, frame: frames.ErrorFrame, now: float) -> Effects:
-        pending = self._book.answer(frame.request_id)
-        if pending is None:
-            # Old servers answer the heartbeat so, and perhaps a refresh.
-            if frame.code == "unknown_type" and frame.request_id is None:
-                return self._on_unknown_type()
-            return [Emit(ServerError(frame.code, frame.message, frame.request_id))]
-        error = ServerRequestError(frame.code, frame.message, frame.request_id)
-        if pending.purpose == "replay" and pending.channel is not None:
-            # The program wants the channel, whatever the server says today.
-            self._subscriptions.keep(pending.channel, pending.request_id)
-            return self._fail_replay(pending.channel, error, now)
-        if pending.purpose == "refresh":
-            if frame.code == "unknown_type":
-                return self._stop_refreshing("the server knows no refresh")
-            return self._fail_refresh(error, now)
-        if pending.channel is not None:
-            self._subscriptions.refuse(pending.channel, pending.request_id)
-        if pending.purpose == "call":
-            return [Settle(pending.request_id, error)]
-        return [Emit(ServerError(frame.code, frame.message, frame.request_id))]
+        if frame.request_id is None and frame.code == "unknown_type":
+            return self._refreshes.meet_unknown_type()
+        answer = self._refreshes.refuse if self._refreshes.asked(frame.request_id) else self._exchange.refuse
+        return answer(frame, now)
 
-    def _on_unknown_type(self) -> Effects:
-        if self._book.answer(self._renewal.asking) is None:
-            return []
-        return self._stop_refreshing("the server knows no refresh")
+    def _on_resume(self, frame: frames.Resume, now: float) -> Effects:
+        self._resumption.hold(frame.resume_token)
+        return []
 
     def _on_message(self, frame: frames.MessageFrame, now: float) -> Effects:
         return [Emit(Message(frame.channel, frame.from_, frame.data, frame.from_metadata))]
@@ -628,6 +487,7 @@ def _peers(entries: tuple[frames.PresenceEntry, ...]) -> tuple[PresencePeer, ...
 
 _HANDLERS: dict[type, Callable[[Session, Any, float], Effects]] = {
     frames.Welcome: Session._on_welcome,
+    frames.Resume: Session._on_resume,
     frames.Ack: Session._on_ack,
     frames.ErrorFrame: Session._on_error,
     frames.MessageFrame: Session._on_message,

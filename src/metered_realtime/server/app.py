@@ -158,8 +158,10 @@ class SignallingApp:
         if self._draining:  # it began during the upgrade
             raise RefusedError(WsCloseCode.GOING_AWAY, "going away")
         keys, tokens = request.query.getall("key", []), request.query.getall("token", [])
-        admission = self._authenticator.admit(keys, tokens, request.headers.get("Origin"), time.time())
-        if not self._tenants[admission.app].meter.admits():
+        admission = self._authenticator.admit(
+            keys, tokens, request.headers.get("Origin"), time.time(), request.query.getall("resume", [])
+        )
+        if not self._tenants[admission.app].admits(admission):
             raise RefusedError(WsCloseCode.OVER_CONCURRENT_LIMIT, "too many connections")
         return admission
 
@@ -175,11 +177,12 @@ class SignallingApp:
             return
         tenant = self._tenants[admission.app]
         link = Link(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
-        tenant.links.add(link)
+        replaced = tenant.replaced_by(admission)
+        tenant.enter(link)
         try:
-            await link.run()
+            await link.run(replaced)
         finally:
-            tenant.links.discard(link)
+            tenant.leave(link)
 
     async def _index(self, request: web.Request) -> web.Response:
         return self._page_file("index.html")

@@ -19,6 +19,7 @@ from ..events import WsCloseCode
 from .hub import Identity
 from .keys import App, Keyring, PublishableKey, SecretKey, new_secret_pair
 from .limits import Limits
+from .resume import ResumeTokens
 from .rights import Grant
 from .tokens import Claims, InvalidTokenError, key_id, mint_token, verify_token
 from .turn import TurnServer
@@ -37,12 +38,21 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A connection that is let in: to which app, as whom."""
+    """A connection that is let in: to which app, as whom.
+
+    One that `resumes` has proved that it is the peer of an earlier connection, and takes its place.
+    """
 
     app: str
     identity: Identity
     key: PublishableKey | SecretKey = field(repr=False)
     origin: str | None = None
+    resumes: bool = False
+
+    def is_by_same_key(self, other: Admission) -> bool:
+        """Tell whether both came with one publishable key. The settings of the key may have changed in between."""
+        mine, theirs = self.key, other.key
+        return isinstance(mine, PublishableKey) and isinstance(theirs, PublishableKey) and mine.key == theirs.key
 
 
 class Authenticator:
@@ -56,6 +66,7 @@ class Authenticator:
         turn: TurnServer | None = None,
     ) -> None:
         self.configure(keyring, ice_servers, limits if limits is not None else Limits(), turn)
+        self._resume_tokens = ResumeTokens()
         # What tokens of unknown keys are verified with, so that they take as long as others.
         decoy_id, decoy_secret = new_secret_pair()
         self._decoy = SecretKey(id=decoy_id, secret=decoy_secret)
@@ -69,8 +80,17 @@ class Authenticator:
         self._limits = limits
         self._turn = turn
 
-    def admit(self, keys: Sequence[str], tokens: Sequence[str], origin: str | None, now: float) -> Admission:
-        """Admit a handshake by the `key` and `token` values of its query. `now` is unix seconds.
+    def admit(
+        self,
+        keys: Sequence[str],
+        tokens: Sequence[str],
+        origin: str | None,
+        now: float,
+        resumes: Sequence[str] = (),
+    ) -> Admission:
+        """Admit a handshake by the `key`, `token` and `resume` values of its query. `now` is unix seconds.
+
+        A resume token gives a key its former peer id. One that is not good is as good as none.
 
         Raises:
             RefusedError: with the close code to end the connection with.
@@ -78,7 +98,7 @@ class Authenticator:
         if len(keys) + len(tokens) != 1:
             raise RefusedError(WsCloseCode.INVALID_TOKEN, "exactly one of key and token is needed")
         if keys:
-            return self._by_key(keys[0], origin, now)
+            return self._by_key(keys[0], resumes, origin, now)
         return self._by_token(tokens[0], now)
 
     def review(self, admission: Admission) -> Grant:
@@ -93,6 +113,15 @@ class Authenticator:
         _check_active(found[0])
         key, grant = found[1], admission.identity.grant
         return _with_a_channel(Grant(key.actions, key.channel_patterns, grant.permissions, grant.channels))
+
+    def resume_token(self, admission: Admission, now: float) -> str | None:
+        """Return the next resume token of a connection. None if it has no publishable key that still counts."""
+        if not isinstance(admission.key, PublishableKey):
+            return None
+        found = self._keyring.publishable(admission.key.key)
+        if found is None:
+            return None
+        return self._resume_tokens.issue(*found, admission.identity.peer_id, now)
 
     def backend(self, bearer: str) -> tuple[App, SecretKey] | None:
         """Return the app and the key of a backend that shows `<id>:<secret>`, in the same time whether it is known."""
@@ -126,16 +155,22 @@ class Authenticator:
             raise FrameError("invalid_peer_id", "refresh refused: the token is for another peer", frame.request_id)
         return admission
 
-    def _by_key(self, value: str, origin: str | None, now: float) -> Admission:
+    def _by_key(self, value: str, resumes: Sequence[str], origin: str | None, now: float) -> Admission:
         found = self._keyring.publishable(value)
         if found is None or not _origin_allowed(found[1], origin):
             raise _invalid()
         app, key = found
         _check_active(app)
         grant = Grant(key.actions, key.channel_patterns)
-        peer_id = str(uuid.uuid4())
-        identity = Identity(peer_id, _with_a_channel(grant), metadata=self._metadata(key, peer_id, None, now))
-        return Admission(app.id, identity, key, origin)
+        former = self._resume_tokens.read(resumes[0], app, key, now) if len(resumes) == 1 else None
+        peer_id = former if former is not None else str(uuid.uuid4())
+        identity = Identity(
+            peer_id,
+            _with_a_channel(grant),
+            metadata=self._metadata(key, peer_id, None, now),
+            resume_token=self._resume_tokens.issue(app, key, peer_id, now),
+        )
+        return Admission(app.id, identity, key, origin, resumes=former is not None)
 
     def _by_token(self, token: str, now: float) -> Admission:
         found = self._keyring.secret(key_id(token) or "")

@@ -16,7 +16,7 @@ MATCH_CACHE = 1_024
 class Connection:
     """One connection as the hub sees it: whose it is, what it may do, where its frames go."""
 
-    __slots__ = ("entry", "grant", "peer_id", "peer_metadata", "serial", "subscriptions", "write")
+    __slots__ = ("entry", "grant", "peer_id", "peer_metadata", "places", "serial", "subscriptions", "write")
 
     def __init__(
         self, serial: int, peer_id: str, grant: Grant, peer_metadata: Any, write: Callable[[bytes], None]
@@ -28,6 +28,7 @@ class Connection:
         self.write = write
         self.entry = PresenceEntry(peer_id, peer_metadata)
         self.subscriptions: set[str] = set()
+        self.places: set[str] = set()  # channels in which its peer is seen, though it has not subscribed yet
 
     def describe(self, peer_metadata: Any) -> None:
         """Change what others are told of the peer."""
@@ -38,7 +39,8 @@ class Connection:
 class Channel:
     """The subscribers of one channel, by connection for messages and by peer for presence.
 
-    `subscribers` tells for each connection whether it wants the sender's metadata.
+    `subscribers` tells for each connection whether it wants the sender's metadata. `peers` also has connections that
+    are kept a place and have not subscribed yet.
     """
 
     __slots__ = ("peers", "subscribers")
@@ -49,17 +51,20 @@ class Channel:
 
     def add(self, connection: Connection, wants_metadata: bool) -> bool:
         """Subscribe a connection, or change what it wants. True if its peer is new here."""
-        known = connection in self.subscribers
         self.subscribers[connection] = wants_metadata
-        if known:
-            return False
+        return self.keep_place(connection)
+
+    def keep_place(self, connection: Connection) -> bool:
+        """Have the peer of a connection seen here. True if it is new here."""
         connections = self.peers.setdefault(connection.peer_id, [])
+        if connection in connections:
+            return False
         connections.append(connection)
         return len(connections) == 1
 
     def remove(self, connection: Connection) -> bool:
-        """Unsubscribe a connection. True if its peer is gone with it."""
-        del self.subscribers[connection]
+        """Unsubscribe a connection, or give up its place. True if its peer is gone with it."""
+        self.subscribers.pop(connection, None)
         connections = self.peers[connection.peer_id]
         connections.remove(connection)
         if connections:

@@ -13,12 +13,16 @@ Promises, in the order that a client sees them:
 - A refresh changes what a connection may do and what others are told of it from then on. Subscriptions that are out
   of scope now end, each with an `error` that names the channel; a new `presence` right brings the snapshots.
 - A connection that is gone is gone from everywhere.
+- A connection that replaces others of its peer id is kept the peer's place in their channels: when it subscribes there
+  in turn, others have heard neither `left` nor `joined`. Until then nothing of the channel is sent to it. A place that
+  is not taken before `release`, that it gives up or loses the right to, or that is left over when it goes, ends with
+  the `left` that was due. Connections of the same peer id that are not replaced live on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Raw
@@ -36,6 +40,7 @@ from ..core.frames import (
     PresenceEntry,
     PresenceFrame,
     Publish,
+    Resume,
     Send,
     ServerFrame,
     Subscribe,
@@ -56,13 +61,14 @@ SNAPSHOT_PAGE = 3_500
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a connection is. `expires_at` is unix seconds; `metadata` is for its welcome alone."""
+    """Who a connection is. `expires_at` is unix seconds; `metadata` and `resume_token` are for its welcome alone."""
 
     peer_id: str
     grant: Grant
     expires_at: int | None = None
     metadata: dict[str, Any] | None = None
     peer_metadata: Raw | None = None
+    resume_token: str | None = field(default=None, repr=False)
 
 
 class Hub:
@@ -79,27 +85,38 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         self._patterns = PatternTable()
 
-    def connect(self, identity: Identity, write: Callable[[bytes], None], now: float) -> Connection:
-        """Let a connection in and welcome it. `now` is unix seconds."""
+    def connect(
+        self, identity: Identity, write: Callable[[bytes], None], now: float, replaced: Sequence[Connection] = ()
+    ) -> Connection:
+        """Let a connection in and welcome it. `now` is unix seconds.
+
+        Those that it replaces are forgotten, but their places are kept for it: `release` them after a while.
+        """
+        gone = [old for old in replaced if self._forget(old)]
         self._serial += 1
         connection = Connection(self._serial, identity.peer_id, identity.grant, identity.peer_metadata, write)
         self._peers.setdefault(identity.peer_id, []).append(connection)
         self._meter.connect()
-        size = self._limits.max_message_size
-        self._reply(connection, Welcome(identity.peer_id, identity.expires_at, int(now), size, identity.metadata))
+        self._welcome(connection, identity, now)
+        for old in gone:
+            self._succeed(old, connection)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
         """Forget a connection, and tell those who shared a channel with it. Forgetting twice does nothing."""
-        connections = self._peers.get(connection.peer_id, [])
-        if connection not in connections:
-            return
-        connections.remove(connection)
-        self._meter.disconnect()
-        if not connections:
-            del self._peers[connection.peer_id]
-        while connection.subscriptions:
-            self._drop(connection, connection.subscriptions.pop())
+        if self._forget(connection):
+            while connection.subscriptions:
+                self._drop(connection, connection.subscriptions.pop())
+            self.release(connection)
+
+    def release(self, connection: Connection) -> None:
+        """Give up the places that a connection was kept and has not taken. Releasing twice does nothing."""
+        while connection.places:
+            self._vacate(connection, connection.places.pop())
+
+    def renew(self, connection: Connection, resume_token: str) -> None:
+        """Give a connection its next resume token."""
+        self._reply(connection, Resume(resume_token))
 
     def refresh(self, connection: Connection, identity: Identity, request_id: str | None) -> None:
         """Let a connection live on as the same peer with the rights, the expiry and the metadata of a new token."""
@@ -147,6 +164,9 @@ class Hub:
                 self.refuse(connection, FrameError("channel_not_authorized", f"no longer in scope: {name}"))
             elif gains_presence and not is_pattern(name):
                 self._send_snapshot(connection, name, self._channels[name].others(connection.peer_id))
+        for name in sorted(connection.places):
+            if not _may_return(connection, name):
+                self._vacate(connection, name)
 
     def reconfigure(self, limits: Limits) -> None:
         """Apply other limits to what comes from now on."""
@@ -213,10 +233,13 @@ class Hub:
         if frame.channel in connection.subscriptions:
             connection.subscriptions.remove(frame.channel)
             self._drop(connection, frame.channel)
+        elif frame.channel in connection.places:
+            self._vacate(connection, frame.channel)
 
     def _join(self, connection: Connection, frame: Subscribe) -> None:
         channel = self._channels.setdefault(frame.channel, Channel())
         is_new = channel.add(connection, frame.include_sender_metadata)
+        connection.places.discard(frame.channel)
         if connection.grant.permits("presence"):
             self._send_snapshot(connection, frame.channel, channel.others(connection.peer_id))
         if is_new:
@@ -226,12 +249,50 @@ class Hub:
         if is_pattern(name):
             self._patterns.remove(name, connection)
             return
+        self._depart(connection, name)
+
+    def _vacate(self, connection: Connection, name: str) -> None:
+        connection.places.discard(name)
+        self._depart(connection, name)
+
+    def _depart(self, connection: Connection, name: str) -> None:
         channel = self._channels[name]
         is_gone = channel.remove(connection)
-        if not channel.subscribers:
+        if not channel.peers:
             del self._channels[name]
         elif is_gone:
             self._announce(channel, PresenceFrame(name, (), (connection.entry,)), connection.peer_id)
+
+    def _forget(self, connection: Connection) -> bool:
+        """Take a connection out of its peer, and leave it in its channels. False if it is gone already."""
+        connections = self._peers.get(connection.peer_id, [])
+        if connection not in connections:
+            return False
+        connections.remove(connection)
+        self._meter.disconnect()
+        if not connections:
+            del self._peers[connection.peer_id]
+        return True
+
+    def _succeed(self, old: Connection, heir: Connection) -> None:
+        """Let a connection have the places of one that is forgotten, those and as many as it may subscribe to."""
+        while old.subscriptions:
+            name = old.subscriptions.pop()
+            if is_pattern(name):
+                self._patterns.remove(name, old)
+            else:
+                old.places.add(name)
+        for name in sorted(old.places):
+            if _may_return(heir, name) and len(heir.places) < self._limits.channels_per_connection:
+                self._channels[name].keep_place(heir)
+                heir.places.add(name)
+            self._vacate(old, name)
+
+    def _welcome(self, connection: Connection, identity: Identity, now: float) -> None:
+        size, token = self._limits.max_message_size, identity.resume_token
+        self._reply(
+            connection, Welcome(identity.peer_id, identity.expires_at, int(now), size, identity.metadata, token)
+        )
 
     def _announce(self, channel: Channel, frame: PresenceFrame, peer_id: str) -> None:
         packed = self._pack(frame)
@@ -281,6 +342,10 @@ class Hub:
 def _check_action(connection: Connection, action: Action, request_id: str | None) -> None:
     if not connection.grant.permits(action):
         raise FrameError("action_not_permitted", f"'{action}' is not granted", request_id)
+
+
+def _may_return(connection: Connection, name: str) -> bool:
+    return connection.grant.permits("subscribe") and connection.grant.reaches(name)
 
 
 def _check_channel(channel: str, in_scope: Callable[[str], bool], request_id: str | None) -> None:

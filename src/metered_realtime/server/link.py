@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -25,6 +26,7 @@ from .channel import Connection
 from .hub import Hub
 from .intake import Intake
 from .limits import Limits
+from .resume import REISSUE_INTERVAL
 from .rights import Grant
 from .tokens import LEEWAY
 
@@ -36,6 +38,10 @@ EXPIRY_MARGIN = 0.25
 
 FRAMES_PER_TURN = 8
 """Frames that one client may have handled before others get their turn. Each may go to hundreds of connections."""
+
+PLACE_TIMEOUT = 5.0
+"""Seconds that a client which resumes has to subscribe again before others are told that it left. Clients do it with
+the welcome: a round trip, and patience for a slow one."""
 
 INVALID_TEXT, INTERNAL_ERROR = 1007, 1011
 _TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
@@ -85,6 +91,8 @@ class Link:
         self._heard = True
         self._heartbeat: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._places: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.TimerHandle | None = None
 
     @property
     def peer_id(self) -> str:
@@ -96,13 +104,20 @@ class Link:
         """Tell whether the end has begun."""
         return self._deadline is not None or self._dropped
 
-    async def run(self) -> None:
-        """Welcome the client and serve it until either end closes."""
-        now, identity = time.time(), self.admission.identity
-        connection = self._connection = self._hub.connect(identity, self.write, now)
+    @property
+    def has_left(self) -> bool:
+        """Tell whether it is gone from the hub, and only the closing handshake is left."""
+        return self._deadline is not None
+
+    async def run(self, replaced: Sequence[Link] = ()) -> None:
+        """Welcome the client, in the place of other links of it, and serve it until either end closes."""
+        now = time.time()
+        connection = self._begin(replaced, now)
         intake = Intake(self._hub, connection, self._limits, self._loop.time())
         self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
         self._expect_expiry(now)
+        if self.admission.identity.resume_token is not None:
+            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._renew)
         try:
             await self._read(intake)
         finally:
@@ -136,6 +151,18 @@ class Link:
             self._dropped = True
             self._logger.warning("connection dropped", {"reason": reason})
             self._transport.abort()
+
+    def _begin(self, replaced: Sequence[Link], now: float) -> Connection:
+        former = [link._connection for link in replaced if link._connection is not None]
+        connection = self._connection = self._hub.connect(self.admission.identity, self.write, now, former)
+        for link in replaced:
+            # The code asks for a reconnect without the token that was used elsewhere. Hardly ever does anyone hear it.
+            link.close(WsCloseCode.TOKEN_EXPIRED, "resumed by another connection")
+        if self.admission.resumes:
+            self._logger.info("connection resumed", {"replaces": len(former)})
+        if former:
+            self._places = self._loop.call_later(PLACE_TIMEOUT, self._hub.release, connection)
+        return connection
 
     def _has_room(self, size: int) -> bool:
         # The room is a lower bound, since the transport drains unseen: ask only when it seems to be used up.
@@ -195,6 +222,12 @@ class Link:
         if expires_at is not None:
             self._expiry = self._loop.call_later(_seconds_left(expires_at, now), self._expire)
 
+    def _renew(self) -> None:
+        token = self._authenticator.resume_token(self.admission, time.time())
+        if self._connection is not None and token is not None:
+            self._hub.renew(self._connection, token)
+            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._renew)
+
     def _ping(self) -> None:
         self._heard = False
         self.write(_frame(_PING, b""))
@@ -211,7 +244,7 @@ class Link:
         self.close(WsCloseCode.TOKEN_EXPIRED, "token expired")
 
     def _leave(self) -> None:
-        for timer in (self._heartbeat, self._expiry):
+        for timer in (self._heartbeat, self._expiry, self._places, self._renewal):
             if timer is not None:
                 timer.cancel()
         if self._connection is not None:

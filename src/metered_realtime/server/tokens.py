@@ -18,6 +18,9 @@ from .rights import ACTIONS
 
 ALGORITHM = "HS256"
 
+RESUME_TYPE = "resume"
+"""The `typ` in the header of a resume token. What has it is no access token, whoever signed it."""
+
 LEEWAY = 5.0
 """Seconds that clocks may differ."""
 
@@ -25,16 +28,17 @@ MAX_TOKEN_CHANNELS = 100
 
 MAX_TIME = 2**53
 """Unix seconds that JavaScript still reads exactly, and clocks can still reckon with."""
-_DEFAULTS = Limits()
 
-# The claims are checked here, against the time that the caller gives: PyJWT reads the clock itself, and refuses
-# tokens for claims that have no meaning here, such as `aud`.
-_SIGNATURE_ONLY: Any = {
+SIGNATURE_ONLY: Any = {
     "verify_signature": True,
     **dict.fromkeys(
         ("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss", "verify_sub", "verify_jti"), False
     ),
 }
+"""What PyJWT checks. The claims are checked here, against the time that the caller gives: PyJWT reads the clock
+itself, and refuses tokens for claims that have no meaning here, such as `aud`."""
+
+_DEFAULTS = Limits()
 
 
 class InvalidTokenError(Exception):
@@ -109,8 +113,10 @@ def verify_token(token: str, key: SecretKey, now: float, limits: Limits = _DEFAU
         InvalidTokenError: the signature, a claim or the time is wrong.
     """
     try:
-        claims = jwt.decode(token, key.secret.encode(), algorithms=[ALGORITHM], options=_SIGNATURE_ONLY)
-        return _read(claims, now, limits)
+        decoded = jwt.decode_complete(token, key.secret.encode(), algorithms=[ALGORITHM], options=SIGNATURE_ONLY)
+        if decoded["header"].get("typ") == RESUME_TYPE:
+            raise ValueError("a resume token is no access token")
+        return _read(decoded["payload"], now, limits)
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
         raise InvalidTokenError(str(error)) from None
 

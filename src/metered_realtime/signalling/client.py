@@ -111,6 +111,7 @@ class SignallingClient(AsyncEventEmitter):
             api_key=chosen.api_key,
             token_provider=chosen.token_provider,
             timeout=chosen.token_provider_timeout,
+            resume_token=lambda: self._session.resume_token,
         )
         self._fresh_token = fresh_tokens(chosen.token_provider, chosen.token_provider_timeout)
         self._session = Session(

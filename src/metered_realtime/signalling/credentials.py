@@ -16,10 +16,21 @@ FreshTokenFn = Callable[[], Awaitable[str]]
 """Returns a token for a connection that is open already."""
 
 
+ResumeTokenFn = Callable[[], str | None]
+"""Returns the resume token that the server gave last, if any."""
+
+
 def attempt_urls(
-    origin: str, *, api_key: str | None, token_provider: TokenProviderFn | None, timeout: float
+    origin: str,
+    *,
+    api_key: str | None,
+    token_provider: TokenProviderFn | None,
+    timeout: float,
+    resume_token: ResumeTokenFn,
 ) -> AttemptUrlFn:
     """Return the source of attempt addresses: one fixed key, or a token from the provider each time.
+
+    Beside the key goes the resume token. Clients with tokens have a peer id of their own anyhow.
 
     Raises:
         ValueError: not exactly one of `api_key` and `token_provider` is given.
@@ -28,10 +39,10 @@ def attempt_urls(
         raise ValueError("exactly one of api_key and token_provider is needed")
     if token_provider:
         return _token_urls(origin, token_provider, timeout)
-    url = attempt_url(origin, "key", str(api_key))
+    key = str(api_key)
 
     async def fixed() -> str:
-        return url
+        return attempt_url(origin, "key", key, resume_token())
 
     return fixed
 

@@ -37,9 +37,13 @@ def is_loopback(origin: str) -> bool:
     return urlsplit(origin).hostname in LOOPBACK_HOSTS
 
 
-def attempt_url(origin: str, parameter: str, credential: str) -> str:
-    """Return the address of one attempt, with the credential as the query parameter `key` or `token`."""
-    return f"{origin}{PATH}?{parameter}={quote(credential, safe='')}"
+def attempt_url(origin: str, parameter: str, credential: str, resume: str | None = None) -> str:
+    """Return the address of one attempt, with the credential as the query parameter `key` or `token`.
+
+    `resume` is the resume token of a connection before, for the same peer id again.
+    """
+    url = f"{origin}{PATH}?{parameter}={quote(credential, safe='')}"
+    return url if resume is None else f"{url}&resume={quote(resume, safe='')}"
 
 
 def _host(hostname: str | None) -> str:

@@ -13,9 +13,9 @@ MASK = "***"
 MAX_DEPTH = 8
 """Links of an exception chain that are followed: chains end long before, cycles never do."""
 
-_QUERY = re.compile(r"(?i)\b([\w-]*(?:token|key)=)[^&\s#\"'<>()\[\],;]+")
+_QUERY = re.compile(r"(?i)\b([\w-]*(?:token|key|resume)=)[^&\s#\"'<>()\[\],;]+")
 _FIELD = re.compile(
-    r"(?i)\b(ice-pwd|ice-ufrag|credential)"
+    r"(?i)\b(ice-pwd|ice-ufrag|credential|resumeToken)"
     r"(\\*[\"']?\s*[:=]\s*)"
     # The value without its closing quote: in quotes that are escaped (JSON inside JSON), in quotes, or bare.
     r"(\\+\"(?:(?!\\+\").)*|\"(?:[^\"\\]|\\.)*|'(?:[^'\\]|\\.)*|[^\s\"',;\\}\])]+)"
@@ -24,7 +24,10 @@ _OPENING_QUOTE = re.compile(r"\\*[\"']?")
 
 
 def scrub_text(text: str) -> str:
-    """Replace the values of `token=`, `key=`, `ice-pwd`, `ice-ufrag` and `credential` by `***`."""
+    """Replace what is secret by `***`.
+
+    That is the value of `token=`, `key=`, `resume=`, `ice-pwd`, `ice-ufrag`, `credential` and `resumeToken`.
+    """
     return _FIELD.sub(_mask_field, _QUERY.sub(rf"\g<1>{MASK}", text))
 
 

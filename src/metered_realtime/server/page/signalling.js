@@ -2,7 +2,8 @@
 //
 // States: idle -> connecting -> connected <-> reconnecting, and closed from everywhere. `connect` makes one attempt;
 // only a connection that once was welcomed is reconnected, with exponential backoff and jitter, until a close code says
-// that trying again is pointless.
+// that trying again is pointless. A server that gives out a resume token gets it back then, and gives us the same peer
+// id again.
 
 import { Emitter } from "./events.js";
 
@@ -10,9 +11,11 @@ import { Emitter } from "./events.js";
 export const TERMINAL_CODES = new Set([4001, 4003, 4012, 4020]);
 const OVER_CONCURRENT_LIMIT = 4010;
 const CLIENT_INACTIVITY = 4000;
+const RESUMED_ELSEWHERE = 4002; // another connection used our resume token
+const RESUME_TOKEN = /^[\x20-\x7e]{1,1024}$/;
 const CLOSE_MEANINGS = {
   4001: "The key or token was not accepted.",
-  4002: "The token has expired.",
+  4002: "The connection was continued elsewhere.",
   4003: "This key may not use that channel.",
   4010: "The server has reached its connection limit.",
   4012: "The account is suspended.",
@@ -33,6 +36,11 @@ const RESUBSCRIBE = { tries: 3, everyMs: 2_000 };
 const FRAME_ENVELOPE = 512;
 
 const encoder = new TextEncoder();
+
+/** The resume token of a frame, or null if there is none that can be used. */
+function resumeToken(frame) {
+  return typeof frame.resumeToken === "string" && RESUME_TOKEN.test(frame.resumeToken) ? frame.resumeToken : null;
+}
 
 /** Size on the wire of a JSON value, in UTF-8 bytes. */
 export function wireSize(value) {
@@ -60,6 +68,7 @@ export class Signalling extends Emitter {
   #requests = new Map();
   #nextRequest = 1;
   #subscriptions = new Map();
+  #resumeToken = null; // makes the next attempt the same peer again; a credential, so it is shown nowhere
   #attempt = 0;
   #notBefore = 0;
   #timers = new Map();
@@ -101,6 +110,7 @@ export class Signalling extends Emitter {
     removeEventListener("online", this.#online);
     this.#drop(1000, "client requested close");
     this.#subscriptions.clear();
+    this.#resumeToken = null;
     this.#setState("closed");
     this.#first?.reject(new SignallingError("closed", "The connection was closed."));
   }
@@ -130,7 +140,7 @@ export class Signalling extends Emitter {
   #open() {
     let socket;
     try {
-      socket = new WebSocket(this.#url);
+      socket = new WebSocket(this.#address());
     } catch (error) {
       this.#setState("closed");
       this.#first?.reject(error);
@@ -142,6 +152,12 @@ export class Signalling extends Emitter {
     socket.onopen = () => this.#timer("handshake", HANDSHAKE_MS, () => give(1006, "no welcome"));
     socket.onclose = (event) => give(event.code, event.reason);
     socket.onmessage = (event) => this.#receive(socket, event.data);
+  }
+
+  #address() {
+    const url = new URL(this.#url);
+    if (this.#resumeToken !== null) url.searchParams.set("resume", this.#resumeToken);
+    return url;
   }
 
   #receive(socket, text) {
@@ -158,6 +174,7 @@ export class Signalling extends Emitter {
     else if (frame.type === "ack") this.#settle(frame.requestId, null);
     else if (frame.type === "error") this.#refused(frame);
     else if (frame.type === "going_away") this.#goingAway(frame);
+    else if (frame.type === "resume") this.#resumeToken = resumeToken(frame) ?? this.#resumeToken;
     else this.emit("frame", frame);
   }
 
@@ -166,6 +183,7 @@ export class Signalling extends Emitter {
     const reconnected = this.#state === "reconnecting";
     this.#clear("handshake");
     this.#attempt = 0;
+    this.#resumeToken = resumeToken(frame);
     this.#tokens = PACE.burst;
     if (Number.isFinite(frame.maxMessageSize) && frame.maxMessageSize > 0) this.maxMessageSize = frame.maxMessageSize;
     this.#setState("connected");
@@ -218,6 +236,7 @@ export class Signalling extends Emitter {
   #lost(socket, code, reason) {
     if (socket !== this.#socket || this.#state === "closed") return;
     const starting = this.#state === "connecting";
+    if (code === RESUMED_ELSEWHERE) this.#resumeToken = null; // two with one token would evict each other for ever
     this.#drop(code === CLIENT_INACTIVITY ? CLIENT_INACTIVITY : 1000, reason);
     const terminal = starting || TERMINAL_CODES.has(code) || this.#attempt >= BACKOFF.attempts;
     if (terminal) {

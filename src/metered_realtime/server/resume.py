@@ -1,0 +1,79 @@
+"""Resume tokens: whoever came with a publishable key comes back, after a loss, as the peer that he was.
+
+A token is a JWT that says which peer id, and until when. It is no access token: it counts only beside the publishable
+key that it was issued under, its header has a `typ` of its own, and it is signed with a secret of its own, derived
+from a secret key of the app, the app and the publishable key. So it is good at every server with the same
+configuration, and after a restart, but in no other app and beside no other key. Nothing is stored.
+
+An app without a secret key has nothing to derive from: its tokens are signed with a secret of this process, and end
+with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import secrets
+from typing import Any
+
+import jwt
+
+from ..core.frames import is_resume_token
+from ..core.names import identity_fault
+from .keys import App, PublishableKey
+from .tokens import ALGORITHM, RESUME_TYPE, SIGNATURE_ONLY
+
+LIFETIME = 86_400
+"""Seconds that a token is good for. A laptop that slept over night is still itself; what a log has kept is not."""
+
+REISSUE_INTERVAL = LIFETIME / 2
+"""Seconds after which a live connection gets its next one, so that whenever it ends half a lifetime is left."""
+
+_PURPOSE = b"metered_realtime resume 1"
+
+
+class ResumeTokens:
+    """Issues resume tokens and reads them. Times are unix seconds."""
+
+    def __init__(self) -> None:
+        self._process_secret = secrets.token_bytes(32)
+
+    def issue(self, app: App, key: PublishableKey, peer_id: str, now: float) -> str:
+        """Return a token with which a connection by this key is this peer again."""
+        claims = {"sub": peer_id, "exp": math.floor(now) + LIFETIME}
+        headers = {"typ": RESUME_TYPE}
+        return jwt.encode(claims, self._signing_keys(app, key)[0], algorithm=ALGORITHM, headers=headers)
+
+    def read(self, token: str, app: App, key: PublishableKey, now: float) -> str | None:
+        """Return the peer id that a token restores beside a key. None if it is not good, whatever is wrong with it."""
+        if not is_resume_token(token):
+            return None
+        for signing_key in self._signing_keys(app, key):
+            peer_id = _peer_id(token, signing_key, now)
+            if peer_id is not None:
+                return peer_id
+        return None
+
+    def _signing_keys(self, app: App, key: PublishableKey) -> list[bytes]:
+        """Return the keys that tokens may be signed with. New ones are signed with the first."""
+        bases = [secret.secret.encode() for secret in app.secret_keys if not secret.revoked]
+        # A publishable key holds no NUL, so that the text can be read in one way only.
+        scope = b"\0".join((_PURPOSE, key.key.encode(), app.id.encode()))
+        return [hmac.digest(base, scope, hashlib.sha256) for base in (*bases, self._process_secret)]
+
+
+def _peer_id(token: str, signing_key: bytes, now: float) -> str | None:
+    try:
+        decoded: dict[str, Any] = jwt.decode_complete(
+            token, signing_key, algorithms=[ALGORITHM], options=SIGNATURE_ONLY
+        )
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        return None
+    claims = decoded["payload"]
+    is_good = decoded["header"].get("typ") == RESUME_TYPE and _is_later(claims.get("exp"), now)
+    return claims["sub"] if is_good and identity_fault(claims.get("sub")) is None else None
+
+
+def _is_later(expires_at: object, now: float) -> bool:
+    return isinstance(expires_at, int) and not isinstance(expires_at, bool) and expires_at > now
