@@ -71,6 +71,15 @@ from .media.stream import MediaStream, StreamMetadata
 from .mesh.data_channel import DataChannel
 from .mesh.peer import MeteredPeer
 from .mesh.remote_peer import RemotePeer
+from .mesh.stats import (
+    CandidateStats,
+    DataChannelStats,
+    DataStats,
+    InboundTrackStats,
+    OutboundTrackStats,
+    PeerStats,
+    RemoteStats,
+)
 from .options import (
     IceServerConfig,
     MeteredPeerState,
@@ -107,6 +116,7 @@ _EXTRAS = {"aiortc": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "serv
 __all__ = [
     "AckTimeoutError",
     "AudioSource",
+    "CandidateStats",
     "Connected",
     "ConnectionEndedError",
     "ConnectionReset",
@@ -118,6 +128,8 @@ __all__ = [
     "DataChannel",
     "DataChannelOpened",
     "DataChannelOverflowError",
+    "DataChannelStats",
+    "DataStats",
     "Direct",
     "Disconnected",
     "DisconnectedError",
@@ -128,6 +140,7 @@ __all__ = [
     "IceCandidateError",
     "IceRecoveryExhaustedError",
     "IceServerConfig",
+    "InboundTrackStats",
     "Joined",
     "Left",
     "Logger",
@@ -144,16 +157,19 @@ __all__ = [
     "NegotiationFailedError",
     "NoopLogger",
     "NotConnectedError",
+    "OutboundTrackStats",
     "PayloadTooLargeError",
     "PeerConnectionState",
     "PeerJoined",
     "PeerLeft",
+    "PeerStats",
     "Presence",
     "PresencePeer",
     "ReconcileTimeoutError",
     "ReconnectOptions",
     "Reconnecting",
     "RemotePeer",
+    "RemoteStats",
     "ReplaceTrackFailure",
     "Resubscribed",
     "ServerError",

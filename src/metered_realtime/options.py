@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,9 @@ PeerConnectionState = Literal["idle", "connecting", "connected", "reconnecting",
 
 TokenProviderFn = Callable[[], Awaitable[str] | str]
 """Returns a fresh token, at once or awaited. Called before every connection attempt."""
+
+IceTransportPolicy = Literal["all", "relay"]
+"""Which candidates a connection may use: `relay` hides the addresses of this end, and needs a TURN server."""
 
 DEFAULT_URL = "wss://rms.metered.ca"
 
@@ -92,6 +95,12 @@ class IceServerConfig:
     urls: str | list[str]
     username: str | None = None
     credential: str | None = field(default=None, repr=False)
+
+
+IceServerProvider = Callable[[], Awaitable[Sequence[IceServerConfig]] | Sequence[IceServerConfig]]
+"""Returns the STUN and TURN servers for connections to come, at once or awaited."""
+
+IceServersOption = Sequence[IceServerConfig] | IceServerProvider
 
 
 def _require(holds: bool, name: str, value: float, rule: str) -> None:

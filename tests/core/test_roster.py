@@ -97,3 +97,31 @@ def test_more_than_a_mesh_can_bear_are_counted_and_left_out() -> None:
     assert people.refused == 2
     assert people.update([], [crowd[0]]) == RosterChange(left=("p0",))
     assert people.update([crowd[-1]], []) == RosterChange(joined=(crowd[-1],))
+
+
+def test_the_ghost_of_a_former_self_is_not_there() -> None:
+    people = roster("me")
+    people.update([A], [])
+    people.expect_snapshot("me again")
+    ghost = PresencePeer("me")
+    assert people.update([A, ghost], []) == RosterChange(stayed=(A,))
+    assert people.update([ghost], []) == RosterChange()
+    assert people.update([], [ghost]) == RosterChange()
+    assert people.update([ghost], []) == RosterChange(joined=(ghost,)), "the ghost is gone: that is somebody else"
+
+
+def test_a_former_self_that_a_snapshot_does_not_list_is_forgotten() -> None:
+    people = roster("me")
+    people.update([], [])
+    people.expect_snapshot("me again")
+    people.update([A], [])
+    somebody = PresencePeer("me")
+    assert people.update([somebody], []) == RosterChange(joined=(somebody,))
+
+
+def test_what_is_said_of_the_present_self_changes_nothing() -> None:
+    people = roster("me")
+    me = PresencePeer("me")
+    people.update([me], [])
+    assert people.update([], [me]) == RosterChange()
+    assert people.update([me], []) == RosterChange()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import itertools
+import random
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +15,11 @@ import aioice.ice
 import pytest
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.codecs import get_encoder
-from aiortc.rtp import RtcpByePacket, RtcpSrPacket
+from aiortc.jitterbuffer import JitterBuffer
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
 from aiortc.sdp import SessionDescription
+from OpenSSL import SSL
 
 from metered_realtime import IceServerConfig, NoopLogger
 from metered_realtime.media.fanout import ForwardTrack
@@ -22,27 +28,52 @@ from metered_realtime.mesh import aiortc_compat as compat
 from tests.mesh.support import GreyTrack, eventually, level_of
 
 TOUCHED = {
+    "__certificates": "test_connections_can_share_a_certificate",
     "__cname": "test_media_is_described_under_the_cname_of_the_connection",
+    "__codecs": "test_what_a_receiver_takes_in_is_counted",
     "__connect": "test_connecting_is_left_to_connect",
     "__createSctpTransport": "test_data_shares_its_transport_from_the_start",
-    "__rtx_ssrc": "test_late_sources_are_routed_with_their_retransmissions",
-    "__sctp_mline_index": "test_sections_can_be_placed",
-    "__transceivers": "test_a_new_transceiver_is_unknown_until_it_is_adopted",
     "__encoder": "test_a_sender_encodes_with_what_it_is_given",
+    "__octet_count": "test_what_a_sender_sends_is_counted_and_reported_by_the_other_end",
+    "__packet_count": "test_what_a_sender_sends_is_counted_and_reported_by_the_other_end",
+    "__remote_streams": "test_what_a_receiver_takes_in_is_counted",
+    "__jitter_buffer": "test_frames_go_to_the_tap_and_a_bye_is_ignored",
+    "__rtx_ssrc": "test_late_sources_are_routed_with_their_retransmissions",
+    "__rx_bytes": "test_what_a_connection_sends_is_counted",
+    "__rx_packets": "test_what_a_connection_sends_is_counted",
+    "__sctp_mline_index": "test_sections_can_be_placed",
+    "__stats": "test_what_a_sender_sends_is_counted_and_reported_by_the_other_end",
+    "__transceivers": "test_a_new_transceiver_is_unknown_until_it_is_adopted",
     "_bundled": "test_everything_is_bundled_from_the_start",
+    "_check_list": "test_late_candidates_are_checked_at_once",
+    "_check_list_done": "test_nothing_is_checked_after_the_end",
+    "_check_list_maybe_fail": "test_it_is_noticed_that_there_is_nothing_to_check",
+    "_check_periodic": "test_connecting_does_not_sleep",
     "_closing": "test_candidates_of_a_server_become_part_of_the_connection",
     "_codecs": "test_codecs_and_extensions_are_those_of_the_description",
     "_connection": "test_the_role_of_the_offerer_can_be_taken_and_given_back",
+    "_create_ssl_context": "test_connections_can_share_a_certificate",
+    "_data_channel_open": "test_messages_of_data_channels_are_counted",
+    "_data_channel_receive": "test_messages_of_data_channels_are_counted",
+    "_data_channel_send": "test_messages_of_data_channels_are_counted",
+    "_data_channels": "test_messages_of_data_channels_are_counted",
+    "_data": "test_a_picture_is_complete_with_its_last_packet",
     "_handle_rtcp_packet": "test_frames_go_to_the_tap_and_a_bye_is_ignored",
+    "_handle_rtp_packet": "test_what_a_receiver_takes_in_is_counted",
     "_headerExtensions": "test_codecs_and_extensions_are_those_of_the_description",
     "_local_candidates": "test_candidates_of_a_server_become_part_of_the_connection",
+    "_next_encoded_frame": "test_what_a_sender_sends_is_counted_and_reported_by_the_other_end",
     "_nominated": "test_a_path_is_alive_until_the_other_end_is_gone",
+    "_origin": "test_a_picture_is_complete_with_its_last_packet",
+    "_packets": "test_a_picture_is_complete_with_its_last_packet",
     "_pair_remote_candidate": "test_a_late_protocol_is_paired_with_the_remote_candidates",
     "_protocols": "test_candidates_of_a_server_become_part_of_the_connection",
     "_queue": "test_frames_go_to_the_tap_and_a_bye_is_ignored",
     "_remote_candidates": "test_a_late_protocol_is_paired_with_the_remote_candidates",
+    "_remove_frame": "test_a_picture_is_complete_with_its_last_packet",
     "_role_set": "test_the_role_of_the_offerer_can_be_taken_and_given_back",
     "_rtp_router": "test_late_sources_are_routed_with_their_retransmissions",
+    "_send": "test_what_a_connection_sends_is_counted",
     "_set_mline_index": "test_sections_can_be_placed",
     "_set_rtcp_ssrc": "test_a_new_transceiver_reports_under_the_source_of_its_sender",
     "_ssrc": "test_a_new_transceiver_reports_under_the_source_of_its_sender",
@@ -57,7 +88,7 @@ TOUCHED = {
 def test_every_private_name_is_watched() -> None:
     source = Path(compat.__file__).read_text()
     source = re.sub(r'""".*?"""', "", source, flags=re.DOTALL)
-    names = set(re.findall(r"\.(_[a-zA-Z]\w*)", source))
+    names = set(re.findall(r"(?<!\bself)\.(_[a-zA-Z]\w*)", source))
     names |= {"__" + name for name in re.findall(r"{_(?:PC|SENDER)}(\w+)", source)}
     names = {re.sub("^_RTC[A-Za-z]+?__", "__", name) for name in names}
     assert names == set(TOUCHED)
@@ -76,7 +107,7 @@ async def test_this_release_is_supported(monkeypatch: pytest.MonkeyPatch) -> Non
     compat.check_version()
     monkeypatch.setattr(compat, "version", lambda name: "1.17.0")
     with pytest.raises(ImportError, match=r"1\.17\.0"):
-        compat.check_version()
+        compat.check_version.__wrapped__()
 
 
 @pytest.fixture
@@ -87,8 +118,8 @@ async def pcs() -> AsyncIterator[list[RTCPeerConnection]]:
     await asyncio.gather(*(pc.close() for pc in made))
 
 
-def make(pcs: list[RTCPeerConnection], *servers: IceServerConfig) -> RTCPeerConnection:
-    pc = compat.create_peer_connection(servers)
+def make(pcs: list[RTCPeerConnection]) -> RTCPeerConnection:
+    pc = compat.create_peer_connection()
     pcs.append(pc)
     return pc
 
@@ -141,20 +172,20 @@ async def test_everything_is_bundled_from_the_start(pcs: list[RTCPeerConnection]
     assert before.transport.state == "new"
 
 
-async def test_an_empty_list_of_servers_stays_empty(pcs: list[RTCPeerConnection]) -> None:
-    assert not compat.has_ice_servers(make(pcs))
-    assert compat.has_ice_servers(plain(pcs_with_data(pcs))) is True
+async def test_a_connection_has_no_servers_of_its_own(pcs: list[RTCPeerConnection]) -> None:
+    connection: Any = compat.ice_transport(make(pcs)).iceGatherer._connection
+    assert (connection.stun_server, connection.turn_server) == (None, None)
+    ordinary = plain(pcs)
+    ordinary.createDataChannel("x")
+    theirs: Any = compat.ice_transport(ordinary).iceGatherer._connection
+    assert theirs.stun_server is not None, "aiortc's default is a public server"
 
 
-def pcs_with_data(pcs: list[RTCPeerConnection]) -> Any:
-    """A list whose connections have data: aiortc's default is a public server."""
-
-    class Added(list[RTCPeerConnection]):
-        def append(self, pc: RTCPeerConnection) -> None:
-            pc.createDataChannel("x")
-            pcs.append(pc)
-
-    return Added()
+async def test_relay_only_gathers_nothing_on_its_own(pcs: list[RTCPeerConnection]) -> None:
+    pc = compat.create_peer_connection(relay_only=True)
+    pcs.append(pc)
+    await compat.gather_host_candidates(pc)
+    assert compat.ice_transport(pc).iceGatherer.getLocalCandidates() == []
 
 
 async def test_a_path_is_alive_until_the_other_end_is_gone(pcs: list[RTCPeerConnection]) -> None:
@@ -317,6 +348,7 @@ async def test_frames_go_to_the_tap_and_a_bye_is_ignored(pcs: list[RTCPeerConnec
     assert abs(level_of(frames[-1]) - 60) < 6
     (receiver,) = tapped
     assert receiver.track._queue.__class__.__name__ == "_Tap", "nothing piles up in aiortc"
+    assert receiver._RTCRtpReceiver__jitter_buffer._remove_frame.__self__.__class__ is compat._PromptPictures
     (ssrc,) = receiver._RTCRtpReceiver__remote_streams
     await receiver._handle_rtcp_packet(RtcpByePacket(sources=[ssrc]))
     count = len(frames)
@@ -324,6 +356,94 @@ async def test_frames_go_to_the_tap_and_a_bye_is_ignored(pcs: list[RTCPeerConnec
     assert None not in frames
     await other.close()
     await eventually(lambda: frames[-1] is None)
+
+
+class Pictures:
+    """A jitter buffer and what it has released."""
+
+    def __init__(self, *, prompt: bool = True) -> None:
+        self.buffer = JitterBuffer(capacity=512, is_video=True)
+        if prompt:
+            compat._PromptPictures(self.buffer)
+        self.seen: list[bytes] = []
+
+    def take(self, number: int, picture: int, data: bytes, mark: str = "") -> list[bytes]:
+        """Take a packet of a picture and return all that came out so far."""
+        packet: Any = RtpPacket(sequence_number=number % 65_536, timestamp=picture * 3_000, marker=int(mark == "|"))
+        packet._data = data
+        _, frame = self.buffer.add(packet)
+        if frame is not None:
+            assert frame.timestamp % 3_000 == 0
+            self.seen.append(frame.data)
+        return self.seen
+
+
+def test_a_picture_is_complete_with_its_last_packet() -> None:
+    pictures, late = Pictures(), Pictures(prompt=False)
+    for number, picture, data, mark in ((65_534, 1, b"a", ""), (65_535, 1, b"b", ""), (0, 1, b"c", "|")):
+        assert pictures.seen == []
+        pictures.take(number, picture, data, mark)
+        assert late.take(number, picture, data, mark) == [], "aiortc has no reason to wait any more"
+    assert pictures.seen == [b"abc"]
+    assert pictures.take(1, 2, b"d", "|") == [b"abc", b"d"]
+    assert late.take(1, 2, b"d", "|") == [b"abc"]
+
+
+def test_a_picture_waits_for_what_is_missing() -> None:
+    pictures = Pictures()
+    pictures.take(0, 1, b"a")
+    pictures.take(2, 1, b"c", "|")
+    pictures.take(3, 2, b"d", "|")
+    assert pictures.seen == []
+    assert pictures.take(1, 1, b"b") == [b"abc"]
+    assert pictures.take(4, 3, b"e") == [b"abc", b"d"]
+    assert pictures.take(5, 3, b"f", "|") == [b"abc", b"d", b"ef"]
+
+
+def test_padding_behind_the_mark_is_no_picture() -> None:
+    pictures = Pictures()
+    pictures.take(0, 1, b"a", "|")
+    pictures.take(1, 1, b"")
+    pictures.take(2, 1, b"")
+    pictures.take(3, 2, b"b")
+    assert pictures.take(4, 2, b"c", "|") == [b"a", b"bc"]
+
+
+def test_a_sender_that_marks_every_packet_is_taken_by_its_timestamps() -> None:
+    pictures = Pictures()
+    for number in range(8):
+        pictures.take(number, number // 2, b"%d" % number, "|")
+    assert pictures.seen == [b"0", b"23", b"45"], "one picture shows what it is"
+
+
+def test_without_marks_pictures_come_as_ever() -> None:
+    pictures = Pictures()
+    for number in range(6):
+        pictures.take(number, number // 2, b"%d" % number)
+    assert pictures.seen == [b"01", b"23"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_pictures_come_in_the_same_order_whatever_the_order_of_packets(seed: int) -> None:
+    chance = random.Random(seed)
+    packets: list[tuple[int, int, bytes, str]] = []
+    for picture in range(200):
+        count = chance.randint(1, 6)
+        for part in range(count):
+            packets.append((len(packets), picture, b"%d.%d " % (picture, part), "|" if part == count - 1 else ""))
+    first, rest = packets[0], packets[1:]
+    arrived = [first, *(it for _, it in sorted(enumerate(rest), key=lambda it: it[0] + chance.uniform(0, 9)))]
+    prompt, late = Pictures(), Pictures(prompt=False)
+    for packet in arrived:
+        prompt.take(*packet)
+        late.take(*packet)
+    for more in range(60):  # each lets one picture out that is complete
+        for pictures in (prompt, late):
+            pictures.take(len(packets) + more, 200 + more, b"end", "|")
+    real = [data for data in late.seen if data != b"end"]
+    assert len(real) == 200
+    assert [data for data in prompt.seen if data != b"end"] == real
+    assert len(prompt.seen) >= len(late.seen)
 
 
 async def test_other_rtcp_packets_still_reach_the_receiver(pcs: list[RTCPeerConnection]) -> None:
@@ -383,17 +503,20 @@ class _StunServer(asyncio.DatagramProtocol):
         self.transport.sendto(bytes(response), address)
 
 
+async def _on_loopback(host: str) -> str:
+    assert host == "somewhere"
+    return "127.0.0.1"
+
+
 async def test_candidates_of_a_server_become_part_of_the_connection(pcs: list[RTCPeerConnection]) -> None:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(_StunServer, local_addr=("0.0.0.0", 0))
     port = transport.get_extra_info("sockname")[1]
-    pc = make(pcs, IceServerConfig(f"stun:127.0.0.1:{port}"))
-    assert compat.has_ice_servers(pc)
-    gather_rest = await compat.gather_host_candidates(pc)
+    pc = make(pcs)
+    await compat.gather_host_candidates(pc)
     gatherer = compat.ice_transport(pc).iceGatherer
     assert {it.type for it in gatherer.getLocalCandidates()} == {"host"}
-    assert compat.has_ice_servers(pc), "the servers are only put aside"
-    found = await gather_rest()
+    found = await compat.gather_from_servers(pc, [IceServerConfig(f"stun:somewhere:{port}")], _on_loopback)
     transport.close()
     assert {(it.type, it.ip, it.port) for it in found} == {("srflx", "203.0.113.7", 4_242)}
     assert {it.type for it in gatherer.getLocalCandidates()} == {"host", "srflx"}
@@ -415,6 +538,179 @@ async def test_a_late_protocol_is_paired_with_the_remote_candidates(pcs: list[RT
     assert late in connection._protocols
 
 
+def certificate(days: float) -> compat.SharedCertificate:
+    """A certificate that is good for so many days."""
+
+    class Aged(compat.SharedCertificate):
+        expires = datetime.datetime.now(tz=datetime.UTC) + datetime.timedelta(days=days)
+
+    return Aged.generateCertificate()
+
+
+async def test_connections_can_share_a_certificate(pcs: list[RTCPeerConnection]) -> None:
+    shared: Any = compat.certificate_for_now(None)
+    for _ in range(2):
+        one, other = compat.create_peer_connection(certificate=shared), make(pcs)
+        pcs.append(one)
+        one.createDataChannel("x")
+        await compat.gather_host_candidates(other)
+        await negotiate(one, other)
+        fingerprints = re.findall("a=fingerprint:(.*?)\r\n", one.localDescription.sdp)
+        assert fingerprints == [f"{it.algorithm} {it.value}" for it in shared.getFingerprints()]
+        assert fingerprints[0] not in other.localDescription.sdp, "without one a connection makes its own"
+        await asyncio.gather(compat.connect(one), compat.connect(other))
+        assert (one.connectionState, other.connectionState) == ("connected", "connected")
+    (context,) = shared._contexts.values()
+    assert context.get_session_cache_mode() == SSL.SESS_CACHE_OFF
+
+
+def test_a_certificate_is_renewed_before_it_expires() -> None:
+    for days, kept in ((29, True), (1.1, True), (0.9, False), (-1, False)):
+        previous = certificate(days)
+        assert (compat.certificate_for_now(previous) is previous) is kept, days
+    lasts = compat.certificate_for_now(None).expires - datetime.datetime.now(tz=datetime.UTC)
+    assert lasts > 7 * compat.CERTIFICATE_MARGIN
+
+
+# --- connectivity checks
+
+
+class Checked:
+    """A connection on its way whose checks are noted instead of being made. They go on until they are failed."""
+
+    def __init__(self, pc: RTCPeerConnection) -> None:
+        self.connection: Any = compat.ice_transport(pc)._connection
+        self.connection.remote_username, self.connection.remote_password = "user", "p" * 22
+        self.connection.check_start = self._check
+        self.started: list[tuple[str, float]] = []
+        self._failed = asyncio.Event()
+
+    async def _check(self, pair: aioice.ice.CandidatePair) -> None:
+        self.started.append((pair.remote_candidate.host, asyncio.get_running_loop().time()))
+        self.connection.check_state(pair, pair.State.IN_PROGRESS)
+        await self._failed.wait()
+        self.connection.check_state(pair, pair.State.FAILED)
+        self.connection.check_complete(pair)
+
+    async def add(self, *numbers: int) -> None:
+        for number in numbers:
+            line = f"{number} 1 udp {2130706431 - number} 192.0.2.{number} 9 typ host"
+            await self.connection.add_remote_candidate(aioice.Candidate.from_sdp(line))
+
+    def fail(self) -> None:
+        self._failed.set()
+
+    @property
+    def hosts(self) -> list[str]:
+        return [host for host, _ in self.started]
+
+    @property
+    def gaps(self) -> list[float]:
+        return [later - earlier for (_, earlier), (_, later) in itertools.pairwise(self.started)]
+
+
+@pytest.fixture
+async def checked(pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch) -> Checked:
+    """A connection with one local address."""
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+    pc = make(pcs)
+    await compat.gather_host_candidates(pc)
+    return Checked(pc)
+
+
+async def test_checks_begin_at_once_and_are_paced(checked: Checked) -> None:
+    await checked.add(3, 1, 2)
+    begun = asyncio.get_running_loop().time()
+    connecting = asyncio.ensure_future(checked.connection.connect())
+    await eventually(lambda: len(checked.started) == 3)
+    assert checked.hosts == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    assert checked.started[0][1] - begun < compat.CHECK_INTERVAL
+    assert min(checked.gaps) > compat.CHECK_INTERVAL - 0.002
+    checked.fail()
+    await checked.connection.add_remote_candidate(None)
+    with pytest.raises(ConnectionError):
+        await connecting
+
+
+async def test_late_candidates_are_checked_at_once(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    connecting = asyncio.ensure_future(checked.connection.connect())
+    await asyncio.sleep(2 * compat.CHECK_INTERVAL)
+    assert not connecting.done(), "an empty list is no failure while candidates may come"
+    monkeypatch.setattr(compat, "CHECK_INTERVAL", 0.2)
+    added = asyncio.get_running_loop().time()
+    await checked.add(1)
+    await eventually(lambda: len(checked.started) == 1)
+    assert checked.started[0][1] - added < 0.1
+    await checked.add(2)
+    await eventually(lambda: len(checked.started) == 2)
+    assert checked.gaps[0] > 0.19, "an interval that has begun is kept"
+    connecting.cancel()
+
+
+async def test_it_is_noticed_that_there_is_nothing_to_check(pcs: list[RTCPeerConnection]) -> None:
+    for end_first in (True, False):
+        pc = make(pcs)
+        await compat.gather_host_candidates(pc)
+        connection = Checked(pc).connection
+        if end_first:
+            await connection.add_remote_candidate(None)
+        connecting = asyncio.ensure_future(connection.connect())
+        await asyncio.sleep(0)
+        if not end_first:
+            await connection.add_remote_candidate(None)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(connecting, 1)
+
+
+async def test_nothing_is_checked_after_the_end(checked: Checked) -> None:
+    await checked.add(1, 2, 3)
+    connecting = asyncio.ensure_future(checked.connection.connect())
+    await eventually(lambda: bool(checked.started))
+    await checked.connection.close()
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(connecting, 1)
+    count = len(checked.started)
+    await asyncio.sleep(3 * compat.CHECK_INTERVAL)
+    assert len(checked.started) == count
+
+
+async def test_connecting_does_not_sleep(pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch) -> None:
+    """aioice's own way is still there, and still sleeps: without that there would be nothing to replace."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(delay: float, result: Any = None) -> Any:
+        slept.append(delay)
+        return await sleep(delay, result)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    for event_driven in (True, False):
+        monkeypatch.setattr(compat, "EVENT_DRIVEN_CHECKS", event_driven)
+        one, other = make(pcs), make(pcs)
+        one.createDataChannel("x")
+        await compat.gather_host_candidates(other)
+        await negotiate(one, other)
+        slept.clear()
+        await asyncio.gather(compat.connect(one), compat.connect(other))
+        assert (one.connectionState, other.connectionState) == ("connected", "connected")
+        assert (0.02 in slept) is not event_driven
+
+
+async def test_checks_of_the_other_end_are_enough(pcs: list[RTCPeerConnection]) -> None:
+    """A browser's checks may come before its candidates: the address that they come from is one."""
+    one, other = make(pcs), make(pcs)
+    one.createDataChannel("x")
+    await compat.gather_host_candidates(other)
+    await compat.gather_host_candidates(one)
+    await one.setLocalDescription(await one.createOffer())
+    offer = re.sub("a=(candidate:.*?|end-of-candidates)\r\n", "", one.localDescription.sdp)
+    await other.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+    await other.setLocalDescription(await other.createAnswer())
+    await one.setRemoteDescription(other.localDescription)
+    await asyncio.wait_for(asyncio.gather(compat.connect(other), compat.connect(one)), 5)
+    assert (one.connectionState, other.connectionState) == ("connected", "connected")
+
+
 async def test_a_dead_path_is_noticed_sooner() -> None:
     compat.speed_up_consent()
     assert (aioice.ice.CONSENT_INTERVAL, aioice.ice.CONSENT_FAILURES) == (2, 3)
@@ -427,6 +723,8 @@ async def test_a_dead_path_is_noticed_sooner() -> None:
         ("stun:example.org", True),
         ("turn:example.org:3478?transport=tcp", True),
         ("turns:example.org", True),
+        ("stuns:example.org", False),
+        ("turns:example.org?transport=udp", False),
         ("stun:[::1]:3478", False),
         ("STUN:example.org", False),
         ("stun:example.org?transport=udp", False),
@@ -434,5 +732,126 @@ async def test_a_dead_path_is_noticed_sooner() -> None:
         ("", False),
     ],
 )
-def test_urls_that_aiortc_refuses_are_told_apart(url: str, good: bool) -> None:
-    assert compat.is_ice_url(url) is good
+def test_servers_that_aiortc_cannot_use_are_told_apart(url: str, good: bool) -> None:
+    assert compat.is_usable(IceServerConfig(url, "u", "c")) is good
+
+
+async def test_checks_are_timed(pcs: list[RTCPeerConnection]) -> None:
+    one, other = make(pcs), make(pcs)
+    assert compat.selected_pair(one) is None
+    await negotiate(one, other)
+    await asyncio.gather(compat.connect(one), compat.connect(other))
+    for pc in (one, other):
+        pair = compat.selected_pair(pc)
+        round_trip_time = compat.round_trip_time(pair)
+        assert round_trip_time is not None
+        assert 0 < round_trip_time < aioice.stun.RETRY_RTO
+        assert (pair.local_candidate.type, pair.remote_candidate.type) == ("host", "host")
+        assert pair.remote_addr[1] == pair.remote_candidate.port
+
+
+@pytest.mark.parametrize("step", ["check_start", "query_consent"])
+def test_the_step_before_every_check_is_the_one_that_has_it_timed(step: str) -> None:
+    assert {"build_request", "request"} <= set(getattr(aioice.ice.Connection, step).__code__.co_names)
+
+
+async def test_what_a_connection_sends_is_counted(pcs: list[RTCPeerConnection]) -> None:
+    """aiortc calls the ICE transport's send function by its name each time, and counts what it receives itself."""
+    one, other = make(pcs), make(pcs)
+    meter = compat.link_meter(one)
+    one.createDataChannel("x")
+    await negotiate(one, other)
+    assert (meter.bytes_sent, meter.connected_at) == (0, None)
+    await asyncio.gather(compat.connect(one), compat.connect(other))
+    assert meter.connected_at is not None
+    await eventually(lambda: compat.received(other) == (meter.bytes_sent, meter.packets_sent))
+    assert meter.packets_sent > 2
+    await one.close()
+    count = meter.packets_sent
+    with pytest.raises(ConnectionError):
+        await compat.ice_transport(one)._send(b"x")
+    assert (meter.packets_sent, meter.connected_at) == (count, None)
+
+
+async def test_messages_of_data_channels_are_counted(pcs: list[RTCPeerConnection]) -> None:
+    one, other = make(pcs), make(pcs)
+    named = one.createDataChannel("x")
+    agreed = one.createDataChannel("y", negotiated=True, id=6)
+    assert [channel for channel, _ in compat.message_counters(one)] == [agreed, named]
+    heard: list[Any] = []
+    other.on("datachannel", lambda channel: channel.on("message", heard.append))
+    await negotiate(one, other)
+    await asyncio.gather(compat.connect(one), compat.connect(other))
+    await eventually(lambda: named.readyState == "open")
+    for message in ("", "é", b"", b"123"):
+        named.send(message)
+    with pytest.raises(ValueError, match="Cannot send"):
+        named.send(b"x" * 1_000_000)
+    await eventually(lambda: len(heard) == 4)
+    sent = compat.MessageCounter(messages_sent=4, bytes_sent=5)
+    assert compat.message_total(one) == sent
+    assert dict(compat.message_counters(one)) == {named: sent, agreed: compat.MessageCounter()}
+    came = compat.MessageCounter(messages_received=4, bytes_received=5)
+    assert compat.message_total(other) == came
+    assert [counter for _, counter in compat.message_counters(other)] == [came]
+    named.close()
+    await eventually(lambda: [channel for channel, _ in compat.message_counters(one)] == [agreed])
+    assert compat.message_total(one) == sent
+
+
+async def test_what_a_sender_sends_is_counted_and_reported_by_the_other_end(pcs: list[RTCPeerConnection]) -> None:
+    one, other = make(pcs), plain(pcs)
+    sender = sending(one).sender
+    figures = compat.sender_figures(sender)
+    assert (figures.bytes, figures.packets, figures.frames, figures.report, figures.encoder) == (0, 0, 0, None, None)
+    await negotiate(one, other)
+    await compat.connect(one)
+    await eventually(lambda: compat.sender_figures(sender).report is not None)
+    figures = compat.sender_figures(sender)
+    (theirs,) = [it for it in (await sender.getStats()).values() if it.type == "outbound-rtp"]
+    assert (theirs.bytesSent, theirs.packetsSent) == (figures.bytes, figures.packets)
+    assert figures.packets >= figures.frames > 3
+    assert figures.encoder is not None
+    for name in ("packetsLost", "jitter", "roundTripTime", "fractionLost"):
+        assert hasattr(figures.report, name)
+
+
+async def test_what_a_receiver_takes_in_is_counted(pcs: list[RTCPeerConnection]) -> None:
+    one, other = plain(pcs), make(pcs)
+
+    async def put(frame: Any) -> None:
+        """Take nothing."""
+
+    other.on("track", lambda track: compat.tap_receiver(compat.receiver_of(other, track), put))  # type: ignore[arg-type]
+    sender = one.addTrack(GreyTrack())
+    await compat.gather_host_candidates(other)
+    await one.setLocalDescription(await one.createOffer())
+    await other.setRemoteDescription(one.localDescription)
+    await other.setLocalDescription(await other.createAnswer())
+    (receiver,) = other.getReceivers()
+    assert compat.receiver_figures(receiver).codec is None
+    await one.setRemoteDescription(other.localDescription)
+    await compat.connect(other)
+    await eventually(lambda: compat.receiver_figures(receiver).packets > 5)
+    figures = compat.receiver_figures(receiver)
+    (theirs,) = [it for it in (await receiver.getStats()).values() if it.type == "inbound-rtp"]
+    assert (theirs.packetsReceived, theirs.packetsLost) == (figures.packets, figures.packets_lost)
+    (sent,) = [it for it in (await sender.getStats()).values() if it.type == "outbound-rtp"]
+    assert 0 < figures.bytes <= sent.bytesSent
+    assert (figures.codec.mimeType, figures.codec.clockRate) == ("video/VP8", 90_000)
+
+
+async def test_retransmissions_are_not_counted_as_payload() -> None:
+    taken: list[Any] = []
+
+    async def handle(packet: Any, arrival_time_ms: int) -> None:
+        taken.append(packet)
+
+    media = RTCRtpCodecParameters(mimeType="video/VP8", clockRate=90_000, payloadType=96)
+    repair = RTCRtpCodecParameters(mimeType="video/rtx", clockRate=90_000, payloadType=97)
+    counter = compat._PacketCounter(handle, {96: media, 97: repair})
+    for payload_type, ssrc in ((96, 1), (97, 2), (98, 3), (96, 1)):
+        packet = RtpPacket(payload_type=payload_type, ssrc=ssrc)
+        packet.payload = b"12345"
+        await counter(packet, arrival_time_ms=0)
+    assert (counter.bytes, counter.codec, list(counter.sources), len(taken)) == (10, media, [1], 4)

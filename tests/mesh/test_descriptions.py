@@ -15,13 +15,17 @@ from metered_realtime.core.sdp import Description
 from metered_realtime.core.signals import CandidateSignal, DescriptionSignal
 from metered_realtime.media.fanout import TrackFanout
 from metered_realtime.media.testsource import ToneTrack
+from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.mesh.connection import PeerConnection
+from metered_realtime.mesh.ice_servers import IceServers
 from metered_realtime.mesh.link import Link, Outgoing
 from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+
+NO_SERVERS = IceServers((), lambda: None, NoopLogger())
 
 
 def numbers(sdp: str) -> dict[str, tuple[dict[int, str], dict[int, str]]]:
@@ -117,13 +121,13 @@ async def test_the_answer_names_the_offer_it_answers(room: Room) -> None:
     pair = await room.pair()
     sent: list[str] = []
     for peer in (pair.a, pair.b):
-        send = peer._client._send_raw
+        send = peer._seat.client._send_raw
 
         async def note(to: str, payload: Any, send: Any = send) -> None:
             sent.append(bytes(payload).decode())
             await send(to, payload)
 
-        peer._client._send_raw = note  # type: ignore[method-assign]
+        peer._seat.client._send_raw = note  # type: ignore[method-assign]
     await pair.media_to_b()
     (offer,) = [text for text in sent if '"type":"offer"' in text]
     (answer,) = [text for text in sent if '"type":"answer"' in text]
@@ -143,6 +147,7 @@ class Observer:
     def connection_reset(self) -> None: ...
     def negotiation_failed(self, error: Exception) -> None: ...
     def candidate_refused(self, error: Exception) -> None: ...
+    def offer_unanswered(self) -> None: ...
     def track_added(self, incoming: Any) -> None:
         self.added.append(incoming)
 
@@ -165,7 +170,7 @@ async def test_numbers_of_the_other_end_are_kept_and_not_given_to_something_else
     other.addTrack(GreyTrack())
     other.createDataChannel("x")
     await other.setLocalDescription(await other.createOffer())
-    link = Link((), Observer(), NoopLogger())
+    link = Link(Observer(), NoopLogger())
     offer = Description.parse("offer", foreign_offer(other.localDescription.sdp))
     fanout = TrackFanout(ToneTrack(), NoopLogger())
     outgoing = Outgoing("audio", "t", "s", fanout)
@@ -187,7 +192,7 @@ async def test_an_ordinary_aiortc_connection_can_offer_and_be_offered(ours_first
     theirs: list[Any] = []
     other.on("track", theirs.append)
     observer = Observer()
-    link = Link((), observer, NoopLogger())
+    link = Link(observer, NoopLogger())
     fanout = TrackFanout(GreyTrack(60), NoopLogger())
     wanted = {1: Outgoing("video", "t", "s", fanout)}
 
@@ -226,7 +231,7 @@ async def test_what_came_for_a_description_that_replaces_the_connection_is_not_l
         answers.append(signal)
 
     connection = PeerConnection(
-        polite=True, send_signal=send, ice_servers=lambda: (), observer=Observer(), logger=NoopLogger()
+        polite=True, send_signal=send, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     others = RTCPeerConnection(), RTCPeerConnection()
     for other in others:
@@ -244,9 +249,10 @@ async def test_what_came_for_a_description_that_replaces_the_connection_is_not_l
     await asyncio.gather(connection.close(), *(other.close() for other in others))
 
 
-async def test_what_is_negotiated_while_the_connection_comes_up_flows_too() -> None:
+async def test_what_is_negotiated_while_the_connection_comes_up_flows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "EVENT_DRIVEN_CHECKS", False)  # so that it is still coming up at the second exchange
     observer = Observer()
-    ours, theirs = Link((), Observer(), NoopLogger()), Link((), observer, NoopLogger())
+    ours, theirs = Link(Observer(), NoopLogger()), Link(observer, NoopLogger())
     fanout = TrackFanout(GreyTrack(60), NoopLogger())
     wanted: dict[int, Outgoing] = {}
     for count in range(2):
@@ -266,7 +272,7 @@ async def nowhere(signal: Any) -> None:
 
 async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_connection() -> None:
     connection = PeerConnection(
-        polite=True, send_signal=nowhere, ice_servers=lambda: (), observer=Observer(), logger=NoopLogger()
+        polite=True, send_signal=nowhere, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     others = RTCPeerConnection(), RTCPeerConnection()
     for other in others:
@@ -282,7 +288,7 @@ async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_co
 
 async def test_a_connection_that_was_closed_unused_has_no_pc() -> None:
     connection = PeerConnection(
-        polite=True, send_signal=nowhere, ice_servers=lambda: (), observer=Observer(), logger=NoopLogger()
+        polite=True, send_signal=nowhere, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     await connection.close()
     with pytest.raises(MeteredRealtimeError):

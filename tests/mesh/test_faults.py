@@ -18,20 +18,24 @@ from metered_realtime import (
     DataChannelOpened,
     DCClose,
     DCMessage,
-    DCOpen,
+    FatalError,
     IceCandidateError,
-    IceServerConfig,
+    IceRecoveryExhaustedError,
     MediaStream,
     MeteredPeer,
     MeteredRealtimeError,
     NegotiationError,
     PeerJoined,
     PeerLeft,
+    Presence,
+    ReconcileTimeoutError,
     ReconnectOptions,
     StateChange,
     Track,
 )
-from metered_realtime.core import negotiation
+from metered_realtime.core import negotiation, recovery
+from metered_realtime.mesh import connection, snapshot_watch
+from metered_realtime.server.resume import ResumeTokens
 from tests.mesh.support import (
     PATIENCE,
     EventLog,
@@ -64,7 +68,7 @@ async def chat(pair: Pair) -> tuple[DataChannel, DataChannel]:
 
 def lose(monkeypatch: pytest.MonkeyPatch, peer: MeteredPeer, kind: str, count: int = 1) -> list[Any]:
     """Lose the first descriptions of a kind that a peer sends. Return what was lost."""
-    send, lost = peer._client._send_raw, []
+    send, lost = peer._seat.client._send_raw, []
 
     async def lossy(to: str, payload: Any) -> None:
         if f'"type":"{kind}"'.encode() in bytes(payload) and len(lost) < count:
@@ -72,7 +76,7 @@ def lose(monkeypatch: pytest.MonkeyPatch, peer: MeteredPeer, kind: str, count: i
         else:
             await send(to, payload)
 
-    monkeypatch.setattr(peer._client, "_send_raw", lossy)
+    monkeypatch.setattr(peer._seat.client, "_send_raw", lossy)
     return lost
 
 
@@ -85,6 +89,24 @@ async def test_a_description_that_is_lost_is_sent_again(room: Room, monkeypatch:
     assert len(lost) == 1
     for log in (pair.log_a, pair.log_b):
         assert log.of(ConnectionReset) == log.of(NegotiationError) == []
+
+
+async def test_metadata_that_is_lost_with_its_offer_is_told_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.3)
+    pair = await room.pair()
+    send, lost = pair.a._seat.client._send_raw, []
+
+    async def lossy(to: str, payload: Any) -> None:
+        if len(lost) < 2:
+            lost.append(bytes(payload))
+        else:
+            await send(to, payload)
+
+    monkeypatch.setattr(pair.a._seat.client, "_send_raw", lossy)
+    pair.a.add_track(GreyTrack(), metadata={"name": "camera"})
+    assert (await pair.log_b.until(Track)).metadata == {"name": "camera"}
+    assert b"__meteredTrackMeta" in lost[0]
+    assert b'"offer"' in lost[1]
 
 
 async def test_an_answer_that_is_lost_in_mid_call_disturbs_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +133,63 @@ async def test_an_end_that_never_answers_is_given_up_and_tried_afresh(
     assert len(lost) == negotiation.MAX_OFFER_RESENDS + 1
     await frames((await pair.log_b.until(Track, 2)).track)
     await pair.connected()
+
+
+async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign_of_life_revives_it(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.02)
+    monkeypatch.setattr(recovery, "LADDER", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 3.0)  # b believes for so long that its answers arrived
+    pair = await room.pair()
+    every_one = 1_000
+    lost = lose(monkeypatch, pair.b, "answer", every_one)
+    pair.a.add_track(GreyTrack(60))
+    error = (await pair.log_a.until(NegotiationError)).err
+    assert isinstance(error, IceRecoveryExhaustedError)
+    assert error.attempts == 3
+    assert 0 < error.seconds < PATIENCE
+    assert len(lost) >= 4 * (negotiation.MAX_OFFER_RESENDS + 1)
+    await settled(pair.to_b)
+    assert len(pair.log_a.of(NegotiationError)) == 1
+    assert len(pair.log_a.of(ConnectionReset)) == 3
+    assert pair.to_b.state == "connecting"
+    lost.extend([None] * every_one)  # from here on answers arrive
+    pair.b.add_track(GreyTrack(200))
+    await shows((await pair.log_a.until(Track)).track, 200)
+    await pair.connected()
+    assert len(pair.log_a.of(NegotiationError)) == 1
+
+
+async def settled(remote: Any) -> None:
+    """Return once a connection has nothing left to do."""
+    await eventually(lambda: not remote._connection._timers and remote._connection._worker.done())
+
+
+async def test_a_server_that_never_says_who_is_there_is_asked_again_and_then_told(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_watch, "RECONCILE_TIMEOUT", 0.1)
+    async with Wire(room.server.port) as wire:
+        pair = await room.meet(room.peer("a", url=wire.url, reconnect=QUICK), room.peer("b"))
+        client, seen = pair.a._seat.client, EventLog(pair.a)
+        emit, asked = client.emit, []
+
+        def without_presence(event: Any) -> None:
+            asked.append(event) if isinstance(event, Presence) else emit(event)
+
+        monkeypatch.setattr(client, "emit", without_presence)
+        wire.break_off(told=True)
+        event = await seen.until(FatalError)
+        assert isinstance(event.err, ReconcileTimeoutError)
+        assert event.code == "reconcile_timeout"
+        assert pair.a.state == "reconnecting"
+        assert len([it for it in asked if it.joined]) == 1 + snapshot_watch.RECONCILE_RETRIES
+        monkeypatch.setattr(client, "emit", emit)
+        wire.break_off(told=True)
+        await state_of(pair.a, "joined")
+        assert pair.a.remote_peers == [pair.to_b]
+        await pair.a.close()
 
 
 GARBAGE = {
@@ -221,7 +300,7 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
     one, other = room.peer("a"), room.peer("b")
     await one.join("room")
     late: list[Any] = []
-    real = one._client.emit
+    real = one._seat.client.emit
     seen = EventLog(other)
 
     def hold_presence(event: Any) -> None:
@@ -230,7 +309,7 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
         else:
             real(event)
 
-    monkeypatch.setattr(one._client, "emit", hold_presence)
+    monkeypatch.setattr(one._seat.client, "emit", hold_presence)
     other.add_track(GreyTrack(60), metadata={"n": 1})
     await other.join("room")
     await seen.until(PeerJoined)
@@ -447,7 +526,8 @@ async def test_another_program_under_the_same_id_gets_a_connection_of_its_own(ro
         await pair.b.close()
 
 
-async def test_a_reconnect_under_another_id_brings_everything_back(room: Room) -> None:
+async def test_a_reconnect_under_another_id_brings_everything_back(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ResumeTokens, "read", lambda *_: None)  # a server that cannot resume
     async with Wire(room.server.port) as wire:
         pair = await room.meet(room.peer(url=wire.url, reconnect=QUICK), room.peer("b"))
         track = GreyTrack(60)
@@ -514,54 +594,3 @@ async def test_who_left_meanwhile_is_gone_after_a_reconnect(room: Room) -> None:
         assert [remote.id for remote in pair.a.remote_peers] == ["c"]
         assert [kind for kind in seen.kinds() if kind.startswith("Peer")] == ["PeerLeft", "PeerJoined"]
         await pair.a.close()
-
-
-# --- ICE servers
-
-
-async def test_no_ice_servers_means_none(room: Room) -> None:
-    pair = await room.pair()
-    pair.to_b.create_data_channel("x")
-    connection: Any = pair.to_b.pc.sctp.transport.transport.iceGatherer._connection  # type: ignore[union-attr]
-    assert (connection.stun_server, connection.turn_server) == (None, None)
-
-
-class _Silent(asyncio.DatagramProtocol):
-    """Receives and never answers."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        self.asked += 1
-
-
-async def test_a_dead_stun_server_delays_nothing(room: Room) -> None:
-    loop = asyncio.get_running_loop()
-    transport, silent = await loop.create_datagram_endpoint(_Silent, local_addr=("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    pair = await room.pair()
-    for peer in (pair.a, pair.b):
-        peer._ice_servers = (IceServerConfig(f"stun:127.0.0.1:{port}"),)
-    started = loop.time()
-    channel = DataChannel(pair.to_b.create_data_channel("x"))
-    await EventLog(channel).until(DCOpen)
-    assert loop.time() - started < 1.0
-    await eventually(lambda: silent.asked)
-    await pair.media_to_a()
-    await pair.a.close()
-    await pair.b.close()
-    transport.close()
-
-
-async def test_an_ice_server_that_aiortc_cannot_use_is_left_out(room: Room) -> None:
-    pair = await room.pair()
-    for peer in (pair.a, pair.b):
-        peer._ice_servers = (
-            IceServerConfig(["stun:[::1]:3478", "STUN:127.0.0.1:9"]),
-            IceServerConfig("turns:127.0.0.1:9?transport=udp", "u", "c"),
-            IceServerConfig("nonsense"),
-        )
-    await pair.media_to_b()
-    await asyncio.wait_for(pair.media_to_a(), PATIENCE)
-    assert pair.log_a.of(NegotiationError) == []

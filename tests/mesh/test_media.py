@@ -20,6 +20,7 @@ from metered_realtime import (
     Track,
 )
 from metered_realtime.media.testsource import ToneTrack
+from metered_realtime.mesh import remote_media
 from tests.mesh.support import (
     PATIENCE,
     EventLog,
@@ -512,3 +513,23 @@ async def test_the_local_track_is_pulled_only_while_somebody_receives_it(room: R
     made = track.frames_made
     await asyncio.sleep(0.3)  # nothing tells that nothing happens
     assert track.frames_made <= made + 1
+
+
+async def test_what_was_removed_while_the_connection_was_replaced_is_told_once_and_nothing_else(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_media, "RETURN_TIMEOUT", 0.5)
+    pair = await room.pair()
+    kept, gone = MediaStream([GreyTrack(60)]), MediaStream([GreyTrack(120)])
+    pair.a.add_stream(kept)
+    pair.a.add_stream(gone)
+    before = {stream.id: stream for stream in [(await pair.log_b.until(StreamAdded, n)).stream for n in (1, 2)]}
+    await pair.connected()
+    await pair.to_b.pc.close()
+    pair.a.remove_stream(gone)
+    await pair.log_b.until(ConnectionReset)
+    assert (await pair.log_b.until(StreamRemoved)).stream is before[gone.id]
+    assert [stream.id for stream in pair.to_a.streams] == [kept.id]
+    assert len(pair.log_b.of(StreamRemoved)) == 1
+    assert [event.stream.id for event in pair.log_b.of(StreamAdded)[2:]] == [kept.id]
+    await frames(pair.to_a.streams[0].get_tracks()[0])

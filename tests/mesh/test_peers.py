@@ -315,7 +315,7 @@ async def test_a_refused_channel_does_not_come_back_with_a_reconnect(room: Room)
     with pytest.raises(ServerRequestError):
         await peer.join("secret")
     await peer.join("room")
-    assert peer._client.subscriptions == ("room",)
+    assert peer._seat.client.subscriptions == ("room",)
 
 
 async def test_a_join_without_a_server_fails_and_works_once_it_is_there() -> None:
@@ -349,7 +349,7 @@ async def test_a_cancelled_join_leaves_no_trace(room: Room) -> None:
         with pytest.raises(asyncio.CancelledError):
             await joining
         assert (peer.state, peer.channel) == ("idle", None)
-        assert peer._client.state in ("idle", "closed")
+        assert peer._seat.client.state in ("idle", "closed")
     await eventually(lambda: all(remote.id == peer.peer_id for remote in resident.remote_peers))
     await peer.close()
     again = room.peers[1]
@@ -380,7 +380,7 @@ async def test_closing_while_a_join_gives_up_stays_closed(room: Room, turns: int
         peer = room.peer(f"a{before}")
         log = EventLog(peer)
         joining = asyncio.ensure_future(peer.join("room"))
-        while peer._client.state != "connected":  # noqa: ASYNC110 - turns of the loop are counted from here
+        while peer._seat.client.state != "connected":  # noqa: ASYNC110 - turns of the loop are counted from here
             await asyncio.sleep(0)
         for _ in range(before):
             await asyncio.sleep(0)

@@ -24,7 +24,8 @@ class Roster:
     """The other peers of one channel. The first presence after `expect_snapshot` is the whole truth."""
 
     def __init__(self) -> None:
-        self.own_id: str | None = None
+        self._own_id: str | None = None
+        self._former_ids: set[str] = set()
         self.refused = 0
         self._present: dict[str, PresencePeer] = {}
         self._snapshot_expected = True
@@ -38,8 +39,13 @@ class Roster:
         return self._snapshot_expected
 
     def expect_snapshot(self, own_id: str) -> None:
-        """Take the next presence as complete: a subscription was made, perhaps under a new own id."""
-        self.own_id = own_id
+        """Take the next presence as complete: a subscription was made, perhaps under a new own id.
+
+        Presence under a former own id is a ghost, that of a connection whose end the server has not noticed yet.
+        """
+        if self._own_id not in (None, own_id):
+            self._former_ids.add(str(self._own_id))
+        self._own_id = own_id
         self._snapshot_expected = True
 
     def update(self, joined: Iterable[PresencePeer], left: Iterable[PresencePeer]) -> RosterChange:
@@ -47,11 +53,13 @@ class Roster:
         if self._snapshot_expected:
             self._snapshot_expected = False
             return self._reconcile(joined)
-        gone = tuple(peer.peer_id for peer in left if self._present.pop(peer.peer_id, None) is not None)
+        left_ids = [peer.peer_id for peer in left]
+        self._former_ids.difference_update(left_ids)
+        gone = tuple(peer_id for peer_id in left_ids if self._present.pop(peer_id, None) is not None)
         return self._add(_distinct(joined), gone)
 
     def clear(self) -> tuple[str, ...]:
-        """Forget everybody, and return who was there."""
+        """Forget everybody, and return who was there. Own ghosts stay known."""
         gone = tuple(self._present)
         self._present.clear()
         self._snapshot_expected = True
@@ -59,7 +67,9 @@ class Roster:
 
     def _reconcile(self, everybody: Iterable[PresencePeer]) -> RosterChange:
         listed = _distinct(everybody)
-        ids = {peer.peer_id for peer in listed} - {self.own_id}
+        ids = {peer.peer_id for peer in listed}
+        self._former_ids &= ids
+        ids -= {self._own_id, *self._former_ids}
         gone = tuple(peer_id for peer_id in self._present if peer_id not in ids)
         for peer_id in gone:
             del self._present[peer_id]
@@ -68,7 +78,7 @@ class Roster:
     def _add(self, peers: Iterable[PresencePeer], gone: tuple[str, ...]) -> RosterChange:
         joined, stayed = [], []
         for peer in peers:
-            if peer.peer_id == self.own_id:
+            if peer.peer_id == self._own_id or peer.peer_id in self._former_ids:
                 continue
             if peer.peer_id in self._present:
                 stayed.append(peer)

@@ -18,6 +18,7 @@ MAX_METADATA_ENTRIES = 512
 MAX_IDENTIFIER_LENGTH = 256
 
 _METADATA_KEY = "__meteredTrackMeta"
+_CHANNEL_KEY = "channel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,16 @@ class MetadataSignal:
 
 
 Signal = DescriptionSignal | CandidateSignal
+
+
+def in_channel(payload: dict[str, Any], channel: str) -> dict[str, Any]:
+    """Return a signal's message with the channel that it belongs to, for ends that share more than one."""
+    return {**payload, _CHANNEL_KEY: channel}
+
+
+def channel_of(data: Any) -> str | None:
+    """Return the channel that a signal's message names."""
+    return _text(data.get(_CHANNEL_KEY)) if isinstance(data, dict) else None
 
 
 def parse_signal(data: Any) -> Signal | MetadataSignal | None:

@@ -8,24 +8,46 @@ tests/mesh/test_aiortc_compat.py fails when a release moves something underneath
 from __future__ import annotations
 
 import asyncio
+import datetime
+import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import aioice.ice
 import aioice.stun
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpTransceiver, rtcpeerconnection
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpTransceiver,
+    rtcpeerconnection,
+)
+from aiortc.codecs import is_rtx
 from aiortc.codecs.base import Encoder
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamTrack
-from aiortc.rtcconfiguration import RTCBundlePolicy
-from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcicetransport import RTCIceCandidate, RTCIceTransport, candidate_from_aioice, parse_stun_turn_uri
+from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsTransport, SRTPProtectionProfile
+from aiortc.rtcicetransport import RTCIceCandidate, RTCIceTransport, candidate_from_aioice, connection_kwargs
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
-from aiortc.rtcsctptransport import RTCSctpTransport
-from aiortc.rtp import RtcpByePacket
+from aiortc.rtcsctptransport import (
+    WEBRTC_BINARY,
+    WEBRTC_BINARY_EMPTY,
+    WEBRTC_STRING,
+    WEBRTC_STRING_EMPTY,
+    RTCSctpTransport,
+)
+from aiortc.rtp import RtcpByePacket, RtpPacket
 from aiortc.sdp import MediaDescription, SessionDescription
+from OpenSSL import SSL
 
+from ..core.rates import RateWindow
 from ..options import IceServerConfig
 
 SUPPORTED = "1.16."
@@ -37,10 +59,23 @@ CONSENT_FAILURES = 3
 SERVER_TIMEOUT = 5.0
 """Seconds that a STUN or TURN server may take. Gathering from them runs beside the negotiation, it delays nothing."""
 
+EVENT_DRIVEN_CHECKS = True
+"""Whether new connections start their connectivity checks as `_Checks` does, or aioice's way."""
+
+CHECK_INTERVAL = 0.02
+"""Seconds between the checks that one connection starts (Ta, RFC 8445 section 14). It is aioice's own."""
+
+CERTIFICATE_MARGIN = datetime.timedelta(days=1)
+"""What a certificate has left at least when a connection begins. aiortc makes them for 30 days."""
+
+PROMPT_PICTURES = True
+"""Whether new receivers release pictures as `_PromptPictures` does, or aiortc's way."""
+
 _PC = "_RTCPeerConnection__"
 _SENDER = "_RTCRtpSender__"
 
 
+@cache  # it parses the metadata of a package, and every connection asks
 def check_version() -> None:
     """Refuse an aiortc whose insides are not the ones known here.
 
@@ -61,34 +96,27 @@ def speed_up_consent() -> None:
 # --- peer connection
 
 
-def is_ice_url(url: str) -> bool:
-    """Tell whether aiortc understands the URL of a STUN or TURN server; one that it does not makes it refuse all."""
-    try:
-        parse_stun_turn_uri(url)
-    except ValueError:
-        return False
-    return True
-
-
-def create_peer_connection(ice_servers: Sequence[IceServerConfig]) -> RTCPeerConnection:
+def create_peer_connection(*, relay_only: bool = False, certificate: RTCCertificate | None = None) -> RTCPeerConnection:
     """Create a connection whose media and data share one transport, SCTP's, which exists from the start.
 
-    An empty list of servers stays empty: aiortc reads None as a public STUN server.
+    It has no STUN or TURN servers, and never those that aiortc takes when it is given none: `gather_from_servers` is
+    told which ones to ask. With `relay_only` nothing but relayed candidates is gathered. Without a certificate it makes
+    one of its own.
     """
-    configuration = RTCConfiguration(
-        iceServers=[
-            RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
-            for server in ice_servers
-        ],
-        bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
-    )
+    policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
+    configuration = RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE, iceTransportPolicy=policy)
     pc = RTCPeerConnection(configuration)
+    if certificate is not None:
+        setattr(pc, f"{_PC}certificates", [certificate])
     getattr(pc, f"{_PC}createSctpTransport")()
     # Otherwise a remote offer that puts SCTP behind media would stop the shared transport as a bundled leftover.
     _sctp(pc)._bundled = True
     # Every set*Description starts a connect of its own, and overlapping ones raise IndexError or skip new media.
     # They are replaced by nothing here; `connect` runs the real one, one at a time.
     setattr(pc, f"{_PC}connect", _connect_later)
+    if EVENT_DRIVEN_CHECKS:
+        _Checks(ice_transport(pc)._connection)
+    measure(pc)
     return pc
 
 
@@ -157,6 +185,43 @@ async def path_is_alive(pc: RTCPeerConnection) -> bool:
     return True
 
 
+# --- certificate
+
+
+class SharedCertificate(RTCCertificate):
+    """A certificate for any number of connections, with one TLS context, which costs more than the certificate.
+
+    Remotes that compare fingerprints see that they talk to the same peer (RFC 8827 section 6.5): share it among
+    connections whose other ends know that anyway.
+    """
+
+    def __init__(self, key: Any, cert: Any) -> None:
+        super().__init__(key, cert)
+        self._contexts: dict[tuple[bytes, ...], SSL.Context] = {}
+        self._fingerprints = [(it.algorithm, it.value) for it in super().getFingerprints()]
+
+    def getFingerprints(self) -> list[RTCDtlsFingerprint]:
+        """Return the fingerprints in all algorithms. They are computed once."""
+        return [RTCDtlsFingerprint(algorithm, value) for algorithm, value in self._fingerprints]
+
+    def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
+        names = tuple(profile.openssl_profile for profile in srtp_profiles)
+        if names not in self._contexts:
+            context = super()._create_ssl_context(srtp_profiles)
+            # Nobody resumes a session, and a context that stays would collect them.
+            context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+            self._contexts[names] = context
+        return self._contexts[names]
+
+
+def certificate_for_now(previous: SharedCertificate | None) -> SharedCertificate:
+    """Return what a new connection is to use: the previous certificate, or a new one if that expires soon."""
+    now = datetime.datetime.now(tz=datetime.UTC)
+    if previous is not None and previous.expires - now > CERTIFICATE_MARGIN:
+        return previous
+    return SharedCertificate.generateCertificate()
+
+
 # --- sections
 
 
@@ -167,6 +232,7 @@ def new_transceiver(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpTra
     """
     transport = dtls_transport(pc)
     sender = RTCRtpSender(track, transport)
+    count_frames(sender)
     receiver = RTCRtpReceiver(track.kind, transport)
     receiver._set_rtcp_ssrc(sender._ssrc)
     transceiver = RTCRtpTransceiver(kind=track.kind, sender=sender, receiver=receiver, direction="sendrecv")
@@ -239,6 +305,9 @@ def tap_receiver(receiver: RTCRtpReceiver, put: Callable[[Any], Awaitable[None]]
     """
     tapped: Any = receiver
     tapped._track._queue = _Tap(put)
+    if PROMPT_PICTURES and receiver.track.kind == "video":
+        _PromptPictures(tapped._RTCRtpReceiver__jitter_buffer)
+    count_packets(receiver)
     handle = receiver._handle_rtcp_packet
 
     async def ignore_bye(packet: Any) -> None:
@@ -253,6 +322,65 @@ class _Tap:
 
     def __init__(self, put: Callable[[Any], Awaitable[None]]) -> None:
         self.put = put
+
+
+class _PromptPictures:
+    """Releases a picture with its last packet, which carries the marker bit (RFC 7741 section 4.1, RFC 6184).
+
+    aiortc's jitter buffer knows a picture to be complete by the first packet of the next one: all video comes late by
+    a whole interval between two pictures.
+    """
+
+    def __init__(self, buffer: JitterBuffer) -> None:
+        self._buffer = buffer
+        self._by_timestamp = buffer._remove_frame
+        self._released: int | None = None
+        self._has_mark = False
+        self._trusts_marks = True
+        patched: Any = buffer
+        patched._remove_frame = self._remove
+
+    def _remove(self, sequence_number: int) -> JitterFrame | None:
+        """Stand in for what the buffer calls when a packet is in its place."""
+        self._skip_rest()
+        frame = self._by_timestamp(sequence_number)
+        packet = self._packet(sequence_number)
+        self._has_mark |= packet is not None and bool(packet.marker)
+        if frame is None and self._has_mark and self._trusts_marks:
+            frame = self._marked()
+        if frame is not None:
+            self._released = frame.timestamp
+        return frame
+
+    def _skip_rest(self) -> None:
+        """Drop what comes behind the mark: padding. A sender that puts media there is not to be trusted again."""
+        while (packet := self._packet(self._origin)) is not None and packet.timestamp == self._released:
+            if packet._data:  # type: ignore[attr-defined]
+                self._trusts_marks = False
+            self._buffer.remove(1)
+
+    def _marked(self) -> JitterFrame | None:
+        """Remove the first picture if it is there from the first packet to the mark."""
+        packets: list[Any] = []
+        while len(packets) < self._buffer.capacity:
+            packet = self._packet(self._origin + len(packets))
+            if packet is None or (packets and packet.timestamp != packets[0].timestamp):
+                return None
+            packets.append(packet)
+            if packet.marker:
+                self._has_mark = False
+                self._buffer.remove(len(packets))
+                return JitterFrame(b"".join(it._data for it in packets), packet.timestamp)
+        return None
+
+    @property
+    def _origin(self) -> int:
+        origin = self._buffer._origin
+        assert origin is not None, "the buffer has had a packet"
+        return origin
+
+    def _packet(self, sequence_number: int) -> RtpPacket | None:
+        return self._buffer._packets[sequence_number % self._buffer.capacity]
 
 
 def receiver_of(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpReceiver | None:
@@ -282,67 +410,95 @@ def route_sources(pc: RTCPeerConnection, description: SessionDescription) -> Non
 # --- candidates
 
 
-async def gather_host_candidates(pc: RTCPeerConnection) -> Callable[[], Coroutine[Any, Any, list[RTCIceCandidate]]]:
-    """Gather the host candidates, which takes about a millisecond, and return how to gather the others.
+def is_usable(server: IceServerConfig) -> bool:
+    """Tell whether aiortc can use a server of one URL: one that it does not understand makes it refuse all."""
+    try:
+        return bool(connection_kwargs([_ice_server(server)]))
+    except ValueError:
+        return False
 
-    The returned function asks the STUN and TURN server, makes their candidates part of the running connection, and
-    returns them. It raises nothing: a server that fails or is silent for `SERVER_TIMEOUT` yields nothing.
+
+async def gather_host_candidates(pc: RTCPeerConnection) -> None:
+    """Gather the candidates that cost nothing, which takes about a millisecond. Idempotent."""
+    await ice_transport(pc).iceGatherer.gather()
+
+
+async def gather_from_servers(
+    pc: RTCPeerConnection, servers: Sequence[IceServerConfig], resolve: Callable[[str], Awaitable[str]]
+) -> list[RTCIceCandidate]:
+    """Ask one STUN and one TURN server, make their candidates part of the connection, and return them.
+
+    It raises nothing: a server that fails or is silent for `SERVER_TIMEOUT` yields nothing. `resolve` looks up hosts.
     """
-    gatherer = ice_transport(pc).iceGatherer
-    connection = gatherer._connection
-    stun, connection.stun_server = connection.stun_server, None
-    turn, connection.turn_server = connection.turn_server, None
-    await gatherer.gather()
-    connection.stun_server, connection.turn_server = stun, turn
-
-    async def gather_from_servers() -> list[RTCIceCandidate]:
-        return await _gather_from_servers(connection)
-
-    return gather_from_servers
-
-
-def has_ice_servers(pc: RTCPeerConnection) -> bool:
-    """Tell whether there is a usable STUN or TURN server to ask."""
     connection = ice_transport(pc).iceGatherer._connection
-    return connection.stun_server is not None or connection.turn_server is not None
-
-
-async def _gather_from_servers(connection: aioice.ice.Connection) -> list[RTCIceCandidate]:
+    for name, value in connection_kwargs([_ice_server(server) for server in servers]).items():
+        setattr(connection, name, value)
     requests: list[asyncio.Task[Any]] = []
     if connection.stun_server is not None:
         requests += [
-            asyncio.ensure_future(aioice.ice.server_reflexive_candidate(protocol, connection.stun_server))
+            asyncio.ensure_future(_reflexive_candidate(protocol, connection.stun_server, resolve))
             for protocol in connection._protocols
             if ":" not in protocol.local_candidate.host
         ]
     if connection.turn_server is not None:
-        requests.append(asyncio.ensure_future(_relayed_candidate(connection)))
+        requests.append(asyncio.ensure_future(_relayed_candidate(connection, resolve)))
     if not requests:
         return []
     try:
-        done, _ = await asyncio.wait(requests, timeout=SERVER_TIMEOUT)
-    finally:
+        done, late = await asyncio.wait(requests, timeout=SERVER_TIMEOUT)
+    except asyncio.CancelledError:
         for request in requests:
+            request.add_done_callback(_give_back)
             request.cancel()
-    found = []
-    for request in done:
-        if request.cancelled() or request.exception() is not None or connection._closing:
-            continue
-        candidate, relay = request.result()
-        connection._local_candidates.append(candidate)
-        found.append(candidate_from_aioice(candidate))
+        raise
+    for request in late:
+        request.cancel()
+    return [candidate for request in done for candidate in await _take(connection, request)]
+
+
+async def _take(connection: aioice.ice.Connection, request: asyncio.Task[Any]) -> list[RTCIceCandidate]:
+    """Make what a server gave part of the connection, or give it back if there is none any more."""
+    if request.cancelled() or request.exception() is not None:
+        return []
+    candidate, relay = request.result()
+    if connection._closing:
         if relay is not None:
-            _add_protocol(connection, relay)
-    return found
+            await relay.close()
+        return []
+    connection._local_candidates.append(candidate)
+    if relay is not None:
+        _add_protocol(connection, relay)
+    return [candidate_from_aioice(candidate)]
 
 
-async def _relayed_candidate(connection: aioice.ice.Connection) -> Any:
+def _give_back(request: asyncio.Task[Any]) -> None:
+    """Release what a server gave although nobody waits for it any more."""
+    if not request.cancelled() and request.exception() is None and request.result()[1] is not None:
+        farewell = asyncio.ensure_future(request.result()[1].close())
+        _farewells.add(farewell)
+        farewell.add_done_callback(_farewells.discard)
+
+
+_farewells: set[asyncio.Future[None]] = set()
+"""Allocations that are being given back: the event loop itself keeps no task alive."""
+
+
+def _ice_server(server: IceServerConfig) -> RTCIceServer:
+    return RTCIceServer(urls=server.urls, username=server.username, credential=server.credential)
+
+
+async def _reflexive_candidate(protocol: Any, server: tuple[str, int], resolve: Callable[[str], Awaitable[str]]) -> Any:
+    return await aioice.ice.server_reflexive_candidate(protocol, (await resolve(server[0]), server[1]))
+
+
+async def _relayed_candidate(connection: aioice.ice.Connection, resolve: Callable[[str], Awaitable[str]]) -> Any:
     assert connection.turn_server is not None
+    host, port = connection.turn_server
     return await aioice.ice.relayed_candidate(
         component=1,
         hide_related_address=connection._transport_policy == aioice.ice.TransportPolicy.RELAY,
         protocol_factory=lambda: aioice.ice.StunProtocol(connection),
-        turn_server=connection.turn_server,
+        turn_server=(host if connection.turn_ssl else await resolve(host), port),  # TLS checks the name
         turn_username=connection.turn_username,
         turn_password=connection.turn_password,
         turn_ssl=connection.turn_ssl,
@@ -356,3 +512,341 @@ def _add_protocol(connection: aioice.ice.Connection, protocol: Any) -> None:
     for remote in connection._remote_candidates:
         connection._pair_remote_candidate(remote)
     connection.sort_check_list()
+
+
+# --- connectivity checks
+
+
+class _Checks:
+    """Starts the checks of a connection: the first one at once, the others `CHECK_INTERVAL` apart.
+
+    aioice's `connect` starts a check, sleeps 20 ms, and only then looks whether the last one has succeeded or new
+    candidates have come: two thirds of the time that a local connection takes. Here it is told that all checks have
+    been started, so that it waits for the outcome, which wakes it at once, while they are started beside it.
+    """
+
+    def __init__(self, connection: aioice.ice.Connection) -> None:
+        self._connection = connection
+        self._sort = connection.sort_check_list
+        self._started = False
+        self._next: asyncio.Handle | None = None
+        patched: Any = connection
+        patched._check_list = _CheckList()
+        patched._check_periodic = self._begin
+        patched.sort_check_list = self._sort_and_resume
+
+    def _begin(self) -> bool:
+        """Stand in for what `connect` asks until there is nothing more to start."""
+        self._started = True
+        self._check_next()
+        if self._next is None:
+            # Otherwise nobody would notice that there were no candidates at all.
+            self._connection._check_list_maybe_fail()
+        return False
+
+    def _sort_and_resume(self) -> None:
+        """Stand in for what aioice calls whenever it has entered a pair."""
+        self._sort()
+        if self._started and self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._check_next)
+
+    def _check_next(self) -> None:
+        self._next = None
+        pair = None if self._connection._check_list_done else self._waiting_pair()
+        if pair is not None:
+            self._connection.check_start_task(pair)
+            self._next = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check_next)
+
+    def _waiting_pair(self) -> aioice.ice.CandidatePair | None:
+        """Return the pair of the highest priority that is to be checked, frozen ones last."""
+        pairs = [pair for pair in self._connection._check_list if pair.task is None]
+        states = (aioice.ice.CandidatePair.State.WAITING, aioice.ice.CandidatePair.State.FROZEN)
+        return next((pair for state in states for pair in pairs if pair.state == state), None)
+
+
+class _CheckList(list[aioice.ice.CandidatePair]):
+    """A check list that is true when it is empty, too: `connect` gives up on a false one."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+# --- statistics
+#
+# What aiortc counts is read where it stands: its own `getStats()` is a coroutine that makes ten objects for each track.
+# What it does not count is counted by objects that stand in for a bound method and pass the call on.
+
+
+class LinkMeter:
+    """Counts what a connection sends: stands in for the send function of its ICE transport."""
+
+    def __init__(self, ice: RTCIceTransport) -> None:
+        began_at = time.monotonic()
+        self.bytes_sent = 0
+        self.packets_sent = 0
+        self.connected_at: float | None = None
+        self.rate_out = RateWindow(began_at)
+        self.rate_in = RateWindow(began_at)
+        self.pass_on = ice._send
+        self.pairs = ice._connection._nominated
+
+    def __call__(self, data: bytes) -> Coroutine[Any, Any, None]:
+        """Send a datagram. Without a path it raises, and is not counted."""
+        if self.pairs:
+            self.bytes_sent += len(data)
+            self.packets_sent += 1
+        return self.pass_on(data)
+
+    def follow(self, state: str) -> None:
+        """Note since when the connection is up."""
+        self.connected_at = time.monotonic() if state == "connected" else None
+
+
+class _TimedRequest:
+    """Stands in for the STUN request of one socket, and keeps the last round trip time to each address."""
+
+    def __init__(self, request: Callable[..., Awaitable[Any]]) -> None:
+        self.round_trips: dict[Any, float] = {}
+        self.pass_on = request
+
+    async def __call__(self, request: Any, addr: Any, *args: Any, **kwargs: Any) -> Any:
+        asked_at = time.monotonic()
+        response = await self.pass_on(request, addr, *args, **kwargs)
+        elapsed = time.monotonic() - asked_at
+        if elapsed < aioice.stun.RETRY_RTO:  # beyond that it may be the answer to a retransmission (RFC 6298 section 3)
+            self.round_trips[addr] = elapsed
+        return response
+
+
+class _FrameCounter:
+    """Counts the frames that a sender encodes: stands in for the step that makes one."""
+
+    def __init__(self, encode_next: Callable[[Any], Awaitable[Any]]) -> None:
+        self.frames = 0
+        self.rate = RateWindow(time.monotonic())
+        self.pass_on = encode_next
+
+    async def __call__(self, codec: Any) -> Any:
+        frame = await self.pass_on(codec)
+        if frame is not None:
+            self.frames += 1
+        return frame
+
+
+class _PacketCounter:
+    """Counts the RTP payload that a receiver takes in, without retransmissions: stands in for its packet handler."""
+
+    def __init__(self, handle: Callable[..., Coroutine[Any, Any, None]], codecs_by_type: dict[int, Any]) -> None:
+        self.bytes = 0
+        self.codec: Any = None
+        self.sources: dict[int, None] = {}
+        self.rate = RateWindow(time.monotonic())
+        self.pass_on = handle
+        self.codecs_by_type = codecs_by_type
+
+    def __call__(self, packet: Any, arrival_time_ms: int) -> Coroutine[Any, Any, None]:
+        codec = self.codecs_by_type.get(packet.payload_type)
+        if codec is not None and (codec is self.codec or not is_rtx(codec)):
+            self.bytes += len(packet.payload)
+            self.codec = codec
+            self.sources[packet.ssrc] = None
+        return self.pass_on(packet, arrival_time_ms=arrival_time_ms)
+
+
+@dataclass(slots=True)
+class MessageCounter:
+    """The messages of a data channel, or of all of a connection, and the bytes in them."""
+
+    messages_sent: int = 0
+    bytes_sent: int = 0
+    messages_received: int = 0
+    bytes_received: int = 0
+
+    def sent(self, size: int) -> None:
+        """Count a message that was handed to SCTP."""
+        self.messages_sent += 1
+        self.bytes_sent += size
+
+    def received(self, size: int) -> None:
+        """Count a message that arrived."""
+        self.messages_received += 1
+        self.bytes_received += size
+
+
+class _MessageMeter:
+    """Counts messages: `open`, `send` and `receive` stand in for the steps of an SCTP transport.
+
+    `total` is that of all channels there ever were, `channels` holds those that still exist.
+    """
+
+    def __init__(self, sctp: RTCSctpTransport) -> None:
+        self.total = MessageCounter()
+        self.channels: weakref.WeakKeyDictionary[RTCDataChannel, MessageCounter] = weakref.WeakKeyDictionary()
+        self.by_id = sctp._data_channels
+        self.pass_on_open = sctp._data_channel_open
+        self.pass_on_send = sctp._data_channel_send
+        self.pass_on_receive = sctp._data_channel_receive
+
+    def of(self, channel: RTCDataChannel) -> MessageCounter:
+        counter = self.channels.get(channel)
+        if counter is None:
+            counter = self.channels[channel] = MessageCounter()
+        return counter
+
+    def open(self, channel: RTCDataChannel) -> None:
+        self.pass_on_open(channel)
+        self.of(channel)  # it has no id yet and is known nowhere else
+
+    def send(self, channel: RTCDataChannel, data: bytes | str) -> None:
+        self.pass_on_send(channel, data)
+        size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
+        self.of(channel).sent(size)
+        self.total.sent(size)
+
+    def receive(self, stream_id: int, pp_id: int, data: bytes) -> Coroutine[Any, Any, None]:
+        channel = self.by_id.get(stream_id)
+        if channel is not None and pp_id in _MESSAGES:
+            size = 0 if pp_id in _EMPTY_MESSAGES else len(data)
+            self.of(channel).received(size)
+            self.total.received(size)
+        return self.pass_on_receive(stream_id, pp_id, data)
+
+    def open_channels(self) -> list[RTCDataChannel]:
+        """Return the channels that have not ended, those without an id last."""
+        known = {*self.channels, *self.by_id.values()}
+        alive = [channel for channel in known if channel.readyState != "closed"]
+        return sorted(alive, key=lambda channel: (channel.id is None, channel.id))
+
+
+_EMPTY_MESSAGES = frozenset({WEBRTC_STRING_EMPTY, WEBRTC_BINARY_EMPTY})
+_MESSAGES = _EMPTY_MESSAGES | {WEBRTC_STRING, WEBRTC_BINARY}
+
+
+def measure(pc: RTCPeerConnection) -> None:
+    """Count from now on what a new connection sends, in how long STUN checks are answered, and its data."""
+    ice: Any = ice_transport(pc)
+    meter = ice._send = LinkMeter(ice)
+    pc.on("connectionstatechange", lambda: meter.follow(pc.connectionState))
+    connection = ice._connection
+    build = connection.build_request
+
+    def build_request(pair: Any, nominate: bool) -> Any:
+        """Have every check timed, on whatever socket it goes out: this is what comes before one."""
+        if not isinstance(pair.protocol.request, _TimedRequest):
+            pair.protocol.request = _TimedRequest(pair.protocol.request)
+        return build(pair, nominate)
+
+    connection.build_request = build_request
+    sctp: Any = _sctp(pc)
+    messages = _MessageMeter(sctp)
+    sctp._data_channel_open = messages.open
+    sctp._data_channel_send = messages.send
+    sctp._data_channel_receive = messages.receive
+
+
+def count_frames(sender: RTCRtpSender) -> None:
+    """Count the frames that a new sender encodes."""
+    counted: Any = sender
+    counted._next_encoded_frame = _FrameCounter(counted._next_encoded_frame)
+
+
+def count_packets(receiver: RTCRtpReceiver) -> None:
+    """Count the payload that a new receiver takes in."""
+    counted: Any = receiver
+    counted._handle_rtp_packet = _PacketCounter(counted._handle_rtp_packet, counted._RTCRtpReceiver__codecs)
+
+
+def link_meter(pc: RTCPeerConnection) -> LinkMeter:
+    """Return what counts the sending of a connection that `measure` has seen."""
+    meter: Any = ice_transport(pc)._send
+    assert isinstance(meter, LinkMeter)
+    return meter
+
+
+def received(pc: RTCPeerConnection) -> tuple[int, int]:
+    """Return the bytes and the packets that a connection received."""
+    dtls: Any = dtls_transport(pc)
+    return dtls._RTCDtlsTransport__rx_bytes, dtls._RTCDtlsTransport__rx_packets
+
+
+def selected_pair(pc: RTCPeerConnection) -> Any:
+    """Return aioice's candidate pair in use, None without one."""
+    return ice_transport(pc)._connection._nominated.get(1)
+
+
+def round_trip_time(pair: Any) -> float | None:
+    """Return the seconds that the last STUN check on a pair took."""
+    request = pair.protocol.request
+    return request.round_trips.get(pair.remote_addr) if isinstance(request, _TimedRequest) else None
+
+
+def message_total(pc: RTCPeerConnection) -> MessageCounter:
+    """Return the counter of all data channels there were."""
+    return _message_meter(pc).total
+
+
+def message_counters(pc: RTCPeerConnection) -> list[tuple[RTCDataChannel, MessageCounter]]:
+    """Return the data channels that have not ended, by id, with their counters."""
+    meter = _message_meter(pc)
+    return [(channel, meter.of(channel)) for channel in meter.open_channels()]
+
+
+def _message_meter(pc: RTCPeerConnection) -> _MessageMeter:
+    send: Any = _sctp(pc)._data_channel_send
+    meter = send.__self__
+    assert isinstance(meter, _MessageMeter)
+    return meter
+
+
+@dataclass(slots=True)
+class SenderFigures:
+    """What a sender counts. `report` is aiortc's RTCRemoteInboundRtpStreamStats, None before the first one."""
+
+    bytes: int
+    packets: int
+    frames: int
+    rate: RateWindow
+    encoder: Any
+    report: Any
+
+
+def sender_figures(sender: RTCRtpSender) -> SenderFigures:
+    """Return the figures of a sender that `count_frames` has seen."""
+    inside: Any = sender
+    counter = inside._next_encoded_frame
+    return SenderFigures(
+        bytes=getattr(sender, f"{_SENDER}octet_count"),
+        packets=getattr(sender, f"{_SENDER}packet_count"),
+        frames=counter.frames,
+        rate=counter.rate,
+        encoder=getattr(sender, f"{_SENDER}encoder"),
+        report=getattr(sender, f"{_SENDER}stats").get(f"remote-inbound-rtp_{id(sender)}"),
+    )
+
+
+@dataclass(slots=True)
+class ReceiverFigures:
+    """What a receiver counts, over all sources of its section. `jitter` is in units of the codec's clock."""
+
+    bytes: int
+    packets: int
+    packets_lost: int
+    jitter: int
+    rate: RateWindow
+    codec: Any
+
+
+def receiver_figures(receiver: RTCRtpReceiver) -> ReceiverFigures:
+    """Return the figures of a receiver that `count_packets` has seen."""
+    inside: Any = receiver
+    counter = inside._handle_rtp_packet
+    known = inside._RTCRtpReceiver__remote_streams
+    streams = [known[ssrc] for ssrc in counter.sources if ssrc in known]
+    return ReceiverFigures(
+        bytes=counter.bytes,
+        packets=sum(stream.packets_received for stream in streams),
+        packets_lost=sum(stream.packets_lost for stream in streams),
+        jitter=streams[-1].jitter if streams else 0,
+        rate=counter.rate,
+        codec=counter.codec,
+    )

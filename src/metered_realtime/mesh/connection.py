@@ -29,6 +29,7 @@ from ..errors import (
 from ..log import Logger
 from ..options import IceServerConfig, PeerConnectionState
 from . import aiortc_compat as compat
+from .ice_servers import IceServers, choose, each_url
 from .link import Incoming, Link, Outgoing
 from .offer import OfferPlan
 
@@ -48,6 +49,7 @@ class ConnectionObserver(Protocol):
     def connection_reset(self) -> None: ...
     def negotiation_failed(self, error: Exception) -> None: ...
     def candidate_refused(self, error: Exception) -> None: ...
+    def offer_unanswered(self) -> None: ...
 
 
 class PeerConnection:
@@ -58,7 +60,7 @@ class PeerConnection:
         *,
         polite: bool,
         send_signal: SendSignal,
-        ice_servers: Callable[[], Sequence[IceServerConfig]],
+        ice_servers: IceServers,
         observer: ConnectionObserver,
         logger: Logger,
     ) -> None:
@@ -285,11 +287,21 @@ class PeerConnection:
 
     async def _trickle(self, link: Link) -> None:
         """Send the candidates of STUN and TURN servers as they come, then the end marker."""
-        for candidate in await link.gather_rest():
+        servers = self._chosen(await self._ice_servers.get())
+        for candidate in await link.gather_rest(servers):
             if link is self._link and self.state != "closed":
-                self._send(CandidateSignal(candidate, "0", 0, link.local_ufrag))
+                self._send(CandidateSignal(candidate, link.transport_mid, 0, link.local_ufrag))
         if link is self._link and self.state != "closed":
             self._send(CandidateSignal(None))
+
+    def _chosen(self, servers: Sequence[IceServerConfig]) -> list[IceServerConfig]:
+        """Leave out what aiortc cannot use, IPv6 literals for instance, and take others than the last attempt did."""
+        every = list(each_url(servers))
+        usable = [server for server in every if compat.is_usable(server)]
+        if len(usable) < len(every):
+            left_out = [server.urls for server in every if server not in usable]
+            self._logger.warning("ICE servers left out", {"urls": left_out})
+        return choose(usable, self._ladder.attempts)
 
     def _send(self, signal: Signal) -> None:
         self._spawn(self._deliver(signal))
@@ -305,7 +317,10 @@ class PeerConnection:
                 self._observer.negotiation_failed(error)
 
     def _on_offer_timer(self) -> None:
-        self._feed(self._negotiator.timer(self._loop.time()))
+        effects = self._negotiator.timer(self._loop.time())
+        if any(isinstance(effect, n.SendOffer) for effect in effects):
+            self._observer.offer_unanswered()
+        self._feed(effects)
 
     def _fail_negotiation(self, what: str, cause: Exception) -> None:
         error = NegotiationFailedError(f"{what}: {type(cause).__name__}: {cause}")
@@ -324,7 +339,8 @@ class PeerConnection:
         return self._link
 
     def _make_link(self) -> Link:
-        return Link(self._ice_servers(), self, self._logger)
+        relay_only = self._ice_servers.policy == "relay"
+        return Link(self, self._logger, has_servers=self._ice_servers.may_have_any, relay_only=relay_only)
 
     def _replace_link(self, reason: str) -> None:
         self._logger.info("connection replaced", {"reason": reason})
@@ -352,7 +368,7 @@ class PeerConnection:
 
     def link_state_changed(self, link: Link, state: str) -> None:
         """Follow aiortc's connection state."""
-        if link is not self._link or self.state == "closed":
+        if link is not self._link or self.state == "closed" or self._is_replacing():
             return
         if state == "connected":
             self._disarm("connect")
@@ -364,6 +380,10 @@ class PeerConnection:
             # Expired consent and a DTLS close by the remote go straight to closed. The latter is also how a remote
             # leaves, and the server says so within moments.
             self._link_failed(f"the connection is {state}", LEAVING_GRACE if state == "closed" else 0.0)
+
+    def _is_replacing(self) -> bool:
+        """Tell whether the negotiator has begun anew already, and what the old link says is of no meaning to it."""
+        return any(isinstance(effect, n.Rebuild) for effect in self._effects)
 
     def _link_failed(self, reason: str, least_delay: float = 0.0) -> None:
         """Schedule a replacement, or give up once the ladder is exhausted."""

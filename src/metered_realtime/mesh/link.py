@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
@@ -25,6 +25,7 @@ from ..media.remote_track import RemoteTrack
 from ..media.steady_encoder import SteadyEncoder
 from ..options import IceServerConfig
 from . import aiortc_compat as compat
+from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
 
 FRESH_SECTIONS = 8
@@ -39,9 +40,6 @@ MAX_REMOTE_CANDIDATES = 200
 
 MAX_CANDIDATE_LENGTH = 1_000
 """Characters of a candidate line. Real ones have about 120."""
-
-
-GatherRest = Callable[[], Coroutine[Any, Any, list[RTCIceCandidate]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +113,12 @@ class _Slot:
 class Link:
     """One RTCPeerConnection with its sections, candidates and state."""
 
-    def __init__(self, ice_servers: Sequence[IceServerConfig], observer: LinkObserver, logger: Logger) -> None:
-        self.pc = compat.create_peer_connection(_usable(ice_servers, logger))
-        self._server_gathering_due = compat.has_ice_servers(self.pc)
-        self.local_candidates_complete = not self._server_gathering_due
+    def __init__(
+        self, observer: LinkObserver, logger: Logger, *, has_servers: bool = False, relay_only: bool = False
+    ) -> None:
+        self.pc = compat.create_peer_connection(relay_only=relay_only)
+        self._server_gathering_due = has_servers
+        self.local_candidates_complete = not has_servers
         self._observer = observer
         self._logger = logger
         self._slots: list[_Slot] = []
@@ -130,8 +130,7 @@ class Link:
         self._candidates_taken = 0
         self._candidate_tasks: set[asyncio.Task[None]] = set()
         self._channels: weakref.WeakSet[RTCDataChannel] = weakref.WeakSet()
-        self._gathering: asyncio.Task[GatherRest] | None = None
-        self._gather_rest: GatherRest | None = None
+        self._gathering: asyncio.Task[None] | None = None
         self._connect_task: asyncio.Task[None] | None = None
         self._connect_again = False
         self._closing: asyncio.Task[None] | None = None
@@ -157,7 +156,7 @@ class Link:
         if self._gathering is None:
             self._gathering = asyncio.ensure_future(compat.gather_host_candidates(self.pc))
         # Cancelled half-way, aioice would forget the sockets that it has opened.
-        self._gather_rest = await asyncio.shield(self._gathering)
+        await asyncio.shield(self._gathering)
 
     def claim_server_gathering(self) -> bool:
         """Tell, once, that the STUN and TURN servers are to be asked."""
@@ -165,14 +164,18 @@ class Link:
         self._server_gathering_due = False
         return claimed
 
-    async def gather_rest(self) -> list[str]:
-        """Ask the STUN and TURN servers, and return the candidates as `candidate:...` lines."""
-        assert self._gather_rest is not None
-        found = await self._gather_rest()
+    async def gather_rest(self, servers: Sequence[IceServerConfig]) -> list[str]:
+        """Ask STUN and TURN servers, one URL each, and return the candidates as `candidate:...` lines."""
+        found = await compat.gather_from_servers(self.pc, servers, resolve)
         self.local_candidates_complete = True
         if found and self._remote_ufrag is not None:
             self._connect()  # without any candidate it could not begin
         return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in found]
+
+    @property
+    def transport_mid(self) -> str:
+        """Return the section that carries the transport (RFC 8843 section 7.1): the first one."""
+        return self._order[0].mid if self._order else "0"
 
     @property
     def local_ufrag(self) -> str:
@@ -467,19 +470,6 @@ class _TapTarget:
         if self._incoming is not None:
             self._incoming.track.stop()
             self._incoming = None
-
-
-def _usable(servers: Sequence[IceServerConfig], logger: Logger) -> list[IceServerConfig]:
-    """Leave out the addresses that aiortc would refuse together with everything else, IPv6 ones for instance."""
-    usable = []
-    for server in servers:
-        urls = [server.urls] if isinstance(server.urls, str) else server.urls
-        good = [url for url in urls if compat.is_ice_url(url)]
-        if len(good) < len(urls):
-            logger.warning("ICE servers left out", {"urls": [url for url in urls if url not in good]})
-        if good:
-            usable.append(replace(server, urls=good))
-    return usable
 
 
 def _parse_candidate(text: str) -> RTCIceCandidate:

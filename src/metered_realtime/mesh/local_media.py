@@ -1,8 +1,9 @@
-"""What this peer sends: the book of attachments, and one fan-out for each track."""
+"""What this peer sends: the book of attachments, one fan-out for each track, and what the remotes are told of it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..core.attachments import AlreadyAttachedError, Attachment, Attachments
@@ -26,15 +27,113 @@ if TYPE_CHECKING:
 
 
 class LocalMedia:
-    """The tracks of one `MeteredPeer`. Knows how to attach them to a remote, not which remotes there are."""
+    """The tracks of one `MeteredPeer`, for the `remotes` of now and all that come.
 
-    def __init__(self, logger: Logger) -> None:
+    `tell` sends a remote the metadata of a track: before the track itself, so that it is known when the track comes.
+    """
+
+    def __init__(
+        self,
+        remotes: Callable[[], list[RemotePeer]],
+        tell: Callable[[RemotePeer, MetadataSignal], None],
+        logger: Logger,
+    ) -> None:
+        self._remotes = remotes
+        self._tell = tell
         self._book = Attachments()
         self._fanouts: dict[int, TrackFanout] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._logger = logger
 
-    def add(
+    # --- what the program asks for
+
+    def attach(
+        self,
+        tracks: Iterable[Any],
+        stream: MediaStream | None,
+        metadata: StreamMetadata | None,
+        cap: int,
+        method: str,
+    ) -> None:
+        """Send tracks to everybody, all of them or, if one cannot be, none. Raises like `_enter`."""
+        added = []
+        try:
+            for track in tracks:
+                attachment = self._enter(track, stream, metadata, cap, method)
+                if attachment is not None:
+                    added.append(attachment)
+        except Exception:
+            for attachment in added:
+                self._book.remove(attachment.track)
+            raise
+        for remote in self._remotes():
+            for attachment in added:
+                self._tell_all_of(remote, attachment)
+                self._send(remote, attachment)
+
+    def detach(self, track: Any) -> None:
+        """Stop sending a track to everybody. Does nothing for an unknown one."""
+        attachment = self._book.remove(track)
+        if attachment is None:
+            return
+        self._close_fanout(id(track))
+        for remote in self._remotes():
+            if attachment.metadata is not None:
+                self._tell(remote, attachment.clear_signal())
+            if remote._connection is not None:
+                remote._connection.detach(id(track))
+
+    def replace(self, old: Any, new: Any | None) -> None:
+        """Swap a track on every remote that carries it, metadata included.
+
+        Raises:
+            TypeError: `new` is not a track.
+            ValueError: the kinds differ.
+            MeteredPeerStateError: `track_already_attached`, `new` is attached itself.
+            MeteredPeerReplaceTrackError: it failed on some remotes. The book holds `new` if any remote has it.
+        """
+        before = self._book.get(old)
+        try:
+            self._replace(self._remotes(), old, new)
+        finally:
+            if before is not None and before.metadata is not None and self._book.get(old) is None:
+                after = self._book.get(new)
+                for remote in self._remotes():
+                    self._tell(remote, before.clear_signal())
+                    if after is not None:
+                        self._tell_all_of(remote, after)
+
+    def get(self, track: Any) -> Attachment | None:
+        """Return what a track is attached as."""
+        return self._book.get(track)
+
+    def of_stream(self, stream: Any) -> list[Attachment]:
+        """Return the attachments of a stream."""
+        return self._book.of_stream(stream)
+
+    # --- what a remote is sent
+
+    def tell_metadata(self, remote: RemotePeer) -> None:
+        """Tell a remote the metadata of everything."""
+        for attachment in self._book:
+            self._tell_all_of(remote, attachment)
+
+    def send_everything(self, remote: RemotePeer) -> None:
+        """Attach everything to a remote."""
+        for attachment in self._book:
+            self._send(remote, attachment)
+
+    # --- inside
+
+    def _tell_all_of(self, remote: RemotePeer, attachment: Attachment) -> None:
+        signal = attachment.metadata_signal()
+        if signal is not None:
+            self._tell(remote, signal)
+
+    def _send(self, remote: RemotePeer, attachment: Attachment) -> None:
+        remote._connect().attach(id(attachment.track), self._outgoing(attachment))
+
+    def _enter(
         self, track: Any, stream: MediaStream | None, metadata: StreamMetadata | None, cap: int, method: str
     ) -> Attachment | None:
         """Enter a track. None if it is there already with the same stream.
@@ -64,41 +163,10 @@ class LocalMedia:
         self._book.add(attachment)
         return attachment
 
-    def remove(self, track: Any) -> Attachment | None:
-        """Take a track out."""
-        attachment = self._book.remove(track)
-        if attachment is not None:
-            self._close_fanout(id(track))
-        return attachment
-
-    def get(self, track: Any) -> Attachment | None:
-        """Return what a track is attached as."""
-        return self._book.get(track)
-
-    def of_stream(self, stream: Any) -> list[Attachment]:
-        """Return the attachments of a stream."""
-        return self._book.of_stream(stream)
-
-    def all(self) -> list[Attachment]:
-        """Return every attachment, in order."""
-        return list(self._book)
-
-    def send_to(self, remote: RemotePeer, attachment: Attachment) -> None:
-        """Attach a track to a remote's connection."""
-        remote._connect().attach(id(attachment.track), self._outgoing(attachment))
-
-    def replace(self, remotes: list[RemotePeer], old: Any, new: Any | None) -> Attachment | None:
-        """Swap a track on every remote that carries it. Return the new attachment, None if there is none.
-
-        Raises:
-            TypeError: `new` is not a track.
-            ValueError: the kinds differ.
-            MeteredPeerStateError: `track_already_attached`, `new` is attached itself.
-            MeteredPeerReplaceTrackError: it failed on some remotes. The book holds `new` if any remote has it.
-        """
+    def _replace(self, remotes: list[RemotePeer], old: Any, new: Any | None) -> None:
         present = self._book.get(old)
         if new is old:
-            return present
+            return
         if new is not None:
             _check_track(new)
             if old.kind != new.kind:
@@ -107,7 +175,7 @@ class LocalMedia:
             # Nobody has it, or an earlier replacement left it on some remotes: those follow now.
             attachment = self._book.get(new)
             self._finish(old, *self._swap(remotes, old, attachment))
-            return attachment
+            return
         if self._book.get(new) is not None:
             raise _already_attached(new, "replace_track")
         attachment = self._book.replacement(present, new) if new is not None else None
@@ -118,7 +186,6 @@ class LocalMedia:
             else:
                 self._book.remove(old)
         self._finish(old, succeeded, failed)
-        return attachment
 
     def _finish(self, old: Any, succeeded: list[str], failed: list[ReplaceTrackFailure]) -> None:
         if failed:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine
 from dataclasses import replace
+from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from msgspec import Raw
 
 from ..core.frames import encode_payload
 from ..core.names import is_reserved_channel
-from ..core.signals import MetadataSignal, Signal, parse_signal
+from ..core.signals import MetadataSignal, Signal, channel_of, parse_signal
 from ..emitter import AsyncEventEmitter
 from ..errors import (
     ConnectionEndedError,
@@ -20,7 +21,6 @@ from ..errors import (
     MeteredPeerSendError,
     MeteredPeerStateError,
     MeteredRealtimeError,
-    NotConnectedError,
     ReconcileTimeoutError,
     ServerRequestError,
 )
@@ -40,13 +40,13 @@ from ..events import (
     ServerError,
     StateChange,
     TokenProviderError,
-    TokenRefreshed,
     WsCloseCode,
 )
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from ..options import (
-    IceServerConfig,
+    IceServersOption,
+    IceTransportPolicy,
     MeteredPeerState,
     ReconnectOptions,
     SignallingClientOptions,
@@ -56,9 +56,13 @@ from ..options import (
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
 from ..signalling.scrubbing import ScrubbingLogger
+from .ice_servers import IceServers
 from .local_media import LocalMedia
 from .remote_peer import RemotePeer
 from .remotes import Remotes
+from .seat import SignallingSeat
+from .snapshot_watch import SnapshotWatch
+from .stats import PeerStats, peer_stats
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
@@ -69,11 +73,6 @@ CLOSE_TIMEOUT = 2.0
 
 CANCEL_GRACE = 0.2
 """Seconds of those that are left to handlers which had to be cancelled."""
-
-RECONCILE_TIMEOUT = 10.0
-"""Seconds after a reconnect within which the server has to say who is there, before it is asked again."""
-
-RECONCILE_RETRIES = 2
 
 _FATAL_CLOSE_CODES = {
     WsCloseCode.INVALID_TOKEN: "invalid_token",
@@ -93,11 +92,22 @@ class MeteredPeer(AsyncEventEmitter):
     Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `FatalError`. Media and data channels
     belong to the `RemotePeer` that `PeerJoined` brings: register for its events in that handler and nothing is missed.
 
-    If `options` is given the keywords are ignored; see `SignallingClientOptions`. Subscriptions always come back after
-    a reconnect: a peer without its channel would be joined and deaf.
+    If `options` is given the other options of the client are ignored; see `SignallingClientOptions` for their meaning.
+    Subscriptions always come back after a reconnect: a peer without its channel would be joined and deaf.
+
+    Several peers, each in a channel of its own, may share a `client`: one connection to the server for all of them.
+    It belongs to the program, which closes it; the first join connects it. Direct messages name no channel: those that
+    are no signals reach every peer that knows the sender.
+
+    `ice_servers` replaces the STUN and TURN servers that the signalling server names: a sequence, in which one server
+    of each kind is used and each recovery of a connection takes the next ones, or a function, plain or async, that is
+    asked on joining and again for connections made more than a minute later. An empty list means none.
+    `ice_transport_policy` `relay` uses relayed candidates only.
 
     Raises:
-        ValueError: not exactly one of `api_key` and `token_provider` is given, or an option is out of its range.
+        ValueError: not exactly one of `api_key` and `token_provider` is given and no `client`, or one of them together
+            with a `client`, or an option is out of its range.
+        TypeError: `ice_servers` holds something else than `IceServerConfig`.
     """
 
     def __init__(
@@ -112,7 +122,15 @@ class MeteredPeer(AsyncEventEmitter):
         reconnect: ReconnectOptions | bool = True,
         inactivity_timeout: float = 60.0,
         auto_resubscribe: bool = True,
+        queue_while_reconnecting: int = 0,
+        ssl_context: SSLContext | None = None,
+        allow_insecure_url: bool = False,
+        client: SignallingClient | None = None,
+        ice_servers: IceServersOption | None = None,
+        ice_transport_policy: IceTransportPolicy = "all",
     ) -> None:
+        if client is not None and (options is not None or api_key or token_provider):
+            raise ValueError("a shared client has its credential: give no options, api_key or token_provider with it")
         chosen = options or SignallingClientOptions(
             api_key=api_key,
             token_provider=token_provider,
@@ -122,24 +140,40 @@ class MeteredPeer(AsyncEventEmitter):
             reconnect=reconnect,
             inactivity_timeout=inactivity_timeout,
             auto_resubscribe=auto_resubscribe,
+            queue_while_reconnecting=queue_while_reconnecting,
+            ssl_context=ssl_context,
+            allow_insecure_url=allow_insecure_url,
         )
         super().__init__(None if chosen.logger is None else ScrubbingLogger(chosen.logger))
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
-        self._new_client = _client_factory(chosen)
-        self._client = self._new_client()
-        self._listen_to_client()
         self._state: MeteredPeerState = "idle"
         self._channel: str | None = None
         self._peer_id: str | None = None
-        self._include_sender_metadata = False
-        self._ice_servers: tuple[IceServerConfig, ...] = ()
         self._remotes = Remotes(self, self._logger)
+        self._seat = SignallingSeat(
+            client if client is not None else self._new_client(chosen),
+            {
+                Connected: self._on_connected,
+                Disconnected: self._on_disconnected,
+                StateChange: self._on_client_state,
+                Presence: self._on_presence,
+                Message: self._on_message,
+                Direct: self._on_direct,
+                ServerError: self._on_server_error,
+                TokenProviderError: self._on_token_provider_error,
+            },
+            is_shared=client is not None,
+            knows=self._remotes.__contains__,
+            logger=self._logger,
+        )
+        self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
+        self._watch = SnapshotWatch(self._seat.subscribe_again, self._on_no_snapshot, self._logger)
         self._early_presence: list[Presence] = []
-        self._media = LocalMedia(self._logger)
-        self._leaving: set[RemotePeer] = set()
+        self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger)
+        self._seen_off: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._reconcile: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -163,7 +197,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     @property
     def channel(self) -> str | None:
-        """The channel, set while joining already, None after the end."""
+        """The channel, set while joining already, None when left."""
         return self._channel
 
     @property
@@ -183,19 +217,18 @@ class MeteredPeer(AsyncEventEmitter):
             MeteredPeerSendError: `reserved_channel`.
             TypeError, ValueError: not a channel name.
             SignallingConnectError, ServerRequestError, AckTimeoutError, DisconnectedError: the server's side of it.
+            Exception: what the provider of ICE servers raised, credentials masked.
         """
         self._require_state("join", "idle")
         if isinstance(channel, str) and is_reserved_channel(channel):
             raise MeteredPeerSendError("reserved_channel", f"channel {channel!r} belongs to the service")
         self._channel = channel
-        self._include_sender_metadata = include_sender_metadata
         self._set_state("joining")
         try:
-            await self._connect_and_subscribe(channel)
+            await self._ice_servers.prepare()
+            await self._seat.enter(channel, SubscribeOptions(include_sender_metadata=include_sender_metadata))
         except BaseException as error:
-            # After a plain refusal the connection is good for another try. Otherwise the server may have taken the
-            # subscription, and this peer would be in the channel without knowing.
-            await self._abandon_join(keep_client=isinstance(error, ServerRequestError | TypeError | ValueError))
+            await self._abandon_join(error)
             raise
         if self._state != "joining":
             raise MeteredPeerStateError("invalid_state", "join", "the peer was closed while joining", self._state)
@@ -205,19 +238,40 @@ class MeteredPeer(AsyncEventEmitter):
         """Return an async context manager that joins on entering and closes on leaving."""
         return _JoinedContext(self, channel, include_sender_metadata)
 
+    async def leave(self, reason: str | None = None) -> None:
+        """Leave the channel and be `idle` again: `PeerLeft` for everybody, then `Left`. Does nothing when idle.
+
+        The connection to the server stays, and so does what is attached: the next `join`, of this channel or another,
+        sends it there. May be awaited in any handler; takes 2 s at most, and finishes even if its caller is cancelled.
+
+        Raises:
+            MeteredPeerStateError: `invalid_state`, joining or closed.
+        """
+        if self._leaving is None:
+            if self._state == "idle":
+                return
+            self._require_state("leave", "joined", "reconnecting")
+            self._set_state("leaving")
+            self._leaving = asyncio.ensure_future(self._leave(reason))
+        for emitter in (*self._remotes, *self._seen_off):
+            emitter._enter_close()  # this may be one of their handlers
+        await asyncio.shield(self._leaving)
+
     async def close(self, reason: str | None = None) -> None:
         """Leave and end for good: `PeerLeft` for everybody, then `Left`. Idempotent; ends within 2 s or so.
 
-        May be awaited in any handler. Local tracks go on: they belong to the caller.
+        May be awaited in any handler. Local tracks go on: they belong to the caller. So does a shared client.
         """
-        for emitter in (self, *self._remotes, *self._leaving):
+        for emitter in (self, *self._remotes, *self._seen_off):
             emitter._enter_close()  # this may be one of their handlers
         if self._state == "closed" and self._ending is None:
             return
         if self._ending is None:
-            if self._state != "idle":
+            was_idle = self._state == "idle"
+            self._end_with(reason)
+            if not was_idle:
                 self._set_state("leaving")
-            self._ending = asyncio.ensure_future(self._end(reason, emit_left=self._state == "leaving"))
+        assert self._ending is not None
         await asyncio.shield(self._ending)
 
     # --- data through the server
@@ -232,8 +286,7 @@ class MeteredPeer(AsyncEventEmitter):
             ServerRequestError, AckTimeoutError, DisconnectedError: as for `SignallingClient.publish`.
         """
         payload = self._payload(data)
-        assert self._channel is not None
-        await self._client._publish_raw(self._channel, payload)
+        await self._seat.publish(payload)
 
     async def send_to(self, peer_id: str, data: Any) -> None:
         """Send data to one peer, through the server. Raises like `send`, and `self_send` for the own id."""
@@ -245,7 +298,7 @@ class MeteredPeer(AsyncEventEmitter):
         payload = self._payload(data)
         if signal is not None:
             self._logger.warning("send_to: data has the shape of a signal", {"shape": type(signal).__name__})
-        await self._client._send_raw(peer_id, payload)
+        await self._seat.send(peer_id, payload)
 
     # --- media
 
@@ -257,7 +310,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._require_open("add_stream")
         if not isinstance(stream, MediaStream):
             raise TypeError(f"a MediaStream is needed, not {stream!r}")
-        self._attach(stream.get_tracks(), stream, metadata, "add_stream")
+        self._media.attach(stream.get_tracks(), stream, metadata, self._seat.max_message_size, "add_stream")
 
     def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
         """Send a track to every current and future peer. With the same stream again it does nothing.
@@ -268,18 +321,18 @@ class MeteredPeer(AsyncEventEmitter):
             TypeError: not a track, a stream or a dict.
         """
         self._require_open("add_track")
-        self._attach([track], stream, metadata, "add_track")
+        self._media.attach([track], stream, metadata, self._seat.max_message_size, "add_track")
 
     def remove_stream(self, stream: MediaStream) -> None:
         """Stop sending the tracks of a stream. Does nothing for an unknown one."""
         self._require_open("remove_stream")
         for attachment in self._media.of_stream(stream):
-            self._detach(attachment.track)
+            self._media.detach(attachment.track)
 
     def remove_track(self, track: Any) -> None:
         """Stop sending a track. Does nothing for an unknown one."""
         self._require_open("remove_track")
-        self._detach(track)
+        self._media.detach(track)
 
     def get_track_metadata(self, track: Any) -> StreamMetadata | None:
         """Return a copy of the metadata that a track was attached with."""
@@ -303,64 +356,44 @@ class MeteredPeer(AsyncEventEmitter):
         self._require_state("replace_track", "idle", "joining", "joined")
         if old_track is None:
             raise TypeError("old_track must be a track, not None")
-        before = self._media.get(old_track)
-        try:
-            self._media.replace(self.remote_peers, old_track, new_track)
-        finally:
-            if before is not None and before.metadata is not None and self._media.get(old_track) is None:
-                self._tell_metadata(before.clear_signal())
-                after = self._media.get(new_track)
-                self._tell_metadata(after.metadata_signal() if after is not None else None)
+        self._media.replace(old_track, new_track)
+
+    # --- figures
+
+    def stats(self) -> PeerStats:
+        """Return the figures of every remote now, and their sums. See `RemotePeer.stats`."""
+        return peer_stats(self)
 
     # --- inside: joining
 
-    async def _connect_and_subscribe(self, channel: str) -> None:
-        if self._client.state not in ("idle", "connected"):
-            await self._client.close()
-            self._client = self._new_client()
-            self._listen_to_client()
-        if self._client.state == "idle":
-            await self._client.connect()
-        await self._client.subscribe(channel, SubscribeOptions(include_sender_metadata=self._include_sender_metadata))
+    def _new_client(self, options: SignallingClientOptions) -> SignallingClient:
+        return SignallingClient(replace(options, auto_resubscribe=True))
 
-    async def _abandon_join(self, *, keep_client: bool) -> None:
+    async def _abandon_join(self, error: BaseException) -> None:
         if self._state != "joining":
             return
         self._channel = None
         self._early_presence.clear()
         try:
-            if not keep_client or self._client.state != "connected":
-                await self._client.close()
+            await self._seat.abandon(error)
         finally:
             if self._state == "joining":  # it may have been closed meanwhile
                 self._set_state("idle")
 
     def _enter_channel(self, channel: str) -> None:
-        assert self._client.peer_id is not None
-        self._remotes.set_own_id(self._client.peer_id)
+        assert self._seat.peer_id is not None
+        self._peer_id = self._seat.peer_id
+        self._remotes.expect_snapshot(self._peer_id)
         self._set_state("joined")
-        self.emit(Joined(self._client.peer_id, channel))
+        self.emit(Joined(self._peer_id, channel))
         early, self._early_presence = self._early_presence, []
         for presence in early:
             self._on_presence(presence)
 
     # --- inside: what the client tells
 
-    def _listen_to_client(self) -> None:
-        client = self._client
-        client.on(Connected, self._on_connected)
-        client.on(Disconnected, self._on_disconnected)
-        client.on(Presence, self._on_presence)
-        client.on(Message, self._on_message)
-        client.on(Direct, self._on_direct)
-        client.on(ServerError, self._on_server_error)
-        client.on(TokenProviderError, self._on_token_provider_error)
-        client.on(TokenRefreshed, self._on_token_refreshed)
-
     def _on_connected(self, event: Connected) -> None:
         previous, self._peer_id = self._peer_id, event.peer_id
-        if event.ice_servers is not None:
-            self._ice_servers = event.ice_servers
         if self._state != "reconnecting":
             return
         self._remotes.expect_snapshot(event.peer_id)
@@ -368,7 +401,7 @@ class MeteredPeer(AsyncEventEmitter):
             for remote in self._remotes:
                 remote._start_over(self._is_polite_towards(remote.id))
         if len(self._remotes):
-            self._watch_for_snapshot()
+            self._watch.start()
         else:
             self._finish_reconnect()
 
@@ -387,17 +420,15 @@ class MeteredPeer(AsyncEventEmitter):
         else:
             code = _FATAL_CLOSE_CODES.get(event.code, "reconnect_exhausted")  # type: ignore[call-overload]
         self.emit(FatalError(ConnectionEndedError(event.code, event.reason), code))
-        reason = event.reason or f"disconnected (code {event.code})"
-        if self._ending is None:  # a handler may have closed the peer
-            self._ending = asyncio.ensure_future(self._end(reason, emit_left=True))
+        self._end_with(event.reason or f"disconnected (code {event.code})")
+
+    def _on_client_state(self, event: StateChange) -> None:
+        if event.to == "closed" and self._state in ("joined", "reconnecting"):
+            self._end_with("the signalling client was closed")
 
     def _on_server_error(self, event: ServerError) -> None:
         if event.code in _FATAL_ERROR_CODES and event.request_id is None:
             self.emit(FatalError(ServerRequestError(event.code, event.message), event.code))
-
-    def _on_token_refreshed(self, event: TokenRefreshed) -> None:
-        if event.ice_servers is not None:  # for connections to come: TURN credentials expire with the token
-            self._ice_servers = event.ice_servers
 
     def _on_token_provider_error(self, event: TokenProviderError) -> None:
         self.emit(FatalError(event.err, "token_provider_failed"))
@@ -407,10 +438,13 @@ class MeteredPeer(AsyncEventEmitter):
             self.emit(Data(event.sender_peer_id, event.data, "broadcast", event.sender_metadata))
 
     def _on_direct(self, event: Direct) -> None:
+        if self._state not in ("joining", "joined", "reconnecting"):
+            return
         signal = parse_signal(event.data)
         if signal is None:
-            self.emit(Data(event.sender_peer_id, event.data, "direct", event.sender_metadata))
-        elif self._state in ("joining", "joined", "reconnecting"):
+            if not self._seat.is_strange(event.sender_peer_id):
+                self.emit(Data(event.sender_peer_id, event.data, "direct", event.sender_metadata))
+        elif self._seat.is_addressed(event.sender_peer_id, channel_of(event.data)):
             self._remotes.receive(event.sender_peer_id, signal)
 
     def _on_presence(self, event: Presence) -> None:
@@ -436,38 +470,37 @@ class MeteredPeer(AsyncEventEmitter):
             metadata=peer.metadata,
             logger=self._logger,
             polite=self._is_polite_towards(peer.peer_id),
+            tell_metadata=self._send_metadata_to,
         )
 
     def _send_media_to(self, remote: RemotePeer) -> None:
-        for attachment in self._media.all():
-            self._media.send_to(remote, attachment)
+        self._media.send_everything(remote)
 
     def _send_metadata_to(self, remote: RemotePeer) -> None:
-        for attachment in self._media.all():
-            self._send_metadata(remote, attachment.metadata_signal())
+        self._media.tell_metadata(remote)
 
     def _remote_joined(self, remote: RemotePeer) -> None:
         self.emit(PeerJoined(remote))
 
     def _remote_left(self, remote: RemotePeer) -> None:
         self.emit(PeerLeft(remote))
-        self._leaving.add(remote)
+        self._seen_off.add(remote)
         self._spawn(self._see_off(remote))
 
     async def _see_off(self, remote: RemotePeer) -> None:
         try:
             await remote._close()
         finally:
-            self._leaving.discard(remote)
+            self._seen_off.discard(remote)
 
     def _make_connection(self, remote: RemotePeer) -> PeerConnection:
         async def send_signal(signal: Signal) -> None:
-            await self._client._send_raw(remote.id, encode_payload(signal.payload()))
+            await self._seat.send_signal(remote.id, signal)
 
-        connection = connection_class()(
+        connection = self._connection_class()(
             polite=remote.polite,
             send_signal=send_signal,
-            ice_servers=lambda: self._ice_servers,
+            ice_servers=self._ice_servers,
             observer=remote,
             logger=self._logger,
         )
@@ -475,81 +508,30 @@ class MeteredPeer(AsyncEventEmitter):
             connection.set_reachable(False)
         return connection
 
+    def _connection_class(self) -> type[PeerConnection]:
+        return connection_class()
+
     def _is_polite_towards(self, peer_id: str) -> bool:
         return self._peer_id is not None and self._peer_id < peer_id
 
     # --- inside: reconnecting
 
-    def _watch_for_snapshot(self) -> None:
-        self._stop_watching()
-        self._reconcile = asyncio.ensure_future(self._await_snapshot())
-
-    async def _await_snapshot(self) -> None:
-        """Ask again for the snapshot that should have followed the reconnect."""
-        for _ in range(RECONCILE_RETRIES):
-            await asyncio.sleep(RECONCILE_TIMEOUT)
-            assert self._channel is not None
-            options = SubscribeOptions(include_sender_metadata=self._include_sender_metadata)
-            try:
-                await self._client.subscribe(self._channel, options)
-            except NotConnectedError:
-                return  # the next welcome starts anew
-            except MeteredRealtimeError as error:
-                self._logger.warning("subscribing again failed", {"error": str(error)})
-        await asyncio.sleep(RECONCILE_TIMEOUT)
+    def _on_no_snapshot(self) -> None:
         self.emit(FatalError(ReconcileTimeoutError(), "reconcile_timeout"))
 
-    def _stop_watching(self) -> None:
-        if self._reconcile is not None and self._reconcile is not asyncio.current_task():
-            self._reconcile.cancel()
-        self._reconcile = None
-
     def _finish_reconnect(self) -> None:
-        self._stop_watching()
+        self._watch.stop()
         self._remotes.set_signalling_lost(False)
         self._set_state("joined")
 
     # --- inside: media
 
-    def _attach(
-        self, tracks: Iterable[Any], stream: MediaStream | None, metadata: StreamMetadata | None, method: str
-    ) -> None:
-        added = []
+    def _tell_metadata(self, remote: RemotePeer, signal: MetadataSignal) -> None:
+        self._spawn(self._deliver_metadata(remote.id, signal))
+
+    async def _deliver_metadata(self, peer_id: str, signal: MetadataSignal) -> None:
         try:
-            for track in tracks:
-                attachment = self._media.add(track, stream, metadata, self._client.max_message_size, method)
-                if attachment is not None:
-                    added.append(attachment)
-        except Exception:
-            for attachment in added:
-                self._media.remove(attachment.track)
-            raise
-        for remote in self.remote_peers:
-            for attachment in added:
-                self._send_metadata(remote, attachment.metadata_signal())
-                self._media.send_to(remote, attachment)
-
-    def _detach(self, track: Any) -> None:
-        attachment = self._media.remove(track)
-        if attachment is None:
-            return
-        for remote in self.remote_peers:
-            if attachment.metadata is not None:
-                self._send_metadata(remote, attachment.clear_signal())
-            if remote._connection is not None:
-                remote._connection.detach(id(track))
-
-    def _tell_metadata(self, signal: MetadataSignal | None) -> None:
-        for remote in self.remote_peers:
-            self._send_metadata(remote, signal)
-
-    def _send_metadata(self, remote: RemotePeer, signal: MetadataSignal | None) -> None:
-        if signal is not None:
-            self._spawn(self._deliver_metadata(remote.id, encode_payload(signal.payload())))
-
-    async def _deliver_metadata(self, peer_id: str, payload: Raw) -> None:
-        try:
-            await self._client._send_raw(peer_id, payload)
+            await self._seat.send_signal(peer_id, signal)
         except MeteredRealtimeError as error:
             self._logger.warning("track metadata not delivered", {"peer": peer_id, "error": str(error)})
 
@@ -561,13 +543,13 @@ class MeteredPeer(AsyncEventEmitter):
         if data is None:
             raise MeteredPeerSendError("invalid_args", "data must not be None")
         payload = encode_payload(data)
-        size, cap = len(bytes(payload)), self._client.max_message_size
+        size, cap = len(bytes(payload)), self._seat.max_message_size
         if size > cap:
             raise MeteredPeerOversizedError(size, cap)
         return payload
 
     def _require_state(self, method: str, *allowed: MeteredPeerState) -> None:
-        if self._state not in allowed:
+        if self._state not in allowed or self._ending is not None:
             raise MeteredPeerStateError(
                 "invalid_state", method, f"{method}() does not fit the state {self._state}", self._state
             )
@@ -585,20 +567,43 @@ class MeteredPeer(AsyncEventEmitter):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _leave(self, reason: str | None) -> None:
+        try:
+            await self._clear_channel(self._seat.leave(), CLOSE_TIMEOUT)
+            channel, self._channel = self._channel, None
+            self._set_state("idle")
+            self.emit(Left(self._peer_id, channel, reason))
+        finally:
+            self._leaving = None
+
+    def _end_with(self, reason: str | None) -> None:
+        """Begin to end, unless that has begun."""
+        if self._ending is None and self._state != "closed":
+            was_in_channel = self._state in ("joining", "joined", "reconnecting")
+            self._ending = asyncio.ensure_future(self._end(reason, emit_left=was_in_channel))
+
     async def _end(self, reason: str | None, *, emit_left: bool) -> None:
-        channel = self._channel
-        deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT - CANCEL_GRACE
-        self._stop_watching()
-        self._remotes.clear()
-        self._spawn(self._client.close())
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CLOSE_TIMEOUT - CANCEL_GRACE
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving], timeout=CLOSE_TIMEOUT / 2)
+        self._ice_servers.close()
         self._spawn(self._media.close())
-        await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT - CANCEL_GRACE)
-        self._channel = None
+        await self._clear_channel(self._seat.close(), deadline - loop.time())
+        channel, self._channel = self._channel, None
         self._set_state("closed")
         if emit_left:
             self.emit(Left(self._peer_id, channel, reason))
-        await self._shut_down_emitter(max(0.0, deadline - asyncio.get_running_loop().time()), CANCEL_GRACE)
+        await self._shut_down_emitter(max(0.0, deadline - loop.time()), CANCEL_GRACE)
         self._ending = None
+
+    async def _clear_channel(self, farewell: Coroutine[Any, Any, None], timeout: float) -> None:
+        """Let everybody go and say so to the server, and wait for what that takes."""
+        self._watch.stop()
+        self._remotes.clear()
+        self._early_presence.clear()
+        self._spawn(farewell)
+        await asyncio.wait(self._tasks, timeout=timeout)
 
 
 class _JoinedContext:
@@ -617,9 +622,3 @@ class _JoinedContext:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._peer.close()
-
-
-def _client_factory(options: SignallingClientOptions) -> Callable[[], SignallingClient]:
-    """Return what makes a client. The options hold credentials: they live on in this closure only."""
-    resubscribing = replace(options, auto_resubscribe=True)
-    return lambda: SignallingClient(resubscribing)

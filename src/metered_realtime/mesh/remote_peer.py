@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from ..core.signals import MetadataBook, MetadataSignal, Signal
+from ..core.signals import MetadataSignal, Signal
 from ..emitter import AsyncEventEmitter
 from ..errors import MeteredRealtimeError
 from ..events import (
@@ -14,15 +14,14 @@ from ..events import (
     IceCandidateError,
     NegotiationError,
     StateChange,
-    StreamAdded,
-    StreamRemoved,
-    Track,
 )
 from ..log import Logger
 from ..media.stream import MediaStream
 from ..options import PeerConnectionState
 from ..signalling.scrubbing import scrub_error
 from .early_messages import EarlyMessages
+from .remote_media import RemoteMedia
+from .stats import RemoteStats, remote_stats
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCPeerConnection
@@ -52,6 +51,7 @@ class RemotePeer(AsyncEventEmitter):
         metadata: dict[str, Any] | None = None,
         logger: Logger | None = None,
         polite: bool = False,
+        tell_metadata: Callable[[RemotePeer], None] = lambda remote: None,
     ) -> None:
         super().__init__(logger)
         self.id = id
@@ -59,13 +59,12 @@ class RemotePeer(AsyncEventEmitter):
         self._send = send
         self._metadata = metadata
         self._polite = polite
+        self._tell_metadata = tell_metadata
         self._connection: PeerConnection | None = None
         self._state: PeerConnectionState = "idle"
         self._signalling_lost = False
         self._when_link_lost: Callable[[], object] | None = None
-        self._track_metadata = MetadataBook()
-        self._media_streams: dict[str, MediaStream] = {}
-        self._incoming: dict[str, Incoming] = {}
+        self._media = RemoteMedia(self.emit)
 
     def __repr__(self) -> str:
         return f"<RemotePeer {self.id!r} {self._state}>"
@@ -93,7 +92,7 @@ class RemotePeer(AsyncEventEmitter):
     @property
     def streams(self) -> list[MediaStream]:
         """The streams that it sends, in the order in which they came."""
-        return list(self._media_streams.values())
+        return self._media.streams
 
     async def send(self, data: Any) -> None:
         """Send it data through the signalling server. Raises like `MeteredPeer.send_to`.
@@ -118,6 +117,10 @@ class RemotePeer(AsyncEventEmitter):
             raise MeteredRealtimeError(f"peer {self.id!r} has left")
         return self._connect().create_data_channel(label, **kwargs)
 
+    def stats(self) -> RemoteStats:
+        """Return the figures of its connection now. Synchronous and cheap; sends and creates nothing."""
+        return remote_stats(self)
+
     # --- for MeteredPeer
 
     def _connect(self) -> PeerConnection:
@@ -136,7 +139,7 @@ class RemotePeer(AsyncEventEmitter):
         connection.receive(signal)
 
     def _receive_metadata(self, signal: MetadataSignal) -> None:
-        self._track_metadata.take(signal)
+        self._media.take_metadata(signal)
 
     def _set_metadata(self, metadata: dict[str, Any] | None) -> None:
         self._metadata = metadata
@@ -167,37 +170,21 @@ class RemotePeer(AsyncEventEmitter):
             self._when_link_lost()
         if self._signalling_lost and state in ("connecting", "connected"):
             state = "reconnecting"
+        if state == "connected":
+            self._media.connected()
+        else:
+            self._media.disconnected()
         if self._state not in (state, "closed"):
             previous, self._state = self._state, state
             self.emit(StateChange(previous, state))
 
     def track_added(self, incoming: Incoming) -> None:
-        """Enter a track that it sends, then tell: the track first, its stream after that."""
-        self._incoming[incoming.mid] = incoming
-        signalled = [it.track_id for it in self._incoming.values()]
-        metadata = self._track_metadata.find(incoming.track_id, incoming.track.kind, incoming.stream_id, signalled)
-        if incoming.stream_id is None:
-            self.emit(Track(incoming.track, (), metadata))
-            return
-        stream = self._media_streams.get(incoming.stream_id)
-        is_new = stream is None
-        if stream is None:
-            stream = self._media_streams[incoming.stream_id] = MediaStream(id=incoming.stream_id)
-        stream.add_track(incoming.track)
-        self.emit(Track(incoming.track, (stream,), metadata))
-        if is_new:
-            self.emit(StreamAdded(stream, metadata))
+        """Tell of a track that it sends."""
+        self._media.added(incoming)
 
     def track_removed(self, incoming: Incoming) -> None:
-        """Take out a track that it stopped sending; tell when it was the last one of its stream."""
-        self._incoming.pop(incoming.mid, None)
-        stream = self._media_streams.get(incoming.stream_id) if incoming.stream_id is not None else None
-        if stream is None:
-            return
-        stream.remove_track(incoming.track)
-        if not stream.get_tracks():
-            del self._media_streams[stream.id]
-            self.emit(StreamRemoved(stream))
+        """Tell of a track that it stopped sending, if it was the last one of its stream."""
+        self._media.removed(incoming)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Tell of a channel that it opened, keeping what arrives before anybody listens."""
@@ -205,9 +192,8 @@ class RemotePeer(AsyncEventEmitter):
         self.emit(DataChannelOpened(channel))
 
     def connection_reset(self) -> None:
-        """Forget the media of the connection that was replaced: it comes back as new."""
-        self._media_streams.clear()
-        self._incoming.clear()
+        """Tell that the connection was replaced. Its media comes back as new."""
+        self._media.reset()
         self.emit(ConnectionReset())
 
     def negotiation_failed(self, error: Exception) -> None:
@@ -217,3 +203,7 @@ class RemotePeer(AsyncEventEmitter):
     def candidate_refused(self, error: Exception) -> None:
         """Tell of a candidate that could not be used."""
         self.emit(IceCandidateError(scrub_error(error)))
+
+    def offer_unanswered(self) -> None:
+        """Tell the metadata once more, before the offer is sent again: both may have been lost with a connection."""
+        self._tell_metadata(self)

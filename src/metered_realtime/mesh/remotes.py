@@ -58,9 +58,8 @@ class Remotes:
         """Take the next presence as complete, seen from this id."""
         self._roster.expect_snapshot(own_id)
 
-    def set_own_id(self, own_id: str) -> None:
-        """Leave this id out of every presence."""
-        self._roster.own_id = own_id
+    def __contains__(self, peer_id: object) -> bool:
+        return peer_id in self._by_id
 
     def update(self, joined: Iterable[PresencePeer], left: Iterable[PresencePeer]) -> None:
         """Apply a presence frame: who left goes first, who came is last."""

@@ -1,0 +1,169 @@
+"""The STUN and TURN servers of connections to come: given by the program or named by the signalling server."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..log import Logger
+from ..options import IceServerConfig, IceServersOption, IceTransportPolicy
+from ..signalling.scrubbing import scrub_error
+
+REFRESH_AFTER = 60.0
+"""Seconds for which the servers of a provider are taken for new connections. Credentials live for minutes at least."""
+
+PROVIDER_TIMEOUT = 10.0
+"""Seconds that a provider may take, as long as a token provider may."""
+
+ADDRESS_LIFETIME = 60.0
+"""Seconds for which the address of a host is remembered: a mesh that comes up asks for it once, not once per link."""
+
+
+class IceServers:
+    """Gives each connection its servers when it is about to ask them.
+
+    `given` comes before what the signalling server names; an empty list means no servers at all. `policy` `relay`
+    allows relayed candidates only (RFC 8828 section 5.2, mode 4).
+
+    Raises:
+        TypeError: `given` is neither a sequence of `IceServerConfig` nor callable.
+        ValueError: an unknown policy.
+    """
+
+    def __init__(
+        self,
+        given: IceServersOption | None,
+        named: Callable[[], Sequence[IceServerConfig] | None],
+        logger: Logger,
+        policy: IceTransportPolicy = "all",
+    ) -> None:
+        if policy not in ("all", "relay"):
+            raise ValueError(f"ice_transport_policy must be 'all' or 'relay', not {policy!r}")
+        self.policy = policy
+        self._provider = given if callable(given) else None
+        self._given = None if given is None or callable(given) else _checked(given)
+        self._named = named
+        self._logger = logger
+        self._fetched_at: float | None = None
+        self._fetching: asyncio.Task[tuple[IceServerConfig, ...]] | None = None
+
+    @property
+    def may_have_any(self) -> bool:
+        """Tell whether there can be servers to ask."""
+        return self._provider is not None or bool(self._latest())
+
+    async def prepare(self) -> None:
+        """Ask the provider now, so that a broken one is noticed before it is needed.
+
+        Raises:
+            TimeoutError: it took longer than `PROVIDER_TIMEOUT`.
+            TypeError: it returned something else than a sequence of `IceServerConfig`.
+            Exception: what it raised, credentials masked.
+        """
+        if self._provider is not None and self._is_stale():
+            await self._fetch()
+
+    async def get(self) -> Sequence[IceServerConfig]:
+        """Return the servers, asking the provider if its last answer is old. If that fails, the old ones go on."""
+        try:
+            await self.prepare()
+        except Exception as error:
+            self._logger.warning("ICE server provider failed", {"error": f"{type(error).__name__}: {error}"})
+        return self._latest()
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+
+    def _latest(self) -> Sequence[IceServerConfig]:
+        return self._given if self._given is not None else self._named() or ()
+
+    def _is_stale(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._fetched_at is None or now - self._fetched_at >= REFRESH_AFTER
+
+    async def _fetch(self) -> None:
+        """Ask the provider, once for all who want to know at the same time."""
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.ensure_future(self._ask())
+        self._given = await asyncio.shield(self._fetching)
+        self._fetched_at = asyncio.get_running_loop().time()
+
+    async def _ask(self) -> tuple[IceServerConfig, ...]:
+        assert self._provider is not None
+        try:
+            async with asyncio.timeout(PROVIDER_TIMEOUT):
+                answer: Any = self._provider()
+                return _checked(await answer if inspect.isawaitable(answer) else answer)
+        except Exception as error:
+            raise scrub_error(error) from None
+
+
+def choose(servers: Iterable[IceServerConfig], attempt: int) -> list[IceServerConfig]:
+    """Return the one STUN and the one TURN server that an attempt asks: each attempt takes the next ones.
+
+    IPv6 literals and URLs that are not understood are for the caller to leave out.
+    """
+    by_scheme: dict[bool, list[IceServerConfig]] = {True: [], False: []}
+    for server in each_url(servers):
+        by_scheme[str(server.urls).startswith("stun")].append(server)
+    return [entries[attempt % len(entries)] for entries in by_scheme.values() if entries]
+
+
+def each_url(servers: Iterable[IceServerConfig]) -> Iterator[IceServerConfig]:
+    """Yield an entry for every URL."""
+    for server in servers:
+        for url in [server.urls] if isinstance(server.urls, str) else server.urls:
+            yield replace(server, urls=url)
+
+
+_addresses: dict[str, tuple[float, asyncio.Future[str]]] = {}
+
+
+async def resolve(host: str) -> str:
+    """Return an IPv4 address of a host, remembered for a while. The name itself if there is none.
+
+    aioice asks for it in a small pool of threads, once for every local address of every connection: a slow name
+    server would hold up all other work that uses those threads.
+    """
+    if _is_address(host):
+        return host
+    loop = asyncio.get_running_loop()
+    known = _addresses.get(host)
+    if known is None or loop.time() >= known[0] or known[1].get_loop() is not loop:
+        known = _addresses[host] = loop.time() + ADDRESS_LIFETIME, asyncio.ensure_future(_look_up(host))
+    return await asyncio.shield(known[1])
+
+
+async def _look_up(host: str) -> str:
+    import socket
+
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, family=socket.AF_INET)
+    except OSError:
+        _addresses.pop(host, None)
+        return host
+    return str(found[0][4][0])
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _checked(servers: Any) -> tuple[IceServerConfig, ...]:
+    if isinstance(servers, str | bytes) or not isinstance(servers, Iterable):
+        raise TypeError(f"ice_servers must be a sequence of IceServerConfig, not {type(servers).__name__}")
+    entries = tuple(servers)
+    for entry in entries:
+        if not isinstance(entry, IceServerConfig):
+            raise TypeError(f"ice_servers must hold IceServerConfig, not {type(entry).__name__}")
+    return entries

@@ -1,0 +1,97 @@
+"""What a remote sends: its streams and tracks over all generations of the connection, and their events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..core.signals import MetadataBook, MetadataSignal
+from ..events import Event, StreamAdded, StreamRemoved, Track
+from ..media.stream import MediaStream
+
+if TYPE_CHECKING:
+    from .link import Incoming
+
+RETURN_TIMEOUT = 5.0
+"""Seconds after a replaced connection is up within which a stream has to be back before it counts as removed. What
+is sent is in the first offer or answer; a collision or a lost signal delays it by a round trip or two."""
+
+
+class RemoteMedia:
+    """Follows the tracks of one remote. A replaced connection brings its streams anew, as other objects."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._metadata = MetadataBook()
+        self._streams: dict[str, MediaStream] = {}
+        self._incoming: dict[str, Incoming] = {}
+        self._missing: dict[str, MediaStream] = {}
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def streams(self) -> list[MediaStream]:
+        """The streams that it sends, in the order in which they came."""
+        return list(self._streams.values())
+
+    @property
+    def incoming(self) -> list[Incoming]:
+        """The tracks that it sends."""
+        return list(self._incoming.values())
+
+    def take_metadata(self, signal: MetadataSignal) -> None:
+        """Note what it says of a track."""
+        self._metadata.take(signal)
+
+    def added(self, incoming: Incoming) -> None:
+        """Enter a track that it sends, then tell: the track first, its stream after that."""
+        self._incoming[incoming.mid] = incoming
+        signalled = [it.track_id for it in self._incoming.values()]
+        metadata = self._metadata.find(incoming.track_id, incoming.track.kind, incoming.stream_id, signalled)
+        if incoming.stream_id is None:
+            self._emit(Track(incoming.track, (), metadata))
+            return
+        self._missing.pop(incoming.stream_id, None)
+        stream = self._streams.get(incoming.stream_id)
+        is_new = stream is None
+        if stream is None:
+            stream = self._streams[incoming.stream_id] = MediaStream(id=incoming.stream_id)
+        stream.add_track(incoming.track)
+        self._emit(Track(incoming.track, (stream,), metadata))
+        if is_new:
+            self._emit(StreamAdded(stream, metadata))
+
+    def removed(self, incoming: Incoming) -> None:
+        """Take out a track that it stopped sending; tell when it was the last one of its stream."""
+        self._incoming.pop(incoming.mid, None)
+        stream = self._streams.get(incoming.stream_id) if incoming.stream_id is not None else None
+        if stream is None:
+            return
+        stream.remove_track(incoming.track)
+        if not stream.get_tracks():
+            del self._streams[stream.id]
+            self._emit(StreamRemoved(stream))
+
+    def reset(self) -> None:
+        """Expect everything to come back on another connection."""
+        self.disconnected()
+        self._missing.update(self._streams)
+        self._streams.clear()
+        self._incoming.clear()
+
+    def connected(self) -> None:
+        """Note that the connection is up: what does not come back soon has been removed meanwhile."""
+        if self._missing and self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(RETURN_TIMEOUT, self._give_up_missing)
+
+    def disconnected(self) -> None:
+        """Note that the connection is down: nothing can come back for now."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up_missing(self) -> None:
+        self._deadline = None
+        missing, self._missing = self._missing, {}
+        for stream in missing.values():
+            self._emit(StreamRemoved(stream))

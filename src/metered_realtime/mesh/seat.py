@@ -1,0 +1,191 @@
+"""A peer's place at a signalling client: a client of its own, or one that it shares with other peers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Raw
+
+from ..core.frames import encode_payload
+from ..core.signals import MetadataSignal, Signal, in_channel
+from ..errors import MeteredPeerStateError, ServerRequestError, SignallingError
+from ..events import Event, StateChange
+from ..log import Logger
+from ..options import IceServerConfig, SubscribeOptions
+from ..signalling import SignallingClient
+
+_seats: weakref.WeakKeyDictionary[SignallingClient, list[SignallingSeat]] = weakref.WeakKeyDictionary()
+"""The seats of each client that are in a channel, in the order in which they entered."""
+
+
+class SignallingSeat:
+    """Enters and leaves one channel at a time, and sends from there.
+
+    A client of its own is connected on entering and closed at the end. A shared one is connected by whoever enters
+    first, and stays connected: it belongs to the program.
+    """
+
+    def __init__(
+        self,
+        client: SignallingClient,
+        listeners: dict[type[Event], Callable[[Any], None]],
+        *,
+        is_shared: bool,
+        knows: Callable[[str], bool],
+        logger: Logger,
+    ) -> None:
+        self.client = client
+        self.channel: str | None = None
+        self._is_shared = is_shared
+        self._knows = knows
+        self._listeners = listeners
+        self._logger = logger
+        self._options = SubscribeOptions()
+
+    @property
+    def peer_id(self) -> str | None:
+        """The id that the server gave the client last."""
+        return self.client.peer_id
+
+    @property
+    def ice_servers(self) -> tuple[IceServerConfig, ...] | None:
+        """The ICE servers that the server named last."""
+        return self.client.ice_servers
+
+    @property
+    def max_message_size(self) -> int:
+        """The bytes of a payload that the server takes."""
+        return self.client.max_message_size
+
+    # --- entering and leaving
+
+    async def enter(self, channel: str, options: SubscribeOptions) -> None:
+        """Connect if need be, and subscribe.
+
+        Raises:
+            MeteredPeerStateError: another peer of a shared client is in this channel.
+            Exception: whatever `SignallingClient.connect` and `subscribe` raise.
+        """
+        if any(seat.channel == channel for seat in self._others()):
+            raise MeteredPeerStateError(
+                "invalid_state", "join", f"another peer of this client is in {channel!r}", "idle"
+            )
+        self.channel = channel
+        self._options = options
+        _seats.setdefault(self.client, []).append(self)
+        await self._connect()
+        await self.client.subscribe(channel, options)
+
+    async def subscribe_again(self) -> None:
+        """Subscribe once more: the snapshot comes anew."""
+        assert self.channel is not None
+        await self.client.subscribe(self.channel, self._options)
+
+    async def abandon(self, error: BaseException) -> None:
+        """Undo an `enter` that failed.
+
+        After a plain refusal the connection is good for another try. Otherwise the server may have taken the
+        subscription, and this peer would be in the channel without knowing.
+        """
+        is_refusal = isinstance(error, ServerRequestError | TypeError | ValueError | MeteredPeerStateError)
+        if self._is_shared:
+            await self.leave(unsubscribe=not is_refusal)
+        else:
+            self._give_up_seat()
+            if not is_refusal or self.client.state != "connected":
+                await self.client.close()
+
+    async def leave(self, *, unsubscribe: bool = True) -> None:
+        """Unsubscribe, and keep the client connected. Whatever the server says, the channel is forgotten."""
+        channel = self._give_up_seat()
+        if channel is None or not unsubscribe:
+            return
+        try:
+            await self.client.unsubscribe(channel)
+        except (SignallingError, TypeError, ValueError) as error:
+            self._logger.debug("unsubscribing failed", {"channel": channel, "error": str(error)})
+
+    async def close(self) -> None:
+        """End for good: close the client, or leave it to those who share it."""
+        if self._is_shared:
+            self._ignore()
+            await self.leave()
+        else:
+            self._give_up_seat()
+            await self.client.close()
+
+    # --- what is sent
+
+    async def publish(self, payload: Raw) -> None:
+        """Send to everybody in the channel."""
+        assert self.channel is not None
+        await self.client._publish_raw(self.channel, payload)
+
+    async def send(self, peer_id: str, payload: Raw) -> None:
+        """Send to one peer."""
+        await self.client._send_raw(peer_id, payload)
+
+    async def send_signal(self, peer_id: str, signal: Signal | MetadataSignal) -> None:
+        """Send a signal to one peer; when the client is shared, with the channel that it belongs to."""
+        payload = signal.payload()
+        if self.channel is not None and any(self._others()):
+            payload = in_channel(payload, self.channel)
+        await self.client._send_raw(peer_id, encode_payload(payload))
+
+    # --- what arrives
+
+    def is_strange(self, sender: str) -> bool:
+        """Tell whether another peer of the client knows a sender whom this one does not know."""
+        return not self._knows(sender) and any(seat._knows(sender) for seat in self._others())
+
+    def is_addressed(self, sender: str, channel: str | None) -> bool:
+        """Tell whether a signal is for this peer: by its channel, else for the first one who knows the sender.
+
+        What nobody can place is for everybody: presence may be about to announce the sender.
+        """
+        if channel is not None:
+            return channel == self.channel
+        seats = _seats.get(self.client, [])
+        return next((seat for seat in seats if seat._knows(sender)), self) is self
+
+    # --- inside
+
+    async def _connect(self) -> None:
+        client = self.client
+        if not self._is_shared and client.state == "reconnecting":
+            await client.close()  # whoever joins now wants to know now
+        self._listen()
+        while client.state != "connected":
+            if client.state in ("idle", "closed"):
+                await client.connect()
+            else:
+                await _next_state(client)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Hear the client. The end of one of its lives takes the handlers along."""
+        self._ignore()
+        for event_type, listener in self._listeners.items():
+            self.client.on(event_type, listener)
+
+    def _ignore(self) -> None:
+        for event_type, listener in self._listeners.items():
+            self.client.off(event_type, listener)
+
+    def _others(self) -> list[SignallingSeat]:
+        return [seat for seat in _seats.get(self.client, ()) if seat is not self]
+
+    def _give_up_seat(self) -> str | None:
+        channel, self.channel = self.channel, None
+        seats = _seats.get(self.client, [])
+        if self in seats:
+            seats.remove(self)
+        return channel
+
+
+async def _next_state(client: SignallingClient) -> None:
+    async with client.events(StateChange) as changes:
+        async for _ in changes:
+            return

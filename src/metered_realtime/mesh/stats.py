@@ -1,0 +1,410 @@
+"""Figures of a peer and its connections: what is sent and received, how fast, on what path, and what is lost.
+
+The terms are those of W3C webrtc-stats (https://www.w3.org/TR/webrtc-stats/); each docstring says which. Times are
+seconds, rates bits per second, sizes bytes. What is not known is None, never 0.
+
+Reading is synchronous, costs some ten microseconds for each connection and sends nothing. Rates are those since the
+last reading that is 0.75 s old or older, or since the beginning: who reads each second gets the rate of that second,
+however often others read meanwhile. Counters belong to one generation of a connection, and begin at 0 with the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..options import MeteredPeerState, PeerConnectionState, SignallingClientState
+from .data_channel import DataChannel
+
+if TYPE_CHECKING:
+    from aiortc import RTCDataChannel, RTCRtpTransceiver
+
+    from .aiortc_compat import MessageCounter
+    from .link import Incoming, Link, _Slot
+    from .peer import MeteredPeer
+    from .remote_peer import RemotePeer
+
+CandidateType = Literal["host", "srflx", "prflx", "relay"]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateStats:
+    """One end of the candidate pair in use: W3C RTCIceCandidateStats.
+
+    The candidate of this end is the socket's own, `host` also behind a NAT, or `relay`. That of the remote is `prflx`
+    if it was learned from a check and not from a signal.
+    """
+
+    type: CandidateType
+    protocol: str
+    """`udp`, also for a relay that is reached by TCP."""
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundTrackStats:
+    """A track as a remote is sent it: W3C RTCOutboundRtpStreamStats and, as the remote reports it, RTCRemoteInboundRtp-
+    StreamStats. The report comes about each second.
+
+    The counters are those of the RTP stream: they go on when the track is replaced, and when another track takes over
+    the section of one that was removed.
+    """
+
+    track_id: str
+    """That of the local track. The remote goes on to know one that replaced another under the id of the first."""
+    stream_id: str | None
+    kind: str
+    codec: str | None = None
+    """The MIME type, `video/VP8` for instance. None while nothing is negotiated."""
+    bytes_sent: int = 0
+    """Payload, without headers and without retransmissions."""
+    packets_sent: int = 0
+    bitrate: float | None = None
+    """Bits per second of payload. None in the first 0.2 s."""
+    target_bitrate: float | None = None
+    """Bits per second that the encoder aims at, which follows what the remote can take. None if its rate is fixed."""
+    frames_encoded: int = 0
+    """Pictures, or frames of audio (20 ms as a rule)."""
+    frames_dropped: int = 0
+    """Frames that the encoder was too slow for."""
+    frames_failed: int | None = None
+    """Frames that could not be encoded. None before the first one."""
+    queue_length: int = 0
+    """Frames that wait for the encoder."""
+    round_trip_time: float | None = None
+    """Seconds, smoothed, from RTCP reports."""
+    packets_lost: int | None = None
+    """Packets that the remote missed so far, whether or not they came later as retransmissions."""
+    fraction_lost: float | None = None
+    """The part of the packets, from 0 to 1, that was lost between its last two reports."""
+    jitter: float | None = None
+    """Seconds by which the arrival of packets varies at the remote (RFC 3550 section 6.4.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InboundTrackStats:
+    """A track that a remote sends: W3C RTCInboundRtpStreamStats.
+
+    Packets, bytes and losses are those of the section, over all tracks that it carried; frames are those of this track.
+    """
+
+    track_id: str
+    stream_id: str | None
+    kind: str
+    codec: str | None = None
+    """The MIME type of what arrived last. None before the first packet."""
+    bytes_received: int = 0
+    """Payload, without headers and without retransmissions."""
+    packets_received: int = 0
+    bitrate: float | None = None
+    """Bits per second of payload. None in the first 0.2 s."""
+    packets_lost: int | None = None
+    """Packets missing so far, whether or not they came later as retransmissions. None before the first packet."""
+    jitter: float | None = None
+    """Seconds by which the arrival of packets varies (RFC 3550 section 6.4.1). None before the first packet."""
+    frames_decoded: int = 0
+    """Pictures, or frames of audio."""
+    frames_dropped: int = 0
+    """Decoded frames that were given up because nobody read them in time."""
+    queue_length: int = 0
+    """Decoded frames that wait for a reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataChannelStats:
+    """A data channel that has not ended: W3C RTCDataChannelStats, and its queues. Bytes are those of messages."""
+
+    label: str
+    id: int | None
+    """None until the connection is up for the first time."""
+    state: str
+    """`connecting`, `open` or `closing`."""
+    messages_sent: int
+    bytes_sent: int
+    """What was handed to the channel; `buffered_amount` of it is still here."""
+    messages_received: int
+    bytes_received: int
+    buffered_amount: int
+    """Bytes that wait to be sent."""
+    queued_sends: int | None
+    """Calls of `DataChannel.send` that wait for room. None for a channel that is used without a `DataChannel`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataStats:
+    """All data channels of a connection together, also those that have ended, and each one that has not."""
+
+    messages_sent: int = 0
+    bytes_sent: int = 0
+    messages_received: int = 0
+    bytes_received: int = 0
+    buffered_amount: int = 0
+    """Bytes that wait to be sent."""
+    channels: tuple[DataChannelStats, ...] = ()
+    """By id, those without one last."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStats:
+    """The connection to one remote: W3C RTCTransportStats, RTCIceCandidatePairStats, and what is carried.
+
+    An idle remote has its id and state, and generation 0. A closed one keeps the counters of its last connection:
+    bytes, packets and data; what belongs to the moment is None, and there are no tracks or channels.
+    """
+
+    peer_id: str
+    state: PeerConnectionState
+    generation: int = 0
+    """How many connections there were. It rises with `ConnectionReset`, and all counters begin at 0."""
+    connected_for: float | None = None
+    """Seconds since this connection came up. None while it is not up."""
+    round_trip_time: float | None = None
+    """Seconds that the last STUN check of the path took, one of which is made every 2 s or so: W3C
+    currentRoundTripTime. From RTCP if there is none that was answered within half a second."""
+    bytes_sent: int | None = None
+    """Media, RTCP, data and DTLS, as they go into UDP. Not the STUN checks."""
+    bytes_received: int | None = None
+    packets_sent: int | None = None
+    packets_received: int | None = None
+    bitrate_out: float | None = None
+    """Bits per second of all that `bytes_sent` counts. None in the first 0.2 s of a connection."""
+    bitrate_in: float | None = None
+    local_candidate: CandidateStats | None = None
+    """This end of the path in use. None while there is no path."""
+    remote_candidate: CandidateStats | None = None
+    ice_state: str | None = None
+    """`new`, `checking`, `completed`, `failed` or `closed`."""
+    dtls_state: str | None = None
+    """`new`, `connecting`, `connected`, `closed` or `failed`."""
+    outbound: tuple[OutboundTrackStats, ...] = ()
+    """What it is sent, as soon as there is a section for it."""
+    inbound: tuple[InboundTrackStats, ...] = ()
+    data: DataStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStats:
+    """A peer with all its remotes. Totals are sums over the remotes that are there, of what is known of each.
+
+    A total falls when a remote leaves or its connection is replaced.
+    """
+
+    state: MeteredPeerState
+    peer_id: str | None
+    channel: str | None
+    signalling_state: SignallingClientState
+    signalling_frames_dropped: int
+    """Frames of the server that made no sense here and were skipped."""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    bitrate_out: float = 0.0
+    """Bits per second."""
+    bitrate_in: float = 0.0
+    remotes: Mapping[str, RemoteStats] = field(default_factory=dict)
+    """By peer id, in the order of arrival."""
+
+
+def remote_stats(remote: RemotePeer) -> RemoteStats:
+    """Return the figures of a remote. Creates nothing."""
+    connection = remote._connection
+    if connection is None or connection._link is None:
+        return RemoteStats(remote.id, remote.state)
+    if not _is_measured(connection._link):
+        return RemoteStats(remote.id, remote.state, connection.generation)
+    if remote.state == "closed":
+        return _last_stats(remote, connection.generation, connection._link)
+    return _link_stats(remote, connection.generation, connection._link)
+
+
+def peer_stats(peer: MeteredPeer) -> PeerStats:
+    """Return the figures of a peer and of all its remotes."""
+    remotes = {remote.id: remote_stats(remote) for remote in peer.remote_peers}
+    every = remotes.values()
+    client = peer._seat.client
+    return PeerStats(
+        state=peer.state,
+        peer_id=peer.peer_id,
+        channel=peer.channel,
+        signalling_state=client.state,
+        signalling_frames_dropped=client.dropped_frames,
+        bytes_sent=sum(it.bytes_sent or 0 for it in every),
+        bytes_received=sum(it.bytes_received or 0 for it in every),
+        bitrate_out=sum(it.bitrate_out or 0.0 for it in every),
+        bitrate_in=sum(it.bitrate_in or 0.0 for it in every),
+        remotes=remotes,
+    )
+
+
+def _is_measured(link: object) -> bool:
+    """Tell whether a link is one over aiortc. Those of a simulation are not, and have no figures."""
+    from .link import Link
+
+    return isinstance(link, Link)
+
+
+def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
+    from . import aiortc_compat as compat
+
+    meter = compat.link_meter(link.pc)
+    bytes_received, packets_received = compat.received(link.pc)
+    return RemoteStats(
+        remote.id,
+        remote.state,
+        generation,
+        bytes_sent=meter.bytes_sent,
+        bytes_received=bytes_received,
+        packets_sent=meter.packets_sent,
+        packets_received=packets_received,
+        data=_data_stats(compat.message_total(link.pc), ()),
+    )
+
+
+def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
+    from . import aiortc_compat as compat
+
+    now = time.monotonic()
+    pc = link.pc
+    meter = compat.link_meter(pc)
+    bytes_received, packets_received = compat.received(pc)
+    pair = compat.selected_pair(pc)
+    outbound = tuple(_outbound(slot, now) for slot in link._slots if slot.outgoing is not None)
+    channels = tuple(_channel_stats(channel, counter) for channel, counter in compat.message_counters(pc))
+    return RemoteStats(
+        remote.id,
+        remote.state,
+        generation,
+        connected_for=now - meter.connected_at if meter.connected_at is not None else None,
+        round_trip_time=_round_trip_time(pair, outbound),
+        bytes_sent=meter.bytes_sent,
+        bytes_received=bytes_received,
+        packets_sent=meter.packets_sent,
+        packets_received=packets_received,
+        bitrate_out=_bits(meter.rate_out.rate(meter.bytes_sent, now)),
+        bitrate_in=_bits(meter.rate_in.rate(bytes_received, now)),
+        local_candidate=_candidate(pair.local_candidate, pair.local_addr) if pair is not None else None,
+        remote_candidate=_candidate(pair.remote_candidate, pair.remote_addr) if pair is not None else None,
+        ice_state=pc.iceConnectionState,
+        dtls_state=compat.dtls_transport(pc).state,
+        outbound=outbound,
+        inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(link)),
+        data=_data_stats(compat.message_total(pc), channels),
+    )
+
+
+def _round_trip_time(pair: Any, outbound: tuple[OutboundTrackStats, ...]) -> float | None:
+    from . import aiortc_compat as compat
+
+    if pair is None:
+        return None
+    measured = compat.round_trip_time(pair)
+    if measured is not None:
+        return measured
+    return min((it.round_trip_time for it in outbound if it.round_trip_time is not None), default=None)
+
+
+def _candidate(candidate: Any, address: tuple[str, int]) -> CandidateStats:
+    return CandidateStats(candidate.type, candidate.transport, *address)
+
+
+def _outbound(slot: _Slot, now: float) -> OutboundTrackStats:
+    from . import aiortc_compat as compat
+
+    outgoing = slot.outgoing
+    assert outgoing is not None
+    figures = compat.sender_figures(slot.transceiver.sender)
+    codec = next(iter(compat.codecs(slot.transceiver)), None) if slot.negotiated else None
+    report = figures.report
+    return OutboundTrackStats(
+        track_id=outgoing.track_id,
+        stream_id=outgoing.stream_id,
+        kind=outgoing.kind,
+        codec=codec.mimeType if codec is not None else None,
+        bytes_sent=figures.bytes,
+        packets_sent=figures.packets,
+        bitrate=_bits(figures.rate.rate(figures.bytes, now)),
+        target_bitrate=getattr(figures.encoder, "target_bitrate", None),
+        frames_encoded=figures.frames,
+        frames_dropped=slot.forward.frames_dropped,
+        frames_failed=getattr(figures.encoder, "frames_failed", None),
+        queue_length=len(slot.forward._frames),
+        round_trip_time=_not_negative(report.roundTripTime) if report is not None else None,
+        packets_lost=report.packetsLost if report is not None else None,
+        fraction_lost=report.fractionLost / 256 if report is not None else None,
+        jitter=report.jitter / codec.clockRate if report is not None and codec is not None else None,
+    )
+
+
+def _receiving(link: Link) -> Iterator[tuple[Incoming, RTCRtpTransceiver]]:
+    """Return the tracks that come in, each with its section."""
+    sections = {transceiver.mid: transceiver for transceiver in link.pc.getTransceivers()}
+    for target in link._taps.values():
+        if target._incoming is not None:
+            yield target._incoming, sections[target.mid]
+
+
+def _inbound(incoming: Incoming, transceiver: RTCRtpTransceiver, now: float) -> InboundTrackStats:
+    from . import aiortc_compat as compat
+
+    figures = compat.receiver_figures(transceiver.receiver)
+    codec = figures.codec
+    track = incoming.track
+    return InboundTrackStats(
+        track_id=incoming.track_id,
+        stream_id=incoming.stream_id,
+        kind=track.kind,
+        codec=codec.mimeType if codec is not None else None,
+        bytes_received=figures.bytes,
+        packets_received=figures.packets,
+        bitrate=_bits(figures.rate.rate(figures.bytes, now)),
+        packets_lost=figures.packets_lost if codec is not None else None,
+        jitter=figures.jitter / codec.clockRate if codec is not None else None,
+        frames_decoded=track.frames_received,
+        frames_dropped=track.frames_dropped,
+        queue_length=len(track._frames),
+    )
+
+
+def _data_stats(total: MessageCounter, channels: tuple[DataChannelStats, ...]) -> DataStats:
+    return DataStats(
+        messages_sent=total.messages_sent,
+        bytes_sent=total.bytes_sent,
+        messages_received=total.messages_received,
+        bytes_received=total.bytes_received,
+        buffered_amount=sum(channel.buffered_amount for channel in channels),
+        channels=channels,
+    )
+
+
+def _channel_stats(channel: RTCDataChannel, counter: MessageCounter) -> DataChannelStats:
+    return DataChannelStats(
+        label=channel.label,
+        id=channel.id,
+        state=channel.readyState,
+        messages_sent=counter.messages_sent,
+        bytes_sent=counter.bytes_sent,
+        messages_received=counter.messages_received,
+        bytes_received=counter.bytes_received,
+        buffered_amount=channel.bufferedAmount,
+        queued_sends=_queued_sends(channel),
+    )
+
+
+def _queued_sends(channel: RTCDataChannel) -> int | None:
+    """Find the `DataChannel` that wraps a channel by what it listens to; the channel itself does not know it."""
+    for listener in channel.listeners("bufferedamountlow"):
+        owner = getattr(listener, "__self__", None)
+        if isinstance(owner, DataChannel):
+            return len(owner._queue)
+    return None
+
+
+def _bits(bytes_per_second: float | None) -> float | None:
+    return bytes_per_second * 8 if bytes_per_second is not None else None
+
+
+def _not_negative(seconds: float | None) -> float | None:
+    """Leave out what aiortc makes of a report on an old packet, while a track is silent."""
+    return seconds if seconds is not None and seconds >= 0 else None
