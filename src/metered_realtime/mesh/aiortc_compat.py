@@ -49,12 +49,9 @@ from OpenSSL import SSL
 
 from ..core.rates import RateWindow
 from ..options import IceServerConfig
+from .aiortc_compat_consent import keep_consent
 
 SUPPORTED = "1.16."
-
-CONSENT_INTERVAL = 2
-CONSENT_FAILURES = 3
-"""RFC 7675 consent checks, for the whole process: a dead path is noticed after about 6.5 s instead of 32."""
 
 SERVER_TIMEOUT = 5.0
 """Seconds that a STUN or TURN server may take. Gathering from them runs beside the negotiation, it delays nothing."""
@@ -87,12 +84,6 @@ def check_version() -> None:
         raise ImportError(f"aiortc {SUPPORTED}x is needed, {installed} is installed")
 
 
-def speed_up_consent() -> None:
-    """Make aioice notice a dead path sooner. Affects every aioice connection of the process."""
-    aioice.ice.CONSENT_INTERVAL = CONSENT_INTERVAL
-    aioice.ice.CONSENT_FAILURES = CONSENT_FAILURES
-
-
 # --- peer connection
 
 
@@ -116,6 +107,7 @@ def create_peer_connection(*, relay_only: bool = False, certificate: RTCCertific
     setattr(pc, f"{_PC}connect", _connect_later)
     if EVENT_DRIVEN_CHECKS:
         _Checks(ice_transport(pc)._connection)
+    keep_consent(ice_transport(pc)._connection)
     measure(pc)
     return pc
 

@@ -65,7 +65,6 @@ class PeerConnection:
         logger: Logger,
     ) -> None:
         compat.check_version()
-        compat.speed_up_consent()
         self.state: PeerConnectionState = "idle"
         self.generation = 0
         self._send_signal = send_signal
