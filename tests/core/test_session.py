@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from metered_realtime.core.liveness import ANSWER_TIMEOUT
 from metered_realtime.core.session_effects import Emit, EnterState, FinishConnect, HangUp, TearDown, Transmit
 from metered_realtime.errors import (
     AckTimeoutError,
@@ -315,6 +316,26 @@ def test_without_a_timeout_silence_is_fine(timeout: float) -> None:
     driver = SessionDriver(inactivity_timeout=timeout).connected()
     driver.advance(1e9)
     assert driver.effects == []
+    assert driver.session.state == "connected"
+
+
+def test_a_connection_that_is_doubted_has_to_answer_soon() -> None:
+    driver = SessionDriver(inactivity_timeout=60).connected()
+    driver.effects += driver.session.doubt(driver.now)
+    assert driver.written == [{"type": "ping"}]
+    driver.advance(ANSWER_TIMEOUT - 0.1)
+    driver.effects += driver.session.doubt(driver.now)  # doubting again gives no more time
+    assert driver.session.state == "connected"
+    driver.advance(0.1)
+    assert driver.take(HangUp) == [HangUp(4000, "inactivity")]
+    assert driver.session.doubt(driver.now) == [], "there is nothing to doubt"
+
+
+def test_an_answer_ends_the_doubt() -> None:
+    driver = SessionDriver(inactivity_timeout=60).connected()
+    driver.effects += driver.session.doubt(driver.now)
+    driver.receive({"type": "pong"})
+    driver.advance(ANSWER_TIMEOUT)
     assert driver.session.state == "connected"
 
 

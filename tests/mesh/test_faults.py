@@ -34,7 +34,7 @@ from metered_realtime import (
     Track,
 )
 from metered_realtime.core import negotiation, recovery
-from metered_realtime.mesh import connection, snapshot_watch
+from metered_realtime.mesh import connection, remotes, snapshot_watch
 from metered_realtime.server.resume import ResumeTokens
 from tests.mesh.support import (
     PATIENCE,
@@ -565,6 +565,41 @@ async def test_a_server_that_restarts_brings_everybody_back(room: Room) -> None:
     await pair.media_to_b(60)
     await pair.media_to_a(200)
     assert "FatalError" not in seen.kinds()
+
+
+async def test_who_finds_a_restarted_server_much_later_keeps_the_connection(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remotes, "LINGER", 0.05)
+    async with Wire(room.server.port) as wire_a, Wire(room.server.port) as wire_b:
+        quick = {"reconnect": QUICK}
+        pair = await room.meet(room.peer("a", url=wire_a.url, **quick), room.peer("b", url=wire_b.url, **quick))
+        _, received = await pair.media_to_b(60)
+        seen_by_a = EventLog(pair.a)
+        for wire in (wire_a, wire_b):
+            wire.block()
+            wire.break_off(told=True)
+        await asyncio.gather(state_of(pair.a, "reconnecting"), state_of(pair.b, "reconnecting"))
+        wire_a.unblock()
+        await state_of(pair.a, "joined")
+        assert pair.to_b.state == "reconnecting"
+        await fresh_frames(received, 20)  # a second, many times what it would linger with a server that stayed
+        wire_b.unblock()
+        await state_of(pair.to_b, "connected")
+        assert not seen_by_a.of(PeerLeft)
+        assert not pair.log_b.of(ConnectionReset)
+        await pair.a.close()
+        await pair.b.close()
+
+
+async def test_an_end_whose_remote_noticed_first_does_not_read_connected_on_a_dead_link(room: Room) -> None:
+    pair = await room.pair()
+    await pair.media_to_b()
+    await pair.connected()
+    pair.to_b._connection._link_failed("the test says so")  # type: ignore[union-attr]
+    await pair.log_b.until(ConnectionReset)
+    await pair.connected()
+    assert states(pair.log_b)[-2:] == ["reconnecting", "connected"]
 
 
 async def test_remotes_without_a_connection_stay_idle_over_a_reconnect(room: Room) -> None:

@@ -267,6 +267,13 @@ class Session:
         self._exchange.check_size(payload)
         return self._exchange.send(to_peer_id, payload, now, queue=self._check_open(may_queue=True))
 
+    def doubt(self, now: float) -> Effects:
+        """Ask the server for a sign of life, and take a connection for dead that gives none."""
+        if self._phase is not _Phase.LIVE:
+            return []
+        self._liveness.doubted(now)
+        return [Transmit(frames.encode(frames.Ping()))]
+
     def abandon(self, request_id: str) -> None:
         """Note that the caller of a request is gone. A refusal that still comes is a `ServerError` event."""
         self._exchange.abandon(request_id)

@@ -63,6 +63,7 @@ class PeerConnection:
         ice_servers: IceServers,
         observer: ConnectionObserver,
         logger: Logger,
+        link_lost: Callable[[], None] = lambda: None,
     ) -> None:
         compat.check_version()
         self.state: PeerConnectionState = "idle"
@@ -71,6 +72,7 @@ class PeerConnection:
         self._ice_servers = ice_servers
         self._observer = observer
         self._logger = logger
+        self._link_lost = link_lost
         self._loop = asyncio.get_running_loop()
         self._negotiator = n.Negotiator(polite=polite)
         self._ladder = Ladder()
@@ -354,6 +356,8 @@ class PeerConnection:
             closing = asyncio.ensure_future(old.close())
             self._closing_links.add(closing)
             closing.add_done_callback(self._closing_links.discard)
+            if self.state == "connected":  # the remote noticed first that the old one is dead
+                self._set_state("reconnecting")
             self._observer.connection_reset()
 
     def _await_link(self, link: Link) -> None:
@@ -390,6 +394,7 @@ class PeerConnection:
         if "restart" in self._timers or self._restart_reason is not None:
             return
         self._set_state("reconnecting" if self._was_connected else "connecting")
+        self._link_lost()  # the way to the server may be dead as well, and is needed now
         delay = self._ladder.next_delay(self._loop.time())
         self._logger.info("connection failed", {"reason": reason, "retry_in": delay})
         if delay is None:

@@ -503,6 +503,7 @@ class MeteredPeer(AsyncEventEmitter):
             ice_servers=self._ice_servers,
             observer=remote,
             logger=self._logger,
+            link_lost=self._seat.doubt,
         )
         if self._state == "reconnecting":
             connection.set_reachable(False)

@@ -17,6 +17,10 @@ LINGER = 3.0
 """Seconds that a remote whose connection is alive may be gone from the channel before it counts as having left: enough
 for a client to come back to the server. Who leaves closes his connection, and is gone at once."""
 
+LINGER_AFTER_RESTART = 45.0
+"""Seconds for the same when this end had lost the server too: waits between attempts grow to 36 s, and an attempt may
+take 10. A program that has gone shows in its connection within seconds."""
+
 
 class RemotesOwner(Protocol):
     """What is asked of the peer that has the remotes, and what it is told."""
@@ -117,7 +121,8 @@ class Remotes:
         loop = asyncio.get_running_loop()
         remote._set_signalling_lost(True)
         remote._when_link_lost = lambda: loop.call_soon(self._remove_departed, peer_id)
-        self._departing[peer_id] = loop.call_later(LINGER, self._remove_departed, peer_id)
+        linger = LINGER_AFTER_RESTART if self.signalling_lost else LINGER
+        self._departing[peer_id] = loop.call_later(linger, self._remove_departed, peer_id)
 
     def _come_back(self, peer: PresencePeer) -> None:
         remote = self._by_id[peer.peer_id]

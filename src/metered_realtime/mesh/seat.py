@@ -59,6 +59,10 @@ class SignallingSeat:
         """The bytes of a payload that the server takes."""
         return self.client.max_message_size
 
+    def doubt(self) -> None:
+        """Find out soon whether the server can be reached: a link that used the same network has failed."""
+        self.client._doubt()
+
     # --- entering and leaving
 
     async def enter(self, channel: str, options: SubscribeOptions) -> None:

@@ -260,6 +260,10 @@ class SignallingClient(AsyncEventEmitter):
         _check_peer_id(to_peer_id)
         await self._reply_to(*self._session.send(to_peer_id, payload, self._now()))
 
+    def _doubt(self) -> None:
+        """Find out soon whether the connection is alive: something else that used the network has failed."""
+        self._apply(self._session.doubt(self._now()))
+
     # --- what a link reports; a link that was hung up reports nothing
 
     def _link_opened(self, link: Link) -> None:
