@@ -28,6 +28,8 @@ pytest: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc and websockets
 	$(BIN)/python -m benchmarks.open_channel
+	$(BIN)/python -m benchmarks.first_media
+	$(BIN)/python -m benchmarks.mesh
 	$(BIN)/python -m benchmarks.signalling
 
 serve: $(VENV)/.installed-all  ## run the signalling server and the room page

@@ -81,6 +81,17 @@ def test_a_change_during_an_operation_is_offered_afterwards() -> None:
             assert end.link_up(1) == [n.CreateOffer()]
 
 
+def test_what_changes_before_an_offer_is_planned_is_in_it_and_not_offered_again() -> None:
+    end = offering()
+    end.changed(0)
+    end.planning()
+    assert not end.dirty
+    end.changed(0)
+    assert end.dirty, "that came too late for this offer"
+    with pytest.raises(n.NegotiationStateError):
+        settled().planning()
+
+
 def test_a_follow_up_waits_for_the_link() -> None:
     end = answering()
     assert end.answered("x", 0, more=True) == [n.SendAnswer("x")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import itertools
 import random
 import re
 from collections.abc import AsyncIterator
@@ -45,10 +44,6 @@ TOUCHED = {
     "__stats": "test_what_a_sender_sends_is_counted_and_reported_by_the_other_end",
     "__transceivers": "test_a_new_transceiver_is_unknown_until_it_is_adopted",
     "_bundled": "test_everything_is_bundled_from_the_start",
-    "_check_list": "test_late_candidates_are_checked_at_once",
-    "_check_list_done": "test_nothing_is_checked_after_the_end",
-    "_check_list_maybe_fail": "test_it_is_noticed_that_there_is_nothing_to_check",
-    "_check_periodic": "test_connecting_does_not_sleep",
     "_closing": "test_candidates_of_a_server_become_part_of_the_connection",
     "_codecs": "test_codecs_and_extensions_are_those_of_the_description",
     "_connection": "test_the_role_of_the_offerer_can_be_taken_and_given_back",
@@ -98,7 +93,7 @@ def test_every_private_name_is_watched() -> None:
 def test_no_other_file_of_the_mesh_touches_private_names_of_aiortc() -> None:
     folder = Path(compat.__file__).parent
     for file in folder.glob("*.py"):
-        if file.name != "aiortc_compat.py":
+        if not file.name.startswith("aiortc_compat"):
             found = re.findall(r"(?:pc|transceiver|sender|receiver|sctp|ice)\._\w+", file.read_text())
             assert not found, (file.name, found)
 
@@ -572,143 +567,13 @@ def test_a_certificate_is_renewed_before_it_expires() -> None:
     assert lasts > 7 * compat.CERTIFICATE_MARGIN
 
 
-# --- connectivity checks
-
-
-class Checked:
-    """A connection on its way whose checks are noted instead of being made. They go on until they are failed."""
-
-    def __init__(self, pc: RTCPeerConnection) -> None:
-        self.connection: Any = compat.ice_transport(pc)._connection
-        self.connection.remote_username, self.connection.remote_password = "user", "p" * 22
-        self.connection.check_start = self._check
-        self.started: list[tuple[str, float]] = []
-        self._failed = asyncio.Event()
-
-    async def _check(self, pair: aioice.ice.CandidatePair) -> None:
-        self.started.append((pair.remote_candidate.host, asyncio.get_running_loop().time()))
-        self.connection.check_state(pair, pair.State.IN_PROGRESS)
-        await self._failed.wait()
-        self.connection.check_state(pair, pair.State.FAILED)
-        self.connection.check_complete(pair)
-
-    async def add(self, *numbers: int) -> None:
-        for number in numbers:
-            line = f"{number} 1 udp {2130706431 - number} 192.0.2.{number} 9 typ host"
-            await self.connection.add_remote_candidate(aioice.Candidate.from_sdp(line))
-
-    def fail(self) -> None:
-        self._failed.set()
-
-    @property
-    def hosts(self) -> list[str]:
-        return [host for host, _ in self.started]
-
-    @property
-    def gaps(self) -> list[float]:
-        return [later - earlier for (_, earlier), (_, later) in itertools.pairwise(self.started)]
-
-
-@pytest.fixture
-async def checked(pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch) -> Checked:
-    """A connection with one local address."""
-    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
-    pc = make(pcs)
-    await compat.gather_host_candidates(pc)
-    return Checked(pc)
-
-
-async def test_checks_begin_at_once_and_are_paced(checked: Checked) -> None:
-    await checked.add(3, 1, 2)
-    begun = asyncio.get_running_loop().time()
-    connecting = asyncio.ensure_future(checked.connection.connect())
-    await eventually(lambda: len(checked.started) == 3)
-    assert checked.hosts == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
-    assert checked.started[0][1] - begun < compat.CHECK_INTERVAL
-    assert min(checked.gaps) > compat.CHECK_INTERVAL - 0.002
-    checked.fail()
-    await checked.connection.add_remote_candidate(None)
-    with pytest.raises(ConnectionError):
-        await connecting
-
-
-async def test_late_candidates_are_checked_at_once(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
-    connecting = asyncio.ensure_future(checked.connection.connect())
-    await asyncio.sleep(2 * compat.CHECK_INTERVAL)
-    assert not connecting.done(), "an empty list is no failure while candidates may come"
-    monkeypatch.setattr(compat, "CHECK_INTERVAL", 0.2)
-    added = asyncio.get_running_loop().time()
-    await checked.add(1)
-    await eventually(lambda: len(checked.started) == 1)
-    assert checked.started[0][1] - added < 0.1
-    await checked.add(2)
-    await eventually(lambda: len(checked.started) == 2)
-    assert checked.gaps[0] > 0.19, "an interval that has begun is kept"
-    connecting.cancel()
-
-
-async def test_it_is_noticed_that_there_is_nothing_to_check(pcs: list[RTCPeerConnection]) -> None:
-    for end_first in (True, False):
-        pc = make(pcs)
-        await compat.gather_host_candidates(pc)
-        connection = Checked(pc).connection
-        if end_first:
-            await connection.add_remote_candidate(None)
-        connecting = asyncio.ensure_future(connection.connect())
-        await asyncio.sleep(0)
-        if not end_first:
-            await connection.add_remote_candidate(None)
-        with pytest.raises(ConnectionError):
-            await asyncio.wait_for(connecting, 1)
-
-
-async def test_nothing_is_checked_after_the_end(checked: Checked) -> None:
-    await checked.add(1, 2, 3)
-    connecting = asyncio.ensure_future(checked.connection.connect())
-    await eventually(lambda: bool(checked.started))
-    await checked.connection.close()
-    with pytest.raises(ConnectionError):
-        await asyncio.wait_for(connecting, 1)
-    count = len(checked.started)
-    await asyncio.sleep(3 * compat.CHECK_INTERVAL)
-    assert len(checked.started) == count
-
-
-async def test_connecting_does_not_sleep(pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch) -> None:
-    """aioice's own way is still there, and still sleeps: without that there would be nothing to replace."""
-    slept: list[float] = []
-    sleep = asyncio.sleep
-
-    async def note(delay: float, result: Any = None) -> Any:
-        slept.append(delay)
-        return await sleep(delay, result)
-
-    monkeypatch.setattr(asyncio, "sleep", note)
-    for event_driven in (True, False):
-        monkeypatch.setattr(compat, "EVENT_DRIVEN_CHECKS", event_driven)
-        one, other = make(pcs), make(pcs)
-        one.createDataChannel("x")
-        await compat.gather_host_candidates(other)
-        await negotiate(one, other)
-        slept.clear()
-        await asyncio.gather(compat.connect(one), compat.connect(other))
-        assert (one.connectionState, other.connectionState) == ("connected", "connected")
-        assert (0.02 in slept) is not event_driven
-
-
-async def test_checks_of_the_other_end_are_enough(pcs: list[RTCPeerConnection]) -> None:
-    """A browser's checks may come before its candidates: the address that they come from is one."""
-    one, other = make(pcs), make(pcs)
-    one.createDataChannel("x")
-    await compat.gather_host_candidates(other)
-    await compat.gather_host_candidates(one)
-    await one.setLocalDescription(await one.createOffer())
-    offer = re.sub("a=(candidate:.*?|end-of-candidates)\r\n", "", one.localDescription.sdp)
-    await other.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-    await other.setLocalDescription(await other.createAnswer())
-    await one.setRemoteDescription(other.localDescription)
-    await asyncio.wait_for(asyncio.gather(compat.connect(other), compat.connect(one)), 5)
-    assert (one.connectionState, other.connectionState) == ("connected", "connected")
+@pytest.mark.parametrize("event_driven", [True, False])
+async def test_checks_are_paced_by_events_unless_that_is_switched_off(
+    pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch, event_driven: bool
+) -> None:
+    monkeypatch.setattr(compat, "EVENT_DRIVEN_CHECKS", event_driven)
+    connection = compat.ice_transport(make(pcs))._connection
+    assert ("sort_check_list" in vars(connection)) is event_driven
 
 
 @pytest.mark.parametrize(

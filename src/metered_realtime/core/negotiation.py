@@ -8,6 +8,7 @@ Phases, and what each input does in them:
 
     input \\ phase    STABLE               OFFERING            OFFERED                  COMMITTING   ANSWERING
     changed          offer, or hold       remember            remember                 remember     remember
+    planning         -                    forget changes      -                        -            -
     offer arrives    answer it            queue               polite: forget, answer   queue        queue
                                                               impolite: ignore
     answer arrives   drop                 queue               matching: commit         queue        queue
@@ -219,6 +220,11 @@ class Negotiator:
             return []
         effects = self._offer(description) if description.kind == "offer" else self._answer(description)
         return effects + self._proceed(now)
+
+    def planning(self) -> None:
+        """Note that the offer under way takes in everything that has changed so far: none of it is offered again."""
+        self._require(Phase.OFFERING)
+        self.dirty = False
 
     def offer_created(self, offer: Description, now: float) -> list[Effect]:
         """Take the offer that `CreateOffer` asked for."""

@@ -49,6 +49,7 @@ from OpenSSL import SSL
 
 from ..core.rates import RateWindow
 from ..options import IceServerConfig
+from .aiortc_compat_checks import pace_checks
 from .aiortc_compat_consent import keep_consent
 
 SUPPORTED = "1.16."
@@ -57,10 +58,7 @@ SERVER_TIMEOUT = 5.0
 """Seconds that a STUN or TURN server may take. Gathering from them runs beside the negotiation, it delays nothing."""
 
 EVENT_DRIVEN_CHECKS = True
-"""Whether new connections start their connectivity checks as `_Checks` does, or aioice's way."""
-
-CHECK_INTERVAL = 0.02
-"""Seconds between the checks that one connection starts (Ta, RFC 8445 section 14). It is aioice's own."""
+"""Whether new connections start their connectivity checks as `pace_checks` says, or aioice's way."""
 
 CERTIFICATE_MARGIN = datetime.timedelta(days=1)
 """What a certificate has left at least when a connection begins. aiortc makes them for 30 days."""
@@ -106,7 +104,7 @@ def create_peer_connection(*, relay_only: bool = False, certificate: RTCCertific
     # They are replaced by nothing here; `connect` runs the real one, one at a time.
     setattr(pc, f"{_PC}connect", _connect_later)
     if EVENT_DRIVEN_CHECKS:
-        _Checks(ice_transport(pc)._connection)
+        pace_checks(ice_transport(pc)._connection)
     keep_consent(ice_transport(pc)._connection)
     measure(pc)
     return pc
@@ -504,63 +502,6 @@ def _add_protocol(connection: aioice.ice.Connection, protocol: Any) -> None:
     for remote in connection._remote_candidates:
         connection._pair_remote_candidate(remote)
     connection.sort_check_list()
-
-
-# --- connectivity checks
-
-
-class _Checks:
-    """Starts the checks of a connection: the first one at once, the others `CHECK_INTERVAL` apart.
-
-    aioice's `connect` starts a check, sleeps 20 ms, and only then looks whether the last one has succeeded or new
-    candidates have come: two thirds of the time that a local connection takes. Here it is told that all checks have
-    been started, so that it waits for the outcome, which wakes it at once, while they are started beside it.
-    """
-
-    def __init__(self, connection: aioice.ice.Connection) -> None:
-        self._connection = connection
-        self._sort = connection.sort_check_list
-        self._started = False
-        self._next: asyncio.Handle | None = None
-        patched: Any = connection
-        patched._check_list = _CheckList()
-        patched._check_periodic = self._begin
-        patched.sort_check_list = self._sort_and_resume
-
-    def _begin(self) -> bool:
-        """Stand in for what `connect` asks until there is nothing more to start."""
-        self._started = True
-        self._check_next()
-        if self._next is None:
-            # Otherwise nobody would notice that there were no candidates at all.
-            self._connection._check_list_maybe_fail()
-        return False
-
-    def _sort_and_resume(self) -> None:
-        """Stand in for what aioice calls whenever it has entered a pair."""
-        self._sort()
-        if self._started and self._next is None:
-            self._next = asyncio.get_running_loop().call_soon(self._check_next)
-
-    def _check_next(self) -> None:
-        self._next = None
-        pair = None if self._connection._check_list_done else self._waiting_pair()
-        if pair is not None:
-            self._connection.check_start_task(pair)
-            self._next = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check_next)
-
-    def _waiting_pair(self) -> aioice.ice.CandidatePair | None:
-        """Return the pair of the highest priority that is to be checked, frozen ones last."""
-        pairs = [pair for pair in self._connection._check_list if pair.task is None]
-        states = (aioice.ice.CandidatePair.State.WAITING, aioice.ice.CandidatePair.State.FROZEN)
-        return next((pair for state in states for pair in pairs if pair.state == state), None)
-
-
-class _CheckList(list[aioice.ice.CandidatePair]):
-    """A check list that is true when it is empty, too: `connect` gives up on a false one."""
-
-    def __bool__(self) -> bool:
-        return True
 
 
 # --- statistics

@@ -55,6 +55,8 @@ class ConnectionObserver(Protocol):
 class PeerConnection:
     """One end of the connection to a remote. Idle until either end has something to send."""
 
+    certificate_for_now = staticmethod(compat.certificate_for_now)
+
     def __init__(
         self,
         *,
@@ -64,6 +66,7 @@ class PeerConnection:
         observer: ConnectionObserver,
         logger: Logger,
         link_lost: Callable[[], None] = lambda: None,
+        certificate: compat.SharedCertificate | None = None,
     ) -> None:
         compat.check_version()
         self.state: PeerConnectionState = "idle"
@@ -73,6 +76,7 @@ class PeerConnection:
         self._observer = observer
         self._logger = logger
         self._link_lost = link_lost
+        self._certificate = certificate
         self._loop = asyncio.get_running_loop()
         self._negotiator = n.Negotiator(polite=polite)
         self._ladder = Ladder()
@@ -259,6 +263,7 @@ class PeerConnection:
         link = self._ensure_link()
         self._set_state_at_least_connecting()
         await self._gather(link)
+        self._negotiator.planning()
         self._plan = link.plan(self._outgoing)
         self._offers += 1
         parsed = Description.parse("offer", link.offer_text(self._plan))
@@ -340,8 +345,15 @@ class PeerConnection:
         return self._link
 
     def _make_link(self) -> Link:
-        relay_only = self._ice_servers.policy == "relay"
-        return Link(self, self._logger, has_servers=self._ice_servers.may_have_any, relay_only=relay_only)
+        if self._certificate is not None:
+            self._certificate = compat.certificate_for_now(self._certificate)
+        return Link(
+            self,
+            self._logger,
+            has_servers=self._ice_servers.may_have_any,
+            relay_only=self._ice_servers.policy == "relay",
+            certificate=self._certificate,
+        )
 
     def _replace_link(self, reason: str) -> None:
         self._logger.info("connection replaced", {"reason": reason})

@@ -114,9 +114,15 @@ class Link:
     """One RTCPeerConnection with its sections, candidates and state."""
 
     def __init__(
-        self, observer: LinkObserver, logger: Logger, *, has_servers: bool = False, relay_only: bool = False
+        self,
+        observer: LinkObserver,
+        logger: Logger,
+        *,
+        has_servers: bool = False,
+        relay_only: bool = False,
+        certificate: compat.SharedCertificate | None = None,
     ) -> None:
-        self.pc = compat.create_peer_connection(relay_only=relay_only)
+        self.pc = compat.create_peer_connection(relay_only=relay_only, certificate=certificate)
         self._server_gathering_due = has_servers
         self.local_candidates_complete = not has_servers
         self._observer = observer

@@ -66,6 +66,7 @@ from .stats import PeerStats, peer_stats
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
+    from .aiortc_compat import SharedCertificate
     from .connection import PeerConnection
 
 CLOSE_TIMEOUT = 2.0
@@ -148,6 +149,7 @@ class MeteredPeer(AsyncEventEmitter):
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
         self._state: MeteredPeerState = "idle"
+        self._certificate: SharedCertificate | None = None
         self._channel: str | None = None
         self._peer_id: str | None = None
         self._remotes = Remotes(self, self._logger)
@@ -497,13 +499,17 @@ class MeteredPeer(AsyncEventEmitter):
         async def send_signal(signal: Signal) -> None:
             await self._seat.send_signal(remote.id, signal)
 
-        connection = self._connection_class()(
+        kind = self._connection_class()
+        # One for all: whoever is in the channel knows this peer by its id anyway.
+        self._certificate = kind.certificate_for_now(self._certificate)
+        connection = kind(
             polite=remote.polite,
             send_signal=send_signal,
             ice_servers=self._ice_servers,
             observer=remote,
             logger=self._logger,
             link_lost=self._seat.doubt,
+            certificate=self._certificate,
         )
         if self._state == "reconnecting":
             connection.set_reachable(False)
@@ -572,6 +578,7 @@ class MeteredPeer(AsyncEventEmitter):
         try:
             await self._clear_channel(self._seat.leave(), CLOSE_TIMEOUT)
             channel, self._channel = self._channel, None
+            self._certificate = None  # who meets this peer in two channels under two ids cannot tell that it is one
             self._set_state("idle")
             self.emit(Left(self._peer_id, channel, reason))
         finally:
