@@ -92,6 +92,28 @@ def test_what_changes_before_an_offer_is_planned_is_in_it_and_not_offered_again(
         settled().planning()
 
 
+def test_an_answer_is_sent_again_before_an_offer_until_the_other_end_is_past_it() -> None:
+    end = answering()
+    assert end.answered("x", 0) == [n.SendAnswer("x")]
+    end.link_up(1)
+    assert end.changed(1) == [n.CreateOffer()]
+    assert end.offer_created(OURS, 1) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
+    assert end.timer(1 + n.OFFER_TIMEOUT) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
+    end.received(answer("mine"), 9)
+    end.committed(9)
+    assert end.changed(10) == [n.CreateOffer()]
+    assert end.offer_created(OURS, 10) == [n.SendOffer(OURS.sdp)]
+
+
+def test_an_answer_is_not_repeated_to_an_end_that_might_take_it_for_another() -> None:
+    end = n.Negotiator(polite=True)
+    end.received(offer(tag=None), 0)
+    end.answered("x", 0)
+    end.link_up(1)
+    end.changed(1)
+    assert end.offer_created(OURS, 1) == [n.SendOffer(OURS.sdp)]
+
+
 def test_a_follow_up_waits_for_the_link() -> None:
     end = answering()
     assert end.answered("x", 0, more=True) == [n.SendAnswer("x")]

@@ -30,6 +30,8 @@ Invariants:
 - A remote description whose ICE user fragment is not the one in use means that the other end was replaced: this end is
   replaced too. Messages of one sender arrive in order, so another fragment is always a newer one.
 - The same offer again means that its answer was lost: the answer is sent again, nothing is applied twice.
+- An offer that follows an answer is preceded by that answer, until the other end has shown that it is past it: one that
+  never got it would take our offer for a collision, forget its own, and have the sections of that taken for ours.
 """
 
 from __future__ import annotations
@@ -158,6 +160,7 @@ class Negotiator:
         self._applying: Description | None = None
         self._answered: Description | None = None
         self._last_answer = ""
+        self._answer_in_doubt = False
         self.deadline = None
 
     @property
@@ -189,7 +192,7 @@ class Negotiator:
         if self._pending is not None and self.phase is Phase.OFFERED:
             self._pending.resends = 0
             self.deadline = now + OFFER_TIMEOUT
-            effects.append(SendOffer(self._pending.offer.sdp))
+            effects += self._send_offer(self._pending)
         return effects + self._proceed(now)
 
     def restart(self, now: float, reason: str) -> list[Effect]:
@@ -232,7 +235,7 @@ class Negotiator:
         self.phase = Phase.OFFERED
         self._pending = _Pending(offer)
         self.deadline = None if self._paused else now + OFFER_TIMEOUT
-        return [SendOffer(offer.sdp), *self._proceed(now)]
+        return [*self._send_offer(self._pending), *self._proceed(now)]
 
     def committed(self, now: float, *, more: bool = False) -> list[Effect]:
         """Note that `CommitOffer` succeeded. `more` if something at this end is still to be offered."""
@@ -243,6 +246,8 @@ class Negotiator:
         """Take the answer that `ApplyOffer` asked for. `more` if something of ours found no place in it."""
         self._require(Phase.ANSWERING)
         self._answered, self._last_answer = self._applying, answer
+        # Only ends like this one, which tag their offers, are sure to drop an answer that they have.
+        self._answer_in_doubt = self._applying is not None and self._applying.tag is not None
         return [SendAnswer(answer), *self._completed(now, more)]
 
     def failed(self, reason: str, now: float) -> list[Effect]:
@@ -259,7 +264,11 @@ class Negotiator:
             return self._give_up(f"no answer to an offer sent {pending.resends + 1} times")
         pending.resends += 1
         self.deadline = now + OFFER_TIMEOUT
-        return [SendOffer(pending.offer.sdp)]
+        return self._send_offer(pending)
+
+    def _send_offer(self, pending: _Pending) -> list[Effect]:
+        answer: list[Effect] = [SendAnswer(self._last_answer)] if self._answer_in_doubt else []
+        return [*answer, SendOffer(pending.offer.sdp)]
 
     def _require(self, *phases: Phase) -> None:
         if self.phase not in phases:
@@ -268,6 +277,7 @@ class Negotiator:
     def _offer(self, offer: Description) -> list[Effect]:
         if self._answered is not None and offer.sdp == self._answered.sdp:
             return self._answer_again()
+        self._answer_in_doubt = False
         effects: list[Effect] = []
         replaced = self._is_replaced(offer)
         if self._pending is not None and not replaced:
@@ -302,6 +312,7 @@ class Negotiator:
         if self._pending is None or not _matches(self._pending.offer, answer):
             self.dropped_answers += 1
             return []
+        self._answer_in_doubt = False
         effect = CommitOffer(self._pending.offer.sdp, answer)
         self._drop_pending()
         self.phase = Phase.COMMITTING

@@ -33,8 +33,12 @@ from .ice_servers import IceServers, choose, each_url
 from .link import Incoming, Link, Outgoing
 from .offer import OfferPlan
 
-LEAVING_GRACE = 0.2
-"""Seconds to wait for the news that a remote which closed its connection has left, before a new one is made."""
+LEAVING_GRACE = 1.0
+"""Seconds to wait for the news that a remote which closed its connection has left, before a new one is made. A remote
+that replaced its connection does not wait: it offers the new one."""
+
+HELD_LONG = 2.0
+"""Seconds after a change from which on its offer counts as held: what was said of it before may have been lost."""
 
 SendSignal = Callable[[Signal], Awaitable[None]]
 
@@ -43,13 +47,12 @@ class ConnectionObserver(Protocol):
     """What a connection tells."""
 
     def state_changed(self, state: PeerConnectionState) -> None: ...
-    def track_added(self, incoming: Incoming) -> None: ...
-    def track_removed(self, incoming: Incoming) -> None: ...
+    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
     def channel_opened(self, channel: RTCDataChannel) -> None: ...
     def connection_reset(self) -> None: ...
     def negotiation_failed(self, error: Exception) -> None: ...
     def candidate_refused(self, error: Exception) -> None: ...
-    def offer_unanswered(self) -> None: ...
+    def metadata_in_doubt(self) -> None: ...
 
 
 class PeerConnection:
@@ -84,6 +87,9 @@ class PeerConnection:
         self._link: Link | None = None
         self._plan: OfferPlan | None = None
         self._offers = 0
+        self._uncommitted_offers = 0
+        self._changed_at: float | None = None
+        self._answered_generation = 0
         self._was_connected = False
         self._effects: deque[n.Effect] = deque()
         self._restart_reason: str | None = None
@@ -209,6 +215,8 @@ class PeerConnection:
     # --- negotiation
 
     def _change(self) -> None:
+        if self._changed_at is None:
+            self._changed_at = self._loop.time()
         self._feed(self._negotiator.changed(self._loop.time()))
 
     def _feed(self, effects: Sequence[n.Effect]) -> None:
@@ -233,6 +241,8 @@ class PeerConnection:
                 await self._attempt("creating an offer", self._create_offer())
             case n.SendOffer(sdp):
                 self._ensure_link().offer_sent()
+                self._tell_metadata_again(is_due=self._uncommitted_offers > 0 or self._was_held())
+                self._uncommitted_offers += 1
                 self._send(DescriptionSignal("offer", sdp))
             case n.ForgetOffer():
                 self._plan = None
@@ -242,6 +252,8 @@ class PeerConnection:
             case n.ApplyOffer(offer):
                 await self._attempt("answering an offer", self._answer(offer))
             case n.SendAnswer(sdp):
+                self._tell_metadata_again(is_due=self._answered_generation != self.generation)
+                self._answered_generation = self.generation
                 self._send(DescriptionSignal("answer", sdp))
             case n.Rebuild(reason):
                 self._replace_link(reason)
@@ -275,6 +287,8 @@ class PeerConnection:
         assert plan is not None
         assert self._link is not None
         more = await self._link.commit(plan, offer, answer, self._outgoing)
+        self._uncommitted_offers = 0
+        self._changed_at = None
         self._await_link(self._link)
         return self._negotiator.committed(self._loop.time(), more=more)
 
@@ -323,10 +337,19 @@ class PeerConnection:
                 self._observer.negotiation_failed(error)
 
     def _on_offer_timer(self) -> None:
-        effects = self._negotiator.timer(self._loop.time())
-        if any(isinstance(effect, n.SendOffer) for effect in effects):
-            self._observer.offer_unanswered()
-        self._feed(effects)
+        self._feed(self._negotiator.timer(self._loop.time()))
+
+    def _tell_metadata_again(self, *, is_due: bool) -> None:
+        """Have the metadata told before a description that may find another end than the one that was told before.
+
+        That is an offer after one without an answer, one that was held for long, and the first answer of a generation.
+        An answer to an offer shows that what was sent before it has arrived.
+        """
+        if is_due:
+            self._observer.metadata_in_doubt()
+
+    def _was_held(self) -> bool:
+        return self._changed_at is not None and self._loop.time() - self._changed_at > HELD_LONG
 
     def _fail_negotiation(self, what: str, cause: Exception) -> None:
         error = NegotiationFailedError(f"{what}: {type(cause).__name__}: {cause}")
@@ -362,6 +385,7 @@ class PeerConnection:
             self._disarm(name)
         self._restart_reason = None
         self._plan = None
+        self._changed_at = self._loop.time()
         link = self._ensure_link()
         if old is not None:
             link.inherit_candidates(old)
@@ -387,6 +411,7 @@ class PeerConnection:
             return
         if state == "connected":
             self._disarm("connect")
+            self._disarm("restart")  # it came up after all, while its replacement waited for its time
             self._ladder.link_up(self._loop.time())
             self._was_connected = True
             self._set_state("connected")
@@ -419,13 +444,9 @@ class PeerConnection:
         self._restart_reason = reason
         self._feed([])
 
-    def track_added(self, incoming: Incoming) -> None:
-        """Pass on a track of the remote."""
-        self._observer.track_added(incoming)
-
-    def track_removed(self, incoming: Incoming) -> None:
-        """Pass on that the remote stopped sending a track."""
-        self._observer.track_removed(incoming)
+    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
+        """Pass on what the remote stopped and began to send."""
+        self._observer.tracks_changed(removed, added)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Pass on a data channel that the remote opened."""

@@ -66,8 +66,7 @@ class LinkObserver(Protocol):
     """What a link tells."""
 
     def link_state_changed(self, link: Link, state: str) -> None: ...
-    def track_added(self, incoming: Incoming) -> None: ...
-    def track_removed(self, incoming: Incoming) -> None: ...
+    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
     def channel_opened(self, channel: RTCDataChannel) -> None: ...
 
 
@@ -366,16 +365,16 @@ class Link:
             self._logger.warning("candidate refused", {"error": f"{type(error).__name__}: {error}"})
 
     def _update_incoming(self, remote: Description) -> None:
+        changes = []
         for section in sections(remote.sdp):
             target = self._taps.get(section.mid)
-            if target is None:
-                continue
-            ids = (section.stream_id, section.track_id or section.mid) if section.sends else None
-            removed, added = target.update(ids)
-            if removed is not None:
-                self._observer.track_removed(removed)
-            if added is not None:
-                self._observer.track_added(added)
+            if target is not None:
+                ids = (section.stream_id, section.track_id or section.mid) if section.sends else None
+                changes.append(target.update(ids))
+        removed = [before for before, _ in changes if before is not None]
+        added = [after for _, after in changes if after is not None]
+        if removed or added:
+            self._observer.tracks_changed(removed, added)
 
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
         """Say for each transceiver whether this end sends and whether it takes what the remote sends."""

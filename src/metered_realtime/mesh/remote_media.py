@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.signals import MetadataBook, MetadataSignal
@@ -13,9 +13,9 @@ from ..media.stream import MediaStream
 if TYPE_CHECKING:
     from .link import Incoming
 
-RETURN_TIMEOUT = 5.0
+RETURN_TIMEOUT = 12.0
 """Seconds after a replaced connection is up within which a stream has to be back before it counts as removed. What
-is sent is in the first offer or answer; a collision or a lost signal delays it by a round trip or two."""
+is sent is in the first offer or answer; a lost offer is sent again after 5 s, and may be lost again."""
 
 
 class RemoteMedia:
@@ -43,9 +43,28 @@ class RemoteMedia:
         """Note what it says of a track."""
         self._metadata.take(signal)
 
-    def added(self, incoming: Incoming) -> None:
-        """Enter a track that it sends, then tell: the track first, its stream after that."""
-        self._incoming[incoming.mid] = incoming
+    def change(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
+        """Take what one description changed. Tell which streams ended, then of each new track before its new stream.
+
+        All of it at once: a stream whose tracks go and come is not removed, and metadata that belongs to a track which
+        is told of later is not taken for that of an earlier one.
+        """
+        for incoming in removed:
+            self._incoming.pop(incoming.mid, None)
+            if incoming.stream_id in self._streams:
+                self._streams[incoming.stream_id].remove_track(incoming.track)
+        self._incoming.update((incoming.mid, incoming) for incoming in added)
+        self._drop_streams(keep={incoming.stream_id for incoming in added})
+        for incoming in added:
+            self._announce(incoming)
+
+    def _drop_streams(self, keep: set[str | None]) -> None:
+        for stream in self.streams:
+            if not stream.get_tracks() and stream.id not in keep:
+                del self._streams[stream.id]
+                self._emit(StreamRemoved(stream))
+
+    def _announce(self, incoming: Incoming) -> None:
         signalled = [it.track_id for it in self._incoming.values()]
         metadata = self._metadata.find(incoming.track_id, incoming.track.kind, incoming.stream_id, signalled)
         if incoming.stream_id is None:
@@ -60,17 +79,6 @@ class RemoteMedia:
         self._emit(Track(incoming.track, (stream,), metadata))
         if is_new:
             self._emit(StreamAdded(stream, metadata))
-
-    def removed(self, incoming: Incoming) -> None:
-        """Take out a track that it stopped sending; tell when it was the last one of its stream."""
-        self._incoming.pop(incoming.mid, None)
-        stream = self._streams.get(incoming.stream_id) if incoming.stream_id is not None else None
-        if stream is None:
-            return
-        stream.remove_track(incoming.track)
-        if not stream.get_tracks():
-            del self._streams[stream.id]
-            self._emit(StreamRemoved(stream))
 
     def reset(self) -> None:
         """Expect everything to come back on another connection."""

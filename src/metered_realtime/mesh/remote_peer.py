@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.signals import MetadataSignal, Signal
@@ -178,13 +178,9 @@ class RemotePeer(AsyncEventEmitter):
             previous, self._state = self._state, state
             self.emit(StateChange(previous, state))
 
-    def track_added(self, incoming: Incoming) -> None:
-        """Tell of a track that it sends."""
-        self._media.added(incoming)
-
-    def track_removed(self, incoming: Incoming) -> None:
-        """Tell of a track that it stopped sending, if it was the last one of its stream."""
-        self._media.removed(incoming)
+    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
+        """Tell of the tracks and streams that it stopped and began to send."""
+        self._media.change(removed, added)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Tell of a channel that it opened, keeping what arrives before anybody listens."""
@@ -194,6 +190,7 @@ class RemotePeer(AsyncEventEmitter):
     def connection_reset(self) -> None:
         """Tell that the connection was replaced. Its media comes back as new."""
         self._media.reset()
+        self._tell_metadata(self)
         self.emit(ConnectionReset())
 
     def negotiation_failed(self, error: Exception) -> None:
@@ -204,6 +201,6 @@ class RemotePeer(AsyncEventEmitter):
         """Tell of a candidate that could not be used."""
         self.emit(IceCandidateError(scrub_error(error)))
 
-    def offer_unanswered(self) -> None:
-        """Tell the metadata once more, before the offer is sent again: both may have been lost with a connection."""
+    def metadata_in_doubt(self) -> None:
+        """Tell the metadata once more, before a description: it may have been lost, or told to another program."""
         self._tell_metadata(self)

@@ -103,6 +103,7 @@ class Remotes:
         for peer_id in tuple(self._by_id):
             self._remove(peer_id)
         self._roster.clear()
+        self.signalling_lost = False  # whoever enters a channel, this one or another, has the server
 
     def _add(self, peer: PresencePeer) -> None:
         remote = self._by_id[peer.peer_id] = self._owner._make_remote(peer)

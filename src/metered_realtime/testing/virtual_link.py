@@ -1,0 +1,369 @@
+"""One generation of a virtual connection: what `mesh.link.Link` is over aiortc, this is over the virtual media plane.
+
+It knows of m-sections what JSEP knows, in descriptions that are short but real enough for every parser here, and
+refuses what a real connection refuses. It does not encode, decode, or number payload types.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from ..core.sdp import Description, Direction, Section, sections
+from ..media.remote_track import RemoteTrack
+from ..mesh.link import FRESH_SECTIONS, Incoming, Outgoing
+from ..options import IceServerConfig
+from .virtual_media import MediaPlane, VirtualChannel, VirtualPeerConnection
+from .virtual_network import Process
+
+if TYPE_CHECKING:
+    from ..mesh.link import Link, LinkObserver
+
+OPERATION = (0.0, 0.03)
+"""Seconds that one call of a connection takes."""
+
+SERVER_GATHERING = (0.02, 0.5)
+"""Seconds that a STUN server takes."""
+
+_M_LINES = {
+    "application": "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+    "audio": "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtcp-mux",
+    "video": "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtcp-mux",
+}
+_DIRECTIONS: dict[tuple[bool, bool], Direction] = {
+    (True, True): "sendrecv",
+    (True, False): "sendonly",
+    (False, True): "recvonly",
+    (False, False): "inactive",
+}
+_REFLEXIVE = "a=x-virtual-reflexive"
+
+
+class RefusedError(Exception):
+    """What a real connection would have refused."""
+
+
+class _Slot:
+    """A sending section, or one that will be."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.mid: str | None = None
+        self.msid = ""
+        self.outgoing: Outgoing | None = None
+        self.planned: Outgoing | None = None
+        self.told: Outgoing | None = None
+
+    def assign(self, outgoing: Outgoing | None) -> None:
+        if outgoing is not None:
+            self.msid = f"{outgoing.stream_id or '-'} {outgoing.track_id}"
+        else:
+            self.told = None
+        self.outgoing = outgoing
+
+    def replace(self, outgoing: Outgoing) -> None:
+        self.told = outgoing if self.told == self.outgoing else self.told
+        self.planned = outgoing if self.planned == self.outgoing else self.planned
+        self.outgoing = outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An m-section of the session: its slot if this end may send in it."""
+
+    mid: str
+    kind: str
+    slot: _Slot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    sdp: str
+    lines: tuple[_Line, ...]
+
+
+class VirtualLink:
+    """One virtual connection with its sections, candidates and state."""
+
+    def __init__(self, plane: MediaPlane, process: Process, observer: LinkObserver, *, asks_servers: bool) -> None:
+        self._observer = observer
+        self._random = plane.network.random
+        self.pc = VirtualPeerConnection(
+            plane, process, state_changed=self._on_state, channel_opened=observer.channel_opened
+        )
+        plane.add(self.pc)
+        self.local_candidates_complete = not asks_servers
+        self._server_gathering_due = asks_servers
+        self._gathered = False
+        self._slots: list[_Slot] = []
+        self._lines: tuple[_Line, ...] = ()
+        self._incoming: dict[str, Incoming | None] = {}
+        self._held_candidates: list[tuple[str | None, str]] = []
+        self._busy = False
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def local_ufrag(self) -> str:
+        """Return the ICE user fragment of this end."""
+        return self.pc.ufrag
+
+    @property
+    def transport_mid(self) -> str:
+        """Return the section that carries the transport: the first one."""
+        return self._lines[0].mid if self._lines else "0"
+
+    @property
+    def data_negotiated(self) -> bool:
+        """Tell whether data channels open in-band, without a negotiation."""
+        return any(line.kind == "application" for line in self._lines)
+
+    def create_data_channel(self, label: str, options: Mapping[str, Any]) -> VirtualChannel:
+        """Create a data channel; it opens once the connection is up."""
+        return self.pc.create_channel(label)
+
+    # --- candidates
+
+    async def gather_host(self) -> None:
+        """Gather the candidates that cost nothing. Later calls return at once."""
+        if not self._gathered:
+            await self._take_time()
+            self._gathered = True
+
+    def claim_server_gathering(self) -> bool:
+        """Tell, once, that the STUN and TURN servers are to be asked."""
+        claimed, self._server_gathering_due = self._server_gathering_due, False
+        return claimed
+
+    async def gather_rest(self, servers: Sequence[IceServerConfig]) -> list[str]:
+        """Ask the servers, and return the candidates."""
+        await asyncio.sleep(self._random.uniform(*SERVER_GATHERING))
+        self.local_candidates_complete = True
+        return [f"candidate:{self.pc.ufrag}"]
+
+    async def add_candidate(self, candidate: str | None, ufrag: str | None) -> None:
+        """Take a candidate of the remote. It is held until its description is applied."""
+        if candidate is None:
+            return
+        if self.pc.remote_ufrag is None or (ufrag is not None and ufrag != self.pc.remote_ufrag):
+            self._held_candidates.append((ufrag, candidate))
+        else:
+            self.pc.know(candidate.removeprefix("candidate:"))
+
+    def inherit_candidates(self, old: VirtualLink) -> None:
+        """Take over what came for a description that the old link did not live to see."""
+        self._held_candidates = old._held_candidates
+
+    # --- offers and answers
+
+    def plan(self, wanted: Mapping[Any, Outgoing]) -> _Plan:
+        """Plan an offer in which everything wanted has a section. The connection stays as it is."""
+        self._require_idle()
+        self.release(wanted)
+        assigned = {slot.outgoing for slot in self._slots}
+        for outgoing in wanted.values():
+            if outgoing not in assigned:
+                self._free_slot(outgoing.kind).assign(outgoing)
+        lines = list(self._lines)
+        if not self.data_negotiated:
+            lines.append(_Line(_free_mid(lines), "application"))
+        for slot in self._slots:
+            slot.planned = slot.outgoing
+            if slot.mid is None and slot.outgoing is not None:
+                lines.append(_Line(_free_mid(lines), slot.kind, slot))
+        directions = [self._direction(line.slot, is_new=line not in self._lines) for line in lines]
+        return _Plan(self._describe(lines, directions), tuple(lines))
+
+    def release(self, wanted: Mapping[Any, Outgoing]) -> None:
+        """Stop sending at once what is not wanted any more."""
+        keep = set(wanted.values())
+        for slot in self._slots:
+            if slot.outgoing is not None and slot.outgoing not in keep:
+                slot.assign(None)
+
+    def replace(self, old: Outgoing, new: Outgoing) -> bool:
+        """Send another track in the place of one, without negotiation. False if the old one is not being sent."""
+        for slot in self._slots:
+            if slot.outgoing == old:
+                slot.replace(new)
+                return True
+        return False
+
+    def offer_sent(self) -> None:
+        """Take the role of the offerer."""
+
+    def offer_forgotten(self) -> None:
+        """Give the role back."""
+
+    def offer_text(self, plan: _Plan) -> str:
+        """Return what to send for a plan."""
+        return plan.sdp
+
+    async def commit(self, plan: _Plan, offer: str, answer: Description, wanted: Mapping[Any, Outgoing]) -> bool:
+        """Commit an offer with its answer. Return whether something wanted is still without a section."""
+        self._begin()
+        try:
+            self._check(answer)
+            if answer.mids != tuple(line.mid for line in plan.lines):
+                raise RefusedError(f"the answer has sections {answer.mids!r}, the offer {plan.lines!r}")
+            await self._take_time()
+            await self._take_time()
+            for line in plan.lines:
+                if line.slot is not None:
+                    line.slot.mid = line.mid
+            self._lines = plan.lines
+            for slot in self._slots:
+                slot.told = slot.planned if slot.planned == slot.outgoing else None
+            self._applied(answer)
+        finally:
+            self._busy = False
+        return self._unsent(wanted)
+
+    async def answer(self, offer: Description, wanted: Mapping[Any, Outgoing]) -> tuple[str, bool]:
+        """Answer an offer. Return the answer and whether something wanted found no section in it."""
+        self._begin()
+        try:
+            self._check(offer)
+            await self._take_time()
+            theirs = sections(offer.sdp)
+            new = tuple(_Line(section.mid, section.kind) for section in theirs[len(self._lines) :])
+            lines = (*self._lines, *new)
+            directions = [_answer_direction(line.slot, their) for line, their in zip(lines, theirs, strict=True)]
+            text = self._describe(lines, directions)
+            await self._take_time()
+            self._lines = lines
+            for line, direction in zip(lines, directions, strict=True):
+                if line.slot is not None and direction in ("sendrecv", "sendonly"):
+                    line.slot.told = line.slot.outgoing
+            self._applied(offer)
+        finally:
+            self._busy = False
+        return text, self._unsent(wanted) or not self.data_negotiated
+
+    async def close(self) -> None:
+        """Close the connection and end its tracks. Idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.wait([self._closing])
+
+    # --- inside
+
+    async def _close(self) -> None:
+        self._observer = cast("LinkObserver", _NOBODY)
+        for incoming in self._incoming.values():
+            if incoming is not None:
+                incoming.track.stop()
+        await self._take_time()
+        self.pc.close()
+
+    async def _take_time(self) -> None:
+        await asyncio.sleep(self._random.uniform(*OPERATION))
+
+    def _require_idle(self) -> None:
+        if self._busy:
+            raise RefusedError("an operation is under way")
+        if self._closing is not None:
+            raise RefusedError("the connection is closed")
+
+    def _begin(self) -> None:
+        self._require_idle()
+        self._busy = True
+
+    def _check(self, remote: Description) -> None:
+        running = tuple(line.mid for line in self._lines)
+        if remote.mids[: len(running)] != running:
+            raise RefusedError(f"the remote has sections {remote.mids!r}, in use are {running!r}")
+        if self.pc.remote_ufrag not in (None, remote.ufrag):
+            raise RefusedError("ICE restart is not supported")
+
+    def _applied(self, remote: Description) -> None:
+        self.pc.sctp_ready = self.data_negotiated
+        if _REFLEXIVE in remote.sdp:
+            self.pc.known_candidates.add(remote.ufrag)
+        self.pc.connect(remote.ufrag)
+        held, self._held_candidates = self._held_candidates, []
+        for ufrag, candidate in held:
+            if ufrag in (None, remote.ufrag):
+                self.pc.know(candidate.removeprefix("candidate:"))
+            else:
+                self._held_candidates.append((ufrag, candidate))
+        self.pc.open_channels()
+        changes = [self._update_incoming(section) for section in sections(remote.sdp)]
+        removed = [before for before, _ in changes if before is not None]
+        added = [after for _, after in changes if after is not None]
+        if removed or added:
+            self._observer.tracks_changed(removed, added)
+
+    def _update_incoming(self, section: Section) -> tuple[Incoming | None, Incoming | None]:
+        if section.mid not in self._incoming and not section.sends:
+            return None, None
+        ids = (section.stream_id, section.track_id or section.mid) if section.sends else None
+        current = self._incoming.get(section.mid)
+        if ids is not None and current is not None and (current.stream_id, current.track_id) == ids:
+            return None, None
+        incoming: Incoming | None = None
+        if ids is not None:
+            incoming = Incoming(section.mid, RemoteTrack(section.kind, ids[1]), ids[1], ids[0])
+        self._incoming[section.mid] = incoming
+        if current is not None:
+            current.track.stop()
+        return current, incoming
+
+    def _direction(self, slot: _Slot | None, *, is_new: bool) -> Direction:
+        return _DIRECTIONS[slot is not None and slot.outgoing is not None, not is_new]
+
+    def _describe(self, lines: tuple[_Line, ...] | list[_Line], directions: list[Direction]) -> str:
+        text = [
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
+            f"a=ice-ufrag:{self.pc.ufrag}\r\na=ice-pwd:virtual\r\na=fingerprint:sha-256 00\r\na=setup:actpass"
+        ]
+        if self.local_candidates_complete:
+            text.append(_REFLEXIVE)
+        for line, direction in zip(lines, directions, strict=True):
+            text.append(f"{_M_LINES[line.kind]}\r\na=mid:{line.mid}")
+            if line.kind != "application":
+                text.append(f"a={direction}")
+            if line.slot is not None and direction in ("sendrecv", "sendonly"):
+                text.append(f"a=msid:{line.slot.msid}")
+        return "\r\n".join(text) + "\r\n"
+
+    def _free_slot(self, kind: str) -> _Slot:
+        same_kind = [slot for slot in self._slots if slot.kind == kind]
+        idle = [slot for slot in same_kind if slot.outgoing is None]
+        unused = [slot for slot in idle if slot.mid is None]
+        if unused:
+            return unused[0]
+        if idle and len(same_kind) >= FRESH_SECTIONS:
+            return idle[0]
+        slot = _Slot(kind)
+        self._slots.append(slot)
+        return slot
+
+    def _unsent(self, wanted: Mapping[Any, Outgoing]) -> bool:
+        told = {slot.told for slot in self._slots}
+        return any(outgoing not in told for outgoing in wanted.values())
+
+    def _on_state(self) -> None:
+        self._observer.link_state_changed(cast("Link", self), self.pc.connectionState)
+
+
+class _Nobody:
+    """Whom a closed link tells."""
+
+    def link_state_changed(self, link: object, state: str) -> None: ...
+    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
+    def channel_opened(self, channel: object) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
+def _answer_direction(slot: _Slot | None, offered: Section) -> Direction:
+    sends = slot is not None and slot.outgoing is not None and offered.direction in ("sendrecv", "recvonly")
+    return _DIRECTIONS[sends, offered.direction in ("sendrecv", "sendonly")]
+
+
+def _free_mid(lines: list[_Line]) -> str:
+    used = {line.mid for line in lines}
+    return next(mid for mid in map(str, range(len(lines) + 1)) if mid not in used)

@@ -1,0 +1,72 @@
+"""The real peer on virtual wires: only its sockets and its media paths are other ones."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, ClassVar, NoReturn, cast
+
+from ..log import Logger
+from ..mesh.connection import PeerConnection
+from ..mesh.link import Link
+from ..mesh.peer import MeteredPeer
+from ..options import SignallingClientOptions
+from ..signalling.client import SignallingClient
+from .virtual_link import VirtualLink
+from .virtual_media import MediaPlane
+from .virtual_network import Process
+from .virtual_server import VirtualServer
+from .virtual_socket import Credential, VirtualClient
+
+
+class VirtualTrack:
+    """A local track that can be attached, and is never played."""
+
+    def __init__(self, kind: str, track_id: str) -> None:
+        self.kind = kind
+        self.id = track_id
+
+    async def recv(self) -> NoReturn:
+        """Fail: nothing is encoded in a virtual world."""
+        raise NotImplementedError
+
+
+class VirtualConnection(PeerConnection):
+    """The real connection to a remote over virtual links. Each peer has a subclass that knows where it is."""
+
+    plane: ClassVar[MediaPlane]
+    process: ClassVar[Process]
+
+    @staticmethod
+    def certificate_for_now(previous: Any) -> Any:
+        """Return no certificate: nothing is encrypted."""
+        return None
+
+    def _make_link(self) -> Link:
+        asks_servers = self._ice_servers.may_have_any
+        return cast("Link", VirtualLink(self.plane, self.process, self, asks_servers=asks_servers))
+
+
+class VirtualPeer(MeteredPeer):
+    """The real `MeteredPeer` over the virtual network. `VirtualWorld.start` makes it."""
+
+    def __init__(
+        self,
+        server: VirtualServer,
+        plane: MediaPlane,
+        process: Process,
+        credential: Credential,
+        random: Random,
+        logger: Logger,
+    ) -> None:
+        self.process = process
+        self._server = server
+        self._kind = type("VirtualConnection", (VirtualConnection,), {"plane": plane, "process": process})
+        self._credential = credential
+        self._random = random
+        super().__init__(api_key="virtual", url="ws://localhost", logger=logger)
+
+    def _new_client(self, options: SignallingClientOptions) -> SignallingClient:
+        return VirtualClient(self._server, self.process, self._credential, self._random, options.logger)
+
+    def _connection_class(self) -> type[PeerConnection]:
+        return self._kind

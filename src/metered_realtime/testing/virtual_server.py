@@ -1,0 +1,243 @@
+"""A signalling server over the virtual network: the real hub, the real intake, and sockets that break in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from ..core.frames import GoingAwayFrame, encode
+from ..core.sdp import Description, sections
+from ..core.session import ABNORMAL
+from ..core.signals import DescriptionSignal, parse_signal
+from ..events import WsCloseCode
+from ..server.channel import Connection
+from ..server.hub import Hub, Identity
+from ..server.intake import Close, Intake
+from ..server.limits import Limits
+from ..server.link import PLACE_TIMEOUT
+from ..server.plan import Meter
+from ..server.rights import ACTIONS, Grant
+from .virtual_network import Process, VirtualNetwork
+
+GHOST_TIME = (10.0, 40.0)
+"""Seconds until the server notices that a client has gone silently: what is left of a ping interval, and the pong."""
+
+_DIRECT = b'{"type":"direct","from":"'
+_LEFT = b'"left":[{'
+_SIGNALS = (b'"rtc-description"', b'"rtc-ice"', b'"__meteredTrackMeta"')
+
+
+class _Shown:
+    """A signal as the trace shows it."""
+
+    def __init__(self, frame: bytes) -> None:
+        self._frame = frame
+
+    def __str__(self) -> str:
+        frame = json.loads(self._frame)
+        signal = parse_signal(frame["data"])
+        match signal:
+            case DescriptionSignal(kind, sdp):
+                found = Description.parse(kind, sdp)
+                parts = [f"{it.mid}:{it.track_id if it.sends else '-'}" for it in sections(sdp)]
+                return f"{kind} {found.tag} of {found.ufrag} to {frame['to']}: {' '.join(parts)}"
+        return f"{signal} to {frame['to']}"
+
+
+class ServerEnd:
+    """The server's end of one socket."""
+
+    def __init__(
+        self, server: VirtualServer, process: Process, peer_id: str, number: int, replaced: list[ServerEnd]
+    ) -> None:
+        self.peer_id = peer_id
+        self.is_deaf = False
+        self._server = server
+        self._process = process
+        self._number = number
+        self._network = server.network
+        self._client: ClientEnd | None = None
+        self._open = True
+        hub = server.hub
+        identity = Identity(peer_id, server.grant, metadata=server.welcome_metadata)
+        self._connection: Connection = hub.connect(identity, self.write, 0.0, [end._connection for end in replaced])
+        if replaced:
+            server.call_later(PLACE_TIMEOUT, hub.release, self._connection)
+        self._hub = hub
+        self._intake = Intake(hub, self._connection, server.limits, server.now())
+
+    @property
+    def number(self) -> int:
+        """The number of the socket: no other has it."""
+        return self._number
+
+    @property
+    def host(self) -> str:
+        """The host at the other end."""
+        return self._process.host
+
+    def attach(self, client: ClientEnd) -> None:
+        """Have frames delivered to a client."""
+        self._client = client
+
+    def break_at(self, *, client: bool, server: bool) -> None:
+        """Break the socket. Each end notices at once, or else when it has not heard anything for long enough."""
+        if server:
+            self._leave()
+        else:
+            self.silence()
+        if client and self._client is not None:
+            self._client.ended(ABNORMAL, "")
+        self._client = None
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame to the client. Direct messages may be lost or take another way; the rest stays in order."""
+        if not self._open or self.is_deaf:
+            return
+        control = ("down", self._number)
+        if not frame.startswith(_DIRECT):
+            self._network.carry(control, self._deliver, frame, not_before=self._last_words(frame))
+            return
+        conditions = self._network.conditions
+        sender = frame[len(_DIRECT) : frame.index(b'"', len(_DIRECT))]
+        if conditions.loss and self._network.random.random() < conditions.loss:
+            self._server.lost(sender.decode(), self.peer_id, frame)
+            return
+        if conditions.reorder:
+            # The welcome is the first frame on any wire.
+            self._network.carry(
+                (*control, sender), self._deliver, frame, not_before=self._server.welcomed[self._number]
+            )
+        else:
+            self._network.carry(control, self._deliver, frame)
+
+    def _last_words(self, frame: bytes) -> float:
+        """Return when the last message of those who left is there: nobody leaves before he has finished speaking."""
+        if _LEFT not in frame or not self._network.conditions.reorder:
+            return 0.0
+        left = json.loads(frame)["left"]
+        return max(self._network.last_arrival(("down", self._number, entry["peerId"].encode())) for entry in left)
+
+    def receive(self, frame: bytes) -> None:
+        """Take a frame of the client."""
+        if not self._open or self.is_deaf:
+            return
+        if any(signal in frame for signal in _SIGNALS):
+            self._server.signals += 1
+            self._network.trace(self._process.name, "sends %s", _Shown(frame))
+        outcome = self._intake.take(frame, self._server.now())
+        if isinstance(outcome, Close):
+            self.close(outcome.code, outcome.reason)
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection, and tell the client."""
+        if self._open:
+            self._leave()
+            if not self.is_deaf:
+                self._network.carry(("down", self._number), self._tell_end, code, reason)
+
+    def gone(self) -> None:
+        """Note that the client is gone."""
+        self._leave()
+
+    def silence(self) -> None:
+        """Let the wire swallow everything in both directions; the server notices after its ghost time."""
+        if self._open and not self.is_deaf:
+            self.is_deaf = True
+            self._server.call_later(self._network.random.uniform(*GHOST_TIME), self._leave)
+
+    def _leave(self) -> None:
+        if self._open:
+            self._open = False
+            self._server.ends.pop(self._number, None)
+            self._hub.disconnect(self._connection)
+            self._server.trace(f"{self.peer_id} is disconnected")
+
+    def _deliver(self, frame: bytes) -> None:
+        if self._client is not None and not self.is_deaf:
+            self._client.received(frame)
+
+    def _tell_end(self, code: int, reason: str) -> None:
+        if self._client is not None and not self.is_deaf:
+            self._client.ended(code, reason)
+
+
+class ClientEnd:
+    """What the server's end of a socket needs of the client's."""
+
+    def received(self, frame: bytes) -> None:
+        """Take a frame of the server."""
+        raise NotImplementedError
+
+    def ended(self, code: int, reason: str) -> None:
+        """Note that the server closed the socket, or that it broke."""
+        raise NotImplementedError
+
+
+class VirtualServer:
+    """Lets clients in while it is up. A restart forgets everything: the hub is a new one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, network: VirtualNetwork) -> None:
+        self.network = network
+        self.limits = Limits()
+        self.grant = Grant(ACTIONS, ("*",))
+        self.welcome_metadata: dict[str, Any] | None = None
+        if network.conditions.nat:
+            self.welcome_metadata = {"iceServers": [{"urls": "stun:virtual.invalid:3478"}]}
+        self.ends: dict[int, ServerEnd] = {}
+        self.welcomed: dict[int, float] = {}
+        self.signals = 0
+        self.lost_metadata: set[tuple[str, str]] = set()
+        self.is_up = True
+        self.offline: set[str] = set()
+        self.now = loop.time
+        self.call_later = loop.call_later
+        self._serial = 0
+        self.hub = self._new_hub()
+
+    def ends_of(self, host: str) -> list[ServerEnd]:
+        """Return the open connections of a host, ghosts included, oldest first."""
+        return [end for end in self.ends.values() if end.host == host]
+
+    def _new_hub(self) -> Hub:
+        return Hub(self.limits, meter=Meter(clock=self.now))
+
+    def trace(self, what: str, *values: object) -> None:
+        """Note what the server does."""
+        self.network.trace("server", what, *values)
+
+    def accept(self, process: Process, peer_id: str, *, resumes: bool) -> ServerEnd | None:
+        """Let a client in, or refuse it with None while the server is down. Who resumes takes over his old places."""
+        if not self.is_up:
+            return None
+        self._serial += 1
+        replaced = [end for end in self.ends.values() if resumes and end.peer_id == peer_id]
+        end = ServerEnd(self, process, peer_id, self._serial, replaced)
+        for old in replaced:
+            old.close(int(WsCloseCode.TOKEN_EXPIRED), "resumed by another connection")
+        self.ends[self._serial] = end
+        self.welcomed[self._serial] = self.network.last_arrival(("down", self._serial))
+        self.trace("welcomes %s (%s)", peer_id, process.name)
+        return end
+
+    def restart(self, down_for: float, *, politely: bool) -> None:
+        """End every connection, forget everything, and be down for some seconds."""
+        self.trace("goes down for %.1f s", down_for)
+        self.is_up = False
+        for end in list(self.ends.values()):
+            if politely:
+                end.write(encode(GoingAwayFrame(int(down_for * 1000))))
+            end.close(int(WsCloseCode.GOING_AWAY) if politely else ABNORMAL, "")
+        self.hub = self._new_hub()
+        self.call_later(down_for, self._come_up)
+
+    def lost(self, sender: str, receiver: str, frame: bytes) -> None:
+        """Note a direct message that was acknowledged and never arrives."""
+        if _SIGNALS[2] in frame:
+            self.lost_metadata.add((sender, receiver))
+        self.trace("loses a message from %s to %s", sender, receiver)
+
+    def _come_up(self) -> None:
+        self.is_up = True
+        self.trace("is up again")

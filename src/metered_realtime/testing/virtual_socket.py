@@ -1,0 +1,144 @@
+"""The client's end of a virtual WebSocket, and the signalling client that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from ..core.session import DialFailure
+from ..log import Logger
+from ..signalling.client import SignallingClient
+from ..signalling.link import HANG_UP_TIMEOUT
+from .virtual_network import Process
+from .virtual_server import ClientEnd, ServerEnd, VirtualServer
+
+if TYPE_CHECKING:
+    from ..signalling.link import Link, LinkOwner
+
+CredentialKind = Literal["token", "key", "resume"]
+
+OPEN_TIMEOUT = 10.0
+"""Seconds after which a dial into nowhere fails."""
+
+_PUBLIC_ERROR = "ConnectionRefusedError"
+
+
+class Credential:
+    """Who a client is at the server.
+
+    With a `token` it is the same peer in every connection. With a `key` it is another one each time, and with `resume`
+    the same as before, whose place it takes.
+    """
+
+    def __init__(self, peer_id: str, kind: CredentialKind = "token") -> None:
+        self.peer_id = peer_id
+        self._base = peer_id
+        self._kind = kind
+        self._uses = 0
+
+    def present(self, server: VirtualServer, process: Process) -> ServerEnd | None:
+        """Ask the server to be let in."""
+        self._uses += 1
+        if self._kind == "key" and self._uses > 1:
+            self.peer_id = f"{self._base}-{self._uses}"
+        return server.accept(process, self.peer_id, resumes=self._kind == "resume")
+
+
+class VirtualSocket(ClientEnd):
+    """Does what `signalling.link.Link` does, over the virtual network."""
+
+    def __init__(self, owner: LinkOwner, server: VirtualServer, process: Process, credential: Credential) -> None:
+        loop = asyncio.get_running_loop()
+        self.task: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._owner: LinkOwner | None = owner
+        self._server = server
+        self._process = process
+        self._credential = credential
+        self._end: ServerEnd | None = None
+        self._opened = False
+        self._opening = loop.call_later(OPEN_TIMEOUT, self._fail, "TimeoutError")
+        if process.host not in server.offline:
+            loop.call_later(server.network.delay(), self._arrive)
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame."""
+        if self._end is not None and self._process.alive:
+            self._server.network.carry(("up", self._end.number), self._end.receive, frame)
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """Report nothing any more and close, in the background and bounded. Idempotent."""
+        if self._owner is None:
+            return
+        self._owner = None
+        self._opening.cancel()
+        took = self._server.network.delay()
+        if self._end is not None and self._process.alive:
+            self._server.network.carry(("up", self._end.number), self._end.gone)
+            took = HANG_UP_TIMEOUT if self._end.is_deaf else 2 * took
+        self._loop.call_later(took, self._finish)
+
+    def received(self, frame: bytes) -> None:
+        """Take a frame of the server."""
+        self._open()
+        if self._owner is not None and self._process.alive:
+            self._owner._link_received(self._as_link, frame.decode())
+
+    def ended(self, code: int, reason: str) -> None:
+        """Report the end."""
+        self._open()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner._link_ended(self._as_link, code, reason)
+            self._finish()
+
+    @property
+    def _as_link(self) -> Link:
+        return cast("Link", self)
+
+    def _arrive(self) -> None:
+        if self._owner is None or not self._process.alive:
+            return
+        self._end = self._credential.present(self._server, self._process)
+        if self._end is None:
+            self._loop.call_later(self._server.network.delay(), self._fail, _PUBLIC_ERROR)
+        else:
+            self._end.attach(self)
+
+    def _open(self) -> None:
+        if self._owner is not None and not self._opened:
+            self._opened = True
+            self._opening.cancel()
+            self._owner._link_opened(self._as_link)
+
+    def _fail(self, reason: str) -> None:
+        self._opening.cancel()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner._link_failed(self._as_link, DialFailure(reason=reason))
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.task.done():
+            self.task.set_result(None)
+
+
+class VirtualClient(SignallingClient):
+    """The real signalling client over virtual sockets."""
+
+    def __init__(
+        self,
+        server: VirtualServer,
+        process: Process,
+        credential: Credential,
+        random: Random,
+        logger: Logger | None = None,
+    ) -> None:
+        super().__init__(api_key="virtual", url="ws://localhost", logger=logger, _chance=random.random)
+        self._server = server
+        self._process = process
+        self._credential = credential
+
+    def _make_link(self) -> Any:
+        return VirtualSocket(self, self._server, self._process, self._credential)

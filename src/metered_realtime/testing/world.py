@@ -1,0 +1,112 @@
+"""A virtual world: peers, their server and the network between them, in one event loop with virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from random import Random
+from typing import Any, TypeVar
+
+from .trace import Trace, TraceLogger
+from .virtual_loop import VirtualLoop
+from .virtual_media import MediaPlane
+from .virtual_network import Conditions, Process, VirtualNetwork
+from .virtual_peer import VirtualPeer
+from .virtual_server import VirtualServer
+from .virtual_socket import Credential, CredentialKind
+
+T = TypeVar("T")
+
+
+class VirtualWorld:
+    """Real peers on a virtual network. The same seed, conditions and program give the same run, to the last event.
+
+    That holds in every process, whatever its hash seed, as long as the program itself takes neither time nor chance
+    from outside the world: `loop.time()` and `random` are there for that. Times are virtual seconds from 0 on.
+    """
+
+    def __init__(self, seed: int | str = 0, conditions: Conditions | None = None) -> None:
+        self.loop = VirtualLoop()
+        self.random = Random(f"world {seed}")
+        self.trace = Trace(self.loop)
+        self.errors: list[str] = []
+        self.network = VirtualNetwork(
+            self.loop, Random(f"network {seed}"), conditions if conditions is not None else Conditions(), self.trace
+        )
+        self.server = VirtualServer(self.loop, self.network)
+        self.media = MediaPlane(self.loop, self.network)
+        self._seed = seed
+        self._lives: dict[str, int] = {}
+        self._ends: set[asyncio.Task[None]] = set()
+
+    def run(self, program: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end, and return its result.
+
+        Raises:
+            NothingLeftToDo: it waits for something that never happens.
+        """
+        return self.loop.run_until_complete(program)
+
+    def close(self) -> None:
+        """Close the event loop."""
+        self.loop.close()
+
+    def start(self, host: str, *, peer_id: str | None = None, credential: CredentialKind = "token") -> VirtualPeer:
+        """Start a program on a host: a peer that has not joined yet. Call it while the loop runs."""
+        life = self._lives[host] = self._lives.get(host, 0) + 1
+        process = Process(host, life)
+        logger = TraceLogger(self.trace, process.name, self.errors)
+        identity = Credential(peer_id if peer_id is not None else host, credential)
+        chance = Random(f"{self._seed} {process.name}")
+        return VirtualPeer(self.server, self.media, process, identity, chance, logger)
+
+    def kill(self, peer: VirtualPeer, *, ghost: bool = False) -> None:
+        """End a program without a word: nothing that it still does reaches anybody.
+
+        The server notices at once, as the system closes the sockets of a program, or with `ghost` only after a while.
+        """
+        process = peer.process
+        self.trace(process.name, "is killed%s", ", and leaves a ghost" if ghost else "")
+        self.network.kill(process)
+        for end in self.server.ends_of(process.host):
+            end.break_at(client=False, server=not ghost)
+        self._spawn(peer.close())
+
+    def drop_signalling(self, host: str, *, client: bool, server: bool) -> None:
+        """Break the connections of a host to the server. Each end notices at once, or after its own timeout."""
+        self.trace(host, "loses the server (noticed by the client: %s, by the server: %s)", client, server)
+        for end in self.server.ends_of(host):
+            end.break_at(client=client, server=server)
+
+    def go_offline(self, host: str, seconds: float) -> None:
+        """Let a host reach neither the server nor anybody for a while."""
+        self.drop_signalling(host, client=False, server=False)
+        self.server.offline.add(host)
+        self.loop.call_later(seconds, self.server.offline.discard, host)
+        self.isolate(host, seconds)
+
+    def isolate(self, host: str, seconds: float) -> None:
+        """Interrupt the media paths between a host and all others that there have been, for a while."""
+        for other in self._lives:
+            if other != host:
+                self.cut(host, other, seconds)
+
+    def cut(self, one: str, other: str, seconds: float) -> None:
+        """Interrupt the media path between two hosts for a while."""
+        self.trace(one, "is cut off from %s for %.1f s", other, seconds)
+        self.network.cut(one, other)
+        self.loop.call_later(seconds, self._mend, one, other)
+
+    async def buried(self) -> None:
+        """Wait until nothing is left of the programs that were killed."""
+        while self._ends:
+            await asyncio.wait(self._ends)
+
+    def _mend(self, one: str, other: str) -> None:
+        self.trace(one, "reaches %s again", other)
+        self.network.mend(one, other)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)

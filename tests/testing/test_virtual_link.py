@@ -1,0 +1,163 @@
+"""A virtual link refuses what a real connection refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiortc.sdp import SessionDescription
+
+from metered_realtime.core.sdp import Description, sections
+from metered_realtime.log import NoopLogger
+from metered_realtime.media.fanout import TrackFanout
+from metered_realtime.mesh.connection import _check
+from metered_realtime.mesh.link import Incoming, Outgoing
+from metered_realtime.testing import VirtualTrack, VirtualWorld
+from metered_realtime.testing.virtual_link import RefusedError, VirtualLink
+from metered_realtime.testing.virtual_network import Process
+
+
+class Observer:
+    """Collects what a link tells."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+        self.added: list[str] = []
+        self.removed: list[str] = []
+
+    def link_state_changed(self, link: Any, state: str) -> None:
+        self.states.append(state)
+
+    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
+        self.removed.extend(incoming.track_id for incoming in removed)
+        self.added.extend(incoming.track_id for incoming in added)
+
+    def channel_opened(self, channel: Any) -> None: ...
+
+
+def outgoing(track_id: str, kind: str = "video") -> Outgoing:
+    track: Any = VirtualTrack(kind, track_id)
+    return Outgoing(kind, track_id, "stream", TrackFanout(track, NoopLogger()))
+
+
+class Pair:
+    """Two links that are negotiated by hand."""
+
+    def __init__(self) -> None:
+        self.world = VirtualWorld("pair")
+        self.observers = Observer(), Observer()
+        self.a, self.b = (
+            VirtualLink(self.world.media, Process(host, 1), observer, asks_servers=False)
+            for host, observer in zip("ab", self.observers, strict=True)
+        )
+
+    async def offer_from_a(self, **wanted: Outgoing) -> tuple[Any, Description]:
+        await self.a.gather_host()
+        plan = self.a.plan(wanted)
+        return plan, Description.parse("offer", self.a.offer_text(plan))
+
+    async def exchange(self, **wanted: Outgoing) -> None:
+        plan, offer = await self.offer_from_a(**wanted)
+        text, _ = await self.b.answer(offer, {})
+        await self.a.commit(plan, offer.sdp, Description.parse("answer", text), wanted)
+
+    async def close(self) -> None:
+        await asyncio.gather(self.a.close(), self.b.close())
+
+
+@pytest.fixture
+def pair() -> Pair:
+    return Pair()
+
+
+def run(pair: Pair, program: Any) -> None:
+    async def complete() -> None:
+        await program
+        await pair.close()
+
+    pair.world.run(complete())
+    pair.world.close()
+
+
+def test_an_exchange_connects_and_tells_of_the_tracks(pair: Pair) -> None:
+    async def program() -> None:
+        kept = outgoing("t2", "audio")
+        await pair.exchange(one=outgoing("t1"), two=kept)
+        await asyncio.sleep(1)
+        assert pair.observers[0].states == pair.observers[1].states == ["connecting", "connected"]
+        assert pair.observers[1].added == ["t1", "t2"]
+        await pair.exchange(two=kept)
+        assert pair.observers[1].removed == ["t1"]
+
+    run(pair, program())
+
+
+def test_descriptions_are_good_enough_for_the_real_parsers(pair: Pair) -> None:
+    async def program() -> None:
+        _, offer = await pair.offer_from_a(one=outgoing("t1"))
+        _check(SessionDescription.parse(offer.sdp))
+        data, video = sections(offer.sdp)
+        assert (data.kind, data.mid) == ("application", "0")
+        assert (video.kind, video.stream_id, video.track_id, video.direction) == ("video", "stream", "t1", "sendonly")
+
+    run(pair, program())
+
+
+def test_an_answer_with_another_list_of_sections_is_refused(pair: Pair) -> None:
+    async def program() -> None:
+        plan, offer = await pair.offer_from_a(one=outgoing("t1"))
+        text, _ = await pair.b.answer(offer, {})
+        shorter = Description.parse("answer", text[: text.index("m=video")])
+        with pytest.raises(RefusedError, match="sections"):
+            await pair.a.commit(plan, offer.sdp, shorter, {})
+
+    run(pair, program())
+
+
+def test_an_offer_that_drops_sections_is_refused(pair: Pair) -> None:
+    async def program() -> None:
+        await pair.exchange(one=outgoing("t1"))
+        _, offer = await pair.offer_from_a(one=outgoing("t1"))
+        shorter = Description.parse("offer", offer.sdp[: offer.sdp.index("m=video")])
+        with pytest.raises(RefusedError, match="sections"):
+            await pair.b.answer(shorter, {})
+
+    run(pair, program())
+
+
+def test_another_ice_user_fragment_is_refused(pair: Pair) -> None:
+    async def program() -> None:
+        await pair.exchange(one=outgoing("t1"))
+        _, offer = await pair.offer_from_a(one=outgoing("t1"))
+        other = Description.parse("offer", offer.sdp.replace(f"a=ice-ufrag:{offer.ufrag}", "a=ice-ufrag:other"))
+        with pytest.raises(RefusedError, match="ICE restart"):
+            await pair.b.answer(other, {})
+
+    run(pair, program())
+
+
+def test_two_operations_at_a_time_are_refused(pair: Pair) -> None:
+    async def program() -> None:
+        _, offer = await pair.offer_from_a(one=outgoing("t1"))
+        first = asyncio.ensure_future(pair.b.answer(offer, {}))
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedError, match="under way"):
+            await pair.b.answer(offer, {})
+        await first
+
+    run(pair, program())
+
+
+def test_a_close_is_noticed_at_once_and_a_silent_end_after_six_seconds(pair: Pair) -> None:
+    async def program() -> None:
+        await pair.exchange(one=outgoing("t1"))
+        await asyncio.sleep(1)
+        pair.world.network.cut("a", "b")
+        await asyncio.sleep(4)
+        assert pair.b.pc.connectionState == "connected"
+        await asyncio.sleep(3)
+        assert pair.b.pc.connectionState == "closed"
+
+    run(pair, program())
