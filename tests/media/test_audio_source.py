@@ -105,6 +105,7 @@ async def test_without_audio_there_is_silence() -> None:
     assert not any(values(await source.recv()))
     await source.push(samples((500, 100)))
     assert any(values(await source.recv()))
+    assert any(values(await source.recv())[:96])  # what the resampler held back, at most a millisecond
     assert not any(values(await source.recv()))
     source.stop()
 
@@ -172,6 +173,126 @@ async def test_frames_of_any_format_are_converted_and_not_changed() -> None:
         assert (frame.pts, frame.sample_rate, frame.samples) == (None, rate, rate // 10)
     source.end()
     assert source.buffered_seconds == pytest.approx(0.4, abs=0.001)
+    source.stop()
+
+
+FORMATS = [(name, layout) for name in ("u8", "s16", "s32", "flt", "dbl") for layout in ("mono", "stereo", "5.1")]
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("format", "layout"), FORMATS)
+@virtual_time
+async def test_sound_of_any_format_keeps_its_level(format: str, layout: str, planar: bool) -> None:
+    source = AudioSource()
+    code, half = {"u8": ("B", 192), "s16": ("h", 1 << 14), "s32": ("i", 1 << 30), "flt": ("f", 0.5), "dbl": ("d", 0.5)}[
+        format
+    ]
+    frame = audio_frame(format + "p" * planar, layout, 48000, 2 * FRAME)
+    for plane in frame.planes:
+        plane.update(array(code, [half] * (plane.buffer_size // array(code).itemsize)).tobytes())
+    await source.push(frame)
+    level = values(await source.recv())[FRAME]
+    if layout == "5.1":
+        assert 8000 < level <= 32767  # the channels come together, and do not clip
+    else:
+        assert level == pytest.approx(1 << 14, abs=2)
+    source.stop()
+
+
+@pytest.mark.parametrize("format", ["flt", "fltp", "dbl", "dblp"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@virtual_time
+async def test_samples_that_are_no_numbers_are_refused_before_they_click(format: str, bad: float) -> None:
+    source = AudioSource()
+    frame = audio_frame(format, "stereo", 48000, FRAME)
+    code = "f" if format.startswith("flt") else "d"
+    plane = frame.planes[-1]
+    plane.update(array(code, [0.0, bad]).tobytes().ljust(plane.buffer_size, b"\0"))
+    with pytest.raises(ValueError, match=r"nan|inf"):
+        await source.push(frame)
+    assert source.buffered_seconds == 0
+    source.stop()
+
+
+@virtual_time
+async def test_a_frame_without_a_rate_is_refused() -> None:
+    source = AudioSource()
+    frame = av.AudioFrame("s16", "mono", 960)
+    with pytest.raises(ValueError, match="sample rate"):
+        await source.push(frame)
+    source.stop()
+
+
+@virtual_time
+async def test_sound_that_comes_in_time_is_never_broken_though_a_resampler_holds_some_back() -> None:
+    source = AudioSource(input_rate=16000)
+    await source.recv()
+    played = array("h")
+    for _ in range(10):
+        await source.push(samples((1000, 320)))  # exactly 20 ms for every 20 ms
+        played += values(await source.recv())
+    await asyncio.sleep(0)
+    played += values(await source.recv())
+    left = played[0::2]
+    sounding = [n for n, value in enumerate(left) if value]
+    assert len(sounding) == 10 * FRAME
+    assert sounding == list(range(sounding[0], sounding[0] + 10 * FRAME))
+    assert 0 < sounding[0] <= 48  # the silence is before the sound
+    source.stop()
+
+
+@virtual_time
+async def test_a_push_after_silence_is_heard_in_the_next_frame() -> None:
+    source = AudioSource(input_rate=48000)
+    for _ in range(3):
+        await source.recv()
+    await source.push(samples((7, 100)))
+    assert values(await source.recv()) == array("h", [0, 0] * (FRAME - 100) + [7, 7] * 100)
+    await source.push(samples((7, 100)))
+    assert values(await source.recv()) == array("h", [7, 7] * 100 + [0, 0] * (FRAME - 100))
+    source.stop()
+
+
+@virtual_time
+async def test_a_flush_cuts_within_a_frame_and_says_how_much_it_dropped() -> None:
+    source = AudioSource(input_rate=48000)
+    await source.push(samples((1000, 48000)))
+    await source.recv()
+    flushed = now()
+    assert source.flush() == pytest.approx(0.98)
+    assert source.flush() == 0.0
+    await source.wait_drained()
+    frame = await source.recv()
+    assert not any(values(frame))
+    assert now() - flushed <= 0.02
+    source.stop()
+
+
+async def speak(source: AudioSource, seconds: float) -> None:
+    """Push sound in real time, as a device gives it."""
+    began = now()
+    for number in range(round(seconds * 50)):
+        await asyncio.sleep(max(0.0, began + number * 0.02 - now()))
+        await source.push(samples((number + 1, FRAME)))
+
+
+@pytest.mark.parametrize(("max_delay", "late", "lost"), [(None, 1.04, 0.0), (0.2, 0.2, 0.8)])
+@virtual_time
+async def test_sound_in_real_time_is_not_late_for_ever_after_a_stall(
+    max_delay: float | None, late: float, lost: float
+) -> None:
+    source = AudioSource(input_rate=48000, max_delay=max_delay)
+    speaking = asyncio.ensure_future(speak(source, 3.0))
+    asyncio.get_running_loop().call_later(1.0, block, 1.0)
+    played = array("h")
+    while not speaking.done():
+        played += values(await source.recv())
+    assert source.buffered_seconds <= late
+    assert source.dropped_seconds == pytest.approx(lost, abs=0.15)
+    heard = loud(played)
+    assert heard == sorted(heard)
+    if max_delay is None:
+        assert heard == list(range(1, len(heard) + 1))
     source.stop()
 
 
@@ -337,6 +458,10 @@ async def test_drained_means_that_everything_has_been_read() -> None:
         {"max_buffered_seconds": 0},
         {"max_buffered_seconds": float("nan")},
         {"max_buffered_seconds": "5"},
+        {"max_delay": 0},
+        {"max_delay": 0.03},
+        {"max_delay": float("nan")},
+        {"max_delay": "1"},
     ],
 )
 @virtual_time

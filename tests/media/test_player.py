@@ -15,11 +15,14 @@ from aiortc.contrib.media import MediaPlayer
 from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime.media import player as player_module
+from metered_realtime.media.decoding import FrameReader
 from metered_realtime.media.inbound import iter_frames
 from metered_realtime.media.pattern import read_counter
 from metered_realtime.media.player import Player, PlayerTrack
 from metered_realtime.media.sources import from_file
 from metered_realtime.media.testsource import write_test_clip
+
+from .clips import FPS, write
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -235,7 +238,9 @@ async def test_a_track_that_ends_early_does_not_cost_the_other_frames(
 
 
 async def test_a_live_source_keeps_only_the_newest(clip: Path) -> None:
-    player = Player(str(clip), live=True)  # a file read as fast as it goes, as if a device had delivered it
+    player = Player(
+        FrameReader(av.open(str(clip))), live=True
+    )  # a file read as fast as it goes, as if a device had delivered it
     assert player.video
     await player.video.recv()
     wait_for_decoder()
@@ -243,6 +248,27 @@ async def test_a_live_source_keeps_only_the_newest(clip: Path) -> None:
     rest = [read_counter(frame) for frame, _ in await read_all(player.video)]
     assert rest[-1] == 19
     assert player.video.frames_dropped == 20 - 1 - len(rest)
+
+
+async def test_packets_are_left_out_only_up_to_the_next_key_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(player_module, "AHEAD", 0.1)
+    monkeypatch.setattr(player_module, "MAX_QUEUED", 0.3)
+    monkeypatch.setattr(player_module, "LATE", 0.1)
+    path = write(tmp_path / "t.webm", "libvpx", "libopus", seconds=2.0)
+    player = from_file(str(path), packets=True)
+    assert player.audio
+    assert player.video
+    seen = [await player.video.recv()]
+    await read_some(player.audio, 60)  # 1.2 s: the video reader is away
+    assert player.video.frames_dropped > 0
+    seen += [packet for packet, _ in await read_all(player.video)]
+    numbers = [round(packet.pts * FPS / 90_000) for packet in seen]
+    for before, number, packet in zip(numbers, numbers[1:], seen[1:], strict=False):
+        assert number == before + 1 or packet.is_keyframe
+    assert numbers[-1] == 49
+    await player.close()
 
 
 async def test_a_file_that_is_cut_off_plays_to_there(tmp_path: Path) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import socket
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from metered_realtime.media import sources
+from metered_realtime.media.devices import DeviceInput, camera_input, find_alsa_config, microphone_input, screen_input
 from metered_realtime.media.sources import (
-    DeviceInput,
-    camera_input,
     from_camera,
     from_file,
     from_microphone,
     from_rtsp,
-    microphone_input,
-    screen_input,
     screen_share,
 )
 
@@ -87,7 +85,7 @@ def test_a_camera_that_refuses_is_an_os_error_without_its_password() -> None:
         (microphone_input("linux", None), DeviceInput("default", "alsa", {})),
         (microphone_input("darwin", "1"), DeviceInput("none:1", "avfoundation", {})),
         (microphone_input("win32", "Headset"), DeviceInput("audio=Headset", "dshow", {})),
-        (screen_input("linux", None, 0, 0, 30), DeviceInput(":0.0", "x11grab", {"framerate": "30"})),
+        (screen_input("linux", ":0.1", 0, 0, 30), DeviceInput(":0.1", "x11grab", {"framerate": "30"})),
         (
             screen_input("linux", ":1.0", 800, 600, 0),
             DeviceInput(":1.0", "x11grab", {"video_size": "800x600"}),
@@ -97,6 +95,26 @@ def test_a_camera_that_refuses_is_an_os_error_without_its_password() -> None:
 )
 def test_each_platform_has_its_devices(made: DeviceInput, expected: DeviceInput) -> None:
     assert made == expected
+
+
+def test_the_screen_is_that_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert screen_input("linux", None, 0, 0, 0).file == ":0.0"
+    monkeypatch.setenv("DISPLAY", ":7")
+    assert screen_input("linux", None, 0, 0, 0).file == ":7"
+
+
+def test_alsa_is_told_where_its_configuration_is_unless_the_user_did(tmp_path: Path) -> None:
+    config = tmp_path / "alsa.conf"
+    environment: dict[str, str] = {}
+    find_alsa_config(environment, config)
+    assert environment == {}  # there is none
+    config.touch()
+    find_alsa_config(environment, config)
+    assert environment == {"ALSA_CONFIG_PATH": str(config)}
+    environment["ALSA_CONFIG_PATH"] = "mine"
+    find_alsa_config(environment, config)
+    assert environment == {"ALSA_CONFIG_PATH": "mine"}
 
 
 @pytest.mark.parametrize("open_device", [from_camera, from_microphone, screen_share])
@@ -132,5 +150,45 @@ def test_devices_are_named_by_a_word(open_device: Any) -> None:
 
 def test_a_device_that_is_not_there_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources.sys, "platform", "linux")
-    with pytest.raises(FileNotFoundError, match="camera"):
+    with pytest.raises(FileNotFoundError, match=r"camera.*v4l2-ctl"):
         from_camera("/dev/no-such-camera")
+    with pytest.raises(OSError, match=r"microphone.*arecord -L"):
+        from_microphone("no-such-microphone")
+    monkeypatch.setenv("DISPLAY", ":98765")
+    with pytest.raises(OSError, match=r"screen.*DISPLAY is :98765") as caught:
+        screen_share()
+    assert caught.value.filename == ":98765"
+
+
+SECRETS = ["rtsp://admin:hunter2@", "rtsp://admin:hun/hunter2@", "rtsp://admin:hun?hunter2@", "rtsp://a#hunter2@x@"]
+
+
+@pytest.mark.parametrize("login", SECRETS)
+@pytest.mark.parametrize("rest", ["", "[", "127.0.0.1:1/live?hunter2", "\u2100/live"])
+def test_no_error_tells_a_password(login: str, rest: str) -> None:
+    for use in (from_rtsp, from_file):
+        with pytest.raises((ValueError, OSError)) as caught:
+            use(login + rest)
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value, chain=True)).replace(login, "")
+        assert "hunter2" not in f"{caught.value} {caught.value!r} {vars(caught.value)}"
+    with pytest.raises(TypeError) as wrong:
+        from_rtsp(login.encode())  # type: ignore[arg-type]
+    assert "hunter2" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("start", [-1, float("nan"), float("inf"), "1", None, True])
+def test_starts_that_cannot_be_are_named(start: Any, clip: Path) -> None:
+    with pytest.raises(ValueError, match="start") as caught:
+        from_file(str(clip), start=start)
+    assert repr(start) in str(caught.value)
+
+
+def test_a_start_behind_the_end_says_how_long_the_file_is(clip: Path) -> None:
+    with pytest.raises(ValueError, match=r"0\.8.* s, not 30"):
+        from_file(str(clip), start=30)
+
+
+@pytest.mark.parametrize("silence", [0, -1, float("nan"), "5"])
+def test_silences_that_cannot_be_are_named(silence: Any) -> None:
+    with pytest.raises(ValueError, match="silence"):
+        from_rtsp("rtsp://camera/1", silence=silence)

@@ -120,7 +120,7 @@ async def frames(track: Any, count: int = 3) -> list[Any]:
 
 async def fresh_frames(track: Any, count: int = 3) -> list[Any]:
     """Read frames that arrive from now on, not those that wait."""
-    waiting = len(track._frames)
+    waiting = track.queue_length
     return (await frames(track, waiting + count))[waiting:]
 
 

@@ -1,97 +1,174 @@
-"""Tracks on their way: one reader for many receivers, bounded queues, timestamps that rise whatever the source does."""
+"""Tracks on their way: nothing is pulled for nobody, queues are bounded, and what comes encoded stays as it is."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from fractions import Fraction
 from typing import Any
 
+import av
 import pytest
-from aiortc.codecs import get_encoder
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from av import VideoFrame
 
 from metered_realtime import NoopLogger
-from metered_realtime.media.fanout import MAX_WAITING_AUDIO, MAX_WAITING_VIDEO, ForwardTrack, TrackFanout
-from metered_realtime.media.pcm import pcm_frame
-from metered_realtime.media.remote_track import RemoteTrack
-from metered_realtime.media.steady_encoder import MAX_LEAP, SteadyEncoder
-from tests.mesh.support import GreyTrack, eventually
+from metered_realtime.media import codec_fanout
+from metered_realtime.media.codec_encoders import Packet, SendCodec, make_encoder
+from metered_realtime.media.codec_fanout import MAX_KEPT_PACKETS
+from metered_realtime.media.fanout import TrackFanout
+from metered_realtime.media.forward_track import (
+    CATCH_UP_STEP,
+    MAX_WAITING_AUDIO,
+    MAX_WAITING_VIDEO,
+    ForwardTrack,
+)
+from metered_realtime.media.pattern import Pattern, read_counter
+from metered_realtime.media.testsource import write_test_clip
+from tests.mesh.support import eventually
 
-VP8 = RTCRtpCodecParameters(mimeType="video/VP8", clockRate=90_000, payloadType=96)
-OPUS = RTCRtpCodecParameters(mimeType="audio/opus", clockRate=48_000, channels=2, payloadType=111)
+VP8 = SendCodec("video/vp8", 90_000)
+H264 = SendCodec("video/h264", 90_000, "42")
+OPUS = SendCodec("audio/opus", 48_000)
 
 
 class Source(MediaStreamTrack):
-    """Hands out what is put into it."""
+    """Hands out what is put into it: packets of a codec, if it is given one."""
 
-    kind = "video"
-
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "video", codec: str | None = None) -> None:
         super().__init__()
+        self.kind = kind
         self.queue: asyncio.Queue[Any] = asyncio.Queue()
         self.waiting = 0
+        if codec is not None:
+            self.codec = codec
 
     async def recv(self) -> Any:
         self.waiting += 1
         try:
-            item = await self.queue.get()
+            return await self.queue.get()
         finally:
             self.waiting -= 1
-        if isinstance(item, Exception):
-            raise item
-        return item
 
 
-class Notes(NoopLogger):
-    """Remembers what was logged."""
+class AskedSource(Source):
+    """A source of packets that can be asked for key frames."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+    requests = 0
 
-    def warning(self, msg: str, ctx: dict[str, Any] | None = None) -> None:
-        self.lines.append(msg)
-
-    error = debug = warning
+    def request_key_frame(self) -> None:
+        self.requests += 1
 
 
-async def test_a_source_is_read_once_for_all_who_read() -> None:
-    source = Source()
-    fanout = TrackFanout(source, NoopLogger())
-    forwards = [ForwardTrack("video") for _ in range(3)]
-    for forward in forwards:
-        forward.switch(fanout)
+class Encoded:
+    """Numbered pictures, encoded, with key frames where they are asked for."""
+
+    def __init__(self, codec: SendCodec = VP8) -> None:
+        self._encoder = make_encoder(codec)
+        self._pattern = Pattern(128, 96)
+        self._number = 0
+
+    def next(self, *, key: bool = False) -> Packet:
+        frame = self._pattern.frame(self._number)
+        (packet,) = self._encoder.encode(frame, Fraction(self._number, 30), 300_000, key_frame=key)
+        self._number += 1
+        return packet
+
+
+@pytest.fixture
+async def fanouts() -> AsyncIterator[list[TrackFanout]]:
+    """Fan-outs that are closed in the end, with everybody who receives them."""
+    made: list[TrackFanout] = []
+    yield made
+    await asyncio.gather(*(fanout.close() for fanout in made))
+
+
+def fan_out(fanouts: list[TrackFanout], source: MediaStreamTrack) -> TrackFanout:
+    fanouts.append(TrackFanout(source, NoopLogger()))
+    return fanouts[-1]
+
+
+def forward_of(fanout: TrackFanout, codec: SendCodec = VP8) -> ForwardTrack:
+    forward = ForwardTrack(codec.mime_type.split("/")[0])
+    forward.switch(fanout)
+    forward.negotiated(codec)
+    return forward
+
+
+def packet_of(number: int, *, key: bool = False) -> Packet:
+    packet: Packet = av.Packet(b"\x10\x00\x00\x9d\x01\x2a" if key else b"\x11\x00\x00")
+    packet.pts, packet.time_base, packet.is_keyframe = number * 3_000, Fraction(1, 90_000), key
+    return packet
+
+
+@pytest.fixture
+def no_encoders(monkeypatch: pytest.MonkeyPatch) -> list[SendCodec]:
+    """The codecs for which encoders were made."""
+    made: list[SendCodec] = []
+
+    def note(codec: SendCodec, shrink: int = 1) -> Any:
+        made.append(codec)
+        return make_encoder(codec, shrink)
+
+    monkeypatch.setattr(codec_fanout, "make_encoder", note)
+    return made
+
+
+# --- who pulls
+
+
+async def test_a_source_is_read_once_for_all_who_read(fanouts: list[TrackFanout]) -> None:
+    source = Source(codec="video/VP8")
+    fanout = fan_out(fanouts, source)
+    forwards = [forward_of(fanout) for _ in range(3)]
     await asyncio.sleep(0)
     assert source.waiting == 0, "nothing is pulled before somebody reads"
     reads = [asyncio.ensure_future(forward.recv()) for forward in forwards]
     await eventually(lambda: source.waiting)
-    source.queue.put_nowait("frame")
-    assert await asyncio.gather(*reads) == ["frame"] * 3
+    source.queue.put_nowait(packet_of(1, key=True))
+    packets = await asyncio.gather(*reads)
+    assert all(packet is packets[0] for packet in packets)
     assert source.waiting <= 1
     for forward in forwards:
         forward.stop()
     await eventually(lambda: source.waiting == 0)
-    await fanout.close()
 
 
-async def test_a_switch_takes_effect_with_the_next_frame() -> None:
-    sources = Source(), Source()
-    fanouts = [TrackFanout(source, NoopLogger()) for source in sources]
+async def test_nothing_is_pulled_before_the_codec_is_known(fanouts: list[TrackFanout]) -> None:
+    source = Source()
     forward = ForwardTrack("video")
-    forward.switch(fanouts[0])
+    forward.switch(fan_out(fanouts, source))
+    read = asyncio.ensure_future(forward.recv())
+    await asyncio.sleep(0)
+    assert source.waiting == 0
+    forward.negotiated(VP8)
+    await eventually(lambda: source.waiting)
+    forward.negotiated(H264)
+    assert forward.codec == VP8, "a sender keeps its payload type"
+    forward.stop()
+    with pytest.raises(MediaStreamError):
+        await read
+
+
+async def test_a_switch_takes_effect_with_the_next_key_frame(fanouts: list[TrackFanout]) -> None:
+    sources = Source(codec="video/VP8"), Source(codec="video/VP8")
+    both = [fan_out(fanouts, source) for source in sources]
+    forward = forward_of(both[0])
     read = asyncio.ensure_future(forward.recv())
     await eventually(lambda: sources[0].waiting)
-    sources[0].queue.put_nowait("old")
-    assert await read == "old"
-    sources[0].queue.put_nowait("old, too late")
-    await eventually(lambda: len(forward._frames) == 1)
-    forward.switch(fanouts[1])
+    sources[0].queue.put_nowait(packet_of(1, key=True))
+    old = await read
+    sources[0].queue.put_nowait(packet_of(2))
+    await eventually(lambda: forward.queue_length == 1)
+    forward.switch(both[1])
     read = asyncio.ensure_future(forward.recv())
     await eventually(lambda: sources[1].waiting)
     assert sources[0].waiting == 0
-    sources[1].queue.put_nowait("new")
-    assert await read == "new"
+    for number, key in ((90, False), (91, True), (92, False)):
+        sources[1].queue.put_nowait(packet_of(number, key=key))
+    packet = await read
+    assert packet.is_keyframe
+    assert old.pts < packet.pts < old.pts + 90_000
+    assert (await forward.recv()).pts == packet.pts + 3_000
     forward.switch(None)
     read = asyncio.ensure_future(forward.recv())
     await asyncio.sleep(0)
@@ -100,174 +177,174 @@ async def test_a_switch_takes_effect_with_the_next_frame() -> None:
         await read
     with pytest.raises(MediaStreamError):
         await forward.recv()
-    for fanout in fanouts:
-        await fanout.close()
 
 
-@pytest.mark.parametrize(("kind", "bound"), [("video", MAX_WAITING_VIDEO), ("audio", MAX_WAITING_AUDIO)])
-async def test_a_slow_encoder_gets_the_newest(kind: str, bound: int) -> None:
-    forward = ForwardTrack(kind)
-    for number in range(bound + 3):
-        forward._feed(number)
-    assert forward.frames_dropped == 3
-    assert [await forward.recv() for _ in range(bound)] == list(range(3, bound + 3))
+# --- queues
 
 
-@pytest.mark.parametrize(("error", "line"), [(MediaStreamError(), "ended"), (RuntimeError("x"), "failed")])
-async def test_a_source_that_ends_falls_silent_and_is_logged(error: Exception, line: str) -> None:
-    source, notes = Source(), Notes()
-    fanout = TrackFanout(source, notes)
-    forward = ForwardTrack("video")
-    forward.switch(fanout)
-    source.queue.put_nowait(error)
+async def test_a_slow_sender_goes_on_with_the_next_key_frame_and_asks_for_it(fanouts: list[TrackFanout]) -> None:
+    source = AskedSource(codec="video/VP8")
+    forward = forward_of(fan_out(fanouts, source))
     read = asyncio.ensure_future(forward.recv())
-    await eventually(lambda: notes.lines)
-    assert notes.lines == [f"local track {line}"]
-    assert not read.done()
-    assert forward.readyState == "live"
+    await eventually(lambda: source.waiting)
+    source.queue.put_nowait(packet_of(0, key=True))
+    await read
+    assert source.requests == 1
+    for number in range(1, MAX_WAITING_VIDEO + 4):
+        forward.feed(packet_of(number))
+    assert (forward.queue_length, forward.frames_dropped) == (0, MAX_WAITING_VIDEO + 1)
+    await eventually(lambda: source.requests == 2)
+    forward.feed(packet_of(100, key=True))
+    forward.feed(packet_of(101))
+    assert [(await forward.recv()).pts for _ in range(2)] == [300_000, 303_000]
+
+
+async def test_sound_that_waits_too_long_is_dropped_first() -> None:
+    forward = ForwardTrack("audio")
+    forward.negotiated(OPUS)
+    for number in range(MAX_WAITING_AUDIO + 3):
+        forward.feed(packet_of(number))
+    assert forward.frames_dropped == 3
+    assert (await forward.recv()).pts == 9_000
+    assert forward.queue_length == MAX_WAITING_AUDIO - 1
+
+
+# --- packets
+
+
+async def test_packets_in_the_codec_go_out_as_they_are(
+    fanouts: list[TrackFanout], no_encoders: list[SendCodec]
+) -> None:
+    source, encoded = AskedSource(codec="video/VP8"), Encoded()
+    fanout = fan_out(fanouts, source)
+    forwards = [forward_of(fanout) for _ in range(2)]
+    reads = [asyncio.ensure_future(forward.recv()) for forward in forwards]
+    sent = [encoded.next() for _ in range(3)]
+    for packet in sent:
+        source.queue.put_nowait(packet)
+    got = [await read for read in reads]
+    for forward, first in zip(forwards, got, strict=True):
+        packets = [first, *[await forward.recv() for _ in range(2)]]
+        assert [bytes(it) for it in packets] == [bytes(it) for it in sent]
+        assert [it.pts for it in packets] == [0, 3_000, 6_000]
+    assert no_encoders == []
+    assert fanout.codec == "video/VP8"
+
+
+async def test_a_newcomer_has_the_source_asked_for_a_key_frame_once_in_a_while(fanouts: list[TrackFanout]) -> None:
+    source = AskedSource(codec="video/VP8")
+    fanout = fan_out(fanouts, source)
+    forwards = [forward_of(fanout) for _ in range(4)]
+    reads = [asyncio.ensure_future(forward.recv()) for forward in forwards]
+    await eventually(lambda: source.waiting)
+    source.queue.put_nowait(packet_of(0))
+    await eventually(lambda: source.requests == 1)
+    for forward in forwards:
+        forward.request_key_frame()
+    assert source.requests == 1
+    source.queue.put_nowait(packet_of(1, key=True))
+    await asyncio.gather(*reads)
+    for forward in forwards:
+        forward.request_key_frame()
+    await eventually(lambda: source.requests == 2)
+
+
+async def test_a_newcomer_is_brought_up_to_date_if_the_source_makes_no_key_frames(fanouts: list[TrackFanout]) -> None:
+    source, encoded = Source(codec="video/VP8"), Encoded()
+    fanout = fan_out(fanouts, source)
+    first = forward_of(fanout)
+    read = asyncio.ensure_future(first.recv())
+    for number in range(12):
+        source.queue.put_nowait(encoded.next(key=number == 2))
+    await read
+    await eventually(lambda: first.queue_length == 11)
+    newcomer = forward_of(fanout)
+    packets = [await asyncio.wait_for(newcomer.recv(), 1) for _ in range(10)]
+    assert packets[0].is_keyframe
+    assert [it.pts for it in packets] == [33_000 - (9 - n) * CATCH_UP_STEP for n in range(10)]
+    decoder = av.CodecContext.create("libvpx", "r")
+    shown = [read_counter(frame) for packet in packets for frame in decoder.decode(packet)]  # type: ignore[attr-defined]
+    assert shown == list(range(2, 12))
+    source.queue.put_nowait(encoded.next())
+    assert (await newcomer.recv()).pts == 36_000
+
+
+async def test_a_switch_while_somebody_is_brought_up_to_date_does_not_end_him(fanouts: list[TrackFanout]) -> None:
+    forward = ForwardTrack("video")
+    forward.negotiated(VP8)
+    forward.catch_up([packet_of(number, key=number == 0) for number in range(3)])
+    read = asyncio.ensure_future(forward.recv())
+    await asyncio.sleep(0)
+    source = Source(codec="video/VP8")
+    forward.switch(fan_out(fanouts, source))
+    source.queue.put_nowait(packet_of(7, key=True))
+    assert (await asyncio.wait_for(read, 1)).is_keyframe
+    forward.stop()
+
+
+async def test_what_is_kept_for_newcomers_is_bounded(fanouts: list[TrackFanout]) -> None:
+    source = Source(codec="video/VP8")
+    fanout = fan_out(fanouts, source)
+    first = forward_of(fanout)
+    read = asyncio.ensure_future(first.recv())
+    for number in range(MAX_KEPT_PACKETS + 2):
+        source.queue.put_nowait(packet_of(number, key=number == 0))
+    await read
+    await eventually(lambda: source.queue.empty() and source.waiting)
+    newcomer = forward_of(fanout)
+    read = asyncio.ensure_future(newcomer.recv())
+    source.queue.put_nowait(packet_of(MAX_KEPT_PACKETS + 2))
+    source.queue.put_nowait(packet_of(MAX_KEPT_PACKETS + 3, key=True))
+    assert (await read).pts == (MAX_KEPT_PACKETS + 3) * 3_000
+
+
+async def test_packets_are_encoded_again_only_for_who_has_another_codec(
+    fanouts: list[TrackFanout], no_encoders: list[SendCodec]
+) -> None:
+    source, encoded = AskedSource(codec="video/VP8"), Encoded()
+    fanout = fan_out(fanouts, source)
+    same, other = forward_of(fanout), forward_of(fanout, H264)
+    reads = [asyncio.ensure_future(it.recv()) for it in (same, other)]
+    sent = [encoded.next(key=number == 0) for number in range(6)]
+    for packet in sent:
+        source.queue.put_nowait(packet)
+        await asyncio.sleep(0.02)
+    assert bytes(await reads[0]) == bytes(sent[0])
+    decoder = av.CodecContext.create("h264", "r")
+    (picture,) = [*decoder.decode(await reads[1]), *decoder.decode(None)]  # type: ignore[attr-defined]
+    assert 0 <= read_counter(picture) < 6
+    assert no_encoders == [H264]
+    other.stop()
+    source.queue.put_nowait(encoded.next())
+    await eventually(lambda: fanout._decoder is None)
+
+
+async def test_packets_of_a_file_are_told_by_their_stream_and_made_fit(
+    fanouts: list[TrackFanout], no_encoders: list[SendCodec], tmp_path: Any
+) -> None:
+    clip = write_test_clip(tmp_path / "clip.mp4", seconds=0.5, width=128, height=96)
+    if clip.video_codec not in ("libx264", "libopenh264"):
+        pytest.skip("this PyAV has no H.264 encoder")
+    source = Source()
+    forward = forward_of(fan_out(fanouts, source), H264)
+    read = asyncio.ensure_future(forward.recv())
+    with av.open(str(clip.path)) as container:
+        for packet in container.demux(video=0):
+            if packet.size:
+                source.queue.put_nowait(packet)
+        first = await read
+    assert bytes(first)[:4] in (b"\0\0\0\1", b"\0\0\1\x67", b"\0\0\1\x09")
+    assert b"\0\0\1\x67" in bytes(first), "the key frame has its parameter sets"
+    assert first.is_keyframe
+    assert first.time_base == Fraction(1, 90_000)
+    assert no_encoders == []
+
+
+async def test_packets_that_cannot_be_sent_are_counted(fanouts: list[TrackFanout]) -> None:
+    source = Source(codec="video/AV1")
+    forward = forward_of(fan_out(fanouts, source))
+    read = asyncio.ensure_future(forward.recv())
+    source.queue.put_nowait(packet_of(0, key=True))
+    await eventually(lambda: forward.frames_failed == 1)
     forward.stop()
     await asyncio.gather(read, return_exceptions=True)
-    await fanout.close()
-
-
-@pytest.mark.parametrize(("kind", "bound"), [("video", 4), ("audio", 50)])
-async def test_what_a_remote_sends_is_bounded_and_counted(kind: str, bound: int) -> None:
-    track = RemoteTrack(kind, "t")
-    for number in range(bound + 2):
-        track.feed(number)
-    assert (track.id, track.frames_received, track.frames_dropped) == ("t", bound + 2, 2)
-    track.stop()
-    track.feed("late")
-    assert [await track.recv() for _ in range(bound)] == list(range(2, bound + 2))
-    with pytest.raises(MediaStreamError):
-        await track.recv()
-
-
-async def test_readers_share_the_frames_and_all_end() -> None:
-    track = RemoteTrack("video", "t")
-    readers = [asyncio.ensure_future(track.recv()) for _ in range(4)]
-    await asyncio.sleep(0)
-    track.feed(1)
-    track.feed(2)
-    readers[3].cancel()
-    await asyncio.wait(readers, timeout=0.1)
-    track.stop()
-    results = await asyncio.gather(*readers, return_exceptions=True)
-    assert results[:2] == [1, 2]
-    assert isinstance(results[2], MediaStreamError)
-    assert isinstance(results[3], asyncio.CancelledError)
-
-
-async def test_cancelling_a_reader_loses_no_frame() -> None:
-    track = RemoteTrack("video", "t")
-    first, second = asyncio.ensure_future(track.recv()), asyncio.ensure_future(track.recv())
-    await asyncio.sleep(0)
-    track.feed(1)
-    first.cancel()
-    assert await asyncio.wait_for(second, 1) == 1
-    with pytest.raises(asyncio.CancelledError):
-        await first
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def picture(seconds: float, level: int = 128) -> VideoFrame:
-    track = GreyTrack(level)
-    frame = VideoFrame(160, 120, "yuv420p")
-    for plane, value in zip(frame.planes, (track.level, 128, 128), strict=True):
-        plane.update(bytes([value]) * plane.buffer_size)
-    frame.pts, frame.time_base = round(seconds * 90_000), Fraction(1, 90_000)
-    return frame
-
-
-def is_key_frame(payloads: list[bytes]) -> bool:
-    """Tell from the first byte after aiortc's VP8 descriptor of four bytes (RFC 7741 section 4.3)."""
-    return bool(payloads) and payloads[0][4] & 1 == 0
-
-
-class Steady:
-    """A steady encoder at the hand of a clock."""
-
-    def __init__(self, codec: RTCRtpCodecParameters = VP8) -> None:
-        self.clock, self.notes, self.made = Clock(), Notes(), 0
-        self.codec = codec
-        self.encoder = SteadyEncoder(self.make, codec.clockRate, self.notes, self.clock)
-
-    def make(self) -> Any:
-        self.made += 1
-        return get_encoder(self.codec)
-
-    def send(self, unit: Any, after: float) -> tuple[list[bytes], int]:
-        self.clock.now += after
-        return self.encoder.encode(unit)
-
-
-def test_one_source_is_encoded_by_one_encoder_under_its_own_times() -> None:
-    steady = Steady()
-    stamps = [steady.send(picture(5 + n / 20), 0.05)[1] for n in range(5)]
-    assert stamps == [450_000 + n * 4_500 for n in range(5)]
-    assert steady.made == 1
-
-
-@pytest.mark.parametrize("start", [0.0, 4.9, 1_000.0])
-def test_another_source_goes_on_where_the_last_one_was_with_a_key_frame(start: float) -> None:
-    steady = Steady()
-    for n in range(3):
-        _, last = steady.send(picture(5 + n / 20), 0.05)
-    payloads, stamp = steady.send(picture(start), 0.2)
-    assert stamp == last + 18_000, "the time that has passed"
-    assert is_key_frame(payloads)
-    payloads, stamp = steady.send(picture(start + 0.05), 0.05)
-    assert stamp == last + 22_500
-    assert not is_key_frame(payloads)
-    assert (steady.made, steady.encoder.frames_failed) == (2, 0)
-
-
-def test_a_pause_is_not_another_source() -> None:
-    steady = Steady()
-    steady.send(picture(0), 0)
-    _, stamp = steady.send(picture(10), 10)
-    assert (stamp, steady.made) == (900_000, 1)
-    _, stamp = steady.send(picture(10.05), 60)
-    assert (stamp, steady.made) == (904_500, 1)
-    steady.send(picture(10.05 + MAX_LEAP), 0.1)
-    assert steady.made == 1
-
-
-def test_sound_goes_on_as_well() -> None:
-    steady = Steady(OPUS)
-    stamps = [steady.send(pcm_frame(bytes(3_840), n * 960), 0.02)[1] for n in range(4)]
-    _, stamp = steady.send(pcm_frame(bytes(3_840), 0), 0.02)
-    assert stamp == stamps[-1] + 960
-    assert steady.made == 2
-
-
-def test_a_frame_that_cannot_be_encoded_is_left_out_and_logged_once() -> None:
-    steady = Steady()
-    steady.send(picture(0), 0)
-    timeless = picture(1)
-    timeless.pts = None
-    for _ in range(3):
-        assert steady.send(timeless, 0.05) == ([], 0)
-    assert (steady.encoder.frames_failed, steady.notes.lines) == (3, ["frames cannot be sent"])
-    payloads, stamp = steady.send(picture(0.2), 0.05)
-    assert is_key_frame(payloads)
-    assert stamp == 18_000
-    steady.send(timeless, 0)
-    assert len(steady.notes.lines) == 2
-
-
-def test_the_bit_rate_survives_a_change_of_the_source() -> None:
-    steady = Steady()
-    steady.send(picture(5), 0)
-    assert hasattr(steady.encoder, "target_bitrate")
-    steady.encoder.target_bitrate = 700_000
-    assert steady.encoder.target_bitrate == 700_000
-    steady.send(picture(0), 0.1)
-    assert steady.encoder._encoder.target_bitrate == 700_000

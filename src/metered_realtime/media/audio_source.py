@@ -6,6 +6,8 @@ Invariants:
 - A push goes on while the track is live and its epoch is current. `flush` starts a new epoch, so that what
   was being said before a barge-in cannot resume after it.
 - After `end`, pushes under way finish without waiting for room; then the buffer drains and the track stops.
+- Audio that follows audio is never broken by silence that is not needed: a frame that cannot be filled gets its silence
+  in front when sound begins, and behind when it stops.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import math
 from typing import Any
 
 import av
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime.log import Logger, NoopLogger
 from metered_realtime.media.pacing import Pacer
@@ -29,19 +31,27 @@ from metered_realtime.media.pcm import (
     pcm_frame,
     s16_frame,
 )
+from metered_realtime.media.source_track import SourceTrack, call_on
 
 CHANNELS = {"mono": 1, "stereo": 2}
 MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; outside it is a mistake, such as kHz for Hz
+MIN_DELAY = 0.04
+"""Seconds: below two frames the jitter of the pushes alone would drop sound."""
+
 SLICES_PER_SECOND = 50  # pushed bytes are converted, and the cap is checked, per 20 ms
 
 
-class AudioSource(MediaStreamTrack):
+class AudioSource(SourceTrack):
     """Play pushed audio in real time: 48 kHz stereo s16, 960 samples (20 ms) per frame, silence on underrun.
 
     The first frame comes at once, the others by absolute deadline. A reader that comes more than 100 ms late
     makes the clock start afresh. `pts` counts samples and grows by 960 per frame, whatever happens.
     `input_rate` (Hz) and `input_layout` ("mono" or "stereo") describe pushed bytes; pushed frames describe
     themselves. `max_buffered_seconds` is how far ahead of real time `push` may run before it suspends.
+
+    `max_delay` (seconds) is for sound that is pushed in real time: when more is queued, as after an event loop was held
+    up, the oldest is dropped down to half of it, and `dropped_seconds` counts. Without it nothing is ever dropped, and
+    what was late stays late until `flush`.
 
     Raises:
         ValueError: A rate, layout or cap that is not usable.
@@ -55,12 +65,16 @@ class AudioSource(MediaStreamTrack):
         input_rate: int = 16000,
         input_layout: str = "mono",
         max_buffered_seconds: float = 5.0,
+        max_delay: float | None = None,
         logger: Logger | None = None,
     ) -> None:
         super().__init__()
         _check_input(input_rate, input_layout, max_buffered_seconds)
+        _check_delay(max_delay)
+        self.dropped_seconds = 0.0
         self._rate, self._layout = input_rate, input_layout
         self._cap = max_buffered_seconds * RATE * SAMPLE_BYTES
+        self._late = math.inf if max_delay is None else max_delay * RATE * SAMPLE_BYTES
         self._logger: Logger = logger if logger is not None else NoopLogger()
         self._sample_bytes = 2 * CHANNELS[input_layout]
         self._slice_bytes = self._sample_bytes * max(1, input_rate // SLICES_PER_SECOND)
@@ -76,6 +90,7 @@ class AudioSource(MediaStreamTrack):
         self._drained.set()
         self._pacer = Pacer(FRAME_SECONDS)
         self._pts = 0
+        self._sounding = False  # the last frame ended with audio, not with silence
 
     @property
     def buffered_seconds(self) -> float:
@@ -91,11 +106,13 @@ class AudioSource(MediaStreamTrack):
 
         Raises:
             TypeError: `data` is neither bytes nor an audio frame.
+            ValueError: A frame has no sample rate, or samples that are not finite.
         """
         if not isinstance(data, bytes | bytearray | memoryview | av.AudioFrame):
             raise TypeError(f"push takes s16le bytes or an av.AudioFrame, not {data!r}")
         if self._ending or self.readyState != "live":
             return
+        self._attach()
         epoch = self._epoch
         self._pushing += 1
         self._drained.clear()
@@ -109,7 +126,7 @@ class AudioSource(MediaStreamTrack):
     def flush(self) -> float:
         """Drop at once what is queued, and the rest of pushes under way; return how many seconds were queued.
 
-        For barge-in: silence follows within 20 ms. The next push starts on a sample boundary.
+        For barge-in: silence follows within 20 ms. The next push starts on a sample boundary. Not for other threads.
         """
         dropped = self.buffered_seconds
         self._epoch += 1
@@ -121,7 +138,13 @@ class AudioSource(MediaStreamTrack):
         return dropped
 
     def end(self) -> None:
-        """Take no more pushes, play out what is queued (pushes under way included), then end the track."""
+        """Take no more pushes, play out what is queued (pushes under way included), then end the track.
+
+        May be called from any thread.
+        """
+        call_on(self._loop, self._end_here)
+
+    def _end_here(self) -> None:
         self._ending = True
         self._room.set()
         self._settle()
@@ -133,9 +156,8 @@ class AudioSource(MediaStreamTrack):
         """
         await self._drained.wait()
 
-    def stop(self) -> None:
-        """End the track now: drop what is queued and wake suspended pushes."""
-        super().stop()
+    def _released(self) -> None:
+        """Drop what is queued and wake suspended pushes."""
         self._buffer.clear()
         self._room.set()
         self._drained.set()
@@ -146,19 +168,27 @@ class AudioSource(MediaStreamTrack):
         Raises:
             MediaStreamError: The track has ended.
         """
+        self._attach()
         self._stop_if_played_out()
         stalls = self._pacer.reanchored
         await self._pacer.wait()
         self._stop_if_played_out()  # `stop` and `end` may have come while this waited
         if self._pacer.reanchored > stalls:
             self._logger.debug("audio source: read late, clock re-anchored", {"track": self.id})
-        data = bytes(self._buffer[:FRAME_BYTES]).ljust(FRAME_BYTES, b"\0")
+        frame = pcm_frame(self._next_20_ms(), self._pts)
+        self._pts += FRAME_SAMPLES
+        return frame
+
+    def _next_20_ms(self) -> bytes:
+        if not self._buffer and not self._pushing:
+            self._buffer += self._converter.drain()  # the audio has run dry: nothing is left of it for the next push
+        data = bytes(self._buffer[:FRAME_BYTES])
         del self._buffer[:FRAME_BYTES]
         self._room.set()
         self._settle()
-        frame = pcm_frame(data, self._pts)
-        self._pts += FRAME_SAMPLES
-        return frame
+        begins = not self._sounding and not self._ending
+        self._sounding = len(data) == FRAME_BYTES or (bool(data) and begins)
+        return data.rjust(FRAME_BYTES, b"\0") if begins else data.ljust(FRAME_BYTES, b"\0")
 
     async def _push_in_turn(self, data: bytes | av.AudioFrame, epoch: int) -> None:
         if epoch != self._epoch:
@@ -181,7 +211,17 @@ class AudioSource(MediaStreamTrack):
             if not await self._room_for(epoch):
                 return False
             self._buffer += pcm[start : start + FRAME_BYTES]
+            if len(self._buffer) > self._late:
+                self._catch_up()
         return True
+
+    def _catch_up(self) -> None:
+        """Drop what is late: more than enough, so that it does not happen again at once."""
+        late = len(self._buffer) - int(self._late / 2)
+        late -= late % SAMPLE_BYTES
+        del self._buffer[:late]
+        self.dropped_seconds += late / (RATE * SAMPLE_BYTES)
+        self._logger.debug("audio source: late sound dropped", {"track": self.id, "seconds": self.dropped_seconds})
 
     async def _room_for(self, epoch: int) -> bool:
         """Wait until the buffer is below the cap; say whether the epoch is still current."""
@@ -218,3 +258,10 @@ def _check_input(rate: Any, layout: Any, cap: Any) -> None:
         raise ValueError(f"input_layout must be 'mono' or 'stereo', not {layout!r}")
     if not isinstance(cap, int | float) or isinstance(cap, bool) or not (math.isfinite(cap) and cap > 0):
         raise ValueError(f"max_buffered_seconds must be a positive number of seconds, not {cap!r}")
+
+
+def _check_delay(delay: Any) -> None:
+    if delay is None:
+        return
+    if not isinstance(delay, int | float) or not (math.isfinite(delay) and delay >= MIN_DELAY):
+        raise ValueError(f"max_delay must be a number of seconds from {MIN_DELAY}, or None, not {delay!r}")

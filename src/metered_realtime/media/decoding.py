@@ -3,54 +3,66 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import av
 from aiortc.mediastreams import VIDEO_TIME_BASE
 from av.container import InputContainer
 
-from metered_realtime.media.pcm import FRAME_BYTES, FRAME_SAMPLES, RATE, PcmConverter, pcm_frame
+from metered_realtime.media.audio_line import MAX_FIX, AudioLine
+from metered_realtime.media.held_packets import HeldPackets
+from metered_realtime.media.pass_start import TOLERANCE, PassStart
+from metered_realtime.media.passthrough import Packet, Passthrough
+from metered_realtime.media.pcm import FRAME_SECONDS, RATE, TIME_BASE
 
 Kind = Literal["audio", "video"]
-Packet: TypeAlias = "av.Packet[Any]"
-
-GAP = 0.1
-"""Seconds that audio may be off its timestamps before it is moved onto them; less is rounding and jitter."""
+Wanted = Callable[[], Collection[str]]
 
 RETRY_AFTER = 0.01
 """Seconds until a device that had nothing yet (EAGAIN) is asked again: FFmpeg gives nothing to wait on."""
 
 
-HELD = 1.0
-"""Seconds of packets kept for a reader that has not come yet: what a file is decoded ahead, and some more."""
-
-MAX_HELD = 600
-"""Packets kept at most, for video whose key frames are far apart (20 s at 30 fps)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A frame and its place on the player's time line, in seconds from the start; it never goes back."""
+    """A frame and its place on the player's time line, in seconds from the start; it never goes back.
+
+    With a `Passthrough` it is a packet; `key` tells whether decoding can begin with it.
+    """
 
     kind: Kind
     time: float
-    frame: av.AudioFrame | av.VideoFrame
+    frame: av.AudioFrame | av.VideoFrame | Packet
+    key: bool = True
 
 
 class FrameReader:
     """Decode the first audio and the first video stream of a container.
 
     Audio comes out as 48 kHz stereo s16, 20 ms per frame, video as it is, with `pts` in 1/90000 s. With
-    `loop` the time line goes on where the file starts over. What nobody wants is not decoded.
+    `loop` the time line goes on where the file starts over, for sound and picture at the same place. What nobody
+    wants is not decoded. Each pass begins `start` seconds into the file. Kinds in `passed` are not decoded at all;
+    if video is, a pass begins at the key frame before `start`. The time line begins at `offset`.
+
+    Raises:
+        av.FFmpegError: There is a `start`, and the container cannot be moved there.
     """
 
-    def __init__(self, container: InputContainer, *, loop: bool = False) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        *,
+        loop: bool = False,
+        start: float = 0.0,
+        passed: dict[Kind, Passthrough] | None = None,
+        offset: float = 0.0,
+    ) -> None:
         self.has_audio = bool(container.streams.audio)
         self.has_video = bool(container.streams.video)
+        self.passed: dict[Kind, Passthrough] = passed or {}
+        self.reopened = 0  # this one never does that
         self.errors = 0  # packets that could not be decoded
         self.ended = False  # there is no more to read; packets may still be held
         self._container = container
@@ -58,16 +70,30 @@ class FrameReader:
         self._loop = loop
         starts = [_start(stream) for stream in self._streams]
         self._base: float | None = min((start for start in starts if start is not None), default=None)
-        self._offset = 0.0  # where this pass through the file starts
-        self._end = 0.0  # where it ends, as far as is known
+        self._offset = offset  # where this pass through the file starts
+        self._end = offset  # where it ends, as far as is known
         self._wait_for_key = True
-        self._held: dict[Kind, deque[Packet]] = {"audio": deque(), "video": deque()}
-        self._last_video = -1
-        self._converter = PcmConverter()
-        self._pcm = bytearray()
-        self._next_sample: int | None = None
+        self._held: dict[Kind, HeldPackets] = {"audio": HeldPackets(), "video": HeldPackets()}
+        self._last: dict[Kind, int] = {"audio": -1, "video": -1}  # the newest pts of what is not audio frames
+        self._audio = AudioLine()
+        self._from = start  # where in the file each pass begins
+        self._passes = PassStart(container)
+        if start:
+            self._base = self._base or 0.0
+            key = self._passes.find(self._base, start)
+            if key is not None and "video" in self.passed:
+                self._from = max(0.0, key)  # what is not decoded cannot begin anywhere else
 
-    def frames(self, wanted: Callable[[], Collection[str]]) -> Iterator[Decoded]:
+    @property
+    def position(self) -> float:
+        """Where on the time line nothing has been put yet."""
+        return max(self._end, self._audio.position)
+
+    def close(self) -> None:
+        """Close the container. Not while `frames` is at work."""
+        self._container.close()
+
+    def frames(self, wanted: Wanted) -> Iterator[Decoded]:
         """Yield frames until the end, or until `wanted` (the kinds that somebody reads) comes back empty.
 
         Can be called again after the latter, and goes on from there.
@@ -81,20 +107,26 @@ class FrameReader:
             yield from self._release(wanted())
             if not wanted():
                 return
+            self._audio.end_pass()
             if not self._loop or self._end <= before:
-                yield from self._last_audio()
+                yield from self._audio_frames(last=True)
                 self.ended = True
                 return
-            self._container.seek(0)
-            self._offset, self._wait_for_key = self._end, True
-            for held in self._held.values():
-                held.clear()
+            self._start_over()
 
     def holds(self, kind: Kind) -> bool:
         """Say whether there is something to decode for a reader of this kind who comes late."""
         return bool(self._held[kind])
 
-    def _one_pass(self, wanted: Callable[[], Collection[str]]) -> Iterator[Decoded]:
+    def _start_over(self) -> None:
+        self._passes.go()
+        self._offset, self._wait_for_key = self._end, True
+        for held in self._held.values():
+            held.clear()
+        for passthrough in self.passed.values():
+            passthrough.rewind()
+
+    def _one_pass(self, wanted: Wanted) -> Iterator[Decoded]:
         packets = self._container.demux(*self._streams)
         while kinds := wanted():
             try:
@@ -105,35 +137,46 @@ class FrameReader:
                 time.sleep(RETRY_AFTER)
                 packets = self._container.demux(*self._streams)
                 continue
+            self._passes.note(packet)
             if packet.stream.type in kinds:
                 yield from self._release(kinds)
-                yield from self._decode(packet)
+                yield from self._take(packet)
             else:
-                self._hold(packet)
-
-    def _hold(self, packet: Packet) -> None:
-        """Keep, encoded, what a reader needs who comes late: back to the key frame `HELD` seconds ago."""
-        held = self._held["video" if packet.stream.type == "video" else "audio"]
-        if len(held) >= MAX_HELD:
-            held.clear()
-        if held or packet.is_keyframe:  # of sound, every packet is one
-            held.append(packet)
-        if packet.is_keyframe:
-            old = [n for n, each in enumerate(held) if each.is_keyframe and _seconds(each, packet) >= HELD]
-            for _ in range(old[-1] if old else 0):
-                held.popleft()
+                self._held[_kind(packet)].add(packet)
 
     def _release(self, kinds: Collection[str]) -> Iterator[Decoded]:
         """Decode what was held of kinds that are wanted by now."""
         for kind, held in self._held.items():
             while kind in kinds and held:
-                yield from self._decode(held.popleft())
+                yield from self._take(held.pop())
 
-    def _decode(self, packet: Packet) -> Iterator[Decoded]:
-        if packet.stream.type == "video" and packet.size:
+    def _take(self, packet: Packet) -> Iterator[Decoded]:
+        if _kind(packet) == "video" and packet.size:
             if self._wait_for_key and not packet.is_keyframe:
                 return
             self._wait_for_key = False
+        if _kind(packet) in self.passed:
+            yield from self._pass_on(packet)
+        else:
+            yield from self._decode(packet)
+
+    def _pass_on(self, packet: Packet) -> Iterator[Decoded]:
+        kind = _kind(packet)
+        base = VIDEO_TIME_BASE if kind == "video" else TIME_BASE
+        for unit in self.passed[kind].packets(packet):
+            at = self._place_of(unit)
+            if at is None:
+                continue
+            length = (
+                float(unit.duration * unit.time_base) if unit.duration and unit.time_base else _length(packet.stream)
+            )
+            pts = max(self._last[kind] + 1, round(at * base.denominator))
+            self._last[kind], self._end = pts, max(self._end, at + length)
+            key = kind == "audio" or unit.is_keyframe
+            unit.pts, unit.dts, unit.time_base = pts, pts, base
+            yield Decoded(kind, at, unit, key)
+
+    def _decode(self, packet: Packet) -> Iterator[Decoded]:
         try:
             frames = packet.decode()
         except av.InvalidDataError:
@@ -143,75 +186,65 @@ class FrameReader:
             if isinstance(frame, av.VideoFrame):
                 yield from self._video(frame, packet.stream)
             elif isinstance(frame, av.AudioFrame):
-                yield from self._audio(frame)
-
-    def _time(self, frame: av.AudioFrame | av.VideoFrame) -> float | None:
-        if frame.pts is None or frame.time_base is None:
-            return None
-        at = float(frame.pts * frame.time_base)
-        if self._base is None:
-            self._base = at
-        return self._offset + max(0.0, at - self._base)
+                yield from self._sound(frame)
 
     def _video(self, frame: av.VideoFrame, stream: av.stream.Stream) -> Iterator[Decoded]:
-        at = self._time(frame)
+        at = self._place_of(frame)
         if at is None:
             return
         pts = round(at * VIDEO_TIME_BASE.denominator)
-        if pts <= self._last_video:
+        if pts <= self._last["video"]:
             return
-        self._last_video = pts
-        rate = stream.average_rate if isinstance(stream, av.VideoStream) else None
-        self._end = max(self._end, at + float(1 / (rate or Fraction(30))))
+        self._last["video"] = pts
+        self._end = max(self._end, at + _length(stream))
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
         # A file's own key frames must not become key frames of the encoder that sends it.
         frame.pict_type = 0
         yield Decoded("video", at, frame)
 
-    def _audio(self, frame: av.AudioFrame) -> Iterator[Decoded]:
-        at, length = self._time(frame), frame.samples / frame.sample_rate
-        pcm = self._converter.convert(frame)
-        self._place_audio(at)
-        self._pcm += pcm
+    def _sound(self, frame: av.AudioFrame) -> Iterator[Decoded]:
+        since = self._since_start(frame)
+        if since is not None and not self._from and since < -MAX_FIX:
+            since = 0.0  # not what a decoder warms up from, but a clock that was set back
+        at = None if since is None else self._offset + since
+        self._audio.add(frame, at, begins=self._offset)
         if at is not None:
-            self._end = max(self._end, at + length)
-        while len(self._pcm) >= FRAME_BYTES:
-            yield self._audio_frame()
+            self._end = max(self._end, at + frame.samples / frame.sample_rate)
+        yield from self._audio_frames()
 
-    def _place_audio(self, at: float | None) -> None:
-        """Move the next sample onto its timestamp when it is off by more than `GAP`. Time never goes back."""
-        start = 0 if at is None else round(at * RATE)
-        if self._next_sample is None:
-            self._next_sample = start
-            return
-        ahead = start - (self._next_sample + len(self._pcm) // 4)
-        if at is not None and ahead > GAP * RATE:
-            self._next_sample += ahead
+    def _audio_frames(self, *, last: bool = False) -> Iterator[Decoded]:
+        for frame in self._audio.frames(last=last):
+            assert frame.pts is not None
+            yield Decoded("audio", frame.pts / RATE, frame)
 
-    def _last_audio(self) -> Iterator[Decoded]:
-        self._pcm += self._converter.drain()
-        if self._pcm and self._next_sample is not None:
-            self._pcm += bytes(-len(self._pcm) % FRAME_BYTES)
-            while self._pcm:
-                yield self._audio_frame()
+    def _place_of(self, unit: av.VideoFrame | Packet) -> float | None:
+        """Return where on the time line this belongs, None if nowhere: before the start of the pass, or no time."""
+        since = self._since_start(unit)
+        if since is None or (self._from and since < -TOLERANCE):
+            return None
+        return self._offset + max(0.0, since)
 
-    def _audio_frame(self) -> Decoded:
-        assert self._next_sample is not None
-        frame = pcm_frame(self._pcm[:FRAME_BYTES], self._next_sample)
-        del self._pcm[:FRAME_BYTES]
-        at = self._next_sample / RATE
-        self._next_sample += FRAME_SAMPLES
-        return Decoded("audio", at, frame)
+    def _since_start(self, unit: av.AudioFrame | av.VideoFrame | Packet) -> float | None:
+        if unit.pts is None or unit.time_base is None:
+            return None
+        at = float(unit.pts * unit.time_base)
+        if self._base is None:
+            self._base = at
+        return at - self._base - self._from
+
+
+def _kind(packet: Packet) -> Kind:
+    return "video" if packet.stream.type == "video" else "audio"
+
+
+def _length(stream: av.stream.Stream) -> float:
+    """Return how long a picture, or a packet of sound, of a stream takes that does not say so."""
+    if isinstance(stream, av.VideoStream):
+        return float(1 / (stream.average_rate or Fraction(30)))
+    return float(FRAME_SECONDS)
 
 
 def _start(stream: av.stream.Stream) -> float | None:
     if stream.start_time is None or stream.time_base is None:
         return None
     return float(stream.start_time * stream.time_base)
-
-
-def _seconds(first: Packet, last: Packet) -> float:
-    """Return the time from one packet of a stream to another, 0 if it is not known."""
-    if first.dts is None or last.dts is None or last.time_base is None:
-        return 0.0
-    return float((last.dts - first.dts) * last.time_base)

@@ -1,123 +1,249 @@
-"""One reader for each local track, one forward track for each remote that receives it.
+"""One reader for each local track, one encoder for each codec of it, one forward track for each remote that gets it.
 
-A local track is pulled by a single task, and only while somebody receives it. Every remote has a `ForwardTrack` of its
-own, which lives as long as the sender that reads it: its source can be switched at any time, also to nothing. aiortc
-ends a sender for good when its track ends, so a forward track whose source ends just falls silent.
+A local track is pulled by a single task, and only while somebody receives it. What comes is encoded once for each codec
+that was negotiated (`CodecFanout`), whoever and however many receive it.
+
+A track whose `recv()` returns `av.Packet`s is encoded already: they go as they are to everybody who negotiated their
+codec, and are decoded only for others. It may say in `codec` what they are (`video/VP8`), and be asked by
+`request_key_frame()`. A track with `encoded()`, as `RemoteTrack` has it, is read by what that returns.
+
+Every remote has a `ForwardTrack` of its own, which lives as long as the sender that reads it: its source can be
+switched at any time, also to nothing. A forward track whose source ends just falls silent.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from fractions import Fraction
 from typing import Any
 
+import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from ..core.timeline import Timeline
 from ..log import Logger
+from .codec_encoders import SendCodec
+from .codec_fanout import CodecFanout
+from .encoded import EncodedFrame
+from .forward_track import ForwardTrack
+from .frame_decoder import FrameDecoder
+from .key_frames import KeyFrameRequests
+from .mailbox import Tally
+from .packet_forward import PacketForward, SourcePacket, time_of
+from .shared_encoder import SharedEncoder
 
-MAX_WAITING_VIDEO = 2
-"""Frames that wait for a slow video encoder. Late pictures are worthless: the newest win."""
+__all__ = ["ForwardTrack", "TrackFanout"]
 
-MAX_WAITING_AUDIO = 25
-"""Frames that wait for a slow audio encoder: half a second at 20 ms each."""
-
-
-class ForwardTrack(MediaStreamTrack):
-    """What one remote is sent in place of a local track. `recv()` waits while there is no source."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.frames_dropped = 0
-        self._source: TrackFanout | None = None
-        self._reading = False
-        self._frames: deque[Any] = deque(maxlen=MAX_WAITING_VIDEO if kind == "video" else MAX_WAITING_AUDIO)
-        self._arrived = asyncio.Event()
-
-    def switch(self, source: TrackFanout | None) -> None:
-        """Take frames from another source, or from none, starting with its next frame.
-
-        Nothing is pulled before the first `recv()`: a file does not play to a connection that is still being made.
-        """
-        if source is self._source:
-            return
-        if self._source is not None:
-            self._source._remove(self)
-        self._source = source
-        self._frames.clear()
-        if source is not None and self._reading and self.readyState == "live":
-            source._add(self)
-
-    async def recv(self) -> Any:
-        """Return the next frame.
-
-        Raises:
-            MediaStreamError: the sender that owns this track was stopped.
-        """
-        if not self._reading:
-            self._reading = True
-            if self._source is not None and self.readyState == "live":
-                self._source._add(self)
-        while not self._frames:
-            if self.readyState != "live":
-                raise MediaStreamError
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._frames.popleft()
-
-    def stop(self) -> None:
-        """End this forward track. The local track goes on."""
-        self.switch(None)
-        super().stop()
-        self._arrived.set()
-
-    def _feed(self, frame: Any) -> None:
-        if len(self._frames) == self._frames.maxlen:
-            self.frames_dropped += 1
-        self._frames.append(frame)
-        self._arrived.set()
+REPEAT_AFTER = 0.2
+"""Seconds without a picture after which the last one is sent again to whoever has none: a source may stand still."""
 
 
 class TrackFanout:
-    """Pulls one local track while there are forward tracks, and hands each frame to all of them."""
+    """Pulls one local track while there are forward tracks, and hands each packet to all of a codec."""
 
     def __init__(self, track: MediaStreamTrack, logger: Logger) -> None:
         self.track = track
         self._logger = logger
-        self._forwards: list[ForwardTrack] = []
+        self._codecs: dict[SendCodec, CodecFanout] = {}
+        self._source: Any = track
         self._reader: asyncio.Task[None] | None = None
+        self._requests = KeyFrameRequests(self._ask_source)
+        self._ending: set[asyncio.Task[None]] = set()
+        self._timeline = Timeline()
+        self._packets: PacketForward | None = None
+        self._decoder: FrameDecoder | None = None
+        self._last: tuple[Any, float] | None = None
+        self._repeat: asyncio.TimerHandle | None = None
+        self._failing = False
 
-    def _add(self, forward: ForwardTrack) -> None:
-        self._forwards.append(forward)
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.ensure_future(self._read())
-
-    def _remove(self, forward: ForwardTrack) -> None:
-        if forward in self._forwards:
-            self._forwards.remove(forward)
-        if not self._forwards and self._reader is not None:
-            self._reader.cancel()
-            self._reader = None
+    @property
+    def codec(self) -> str | None:
+        """The MIME type in which the track comes encoded, None if it does not or that is not known yet."""
+        codec = getattr(self._source, "codec", None)
+        return codec if isinstance(codec, str) else None
 
     async def close(self) -> None:
-        """Stop pulling. The local track belongs to the caller and stays as it is."""
-        reader, self._reader = self._reader, None
-        for forward in tuple(self._forwards):
-            forward.switch(None)
-        if reader is not None:
-            reader.cancel()
-            await asyncio.wait([reader])
+        """Stop pulling and encoding. The local track belongs to the caller and stays as it is."""
+        for codec in tuple(self._codecs.values()):
+            for forward in codec.forwards:
+                forward.switch(None)
+        self._stop()
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    # --- the side of the forward tracks
+
+    def add(self, forward: ForwardTrack) -> None:
+        """Send to a forward track that knows its codec, from the next key frame on."""
+        assert forward.codec is not None
+        codec = self._codecs.get(forward.codec)
+        if codec is None:
+            codec = CodecFanout(
+                forward.codec, self.track.kind, self._ask_source, self._can_ask, self._end, self._logger
+            )
+            self._codecs[forward.codec] = codec
+        codec.add(forward)
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.ensure_future(self._read())
+        self._repeat_later()
+
+    def remove(self, forward: ForwardTrack) -> None:
+        """Send nothing more to a forward track."""
+        codec = self.codec_of(forward)
+        if codec is not None:
+            codec.remove(forward)
+            if not codec.forwards:
+                del self._codecs[codec.codec]
+        if not self._codecs:
+            self._stop()
+
+    def request_key_frame(self, forward: ForwardTrack) -> None:
+        """Have a key frame made of what a forward track gets."""
+        codec = self.codec_of(forward)
+        if codec is not None:
+            codec.request_key_frame(forward)
+            self._repeat_later()
+
+    def estimate_changed(self, forward: ForwardTrack) -> None:
+        """Take what a remote says it can take."""
+        codec = self.codec_of(forward)
+        if codec is not None:
+            codec.estimate_changed(forward)
+
+    def codec_of(self, forward: ForwardTrack) -> CodecFanout | None:
+        """Return where a forward track is, None if it is not being sent anything."""
+        return self._codecs.get(forward.codec) if forward.codec is not None else None
+
+    # --- the side of the track
 
     async def _read(self) -> None:
+        encoded = getattr(self.track, "encoded", None)
+        source = self._source = encoded() if callable(encoded) else self.track
+        self._packets = PacketForward(source)
         try:
             while True:
-                frame = await self.track.recv()
-                for forward in self._forwards:
-                    forward._feed(frame)
+                self._take(await source.recv())
                 await asyncio.sleep(0)  # a track that never waits must not keep everybody else from running
         except MediaStreamError:
             self._logger.debug("local track ended", {"track": self.track.id})
         except Exception as error:
-            self._logger.error(
-                "local track failed", {"track": self.track.id, "error": f"{type(error).__name__}: {error}"}
-            )
+            text = f"{type(error).__name__}: {error}"
+            self._logger.error("local track failed", {"track": self.track.id, "error": text})
+        finally:
+            self._last = None
+            if source is not self.track:
+                source.stop()
+
+    def _take(self, unit: Any) -> None:
+        try:
+            if isinstance(unit, av.Packet):
+                self._take_packet(unit)
+            else:
+                self._take_frame(unit)
+        except Exception as error:  # whatever is wrong with it must not end the track
+            self._fail(error)
+        else:
+            self._failing = False
+
+    def _take_frame(self, frame: Any) -> None:
+        now = asyncio.get_running_loop().time()
+        self._hand_out(frame, self._timeline.place(time_of(frame), now))
+        if self.track.kind == "video":
+            self._last = frame, now
+
+    def _hand_out(self, frame: Any, at: Fraction) -> None:
+        for codec in tuple(self._codecs.values()):
+            codec.pass_through(False)
+            codec.frame(frame, at)
+
+    def _take_packet(self, packet: Any) -> None:
+        assert self._packets is not None
+        for unit in self._packets.take(packet, asyncio.get_running_loop().time()):
+            for codec in tuple(self._codecs.values()):
+                codec.pass_through(codec.codec.mime_type == unit.mime_type)
+                if codec.passes:
+                    codec.packet(unit.packet)
+            self._decode(unit)
+
+    def _fail(self, error: Exception) -> None:
+        for codec in self._codecs.values():
+            for forward in codec.forwards:
+                forward.frame_failed()
+        if not self._failing:
+            text = f"{type(error).__name__}: {error}"
+            self._logger.warning("frames cannot be sent", {"track": self.track.id, "error": text})
+        self._failing = True
+
+    def _ask_source(self) -> bool:
+        """Ask a source of packets for a key frame, if it can be asked."""
+        if self._can_ask():
+            self._source.request_key_frame()
+        return self._can_ask()
+
+    def _can_ask(self) -> bool:
+        return callable(getattr(self._source, "request_key_frame", None))
+
+    # --- packets for those who negotiated another codec
+
+    def _decode(self, unit: SourcePacket) -> None:
+        """Decode packets only while somebody needs the frames."""
+        if not any(codec.needs_frames for codec in self._codecs.values()):
+            self._stop_decoding()
+            return
+        if self._decoder is None:
+            self._decoder = FrameDecoder(self.track.kind, self._decoded, self._need_key_frame, Tally())
+        packet = unit.packet
+        assert packet.pts is not None
+        self._decoder.submit(EncodedFrame(unit.codec, bytes(packet), packet.pts, packet.is_keyframe))
+
+    def _decoded(self, frames: list[Any]) -> None:
+        for frame in frames:
+            at = time_of(frame)
+            assert at is not None, "it is that of the packet"
+            for codec in tuple(self._codecs.values()):
+                codec.frame(frame, at)
+
+    def _need_key_frame(self) -> None:
+        self._requests.ask()
+
+    def _stop_decoding(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+
+    # --- a source that stands still
+
+    def _repeat_later(self) -> None:
+        if self._repeat is None and self._last is not None:
+            self._repeat = asyncio.get_running_loop().call_later(REPEAT_AFTER, self._repeat_last)
+
+    def _repeat_last(self) -> None:
+        """Send the last picture once more if somebody waits for a key frame and the source gives no other."""
+        self._repeat = None
+        if self._last is None or not any(codec.wants_key_frame for codec in self._codecs.values()):
+            return
+        now = asyncio.get_running_loop().time()
+        frame, since = self._last
+        if now - since >= REPEAT_AFTER:
+            self._hand_out(frame, self._timeline.place(None, now))
+        self._repeat_later()
+
+    # --- the end
+
+    def _end(self, encoder: SharedEncoder) -> None:
+        task = encoder.close()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _stop(self) -> None:
+        self._stop_decoding()
+        self._requests.stop()
+        self._last = None
+        if self._repeat is not None:
+            self._repeat.cancel()
+            self._repeat = None
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            reader.cancel()
+            self._ending.add(reader)
+            reader.add_done_callback(self._ending.discard)

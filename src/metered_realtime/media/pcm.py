@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from fractions import Fraction
+from typing import Literal
 
 import av
 from av import AudioFrame, AudioResampler
@@ -20,6 +22,8 @@ SAMPLE_BYTES = 4
 FRAME_BYTES = FRAME_SAMPLES * SAMPLE_BYTES
 FRAME_SECONDS = Fraction(FRAME_SAMPLES, RATE)
 TIME_BASE = Fraction(1, RATE)
+
+_FLOAT_CODES: dict[str, Literal["f", "d"]] = {"flt": "f", "dbl": "d"}
 
 _Signature = tuple[str, str, int]
 
@@ -39,10 +43,11 @@ class PcmConverter:
         """Return the frame as PCM.
 
         Raises:
-            ValueError: The frame has no sample rate.
+            ValueError: The frame has no sample rate, or samples that are not finite.
         """
         if frame.sample_rate <= 0:
             raise ValueError(f"an audio frame needs a sample rate, not {frame.sample_rate!r}")
+        _check_finite(frame)
         signature = (frame.format.name, frame.layout.name, frame.sample_rate)
         tail = b"" if signature == self._signature else self.drain()
         if self._resampler is None:
@@ -82,6 +87,18 @@ def s16_frame(data: bytes, rate: int, layout: str) -> av.AudioFrame:
     frame.planes[0].update(data)
     frame.sample_rate = rate
     return frame
+
+
+def _check_finite(frame: AudioFrame) -> None:
+    """Refuse NaN and infinity, which FFmpeg turns into clicks at full scale."""
+    code = _FLOAT_CODES.get(frame.format.name.removesuffix("p"))
+    if code is None:
+        return
+    channels = 1 if frame.format.is_planar else frame.layout.nb_channels
+    for plane in frame.planes:
+        total = sum(memoryview(plane).cast(code)[: frame.samples * channels])
+        if not math.isfinite(total):
+            raise ValueError(f"an audio frame has samples that are not finite: their sum is {total!r}")
 
 
 def _plane(frame: AudioFrame, sample_bytes: int) -> bytes:

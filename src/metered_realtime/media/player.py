@@ -2,11 +2,12 @@
 
 Invariants:
 - The thread runs while a track that has been read is live, and ends soon after the last of them stops. It
-  alone touches the container while it runs.
+  alone touches the container while it runs. That of a live source also ends when nobody reads for `LIVE_IDLE`.
 - A queue is bounded. A file is decoded at most `AHEAD` seconds ahead, and pauses while nobody reads; a reader
   that falls behind while the other goes on loses its oldest frames. A live source never waits: its oldest
   frames go.
 - Both tracks of a file follow one clock. It moves only when the whole player has stalled.
+- Of a track of packets none is left out, except all up to the next key frame.
 """
 
 from __future__ import annotations
@@ -15,44 +16,81 @@ import asyncio
 import contextlib
 import math
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Protocol, TypeAlias
 
 import av
 from aiortc.contrib.media import MediaPlayer
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media.decoding import Decoded, FrameReader, Kind
+from metered_realtime.media.decoding import Decoded, Kind, Wanted
+from metered_realtime.media.passthrough import Packet, Passthrough
+from metered_realtime.media.source_track import SourceTrack
 
 AHEAD = 0.5  # seconds decoded ahead of a file's reader: covers a slow disk or a large key frame
 MAX_QUEUED = 3.0  # seconds; files interleave coarsely, so one queue may have to grow past AHEAD
 MAX_QUEUED_BYTES = 128 * 1024 * 1024  # raw 4K pictures are 12 MB each
 LIVE_QUEUED = 0.5  # seconds; what is older than this is not live
+LIVE_IDLE = 5.0  # seconds without a reader after which a live source is not decoded any more, until one comes back
 LATE = 0.25  # seconds behind the clock from which a file's frame is skipped
 STALLED = 0.5  # seconds behind the clock of the newest frame, from which the clock moves instead
 
+CLOSE_TIMEOUT = 2.0
+"""Seconds that `close` waits for a read that blocks. FFmpeg cannot be interrupted: the thread ends when it answers."""
+
 THREAD_NAME = "metered-realtime-player"
 
+_Unit: TypeAlias = "av.AudioFrame | av.VideoFrame | Packet"
 
-class PlayerTrack(MediaStreamTrack):
-    """One kind of a `Player`'s media. `frames_dropped` counts what a slow reader missed."""
 
-    def __init__(self, player: Player, kind: Kind) -> None:
+class Reader(Protocol):
+    """Where a player's media comes from. Used by one thread at a time."""
+
+    ended: bool
+    has_audio: bool
+    has_video: bool
+    passed: dict[Kind, Passthrough]
+    reopened: int
+
+    def frames(self, wanted: Wanted) -> Iterator[Decoded]:
+        """Yield frames, as `FrameReader.frames` does."""
+
+    def holds(self, kind: Kind) -> bool:
+        """Say whether there is something for a reader of this kind who comes late."""
+
+    def close(self) -> None:
+        """Release the source."""
+
+
+class PlayerTrack(SourceTrack):
+    """One kind of a `Player`'s media. `frames_dropped` counts what a slow reader missed.
+
+    `codec` is None, or the media type ("video/H264") of the packets that `recv` then returns instead of frames.
+    """
+
+    def __init__(self, player: Player, kind: Kind, codec: str | None) -> None:
         super().__init__()
         self.kind: Kind = kind
+        self.codec = codec
         self.frames_dropped = 0
+        self.needs_key = False  # packets were left out: nothing can be decoded before the next key frame
+        self.read_at = 0.0  # when a reader came last, on the monotonic clock; infinite while one waits
         self.reading = False  # this and what follows is guarded by the player's lock
         self.finished = False
         self.queue: deque[Decoded] = deque()
         self._player = player
         self._wake = asyncio.Event()
 
-    async def recv(self) -> av.AudioFrame | av.VideoFrame:
-        """Return the next frame; of a file, when it is due.
+    async def recv(self) -> _Unit:
+        """Return the next frame, or packet; of a file, when it is due.
 
         Raises:
             MediaStreamError: The source has ended or the track has been stopped.
         """
+        self._attach()
         while self.readyState == "live":
             self._wake.clear()
             frame, delay = self._player.take(self)
@@ -61,14 +99,20 @@ class PlayerTrack(MediaStreamTrack):
             if self.finished and not self.queue:
                 self.stop()
                 break
+            await self._wait(delay)
+        raise MediaStreamError(f"the {self.kind} track has ended")
+
+    async def _wait(self, delay: float | None) -> None:
+        self.read_at = math.inf
+        try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
-        raise MediaStreamError(f"the {self.kind} track has ended")
+        finally:
+            self.read_at = time.monotonic()
 
-    def stop(self) -> None:
-        """End the track. The player's thread ends with its last track that is being read."""
-        super().stop()
+    def _released(self) -> None:
+        """Let go of the player, whose thread ends with its last track that is being read."""
         self._player.release(self)
         self._wake.set()
 
@@ -83,48 +127,29 @@ class PlayerTrack(MediaStreamTrack):
 
 
 class Player(MediaPlayer):
-    """Play `file` on `.audio` and `.video`; either is None if the source has none.
+    """Play what `reader` brings on `.audio` and `.video`; either is None if it has none of the kind.
 
     An aiortc `MediaPlayer` to its users, with a decoder of its own. aiortc's queues without bound what is
     decoded for a track that nobody reads, sends looped video with timestamps that go back, and blocks the
     event loop while it stops.
 
-    Opening blocks until the source answers. `timeout` (seconds) bounds that and each later read. `live`
-    sources are not paced. Frames begin with the first `recv` of a track.
-
-    Raises:
-        av.FFmpegError: The source cannot be opened or read.
-        ValueError: It has neither audio nor video, or `loop` is asked of one that cannot be rewound.
+    `live` sources are not paced. Frames begin with the first `recv` of a track. `error` is what the source failed of,
+    if it did; `describe` turns FFmpeg's exceptions, which may hold credentials, into those that are shown.
     """
 
     def __init__(
-        self,
-        file: str,
-        *,
-        format: str | None = None,
-        options: dict[str, str] | None = None,
-        timeout: float | None = None,
-        loop: bool = False,
-        live: bool = False,
+        self, reader: Reader, *, live: bool = False, describe: Callable[[Exception], Exception] = lambda error: error
     ) -> None:
-        self._container = av.open(file, "r", format=format, options=options, timeout=timeout)
-        try:
-            if loop and self._container.duration is None:
-                raise ValueError(f"{file!r} cannot be looped: its length is not known")
-            self._reader = FrameReader(self._container, loop=loop)
-            if not (self._reader.has_audio or self._reader.has_video):
-                raise ValueError(f"{file!r} has neither audio nor video")
-        except BaseException:
-            self._container.close()
-            raise
         self.error: Exception | None = None
+        self._reader = reader
         self._live = live
-        self._audio = PlayerTrack(self, "audio") if self._reader.has_audio else None
-        self._video = PlayerTrack(self, "video") if self._reader.has_video else None
+        self._describe = describe
+        self._audio = PlayerTrack(self, "audio", _codec(reader, "audio")) if reader.has_audio else None
+        self._video = PlayerTrack(self, "video", _codec(reader, "video")) if reader.has_video else None
         self._tracks = [track for track in (self._audio, self._video) if track is not None]
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._idle = asyncio.Event()  # the thread has nothing left to do
+        self._done: Future[threading.Thread] | None = None  # what the thread leaves when it has nothing left to do
         self._loop: asyncio.AbstractEventLoop | None = None
         self._origin: float | None = None  # the loop's time at the media's time 0
 
@@ -138,16 +163,25 @@ class Player(MediaPlayer):
         """The video track, if there is one."""
         return self._video
 
+    @property
+    def reopened(self) -> int:
+        """How often a live source was opened again after it had failed or fallen silent."""
+        return self._reader.reopened
+
     async def close(self) -> None:
-        """Stop both tracks and wait until the decoder thread has ended: at most one read's timeout."""
-        thread = self._thread
+        """Stop both tracks and wait until the decoder thread has ended, but at most 2 s for a read that blocks.
+
+        May be awaited at any time, on any event loop, more than once.
+        """
         for track in self._tracks:
             track.stop()
-        if thread is not None:
-            await self._idle.wait()
-            thread.join()
+        done = self._done
+        if done is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    (await asyncio.wrap_future(done)).join()
 
-    def take(self, track: PlayerTrack) -> tuple[av.AudioFrame | av.VideoFrame | None, float | None]:
+    def take(self, track: PlayerTrack) -> tuple[_Unit | None, float | None]:
         """Return the track's next frame if it is due, or None and how long to wait (None: until woken)."""
         with self._changed:
             self._begin(track)
@@ -169,9 +203,13 @@ class Player(MediaPlayer):
 
     def _begin(self, track: PlayerTrack) -> None:
         track.reading = True
+        track.read_at = time.monotonic()
+        self._loop = asyncio.get_running_loop()
         if self._thread is None and not track.finished:
-            self._loop = asyncio.get_running_loop()
-            self._idle.clear()
+            if self._live and self._done is not None:  # what is left from when somebody read last
+                track.queue.clear()
+            self._done = Future()
+            self._done.set_running_or_notify_cancel()  # a `close` that is cancelled must not cancel it for all
             # A daemon, so that a program that forgot to stop a track can still exit.
             self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
             self._thread.start()
@@ -182,22 +220,28 @@ class Player(MediaPlayer):
         newest = max(each.queue[-1].time for each in self._tracks if each.queue)
         if self._origin is None or now - (self._origin + newest) > STALLED:
             self._origin = now - track.queue[0].time
-        while track.queue and now - (self._origin + track.queue[0].time) > LATE:
-            track.queue.popleft()
-            track.frames_dropped += 1
+        while track.queue and track.codec is None and now - (self._origin + track.queue[0].time) > LATE:
+            self._shed(track)
         return self._origin + track.queue[0].time - now if track.queue else 0.0
 
     def _wanted(self) -> set[str]:
-        return {track.kind for track in self._tracks if track.reading and track.readyState == "live"}
+        since = time.monotonic() - LIVE_IDLE if self._live else -math.inf
+        return {
+            track.kind
+            for track in self._tracks
+            if track.reading and track.read_at >= since and track.readyState == "live"
+        }
 
     def _run(self) -> None:
         """Decode until the source or the interest in it ends. Runs in the thread."""
+        done = self._done
+        assert done is not None
         while True:
             try:
                 for decoded in self._reader.frames(self._wanted):
                     self._offer(decoded)
             except Exception as exc:
-                self.error = exc
+                self.error = self._describe(exc)
             with self._changed:
                 for track in self._tracks:
                     track.finished = self.error is not None or (
@@ -207,7 +251,8 @@ class Player(MediaPlayer):
                     continue  # a track began to be read just now
                 self._thread = None
                 self._close_if_unused()
-            self._wake_all(self._idle.set)
+            self._wake_all()
+            done.set_result(threading.current_thread())
             return
 
     def _offer(self, decoded: Decoded) -> None:
@@ -219,10 +264,22 @@ class Player(MediaPlayer):
             if decoded.kind not in self._wanted():
                 return
             while self._is_full(track):
-                track.queue.popleft()
+                self._shed(track)
+            if track.needs_key and not decoded.key:
                 track.frames_dropped += 1
+                return
+            track.needs_key = False
             track.queue.append(decoded)
         self._wake_all()
+
+    def _shed(self, track: PlayerTrack) -> None:
+        """Drop the oldest frame; of packets, all up to the next with which decoding can begin."""
+        while True:
+            track.queue.popleft()
+            track.frames_dropped += 1
+            if not track.queue or track.queue[0].key:
+                break
+        track.needs_key = track.codec is not None and not track.queue
 
     def _pause(self) -> float:
         """Return seconds until more of a file should be decoded; infinite until a reader takes a frame.
@@ -248,16 +305,22 @@ class Player(MediaPlayer):
         limit = LIVE_QUEUED if self._live else MAX_QUEUED
         return track.queued_seconds >= limit or len(track.queue) * _size(track.queue[-1]) >= MAX_QUEUED_BYTES
 
-    def _wake_all(self, *also: Callable[[], None]) -> None:
+    def _wake_all(self) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody is waiting any more
-            for wake in (*(track.wake for track in self._tracks), *also):
-                self._loop.call_soon_threadsafe(wake)
+            for track in self._tracks:
+                self._loop.call_soon_threadsafe(track.wake)
 
     def _close_if_unused(self) -> None:
         if self._thread is None and all(track.readyState == "ended" for track in self._tracks):
-            self._container.close()
+            self._reader.close()
+
+
+def _codec(reader: Reader, kind: Kind) -> str | None:
+    return reader.passed[kind].codec if kind in reader.passed else None
 
 
 def _size(decoded: Decoded) -> int:
-    return sum(plane.buffer_size for plane in decoded.frame.planes)
+    if isinstance(decoded.frame, av.AudioFrame | av.VideoFrame):
+        return sum(plane.buffer_size for plane in decoded.frame.planes)
+    return decoded.frame.size

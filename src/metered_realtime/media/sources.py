@@ -7,74 +7,116 @@ use `await asyncio.to_thread(from_rtsp, url)`. Stop the tracks, or `await player
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import av
+from av.container import InputContainer
 
+from metered_realtime.log import Logger, NoopLogger
+from metered_realtime.media.decoding import FrameReader, Kind
+from metered_realtime.media.devices import (
+    DeviceInput,
+    camera_input,
+    find_alsa_config,
+    microphone_input,
+    screen_input,
+)
+from metered_realtime.media.opening import described, open_source, without_credentials
+from metered_realtime.media.passthrough import Passthrough
 from metered_realtime.media.player import Player
+from metered_realtime.media.reopening import ReopeningReader
 
 RTSP_TRANSPORTS = ("tcp", "udp", "udp_multicast", "http")
 NETWORK_TIMEOUT = 10.0
 """Seconds that a network source may stay silent, when opened and later, before it counts as gone."""
 
+RTSP_SILENCE = 5.0
+"""Seconds without a frame after which a camera is opened again. They send several each second, and key frames seldom
+come more than 4 s apart."""
+
 DEVICE_TIMEOUT = 10.0
 """Seconds that a capture device may stay silent. Slow webcams need about three to start."""
 
+LIVE_OPTIONS = {"fpsprobesize": "0"}
+"""No pictures are collected at first to measure their rate: that takes 0.8 s, after which they are no longer live."""
 
-@dataclass(frozen=True, slots=True)
-class DeviceInput:
-    """How FFmpeg is to open a capture device."""
-
-    file: str
-    format: str
-    options: dict[str, str] = field(default_factory=dict)
+FILE_HINT = "is it a media file?"
 
 
-def from_file(file: str, *, loop: bool = False) -> Player:
+def from_file(file: str, *, loop: bool = False, start: float = 0.0, packets: bool | None = False) -> Player:
     """Play a media file, or a URL that FFmpeg can read, in real time.
 
-    `loop` starts over at the end; timestamps then go on growing.
+    `start` is where to begin, in seconds; what is before it is decoded and dropped. `loop` starts over there at the
+    end; timestamps then go on growing.
+
+    `packets=True` sends what the file holds as it is (VP8, H.264 of Baseline profile without B-frames, Opus): next to
+    no CPU, but a bitrate that does not adapt, and a receiver that joins or loses a packet waits for the file's next key
+    frame. Video then begins at the key frame before `start`. `packets=None` does so for the kinds that allow it and
+    decodes the others.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: `file` is not a readable file.
         TypeError: `file` is not a path.
-        ValueError: It is no media file, has neither audio nor video, or cannot be looped.
+        ValueError: It is no media file, has neither audio nor video, or cannot be looped, begun at `start` or
+            sent as packets.
         OSError: It cannot be read for another reason.
     """
     if not isinstance(file, str | os.PathLike):
         raise TypeError(f"file must be a path or a URL, not {file!r}")
+    _check_start(start)
     name = os.fspath(file)
     is_url = "://" in name
     if not is_url:
         _check_file(name)
-    shown = _without_credentials(name) if is_url else name
-    timeout = NETWORK_TIMEOUT if is_url else None
-    return _open(name, shown, hint="is it a media file?", timeout=timeout, loop=loop)
+    shown = without_credentials(name) if is_url else name
+    container = open_source(name, shown=shown, hint=FILE_HINT, timeout=NETWORK_TIMEOUT if is_url else None)
+    try:
+        reader = _file_reader(container, shown, loop, start, packets)
+    except BaseException:
+        container.close()
+        raise
+    return Player(reader, describe=partial(described, shown=shown, hint=FILE_HINT))
 
 
-def from_rtsp(url: str, *, transport: str = "tcp") -> Player:
+def from_rtsp(
+    url: str, *, transport: str = "tcp", silence: float = RTSP_SILENCE, logger: Logger | None = None
+) -> Player:
     """Receive a network camera's stream. `transport` is "tcp", "udp", "udp_multicast" or "http".
 
-    Not paced, and never more than half a second old: frames that nobody reads in time are dropped. The stream
-    ends when the camera has been silent for 10 s.
+    Not paced, and never more than half a second old: frames that nobody reads in time are dropped. When the camera
+    fails, ends or gives no frame for `silence` seconds it is opened again, after 0.5 s at first and at most every 10 s,
+    until the tracks are stopped: they stay the same, and their timestamps go on. `player.reopened` counts. The `logger`
+    hears of it, from the player's thread. Only the first opening raises.
 
     Raises:
-        ValueError: `url` is not an rtsp or rtsps URL, or `transport` is none of the four.
-        OSError: The camera does not answer or refuses. The text holds no credentials.
+        ValueError: `url` is not an rtsp or rtsps URL, `transport` is none of the four, or `silence` is no time.
+        OSError: The camera does not answer or refuses. No text, log line or repr holds credentials.
     """
     if not isinstance(url, str):
-        raise TypeError(f"url must be a str, not {url!r}")
+        raise TypeError(f"url must be a str, not {type(url).__name__}")  # not its value: it may hold credentials
     if transport not in RTSP_TRANSPORTS:
         raise ValueError(f"transport must be one of {', '.join(RTSP_TRANSPORTS)}, not {transport!r}")
-    shown = _without_credentials(url)
-    if urlsplit(url).scheme.lower() not in ("rtsp", "rtsps") or not urlsplit(url).hostname:
+    if not isinstance(silence, int | float) or not (math.isfinite(silence) and silence > 0):
+        raise ValueError(f"silence must be a positive number of seconds, not {silence!r}")
+    shown = without_credentials(url)
+    if not _is_rtsp(url):
         raise ValueError(f"url must be an rtsp:// or rtsps:// URL, not {shown!r}")
-    how = {"format": "rtsp", "options": {"rtsp_transport": transport}, "timeout": NETWORK_TIMEOUT}
-    return _open(url, shown, hint="is the camera reachable?", live=True, **how)
+    open = partial(
+        open_source,
+        url,
+        shown=shown,
+        hint="is the camera reachable?",
+        format="rtsp",
+        options={"rtsp_transport": transport, **LIVE_OPTIONS},
+        timeout=(NETWORK_TIMEOUT, silence),
+    )
+    reader = ReopeningReader(open, shown=shown, silence=silence, logger=logger or NoopLogger())
+    return Player(reader, live=True)
 
 
 def from_camera(device: str | None = None, *, width: int = 640, height: int = 480, fps: int = 30) -> Player:
@@ -86,7 +128,7 @@ def from_camera(device: str | None = None, *, width: int = 640, height: int = 48
     Raises:
         ValueError: A size or rate is negative, or `device` is empty.
         RuntimeError: This platform, or this PyAV build, has no support for capture devices.
-        OSError: The device cannot be opened.
+        OSError: The device cannot be opened. The text says what to check.
     """
     return _open_device(camera_input(sys.platform, device, width, height, fps), "camera")
 
@@ -99,13 +141,16 @@ def from_microphone(device: str | None = None) -> Player:
     Raises:
         ValueError: `device` is empty.
         RuntimeError: This platform, or this PyAV build, has no support for capture devices.
-        OSError: The device cannot be opened.
+        OSError: The device cannot be opened. The text says what to check.
     """
-    return _open_device(microphone_input(sys.platform, device), "microphone")
+    source = microphone_input(sys.platform, device)
+    if source.format == "alsa":
+        find_alsa_config(os.environ)
+    return _open_device(source, "microphone")
 
 
 def screen_share(device: str | None = None, *, width: int = 0, height: int = 0, fps: int = 30) -> Player:
-    """Capture a screen, by default the first one.
+    """Capture a screen, by default the one of DISPLAY, or the first one.
 
     `device` is as FFmpeg names it: an X11 display such as ":0.0" on Linux, "Capture screen 0" on macOS,
     "desktop" or "title=..." on Windows. Zero `width` or `height` captures all of it.
@@ -113,79 +158,39 @@ def screen_share(device: str | None = None, *, width: int = 0, height: int = 0, 
     Raises:
         ValueError: A size or rate is negative, or `device` is empty.
         RuntimeError: This platform, or this PyAV build, has no support for screen capture.
-        OSError: The screen cannot be opened.
+        OSError: The screen cannot be opened. The text says what to check.
     """
     return _open_device(screen_input(sys.platform, device, width, height, fps), "screen")
 
 
-def camera_input(platform: str, device: str | None, width: int, height: int, fps: int) -> DeviceInput:
-    """Return how to open a camera on `platform` (a `sys.platform`)."""
-    options = _video_options(width, height, fps)
-    name = _device_name(device)
-    match _family(platform):
-        case "linux":
-            return DeviceInput(name or "/dev/video0", "v4l2", options)
-        case "darwin":
-            return DeviceInput(f"{name or 'default'}:none", "avfoundation", options)
-        case _:
-            return DeviceInput(_prefixed("video", name or "Integrated Camera"), "dshow", options)
+def _file_reader(container: InputContainer, shown: str, loop: bool, start: float, packets: bool | None) -> FrameReader:
+    length = None if container.duration is None else container.duration / av.time_base
+    if loop and length is None:
+        raise ValueError(f"{shown!r} cannot be looped: its length is not known")
+    if length is not None and start and start >= length:
+        raise ValueError(f"start must be before the end of {shown!r}, which takes {length:.3f} s, not {start!r}")
+    passed = {} if packets is False else _passthroughs(container, shown, required=bool(packets))
+    try:
+        return FrameReader(container, loop=loop, start=start, passed=passed)
+    except av.FFmpegError:
+        raise ValueError(f"{shown!r} cannot be begun at {start!r} s: there is no way to seek in it") from None
 
 
-def microphone_input(platform: str, device: str | None) -> DeviceInput:
-    """Return how to open a microphone on `platform` (a `sys.platform`)."""
-    name = _device_name(device)
-    match _family(platform):
-        case "linux":
-            return DeviceInput(name or "default", "alsa")
-        case "darwin":
-            return DeviceInput(f"none:{name or 'default'}", "avfoundation")
-        case _:
-            return DeviceInput(_prefixed("audio", name or "Microphone"), "dshow")
+def _passthroughs(container: InputContainer, shown: str, *, required: bool) -> dict[Kind, Passthrough]:
+    passed: dict[Kind, Passthrough] = {}
+    for kind, streams in (("audio", container.streams.audio), ("video", container.streams.video)):
+        try:
+            if streams:
+                passed["video" if kind == "video" else "audio"] = Passthrough(streams[0])
+        except ValueError as error:
+            if required:
+                raise ValueError(f"{shown!r} cannot be sent as packets: its {error}") from None
+    return passed
 
 
-def screen_input(platform: str, device: str | None, width: int, height: int, fps: int) -> DeviceInput:
-    """Return how to open a screen on `platform` (a `sys.platform`)."""
-    options = _video_options(width, height, fps)
-    name = _device_name(device)
-    match _family(platform):
-        case "linux":
-            return DeviceInput(name or ":0.0", "x11grab", options)
-        case "darwin":
-            return DeviceInput(f"{name or 'Capture screen 0'}:none", "avfoundation", options)
-        case _:
-            return DeviceInput(name or "desktop", "gdigrab", options)
-
-
-def _family(platform: str) -> str:
-    if platform in ("linux", "darwin", "win32"):
-        return platform
-    raise RuntimeError(f"capture devices are supported on Linux, macOS and Windows, not on {platform!r}")
-
-
-def _device_name(device: Any) -> str | None:
-    if device is None:
-        return None
-    if not isinstance(device, str):
-        raise TypeError(f"device must be a str or None, not {device!r}")
-    if not device:
-        raise ValueError("device must not be empty; leave it out for the default one")
-    return device
-
-
-def _prefixed(kind: str, name: str) -> str:
-    return name if name.startswith(f"{kind}=") else f"{kind}={name}"
-
-
-def _video_options(width: int, height: int, fps: int) -> dict[str, str]:
-    for name, value in (("width", width), ("height", height), ("fps", fps)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{name} must be an int, 0 or more, not {value!r}")
-    options = {}
-    if width and height:
-        options["video_size"] = f"{width}x{height}"
-    if fps:
-        options["framerate"] = str(fps)
-    return options
+def _check_start(start: Any) -> None:
+    if not isinstance(start, int | float) or isinstance(start, bool) or not (math.isfinite(start) and start >= 0):
+        raise ValueError(f"start must be a number of seconds, 0 or more, not {start!r}")
 
 
 def _check_file(name: str) -> None:
@@ -197,36 +202,24 @@ def _check_file(name: str) -> None:
         raise PermissionError(errno.EACCES, "the media file is not readable", name)
 
 
-def _without_credentials(url: str) -> str:
-    """Return the URL without user, password and query, which often hold a camera's secrets."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def _is_rtsp(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme.lower() in ("rtsp", "rtsps") and bool(parts.hostname)
+    except ValueError:  # its text may hold credentials
+        return False
 
 
 def _open_device(source: DeviceInput, what: str) -> Player:
     if source.format not in {name for group in av.formats_available for name in group.split(",")}:
         raise RuntimeError(f"this build of PyAV has no {source.format!r} input, which a {what} needs")
-    return _open(
+    hint = f"{what}: {source.hint}"
+    container = open_source(
         source.file,
-        source.file,
-        hint=f"is there such a {what}, and is it free?",
+        shown=source.file,
+        hint=hint,
         format=source.format,
-        options=source.options,
+        options=source.options | LIVE_OPTIONS,
         timeout=DEVICE_TIMEOUT,
-        live=True,
     )
-
-
-def _open(file: str, shown: str, *, hint: str, **how: Any) -> Player:
-    """Open a player; errors of FFmpeg come out as OSError or ValueError about `shown`."""
-    try:
-        return Player(file, **how)
-    except av.FFmpegError as exc:
-        reason = f"{exc.strerror or type(exc).__name__}: {hint}"
-        if isinstance(exc, av.InvalidDataError | av.EOFError):
-            raise ValueError(f"cannot open {shown!r}: {reason}") from None
-        number = exc.errno if exc.errno is not None and exc.errno in errno.errorcode else errno.EIO
-        # `from None`: the original error's text may hold a URL with credentials.
-        raise OSError(number, reason, shown) from None
-    except ValueError as exc:
-        raise ValueError(str(exc).replace(file, shown)) from None
+    return Player(FrameReader(container), live=True, describe=partial(described, shown=source.file, hint=hint))

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError
 from av.container import OutputContainer
 
 from metered_realtime.media.encoders import (
@@ -31,13 +31,14 @@ from metered_realtime.media.pcm import (
     SAMPLE_BYTES,
     pcm_frame,
 )
+from metered_realtime.media.source_track import SourceTrack
 
 MAX_FPS = 120
 TONE_LEVEL, CLICK_LEVEL = 0.2, 0.8  # of full scale: the click stands out, neither clips
 CLICK_SAMPLES = RATE // 200  # 5 ms
 
 
-class PatternTrack(MediaStreamTrack):
+class PatternTrack(SourceTrack):
     """Show the numbered test picture (`Pattern`) in real time; `pts` counts 1/90000 s.
 
     Raises:
@@ -68,7 +69,7 @@ class PatternTrack(MediaStreamTrack):
         return frame
 
 
-class ToneTrack(MediaStreamTrack):
+class ToneTrack(SourceTrack):
     """Sound a sine of `frequency` whole hertz with a click each second; 48 kHz stereo s16, 20 ms per frame.
 
     Raises:
@@ -166,7 +167,7 @@ def _write(
         container.mux(audio.encode(None))
 
 
-async def _paced(track: MediaStreamTrack, pacer: Pacer) -> None:
+async def _paced(track: SourceTrack, pacer: Pacer) -> None:
     for wait in (True, False):  # the track may be stopped before the wait or during it
         if track.readyState != "live":
             raise MediaStreamError("the track has been stopped")

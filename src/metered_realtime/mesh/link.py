@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
-from aiortc.codecs import get_encoder
 from aiortc.rtcicetransport import RTCIceCandidate
+from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
 
 from ..core.sdp import Description, SdpError, sections, without_end_of_candidates
 from ..log import Logger
-from ..media.fanout import ForwardTrack, TrackFanout
+from ..media.codec_encoders import SendCodec
+from ..media.encoded import EncodedFrame, TimeLine, is_key_frame
+from ..media.fanout import TrackFanout
+from ..media.forward_track import ForwardTrack
 from ..media.remote_track import RemoteTrack
-from ..media.steady_encoder import SteadyEncoder
 from ..options import IceServerConfig
 from . import aiortc_compat as compat
+from .aiortc_compat_receivers import tap_receiver
+from .aiortc_compat_senders import listen_to_feedback, send_levels
 from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
 
@@ -76,10 +80,12 @@ class _Slot:
     def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
         self.forward = ForwardTrack(kind)
         self.transceiver = compat.new_transceiver(pc, self.forward)
+        listen_to_feedback(self.transceiver.sender, self.forward)
+        if kind == "audio":
+            send_levels(self.transceiver.sender, self.forward)
         self.outgoing: Outgoing | None = None
         self.planned: Outgoing | None = None
         self.told: Outgoing | None = None
-        self._has_encoder = False
 
     def assign(self, outgoing: Outgoing | None) -> None:
         if outgoing is not None:
@@ -89,13 +95,9 @@ class _Slot:
         self.outgoing = outgoing
         self.forward.switch(outgoing.fanout if outgoing is not None else None)
 
-    def prepare_encoder(self, logger: Logger) -> None:
-        """Encode with what was negotiated first, whatever is sent in the course of time."""
-        if not self._has_encoder:
-            self._has_encoder = True
-            codec = compat.codecs(self.transceiver)[0]
-            encoder = SteadyEncoder(lambda: get_encoder(codec), codec.clockRate, logger)
-            compat.set_encoder(self.transceiver, encoder)
+    def choose_codec(self) -> None:
+        """Send in what was negotiated first, whatever is sent in the course of time: aiortc's sender does."""
+        self.forward.negotiated(SendCodec.of(compat.codecs(self.transceiver)[0]))
 
     def replace(self, outgoing: Outgoing) -> None:
         """Send another track under the same msid: the other end knows the section's track by it."""
@@ -224,7 +226,12 @@ class Link:
         for slot in self._slots:
             slot.planned = slot.outgoing
         new = [slot.transceiver for slot in self._slots if slot.outgoing is not None and not slot.negotiated]
-        return plan_offer(self.pc, self._order, new, self._directions(), self._parsed_remote)
+        encoded = {
+            slot.transceiver: slot.outgoing.fanout.codec
+            for slot in self._slots
+            if slot.outgoing is not None and slot.outgoing.fanout.codec is not None
+        }
+        return plan_offer(self.pc, self._order, new, self._directions(), self._parsed_remote, encoded)
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending at once what is not wanted any more."""
@@ -333,7 +340,7 @@ class Link:
         self._remote_ufrag = remote.ufrag
         for slot in self._slots:
             if slot.negotiated:
-                slot.prepare_encoder(self._logger)
+                slot.choose_codec()
         self._connect()
         self._flush_candidates()
         self._update_incoming(remote)
@@ -430,9 +437,8 @@ class Link:
         receiver = compat.receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
-        target = _TapTarget(transceiver.mid or "", track.kind)
+        target = _TapTarget(transceiver.mid or "", receiver)
         self._taps[target.mid] = target
-        compat.tap_receiver(receiver, target.put)
 
 
 _DIRECTIONS = {
@@ -445,10 +451,12 @@ _DIRECTIONS = {
 class _TapTarget:
     """Where the frames of one receiving section go: to the track that the remote sends in it now, or nowhere."""
 
-    def __init__(self, mid: str, kind: str) -> None:
+    def __init__(self, mid: str, receiver: RTCRtpReceiver) -> None:
         self.mid = mid
-        self._kind = kind
+        self._kind = receiver.track.kind
+        self._time_line = TimeLine()
         self._incoming: Incoming | None = None
+        self._tap = tap_receiver(receiver, self)
 
     def update(self, ids: tuple[str | None, str] | None) -> tuple[Incoming | None, Incoming | None]:
         """Note the ids under which the remote sends here, None if it does not. Return the removed and the added."""
@@ -458,17 +466,36 @@ class _TapTarget:
         self.end()
         if ids is not None:
             stream_id, track_id = ids
-            self._incoming = Incoming(self.mid, RemoteTrack(self._kind, track_id), track_id, stream_id)
+            track = RemoteTrack(self._kind, track_id, upstream=self._tap)
+            self._incoming = Incoming(self.mid, track, track_id, stream_id)
         return current, self._incoming
 
-    async def put(self, frame: Any) -> None:
-        """Take a decoded frame, or None when the receiver has stopped."""
-        if self._incoming is None:
-            return
-        if frame is None:
+    def take(self, codec: Any, data: bytes, timestamp: int) -> None:
+        """Take an encoded frame."""
+        place = self._time_line.place(timestamp, codec.clockRate)
+        if self._incoming is not None:
+            self._incoming.track.feed(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
+
+    def skipped(self, frames: int) -> None:
+        """Count frames that nobody reads."""
+        if self._incoming is not None:
+            self._incoming.track.count_unread(frames)
+
+    def passed(self, codec: Any, timestamp: int) -> None:
+        """Follow the time and the codec of what nobody reads."""
+        self._time_line.place(timestamp, codec.clockRate)
+        if self._incoming is not None:
+            self._incoming.track.note_codec(codec)
+
+    def picture_lost(self) -> None:
+        """Take note that a part of the video did not arrive."""
+        if self._incoming is not None:
+            self._incoming.track.picture_lost()
+
+    def ended(self) -> None:
+        """Take note that the receiver has stopped."""
+        if self._incoming is not None:
             self._incoming.track.stop()
-        else:
-            self._incoming.track.feed(frame)
 
     def end(self) -> None:
         """End the current track."""

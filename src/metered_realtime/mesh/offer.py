@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,17 +64,19 @@ def plan_offer(
     new: Sequence[RTCRtpTransceiver],
     directions: dict[RTCRtpTransceiver, str],
     remote: SessionDescription | None,
+    preferred: Mapping[RTCRtpTransceiver, str] | None = None,
 ) -> OfferPlan:
     """Build an offer of the running sections in their order, followed by new ones.
 
     `remote` is what the other end described last: its numbers are taken, also those for things that aiortc cannot do.
+    `preferred` has the MIME type to be offered first in new sections whose media is encoded already.
     """
     planned = list(running)
     if all(section.transceiver is not None for section in planned):
         planned.append(PlannedSection(_free_mid(planned), None))
     numbers = _Numbers([section.transceiver for section in running if section.transceiver is not None], remote)
     for transceiver in new:
-        codecs, extensions = numbers.choose(transceiver.kind)
+        codecs, extensions = numbers.choose(transceiver.kind, (preferred or {}).get(transceiver))
         compat.propose(transceiver, codecs, extensions)
         planned.append(PlannedSection(_free_mid(planned), transceiver))
     description = _describe(pc, planned, directions)
@@ -126,9 +128,15 @@ class _Numbers:
             for extension in media.rtp.headerExtensions:
                 self._extension_ids.setdefault(extension.uri, extension.id)
 
-    def choose(self, kind: str) -> tuple[list[RTCRtpCodecParameters], list[RTCRtpHeaderExtensionParameters]]:
-        """Return everything that aiortc can do for a kind of media, numbered."""
-        return self._codecs(kind), self._extensions(kind)
+    def choose(
+        self, kind: str, preferred: str | None
+    ) -> tuple[list[RTCRtpCodecParameters], list[RTCRtpHeaderExtensionParameters]]:
+        """Return everything that aiortc can do for a kind of media, numbered, what is preferred first."""
+        codecs = self._codecs(kind)
+        first = {_number(it) for it in codecs if preferred is not None and it.mimeType.lower() == preferred.lower()}
+        # The sort is stable, and a codec's retransmission stays behind it.
+        codecs.sort(key=lambda it: it.parameters.get("apt", _number(it)) not in first)
+        return codecs, self._extensions(kind)
 
     def _note_codecs(self, codecs: Sequence[RTCRtpCodecParameters]) -> None:
         identities = {_number(codec): _identity(codec) for codec in codecs if not is_rtx(codec)}

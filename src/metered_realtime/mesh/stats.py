@@ -65,15 +65,17 @@ class OutboundTrackStats:
     bitrate: float | None = None
     """Bits per second of payload. None in the first 0.2 s."""
     target_bitrate: float | None = None
-    """Bits per second that the encoder aims at, which follows what the remote can take. None if its rate is fixed."""
+    """Bits per second that the encoder aims at, which follows what the remotes can take. None if its rate is fixed, and
+    for packets that go out as they came."""
     frames_encoded: int = 0
-    """Pictures, or frames of audio (20 ms as a rule)."""
+    """Pictures, or frames of audio (20 ms as a rule), that were sent: encoded here, once for all who get them, or
+    passed on as they came."""
     frames_dropped: int = 0
-    """Frames that the encoder was too slow for."""
+    """Frames that the encoder, or the sending, was too slow for."""
     frames_failed: int | None = None
-    """Frames that could not be encoded. None before the first one."""
+    """Frames that could not be encoded."""
     queue_length: int = 0
-    """Frames that wait for the encoder."""
+    """Frames that wait, for the encoder or to be sent."""
     round_trip_time: float | None = None
     """Seconds, smoothed, from RTCP reports."""
     packets_lost: int | None = None
@@ -106,11 +108,16 @@ class InboundTrackStats:
     jitter: float | None = None
     """Seconds by which the arrival of packets varies (RFC 3550 section 6.4.1). None before the first packet."""
     frames_decoded: int = 0
-    """Pictures, or frames of audio."""
+    """Pictures, or frames of audio. Only what is read is decoded."""
     frames_dropped: int = 0
-    """Decoded frames that were given up because nobody read them in time."""
+    """Frames that were given up: nobody read them, in time or at all, or they could not be decoded. With several
+    readers, each that was too slow for a frame counts."""
     queue_length: int = 0
-    """Decoded frames that wait for a reader."""
+    """Decoded frames that wait for a reader, the slowest one if there are several."""
+    frames_received: int = 0
+    """Pictures, or packets of audio, that arrived whole."""
+    frames_unread: int = 0
+    """Those that came while nobody read. They are among `frames_dropped`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,11 +332,11 @@ def _outbound(slot: _Slot, now: float) -> OutboundTrackStats:
         bytes_sent=figures.bytes,
         packets_sent=figures.packets,
         bitrate=_bits(figures.rate.rate(figures.bytes, now)),
-        target_bitrate=getattr(figures.encoder, "target_bitrate", None),
+        target_bitrate=slot.forward.target_bitrate,
         frames_encoded=figures.frames,
         frames_dropped=slot.forward.frames_dropped,
-        frames_failed=getattr(figures.encoder, "frames_failed", None),
-        queue_length=len(slot.forward._frames),
+        frames_failed=slot.forward.frames_failed,
+        queue_length=slot.forward.queue_length,
         round_trip_time=_not_negative(report.roundTripTime) if report is not None else None,
         packets_lost=report.packetsLost if report is not None else None,
         fraction_lost=report.fractionLost / 256 if report is not None else None,
@@ -361,9 +368,11 @@ def _inbound(incoming: Incoming, transceiver: RTCRtpTransceiver, now: float) -> 
         bitrate=_bits(figures.rate.rate(figures.bytes, now)),
         packets_lost=figures.packets_lost if codec is not None else None,
         jitter=figures.jitter / codec.clockRate if codec is not None else None,
-        frames_decoded=track.frames_received,
+        frames_decoded=track.frames_decoded,
         frames_dropped=track.frames_dropped,
-        queue_length=len(track._frames),
+        queue_length=track.queue_length,
+        frames_received=track.frames_received,
+        frames_unread=track.frames_unread,
     )
 
 

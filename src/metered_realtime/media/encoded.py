@@ -1,0 +1,74 @@
+"""Encoded media as it arrives: whole frames and their place in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+
+MAX_LEAP = 10.0
+"""Seconds that timestamps may run away from the clock between two frames before they are those of another source."""
+
+_H264_SLICE_TYPES = range(1, 6)
+_H264_IDR = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedFrame:
+    """A whole picture, or a packet of audio, as the remote encoded it.
+
+    `timestamp` counts in the clock of the codec and never wraps.
+    """
+
+    codec: RTCRtpCodecParameters
+    data: bytes
+    timestamp: int
+    is_key: bool
+
+
+def is_key_frame(codec: RTCRtpCodecParameters, data: bytes) -> bool:
+    """Tell whether decoding can start with a frame: with audio always, and what is not known counts as audio."""
+    name = codec.mimeType.lower()
+    if name == "video/vp8":
+        # RFC 6386 section 9.1. The start code tells a key frame from a picture whose first packets are missing.
+        return data[3:6] == b"\x9d\x01\x2a" and data[0] & 1 == 0
+    if name == "video/h264":
+        return _first_slice(data) == _H264_IDR
+    return True
+
+
+def _first_slice(data: bytes) -> int | None:
+    """Return the type of the first slice in an Annex B stream: parameter sets and the like come before it."""
+    at = data.find(b"\0\0\1")
+    while at >= 0 and at + 3 < len(data):
+        kind = data[at + 3] & 0x1F
+        if kind in _H264_SLICE_TYPES:
+            return kind
+        at = data.find(b"\0\0\1", at + 3)
+    return None
+
+
+class TimeLine:
+    """Turns the 32-bit timestamps of RTP into a count that starts at 0 and does not wrap.
+
+    Where another source goes on in the same section its timestamps have nothing to do with those before (RFC 3550
+    section 5.1): the count then goes on by the time that has passed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._last: tuple[int, float] | None = None
+        self._place = 0
+
+    def place(self, timestamp: int, clock_rate: int) -> int:
+        """Return the place of a frame that has just come."""
+        now = self._clock()
+        if self._last is not None:
+            last, since = self._last
+            step = (timestamp - last + (1 << 31)) % (1 << 32) - (1 << 31)
+            passed = round((now - since) * clock_rate)
+            self._place += step if abs(step - passed) <= MAX_LEAP * clock_rate else max(1, passed)
+        self._last = timestamp, now
+        return self._place

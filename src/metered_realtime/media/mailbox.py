@@ -1,0 +1,115 @@
+"""A bounded queue from one writer to readers on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from aiortc.mediastreams import MediaStreamError
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Tally:
+    """A count that also goes into that of the whole."""
+
+    whole: Tally | None = None
+    count: int = 0
+
+    def add(self, count: int = 1) -> None:
+        """Count some more."""
+        self.count += count
+        if self.whole is not None:
+            self.whole.add(count)
+
+
+class Mailbox(Generic[T]):
+    """Items in order, the newest `limit` of them. Several readers share them, each getting some.
+
+    With `newest` a reader that was too slow gets the newest item next instead of the oldest that is left. `drops`
+    counts the items that nobody got.
+    """
+
+    def __init__(self, limit: int, drops: Tally, *, newest: bool = False) -> None:
+        self._drops = drops
+        self._limit = limit
+        self._newest = newest
+        self._late = False
+        self._ended = False
+        self._items: deque[T] = deque()
+        self._readers: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another item drops the oldest."""
+        return len(self._items) >= self._limit
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for an item."""
+        return bool(self._readers)
+
+    def put(self, item: T) -> None:
+        """Add an item, and drop the oldest one if there are too many."""
+        if self._ended:
+            return
+        if self.is_full:
+            self._items.popleft()
+            self._drops.add()
+            self._late = self._newest
+        self._items.append(item)
+        self._wake_one()
+
+    async def get(self) -> T:
+        """Return the next item. Cancelling loses none.
+
+        Raises:
+            MediaStreamError: the mailbox has ended and is empty.
+        """
+        while not self._items:
+            if self._ended:
+                raise MediaStreamError
+            await self._wait()
+        if self._late:
+            self._late = False
+            self._drops.add(len(self._items) - 1)
+            while len(self._items) > 1:
+                self._items.popleft()
+        return self._items.popleft()
+
+    def clear(self) -> None:
+        """Drop all items."""
+        self._drops.add(len(self._items))
+        self._items.clear()
+
+    def end(self) -> None:
+        """Take no more items. Readers get what is left, then the end."""
+        self._ended = True
+        while self._readers:
+            self._wake_one()
+
+    async def _wait(self) -> None:
+        reader = asyncio.get_running_loop().create_future()
+        self._readers.append(reader)
+        try:
+            await reader
+        except asyncio.CancelledError:
+            if reader.done() and not reader.cancelled():
+                self._wake_one()
+            raise
+        finally:
+            if reader in self._readers:
+                self._readers.remove(reader)
+
+    def _wake_one(self) -> None:
+        while self._readers:
+            reader = self._readers.popleft()
+            if not reader.done():
+                reader.set_result(None)
+                return

@@ -1,0 +1,86 @@
+"""Pictures of programs as frames for encoders: arrays of bytes in, even-sized yuv420p out.
+
+Arrays are taken by the buffer protocol, so that numpy is not needed here and never imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+
+CHANNELS = {"rgb24": 3, "bgr24": 3}
+"""Bytes of a pixel of each format that a three-dimensional array can have. A two-dimensional one is grey."""
+
+MIN_SIDE, MAX_SIDE = 2, 16_383
+"""Pixels: yuv420p halves both sides, and VP8 writes them in 14 bits (RFC 6386 section 9.1)."""
+
+
+def to_yuv420p(picture: Any, format: str, width: int | None, height: int | None) -> av.VideoFrame:
+    """Return a new frame of the picture, scaled to `width` and `height` where they are given.
+
+    The last row or column of an odd-sized array is left out; an odd-sized frame is scaled by that one pixel. The
+    picture itself is never changed or kept.
+
+    Raises:
+        TypeError: It is neither a frame nor an array.
+        ValueError: Its shape, type or size cannot be shown.
+    """
+    frame = picture if isinstance(picture, av.VideoFrame) else _from_array(picture, format)
+    _check_sides(frame.width, frame.height)
+    size = width or frame.width & ~1, height or frame.height & ~1
+    if frame.format.name == "yuv420p" and size == (frame.width, frame.height):
+        return copied(frame)
+    return frame.reformat(*size, format="yuv420p")
+
+
+def copied(frame: av.VideoFrame) -> av.VideoFrame:
+    """Return a yuv420p frame with pixels of its own, and no timestamp yet."""
+    copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
+    for source, target in zip(frame.planes, copy.planes, strict=True):
+        if source.line_size == target.line_size and source.buffer_size == target.buffer_size:
+            memoryview(target)[:] = memoryview(source)
+        else:
+            _copy_rows(memoryview(source), source.line_size, target, target.width)
+    return copy
+
+
+def _from_array(picture: Any, format: str) -> av.VideoFrame:
+    try:
+        view = memoryview(picture)
+    except TypeError:
+        raise TypeError(
+            f"push takes an array of bytes or an av.VideoFrame, not {type(picture).__name__!r}; "
+            "numpy.asarray() makes an array of most pictures"
+        ) from None
+    if view.format != "B":
+        raise ValueError(f"a picture is an array of uint8, not of {getattr(picture, 'dtype', view.format)}")
+    shape = view.shape or ()
+    if len(shape) == 2:
+        format, channels = "gray", 1
+    else:
+        channels = CHANNELS[format]
+        if len(shape) != 3 or shape[2] != channels:
+            wanted = f"(height, width, {channels}) for {format} or (height, width) for grey"
+            raise ValueError(f"a picture has the shape {wanted}, not {shape}")
+    height, width = shape[:2]
+    _check_sides(width, height)
+    frame = av.VideoFrame(width & ~1, height & ~1, format)
+    pixels = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    _copy_rows(pixels, width * channels, frame.planes[0], frame.width * channels)
+    return frame
+
+
+def _copy_rows(source: memoryview, stride: int, plane: av.video.plane.VideoPlane, length: int) -> None:
+    target, line = memoryview(plane), plane.line_size
+    if stride == line == length:
+        target[: line * plane.height] = source[: line * plane.height]
+        return
+    for row in range(plane.height):
+        target[row * line : row * line + length] = source[row * stride : row * stride + length]
+
+
+def _check_sides(width: int, height: int) -> None:
+    for name, side in (("wide", width), ("high", height)):
+        if not MIN_SIDE <= side <= MAX_SIDE:
+            raise ValueError(f"a picture is from {MIN_SIDE} to {MAX_SIDE} pixels {name}, not {side}")

@@ -1,0 +1,240 @@
+"""The private attributes of aiortc's receivers: what arrives is taken between the jitter buffer and the decoder.
+
+aiortc decodes every track in a thread of its own and queues the frames without bound, read or not (aiortc#554,
+aiortc#680). tests/mesh/test_aiortc_compat_receivers.py fails when a release moves something underneath.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtcrtpreceiver import RTCRtpReceiver
+from aiortc.rtp import RtcpByePacket, RtpPacket
+
+from . import aiortc_compat as compat
+from .aiortc_compat_unread import Intake, UnreadSink
+
+PROMPT_PICTURES = True
+"""Whether new receivers release pictures as `_PromptPictures` does, or aiortc's way."""
+
+PROMPT_SOUND = True
+"""Whether new receivers release sound as `_PromptSound` does, or aiortc's way."""
+
+LATE_SOUND = 4
+"""Packets behind a gap that wait for what is missing: 80 ms. What comes later than that is left out."""
+
+_RECEIVER = "_RTCRtpReceiver__"
+
+
+class Sink(UnreadSink, Protocol):
+    """Where a receiver puts what arrives. Called on the event loop."""
+
+    def take(self, codec: Any, data: bytes, timestamp: int) -> None:
+        """Take an encoded frame with the 32-bit timestamp that it came under."""
+
+    def picture_lost(self) -> None:
+        """Take note that aiortc would ask the sender for a key frame."""
+
+    def ended(self) -> None:
+        """Take note that nothing more comes."""
+
+
+class Tap:
+    """A receiver that was tapped."""
+
+    def __init__(self, receiver: Any, intake: Intake, reports: _LossReports) -> None:
+        self._receiver = receiver
+        self._intake = intake
+        self._reports = reports
+
+    def set_wanted(self, wanted: bool) -> None:
+        """Say whether frames are wanted. As long as they are not, packets are only counted."""
+        if wanted:
+            self._intake.open()
+        else:
+            self._intake.close()
+
+    def request_key_frame(self) -> bool:
+        """Send a PLI (RFC 4585 section 6.3.1) to the source that was heard last. False if there was none yet."""
+        sources = self._receiver._handle_rtp_packet.sources
+        if not sources:
+            return False
+        self._reports.send(next(reversed(sources)))
+        return True
+
+
+def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
+    """Have encoded frames go to `sink` while they are wanted, and none to a decoder.
+
+    Call it before the receiver starts. RTCP BYE is ignored from then on: a browser sends one when it pauses a sender,
+    and aiortc would end the track for good. Directions in the SDP tell the end of a track.
+    """
+    tapped: Any = receiver
+    tapped._track._queue = _Nowhere()
+    setattr(tapped, f"{_RECEIVER}decoder_queue", _EncodedTap(sink))
+    setattr(tapped, f"{_RECEIVER}timestamp_mapper", _RawTimestamps())
+    buffer = getattr(tapped, f"{_RECEIVER}jitter_buffer")
+    if PROMPT_PICTURES and receiver.track.kind == "video":
+        _PromptPictures(buffer)
+    if PROMPT_SOUND and receiver.track.kind == "audio":
+        _PromptSound(buffer)
+    intake = tapped._handle_rtp_packet = Intake(receiver, sink)
+    compat.count_packets(receiver)
+    reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)
+    handle = receiver._handle_rtcp_packet
+
+    async def ignore_bye(packet: Any) -> None:
+        if not isinstance(packet, RtcpByePacket):
+            await handle(packet)
+
+    tapped._handle_rtcp_packet = ignore_bye
+    return Tap(receiver, intake, reports)
+
+
+class _EncodedTap:
+    """Stands in for the queue between jitter buffer and aiortc's decoder thread, which ends as soon as it starts."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def put(self, item: tuple[Any, Any] | None) -> None:
+        if item is None:
+            self._sink.ended()
+        else:
+            codec, frame = item
+            for each in (frame, *getattr(frame, "more", ())):
+                self._sink.take(codec, each.data, each.timestamp)
+
+    def get(self) -> None:
+        """Return what ends the thread."""
+
+
+class _Nowhere:
+    """Stands in for the queue of aiortc's own track, which nobody reads."""
+
+    async def put(self, frame: Any) -> None:
+        """Take the end that the decoder thread tells when it ends."""
+
+
+class _RawTimestamps:
+    """Stands in for aiortc's mapper, which takes every step back for a wrap: also that to another source."""
+
+    def map(self, timestamp: int) -> int:
+        return timestamp
+
+
+class _LossReports:
+    """Stands in for what sends a PLI: whether somebody misses the picture is the sink's to know."""
+
+    def __init__(self, receiver: RTCRtpReceiver, sink: Sink) -> None:
+        self._send = receiver._send_rtcp_pli
+        self._sink = sink
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, media_ssrc: int) -> None:
+        self._sink.picture_lost()
+
+    def send(self, media_ssrc: int) -> None:
+        task = asyncio.ensure_future(self._send(media_ssrc))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Sound(JitterFrame):
+    """A packet of sound, and those that were waiting for it."""
+
+    def __init__(self, packets: list[Any]) -> None:
+        super().__init__(packets[0]._data, packets[0].timestamp)
+        self.more = [JitterFrame(it._data, it.timestamp) for it in packets[1:]]
+
+
+class _PromptSound:
+    """Releases sound in order and at once; at a gap it waits for `LATE_SOUND` packets and then goes on without.
+
+    aiortc's jitter buffer holds four packets back, and after a gap it releases one only when the next four are there,
+    too: with a tenth of the packets lost, half of those that arrived are never heard.
+    """
+
+    def __init__(self, buffer: JitterBuffer) -> None:
+        self._buffer = buffer
+        patched: Any = buffer
+        patched._remove_frame = self._remove
+
+    def _remove(self, sequence_number: int) -> JitterFrame | None:
+        """Stand in for what the buffer calls when a packet is in its place."""
+        packets: list[Any] = []
+        while True:
+            packet = self._first()
+            if packet is not None:
+                packets.append(packet)
+            elif sum(it is not None for it in self._buffer._packets) < LATE_SOUND:
+                break
+            self._buffer.remove(1)
+        packets = [packet for packet in packets if packet._data]
+        return _Sound(packets) if packets else None
+
+    def _first(self) -> RtpPacket | None:
+        origin = self._buffer._origin
+        assert origin is not None, "the buffer has had a packet"
+        return self._buffer._packets[origin % self._buffer.capacity]
+
+
+class _PromptPictures:
+    """Releases a picture with its last packet, which carries the marker bit (RFC 7741 section 4.1, RFC 6184).
+
+    aiortc's jitter buffer knows a picture to be complete by the first packet of the next one: all video comes late by
+    a whole interval between two pictures.
+    """
+
+    def __init__(self, buffer: JitterBuffer) -> None:
+        self._buffer = buffer
+        self._by_timestamp = buffer._remove_frame
+        self._released: int | None = None
+        self._has_mark = False
+        self._trusts_marks = True
+        patched: Any = buffer
+        patched._remove_frame = self._remove
+
+    def _remove(self, sequence_number: int) -> JitterFrame | None:
+        """Stand in for what the buffer calls when a packet is in its place."""
+        self._skip_rest()
+        frame = self._by_timestamp(sequence_number)
+        packet = self._packet(sequence_number)
+        self._has_mark |= packet is not None and bool(packet.marker)
+        if frame is None and self._has_mark and self._trusts_marks:
+            frame = self._marked()
+        if frame is not None:
+            self._released = frame.timestamp
+        return frame
+
+    def _skip_rest(self) -> None:
+        """Drop what comes behind the mark: padding. A sender that puts media there is not to be trusted again."""
+        while (packet := self._packet(self._origin)) is not None and packet.timestamp == self._released:
+            if packet._data:  # type: ignore[attr-defined]
+                self._trusts_marks = False
+            self._buffer.remove(1)
+
+    def _marked(self) -> JitterFrame | None:
+        """Remove the first picture if it is there from the first packet to the mark."""
+        packets: list[Any] = []
+        while len(packets) < self._buffer.capacity:
+            packet = self._packet(self._origin + len(packets))
+            if packet is None or (packets and packet.timestamp != packets[0].timestamp):
+                return None
+            packets.append(packet)
+            if packet.marker:
+                self._has_mark = False
+                self._buffer.remove(len(packets))
+                return JitterFrame(b"".join(it._data for it in packets), packet.timestamp)
+        return None
+
+    @property
+    def _origin(self) -> int:
+        origin = self._buffer._origin
+        assert origin is not None, "the buffer has had a packet"
+        return origin
+
+    def _packet(self, sequence_number: int) -> RtpPacket | None:
+        return self._buffer._packets[sequence_number % self._buffer.capacity]

@@ -1,0 +1,88 @@
+"""What receivers tell a sender, which aiortc keeps to itself when it does not encode: requests and estimates.
+
+Like aiortc_compat.py this touches private attributes of aiortc; tests/mesh/test_aiortc_compat_senders.py fails when a
+release moves something underneath.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from aiortc import RTCRtpSender
+from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, unpack_remb_fci
+
+MAX_SANE_BITRATE = 10**10
+"""Bits per second above which an estimate (REMB) is noise: the format holds up to 2^81."""
+
+
+class Feedback(Protocol):
+    """Who listens to the receivers of a sender."""
+
+    def request_key_frame(self) -> None: ...
+    def take_estimate(self, bitrate: int) -> None: ...
+
+
+def listen_to_feedback(sender: RTCRtpSender, feedback: Feedback) -> None:
+    """Tell of each PLI and FIR (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1) and of each REMB for a sender.
+
+    An estimate is shared out equally among the senders for which it is.
+
+    aiortc remembers the first two for the next frame that it encodes, and gives the third to its encoder: a sender of
+    packets has neither.
+    """
+    hooked: Any = sender
+    hooked._handle_rtcp_packet = _FeedbackTap(hooked, feedback)
+
+
+class Loudness(Protocol):
+    """Who knows how loud the packet was that a sender was given last."""
+
+    @property
+    def level(self) -> int | None: ...
+
+
+def send_levels(sender: RTCRtpSender, loudness: Loudness) -> None:
+    """Send the level of sound (RFC 6464) with packets of it, too: aiortc computes it of what it encodes itself.
+
+    Call it for a sender whose frames are counted (`aiortc_compat.count_frames`).
+    """
+    counted: Any = sender
+    counter = counted._next_encoded_frame
+    pass_on: Callable[[Any], Awaitable[Any]] = counter.pass_on
+
+    async def with_level(codec: Any) -> Any:
+        frame = await pass_on(codec)
+        if frame is not None:
+            frame.audio_level = loudness.level
+        return frame
+
+    counter.pass_on = with_level
+
+
+class _FeedbackTap:
+    """Stands in for a sender's RTCP handler, and passes everything on."""
+
+    def __init__(self, sender: Any, feedback: Feedback) -> None:
+        self._sender = sender
+        self._feedback = feedback
+        self._pass_on: Callable[[Any], Awaitable[None]] = sender._handle_rtcp_packet
+
+    async def __call__(self, packet: Any) -> None:
+        if isinstance(packet, RtcpPsfbPacket):
+            if packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+                self._feedback.request_key_frame()
+            elif packet.fmt == RTCP_PSFB_APP:
+                self._take_estimate(packet.fci)
+        await self._pass_on(packet)
+
+    def _take_estimate(self, message: bytes) -> None:
+        try:
+            bitrate, sources = unpack_remb_fci(message)
+        except ValueError:  # any other application layer message
+            return
+        if self._sender._ssrc in sources:
+            # It is that of the path. Chromium lists everything that it receives on it, retransmissions included.
+            known = self._sender.transport._rtp_router.senders
+            shares = sum(source in known for source in set(sources))
+            self._feedback.take_estimate(min(bitrate, MAX_SANE_BITRATE) // max(1, shares))

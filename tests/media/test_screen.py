@@ -1,0 +1,64 @@
+"""`screen_share` captures a real X screen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from metered_realtime.media.sources import screen_share
+
+pytestmark = [
+    pytest.mark.usefixtures("no_task_left"),
+    pytest.mark.skipif(
+        shutil.which("Xvfb") is None and "CI" not in os.environ, reason="Xvfb is needed: apt-get install xvfb"
+    ),
+]
+
+START_TIMEOUT = 10.0
+
+
+@pytest.fixture
+def display() -> Iterator[str]:
+    """Run an X server whose screen is 320 x 240 and white, and return its name."""
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "320x240x24", "-wr", "-nolisten", "tcp"]
+    with subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL) as server:
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            number = pipe.readline().strip()
+        assert number, "Xvfb did not start"
+        yield f":{number}"
+        server.terminate()
+        server.wait(START_TIMEOUT)
+
+
+async def test_the_whole_screen_is_captured_at_the_rate_that_was_asked_for(display: str) -> None:
+    player = screen_share(display, fps=20)
+    assert player.audio is None
+    assert player.video
+    began, frames = time.monotonic(), [await player.video.recv() for _ in range(20)]
+    assert 0.7 < time.monotonic() - began < 3
+    assert {(frame.width, frame.height) for frame in frames} == {(320, 240)}  # type: ignore[union-attr]
+    white = frames[-1].reformat(format="gray")  # type: ignore[union-attr]
+    assert bytes(white.planes[0]).count(255) > 0.95 * 320 * 240  # all but the pointer
+    assert frames[0].pts == 0
+    assert frames[-1].pts / 90_000 == pytest.approx(0.95, abs=0.3)  # type: ignore[operator]
+    await player.close()
+    await player.close()
+
+
+async def test_a_part_of_the_screen_of_the_session_can_be_captured(
+    display: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPLAY", display)
+    player = screen_share(width=160, height=120)
+    assert player.video
+    frame = await player.video.recv()
+    assert (frame.width, frame.height) == (160, 120)  # type: ignore[union-attr]
+    player.video.stop()
+    await player.close()
