@@ -30,7 +30,13 @@ benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc an
 	$(BIN)/python -m benchmarks.open_channel
 	$(BIN)/python -m benchmarks.first_media
 	$(BIN)/python -m benchmarks.mesh
+	$(BIN)/python -m benchmarks.tone
+	$(BIN)/python -m benchmarks.rpc
+	$(BIN)/python -m benchmarks.data_channel --quick
 	$(BIN)/python -m benchmarks.signalling
+	$(BIN)/python -m benchmarks.idle_bot
+	$(BIN)/python -m benchmarks.fanout --rounds 1
+	$(BIN)/python -m benchmarks.late_joiner
 
 serve: $(VENV)/.installed-all  ## run the signalling server and the room page
 	$(BIN)/metered-realtime serve

@@ -88,6 +88,16 @@ async def test_data_channel_echo_comes_back_to_both(runner: Runner) -> None:
     await second.prints("echoed 'are you there?'")
 
 
+async def test_surviving_channel_counts_on_over_a_broken_connection(runner: Runner) -> None:
+    first = await runner.start("surviving_channel.py")
+    await first.prints("counting in lobby")
+    second = await runner.start("surviving_channel.py", "--break-every=0.7")
+    for program in (first, second):
+        await program.prints("was replaced")
+        await program.prints("has counted to 20")
+        assert "instead of" not in program.output
+
+
 async def test_stream_file_reaches_another_one_that_counts_its_frames(runner: Runner, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     await asyncio.to_thread(write_test_clip, clip, seconds=1.0, width=160, height=120)
@@ -100,3 +110,22 @@ async def test_stream_file_reaches_another_one_that_counts_its_frames(runner: Ru
     await sender.stop()
     for kind in ("audio", "video"):
         await watcher.prints(f"{kind} frames")
+
+
+async def test_push_video_shows_what_numpy_drew_to_another_one(runner: Runner) -> None:
+    first = await runner.start("push_video.py")
+    await first.prints("drawing in lobby")
+    second = await runner.start("push_video.py")
+    for program in (first, second):
+        await program.prints("sends video of 320 x 240")
+        await program.prints("sends audio of 48000 Hz")
+
+
+async def test_send_file_reaches_another_one_and_says_so(runner: Runner, tmp_path: Path) -> None:
+    file = tmp_path / "holiday.jpeg"
+    await asyncio.to_thread(file.write_bytes, bytes(300_000))
+    receiver = await runner.start("send_file.py", f"--directory={tmp_path / 'inbox'}")
+    await receiver.prints("receiving into")
+    sender = await runner.start("send_file.py", f"--directory={tmp_path / 'other'}", f"--send={file}")
+    await receiver.prints(f"received {tmp_path / 'inbox' / 'holiday.jpeg'}")
+    await sender.prints("sent holiday.jpeg")

@@ -128,6 +128,8 @@ FUNCTIONS = {
     "from_microphone": "device=None",
     "screen_share": "device=None, *, width=0, height=0, fps=30",
     "iter_frames": "track",
+    "iter_pcm": "track, rate=16000, channels=1, *, chunk=0.02",
+    "track_to_numpy": "track, format=None",
 }
 
 EVENTS: dict[str, dict[str, Any]] = {
@@ -445,7 +447,8 @@ def test_importing_does_not_load_aiortc_where_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["AudioSource()", "iter_frames(None)", "from_file('x')", "from_rtsp('x')", "from_camera()",
+    "call", ["AudioSource()", "iter_frames(None)", "iter_pcm(None)", "track_to_numpy(None)",
+             "from_file('x')", "from_rtsp('x')", "from_camera()",
              "from_microphone()", "screen_share()"]
 )  # fmt: skip
 def test_media_without_aiortc_says_what_to_install(call: str) -> None:

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 from .errors import (
     AckTimeoutError,
+    ChannelClosedError,
+    ChannelProtocolError,
     ConnectionEndedError,
     DataChannelOverflowError,
     DisconnectedError,
     ErrorCode,
+    FileFailureReason,
+    FileTransferError,
     IceRecoveryExhaustedError,
+    MessagesMissedError,
+    MessageTooLargeError,
     MeteredPeerOversizedError,
     MeteredPeerReplaceTrackError,
     MeteredPeerSendError,
@@ -27,11 +33,18 @@ from .errors import (
     PayloadTooLargeError,
     ReconcileTimeoutError,
     ReplaceTrackFailure,
+    ReplayOverflowError,
     ServerRequestError,
     SignallingConnectError,
     SignallingError,
+    StreamEndedError,
+    StreamEndReason,
 )
 from .events import (
+    ChannelError,
+    ChannelMessage,
+    ChannelOpened,
+    ChannelResumed,
     Connected,
     ConnectionReset,
     Data,
@@ -44,6 +57,9 @@ from .events import (
     Disconnected,
     Event,
     FatalError,
+    FileFailed,
+    FileOffered,
+    FileReceived,
     GoingAway,
     IceCandidateError,
     Joined,
@@ -59,6 +75,7 @@ from .events import (
     ServerError,
     StateChange,
     StreamAdded,
+    StreamOpened,
     StreamRemoved,
     SubscriptionLost,
     TokenProviderError,
@@ -68,9 +85,14 @@ from .events import (
 )
 from .log import Logger, NoopLogger, StdlibLogger
 from .media.stream import MediaStream, StreamMetadata
+from .mesh.channels import ChannelOptions
 from .mesh.data_channel import DataChannel
+from .mesh.managed_channel import ManagedChannel, ManagedChannelState, ManagedChannelStats
 from .mesh.peer import MeteredPeer
+from .mesh.peer_channel import PeerChannel
 from .mesh.remote_peer import RemotePeer
+from .mesh.rpc_binding import RpcStats, RpcVia
+from .mesh.rpc_client import RpcBatch, RpcClient
 from .mesh.stats import (
     CandidateStats,
     DataChannelStats,
@@ -80,6 +102,9 @@ from .mesh.stats import (
     PeerStats,
     RemoteStats,
 )
+from .mesh.stream_reader import StreamReader
+from .mesh.stream_writer import StreamWriter
+from .mesh.transfers import FileReceiver, TransferProgress, TransferResult
 from .options import (
     IceServerConfig,
     MeteredPeerState,
@@ -90,23 +115,59 @@ from .options import (
     SubscribeOptions,
     TokenProviderFn,
 )
+from .rpc.built_in import (
+    RpcApplicationError,
+    RpcBadReplyError,
+    RpcBadRequestError,
+    RpcBusyError,
+    RpcCancelledError,
+    RpcConnectionTimeoutError,
+    RpcInternalError,
+    RpcInvalidParamsError,
+    RpcInvalidReplyError,
+    RpcInvalidRequestError,
+    RpcParseError,
+    RpcRecipientDisconnectedError,
+    RpcRecipientNotFoundError,
+    RpcRequestTooLargeError,
+    RpcResponseTimeoutError,
+    RpcResponseTooLargeError,
+    RpcSendError,
+    RpcServerError,
+    RpcTransportError,
+    RpcUnexpectedReplyError,
+    RpcUnknownIdError,
+    RpcUnsupportedMethodError,
+    RpcUnsupportedServerError,
+    RpcUnsupportedVersionError,
+)
+from .rpc.codec import RpcFormat
+from .rpc.errors import ErrorRegistry, RpcError
+from .rpc.methods import RpcInvocationData, RpcMethods
 from .signalling import SignallingClient
 
 if TYPE_CHECKING:
     from .media.audio_source import AudioSource
-    from .media.inbound import iter_frames
+    from .media.inbound import iter_frames, iter_pcm, track_to_numpy
     from .media.sources import from_camera, from_file, from_microphone, from_rtsp, screen_share
+    from .media.testsource import PatternTrack, ToneTrack
+    from .media.video_source import VideoSource
     from .server.auth import mint_token
 
 _LAZY = {
     "AudioSource": "media.audio_source",
+    "PatternTrack": "media.testsource",
+    "ToneTrack": "media.testsource",
+    "VideoSource": "media.video_source",
     "from_camera": "media.sources",
     "from_file": "media.sources",
     "from_microphone": "media.sources",
     "from_rtsp": "media.sources",
     "iter_frames": "media.inbound",
+    "iter_pcm": "media.inbound",
     "mint_token": "server.auth",
     "screen_share": "media.sources",
+    "track_to_numpy": "media.inbound",
 }
 """Names that need an extra, and the module that has each."""
 
@@ -117,6 +178,13 @@ __all__ = [
     "AckTimeoutError",
     "AudioSource",
     "CandidateStats",
+    "ChannelClosedError",
+    "ChannelError",
+    "ChannelMessage",
+    "ChannelOpened",
+    "ChannelOptions",
+    "ChannelProtocolError",
+    "ChannelResumed",
     "Connected",
     "ConnectionEndedError",
     "ConnectionReset",
@@ -134,8 +202,15 @@ __all__ = [
     "Disconnected",
     "DisconnectedError",
     "ErrorCode",
+    "ErrorRegistry",
     "Event",
     "FatalError",
+    "FileFailed",
+    "FileFailureReason",
+    "FileOffered",
+    "FileReceived",
+    "FileReceiver",
+    "FileTransferError",
     "GoingAway",
     "IceCandidateError",
     "IceRecoveryExhaustedError",
@@ -144,8 +219,13 @@ __all__ = [
     "Joined",
     "Left",
     "Logger",
+    "ManagedChannel",
+    "ManagedChannelState",
+    "ManagedChannelStats",
     "MediaStream",
     "Message",
+    "MessageTooLargeError",
+    "MessagesMissedError",
     "MeteredPeer",
     "MeteredPeerOversizedError",
     "MeteredPeerReplaceTrackError",
@@ -158,7 +238,9 @@ __all__ = [
     "NoopLogger",
     "NotConnectedError",
     "OutboundTrackStats",
+    "PatternTrack",
     "PayloadTooLargeError",
+    "PeerChannel",
     "PeerConnectionState",
     "PeerJoined",
     "PeerLeft",
@@ -171,7 +253,40 @@ __all__ = [
     "RemotePeer",
     "RemoteStats",
     "ReplaceTrackFailure",
+    "ReplayOverflowError",
     "Resubscribed",
+    "RpcApplicationError",
+    "RpcBadReplyError",
+    "RpcBadRequestError",
+    "RpcBatch",
+    "RpcBusyError",
+    "RpcCancelledError",
+    "RpcClient",
+    "RpcConnectionTimeoutError",
+    "RpcError",
+    "RpcFormat",
+    "RpcInternalError",
+    "RpcInvalidParamsError",
+    "RpcInvalidReplyError",
+    "RpcInvalidRequestError",
+    "RpcInvocationData",
+    "RpcMethods",
+    "RpcParseError",
+    "RpcRecipientDisconnectedError",
+    "RpcRecipientNotFoundError",
+    "RpcRequestTooLargeError",
+    "RpcResponseTimeoutError",
+    "RpcResponseTooLargeError",
+    "RpcSendError",
+    "RpcServerError",
+    "RpcStats",
+    "RpcTransportError",
+    "RpcUnexpectedReplyError",
+    "RpcUnknownIdError",
+    "RpcUnsupportedMethodError",
+    "RpcUnsupportedServerError",
+    "RpcUnsupportedVersionError",
+    "RpcVia",
     "ServerError",
     "ServerRequestError",
     "SignallingClient",
@@ -182,14 +297,23 @@ __all__ = [
     "StateChange",
     "StdlibLogger",
     "StreamAdded",
+    "StreamEndReason",
+    "StreamEndedError",
     "StreamMetadata",
+    "StreamOpened",
+    "StreamReader",
     "StreamRemoved",
+    "StreamWriter",
     "SubscribeOptions",
     "SubscriptionLost",
     "TokenProviderError",
     "TokenProviderFn",
     "TokenRefreshed",
+    "ToneTrack",
     "Track",
+    "TransferProgress",
+    "TransferResult",
+    "VideoSource",
     "WsCloseCode",
     "__version__",
     "from_camera",
@@ -197,8 +321,10 @@ __all__ = [
     "from_microphone",
     "from_rtsp",
     "iter_frames",
+    "iter_pcm",
     "mint_token",
     "screen_share",
+    "track_to_numpy",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: serve, make keys, mint tokens."""
+"""The command line: serve, make keys, mint tokens; files are in `cli_files`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.syntax import Syntax
 
+from . import cli_files
 from ._version import __version__
 from .log import StdlibLogger
 from .server import SignallingServer, mint_token
@@ -39,6 +40,7 @@ app = typer.Typer(
 
 keys_app = typer.Typer(help="Make keys, and keep them in a configuration file.", rich_markup_mode=None)
 app.add_typer(keys_app, name="keys")
+cli_files.add_to(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")]
 SecretId = Annotated[str | None, typer.Option("--secret-id", envvar="METERED_SECRET_ID", help="Id of a secret key.")]

@@ -156,12 +156,59 @@ class MeteredPeerReplaceTrackError(MeteredRealtimeError):
 
 
 class DataChannelOverflowError(MeteredRealtimeError):
-    """Too many sends wait for a data channel: the producer is faster than the network."""
+    """Too much waits for a data channel: the producer is faster than the network.
 
-    def __init__(self, queued: int, cap: int) -> None:
-        super().__init__(f"{queued} sends are waiting, the cap is {cap}")
+    `queued` and `cap` count `unit`: sends that wait, or the bytes in them, or those that wait for a reader.
+    """
+
+    def __init__(self, queued: int, cap: int, *, unit: Literal["sends", "bytes"] = "sends") -> None:
+        super().__init__(f"{queued} {unit} are waiting, the cap is {cap}")
         self.queued = queued
         self.cap = cap
+        self.unit = unit
+
+
+class MessageTooLargeError(MeteredRealtimeError):
+    """A message is larger than its channel, or the other end, takes: `size` bytes against `cap`. Nothing was sent."""
+
+    def __init__(self, size: int, cap: int) -> None:
+        super().__init__(f"a message of {size} bytes, {cap} are taken")
+        self.size = size
+        self.cap = cap
+
+
+class ChannelClosedError(MeteredRealtimeError):
+    """The channel named `label` is closed, or closed before what was asked of it was done."""
+
+    def __init__(self, label: str, why: str = "it is closed") -> None:
+        super().__init__(f"channel {label!r}: {why}")
+        self.label = label
+
+
+class ReplayOverflowError(MeteredRealtimeError):
+    """A channel cannot hold more until the other end has what waits: `messages` of `bytes` bytes, against its caps.
+
+    Of a channel to everybody: that remote did not keep up, and what waited for it, `messages` of `bytes`, is given up.
+    """
+
+    def __init__(self, messages: int, bytes: int, max_messages: int, max_bytes: int) -> None:
+        super().__init__(f"{messages} of {max_messages} messages, {bytes} of {max_bytes} bytes wait")
+        self.messages = messages
+        self.bytes = bytes
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+
+
+class MessagesMissedError(MeteredRealtimeError):
+    """The other end gave up `count` messages that had not arrived here: this end did not keep up."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} messages were given up by the other end")
+        self.count = count
+
+
+class ChannelProtocolError(MeteredRealtimeError):
+    """The other end of a channel broke its rules, or opened it with another `reliable`."""
 
 
 class IceRecoveryExhaustedError(MeteredRealtimeError):
@@ -175,3 +222,60 @@ class IceRecoveryExhaustedError(MeteredRealtimeError):
 
 class NegotiationFailedError(MeteredRealtimeError):
     """An offer or answer could not be made or applied, or was never answered. `__cause__` has the detail."""
+
+
+StreamEndReason = Literal[
+    "aborted",
+    "cancelled",
+    "connection_lost",
+    "peer_left",
+    "not_taken",
+    "too_many_streams",
+    "too_large",
+    "protocol_error",
+]
+"""Why a stream ended before all of it was read. A stream that ended as it should has the reason None."""
+
+
+class StreamEndedError(MeteredRealtimeError):
+    """A stream ended before its end. `detail` is text of whoever ended it: sanitised, bounded, for a log.
+
+    `aborted` by the writer and `cancelled` by the reader; `connection_lost`, `peer_left` by nobody; `not_taken`, nobody
+    at the other end listens for streams; `too_many_streams` are open; `too_large` for `readall`; `protocol_error`, the
+    other end sent what it must not.
+    """
+
+    def __init__(self, reason: StreamEndReason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason: StreamEndReason = reason
+        self.detail = detail
+
+
+FileFailureReason = Literal[
+    "refused",
+    "not_receiving",
+    "busy",
+    "too_large",
+    "no_space",
+    "disk_error",
+    "timed_out",
+    "source_changed",
+    "digest_mismatch",
+    "cancelled",
+    "protocol_error",
+]
+"""Why a file did not arrive."""
+
+
+class FileTransferError(MeteredRealtimeError):
+    """A file did not arrive whole.
+
+    The receiver `refused` it, is `not_receiving`, is `busy` with too many, finds it `too_large`, has `no_space` or a
+    `disk_error`; `timed_out`, the remote was away for longer than `patience`; `source_changed` while it was
+    read; `digest_mismatch`, what arrived is not what was sent; `cancelled` by either program; `protocol_error`.
+    """
+
+    def __init__(self, reason: FileFailureReason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason: FileFailureReason = reason
+        self.detail = detail

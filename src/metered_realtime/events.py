@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .options import IceServerConfig
 
 if TYPE_CHECKING:
     from .media.stream import MediaStream, StreamMetadata
+    from .mesh.managed_channel import ManagedChannel
     from .mesh.remote_peer import RemotePeer
+    from .mesh.stream_reader import StreamReader
 
 
 class WsCloseCode(IntEnum):
@@ -279,6 +282,49 @@ class IceCandidateError(Event):
     err: Exception
 
 
+@dataclass(frozen=True, slots=True)
+class StreamOpened(Event):
+    """The remote `peer` opened a stream. `MeteredPeer` tells it as well. Without a handler at either, it is refused."""
+
+    peer: RemotePeer
+    reader: StreamReader
+
+
+# --- files, told by `MeteredPeer` and by the `RemotePeer` that sends
+
+
+@dataclass(frozen=True, slots=True)
+class FileOffered(Event):
+    """A remote wants to send a file, or to go on with one. `name` is made safe already, `size` is in bytes.
+
+    `mtime` is when it was changed last, in unix seconds, as the remote says, or None.
+    """
+
+    peer: RemotePeer
+    name: str
+    size: int
+    mtime: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileReceived(Event):
+    """A file arrived whole: its BLAKE2b-512 `digest` (hex) is the sender's. It is on the disk as `path`."""
+
+    peer: RemotePeer
+    path: Path
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailed(Event):
+    """A file that a remote began to send did not arrive. What did is kept for the next attempt if there can be one."""
+
+    peer: RemotePeer
+    name: str
+    err: Exception
+
+
 # --- DataChannel
 
 
@@ -304,3 +350,46 @@ class DCMessage(Event):
     """A message arrived, text as str and binary as bytes."""
 
     data: str | bytes
+
+
+# --- channels that survive their connection
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpened(Event):
+    """The remote opened a channel that survives its connection, and this end has not opened it.
+
+    Nothing that arrives before a `DCMessage` handler exists, or the iteration begins, is lost.
+    """
+
+    channel: ManagedChannel
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelResumed(Event):
+    """A channel goes on, on another connection.
+
+    `resent` messages go out again: whether they had arrived is not known, and who had them does not get them again.
+    `dropped` ones were given up: those of a channel that is not reliable, or too large for the other end. `restarted`:
+    it is another program than before, which gets what the first one had not acknowledged.
+    """
+
+    resent: int
+    dropped: int
+    restarted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMessage(Event):
+    """A message of a remote arrived on a channel to everybody."""
+
+    remote: RemotePeer
+    data: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelError(Event):
+    """A channel to everybody failed towards one remote. `ReplayOverflowError`: it did not keep up, and goes on."""
+
+    remote: RemotePeer
+    err: Exception

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from metered_realtime import (
+    ChannelClosedError,
     ConnectionReset,
     DataChannel,
     DataChannelOpened,
@@ -16,6 +17,7 @@ from metered_realtime import (
     DCError,
     DCMessage,
     DCOpen,
+    MessageTooLargeError,
     MeteredRealtimeError,
     NegotiationError,
 )
@@ -372,7 +374,7 @@ async def test_a_close_at_the_other_end_releases_who_waits(room: Room) -> None:
     waiting = await clog(mine, 100)
     theirs.close()
     results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert {type(result) for result in results} <= {type(None), MeteredRealtimeError}
+    assert {type(result) for result in results} <= {type(None), ChannelClosedError}
     assert isinstance(results[-1], MeteredRealtimeError)
     await log.until(DCClose)
     assert (mine.ready_state, len(log.of(DCClose))) == ("closed", 1)
@@ -461,3 +463,176 @@ async def test_a_handler_may_answer(room: Room) -> None:
         await mine.send(str(number))
     await log.until(DCMessage, 20)
     assert messages(log) == [str(number) for number in range(20)]
+
+
+async def test_messages_can_be_iterated_until_the_channel_ends(room: Room) -> None:
+    pair = await room.pair()
+    mine, theirs = await opened(pair)
+    await mine.send("early")
+    await eventually(lambda: theirs._unheard)
+    got = []
+
+    async def read() -> None:
+        async for message in theirs:
+            got.append(message)
+
+    reading = asyncio.ensure_future(read())
+    await eventually(lambda: got)
+    heard = EventLog(theirs)
+    for number in range(5):
+        await mine.send(str(number))
+    await eventually(lambda: len(got) == 6)
+    mine.close()
+    async with asyncio.timeout(PATIENCE):
+        await reading
+    assert got == ["early", "0", "1", "2", "3", "4"]
+    assert messages(heard) == got[1:]  # handlers get theirs as well
+    await heard.until(DCClose)
+
+
+async def test_a_channel_can_be_waited_for(room: Room) -> None:
+    pair = await room.pair()
+    mine = DataChannel(pair.to_b.create_data_channel("x"))
+    await mine.wait_open()
+    await mine.wait_open()
+    assert mine.ready_state == "open"
+    waiting = asyncio.ensure_future(DataChannel(pair.to_b.create_data_channel("y")).wait_open())
+    await asyncio.sleep(0)
+    await pair.b.close()
+    mine.close()
+    with pytest.raises(ChannelClosedError):
+        await mine.wait_open()
+    await asyncio.wait([waiting])
+    assert isinstance(waiting.exception(), ChannelClosedError | None)
+
+
+async def test_drain_returns_when_nothing_waits_and_fails_when_the_channel_closes(room: Room) -> None:
+    pair = await room.pair()
+    mine, _ = await opened(pair, max_buffered_amount=10_000)
+    await mine.drain()
+    waiting = await clog(mine, 5)
+    await mine.drain()
+    assert all(send.done() for send in waiting)
+    assert mine.buffered_amount == 0
+    mine, _ = await opened(pair, max_buffered_amount=10_000)
+    waiting = await clog(mine, 5)
+    draining = asyncio.ensure_future(mine.drain())
+    await asyncio.sleep(0)
+    mine.close()
+    with pytest.raises(ChannelClosedError):
+        await draining
+    await asyncio.gather(*waiting, return_exceptions=True)
+    with pytest.raises(ChannelClosedError):
+        await mine.drain()
+
+
+async def test_many_producers_drain_instead_of_overflowing(room: Room) -> None:
+    pair = await room.pair()
+    mine, theirs = await opened(pair, max_buffered_amount=20_000, max_queued_sends=4)
+    log = EventLog(theirs)
+
+    async def produce() -> None:
+        for _ in range(10):
+            try:
+                await mine.send(b"x" * 9_000)
+            except DataChannelOverflowError:
+                await mine.drain()
+                await mine.send(b"x" * 9_000)
+
+    await asyncio.gather(*(produce() for _ in range(4)))
+    await log.until(DCMessage, 40)
+
+
+async def test_sending_at_once_or_not_at_all(room: Room) -> None:
+    pair = await room.pair()
+    mine, theirs = await opened(pair, max_buffered_amount=10_000)
+    log = EventLog(theirs)
+    mine.send_nowait("first")
+    waiting = await clog(mine, 2)
+    with pytest.raises(DataChannelOverflowError) as error:
+        mine.send_nowait("x")
+    assert (error.value.unit, error.value.cap) == ("bytes", 10_000)
+    assert error.value.queued > 10_000
+    await asyncio.gather(*waiting)
+    await mine.drain()
+    mine.send_nowait("end")
+    await log.until(DCMessage, data="end")
+    mine.close()
+    with pytest.raises(ChannelClosedError):
+        mine.send_nowait("x")
+
+
+async def test_waiting_sends_are_bounded_in_bytes_as_well(room: Room) -> None:
+    pair = await room.pair()
+    mine, theirs = await opened(pair, max_buffered_amount=10_000, max_queued_bytes=25_000)
+    log = EventLog(theirs)
+    waiting = await clog(mine, 2)
+    with pytest.raises(DataChannelOverflowError) as error:
+        await mine.send("-" * 10_000)
+    assert (error.value.queued, error.value.cap, error.value.unit) == (30_000, 25_000, "bytes")
+    waiting.append(asyncio.ensure_future(mine.send("x" * 5_000)))
+    waiting[0].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await mine.drain()
+    assert mine._queued_bytes == 0
+    await log.until(DCMessage, data="x" * 5_000)
+
+
+async def test_a_message_over_what_the_other_end_takes_is_refused_in_numbers(room: Room) -> None:
+    pair = await room.pair()
+    mine, _ = await opened(pair)
+    with pytest.raises(MessageTooLargeError) as error:
+        await mine.send(b"x" * 262_145)
+    assert (error.value.size, error.value.cap) == (262_145, 262_144)
+    with pytest.raises(MessageTooLargeError):
+        mine.send_nowait(b"x" * 262_145)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (True, None, None)),
+        ({"ordered": False}, (False, None, None)),
+        ({"ordered": False, "maxRetransmits": 0}, (False, 0, None)),
+        ({"maxPacketLifeTime": 50}, (True, None, 50)),
+    ],
+)
+async def test_order_and_reliability_are_what_was_asked_for(
+    room: Room, options: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    pair = await room.pair()
+    mine = DataChannel(pair.to_b.create_data_channel("x", **options))
+    theirs = DataChannel((await pair.log_b.until(DataChannelOpened)).channel)
+    await mine.wait_open()
+    log = EventLog(theirs)
+    for channel in (mine, theirs):
+        assert (channel.ordered, channel.max_retransmits, channel.max_packet_life_time) == expected
+    for number in range(20):
+        await mine.send(str(number))
+    await log.until(DCMessage, 20)  # a clean path loses nothing
+    assert sorted(messages(log), key=int) == [str(number) for number in range(20)]
+
+
+async def test_a_channel_counts_what_it_carries(room: Room) -> None:
+    pair = await room.pair()
+    mine, theirs = await opened(pair)
+    log = EventLog(theirs)
+    await mine.send("äöü")
+    await mine.send(b"12")
+    await log.until(DCMessage, 2)
+    assert (mine.stats().messages_sent, mine.stats().bytes_sent) == (2, 8)
+    assert (theirs.stats().messages_received, theirs.stats().bytes_received) == (2, 8)
+    assert (mine.stats().label, mine.stats().state, mine.stats().queued_sends) == ("x", "open", 0)
+
+
+async def test_hundreds_of_channels_share_a_link(room: Room) -> None:
+    pair = await room.pair()
+    mine = [DataChannel(pair.to_b.create_data_channel(f"{number}")) for number in range(300)]
+    await asyncio.gather(*(channel.wait_open() for channel in mine))
+    await pair.log_b.until(DataChannelOpened, 300)
+    logs = [EventLog(DataChannel(event.channel)) for event in pair.log_b.of(DataChannelOpened)]
+    for channel in mine:
+        channel.send_nowait(channel.label)
+    for log in logs:
+        await log.until(DCMessage)
+    assert {messages(log)[0] for log in logs} == {channel.label for channel in mine}

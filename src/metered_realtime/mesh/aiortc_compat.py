@@ -28,8 +28,6 @@ from aiortc import (
     rtcpeerconnection,
 )
 from aiortc.codecs import is_rtx
-from aiortc.codecs.base import Encoder
-from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsTransport, SRTPProtectionProfile
@@ -43,7 +41,6 @@ from aiortc.rtcsctptransport import (
     WEBRTC_STRING_EMPTY,
     RTCSctpTransport,
 )
-from aiortc.rtp import RtcpByePacket, RtpPacket
 from aiortc.sdp import MediaDescription, SessionDescription
 from OpenSSL import SSL
 
@@ -51,6 +48,7 @@ from ..core.rates import RateWindow
 from ..options import IceServerConfig
 from .aiortc_compat_checks import pace_checks
 from .aiortc_compat_consent import keep_consent
+from .aiortc_compat_sctp import speed_up_data
 
 SUPPORTED = "1.16."
 
@@ -63,8 +61,8 @@ EVENT_DRIVEN_CHECKS = True
 CERTIFICATE_MARGIN = datetime.timedelta(days=1)
 """What a certificate has left at least when a connection begins. aiortc makes them for 30 days."""
 
-PROMPT_PICTURES = True
-"""Whether new receivers release pictures as `_PromptPictures` does, or aiortc's way."""
+FAST_DATA = True
+"""Whether new connections carry data channels as `speed_up_data` says, or aiortc's way."""
 
 _PC = "_RTCPeerConnection__"
 _SENDER = "_RTCRtpSender__"
@@ -106,6 +104,8 @@ def create_peer_connection(*, relay_only: bool = False, certificate: RTCCertific
     if EVENT_DRIVEN_CHECKS:
         pace_checks(ice_transport(pc)._connection)
     keep_consent(ice_transport(pc)._connection)
+    if FAST_DATA:
+        speed_up_data(pc)
     measure(pc)
     return pc
 
@@ -243,11 +243,6 @@ def set_sender_identity(transceiver: RTCRtpTransceiver, stream_id: str | None, t
     transceiver.sender._track_id = track_id
 
 
-def set_encoder(transceiver: RTCRtpTransceiver, encoder: Encoder) -> None:
-    """Have a sender encode with this. Call it before the sender starts."""
-    setattr(transceiver.sender, f"{_SENDER}encoder", encoder)
-
-
 def set_section_index(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver | None, index: int) -> None:
     """Place a transceiver, or the data section when None, at an index of the description to be committed."""
     if transceiver is None:
@@ -285,92 +280,6 @@ def describe_data(pc: RTCPeerConnection, mid: str) -> MediaDescription:
 
 
 # --- receiving
-
-
-def tap_receiver(receiver: RTCRtpReceiver, put: Callable[[Any], Awaitable[None]]) -> None:
-    """Have decoded frames, and None at the end, go to `put` instead of an unbounded queue (aiortc#554).
-
-    Call it before the receiver starts. RTCP BYE is ignored from then on: a browser sends one when it pauses a sender,
-    and aiortc would stop decoding for good. Directions in the SDP tell the end of a track.
-    """
-    tapped: Any = receiver
-    tapped._track._queue = _Tap(put)
-    if PROMPT_PICTURES and receiver.track.kind == "video":
-        _PromptPictures(tapped._RTCRtpReceiver__jitter_buffer)
-    count_packets(receiver)
-    handle = receiver._handle_rtcp_packet
-
-    async def ignore_bye(packet: Any) -> None:
-        if not isinstance(packet, RtcpByePacket):
-            await handle(packet)
-
-    tapped._handle_rtcp_packet = ignore_bye
-
-
-class _Tap:
-    """The part of asyncio.Queue that aiortc's decoder thread uses."""
-
-    def __init__(self, put: Callable[[Any], Awaitable[None]]) -> None:
-        self.put = put
-
-
-class _PromptPictures:
-    """Releases a picture with its last packet, which carries the marker bit (RFC 7741 section 4.1, RFC 6184).
-
-    aiortc's jitter buffer knows a picture to be complete by the first packet of the next one: all video comes late by
-    a whole interval between two pictures.
-    """
-
-    def __init__(self, buffer: JitterBuffer) -> None:
-        self._buffer = buffer
-        self._by_timestamp = buffer._remove_frame
-        self._released: int | None = None
-        self._has_mark = False
-        self._trusts_marks = True
-        patched: Any = buffer
-        patched._remove_frame = self._remove
-
-    def _remove(self, sequence_number: int) -> JitterFrame | None:
-        """Stand in for what the buffer calls when a packet is in its place."""
-        self._skip_rest()
-        frame = self._by_timestamp(sequence_number)
-        packet = self._packet(sequence_number)
-        self._has_mark |= packet is not None and bool(packet.marker)
-        if frame is None and self._has_mark and self._trusts_marks:
-            frame = self._marked()
-        if frame is not None:
-            self._released = frame.timestamp
-        return frame
-
-    def _skip_rest(self) -> None:
-        """Drop what comes behind the mark: padding. A sender that puts media there is not to be trusted again."""
-        while (packet := self._packet(self._origin)) is not None and packet.timestamp == self._released:
-            if packet._data:  # type: ignore[attr-defined]
-                self._trusts_marks = False
-            self._buffer.remove(1)
-
-    def _marked(self) -> JitterFrame | None:
-        """Remove the first picture if it is there from the first packet to the mark."""
-        packets: list[Any] = []
-        while len(packets) < self._buffer.capacity:
-            packet = self._packet(self._origin + len(packets))
-            if packet is None or (packets and packet.timestamp != packets[0].timestamp):
-                return None
-            packets.append(packet)
-            if packet.marker:
-                self._has_mark = False
-                self._buffer.remove(len(packets))
-                return JitterFrame(b"".join(it._data for it in packets), packet.timestamp)
-        return None
-
-    @property
-    def _origin(self) -> int:
-        origin = self._buffer._origin
-        assert origin is not None, "the buffer has had a packet"
-        return origin
-
-    def _packet(self, sequence_number: int) -> RtpPacket | None:
-        return self._buffer._packets[sequence_number % self._buffer.capacity]
 
 
 def receiver_of(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpReceiver | None:
@@ -739,7 +648,6 @@ class SenderFigures:
     packets: int
     frames: int
     rate: RateWindow
-    encoder: Any
     report: Any
 
 
@@ -752,7 +660,6 @@ def sender_figures(sender: RTCRtpSender) -> SenderFigures:
         packets=getattr(sender, f"{_SENDER}packet_count"),
         frames=counter.frames,
         rate=counter.rate,
-        encoder=getattr(sender, f"{_SENDER}encoder"),
         report=getattr(sender, f"{_SENDER}stats").get(f"remote-inbound-rtp_{id(sender)}"),
     )
 

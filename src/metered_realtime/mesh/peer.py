@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from ..core.signals import MetadataSignal, Signal, channel_of, parse_signal
 from ..emitter import AsyncEventEmitter
 from ..errors import (
     ConnectionEndedError,
+    FileTransferError,
     MeteredPeerOversizedError,
     MeteredPeerSendError,
     MeteredPeerStateError,
@@ -53,16 +55,20 @@ from ..options import (
     SubscribeOptions,
     TokenProviderFn,
 )
+from ..rpc.methods import RpcInvocationData, RpcMethods
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
 from ..signalling.scrubbing import ScrubbingLogger
+from .channels import ChannelOptions
 from .ice_servers import IceServers
 from .local_media import LocalMedia
+from .peer_channel import PATIENCE, PeerChannel, PeerChannels
 from .remote_peer import RemotePeer
 from .remotes import Remotes
 from .seat import SignallingSeat
 from .snapshot_watch import SnapshotWatch
 from .stats import PeerStats, peer_stats
+from .transfers import AcceptFn, FileReceiver, FileTransfers, ProgressFn, TransferResult
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
@@ -89,6 +95,8 @@ _FATAL_ERROR_CODES = frozenset(
 
 class MeteredPeer(AsyncEventEmitter):
     """Join a channel and be a peer of everybody in it.
+
+    `rpc` holds the methods that it offers to others, see `RpcMethods`.
 
     Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `FatalError`. Media and data channels
     belong to the `RemotePeer` that `PeerJoined` brings: register for its events in that handler and nothing is missed.
@@ -153,6 +161,8 @@ class MeteredPeer(AsyncEventEmitter):
         self._channel: str | None = None
         self._peer_id: str | None = None
         self._remotes = Remotes(self, self._logger)
+        self._files = FileTransfers(self)
+        self.rpc = RpcMethods()
         self._seat = SignallingSeat(
             client if client is not None else self._new_client(chosen),
             {
@@ -173,6 +183,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._watch = SnapshotWatch(self._seat.subscribe_again, self._on_no_snapshot, self._logger)
         self._early_presence: list[Presence] = []
         self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger)
+        self._channels = PeerChannels(self._logger)
         self._seen_off: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving: asyncio.Task[None] | None = None
@@ -302,6 +313,41 @@ class MeteredPeer(AsyncEventEmitter):
             self._logger.warning("send_to: data has the shape of a signal", {"shape": type(signal).__name__})
         await self._seat.send(peer_id, payload)
 
+    # --- data between peers
+
+    def open_channel(self, label: str, *, patience: float | None = PATIENCE, **options: Any) -> PeerChannel:
+        """Open a channel to every current and future remote, or return the one that is open under this label.
+
+        Meets what the others open under the label, with this method or `RemotePeer.open_channel`, which has the same
+        options. It stays until it is closed: a remote that comes later is sent what is sent from then on. `patience`
+        is for how many seconds a send waits for a connected remote that does not keep up; see `PeerChannel`.
+
+        Raises:
+            MeteredPeerStateError: `invalid_state`, leaving or closed.
+            ValueError: options that do not fit.
+        """
+        self._require_open("open_channel")
+        return self._channels.open(label, ChannelOptions(**options), patience, self._remotes)
+
+    # --- calls between peers
+
+    def register_rpc_method(
+        self, name: str, handler: Callable[[RpcInvocationData], Any], *, replace: bool = False
+    ) -> None:
+        """Offer every remote a handler, plain or async, that takes an `RpcInvocationData` and returns text.
+
+        `peer.rpc` offers functions of any signature.
+
+        Raises:
+            ValueError: the name is taken and `replace` is not given, or it is empty or reserved.
+            TypeError: not a function.
+        """
+        self.rpc.add_text(name, handler, replace=replace)
+
+    def unregister_rpc_method(self, name: str) -> None:
+        """Offer a method no more. Calls that run go on; unknown names are ignored."""
+        self.rpc.remove(name)
+
     # --- media
 
     def add_stream(self, stream: MediaStream, metadata: StreamMetadata | None = None) -> None:
@@ -359,6 +405,48 @@ class MeteredPeer(AsyncEventEmitter):
         if old_track is None:
             raise TypeError("old_track must be a track, not None")
         self._media.replace(old_track, new_track)
+
+    # --- files
+
+    async def send_file(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        progress: ProgressFn | None = None,
+        patience: float | None = None,
+    ) -> dict[str, TransferResult | FileTransferError]:
+        """Send a file to everybody who is in the channel now, and return by peer id how that went.
+
+        It is read once, and goes to each at its own pace. `name` is what it is called there, its own name by default.
+        `progress` is called with a `TransferProgress` often. `patience` is for how many seconds a remote may be
+        away, 60 by default. See `RemotePeer.send_file` for one of them.
+
+        Raises:
+            OSError: it cannot be opened.
+            ValueError: no usable name.
+        """
+        return await self._files.send_to_all(path, name=name, progress=progress, patience=patience)
+
+    def receive_files(
+        self,
+        directory: str | Path,
+        *,
+        accept: AcceptFn | None = None,
+        max_size: int | None = None,
+        progress: ProgressFn | None = None,
+    ) -> FileReceiver:
+        """Receive files into a directory from now on: `async with` it, `async for` gives each `FileReceived`.
+
+        Events on this peer and on the remote: `FileOffered`, `FileReceived`, `FileFailed`. `accept`, plain or async,
+        gets the `FileOffered` and says whether it is wanted; everything is by default, up to `max_size` bytes, 16 GiB
+        by default. Names are made safe and never overwrite. Begun files are gone on with, also after a restart.
+
+        Raises:
+            MeteredPeerStateError: `invalid_state`, it receives already.
+            OSError: the directory cannot be made.
+        """
+        return self._files.receive(directory, accept, max_size, progress)
 
     # --- figures
 
@@ -444,6 +532,9 @@ class MeteredPeer(AsyncEventEmitter):
             return
         signal = parse_signal(event.data)
         if signal is None:
+            remote = self._remotes.get(event.sender_peer_id)
+            if remote is not None and remote._takes_direct(event.data):
+                return
             if not self._seat.is_strange(event.sender_peer_id):
                 self.emit(Data(event.sender_peer_id, event.data, "direct", event.sender_metadata))
         elif self._seat.is_addressed(event.sender_peer_id, channel_of(event.data)):
@@ -473,6 +564,9 @@ class MeteredPeer(AsyncEventEmitter):
             logger=self._logger,
             polite=self._is_polite_towards(peer.peer_id),
             tell_metadata=self._send_metadata_to,
+            files=self._files,
+            methods=self.rpc,
+            server_cap=lambda: self._seat.max_message_size,
         )
 
     def _send_media_to(self, remote: RemotePeer) -> None:
@@ -482,6 +576,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._media.tell_metadata(remote)
 
     def _remote_joined(self, remote: RemotePeer) -> None:
+        self._channels.remote_joined(remote)
         self.emit(PeerJoined(remote))
 
     def _remote_left(self, remote: RemotePeer) -> None:
@@ -597,6 +692,8 @@ class MeteredPeer(AsyncEventEmitter):
             await asyncio.wait([self._leaving], timeout=CLOSE_TIMEOUT / 2)
         self._ice_servers.close()
         self._spawn(self._media.close())
+        self._channels.close()
+        self._spawn(self._files.close())
         await self._clear_channel(self._seat.close(), deadline - loop.time())
         channel, self._channel = self._channel, None
         self._set_state("closed")

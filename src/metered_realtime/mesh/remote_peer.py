@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.frames import MAX_MESSAGE_SIZE
 from ..core.signals import MetadataSignal, Signal
+from ..core.stream_frames import Attributes, StreamKind
 from ..emitter import AsyncEventEmitter
-from ..errors import MeteredRealtimeError
+from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError
 from ..events import (
     ConnectionReset,
     DataChannelOpened,
@@ -18,16 +21,26 @@ from ..events import (
 from ..log import Logger
 from ..media.stream import MediaStream
 from ..options import PeerConnectionState
+from ..rpc.codec import format_of, is_foreign
+from ..rpc.methods import RpcMethods
 from ..signalling.scrubbing import scrub_error
+from .channels import ChannelOptions, RemoteChannels
 from .early_messages import EarlyMessages
+from .managed_channel import ManagedChannel
 from .remote_media import RemoteMedia
+from .rpc_client import RpcClient
+from .rpc_remote import RemoteRpc
+from .rpc_transports import unwrap
 from .stats import RemoteStats, remote_stats
+from .stream_binding import StreamBinding
+from .stream_writer import StreamWriter
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCPeerConnection
 
     from .connection import PeerConnection
     from .link import Incoming
+    from .transfers import FileTransfers, ProgressFn, TransferResult
 
 SendFn = Callable[[str, Any], Awaitable[None]]
 ConnectionFactory = Callable[["RemotePeer"], "PeerConnection"]
@@ -36,8 +49,9 @@ ConnectionFactory = Callable[["RemotePeer"], "PeerConnection"]
 class RemotePeer(AsyncEventEmitter):
     """A peer that shares a channel with a `MeteredPeer`, which makes and owns it.
 
-    Events: `StateChange`, `Track`, `StreamAdded`, `StreamRemoved`, `DataChannelOpened`, `ConnectionReset`,
-    `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has media or a data channel for the other.
+    Events: `StateChange`, `Track`, `StreamAdded`, `StreamRemoved`, `DataChannelOpened`, `ChannelOpened`,
+    `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has media or a data
+    channel for the other.
 
     `connection` makes the connection when it is first needed; `polite` peers give way when both offer at once.
     """
@@ -52,6 +66,9 @@ class RemotePeer(AsyncEventEmitter):
         logger: Logger | None = None,
         polite: bool = False,
         tell_metadata: Callable[[RemotePeer], None] = lambda remote: None,
+        files: FileTransfers | None = None,
+        methods: RpcMethods | None = None,
+        server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
     ) -> None:
         super().__init__(logger)
         self.id = id
@@ -65,6 +82,12 @@ class RemotePeer(AsyncEventEmitter):
         self._signalling_lost = False
         self._when_link_lost: Callable[[], object] | None = None
         self._media = RemoteMedia(self.emit)
+        self._channels = RemoteChannels(self, self._logger)
+        self._files = files
+        self._exchange = StreamBinding(self, files, self._logger)
+        self._methods = methods if methods is not None else RpcMethods()
+        self._server_cap = server_cap
+        self._rpc: RemoteRpc | None = None
 
     def __repr__(self) -> str:
         return f"<RemotePeer {self.id!r} {self._state}>"
@@ -117,6 +140,71 @@ class RemotePeer(AsyncEventEmitter):
             raise MeteredRealtimeError(f"peer {self.id!r} has left")
         return self._connect().create_data_channel(label, **kwargs)
 
+    def open_channel(self, label: str, **options: Any) -> ManagedChannel:
+        """Open a channel that survives its connection, or return the one that is open under this label.
+
+        Whichever end opens it first, both have one channel for each label. Options, all by keyword, are those of
+        `ChannelOptions`: `reliable=True`; `window_messages`, `window_bytes` and `max_message_size` bound it; `ordered`,
+        `max_retransmits` and `max_packet_life_time` are for one that is not reliable.
+
+        Raises:
+            ValueError: options that do not fit, or it is open with another `reliable`.
+            MeteredRealtimeError: it has left, or there are too many.
+        """
+        return self._channels.open(label, ChannelOptions(**options))
+
+    def open_stream(
+        self,
+        topic: str,
+        attributes: Attributes | None = None,
+        *,
+        kind: StreamKind = "bytes",
+        total: int | None = None,
+    ) -> StreamWriter:
+        """Return a stream to it, opened on entering: `async with remote.open_stream(...) as writer`.
+
+        The other end gets `StreamOpened` with what is said here. `total` is the number of bytes, if it is known.
+
+        Raises:
+            ValueError: no usable topic, attributes that are no flat JSON values, or too much of them.
+        """
+        return self._exchange.open(topic, attributes, kind, total)
+
+    async def send_file(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        progress: ProgressFn | None = None,
+        patience: float | None = None,
+    ) -> TransferResult:
+        """Send it a file; return when it has it, whole and checked. See `MeteredPeer.send_file` for what is raised.
+
+        Goes on where it was after lost connections, and after the remote has left and come back under the same id
+        within `patience` seconds, 60 by default.
+
+        Raises:
+            FileTransferError: it did not arrive; `reason` says why.
+            OSError: the file cannot be read.
+        """
+        if self._files is None:
+            raise MeteredRealtimeError("files are sent by the remotes of a MeteredPeer")
+        return await self._files.send(self.id, path, name=name, progress=progress, patience=patience)
+
+    @property
+    def rpc(self) -> RpcClient:
+        """Calls of its methods. Nothing is opened before the first one."""
+        return self._calls().client
+
+    async def perform_rpc(self, *, method: str, payload: str, response_timeout: float = 15.0) -> str:
+        """Call a method with a text and return the text that it answers with, within so many seconds.
+
+        Raises:
+            RpcError: what the handler raised, or why there is no answer.
+            TypeError: the payload is no text.
+        """
+        return await self.rpc.perform(method, payload, response_timeout)
+
     def stats(self) -> RemoteStats:
         """Return the figures of its connection now. Synchronous and cheap; sends and creates nothing."""
         return remote_stats(self)
@@ -158,9 +246,28 @@ class RemotePeer(AsyncEventEmitter):
 
     async def _close(self) -> None:
         self.state_changed("closed")
+        self._exchange.end("peer_left")
         if self._connection is not None:
             await self._connection.close()
+        if self._rpc is not None:
+            await self._rpc.wait_closed()
         await self._shut_down_emitter()
+
+    def _calls(self) -> RemoteRpc:
+        if self._rpc is None:
+            self._rpc = RemoteRpc(self, self._methods, server_cap=self._server_cap, logger=self._logger)
+        return self._rpc
+
+    def _takes_direct(self, data: Any) -> bool:
+        """Take data that came through the server if it is a call or its answer."""
+        return unwrap(data) is not None and self._calls().take_direct(data)
+
+    def _takes_calls(self, channel: RTCDataChannel) -> bool:
+        """Take a channel that it opened if it is for calls."""
+        protocol = getattr(channel, "protocol", "")
+        if format_of(channel.label, protocol) is None and not is_foreign(channel.label, protocol):
+            return False
+        return self._calls().take_channel(channel)
 
     # --- what the connection tells
 
@@ -174,6 +281,12 @@ class RemotePeer(AsyncEventEmitter):
             self._media.connected()
         else:
             self._media.disconnected()
+        if state == "closed":
+            self._channels.end()
+            if self._rpc is not None:
+                self._rpc.left()
+        elif self._connection is not None and self._connection.is_connected:
+            self._channels.link_up()
         if self._state not in (state, "closed"):
             previous, self._state = self._state, state
             self.emit(StateChange(previous, state))
@@ -184,17 +297,25 @@ class RemotePeer(AsyncEventEmitter):
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Tell of a channel that it opened, keeping what arrives before anybody listens."""
+        if self._exchange.takes(channel) or self._channels.takes(channel) or self._takes_calls(channel):
+            return
         EarlyMessages(channel, self._logger)
         self.emit(DataChannelOpened(channel))
 
     def connection_reset(self) -> None:
         """Tell that the connection was replaced. Its media comes back as new."""
         self._media.reset()
+        self._exchange.end("connection_lost")
+        self._channels.reset()
+        if self._rpc is not None:
+            self._rpc.connection_reset()
         self._tell_metadata(self)
         self.emit(ConnectionReset())
 
     def negotiation_failed(self, error: Exception) -> None:
         """Tell of a failure."""
+        if self._rpc is not None and isinstance(error, IceRecoveryExhaustedError):
+            self._rpc.connection_lost()
         self.emit(NegotiationError(scrub_error(error)))
 
     def candidate_refused(self, error: Exception) -> None:

@@ -53,6 +53,10 @@ class Remotes:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def get(self, peer_id: str) -> RemotePeer | None:
+        """Return the remote of an id."""
+        return self._by_id.get(peer_id)
+
     @property
     def awaits_snapshot(self) -> bool:
         """Tell whether the next presence lists everybody."""

@@ -1,6 +1,7 @@
 // One other member of the channel: who it is, what it sends, and the link to it, which may be replaced underneath.
 
 import { Channel } from "./channel.js";
+import { PROTOCOL } from "./channel_frames.js";
 import { Emitter } from "./events.js";
 import { Link } from "./link.js";
 
@@ -387,7 +388,7 @@ export class Peer extends Emitter {
 
   #channelArrived(raw) {
     if (this.channels.length >= MAX_CHANNELS) return raw.close();
-    const channel = new Channel(raw.label, {}, false);
+    const channel = new Channel(raw.label, { protocol: raw.protocol }, false);
     channel.bind(raw);
     this.#adopt(channel);
     this.emit("channel", { channel });
@@ -395,7 +396,8 @@ export class Peer extends Emitter {
 
   #adopt(channel) {
     this.channels.push(channel);
-    channel.addEventListener("message", (event) => this.emit("channelmessage", { channel, data: event.detail.data }));
+    const tell = (event) => this.emit("channelmessage", { channel, data: event.detail.data });
+    if (channel.options.protocol !== PROTOCOL) channel.addEventListener("message", tell); // the others carry frames
     channel.addEventListener("close", () => {
       const index = this.channels.indexOf(channel);
       if (index >= 0) this.channels.splice(index, 1);

@@ -1,5 +1,6 @@
 // The entry: asks the server how to reach it, builds the room and the screen, and offers both as `window.room`.
 
+import { FrameChannels } from "./channel_frames.js";
 import { openMedia } from "./media.js";
 import { Room } from "./mesh.js";
 import { Screen } from "./ui.js";
@@ -18,6 +19,7 @@ async function configuration(wishes) {
 const wishes = new URLSearchParams(location.search);
 const config = await configuration(wishes);
 const room = new Room(config, openMedia);
+room.frameChannels = new FrameChannels(room);
 const screen = new Screen(room, config, wishes);
 window.room = room;
 document.documentElement.dataset.ready = "true";

@@ -1,0 +1,224 @@
+"""The command line for files: send one to the peers of a channel, receive what they send."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TransferSpeedColumn as SpeedColumn
+
+from .errors import FileTransferError, MeteredRealtimeError
+from .events import FileFailed, FileReceived, PeerJoined
+
+if TYPE_CHECKING:
+    from .mesh.peer import MeteredPeer
+    from .mesh.transfers import TransferProgress, TransferResult
+
+INTERRUPTED = 130
+"""The exit code that shells expect after Ctrl-C."""
+
+Channel = Annotated[str, typer.Option(help="Channel to meet in.")]
+Url = Annotated[str | None, typer.Option(envvar="METERED_URL", help="Origin of the server, ws:// or wss://.")]
+Key = Annotated[str | None, typer.Option("--key", envvar="METERED_API_KEY", help="Publishable key, pk_live_….")]
+Token = Annotated[str | None, typer.Option(envvar="METERED_TOKEN", help="Token, from `mint`, instead of a key.")]
+Insecure = Annotated[bool, typer.Option("--allow-insecure-url", help="Let credentials go to other hosts over ws://.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("send-file")(send_file)
+    app.command("receive-files")(receive_files)
+
+
+def send_file(
+    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The file.")],
+    channel: Channel,
+    url: Url = None,
+    key: Key = None,
+    token: Token = None,
+    to: Annotated[str | None, typer.Option(metavar="PEER", help="One peer; everybody there by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="What it is called there.")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a peer to be there.")] = 30.0,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds that a peer may be away in between.")] = 60.0,
+    allow_insecure_url: Insecure = False,
+) -> None:
+    """Send a file to the peers of a channel. Run it again to go on with what was interrupted."""
+    peer_options = _peer_options(url, key, token, allow_insecure_url)
+    _run(_send(peer_options, channel, path, to, name, wait, patience))
+
+
+def receive_files(
+    directory: Annotated[Path, typer.Argument(file_okay=False, help="Where files go. It is made if need be.")],
+    channel: Channel,
+    url: Url = None,
+    key: Key = None,
+    token: Token = None,
+    max_size: Annotated[int | None, typer.Option(min=0, help="Bytes of a file at the most, 16 GiB by default.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Exit after so many files.")] = None,
+    allow_insecure_url: Insecure = False,
+) -> None:
+    """Receive the files that peers of a channel send, until Ctrl-C. Prints the path of each."""
+    peer_options = _peer_options(url, key, token, allow_insecure_url)
+    _run(_receive(peer_options, channel, directory, max_size, count))
+
+
+def _peer_options(url: str | None, key: str | None, token: str | None, allow_insecure_url: bool) -> dict[str, Any]:
+    if token is not None:  # the environment may hold a key for other programs
+        return {"token_provider": lambda: token, "url": url, "allow_insecure_url": allow_insecure_url}
+    if key is None:
+        raise typer.BadParameter("a credential is needed: --key or --token, METERED_API_KEY or METERED_TOKEN")
+    return {"api_key": key, "url": url, "allow_insecure_url": allow_insecure_url}
+
+
+def _run(work: Coroutine[Any, Any, int]) -> None:
+    """Run a command to its exit code. SIGINT and SIGTERM cancel it, so that it leaves properly."""
+    try:
+        code = asyncio.run(_until_signal(work))
+    except ModuleNotFoundError as error:
+        typer.echo(f"Error: files need {error.name}: pip install 'metered-realtime-mesh[all]'", err=True)
+        code = 1
+    except (MeteredRealtimeError, OSError, ValueError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        code = 1
+    raise typer.Exit(code)
+
+
+async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, task.cancel)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(task.cancel))
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return INTERRUPTED
+
+
+async def _send(
+    options: dict[str, Any], channel: str, path: Path, to: str | None, name: str | None, wait: float, patience: float
+) -> int:
+    from .mesh.peer import MeteredPeer
+
+    async with MeteredPeer(**options) as peer:
+        there = _await_peer(peer, to)
+        await peer.join(channel)
+        try:
+            await asyncio.wait_for(there, wait)
+        except TimeoutError:
+            typer.echo(f"Error: {to or 'nobody'} was {'not ' if to else ''}there within {wait:g} s", err=True)
+            return 1
+        with _Bars() as bars:
+            results = await _send_to(peer, path, to, name=name, progress=bars.show, patience=patience)
+    return _report(results)
+
+
+async def _send_to(
+    peer: MeteredPeer, path: Path, to: str | None, **options: Any
+) -> dict[str, TransferResult | FileTransferError]:
+    if to is None:
+        return await peer.send_file(path, **options)
+    remote = next(remote for remote in peer.remote_peers if remote.id == to)
+    try:
+        return {to: await remote.send_file(path, **options)}
+    except FileTransferError as error:
+        return {to: error}
+
+
+def _await_peer(peer: MeteredPeer, wanted: str | None) -> asyncio.Future[None]:
+    """Return a future for when the wanted peer, or any, is there."""
+    there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @peer.on(PeerJoined)
+    def _(event: PeerJoined) -> None:
+        if wanted in (None, event.peer.id) and not there.done():
+            there.set_result(None)
+
+    return there
+
+
+def _report(results: dict[str, TransferResult | FileTransferError]) -> int:
+    """Print what became of it for each peer. 1 if somebody did not get it."""
+    failed = False
+    for peer_id, result in results.items():
+        if isinstance(result, FileTransferError):
+            failed = True
+            typer.echo(f"{peer_id}: failed: {result}", err=True)
+        else:
+            rate = result.sent / max(result.seconds, 0.001) / 1e6
+            typer.echo(f"{peer_id}: {result.name}, {result.size} bytes in {result.seconds:.1f} s, {rate:.1f} MB/s")
+    return 1 if failed or not results else 0
+
+
+async def _receive(
+    options: dict[str, Any], channel: str, directory: Path, max_size: int | None, count: int | None
+) -> int:
+    from .mesh.peer import MeteredPeer
+
+    with _Bars() as bars:
+        async with MeteredPeer(**options) as peer:
+            peer.on(FileFailed, bars.failed)
+            async with peer.receive_files(directory, max_size=max_size, progress=bars.show) as files:
+                await peer.join(channel)
+                typer.echo(f"receiving into {directory} as {peer.peer_id}", err=True)
+                received = 0
+                async for file in files:
+                    bars.received(file)
+                    received += 1
+                    if received == count:
+                        return 0
+    typer.echo("Error: the connection ended for good", err=True)
+    return 1
+
+
+class _Bars:
+    """A bar for each file and peer, on a terminal; lines of text anywhere."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            SpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not Console(stderr=True).is_terminal,
+        )
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def show(self, step: TransferProgress) -> None:
+        """Move a bar."""
+        key = (step.peer_id, step.name)
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(f"{step.name} · {step.peer_id}", total=step.size)
+        self._progress.update(self._tasks[key], completed=step.done)
+
+    def received(self, event: FileReceived) -> None:
+        """Print the path of a file that is complete."""
+        typer.echo(str(event.path))
+        self._drop(event.peer.id, event.path.name)
+
+    def failed(self, event: FileFailed) -> None:
+        """Print what is missing."""
+        typer.echo(f"{event.peer.id}: {event.name} is not complete: {event.err}", err=True)
+        self._drop(event.peer.id, event.name)
+
+    def _drop(self, peer_id: str, name: str) -> None:
+        task = self._tasks.pop((peer_id, name), None)
+        if task is not None:
+            self._progress.remove_task(task)

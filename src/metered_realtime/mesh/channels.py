@@ -1,0 +1,283 @@
+"""The channels to one remote that survive their connections: which there are, and what carries them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.channel_frames import LOSSY_PROTOCOL, PROTOCOL, encode_close
+from ..core.replay import MAX_MESSAGE
+from ..core.replay_window import MAX_WINDOW_BYTES, MAX_WINDOW_MESSAGES
+from ..errors import ChannelClosedError, ChannelProtocolError, MeteredRealtimeError
+from ..events import ChannelOpened, Event
+from ..log import Logger
+from .managed_channel import BROKEN_RULES, ManagedChannel
+from .raw_channel import RawChannel
+
+if TYPE_CHECKING:
+    from aiortc import RTCDataChannel
+
+    from .connection import PeerConnection
+
+MAX_CHANNELS = 1_024
+"""Channels to one remote. It can open them without being asked."""
+
+MAX_LABEL = 1_024
+"""Characters of a label, which is a name. DCEP would take 65,535 bytes."""
+
+MAX_UNREAD_BYTES = 128 * 1024 * 1024
+"""What all channels of one remote may keep unread: two of the largest messages, or eight full windows. An honest end
+stops by itself when its window is full; one that does not loses the channel."""
+
+MAX_CLOSED = 1_024
+"""Closed channels that are remembered, so that an end which was away when one was closed is told on its return."""
+
+INBOUND_GRACE = 0.5
+"""Seconds in which the polite end should open a channel again on a new connection, before the other one does."""
+
+REOPEN_DELAY = 0.3
+MAX_REOPEN_DELAY = 30.0
+"""Seconds, doubled each time, before a channel is opened again that was closed on a connection that lives. A new one
+is on its way as a rule, and an end that closes it always must not cost more than a little."""
+
+
+class Remote(Protocol):
+    """What is asked of the remote."""
+
+    id: str
+    _connection: PeerConnection | None
+
+    @property
+    def polite(self) -> bool: ...
+    def emit(self, event: Event) -> None: ...
+    def create_data_channel(self, label: str, **kwargs: Any) -> RTCDataChannel: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelOptions:
+    """How a channel is opened. Sizes are bytes, the life time is milliseconds."""
+
+    reliable: bool = True
+    ordered: bool = True
+    max_retransmits: int | None = None
+    max_packet_life_time: int | None = None
+    window_messages: int = MAX_WINDOW_MESSAGES
+    window_bytes: int = MAX_WINDOW_BYTES
+    max_message_size: int = MAX_MESSAGE
+
+    def __post_init__(self) -> None:
+        for name in ("window_messages", "window_bytes", "max_message_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+        if self.max_message_size >= 2**32:
+            raise ValueError(f"max_message_size must be below 2**32, not {self.max_message_size!r}")
+        is_partial = self.max_retransmits is not None or self.max_packet_life_time is not None
+        if self.reliable and (is_partial or not self.ordered):
+            raise ValueError("a reliable channel is ordered, and sends everything until it has arrived")
+        if self.max_retransmits is not None and self.max_packet_life_time is not None:
+            raise ValueError("give max_retransmits or max_packet_life_time, not both")
+
+    def for_aiortc(self) -> dict[str, Any]:
+        """Return what `create_data_channel` is given."""
+        return {
+            "protocol": PROTOCOL if self.reliable else LOSSY_PROTOCOL,
+            "ordered": self.ordered,
+            "maxRetransmits": self.max_retransmits,
+            "maxPacketLifeTime": self.max_packet_life_time,
+        }
+
+
+@dataclass(slots=True)
+class _Entry:
+    channel: ManagedChannel
+    options: ChannelOptions
+    announced: bool
+    delay: float = REOPEN_DELAY
+    timer: asyncio.TimerHandle | None = None
+
+
+class RemoteChannels:
+    """Every channel by its label, over all connections to a remote.
+
+    Either end may open the data channel below. When both do, that of the polite end is used: the other end changes to
+    it, and nothing is lost, since nothing is sent before both ends have said what they have.
+    """
+
+    def __init__(self, remote: Remote, logger: Logger) -> None:
+        self.claim: Callable[[ManagedChannel], bool] = lambda channel: False
+        self._remote = remote
+        self._logger = logger
+        self._entries: dict[str, _Entry] = {}
+        self._closed_sessions: OrderedDict[int, None] = OrderedDict()
+        self._unread_bytes = 0
+        self._has_left = False
+
+    def open(self, label: str, options: ChannelOptions) -> ManagedChannel:
+        """Return the channel under a label, opened if it is not. Its first options stay.
+
+        Raises:
+            ValueError: it is open with another `reliable`, or the label is too long.
+            MeteredRealtimeError: the remote has left, or there are too many channels.
+        """
+        entry = self._entries.get(label)
+        if entry is not None:
+            if entry.options.reliable is not options.reliable:
+                raise ValueError(f"channel {label!r} is open with reliable={entry.options.reliable}")
+            entry.announced = True
+            return entry.channel
+        if self._has_left:
+            raise ChannelClosedError(label, f"peer {self._remote.id!r} has left")
+        if len(label) > MAX_LABEL:
+            raise ValueError(f"a label of {len(label)} characters, {MAX_LABEL} are taken")
+        if len(self._entries) >= MAX_CHANNELS:
+            raise MeteredRealtimeError(f"there are {MAX_CHANNELS} channels to peer {self._remote.id!r} already")
+        entry = self._make(label, options, announced=True)
+        try:
+            self._open_raw(entry)
+        except BaseException:
+            del self._entries[label]
+            raise
+        return entry.channel
+
+    def takes(self, raw: RTCDataChannel) -> bool:
+        """Take a data channel that the remote has opened, if it is one to carry such a channel."""
+        protocol = getattr(raw, "protocol", "")
+        if protocol not in (PROTOCOL, LOSSY_PROTOCOL):
+            return False
+        reliable = protocol == PROTOCOL
+        entry = self._entries.get(raw.label)
+        if entry is None:
+            if self._has_left or len(self._entries) >= MAX_CHANNELS or len(raw.label) > MAX_LABEL:
+                self._logger.warning("channel refused", {"peer": self._remote.id, "channels": len(self._entries)})
+                raw.close()
+                return True
+            options = ChannelOptions(
+                reliable=reliable,
+                ordered=reliable or raw.ordered,
+                max_retransmits=None if reliable else raw.maxRetransmits,
+                max_packet_life_time=None if reliable else raw.maxPacketLifeTime,
+            )
+            entry = self._make(raw.label, options, announced=False)
+        if entry.options.reliable is not reliable:
+            self._refuse(entry, raw)
+        else:
+            self._bind_inbound(entry, raw)
+        return True
+
+    def reset(self) -> None:
+        """Take note that the connection was replaced. The polite end opens the channels again."""
+        for entry in tuple(self._entries.values()):
+            if not entry.announced:
+                entry.channel.remote_closed()  # nothing has come of it, and the other end knows whether it wants it
+                continue
+            entry.channel.unbind()
+            if self._remote.polite:
+                self._reopen(entry)
+
+    def link_up(self) -> None:
+        """Take note that the connection is up: what the other end does not open now is opened by this one."""
+        for entry in self._entries.values():
+            if entry.channel.raw is None:
+                self._reopen_in(entry, INBOUND_GRACE)
+
+    def end(self) -> None:
+        """Take note that the remote has left: every channel ends."""
+        self._has_left = True
+        for entry in tuple(self._entries.values()):
+            entry.channel.remote_closed()
+
+    # --- inside
+
+    def _make(self, label: str, options: ChannelOptions, *, announced: bool) -> _Entry:
+        channel = ManagedChannel(
+            label,
+            secrets.randbits(63) + 1,
+            reliable=options.reliable,
+            window_messages=options.window_messages,
+            window_bytes=options.window_bytes,
+            max_message_size=options.max_message_size,
+            unread=self._count_unread,
+            greeted=self._greeted,
+            ended=self._ended,
+            logger=self._logger,
+        )
+        entry = self._entries[label] = _Entry(channel, options, announced)
+        return entry
+
+    def _bind_inbound(self, entry: _Entry, raw: RTCDataChannel) -> None:
+        current = entry.channel.raw
+        if current is not None and current.own and self._remote.polite and entry.channel.ready_state != "open":
+            return  # both ends have opened one: the other end sees this one's, and closes its own
+        entry.channel.bind(RawChannel(raw, own=False, closed=partial(self._raw_closed, entry)))
+        if current is not None:
+            current.close()
+
+    def _refuse(self, entry: _Entry, raw: RTCDataChannel) -> None:
+        """End a channel that the two ends have opened in different ways: no choice would be right for both."""
+        raw.send(encode_close(BROKEN_RULES))
+        raw.close()
+        text = f"the other end has opened channel {raw.label!r} with reliable={not entry.options.reliable}"
+        entry.channel.fail(ChannelProtocolError(text))
+
+    def _open_raw(self, entry: _Entry) -> None:
+        raw = self._remote.create_data_channel(entry.channel.label, **entry.options.for_aiortc())
+        entry.channel.bind(RawChannel(raw, own=True, closed=partial(self._raw_closed, entry)))
+
+    def _raw_closed(self, entry: _Entry, raw: RawChannel) -> None:
+        if entry.channel.raw is raw:
+            if not entry.announced:
+                entry.channel.remote_closed()
+                return
+            entry.channel.unbind()
+            self._reopen_in(entry, entry.delay)
+            entry.delay = min(2 * entry.delay, MAX_REOPEN_DELAY)
+
+    def _reopen_in(self, entry: _Entry, delay: float) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
+        entry.timer = asyncio.get_running_loop().call_later(delay, self._reopen_when_connected, entry)
+
+    def _reopen_when_connected(self, entry: _Entry) -> None:
+        entry.timer = None
+        connection = self._remote._connection
+        if connection is not None and connection.is_connected:  # if not, `link_up` comes
+            self._reopen(entry)
+
+    def _reopen(self, entry: _Entry) -> None:
+        if entry.channel.raw is None and entry.channel.ready_state != "closed":
+            with contextlib.suppress(MeteredRealtimeError):  # the remote is about to leave
+                self._open_raw(entry)
+
+    def _greeted(self, channel: ManagedChannel, known: int) -> bool:
+        """Tell of a channel that the other end has opened. False if it was closed here while that end was away."""
+        if known in self._closed_sessions:
+            return False
+        entry = self._entries.get(channel.label)
+        if entry is None or entry.channel is not channel:
+            return True
+        entry.delay = REOPEN_DELAY
+        if not entry.announced:
+            entry.announced = True
+            if not self.claim(channel):
+                self._remote.emit(ChannelOpened(channel))
+        return True
+
+    def _ended(self, channel: ManagedChannel) -> None:
+        entry = self._entries.get(channel.label)
+        if entry is not None and entry.channel is channel:
+            del self._entries[channel.label]
+            if entry.timer is not None:
+                entry.timer.cancel()
+        self._closed_sessions[channel.session] = None
+        if len(self._closed_sessions) > MAX_CLOSED:
+            self._closed_sessions.popitem(last=False)
+
+    def _count_unread(self, change: int) -> bool:
+        self._unread_bytes += change
+        return change <= 0 or self._unread_bytes <= MAX_UNREAD_BYTES

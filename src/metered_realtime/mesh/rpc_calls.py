@@ -1,0 +1,238 @@
+"""The calls that this end makes to one remote: encoded, sent, sent again, and what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..core import rpc as core
+from ..core.rpc_messages import CANCEL, TIMEOUT, BadReply, ErrorObject, Failure, Params, Success
+from ..errors import MeteredRealtimeError
+from ..rpc.built_in import (
+    RpcBusyError,
+    RpcInvalidReplyError,
+    RpcRecipientDisconnectedError,
+    RpcRequestTooLargeError,
+    RpcResponseTimeoutError,
+    RpcSendError,
+    RpcUnsupportedVersionError,
+)
+from ..rpc.codec import Codec, RpcFormat
+from ..rpc.errors import ErrorRegistry, RpcError, error_object
+from .rpc_lane import Lane
+
+GREETING_PATIENCE = 2.0
+"""Seconds for the other end to say that it takes messages in pieces. It does so at once, or never."""
+
+Outcome = Success | ErrorObject | BadReply | core.Loss | None
+"""What became of a call; None for a notification that went out."""
+
+_LOSSES: dict[core.Loss, type[RpcError]] = {
+    core.Loss.EXPIRED: RpcResponseTimeoutError,
+    core.Loss.UNSENT: RpcSendError,
+    core.Loss.LOST: RpcRecipientDisconnectedError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallItem:
+    """A call, or a notification."""
+
+    method: str
+    params: Params
+    is_notification: bool = False
+
+
+class LaneOwner(Protocol):
+    """What is asked of the endpoint that has the lanes."""
+
+    def lane(self, number: int) -> Lane | None: ...
+    def lane_again(self, name: RpcFormat) -> Lane | None: ...
+    def lane_failed(self, lane: Lane) -> None: ...
+    def deadline_set(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What goes out for an item, and what became of it."""
+
+    message: bytes
+    outcome: asyncio.Future[Outcome]
+    call: int | None = None
+    before: tuple[bytes, ...] = ()
+    format: RpcFormat = "jsonrpc-2.0"
+
+
+@dataclass(slots=True)
+class Calls:
+    """Carries out the decisions of `core.rpc.Caller`."""
+
+    owner: LaneOwner
+    caller: core.Caller = field(default_factory=core.Caller)
+    _entries: dict[int, _Entry] = field(default_factory=dict)
+
+    async def make(
+        self, lane: Lane, items: Sequence[CallItem], *, timeout: float, deadline: float, is_batch: bool
+    ) -> list[Outcome]:
+        """Send items and return what became of them, in order. Cancelling tells the other end.
+
+        Raises:
+            RpcBusyError, RpcRequestTooLargeError: nothing was sent.
+            TypeError, ValueError: parameters that the format cannot carry.
+        """
+        entries: list[_Entry] = []
+        try:
+            for item in items:
+                entries.append(self._enter(lane, item, timeout, deadline))
+            await self._await_room(lane, entries, is_batch, deadline)
+            if lane.is_closed:
+                raise RpcSendError
+            self._send(lane, entries, is_batch)
+            self.owner.deadline_set()
+            return [await entry.outcome for entry in entries]
+        finally:
+            self._forget(entries)
+
+    def answered(self, answer: Success | Failure | BadReply, lane: Lane) -> bool:
+        """Take an answer. False if nobody waits for it."""
+        effects = self.caller.answered(answer, lane.number)
+        self.perform(effects)
+        return bool(effects)
+
+    def fail_all(self, lane: Lane, error: RpcError) -> bool:
+        """Fail every call of a lane. False if there is none."""
+        told = error_object(error)
+        effects = [effect for call in self.caller.of(lane.number) for effect in self.caller.fail(call, told)]
+        self.perform(effects)
+        return bool(effects)
+
+    def perform(self, effects: Iterable[core.Effect]) -> None:
+        """Carry out decisions."""
+        for effect in effects:
+            match effect:
+                case core.Settle(call, outcome):
+                    self._settle(call, outcome)
+                case core.Cancel(call, link):
+                    self._cancel(call, self.owner.lane(link))
+                case core.Transmit(ids):
+                    self._send_again(ids)
+
+    # --- inside
+
+    def _enter(self, lane: Lane, item: CallItem, timeout: float, deadline: float) -> _Entry:
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if item.is_notification:
+            return _Entry(lane.codec.encode_notification(item.method, item.params), outcome)
+        try:
+            call = self.caller.start(deadline)
+        except core.TooManyCallsError:
+            raise RpcBusyError from None
+        try:
+            message = lane.codec.encode_request(call, item.method, item.params)
+        except BaseException:
+            self.caller.cancel(call)
+            raise
+        before = () if timeout == core.DEFAULT_TIMEOUT else (_timeout_frame(lane.codec, call, timeout),)
+        entry = self._entries[call] = _Entry(message, outcome, call, before, lane.format)
+        return entry
+
+    async def _await_room(self, lane: Lane, entries: Sequence[_Entry], is_batch: bool, deadline: float) -> None:
+        """Return if the lane can carry it. Before something large the other end has to say that it takes pieces."""
+        lane.greet()
+        sizes = [len(entry.message) + 1 for entry in entries]
+        size = sum(sizes) + 1 if is_batch else max(sizes) - 1
+        if size > lane.max_size and lane.may_take_pieces:
+            patience = min(GREETING_PATIENCE, deadline - asyncio.get_running_loop().time())
+            await asyncio.wait([lane.greeted], timeout=max(0.0, patience))
+        if size > lane.max_size:
+            raise RpcRequestTooLargeError
+
+    def _send(self, lane: Lane, entries: Sequence[_Entry], is_batch: bool) -> None:
+        if is_batch and lane.codec.has_batches:
+            self._post(lane, lane.codec.join([entry.message for entry in entries]), entries)
+            return
+        for entry in entries:
+            self._post(lane, entry.message, [entry])
+
+    def _post(self, lane: Lane, message: bytes, entries: Sequence[_Entry]) -> None:
+        ids = tuple(entry.call for entry in entries if entry.call is not None)
+        for call in ids:
+            self.caller.queued(call, lane.number)
+        before = [frame for entry in entries for frame in entry.before]
+        lane.post(message, before=before, calls=ids, on_done=lambda error: self._gone(lane, entries, error))
+
+    def _gone(self, lane: Lane, entries: Sequence[_Entry], error: MeteredRealtimeError | None) -> None:
+        """Note that a message went out, or that it did not."""
+        failure = error if isinstance(error, RpcError) else None
+        for entry in entries:
+            if entry.call is None:
+                told = error_object(failure) if failure is not None else core.Loss.UNSENT
+                _set(entry, None if error is None else told)
+            elif error is None:
+                self.caller.sent(entry.call)
+            elif failure is not None:
+                self.perform(self.caller.fail(entry.call, error_object(failure)))
+        if error is not None and failure is None and not lane.is_closed:
+            self.owner.lane_failed(lane)
+
+    def _settle(self, call: int, outcome: Outcome) -> None:
+        entry = self._entries.pop(call, None)
+        if entry is not None:
+            _set(entry, outcome)
+
+    def _cancel(self, call: int, lane: Lane | None) -> None:
+        """Take a request back, or tell the other end that nobody waits for it."""
+        if lane is None or lane.is_closed or lane.drop(call):
+            return
+        params: Params = {"id": call} if lane.codec.has_names else [call]
+        lane.post(lane.codec.encode_notification(CANCEL, params))
+
+    def _send_again(self, ids: Sequence[int]) -> None:
+        for call in ids:
+            entry = self._entries.get(call)
+            lane = None if entry is None else self.owner.lane_again(entry.format)
+            if entry is None or lane is None:
+                self.perform(self.caller.fail(call, error_object(RpcRecipientDisconnectedError())))
+                continue
+            lane.greet()
+            self._post(lane, entry.message, [entry])
+
+    def _forget(self, entries: Sequence[_Entry]) -> None:
+        for entry in entries:
+            if entry.call is not None:
+                self._entries.pop(entry.call, None)
+                self.perform(self.caller.cancel(entry.call))
+
+
+def result_of(outcome: Outcome, errors: ErrorRegistry) -> Any:
+    """Return the result of a call.
+
+    Raises:
+        RpcError: there is none, and this is why.
+    """
+    match outcome:
+        case None:
+            return None
+        case Success():
+            return outcome.result
+        case ErrorObject():
+            raise errors.decode(outcome)
+        case BadReply(is_other_version=True):
+            raise RpcUnsupportedVersionError
+        case BadReply():
+            raise RpcInvalidReplyError(data=outcome.reason)
+        case core.Loss():
+            raise _LOSSES[outcome]
+
+
+def _set(entry: _Entry, outcome: Outcome) -> None:
+    if not entry.outcome.done():
+        entry.outcome.set_result(outcome)
+
+
+def _timeout_frame(codec: Codec, call: int, timeout: float) -> bytes:
+    ms = max(1, round(timeout * 1_000))
+    params: Params = {"id": call, "ms": ms} if codec.has_names else [call, ms]
+    return codec.encode_notification(TIMEOUT, params)

@@ -1,0 +1,249 @@
+"""RPC errors that arrive as the classes they were raised as: their base, and the registries that know the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Any, ClassVar, Self, overload
+
+from ..core.rpc_messages import ErrorObject
+from ..errors import MeteredRealtimeError
+
+_RESERVED = (range(1_001, 2_000), range(-32_768, -31_999))
+"""Codes that only built-in errors have: those of the LiveKit family, and those that JSON-RPC 2.0 reserves."""
+
+
+class _ErrorCode(IntEnum):
+    APPLICATION_ERROR = 1500
+    CONNECTION_TIMEOUT = 1501
+    RESPONSE_TIMEOUT = 1502
+    RECIPIENT_DISCONNECTED = 1503
+    RESPONSE_PAYLOAD_TOO_LARGE = 1504
+    SEND_FAILED = 1505
+
+    UNSUPPORTED_METHOD = 1400
+    RECIPIENT_NOT_FOUND = 1401
+    REQUEST_PAYLOAD_TOO_LARGE = 1402
+    UNSUPPORTED_SERVER = 1403
+    UNSUPPORTED_VERSION = 1404
+
+
+class RpcError(MeteredRealtimeError):
+    """An error of a call between peers. Raised in a handler, it is raised again in the caller.
+
+    `RpcError(code, message, data)` is an error of any code. A subclass gives its code once,
+    `class InsufficientFunds(RpcError, code=1000, message="Insufficient funds")`, is raised as `InsufficientFunds()`,
+    maybe with another message and with data, and arrives as `InsufficientFunds`. `registry` says where the class and
+    its subclasses are known; without it, everywhere in the program. `data` is anything that the call's format carries.
+
+    `wire_code` is the number that stood on the wire, `code` the canonical one: a JSON-RPC -32601 is 1400 here.
+
+    Raises:
+        ValueError: at the creation of a class, its code is reserved, or taken in the registry.
+        TypeError: the code is no integer, or the arguments fit neither form.
+    """
+
+    ErrorCode = _ErrorCode
+    ErrorMessage: ClassVar[Mapping[_ErrorCode, str]] = MappingProxyType(
+        {
+            _ErrorCode.APPLICATION_ERROR: "Application error in method handler",
+            _ErrorCode.CONNECTION_TIMEOUT: "Connection timeout",
+            _ErrorCode.RESPONSE_TIMEOUT: "Response timeout",
+            _ErrorCode.RECIPIENT_DISCONNECTED: "Recipient disconnected",
+            _ErrorCode.RESPONSE_PAYLOAD_TOO_LARGE: "Response payload too large",
+            _ErrorCode.SEND_FAILED: "Failed to send",
+            _ErrorCode.UNSUPPORTED_METHOD: "Method not supported at destination",
+            _ErrorCode.RECIPIENT_NOT_FOUND: "Recipient not found",
+            _ErrorCode.REQUEST_PAYLOAD_TOO_LARGE: "Request payload too large",
+            _ErrorCode.UNSUPPORTED_SERVER: "RPC not supported by server",
+            _ErrorCode.UNSUPPORTED_VERSION: "Unsupported RPC version",
+        }
+    )
+
+    _class_code: ClassVar[int | None] = None
+    _class_message: ClassVar[str] = ""
+    _registry: ClassVar[ErrorRegistry]
+
+    def __init_subclass__(
+        cls,
+        *,
+        code: int | None = None,
+        message: str | None = None,
+        registry: ErrorRegistry | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        if registry is not None and registry is not built_in_errors:  # what derives from those is no built-in error
+            cls._registry = registry
+        if message is not None:
+            cls._class_message = message
+        if code is not None:
+            cls._class_code = _checked_code(code)
+            (registry or cls._registry).add(cls)
+
+    @overload
+    def __init__(self, code: int, message: str, data: Any = None) -> None: ...
+    @overload
+    def __init__(self, message: str | None = None, data: Any = None) -> None: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        own = self._class_code
+        message: str | None
+        if own is None or "code" in kwargs or (args and isinstance(args[0], int)):
+            code, message, data = _with_code(*args, **kwargs)
+            if own is not None and code != own:
+                raise TypeError(f"{type(self).__name__} has the code {own}, not {code}")
+        else:
+            code = own
+            message, data = _without_code(*args, **kwargs)
+        self._fill(code, self._class_message if message is None else message, data, None)
+
+    def _fill(self, code: int, message: str, data: Any, wire_code: int | None) -> None:
+        self.args = (message,)
+        self._code = code
+        self._message = message
+        self._data = data
+        self._wire_code = wire_code
+
+    @property
+    def code(self) -> int:
+        """The canonical code. 1001 to 1999 and -32768 to -32000 are reserved for built-in errors."""
+        return self._code
+
+    @property
+    def message(self) -> str:
+        """A sentence for people."""
+        return self._message
+
+    @property
+    def data(self) -> Any:
+        """What else came with it, None if nothing did."""
+        return self._data
+
+    @property
+    def wire_code(self) -> int:
+        """The code as it stood on the wire, or would stand there."""
+        return _WIRE_CODES.get(self._code, self._code) if self._wire_code is None else self._wire_code
+
+    @classmethod
+    def from_wire(cls, code: int, message: str, data: Any) -> Self:
+        """Make the error that arrived, without calling the constructor: a subclass may have its own arguments.
+
+        Override it to set further attributes from `data`. Whatever it raises, a plain `RpcError` takes its place.
+        """
+        error = cls.__new__(cls)
+        error._fill(code, message, data, None)
+        return error
+
+    def __str__(self) -> str:
+        return self._message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(code={self._code}, message={self._message!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self._code, self._message, self._data, self._wire_code)
+
+
+class ErrorRegistry:
+    """The error classes of one service, by code. What is not found here is looked up in `parent`.
+
+    A registry without a parent falls back to `default_errors`; built-in errors are known to all. Two services that use
+    one code for two errors get a registry each: give it to the base class of a service's errors, and to calls to it.
+    """
+
+    def __init__(self, parent: ErrorRegistry | None = None) -> None:
+        self._parent = parent
+        self._classes: dict[int, type[RpcError]] = {}
+        self._ranges: list[tuple[range, type[RpcError]]] = []
+
+    def add(self, error_class: type[RpcError]) -> None:
+        """Enter a class under its code. Classes with a `code` do that themselves.
+
+        Raises:
+            ValueError: the class has no code, or one that is reserved or taken.
+        """
+        code = error_class._class_code
+        if code is None:
+            raise ValueError(f"{error_class.__name__} has no code")
+        if self is not built_in_errors and is_reserved_code(code):
+            raise ValueError(f"code {code} is reserved for built-in errors")
+        taken = self._classes.setdefault(code, error_class)
+        if taken is not error_class:
+            raise ValueError(f"code {code} is taken by {taken.__name__}")
+
+    def cover(self, codes: range, error_class: type[RpcError]) -> None:
+        """Use a class for every code of a range that has none of its own."""
+        self._ranges.append((codes, error_class))
+
+    def lookup(self, code: int) -> type[RpcError] | None:
+        """Return the class of a code: from here, from the parents, or of the built-in ones."""
+        found = self._own(code)
+        if found is not None or self is built_in_errors:
+            return found
+        if self._parent is not None:
+            return self._parent.lookup(code)
+        return (built_in_errors if self is default_errors else default_errors).lookup(code)
+
+    def decode(self, error: ErrorObject) -> RpcError:
+        """Make the exception of an error from the wire: of its class, or a plain one with everything untouched."""
+        code = _CANONICAL_CODES.get(error.code, error.code)
+        error_class = self.lookup(code) or RpcError
+        try:
+            decoded = error_class.from_wire(code, error.message, error.data)
+        except Exception:  # a user's method, with data of a remote's
+            decoded = RpcError.from_wire(code, error.message, error.data)
+        decoded._wire_code = error.code
+        return decoded
+
+    def _own(self, code: int) -> type[RpcError] | None:
+        if code in self._classes:
+            return self._classes[code]
+        return next((error_class for codes, error_class in self._ranges if code in codes), None)
+
+
+_WIRE_CODES = {1400: -32601, 1500: -32000}
+"""Built-in errors that have a number of their own in JSON-RPC 2.0."""
+
+_CANONICAL_CODES = {wire: code for code, wire in _WIRE_CODES.items()}
+
+built_in_errors = ErrorRegistry()
+default_errors = ErrorRegistry()
+RpcError._registry = default_errors
+
+
+def registry_of(errors: ErrorRegistry | type[RpcError] | None) -> ErrorRegistry:
+    """Return a registry: itself, that of a base class, or the default one."""
+    if errors is None:
+        return default_errors
+    return errors if isinstance(errors, ErrorRegistry) else errors._registry
+
+
+def error_object(error: RpcError) -> ErrorObject:
+    """Return what of an error goes on the wire."""
+    return ErrorObject(error.wire_code, error.message, error.data)
+
+
+def is_reserved_code(code: int) -> bool:
+    """Tell whether only built-in errors have this code."""
+    return any(code in codes for codes in _RESERVED)
+
+
+def _checked_code(code: object) -> int:
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise TypeError(f"an error code is an integer, not {code!r}")
+    return int(code)
+
+
+def _with_code(code: object, message: object, data: Any = None) -> tuple[int, str, Any]:
+    return _checked_code(code), str(message), data
+
+
+def _without_code(message: str | None = None, data: Any = None) -> tuple[str | None, Any]:
+    return message, data
+
+
+def _restore(cls: type[RpcError], code: int, message: str, data: Any, wire_code: int | None) -> RpcError:
+    error = cls.__new__(cls)
+    error._fill(code, message, data, wire_code)
+    return error

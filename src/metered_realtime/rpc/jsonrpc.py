@@ -1,0 +1,126 @@
+"""JSON-RPC 2.0, https://www.jsonrpc.org/specification, both directions, with nothing added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ..core.frames import encode_payload
+from ..core.rpc_messages import (
+    MAX_BATCH,
+    BadReply,
+    BadRequest,
+    ErrorObject,
+    Failure,
+    Inbound,
+    Message,
+    Notification,
+    Params,
+    Request,
+    RequestId,
+    Success,
+    is_method,
+    is_request_id,
+)
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+
+_VERSION = "2.0"
+
+
+class JsonRpcCodec:
+    """Text frames. Bytes are taken too, as UTF-8: some libraries send nothing else."""
+
+    is_text = True
+    has_batches = True
+    has_names = True
+
+    def encode_request(self, request_id: RequestId, method: str, params: Params) -> bytes:
+        """Encode a call that wants an answer."""
+        return _encode({"jsonrpc": _VERSION, "id": request_id, "method": method} | _optional(params))
+
+    def encode_notification(self, method: str, params: Params) -> bytes:
+        """Encode a call that wants none."""
+        return _encode({"jsonrpc": _VERSION, "method": method} | _optional(params))
+
+    def encode_result(self, request_id: RequestId, result: Any) -> bytes:
+        """Encode the result of a call."""
+        return _encode({"jsonrpc": _VERSION, "id": request_id, "result": result})
+
+    def encode_error(self, request_id: RequestId | None, error: ErrorObject) -> bytes:
+        """Encode the error that a call ended with. Without `data` there is no such member."""
+        members = {"code": error.code, "message": error.message}
+        if error.data is not None:
+            members["data"] = error.data
+        return _encode({"jsonrpc": _VERSION, "id": request_id, "error": members})
+
+    def join(self, items: Sequence[bytes]) -> bytes:
+        """Make a batch of encoded items."""
+        return b"[" + b",".join(items) + b"]"
+
+    def decode(self, message: str | bytes) -> Inbound:
+        """Read a message. What is wrong with it comes back as an item; nothing is raised."""
+        try:
+            value = msgspec.json.decode(message)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return Inbound((BadRequest(None, PARSE_ERROR),))
+        if isinstance(value, list) and 0 < len(value) <= MAX_BATCH:
+            return Inbound(tuple(_read(item) for item in value), is_batch=True)
+        return Inbound((_read(value),))
+
+
+def _encode(message: dict[str, Any]) -> bytes:
+    return bytes(encode_payload(message))
+
+
+def _optional(params: Params) -> dict[str, Any]:
+    return {} if params is None else {"params": params}
+
+
+def _read(value: Any) -> Message:
+    if not isinstance(value, dict):
+        return BadRequest(None, INVALID_REQUEST)
+    if "method" not in value and ("result" in value or "error" in value):
+        return _read_reply(value)
+    return _read_request(value)
+
+
+def _read_request(value: dict[str, Any]) -> Message:
+    request_id, params = value.get("id"), value.get("params")
+    known_id = request_id if is_request_id(request_id) else None
+    has_good_params = "params" not in value or isinstance(params, list | dict)
+    if value.get("jsonrpc") != _VERSION or not is_method(value.get("method")) or not has_good_params:
+        return BadRequest(known_id, INVALID_REQUEST)
+    if "id" not in value:
+        return Notification(value["method"], params)
+    if known_id is None:
+        return BadRequest(None, INVALID_REQUEST)
+    return Request(known_id, value["method"], params)
+
+
+def _read_reply(value: dict[str, Any]) -> Message:
+    request_id = value.get("id")
+    if request_id is not None and not is_request_id(request_id):
+        return BadReply(None, "an id that is neither text nor integer")
+    if value.get("jsonrpc") != _VERSION:
+        return BadReply(request_id, "not JSON-RPC 2.0", is_other_version=True)
+    if "error" in value:
+        return _read_failure(value, request_id)
+    if request_id is None:
+        return BadReply(None, "a result without an id")
+    return Success(request_id, value["result"])
+
+
+def _read_failure(value: dict[str, Any], request_id: RequestId | None) -> Failure | BadReply:
+    if "result" in value:
+        return BadReply(request_id, "both a result and an error")
+    error = value["error"]
+    if not isinstance(error, dict):
+        return BadReply(request_id, "an error that is no object")
+    code, message = error.get("code"), error.get("message")
+    if isinstance(code, bool) or not isinstance(code, int) or not isinstance(message, str):
+        return BadReply(request_id, "an error without code and message")
+    return Failure(request_id, ErrorObject(code, message, error.get("data")))

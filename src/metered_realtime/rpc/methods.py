@@ -1,0 +1,201 @@
+"""The methods that a program offers to others, and how the parameters of a call become the arguments of a function."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from ..core.rpc_messages import Params, is_reserved
+from .built_in import RpcInvalidParamsError, RpcUnsupportedMethodError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_DETAIL = 256
+"""Characters that tell what is wrong with parameters. They may repeat names that the caller made up."""
+
+
+@dataclass
+class RpcInvocationData:
+    """What a handler is told about a call.
+
+    `request_id` is the same at both ends. `response_timeout` is how long the caller waits, in seconds.
+    """
+
+    request_id: str
+    caller_identity: str
+    payload: str
+    response_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class RpcMethod:
+    """A function, the parameters that callers give, and whether it speaks text: one payload in, one out.
+
+    `signature` has all parameters, `asked` those without the ones that are told who calls; None if it is not known.
+    """
+
+    function: Callable[..., Any]
+    signature: inspect.Signature | None = None
+    asked: inspect.Signature | None = None
+    is_text: bool = False
+
+    def bind(self, params: Params, invocation: RpcInvocationData) -> Callable[[], Any]:
+        """Return the call, ready to be made.
+
+        Raises:
+            RpcInvalidParamsError: the parameters do not fit. `data` says what is wrong.
+        """
+        if self.is_text:
+            invocation.payload = _payload(params)
+            return partial(self.function, invocation)
+        args, names = (params, {}) if isinstance(params, list) else ([], params or {})
+        if self.signature is None or self.asked is None:
+            return partial(self.function, *args, **names)
+        try:
+            given = self.asked.bind(*args, **names).arguments
+        except TypeError as error:  # of the binding, not of the function: nothing but names of parameters
+            raise RpcInvalidParamsError(data=str(error)[:MAX_DETAIL]) from None
+        bound = _complete(self.signature, given, invocation)
+        return partial(self.function, *bound.args, **bound.kwargs)
+
+
+class RpcMethods:
+    """The methods of a program, by name."""
+
+    def __init__(self) -> None:
+        self._methods: dict[str, RpcMethod] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._methods
+
+    def add(self, name: str, function: Callable[..., Any], *, replace: bool = False) -> None:
+        """Offer a function, plain or async, under a name. Calls are by position or by name.
+
+        Values are checked against the annotations of its parameters and converted to them: dataclasses, TypedDicts and
+        the like are made of objects. A parameter annotated `RpcInvocationData` is told who calls, and is no parameter
+        to the caller.
+
+        Raises:
+            ValueError: the name is taken and `replace` is not given, or it is empty or reserved.
+            TypeError: not a function, or an annotation that no value from outside could fit.
+        """
+        signature = _signature(function)
+        self._enter(name, RpcMethod(function, signature, _asked(signature)), replace)
+
+    @overload
+    def method(self, name: F, /) -> F: ...
+    @overload
+    def method(self, name: str | None = None, /, *, replace: bool = False) -> Callable[[F], F]: ...
+    def method(self, name: F | str | None = None, /, *, replace: bool = False) -> F | Callable[[F], F]:
+        """Offer the decorated function under its own name, or under the given one. See `add`."""
+        if name is not None and not isinstance(name, str):
+            self.add(name.__name__, name)
+            return name
+
+        def register(function: F) -> F:
+            self.add(name or function.__name__, function, replace=replace)
+            return function
+
+        return register
+
+    def add_text(self, name: str, handler: Callable[[RpcInvocationData], Any], *, replace: bool = False) -> None:
+        """Offer a handler, plain or async, that takes an `RpcInvocationData` and returns text. Raises like `add`."""
+        if not callable(handler):
+            raise TypeError(f"a handler must be callable, not {handler!r}")
+        self._enter(name, RpcMethod(handler, is_text=True), replace)
+
+    def remove(self, name: str) -> None:
+        """Offer it no more. Calls that run go on; unknown names are ignored."""
+        self._methods.pop(name, None)
+
+    def get(self, name: str) -> RpcMethod:
+        """Return a method.
+
+        Raises:
+            RpcUnsupportedMethodError: there is none of that name.
+        """
+        method = self._methods.get(name)
+        if method is None:
+            raise RpcUnsupportedMethodError
+        return method
+
+    def _enter(self, name: str, method: RpcMethod, replace: bool) -> None:
+        if not isinstance(name, str) or not name or is_reserved(name):
+            raise ValueError(f"a method's name is text that does not begin with '$/' or 'rpc.', not {name!r}")
+        if name in self._methods and not replace:
+            raise ValueError(f"method {name!r} is registered already: give replace=True to replace it")
+        self._methods[name] = method
+
+
+def _payload(params: Params) -> str:
+    match params:
+        case [str(payload)]:
+            return payload
+        case {"payload": str(payload), **rest} if not rest:
+            return payload
+    raise RpcInvalidParamsError(data="this method takes one text")
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    if not callable(function):
+        raise TypeError(f"a method must be callable, not {function!r}")
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError as error:
+        raise TypeError(f"an annotation of {function!r} cannot be resolved: {error}") from None
+    except ValueError:  # some built-in functions do not tell
+        return None
+    for parameter in signature.parameters.values():
+        if _is_unfit(parameter.annotation):
+            raise TypeError(f"no value from outside could be the {parameter.annotation!r} of {parameter.name!r}")
+    return signature
+
+
+def _asked(signature: inspect.Signature | None) -> inspect.Signature | None:
+    if signature is None:
+        return None
+    parameters = [it for it in signature.parameters.values() if it.annotation is not RpcInvocationData]
+    return signature.replace(parameters=parameters)
+
+
+def _is_unfit(annotation: Any) -> bool:
+    if annotation in (inspect.Parameter.empty, Any, object, RpcInvocationData):
+        return False
+    try:
+        return isinstance(msgspec.inspect.type_info(annotation), msgspec.inspect.CustomType)
+    except TypeError:
+        return True
+
+
+def _complete(
+    signature: inspect.Signature, given: dict[str, Any], invocation: RpcInvocationData
+) -> inspect.BoundArguments:
+    arguments = OrderedDict[str, Any]()
+    for name, parameter in signature.parameters.items():
+        if parameter.annotation is RpcInvocationData:
+            arguments[name] = invocation
+        elif name in given:
+            arguments[name] = _convert(parameter, given[name])
+    return inspect.BoundArguments(signature, arguments)
+
+
+def _convert(parameter: inspect.Parameter, value: Any) -> Any:
+    kind, annotation = parameter.kind, parameter.annotation
+    if annotation in (inspect.Parameter.empty, Any, object):
+        return value
+    try:
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            return tuple(msgspec.convert(item, annotation) for item in value)
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            return {name: msgspec.convert(item, annotation) for name, item in value.items()}
+        return msgspec.convert(value, annotation)
+    except (ValueError, RecursionError) as error:
+        # With a cause it is the text of a program's own check, which is not for others.
+        detail = "does not fit" if error.__cause__ is not None else str(error)
+        raise RpcInvalidParamsError(data=f"{parameter.name}: {detail}"[:MAX_DETAIL]) from None

@@ -1,0 +1,134 @@
+"""MessagePack-RPC, https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md, both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ..core.rpc_messages import (
+    BadReply,
+    BadRequest,
+    ErrorObject,
+    Failure,
+    Inbound,
+    Message,
+    Notification,
+    Params,
+    Request,
+    RequestId,
+    Success,
+    is_method,
+)
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+INVALID_PARAMS = -32602
+APPLICATION_ERROR = -32000
+
+_REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
+
+_MAX_ID = 0xFFFF_FFFF
+
+
+class MsgpackRpcCodec:
+    """Binary frames. Parameters are by position; there are no batches. An error of ours is `[code, message, data]`."""
+
+    is_text = False
+    has_batches = False
+    has_names = False
+
+    def encode_request(self, request_id: RequestId, method: str, params: Params) -> bytes:
+        """Encode a call that wants an answer."""
+        return _encode([_REQUEST, request_id, method, _by_position(params)])
+
+    def encode_notification(self, method: str, params: Params) -> bytes:
+        """Encode a call that wants none."""
+        return _encode([_NOTIFICATION, method, _by_position(params)])
+
+    def encode_result(self, request_id: RequestId, result: Any) -> bytes:
+        """Encode the result of a call."""
+        return _encode([_RESPONSE, request_id, None, result])
+
+    def encode_error(self, request_id: RequestId | None, error: ErrorObject) -> bytes:
+        """Encode the error that a call ended with. What had no id that could be read is answered with nil."""
+        return _encode([_RESPONSE, request_id, [error.code, error.message, error.data], None])
+
+    def join(self, items: Sequence[bytes]) -> bytes:
+        """Refuse: the format has no batches."""
+        raise ValueError("MessagePack-RPC has no batches")
+
+    def decode(self, message: str | bytes) -> Inbound:
+        """Read a message. What is wrong with it comes back as an item; nothing is raised."""
+        if isinstance(message, str):
+            return Inbound((BadRequest(None, PARSE_ERROR),))
+        try:
+            value = msgspec.msgpack.decode(message)
+        except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError):
+            return Inbound((BadRequest(None, PARSE_ERROR),))
+        return Inbound((_read(value),))
+
+
+def _encode(message: list[Any]) -> bytes:
+    try:
+        return msgspec.msgpack.encode(message)
+    except (RecursionError, OverflowError) as error:
+        raise ValueError("data is nested too deeply, or a number is too large") from error
+
+
+def _by_position(params: Params) -> list[Any]:
+    if isinstance(params, dict):
+        raise TypeError("MessagePack-RPC has no parameters by name")
+    return [] if params is None else params
+
+
+def _read(value: Any) -> Message:
+    if not isinstance(value, list) or not value or isinstance(value[0], bool):
+        return BadRequest(None, INVALID_REQUEST)
+    if value[0] == _RESPONSE:
+        return _read_response(value)
+    if value[0] == _REQUEST and len(value) >= 2:
+        return _read_request(value)
+    if value[0] == _NOTIFICATION and len(value) == 3 and is_method(value[1]) and isinstance(value[2], list):
+        return Notification(value[1], value[2])
+    return BadRequest(None, INVALID_REQUEST)
+
+
+def _read_request(value: list[Any]) -> Message:
+    if not _is_id(value[1]):
+        return BadRequest(None, INVALID_REQUEST)
+    if len(value) != 4 or not is_method(value[2]):
+        return BadRequest(value[1], INVALID_REQUEST)
+    if not isinstance(value[3], list):
+        return BadRequest(value[1], INVALID_PARAMS)
+    return Request(value[1], value[2], value[3])
+
+
+def _read_response(value: list[Any]) -> Message:
+    if len(value) != 4 or not (value[1] is None or _is_id(value[1])):
+        return BadReply(None, "not four elements, or no id")
+    _, request_id, error, result = value
+    if error is not None and result is not None:
+        return BadReply(request_id, "both a result and an error")
+    if error is not None:
+        return Failure(request_id, _read_error(error))
+    return BadReply(None, "a result without an id") if request_id is None else Success(request_id, result)
+
+
+def _read_error(error: Any) -> ErrorObject:
+    """Read whatever another implementation sends as its error: the format leaves that open."""
+    match error:
+        case [int(code), str(message)] if not isinstance(code, bool):
+            return ErrorObject(code, message)
+        case [int(code), str(message), data] if not isinstance(code, bool):
+            return ErrorObject(code, message, data)
+        case {"code": int(code), "message": str(message)} if not isinstance(code, bool):
+            return ErrorObject(code, message, error.get("data"))
+        case str(message):
+            return ErrorObject(APPLICATION_ERROR, message)
+    return ErrorObject(APPLICATION_ERROR, "Server error", error)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_ID

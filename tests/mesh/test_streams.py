@@ -1,0 +1,342 @@
+"""Streams between two peers: any length, many at once, ended by either side, and hostile remotes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from metered_realtime import (
+    DataChannel,
+    DataChannelOpened,
+    DCClose,
+    DCOpen,
+    StreamEndedError,
+    StreamOpened,
+    StreamReader,
+)
+from metered_realtime.core import stream_frames as frames
+from metered_realtime.core.streams import MAX_STREAMS, WINDOW
+from metered_realtime.mesh.streams import LABEL, PROTOCOL
+from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
+
+OPENING = frames.encode_opening(frames.Opening(topic="x"))
+
+
+class Inbox:
+    """Readers of the streams that arrive at b, in order."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.readers: asyncio.Queue[StreamReader] = asyncio.Queue()
+        pair.b.on(StreamOpened, lambda event: self.readers.put_nowait(event.reader))
+
+    async def next(self) -> StreamReader:
+        async with asyncio.timeout(PATIENCE):
+            return await self.readers.get()
+
+
+@pytest.fixture
+async def pair(room: Room) -> Pair:
+    return await room.pair()
+
+
+@pytest.fixture
+async def inbox(pair: Pair) -> Inbox:
+    return Inbox(pair)
+
+
+@pytest.fixture(autouse=True)
+async def patience() -> AsyncIterator[None]:
+    """Fail instead of hanging."""
+    async with asyncio.timeout(PATIENCE):
+        yield
+
+
+async def test_bytes_arrive_with_their_topic_and_attributes(pair: Pair, inbox: Inbox) -> None:
+    reading: asyncio.Task[Any]
+    async with pair.to_b.open_stream("photo", {"format": "png", "n": 1}, total=6) as writer:
+        await writer.write(b"abc")
+        await writer.write(bytearray(b"def"))
+        reader = await inbox.next()
+        reading = asyncio.ensure_future(reader.readall())
+    assert (reader.topic, reader.attributes, reader.kind, reader.total) == (
+        "photo",
+        {"format": "png", "n": 1},
+        "bytes",
+        6,
+    )
+    assert await reading == b"abcdef"
+    assert (writer.reason, reader.reason) == (None, None)
+
+
+async def test_text_arrives_whole_wherever_it_was_cut(pair: Pair, inbox: Inbox) -> None:
+    text = "añ€😀" * 20_000
+    async with pair.to_b.open_stream("log", kind="text") as writer:
+        reading = asyncio.ensure_future((await inbox.next()).readall())
+        await writer.write(text)
+    assert await reading == text
+
+
+async def test_an_empty_stream_is_a_stream(pair: Pair, inbox: Inbox) -> None:
+    async with pair.to_b.open_stream("nothing"):
+        pass
+    reader = await inbox.next()
+    assert await reader.readall() == b""
+    assert [chunk async for chunk in reader] == []
+
+
+async def test_five_megabytes_go_both_ways_at_once(pair: Pair, inbox: Inbox) -> None:
+    data = os.urandom(5_000_000)
+    back: asyncio.Queue[StreamReader] = asyncio.Queue()
+    pair.a.on(StreamOpened, lambda event: back.put_nowait(event.reader))
+
+    async def send(remote: Any) -> None:
+        async with remote.open_stream("x", total=len(data)) as writer:
+            await writer.write(data)
+
+    async def receive(queue: asyncio.Queue[StreamReader]) -> Any:
+        return await (await queue.get()).readall()
+
+    results = await asyncio.gather(receive(inbox.readers), receive(back), send(pair.to_b), send(pair.to_a))
+    assert results[:2] == [data, data]
+
+
+async def test_fifty_at_a_time_and_one_that_nobody_reads_holds_up_none(pair: Pair, inbox: Inbox) -> None:
+    contents = [os.urandom(60_000 + n) for n in range(50)]
+    blocked = pair.to_b.open_stream("blocked")
+    await blocked.__aenter__()
+    stuck = asyncio.ensure_future(blocked.write(bytes(WINDOW * 2)))
+    unread = await inbox.next()
+
+    async def send(n: int) -> None:
+        async with pair.to_b.open_stream(str(n)) as writer:
+            for start in range(0, len(contents[n]), 9_000):
+                await writer.write(contents[n][start : start + 9_000])
+
+    async def receive() -> tuple[int, Any]:
+        reader = await inbox.next()
+        return int(reader.topic), b"".join([bytes(chunk) async for chunk in reader])  # type: ignore[arg-type]
+
+    results = await asyncio.gather(*(receive() for _ in contents), *(send(n) for n in range(50)))
+    assert dict(results[:50]) == dict(enumerate(contents))  # type: ignore[arg-type]
+    assert not stuck.done()
+    unread.cancel("enough")
+    with pytest.raises(StreamEndedError, match="cancelled: enough"):
+        await stuck
+
+
+async def test_a_writer_waits_for_its_reader(pair: Pair, inbox: Inbox) -> None:
+    async with pair.to_b.open_stream("x") as writer:
+        writing = asyncio.ensure_future(writer.write(bytes(WINDOW * 3)))
+        reader = await inbox.next()
+        await asyncio.sleep(0.1)
+        assert not writing.done()
+        assert sum(map(len, reader._chunks)) <= WINDOW
+        size = 0
+        while size < WINDOW * 3:
+            size += len(await reader.read(50_000))
+        await writing
+    with pytest.raises(ValueError, match="n must"):
+        await reader.read(0)
+    assert await reader.read(1) == b""
+
+
+async def test_a_writer_can_abort_and_what_arrived_is_read_first(pair: Pair, inbox: Inbox) -> None:
+    writer = await pair.to_b.open_stream("x").__aenter__()
+    await writer.write(b"first")
+    reader = await inbox.next()
+    await eventually(lambda: reader._chunks)
+    await writer.__aexit__(RuntimeError, RuntimeError(), None)
+    assert writer.reason == "aborted"
+    await eventually(lambda: reader.reason)
+    assert await reader.read(100) == b"first"
+    with pytest.raises(StreamEndedError, match="aborted: RuntimeError") as info:
+        await reader.read(1)
+    assert info.value.reason == "aborted"
+
+
+async def test_a_reader_can_cancel_while_the_writer_waits(pair: Pair, inbox: Inbox) -> None:
+    async def send() -> None:
+        async with pair.to_b.open_stream("x") as writer:
+            await writer.write(bytes(WINDOW * 2))
+
+    sending = asyncio.ensure_future(send())
+    (await inbox.next()).cancel("no, thanks")
+    with pytest.raises(StreamEndedError) as info:
+        await sending
+    assert (info.value.reason, info.value.detail) == ("cancelled", "no, thanks")
+
+
+async def test_a_stream_that_nobody_takes_is_refused(pair: Pair) -> None:
+    with pytest.raises(StreamEndedError) as info:
+        async with pair.to_b.open_stream("x") as writer:
+            await writer.wait_ended()
+    assert info.value.reason == "not_taken"
+
+
+async def test_more_than_wanted_is_too_large(pair: Pair, inbox: Inbox) -> None:
+    async def send() -> None:
+        async with pair.to_b.open_stream("x") as writer:
+            await writer.write(bytes(200_000))
+
+    sending = asyncio.ensure_future(send())
+    with pytest.raises(StreamEndedError, match="too_large"):
+        await (await inbox.next()).readall(limit=100_000)
+    with pytest.raises(StreamEndedError, match="cancelled"):
+        await sending
+
+
+async def test_when_the_remote_leaves_both_ends_are_told(pair: Pair, inbox: Inbox) -> None:
+    async def send() -> None:
+        async with pair.to_b.open_stream("x") as writer:
+            await writer.write(bytes(WINDOW * 2))
+
+    sending = asyncio.ensure_future(send())
+    reader = await inbox.next()
+    await pair.a.close()
+    for waiting in (sending, reader.readall()):
+        with pytest.raises(StreamEndedError) as info:
+            await waiting
+        assert info.value.reason in ("peer_left", "connection_lost")
+    with pytest.raises(Exception, match="has left"):
+        await pair.to_b.open_stream("x").__aenter__()
+
+
+async def test_a_replaced_connection_ends_its_streams_and_carries_new_ones(pair: Pair, inbox: Inbox) -> None:
+    async def send() -> None:
+        async with pair.to_b.open_stream("x") as writer:
+            await writer.write(bytes(WINDOW * 2))
+
+    sending = asyncio.ensure_future(send())
+    reader = await inbox.next()
+    await pair.to_b.pc.close()
+    with pytest.raises(StreamEndedError, match="connection_lost"):
+        await sending
+    with pytest.raises(StreamEndedError, match="connection_lost"):
+        await reader.readall()
+    async with pair.to_b.open_stream("again") as writer:
+        await writer.write(b"x")
+        assert await (await inbox.next()).read(1) == b"x"
+
+
+async def test_both_ends_may_open_the_first_one_at_the_same_moment(pair: Pair) -> None:
+    got: list[Any] = []
+    for peer in (pair.a, pair.b):
+
+        @peer.on(StreamOpened)
+        async def _(event: StreamOpened) -> None:
+            got.append(await event.reader.readall())
+
+    async def send(remote: Any) -> None:
+        async with remote.open_stream("x") as writer:
+            await writer.write(remote.id.encode())
+
+    await asyncio.gather(*(send(remote) for remote in (pair.to_b, pair.to_a) for _ in range(3)))
+    assert sorted(got) == [b"a"] * 3 + [b"b"] * 3
+    for log in (pair.log_a, pair.log_b):
+        assert not log.of(DataChannelOpened)
+
+
+async def test_misuse_is_refused(pair: Pair, inbox: Inbox) -> None:
+    with pytest.raises(ValueError, match="not the opening"):
+        pair.to_b.open_stream("")
+    with pytest.raises(ValueError, match="async with"):
+        await pair.to_b.open_stream("x").write(b"")
+    writer = await pair.to_b.open_stream("x", total=2).__aenter__()
+    with pytest.raises(TypeError, match="carries bytes"):
+        await writer.write("text")
+    with pytest.raises(ValueError, match="announced"):
+        await writer.write(b"123")
+    writer.abort()
+    with pytest.raises(StreamEndedError, match="aborted"):
+        await writer.write(b"1")
+
+
+# --- a remote that breaks the rules
+
+
+async def hostile_channel(pair: Pair) -> tuple[DataChannel, EventLog]:
+    """Open a channel for streams by hand, from a to b."""
+    channel = DataChannel(pair.to_b.create_data_channel(LABEL, protocol=PROTOCOL))
+    log = EventLog(channel)
+    await log.until(DCOpen)
+    return channel, log
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        frames.encode(frames.DATA, 7, b"never opened"),
+        frames.encode(frames.CREDIT, 1, b"\xff\xff\xff\xff"),
+        frames.encode(frames.DATA, 1, bytes(40_000)),
+        b"\x02",
+        "text",
+    ],
+)
+async def test_a_remote_that_breaks_the_protocol_loses_its_streams(pair: Pair, inbox: Inbox, hostile: Any) -> None:
+    channel, log = await hostile_channel(pair)
+    await channel.send(frames.encode(frames.OPEN, 1, OPENING))
+    reader = await inbox.next()
+    await channel.send(hostile)
+    with pytest.raises(StreamEndedError) as info:
+        await reader.read(1)
+    assert info.value.reason == "protocol_error"
+    await log.until(DCClose)
+    async with pair.to_b.open_stream("a good one") as writer:
+        await writer.write(b"x")
+        assert await (await inbox.next()).read(1) == b"x"
+
+
+async def test_a_remote_that_ignores_credit_loses_its_streams(pair: Pair, inbox: Inbox) -> None:
+    channel, log = await hostile_channel(pair)
+    await channel.send(frames.encode(frames.OPEN, 1, OPENING))
+    for _ in range(WINDOW // frames.MAX_CHUNK + 1):
+        await channel.send(frames.encode(frames.DATA, 1, bytes(frames.MAX_CHUNK)))
+    await log.until(DCClose)
+    assert (await inbox.next()).reason == "protocol_error"
+
+
+async def test_a_remote_that_opens_too_many_is_refused_the_rest(pair: Pair, inbox: Inbox) -> None:
+    channel, _ = await hostile_channel(pair)
+    for id in range(1, MAX_STREAMS + 20):
+        await channel.send(frames.encode(frames.OPEN, id, OPENING))
+    await channel.send(frames.encode(frames.DATA, 1, b"x"))
+    assert await (await inbox.next()).read(1) == b"x"
+    assert inbox.readers.qsize() == MAX_STREAMS - 1
+    channel.close()
+
+
+async def test_text_that_is_none_costs_only_its_stream(pair: Pair, inbox: Inbox) -> None:
+    channel, _ = await hostile_channel(pair)
+    opening = frames.encode_opening(frames.Opening(topic="x", kind="text"))
+    for id in (1, 2):
+        await channel.send(frames.encode(frames.OPEN, id, opening))
+    await channel.send(frames.encode(frames.DATA, 1, b"\xff"))
+    await channel.send(frames.encode(frames.DATA, 2, "é".encode()))
+    with pytest.raises(StreamEndedError, match="not UTF-8"):
+        await (await inbox.next()).read(1)
+    assert await (await inbox.next()).read(1) == "é"
+    channel.close()
+
+
+async def test_single_bytes_are_kept_together(pair: Pair, inbox: Inbox) -> None:
+    channel, _ = await hostile_channel(pair)
+    await channel.send(frames.encode(frames.OPEN, 1, OPENING))
+    for n in range(5_000):
+        await channel.send(frames.encode(frames.DATA, 1, bytes((n % 256,))))
+    reader = await inbox.next()
+    await eventually(lambda: sum(map(len, reader._chunks)) == 5_000)
+    assert len(reader._chunks) == 2
+    assert await reader.read(5_000) == bytes(n % 256 for n in range(5_000))
+    channel.close()
+
+
+async def test_a_replaced_connection_ends_streams_even_if_their_channel_says_nothing(pair: Pair, inbox: Inbox) -> None:
+    writer = await pair.to_b.open_stream("x").__aenter__()
+    reader = await inbox.next()
+    for remote in (pair.to_a, pair.to_b):
+        remote.connection_reset()
+    assert (writer.reason, reader.reason) == ("connection_lost", "connection_lost")

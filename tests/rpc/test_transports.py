@@ -1,0 +1,143 @@
+"""Calls through the signalling server: what its refusals mean, what the envelope carries, when it is the way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from metered_realtime import (
+    DisconnectedError,
+    MeteredPeerOversizedError,
+    MeteredPeerSendError,
+    MeteredRealtimeError,
+    PayloadTooLargeError,
+    ServerRequestError,
+)
+from metered_realtime.mesh import rpc_binding
+from metered_realtime.mesh.rpc_binding import RpcEndpoint
+from metered_realtime.mesh.rpc_client import RpcClient
+from metered_realtime.mesh.rpc_transports import ENVELOPE_KEY, ServerTransport, unwrap
+from metered_realtime.rpc.built_in import (
+    RpcRecipientNotFoundError,
+    RpcRequestTooLargeError,
+    RpcSendError,
+    RpcUnsupportedServerError,
+    RpcUnsupportedVersionError,
+)
+from metered_realtime.rpc.codec import RpcFormat, RpcPath
+from metered_realtime.rpc.methods import RpcMethods
+from tests.rpc.support import MemoryTransport, wire
+
+
+@pytest.mark.parametrize(
+    ("refusal", "meaning"),
+    [
+        (ServerRequestError("peer_not_found"), RpcRecipientNotFoundError),
+        (ServerRequestError("action_not_permitted"), RpcUnsupportedServerError),
+        (ServerRequestError("unknown_type"), RpcUnsupportedServerError),
+        (PayloadTooLargeError(2, 1), RpcRequestTooLargeError),
+        (MeteredPeerOversizedError(2, 1), RpcRequestTooLargeError),
+        (MeteredPeerSendError("not_joined", "m"), RpcSendError),
+        (DisconnectedError(), RpcSendError),
+        (MeteredRealtimeError("has left"), RpcSendError),
+    ],
+)
+async def test_what_the_server_refuses_is_an_error_of_the_call(refusal: Exception, meaning: type[Exception]) -> None:
+    async def send(data: Any) -> None:
+        raise refusal
+
+    transport = ServerTransport(send, 65_536)
+    with pytest.raises(meaning):
+        await transport.send('{"jsonrpc": "2.0", "method": "m"}')
+    endpoint = RpcEndpoint(lambda name, path: transport, identity="x", methods=RpcMethods())
+    with pytest.raises(meaning):
+        await RpcClient(endpoint).using(via="server").call("m")
+    with pytest.raises(meaning):
+        await RpcClient(endpoint).using(via="server").notify("m")
+    await endpoint.wait_closed()
+
+
+async def test_the_envelope_carries_the_object_itself_and_leaves_room_for_itself() -> None:
+    sent: list[Any] = []
+
+    async def send(data: Any) -> None:
+        sent.append(data)
+
+    transport = ServerTransport(send, 1_000)
+    await transport.send('{"jsonrpc":"2.0","method":"m"}')
+    assert sent == [{ENVELOPE_KEY: {"jsonrpc": "2.0", "method": "m"}}]
+    assert transport.max_message_size == 1_000 - len('{"__meteredRpc":}')
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({ENVELOPE_KEY: {"jsonrpc": "2.0"}}, '{"jsonrpc": "2.0"}'),
+        ({ENVELOPE_KEY: [1]}, "[1]"),
+        ({ENVELOPE_KEY: None}, "null"),
+        ({ENVELOPE_KEY: {}, "more": 1}, None),
+        ({"type": "rtc-ice"}, None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_only_the_envelope_is_taken_out_of_direct_messages(data: Any, text: str | None) -> None:
+    assert unwrap(data) == text
+
+
+class TwoWays:
+    """An endpoint whose direct channels never open, and whose calls reach another one through the server."""
+
+    def __init__(self) -> None:
+        self.methods = RpcMethods()
+        self.opened: list[RpcPath] = []
+        self.far = RpcEndpoint(self._open, identity="near", methods=self.methods)
+        self.near = RpcEndpoint(self._open, identity="far", methods=RpcMethods())
+        self.client = RpcClient(self.near)
+
+    def _open(self, name: RpcFormat, path: RpcPath) -> MemoryTransport:
+        self.opened.append(path)
+        if path == "p2p":
+            return MemoryTransport()
+        if name != "jsonrpc-2.0":
+            raise RpcUnsupportedVersionError
+        mine, theirs = wire()
+        self.far.serve(theirs, name, path)
+        return mine
+
+    async def close(self) -> None:
+        await self.near.wait_closed()
+        await self.far.wait_closed()
+
+
+async def test_a_call_goes_through_the_server_if_no_direct_channel_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_binding, "DIRECT_PATIENCE", 0.05)
+    ways = TwoWays()
+    ways.methods.add("m", lambda: 1)
+    assert await ways.client.call("m") == 1
+    started = asyncio.get_running_loop().time()
+    assert await ways.client.call("m") == 1
+    assert asyncio.get_running_loop().time() - started < 0.04, "the next one does not wait again"
+    assert ways.opened == ["p2p", "server"]
+    await ways.close()
+
+
+async def test_a_call_that_shall_be_direct_waits_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_binding, "DIRECT_PATIENCE", 0.01)
+    ways = TwoWays()
+    for client in (ways.client.using(via="p2p", timeout=0.05), ways.client.using(format="msgpack-rpc", timeout=0.05)):
+        with pytest.raises(MeteredRealtimeError) as caught:
+            await client.call("m")
+        assert getattr(caught.value, "code", None) == 1501
+    await ways.close()
+
+
+async def test_a_way_is_one_of_three() -> None:
+    ways = TwoWays()
+    with pytest.raises(ValueError, match="carrier pigeon"):
+        ways.client.using(via="carrier pigeon")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="xml"):
+        ways.client.using(format="xml")  # type: ignore[arg-type]
+    await ways.close()
