@@ -21,8 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 from metered_realtime import DataChannelOpened, MeteredPeer, PeerJoined, RemotePeer
-from metered_realtime.mesh.rpc_remote import RemoteRpc
-from metered_realtime.rpc.methods import RpcMethods
 from metered_realtime.server import SignallingServer
 
 PAYLOAD = "x" * 100
@@ -59,6 +57,7 @@ async def pair() -> AsyncIterator[tuple[RemotePeer, RemotePeer]]:
     """Return two connected peers, each as the other one sees it."""
     async with SignallingServer(port=0) as server:
         one, other = (MeteredPeer(api_key=server.api_key, url=server.url) for _ in range(2))
+        other.rpc.add("echo", lambda value: value)
         met = [peer.events(PeerJoined) for peer in (one, other)]
         for peer in (one, other):
             await peer.join("benchmark")
@@ -68,22 +67,14 @@ async def pair() -> AsyncIterator[tuple[RemotePeer, RemotePeer]]:
 
 async def echoes(to_other: RemotePeer, to_one: RemotePeer) -> dict[str, Echo]:
     """Open a channel of each kind, and return what goes there and back on it."""
-    methods = RpcMethods()
-    methods.add("echo", lambda value: value)
-    near, far = RemoteRpc(to_other, RpcMethods()), RemoteRpc(to_one, methods)
-
-    def opened(event: DataChannelOpened) -> None:
-        if not far.take_channel(event.channel):
-            event.channel.on("message", event.channel.send)
-
-    to_one.on(DataChannelOpened, opened)
+    to_one.on(DataChannelOpened, lambda event: event.channel.on("message", event.channel.send))
     bare = to_other.create_data_channel("bare")
     is_open = asyncio.Event()
     bare.on("open", is_open.set)
     await is_open.wait()
-    msgpack = near.client.using(format="msgpack-rpc")
+    json, msgpack = to_other.rpc, to_other.rpc.using(format="msgpack-rpc")
     return {
-        "JSON-RPC call": lambda: near.client.call("echo", PAYLOAD),
+        "JSON-RPC call": lambda: json.call("echo", PAYLOAD),
         "MessagePack-RPC call": lambda: msgpack.call("echo", PAYLOAD),
         "bare ping-pong": PingPong(bare),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metered_realtime import Data, DataChannel, DataChannelOpened, DCMessage, DCOpen, MeteredPeer, PeerJoined
+from metered_realtime import DataChannel, DataChannelOpened, DCMessage, DCOpen, MeteredPeer, PeerJoined
 from metered_realtime.mesh import rpc_binding, rpc_calls
 from metered_realtime.rpc.built_in import (
     RpcApplicationError,
@@ -217,8 +217,6 @@ async def test_1403_the_server_does_not_carry_calls(room: Room) -> None:
 
 
 async def test_calls_through_the_server(rpc: RpcPair) -> None:
-    for peer, end in ((rpc.pair.a, rpc.a), (rpc.pair.b, rpc.b)):
-        peer.on(Data, lambda event, end=end: end.take_direct(event.data))
     rpc.methods_b.add("sum", lambda a, b: a + b)
     client = rpc.to_b.using(via="server")
     assert await client.call("sum", 1, 2) == 3
@@ -244,8 +242,6 @@ async def test_calls_go_through_the_server_where_no_channel_opens(
         raise ImportError("aiortc")
 
     monkeypatch.setattr(rpc.pair.to_b, "create_data_channel", no_webrtc)
-    for peer, end in ((rpc.pair.a, rpc.a), (rpc.pair.b, rpc.b)):
-        peer.on(Data, lambda event, end=end: end.take_direct(event.data))
     rpc.methods_b.add("sum", lambda a, b: a + b)
     assert await rpc.to_b.call("sum", 1, 2) == 3
     with pytest.raises(ImportError):

@@ -81,7 +81,6 @@ class Ends:
 
     def __init__(self, pair: Any) -> None:
         self.pair = pair
-        pair.to_a._takes_calls = lambda channel: False  # at b the library serves
         self.methods = RpcMethods()
         self.heard: list[Any] = []
         self.rpc: RemoteRpc = tie(pair.a, pair.to_b, self.methods)

@@ -695,6 +695,41 @@ async def test_a_batch_beyond_reason_is_one_error(raw_json: Raw) -> None:
     assert (answer["id"], answer["error"]["code"]) == (None, -32600)
 
 
+async def test_a_connection_that_is_replaced_before_the_other_end_has_greeted(world: World) -> None:
+    gate = Gate()
+    world.methods_b.add("slow", gate)
+    opener = world.a._open_transport
+
+    def deaf_once(name: RpcFormat, path: Any) -> Any:
+        transport = opener(name, path)
+        if len(world.wires) == 1:
+            world.wires[0][1].other = None  # nothing comes back
+        return transport
+
+    world.a._open_transport = deaf_once
+    call = asyncio.ensure_future(world.to_b.call("slow", 1))
+    await eventually(lambda: gate.entered)
+    world.replace()
+    gate.open.set()
+    assert await call == 1
+    assert (gate.entered, world.b.stats().repeated_requests) == (1, 1)
+
+
+async def test_a_stranger_that_never_greets_is_not_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_calls, "GREETING_PATIENCE", 0.02)
+    raw = Raw()
+    call = asyncio.ensure_future(raw.client.call("m"))
+    assert ["hello" in str(await raw.hear()) for _ in range(2)] == [True, False]
+    raw.near, far = wire()
+    far.listen(raw.got.put_nowait, lambda: None)
+    raw.endpoint.transport_replaced()
+    with pytest.raises(RpcRecipientDisconnectedError):
+        await call
+    said = [str(raw.got.get_nowait()) for _ in range(raw.got.qsize())]
+    assert all("$/" in message for message in said), said
+    await raw.close()
+
+
 async def test_a_stranger_is_not_asked_twice() -> None:
     raw = Raw()
     call = asyncio.ensure_future(raw.client.call("m"))

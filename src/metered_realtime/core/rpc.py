@@ -8,8 +8,8 @@ States of a call, and what each input does in them:
     deadline          settle EXPIRED         settle EXPIRED, cancel there       -
     cancel            forget                 forget, cancel there               ignored
     closed            settle UNSENT          settle LOST                        -
-    replaced          send on the new one    send again if the other end        -
-                                             remembers ids, and only once;
+    replaced          send on the new one    send again if the other end may    -
+                                             remember ids, and only once;
                                              else settle LOST
     end               settle LOST            settle LOST                        -
 
@@ -172,12 +172,13 @@ class Caller:
     def replaced(self, link: int, *, remembers: bool) -> list[Effect]:
         """Bring the calls of a link that is replaced by another one to the new one.
 
-        `remembers` tells whether the other end knows a request that it has seen by its id, and runs it once.
+        `remembers` tells whether the other end knows a request that it has seen by its id, and runs it once. If that
+        is not known yet, say so, and hold those that `was_sent` tells of until it is.
         """
         again: list[_Call] = []
         lost: list[_Call] = []
         for call in self._of(link):
-            may_go = not call.sent or (remembers and call.sends < MAX_SENDS)
+            may_go = not call.sends or (remembers and (not call.sent or call.sends < MAX_SENDS))
             (again if may_go else lost).append(call)
         effects: list[Effect] = self._lose(lost)
         return [*effects, Transmit(tuple(call.id for call in again))] if again else effects
@@ -187,6 +188,11 @@ class Caller:
         effects: list[Effect] = [Settle(call_id, Loss.LOST) for call_id in self._calls]
         self._calls.clear()
         return effects
+
+    def was_sent(self, call_id: int) -> bool:
+        """Tell whether the other end may have seen the request, on this link or another."""
+        call = self._calls.get(call_id)
+        return call is not None and call.sends > 0
 
     def of(self, link: int) -> list[int]:
         """Return the calls of a link, oldest first."""
@@ -199,7 +205,7 @@ class Caller:
         effects: list[Effect] = []
         for call in list(calls):
             self._take(call.id)
-            effects.append(Settle(call.id, Loss.LOST if call.sent else Loss.UNSENT))
+            effects.append(Settle(call.id, Loss.LOST if call.sends else Loss.UNSENT))
         return effects
 
     def _sole_call(self, link: int) -> int | None:

@@ -141,7 +141,8 @@ class RpcEndpoint:
             self._former[lane.format, lane.path] = lane
         self._announce_verdict()
         for lane in gone:
-            self._calls.perform(self._calls.caller.replaced(lane.number, remembers=lane.remembers))
+            may_remember = lane.remembers or not lane.has_met
+            self._calls.perform(self._calls.caller.replaced(lane.number, remembers=may_remember))
 
     def transport_failed(self) -> None:
         """Give up: the connection below the direct channels will not be replaced. Later calls may open another one."""

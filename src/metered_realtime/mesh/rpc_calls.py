@@ -24,7 +24,7 @@ from ..rpc.errors import ErrorRegistry, RpcError, error_object
 from .rpc_lane import Lane
 
 GREETING_PATIENCE = 2.0
-"""Seconds for the other end to say that it takes messages in pieces. It does so at once, or never."""
+"""Seconds for the other end to say what it can. It does so at once, or never."""
 
 Outcome = Success | ErrorObject | BadReply | core.Loss | None
 """What became of a call; None for a notification that went out."""
@@ -72,6 +72,7 @@ class Calls:
     owner: LaneOwner
     caller: core.Caller = field(default_factory=core.Caller)
     _entries: dict[int, _Entry] = field(default_factory=dict)
+    _waits: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def make(
         self, lane: Lane, items: Sequence[CallItem], *, timeout: float, deadline: float, is_batch: bool
@@ -190,6 +191,7 @@ class Calls:
         lane.post(lane.codec.encode_notification(CANCEL, params))
 
     def _send_again(self, ids: Sequence[int]) -> None:
+        held: dict[Lane, list[_Entry]] = {}
         for call in ids:
             entry = self._entries.get(call)
             lane = None if entry is None else self.owner.lane_again(entry.format)
@@ -197,7 +199,27 @@ class Calls:
                 self.perform(self.caller.fail(call, error_object(RpcRecipientDisconnectedError())))
                 continue
             lane.greet()
-            self._post(lane, entry.message, [entry])
+            if lane.remembers or not self.caller.was_sent(call):
+                self._post(lane, entry.message, [entry])
+            else:
+                self.caller.queued(call, lane.number)
+                held.setdefault(lane, []).append(entry)
+        for lane, entries in held.items():
+            self._waits.add(wait := asyncio.ensure_future(self._send_when_met(lane, entries)))
+            wait.add_done_callback(self._waits.discard)
+
+    async def _send_when_met(self, lane: Lane, entries: Sequence[_Entry]) -> None:
+        """Send requests that may have run once the other end says that it would know; else they are lost."""
+        await asyncio.wait([lane.opening])
+        if not lane.has_met:
+            await asyncio.wait([lane.greeted], timeout=GREETING_PATIENCE)
+        for entry in entries:
+            if lane.is_closed or entry.call is None or entry.call not in self._entries:
+                continue  # the end of the lane, or of the call, settles it
+            if lane.remembers:
+                self._post(lane, entry.message, [entry])
+            else:
+                self.perform(self.caller.fail(entry.call, error_object(RpcRecipientDisconnectedError())))
 
     def _forget(self, entries: Sequence[_Entry]) -> None:
         for entry in entries:

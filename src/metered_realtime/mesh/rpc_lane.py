@@ -62,6 +62,7 @@ class Lane:
         self.is_given_up = False
         self.takes_pieces = False
         self.remembers = False
+        self.has_met = False
         self.opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport = transport
@@ -91,6 +92,7 @@ class Lane:
     def inherit(self, former: Lane) -> None:
         """Take what is known about the other end from the lane that this one goes on for."""
         self.takes_pieces, self.remembers = former.takes_pieces, former.remembers
+        self.has_met = former.has_met
 
     # --- outbound
 
@@ -212,6 +214,7 @@ class Lane:
         """Take what the other end says about itself. Return the session of its calls, if it has one."""
         self.takes_pieces = self._transport.takes_pieces and argument(hello.params, 1, "chunks") is True
         self.remembers = argument(hello.params, 2, "resume") is True
+        self.has_met = True
         if not self.greeted.done():
             self.greeted.set_result(None)
         self.greet()
