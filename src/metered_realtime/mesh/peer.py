@@ -7,14 +7,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from ssl import SSLContext
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
+from ..core.fatal import FATAL_ERROR_CODES, code_of_close
 from ..core.frames import encode_payload
 from ..core.names import is_reserved_channel
-from ..core.signals import MetadataSignal, Signal, channel_of, parse_signal
+from ..core.signals import MetadataSignal, channel_of, parse_signal
 from ..emitter import AsyncEventEmitter
 from ..errors import (
     ConnectionEndedError,
@@ -42,7 +42,6 @@ from ..events import (
     ServerError,
     StateChange,
     TokenProviderError,
-    WsCloseCode,
 )
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
@@ -60,7 +59,9 @@ from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
 from ..signalling.scrubbing import ScrubbingLogger
 from .channels import ChannelOptions
+from .connections import PeerConnections
 from .ice_servers import IceServers
+from .joined_context import _JoinedContext
 from .local_media import LocalMedia
 from .peer_channel import PATIENCE, PeerChannel, PeerChannels
 from .remote_peer import RemotePeer
@@ -72,7 +73,6 @@ from .transfers import AcceptFn, FileReceiver, FileTransfers, ProgressFn, Transf
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
-    from .aiortc_compat import SharedCertificate
     from .connection import PeerConnection
 
 CLOSE_TIMEOUT = 2.0
@@ -80,17 +80,6 @@ CLOSE_TIMEOUT = 2.0
 
 CANCEL_GRACE = 0.2
 """Seconds of those that are left to handlers which had to be cancelled."""
-
-_FATAL_CLOSE_CODES = {
-    WsCloseCode.INVALID_TOKEN: "invalid_token",
-    WsCloseCode.TOKEN_EXPIRED: "token_expired",
-    WsCloseCode.CHANNEL_NOT_AUTHORIZED: "channel_not_authorized",
-    WsCloseCode.ACCOUNT_SUSPENDED: "account_suspended",
-    WsCloseCode.ADMIN_DISCONNECT: "admin_disconnect",
-}
-_FATAL_ERROR_CODES = frozenset(
-    {"account_suspended", "channel_not_authorized", "action_not_permitted", "invalid_token", "token_expired"}
-)
 
 
 class MeteredPeer(AsyncEventEmitter):
@@ -157,7 +146,6 @@ class MeteredPeer(AsyncEventEmitter):
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
         self._state: MeteredPeerState = "idle"
-        self._certificate: SharedCertificate | None = None
         self._channel: str | None = None
         self._peer_id: str | None = None
         self._remotes = Remotes(self, self._logger)
@@ -180,6 +168,7 @@ class MeteredPeer(AsyncEventEmitter):
             logger=self._logger,
         )
         self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
+        self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
         self._watch = SnapshotWatch(self._seat.subscribe_again, self._on_no_snapshot, self._logger)
         self._early_presence: list[Presence] = []
         self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger)
@@ -505,10 +494,7 @@ class MeteredPeer(AsyncEventEmitter):
     def _on_ended(self, event: Disconnected) -> None:
         if self._state not in ("joined", "reconnecting") or self._ending is not None:
             return  # a failing join raises; leaving is under way
-        if event.reason == TOKEN_PROVIDER_FAILED:
-            code = "token_provider_failed"
-        else:
-            code = _FATAL_CLOSE_CODES.get(event.code, "reconnect_exhausted")  # type: ignore[call-overload]
+        code = "token_provider_failed" if event.reason == TOKEN_PROVIDER_FAILED else code_of_close(event.code)
         self.emit(FatalError(ConnectionEndedError(event.code, event.reason), code))
         self._end_with(event.reason or f"disconnected (code {event.code})")
 
@@ -517,7 +503,7 @@ class MeteredPeer(AsyncEventEmitter):
             self._end_with("the signalling client was closed")
 
     def _on_server_error(self, event: ServerError) -> None:
-        if event.code in _FATAL_ERROR_CODES and event.request_id is None:
+        if event.code in FATAL_ERROR_CODES and event.request_id is None:
             self.emit(FatalError(ServerRequestError(event.code, event.message), event.code))
 
     def _on_token_provider_error(self, event: TokenProviderError) -> None:
@@ -558,7 +544,7 @@ class MeteredPeer(AsyncEventEmitter):
     def _make_remote(self, peer: PresencePeer) -> RemotePeer:
         return RemotePeer(
             id=peer.peer_id,
-            connection=self._make_connection,
+            connection=self._connect,
             send=self.send_to,
             metadata=peer.metadata,
             logger=self._logger,
@@ -590,22 +576,8 @@ class MeteredPeer(AsyncEventEmitter):
         finally:
             self._seen_off.discard(remote)
 
-    def _make_connection(self, remote: RemotePeer) -> PeerConnection:
-        async def send_signal(signal: Signal) -> None:
-            await self._seat.send_signal(remote.id, signal)
-
-        kind = self._connection_class()
-        # One for all: whoever is in the channel knows this peer by its id anyway.
-        self._certificate = kind.certificate_for_now(self._certificate)
-        connection = kind(
-            polite=remote.polite,
-            send_signal=send_signal,
-            ice_servers=self._ice_servers,
-            observer=remote,
-            logger=self._logger,
-            link_lost=self._seat.doubt,
-            certificate=self._certificate,
-        )
+    def _connect(self, remote: RemotePeer) -> PeerConnection:
+        connection = self._connections.make(remote)
         if self._state == "reconnecting":
             connection.set_reachable(False)
         return connection
@@ -673,7 +645,7 @@ class MeteredPeer(AsyncEventEmitter):
         try:
             await self._clear_channel(self._seat.leave(), CLOSE_TIMEOUT)
             channel, self._channel = self._channel, None
-            self._certificate = None  # who meets this peer in two channels under two ids cannot tell that it is one
+            self._connections.forget_certificate()
             self._set_state("idle")
             self.emit(Left(self._peer_id, channel, reason))
         finally:
@@ -709,21 +681,3 @@ class MeteredPeer(AsyncEventEmitter):
         self._early_presence.clear()
         self._spawn(farewell)
         await asyncio.wait(self._tasks, timeout=timeout)
-
-
-class _JoinedContext:
-    """What `MeteredPeer.joined` returns."""
-
-    def __init__(self, peer: MeteredPeer, channel: str, include_sender_metadata: bool) -> None:
-        self._peer = peer
-        self._channel = channel
-        self._include_sender_metadata = include_sender_metadata
-
-    async def __aenter__(self) -> MeteredPeer:
-        await self._peer.join(self._channel, include_sender_metadata=self._include_sender_metadata)
-        return self._peer
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._peer.close()

@@ -1,0 +1,60 @@
+"""The connections of one peer to all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..core.signals import Signal
+from ..log import Logger
+from .ice_servers import IceServers
+from .remote_peer import RemotePeer
+from .seat import SignallingSeat
+
+if TYPE_CHECKING:
+    from .aiortc_compat import SharedCertificate
+    from .connection import PeerConnection
+
+
+class PeerConnections:
+    """Makes connections that signal through a seat.
+
+    They share a certificate: a key takes longer to make than all the rest. `kind` is asked for their class when it is
+    needed, for it takes an extra.
+    """
+
+    def __init__(
+        self, kind: Callable[[], type[PeerConnection]], seat: SignallingSeat, ice_servers: IceServers, logger: Logger
+    ) -> None:
+        self._kind = kind
+        self._seat = seat
+        self._ice_servers = ice_servers
+        self._logger = logger
+        self._certificate: SharedCertificate | None = None
+
+    def make(self, remote: RemotePeer) -> PeerConnection:
+        """Return a connection to a remote, which hears of all that happens to it.
+
+        Raises:
+            ImportError: the extra that it needs is not installed.
+        """
+
+        async def send_signal(signal: Signal) -> None:
+            await self._seat.send_signal(remote.id, signal)
+
+        kind = self._kind()
+        # One for all: whoever is in the channel knows this peer by its id anyway.
+        self._certificate = kind.certificate_for_now(self._certificate)
+        return kind(
+            polite=remote.polite,
+            send_signal=send_signal,
+            ice_servers=self._ice_servers,
+            observer=remote,
+            logger=self._logger,
+            link_lost=self._seat.doubt,
+            certificate=self._certificate,
+        )
+
+    def forget_certificate(self) -> None:
+        """Take a new one from now on: who meets a peer in two channels under two ids cannot tell that it is one."""
+        self._certificate = None
