@@ -255,3 +255,82 @@ async def test_a_stream_that_the_page_removes_is_reported_and_can_come_back(
         await page.evaluate("room.removeStream(window.extra)")
         await bot.until(lambda wanted=stream_id: wanted in bot.removed)
         assert bot.tracks[-1].track.readyState == "ended"
+
+
+ADD_CANVAS = """() => {
+  const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
+  const context = canvas.getContext('2d');
+  setInterval(() => context.fillRect(Math.random() * 64, 0, 9, 9), 50);
+  const stream = canvas.captureStream(15);
+  room.addStream(stream, { label: 'canvas' });
+}"""
+VP9_ONLY = """() => {
+  const connection = probe.connections.at(-1);
+  const addTrack = connection.addTrack.bind(connection);
+  const codecs = RTCRtpReceiver.getCapabilities('video').codecs.filter((it) => it.mimeType === 'video/VP9');
+  connection.addTrack = (...args) => {
+    const sender = addTrack(...args);
+    connection.getTransceivers().find((it) => it.sender === sender).setCodecPreferences(codecs);
+    return sender;
+  };
+}"""
+STOP = """(direction) => probe.connections.at(-1).getTransceivers()
+  .find((it) => it.currentDirection.includes(direction) && it.receiver.track.kind === 'video').stop()"""
+
+
+async def test_a_section_that_the_page_stops_ends_alone_and_its_place_is_used_again(
+    bot: Bot, chromium: Chromium, server: SignallingServer
+) -> None:
+    page = await meet(bot, chromium, server, "page")
+    await bot.flows("audio", "video")
+    await page.evaluate(STOP, "send")
+    await bot.until(lambda: any(it.track.kind == "video" and it.track.readyState == "ended" for it in bot.tracks))
+    await bot.flows("audio")
+
+    await page.evaluate(ADD_CANVAS)
+    await bot.flows("audio", "video")
+    mids = "probe.connections.at(-1).getTransceivers().filter((it) => it.mid !== null).length"
+    sections = await page.evaluate("probe.connections.at(-1).localDescription.sdp.match(/^m=/gm).length")
+    assert sections == await page.evaluate(mids) + (1 if "application" in await local_sdp(page) else 0)
+
+    bot.peer.add_stream(picture_and_tone(), {"title": "late"})
+    await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
+    assert bot.events == []
+
+
+async def test_what_the_page_will_not_receive_is_sent_no_more_and_does_not_stop_the_rest(
+    bot: Bot, chromium: Chromium, server: SignallingServer
+) -> None:
+    stream = picture_and_tone()
+    bot.peer.add_stream(stream, {"title": "pattern"})
+    page = await meet(bot, chromium, server, "python")
+    await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
+    await page.evaluate(STOP, "recv")
+    await until(page, "!probe.connections.at(-1).remoteDescription.sdp.split('m=video')[1].startsWith(' 9')")
+    await bot.flows("audio")
+
+    bot.peer.remove_stream(stream)
+    bot.peer.add_stream(picture_and_tone(), {"title": "again"})
+    await page_decodes(page, bot)
+    assert bot.events == []
+
+
+async def test_a_track_without_a_codec_in_common_is_declined_alone_and_said_so(
+    bot: Bot, chromium: Chromium, server: SignallingServer
+) -> None:
+    page = await meet(bot, chromium, server, "page")
+    await bot.flows("audio", "video")
+    await page.evaluate(VP9_ONLY)
+    await page.evaluate(ADD_CANVAS)
+    await bot.until(lambda: len(bot.events) > 0)
+    await bot.flows("audio", "video")
+    bot.peer.add_stream(picture_and_tone())
+    await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
+    (error,) = bot.events
+    assert "no codec in common, it has VP9" in error
+
+
+async def local_sdp(page: Page) -> str:
+    sdp = await page.evaluate("probe.connections.at(-1).localDescription.sdp")
+    assert isinstance(sdp, str)
+    return sdp

@@ -71,18 +71,29 @@ def sections(sdp: str) -> tuple[Section, ...]:
     Raises:
         SdpError: there are more than `MAX_SDP_SECTIONS`.
     """
-    parts: list[list[str]] = []
+    session, parts = section_texts(sdp)
     session_direction: Direction = "sendrecv"
-    for line in sdp.splitlines():
+    for line in session:
+        session_direction = _direction(line) or session_direction
+    return tuple(_section(part, session_direction) for part in parts)
+
+
+def section_texts(sdp: str) -> tuple[list[str], list[list[str]]]:
+    """Return the lines before the first m-section, and those of each section. Blanks around them are gone.
+
+    Raises:
+        SdpError: there are more than `MAX_SDP_SECTIONS`.
+    """
+    session: list[str] = []
+    parts: list[list[str]] = []
+    for line in map(str.strip, sdp.splitlines()):
         if line.startswith("m="):
             if len(parts) == MAX_SDP_SECTIONS:
                 raise SdpError(f"the description has more than {MAX_SDP_SECTIONS} sections")
             parts.append([line])
-        elif parts:
-            parts[-1].append(line)
-        else:
-            session_direction = _direction(line) or session_direction
-    return tuple(_section(part, session_direction) for part in parts)
+        elif line:
+            (parts[-1] if parts else session).append(line)
+    return session, parts
 
 
 def ice_ufrag(sdp: str) -> str:
@@ -119,10 +130,10 @@ def _section(lines: list[str], session_direction: Direction) -> Section:
     bundle_only = False
     for line in lines[1:]:
         if line.startswith("a=mid:"):
-            mid = line[6:].strip()
+            mid = line[6:]
         elif line.startswith("a=msid:") and stream_id is None:
             stream_id, track_id = _msid(line[7:])
-        elif line.strip() == "a=bundle-only":
+        elif line == "a=bundle-only":
             bundle_only = True  # port 0 then does not mean rejected (RFC 8843 section 6)
         else:
             direction = _direction(line) or direction
@@ -137,7 +148,7 @@ def _msid(value: str) -> tuple[str | None, str | None]:
 
 
 def _direction(line: str) -> Direction | None:
-    match line.strip():
+    match line:
         case "a=sendrecv":
             return "sendrecv"
         case "a=sendonly":

@@ -251,6 +251,12 @@ def set_section_index(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver | No
         transceiver._set_mline_index(index)
 
 
+async def give_up_section(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
+    """Stop a transceiver and make the connection forget it: the remote uses its section for something else."""
+    getattr(pc, f"{_PC}transceivers").remove(transceiver)
+    await transceiver.stop()
+
+
 def codecs(transceiver: RTCRtpTransceiver) -> list[Any]:
     """Return the codecs negotiated for a transceiver, as RTCRtpCodecParameters."""
     return transceiver._codecs

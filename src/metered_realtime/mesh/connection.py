@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection
-from aiortc.sdp import SessionDescription
 
 from ..core import negotiation as n
+from ..core.declined import with_known_mids
 from ..core.recovery import CONNECT_TIMEOUT, Ladder
-from ..core.sdp import Description, SdpError, with_answer_tag, with_offer_tag
+from ..core.sdp import Description, with_answer_tag, with_offer_tag
 from ..core.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import (
     DisconnectedError,
@@ -29,6 +29,7 @@ from ..errors import (
 from ..log import Logger
 from ..options import IceServerConfig, PeerConnectionState
 from . import aiortc_compat as compat
+from .admission import admit
 from .ice_servers import IceServers, choose, each_url
 from .link import Incoming, Link, Outgoing
 from .offer import OfferPlan
@@ -197,14 +198,19 @@ class PeerConnection:
 
     def _receive_description(self, kind: Any, sdp: str) -> None:
         try:
-            description = Description.parse(kind, sdp)
-            _check(SessionDescription.parse(sdp))
+            description = Description.parse(kind, self._with_known_mids(kind, sdp))
+            admit(description.sdp)
         except Exception as error:  # aiortc's parser raises whatever the text makes it trip over
             self._fail_negotiation(f"the remote's {kind} is not usable", error)
             return
         if kind == "offer" and self._ladder.exhausted:
             self._ladder.reset()
         self._feed(self._negotiator.received(description, self._loop.time()))
+
+    def _with_known_mids(self, kind: str, sdp: str) -> str:
+        if kind == "answer" and self._plan is not None:
+            return with_known_mids(sdp, self._plan.mids)
+        return with_known_mids(sdp, self._link.mids) if self._link is not None else sdp
 
     async def _receive_candidate(self, signal: CandidateSignal) -> None:
         try:
@@ -448,6 +454,10 @@ class PeerConnection:
         """Pass on what the remote stopped and began to send."""
         self._observer.tracks_changed(removed, added)
 
+    def section_declined(self, mid: str, reason: str) -> None:
+        """Tell that something of the remote cannot be received."""
+        self._observer.negotiation_failed(NegotiationFailedError(f"section {mid!r} of the remote declined: {reason}"))
+
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Pass on a data channel that the remote opened."""
         self._observer.channel_opened(channel)
@@ -496,21 +506,3 @@ class PeerConnection:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _check(parsed: SessionDescription) -> None:
-    """Refuse what aiortc would trip over half-way, when the connection is already changed.
-
-    Raises:
-        SdpError: saying what is missing.
-    """
-    for media in parsed.media:
-        mid = media.rtp.muxId
-        if media.kind not in ("audio", "video", "application"):
-            raise SdpError(f"section {mid!r} is of kind {media.kind!r}")
-        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
-            raise SdpError(f"section {mid!r} has no ICE credentials")
-        if media.dtls is None or not media.dtls.fingerprints:
-            raise SdpError(f"section {mid!r} has no DTLS fingerprint or setup")
-        if media.kind != "application" and not media.rtcp_mux:
-            raise SdpError(f"section {mid!r} does not multiplex RTCP (RFC 5761)")

@@ -11,6 +11,7 @@ import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
@@ -18,6 +19,7 @@ from aiortc.rtcicetransport import RTCIceCandidate
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
 
+from ..core.declined import stand_in, with_port_zero
 from ..core.sdp import Description, SdpError, sections, without_end_of_candidates
 from ..log import Logger
 from ..media.codec_encoders import SendCodec
@@ -27,6 +29,7 @@ from ..media.forward_track import ForwardTrack
 from ..media.remote_track import RemoteTrack
 from ..options import IceServerConfig
 from . import aiortc_compat as compat
+from .admission import Admission, admit
 from .aiortc_compat_receivers import tap_receiver
 from .aiortc_compat_senders import listen_to_feedback, send_levels
 from .ice_servers import resolve
@@ -71,11 +74,15 @@ class LinkObserver(Protocol):
 
     def link_state_changed(self, link: Link, state: str) -> None: ...
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
+    def section_declined(self, mid: str, reason: str) -> None: ...
     def channel_opened(self, channel: RTCDataChannel) -> None: ...
 
 
 class _Slot:
-    """A sending section, or one that will be: its transceiver, what it sends, and what the remote was told of it."""
+    """A sending section, or one that will be: its transceiver, what it sends, and what the remote was told of it.
+
+    `is_usable` until the remote has declined it for good.
+    """
 
     def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
         self.forward = ForwardTrack(kind)
@@ -83,6 +90,7 @@ class _Slot:
         listen_to_feedback(self.transceiver.sender, self.forward)
         if kind == "audio":
             send_levels(self.transceiver.sender, self.forward)
+        self.is_usable = True
         self.outgoing: Outgoing | None = None
         self.planned: Outgoing | None = None
         self.told: Outgoing | None = None
@@ -130,6 +138,9 @@ class Link:
         self._logger = logger
         self._slots: list[_Slot] = []
         self._order: tuple[PlannedSection, ...] = ()
+        self._declined: dict[str, str] = {}
+        self._unusable: dict[str, str] = {}
+        self._former_mids: set[str] = set()
         self._taps: dict[str, _TapTarget] = {}
         self._remote_ufrag: str | None = None
         self._parsed_remote: SessionDescription | None = None
@@ -181,8 +192,13 @@ class Link:
 
     @property
     def transport_mid(self) -> str:
-        """Return the section that carries the transport (RFC 8843 section 7.1): the first one."""
-        return self._order[0].mid if self._order else "0"
+        """Return the section that carries the transport (RFC 8843 section 7.1): the first one that is not declined."""
+        return next((mid for mid in self.mids if mid not in self._declined), "0")
+
+    @property
+    def mids(self) -> tuple[str, ...]:
+        """Return the mids of the sections that have been negotiated, in order."""
+        return tuple(section.mid for section in self._order)
 
     @property
     def local_ufrag(self) -> str:
@@ -231,7 +247,9 @@ class Link:
             for slot in self._slots
             if slot.outgoing is not None and slot.outgoing.fanout.codec is not None
         }
-        return plan_offer(self.pc, self._order, new, self._directions(), self._parsed_remote, encoded)
+        return plan_offer(
+            self.pc, self._order, new, self._directions(), self._parsed_remote, encoded, self._former_mids
+        )
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending at once what is not wanted any more."""
@@ -258,7 +276,7 @@ class Link:
 
     def offer_text(self, plan: OfferPlan) -> str:
         """Return what to send for a plan."""
-        return plan.sdp if self.local_candidates_complete else without_end_of_candidates(plan.sdp)
+        return self._as_sent(plan.sdp)
 
     async def commit(self, plan: OfferPlan, offer: str, answer: Description, wanted: Mapping[Any, Outgoing]) -> bool:
         """Commit an offer with its answer. Return whether something wanted is still without a section."""
@@ -266,7 +284,8 @@ class Link:
             if section.transceiver is not None:
                 compat.adopt_transceiver(self.pc, section.transceiver)
             compat.set_section_index(self.pc, section.transceiver, index)
-        await self.pc.setLocalDescription(RTCSessionDescription(sdp=offer, type="offer"))
+        shown = stand_in(offer, self._declined) if self._declined else offer
+        await self.pc.setLocalDescription(RTCSessionDescription(sdp=shown, type="offer"))
         await self._set_remote(answer)
         self._order = plan.sections
         for slot in self._slots:
@@ -280,9 +299,7 @@ class Link:
         Raises:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
-        running = tuple(section.mid for section in self._order)
-        if offer.mids[: len(running)] != running:
-            raise SdpError(f"the offer has sections {offer.mids!r}, in use are {running!r}")
+        await self._give_up_reused(offer)
         await self._set_remote(offer)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
@@ -295,10 +312,7 @@ class Link:
             if slot.transceiver.currentDirection in ("sendrecv", "sendonly"):
                 slot.told = slot.outgoing
         self._applied(offer)
-        text = self.pc.localDescription.sdp
-        if not self.local_candidates_complete:
-            text = without_end_of_candidates(text)
-        return text, self._unsent(wanted) or not self.data_negotiated
+        return self._as_sent(self.pc.localDescription.sdp), self._unsent(wanted) or not self.data_negotiated
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""
@@ -326,14 +340,47 @@ class Link:
 
     async def _set_remote(self, description: Description) -> None:
         await self.gather_host()
-        parsed = SessionDescription.parse(description.sdp)
+        admitted = admit(description.sdp)
+        parsed = admitted.parsed
         # With BUNDLE only one section carries candidates; aiortc takes those of the last section.
         ice = compat.ice_transport(self.pc)
         candidates = [candidate for media in parsed.media for candidate in media.ice_candidates]
         await asyncio.gather(*map(ice.addRemoteCandidate, candidates))  # names (mDNS) take up to a second each
-        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.sdp, type=description.kind))
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=admitted.sdp, type=description.kind))
         compat.route_sources(self.pc, parsed)
         self._parsed_remote = parsed
+        self._decline(admitted)
+
+    def _decline(self, admitted: Admission) -> None:
+        """Send nothing in sections that the remote declined, and tell which ones this end declines."""
+        self._declined = admitted.declined
+        for slot in self._slots:
+            if slot.transceiver.mid in self._declined:
+                slot.is_usable = False
+                slot.forward.switch(None)
+        known, self._unusable = self._unusable, admitted.unusable
+        for mid, reason in admitted.unusable.items():
+            if mid not in known:
+                self._observer.section_declined(mid, reason)
+
+    async def _give_up_reused(self, offer: Description) -> None:
+        """Give up declined sections whose place the offer uses under another mid.
+
+        Raises:
+            SdpError: it drops or reorders others (RFC 8829 section 5.2.2), which would leave media without one.
+        """
+        for section, mid in zip_longest(self._order, offer.mids[: len(self._order)]):
+            if section.mid == mid:
+                continue
+            if section.mid not in self._declined or section.transceiver is None or mid is None or mid in self.mids:
+                raise SdpError(f"the offer has sections {offer.mids!r}, in use are {self.mids!r}")
+            self._former_mids.add(section.mid)
+            await compat.give_up_section(self.pc, section.transceiver)
+
+    def _as_sent(self, text: str) -> str:
+        """Return a description of this end as the remote is sent it."""
+        text = with_port_zero(text, self._declined)
+        return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: Description) -> None:
         """Start what the exchange agreed on, and tell which tracks came and went."""
@@ -376,7 +423,8 @@ class Link:
         for section in sections(remote.sdp):
             target = self._taps.get(section.mid)
             if target is not None:
-                ids = (section.stream_id, section.track_id or section.mid) if section.sends else None
+                sends = section.sends and section.mid not in self._declined
+                ids = (section.stream_id, section.track_id or section.mid) if sends else None
                 changes.append(target.update(ids))
         removed = [before for before, _ in changes if before is not None]
         added = [after for _, after in changes if after is not None]
@@ -397,7 +445,7 @@ class Link:
 
     def _free_slot(self, kind: str) -> _Slot:
         same_kind = [slot for slot in self._slots if slot.forward.kind == kind]
-        idle = [slot for slot in same_kind if slot.outgoing is None]
+        idle = [slot for slot in same_kind if slot.outgoing is None and slot.is_usable]
         unused = [slot for slot in idle if not slot.negotiated]
         if unused:
             return unused[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,11 @@ class OfferPlan:
     sdp: str
     sections: tuple[PlannedSection, ...]
 
+    @property
+    def mids(self) -> tuple[str, ...]:
+        """Return the mids in order."""
+        return tuple(section.mid for section in self.sections)
+
 
 def plan_offer(
     pc: RTCPeerConnection,
@@ -65,26 +70,28 @@ def plan_offer(
     directions: dict[RTCRtpTransceiver, str],
     remote: SessionDescription | None,
     preferred: Mapping[RTCRtpTransceiver, str] | None = None,
+    former_mids: Collection[str] = (),
 ) -> OfferPlan:
     """Build an offer of the running sections in their order, followed by new ones.
 
     `remote` is what the other end described last: its numbers are taken, also those for things that aiortc cannot do.
-    `preferred` has the MIME type to be offered first in new sections whose media is encoded already.
+    `preferred` has the MIME type to be offered first in new sections whose media is encoded already. `former_mids` are
+    those of sections that are gone: no other section gets one.
     """
     planned = list(running)
     if all(section.transceiver is not None for section in planned):
-        planned.append(PlannedSection(_free_mid(planned), None))
+        planned.append(PlannedSection(_free_mid(planned, former_mids), None))
     numbers = _Numbers([section.transceiver for section in running if section.transceiver is not None], remote)
     for transceiver in new:
         codecs, extensions = numbers.choose(transceiver.kind, (preferred or {}).get(transceiver))
         compat.propose(transceiver, codecs, extensions)
-        planned.append(PlannedSection(_free_mid(planned), transceiver))
+        planned.append(PlannedSection(_free_mid(planned, former_mids), transceiver))
     description = _describe(pc, planned, directions)
     return OfferPlan(str(description), tuple(planned))
 
 
-def _free_mid(planned: Sequence[PlannedSection]) -> str:
-    used = {section.mid for section in planned}
+def _free_mid(planned: Sequence[PlannedSection], former: Collection[str]) -> str:
+    used = {section.mid for section in planned}.union(former)
     return next(mid for mid in map(str, itertools.count()) if mid not in used)
 
 

@@ -29,8 +29,8 @@ SERVER_GATHERING = (0.02, 0.5)
 
 _M_LINES = {
     "application": "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
-    "audio": "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtcp-mux",
-    "video": "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtcp-mux",
+    "audio": "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2",
+    "video": "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000",
 }
 _DIRECTIONS: dict[tuple[bool, bool], Direction] = {
     (True, True): "sendrecv",
@@ -83,6 +83,10 @@ class _Plan:
     sdp: str
     lines: tuple[_Line, ...]
 
+    @property
+    def mids(self) -> tuple[str, ...]:
+        return tuple(line.mid for line in self.lines)
+
 
 class VirtualLink:
     """One virtual connection with its sections, candidates and state."""
@@ -118,6 +122,11 @@ class VirtualLink:
     def data_negotiated(self) -> bool:
         """Tell whether data channels open in-band, without a negotiation."""
         return any(line.kind == "application" for line in self._lines)
+
+    @property
+    def mids(self) -> tuple[str, ...]:
+        """Return the mids of the sections that have been negotiated, in order."""
+        return tuple(line.mid for line in self._lines)
 
     def create_data_channel(self, label: str, options: Mapping[str, Any]) -> VirtualChannel:
         """Create a data channel; it opens once the connection is up."""
@@ -205,7 +214,7 @@ class VirtualLink:
         self._begin()
         try:
             self._check(answer)
-            if answer.mids != tuple(line.mid for line in plan.lines):
+            if answer.mids != plan.mids:
                 raise RefusedError(f"the answer has sections {answer.mids!r}, the offer {plan.lines!r}")
             await self._take_time()
             await self._take_time()
@@ -353,6 +362,7 @@ class _Nobody:
 
     def link_state_changed(self, link: object, state: str) -> None: ...
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
+    def section_declined(self, mid: str, reason: str) -> None: ...
     def channel_opened(self, channel: object) -> None: ...
 
 

@@ -1,0 +1,141 @@
+"""Sections of a description that one end has declined, by port 0 (RFC 8829 sections 5.2.2 and 5.3.1).
+
+A browser declines one for good by stopping its transceiver, and uses the place again under another mid. This end
+declines what it has no codec for. The connection underneath knows no such thing: it is shown an inactive section in the
+place of each, which `stand_in` makes, and the other end is shown port 0, which `with_port_zero` makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from .sdp import section_texts
+
+KINDS = frozenset({"audio", "video", "application"})
+"""What there can be sections of (RFC 8829 section 5.1.2)."""
+
+_TRANSPORT = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup")
+"""What the sections of a BUNDLE share: one that is not the first may leave it out (RFC 8843 section 7.1.3)."""
+
+_STAND_INS = {
+    "audio": ("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2"),
+    "video": ("m=video 9 UDP/TLS/RTP/SAVPF 96", "a=rtpmap:96 VP8/90000"),
+    "application": ("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "a=sctp-port:5000"),
+}
+
+
+def with_known_mids(sdp: str, mids: Sequence[str]) -> str:
+    """Return the description with mids for declined sections that have none: they are those of the same place."""
+    session, sections = section_texts(sdp)
+    nameless = [
+        (mid, lines)
+        for mid, lines in zip(mids, sections, strict=False)
+        if _port(lines) == "0" and _attribute(lines, "mid") is None
+    ]
+    for mid, lines in nameless:
+        lines.append(f"a=mid:{mid}")
+    return _text(sdp, session, sections) if nameless else sdp
+
+
+def declined_sections(sdp: str) -> dict[str, str]:
+    """Return, by mid, the first lines of the sections that are declined here or of a kind that there is not."""
+    _, sections = section_texts(sdp)
+    return {_mid(lines): lines[0] for lines in sections if _is_declined(lines) or _kind(lines) not in KINDS}
+
+
+def first_lines(sdp: str) -> dict[str, str]:
+    """Return the first line of each section by mid."""
+    return {_mid(lines): lines[0] for lines in section_texts(sdp)[1]}
+
+
+def stand_in(sdp: str, declined: Collection[str]) -> str:
+    """Return a description as if nothing in it were declined: such sections are inactive.
+
+    Sections of the BUNDLE that leave out what they share with the first one get it, too.
+    """
+    session, sections = section_texts(sdp)
+    bundled = _bundle(session)
+    shared = _shared(sections, declined)
+    shown = [
+        _inactive(lines, shared)
+        if _mid(lines) in declined
+        else _completed(lines, shared if _mid(lines) in bundled else [])
+        for lines in sections
+    ]
+    return _text(sdp, session, shown) if shown != sections else sdp
+
+
+def with_port_zero(sdp: str, declined: Mapping[str, str]) -> str:
+    """Return a description of this end in which sections are declined, given by mid with the other end's first line."""
+    if not declined:
+        return sdp
+    session, sections = section_texts(sdp)
+    for index, lines in enumerate(sections):
+        mid = _mid(lines)
+        if mid in declined:
+            kind, _, rest = declined[mid].partition(" ")
+            sections[index] = [f"{kind} 0 {rest.partition(' ')[2]}", "c=IN IP4 0.0.0.0", f"a=mid:{mid}", "a=inactive"]
+    session = [_without(line, declined) for line in session]
+    return _text(sdp, session, sections)
+
+
+def _shared(sections: Sequence[list[str]], declined: Collection[str]) -> list[str]:
+    """Return the lines that describe the transport, if possible of a section that is not declined."""
+    complete = [lines for lines in sections if _attribute(lines, "ice-ufrag") is not None]
+    usable = [lines for lines in complete if _mid(lines) not in declined]
+    chosen = (usable or complete or [[]])[0]
+    # Whoever bundles multiplexes RTCP (RFC 8843 section 9.3), and a data section does not say so.
+    return [*(line for line in chosen if _attribute_name(line) in _TRANSPORT), "a=rtcp-mux"]
+
+
+def _inactive(lines: Sequence[str], shared: Sequence[str]) -> list[str]:
+    first, codec = _STAND_INS.get(_kind(lines), _STAND_INS["video"])
+    return [first, "c=IN IP4 0.0.0.0", f"a=mid:{_mid(lines)}", "a=inactive", codec, *shared]
+
+
+def _completed(lines: list[str], shared: Sequence[str]) -> list[str]:
+    if _attribute(lines, "ice-ufrag") is not None:
+        return lines
+    names = {_attribute_name(line) for line in lines}
+    return [*lines, *(line for line in shared if _attribute_name(line) not in names)]
+
+
+def _bundle(session: Sequence[str]) -> frozenset[str]:
+    groups = [line.split() for line in session if line.startswith("a=group:BUNDLE")]
+    return frozenset(mid for group in groups for mid in group[1:])
+
+
+def _without(line: str, mids: Collection[str]) -> str:
+    if not line.startswith("a=group:BUNDLE"):
+        return line
+    name, *members = line.split()
+    return " ".join((name, *(mid for mid in members if mid not in mids)))
+
+
+def _is_declined(lines: Sequence[str]) -> bool:
+    return _port(lines) == "0" and "a=bundle-only" not in lines
+
+
+def _kind(lines: Sequence[str]) -> str:
+    return lines[0][2:].partition(" ")[0]
+
+
+def _port(lines: Sequence[str]) -> str:
+    return lines[0].partition(" ")[2].partition(" ")[0]
+
+
+def _mid(lines: Sequence[str]) -> str:
+    return _attribute(lines, "mid") or ""
+
+
+def _attribute(lines: Sequence[str], name: str) -> str | None:
+    return next((line.partition(":")[2] for line in lines if _attribute_name(line) == name), None)
+
+
+def _attribute_name(line: str) -> str:
+    return line[2:].partition(":")[0] if line.startswith("a=") else ""
+
+
+def _text(like: str, session: Sequence[str], sections: Sequence[Sequence[str]]) -> str:
+    newline = "\r\n" if "\r\n" in like else "\n"
+    return "".join(f"{line}{newline}" for lines in (session, *sections) for line in lines)
