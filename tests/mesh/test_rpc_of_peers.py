@@ -10,6 +10,7 @@ from metered_realtime import (
     ConnectionReset,
     Data,
     DataChannelOpened,
+    ErrorRegistry,
     RpcError,
     RpcInvocationData,
     RpcRecipientDisconnectedError,
@@ -104,3 +105,36 @@ async def test_calls_through_the_server_are_no_data(room: Room) -> None:
     assert await pair.to_b.rpc.using(via="server").call("double", 21) == 42
     assert pair.to_b.state == "idle"
     assert not seen.of(Data)
+
+
+SHOP = ErrorRegistry()
+
+
+class SoldOut(RpcError, code=5100, message="Sold out", registry=SHOP):
+    """What this program knows under a code that others use for something else."""
+
+
+async def test_a_peer_has_a_registry_of_its_own(room: Room) -> None:
+    pair = await room.meet(room.peer("a", rpc_errors=SHOP), room.peer("b"))
+
+    @pair.b.rpc.method
+    async def order() -> None:
+        raise OutOfStock(data={"left": 9})
+
+    with pytest.raises(SoldOut) as caught:
+        await pair.to_b.rpc.call("order")
+    assert caught.value.data == {"left": 9}
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_what_a_handler_raises_leaves_the_process_only_where_that_is_wanted(room: Room, debug: bool) -> None:
+    pair = await room.meet(room.peer("a"), room.peer("b", rpc_debug=debug))
+
+    @pair.b.rpc.method
+    async def fail() -> None:
+        raise RuntimeError("the text of a fault")
+
+    with pytest.raises(RpcError) as caught:
+        await pair.to_b.rpc.call("fail")
+    assert caught.value.code == RpcError.ErrorCode.APPLICATION_ERROR
+    assert ("the text of a fault" in repr(vars(caught.value))) is debug

@@ -14,7 +14,7 @@ from msgspec import Raw
 from ..core.fatal import FATAL_ERROR_CODES, code_of_close
 from ..core.frames import encode_payload
 from ..core.names import is_reserved_channel
-from ..core.signals import MetadataSignal, channel_of, parse_signal
+from ..core.signals import GREETING, MetadataSignal, channel_of, parse_signal
 from ..emitter import AsyncEventEmitter
 from ..errors import (
     ConnectionEndedError,
@@ -54,6 +54,7 @@ from ..options import (
     SubscribeOptions,
     TokenProviderFn,
 )
+from ..rpc.errors import ErrorRegistry, RpcError
 from ..rpc.methods import RpcInvocationData, RpcMethods
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
@@ -77,6 +78,11 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: connections, signalling, then the handlers that still run."""
+
+MEETING_TIME = 0.25
+"""Seconds that the impolite end leaves to a stranger who has something to offer: Chromium that has to take back the
+first offer of a page, while it gathers for that, may stay without any candidate for good. An end of this make greets at
+once, and is not waited for."""
 
 CANCEL_GRACE = 0.2
 """Seconds of those that are left to handlers which had to be cancelled."""
@@ -102,6 +108,9 @@ class MeteredPeer(AsyncEventEmitter):
     asked on joining and again for connections made more than a minute later. An empty list means none.
     `ice_transport_policy` `relay` uses relayed candidates only.
 
+    `rpc_debug` sends callers the text of what a handler raises. `rpc_errors` is the registry, or a class of one, whose
+    errors calls raise; see `RpcMethods`.
+
     Raises:
         ValueError: not exactly one of `api_key` and `token_provider` is given and no `client`, or one of them together
             with a `client`, or an option is out of its range.
@@ -126,6 +135,8 @@ class MeteredPeer(AsyncEventEmitter):
         client: SignallingClient | None = None,
         ice_servers: IceServersOption | None = None,
         ice_transport_policy: IceTransportPolicy = "all",
+        rpc_debug: bool = False,
+        rpc_errors: ErrorRegistry | type[RpcError] | None = None,
     ) -> None:
         if client is not None and (options is not None or api_key or token_provider):
             raise ValueError("a shared client has its credential: give no options, api_key or token_provider with it")
@@ -150,7 +161,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._peer_id: str | None = None
         self._remotes = Remotes(self, self._logger)
         self._files = FileTransfers(self)
-        self.rpc = RpcMethods()
+        self.rpc = RpcMethods(debug=rpc_debug, errors=rpc_errors)
         self._seat = SignallingSeat(
             client if client is not None else self._new_client(chosen),
             {
@@ -542,7 +553,7 @@ class MeteredPeer(AsyncEventEmitter):
     # --- inside: what the remotes ask for and tell
 
     def _make_remote(self, peer: PresencePeer) -> RemotePeer:
-        return RemotePeer(
+        remote = RemotePeer(
             id=peer.peer_id,
             connection=self._connect,
             send=self.send_to,
@@ -554,6 +565,9 @@ class MeteredPeer(AsyncEventEmitter):
             methods=self.rpc,
             server_cap=lambda: self._seat.max_message_size,
         )
+        if not remote.polite:
+            remote._hold_back(MEETING_TIME)
+        return remote
 
     def _send_media_to(self, remote: RemotePeer) -> None:
         self._media.send_everything(remote)
@@ -562,6 +576,8 @@ class MeteredPeer(AsyncEventEmitter):
         self._media.tell_metadata(remote)
 
     def _remote_joined(self, remote: RemotePeer) -> None:
+        if remote.polite:
+            self._spawn(self._deliver_metadata(remote.id, GREETING))
         self._channels.remote_joined(remote)
         self.emit(PeerJoined(remote))
 

@@ -10,7 +10,7 @@ from ..errors import MeteredRealtimeError
 from ..log import Logger
 from ..rpc.built_in import RpcRecipientNotFoundError, RpcSendError, RpcUnsupportedVersionError
 from ..rpc.codec import DEFAULT_FORMAT, LABEL, RpcFormat, RpcPath, codec_of, format_of, is_foreign
-from ..rpc.errors import ErrorRegistry, default_errors, error_object
+from ..rpc.errors import error_object
 from ..rpc.methods import RpcMethods
 from .rpc_binding import RpcEndpoint
 from .rpc_client import RpcClient
@@ -44,10 +44,8 @@ class RemoteRpc:
         remote: Remote,
         methods: RpcMethods,
         *,
-        errors: ErrorRegistry = default_errors,
         server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
         logger: Logger | None = None,
-        debug: bool = False,
     ) -> None:
         self._remote = remote
         self._server_cap = server_cap
@@ -57,10 +55,10 @@ class RemoteRpc:
             self._open,
             identity=remote.id,
             methods=methods,
-            errors=errors,
+            errors=methods.errors,
             is_connected=lambda: remote.state == "connected",
             logger=logger,
-            debug=debug,
+            debug=methods.debug,
         )
         self.client = RpcClient(self.endpoint)
 

@@ -13,6 +13,7 @@ import msgspec
 
 from ..core.rpc_messages import Params, is_reserved
 from .built_in import RpcInvalidParamsError, RpcUnsupportedMethodError
+from .errors import ErrorRegistry, RpcError, registry_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,9 +67,16 @@ class RpcMethod:
 
 
 class RpcMethods:
-    """The methods of a program, by name."""
+    """The methods of a program, by name, and how it makes and answers calls.
 
-    def __init__(self) -> None:
+    With `debug` the text and traceback of what a handler raises go to the caller; without, no word of them leaves the
+    process. `errors` is the registry in which the error codes of answers are looked up first, or a class of it: its
+    classes are what calls raise. Both hold for remotes that are met from then on.
+    """
+
+    def __init__(self, *, debug: bool = False, errors: ErrorRegistry | type[RpcError] | None = None) -> None:
+        self.debug = debug
+        self.errors = registry_of(errors)
         self._methods: dict[str, RpcMethod] = {}
 
     def __contains__(self, name: object) -> bool:
