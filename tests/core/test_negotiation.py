@@ -293,6 +293,91 @@ def test_a_restart_forgets_the_pending_offer() -> None:
     assert end.received(answer("mine"), 1) == []
 
 
+def foreign(kind: str, ufrag: str, session: str = "7", fingerprint: str = "AA:BB") -> Description:
+    """A description of an end of another make, which tells a restart from a beginning by its session."""
+    assert kind in ("offer", "answer")
+    return Description(kind, f"{kind} {ufrag} {session}", ufrag, ("0",), None, session, fingerprint)  # type: ignore[arg-type]
+
+
+def restartable(*, polite: bool = True) -> n.Negotiator:
+    """An end that is connected to one of another make and can restart ICE."""
+    end = n.Negotiator(polite=polite)
+    assert end.received(foreign("offer", "them"), 0) == [n.ApplyOffer(foreign("offer", "them"))]
+    end.answered("x", 0)
+    end.link_up(0)
+    end.restartable = True
+    return end
+
+
+def test_a_restart_of_ice_by_the_other_end_is_answered_on_the_connection_that_there_is() -> None:
+    end = restartable()
+    again = foreign("offer", "again")
+    assert end.received(again, 1) == [n.ApplyOffer(again)]
+    assert end.answered("y", 1) == [n.SendAnswer("y")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        foreign("offer", "new", session="8"),
+        foreign("offer", "new", fingerprint="CC:DD"),
+        foreign("offer", "new", session="", fingerprint=""),
+        offer("1", "new"),
+    ],
+)
+def test_another_session_or_certificate_or_an_end_of_this_make_is_no_restart(other: Description) -> None:
+    end = restartable()
+    assert [type(effect) for effect in end.received(other, 1)] == [n.Rebuild, n.ApplyOffer]
+
+
+def test_where_ice_cannot_be_restarted_another_fragment_replaces() -> None:
+    end = restartable()
+    end.restartable = False
+    assert [type(effect) for effect in end.received(foreign("offer", "again"), 1)] == [n.Rebuild, n.ApplyOffer]
+
+
+def test_this_end_restarts_ice_with_an_offer_and_takes_only_an_answer_to_that() -> None:
+    end = restartable()
+    end.changed(1)
+    assert end.offer_created(OURS, 1) == [n.SendOffer(OURS.sdp)]
+    assert end.restart_ice(2) == [n.ForgetOffer(), n.CreateOffer()]
+    end.offer_created(OURS, 2)
+    assert end.received(foreign("answer", "them"), 2) == [], "it answers what was forgotten"
+    fresh = foreign("answer", "fresh")
+    assert end.received(fresh, 3) == [n.CommitOffer(OURS.sdp, fresh)]
+    end.committed(3)
+    end.changed(4)
+    end.offer_created(OURS, 4)
+    assert end.received(fresh, 4) == [n.CommitOffer(OURS.sdp, fresh)], "from now on it is an answer like any other"
+
+
+def test_a_restart_of_ice_that_gives_way_to_an_offer_is_told_in_the_answer() -> None:
+    end = restartable()
+    end.restart_ice(1)
+    end.offer_created(OURS, 1)
+    crossing = foreign("offer", "theirs")
+    assert end.received(crossing, 1) == [n.ForgetOffer(), n.ApplyOffer(crossing)]
+    assert end.answered("y", 1) == [n.SendAnswer("y"), n.CreateOffer()]
+    end.offer_created(OURS, 1)
+    late = foreign("answer", "theirs")
+    assert end.received(late, 1) == [n.CommitOffer(OURS.sdp, late)]
+
+
+def test_an_end_that_is_held_back_offers_when_it_is_released() -> None:
+    end = n.Negotiator(polite=False, holds_back=True)
+    assert end.changed(0) == []
+    assert end.release(0) == [n.CreateOffer()]
+    assert end.release(0) == []
+
+
+def test_an_end_that_is_held_back_answers_at_once_and_then_offers() -> None:
+    end = n.Negotiator(polite=False, holds_back=True)
+    end.changed(0)
+    assert end.received(offer(), 0) == [n.ApplyOffer(offer())]
+    end.answered("x", 0, more=True)
+    assert end.link_up(0) == [n.CreateOffer()]
+
+
 def test_once_closed_nothing_has_effects() -> None:
     end = settled()
     end.close()
@@ -305,10 +390,10 @@ ILLEGAL: list[tuple[Callable[[], n.Negotiator], Callable[[n.Negotiator], object]
     (make, call)
     for make, calls in {
         settled: ("offer_created", "committed", "answered", "failed"),
-        offering: ("committed", "answered", "restart"),
+        offering: ("committed", "answered", "restart", "restart_ice"),
         offered: ("offer_created", "committed", "answered", "failed"),
-        committing: ("offer_created", "answered", "restart"),
-        answering: ("offer_created", "committed", "restart"),
+        committing: ("offer_created", "answered", "restart", "restart_ice"),
+        answering: ("offer_created", "committed", "restart", "restart_ice"),
     }.items()
     for call in (
         {
@@ -317,6 +402,7 @@ ILLEGAL: list[tuple[Callable[[], n.Negotiator], Callable[[n.Negotiator], object]
             "answered": lambda end: end.answered("x", 0),
             "failed": lambda end: end.failed("x", 0),
             "restart": lambda end: end.restart(0, "x"),
+            "restart_ice": lambda end: end.restart_ice(0),
         }[name]
         for name in calls
     )

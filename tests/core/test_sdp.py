@@ -63,7 +63,7 @@ def test_port_0_rejects_a_section_unless_it_is_bundle_only() -> None:
 
 def test_a_description_has_fragment_mids_and_tag() -> None:
     text = SESSION + media("a=mid:0", "a=ice-ufrag:abcd") + media("a=mid:x", "a=ice-ufrag:efgh")
-    assert Description.parse("offer", text) == Description("offer", text, "abcd", ("0", "x"), None)
+    assert Description.parse("offer", text) == Description("offer", text, "abcd", ("0", "x"), None, "1")
     offer = Description.parse("offer", sdp.with_offer_tag(text, "abcd.1"))
     assert offer.tag == "abcd.1"
     answer = Description.parse("answer", sdp.with_answer_tag(text, offer.tag))
@@ -93,3 +93,20 @@ def test_what_cannot_be_used_is_refused(text: str) -> None:
 def test_the_end_of_candidates_can_be_taken_out() -> None:
     text = SESSION + media("a=mid:0", "a=candidate:1", "a=end-of-candidates", "a=sendrecv")
     assert sdp.without_end_of_candidates(text) == text.replace("a=end-of-candidates\r\n", "")
+
+
+def test_a_description_names_its_session_and_certificate() -> None:
+    text = SESSION.replace("o=- 1 1", "o=- 4611 2") + media(
+        "a=mid:0", "a=ice-ufrag:abcd", "a=fingerprint:sha-256 ab:cd"
+    )
+    description = Description.parse("offer", text)
+    assert (description.session, description.fingerprint) == ("4611", "SHA-256 AB:CD")
+    again = Description.parse("answer", text.replace("abcd", "efgh"))
+    assert again.restarts(description)
+    assert not description.restarts(description)
+    assert not Description.parse("answer", sdp.with_answer_tag(again.sdp, "t")).restarts(description)
+
+
+def test_an_origin_keeps_its_session_and_changes_its_version() -> None:
+    text = SESSION + media("a=mid:0")
+    assert sdp.with_origin(text, 4611, 2) == text.replace("o=- 1 1 IN", "o=- 4611 2 IN")

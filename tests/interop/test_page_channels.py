@@ -90,7 +90,7 @@ def collect(channel: ManagedChannel) -> list[Any]:
 async def replace_connection(remote: RemotePeer) -> None:
     resets = remote.events(ConnectionReset)
     assert remote._connection is not None
-    remote._connection._restart("a test wants it")
+    remote._connection._restart("a test wants it", rebuild=True)
     async with asyncio.timeout(PATIENCE):
         await anext(resets)
     resets.close()

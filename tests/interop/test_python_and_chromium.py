@@ -53,6 +53,19 @@ class Bot:
     removed: list[str] = field(default_factory=list)
     reading: set[asyncio.Task[None]] = field(default_factory=set)
 
+    @staticmethod
+    def watching(peer: MeteredPeer) -> Bot:
+        """Return a bot that sees everybody whom a peer meets."""
+        bot = Bot(peer, asyncio.get_running_loop().create_future())
+        peer.on(PeerJoined, lambda event: bot.watch(event.peer))
+        return bot
+
+    async def end(self) -> None:
+        """Leave for good."""
+        await self.peer.close()
+        if self.reading:
+            await asyncio.wait(self.reading, timeout=PATIENCE)
+
     def watch(self, remote: RemotePeer) -> None:
         remote.on(Event, lambda _: self.changed.set())
         remote.on(Track, self._on_track)
@@ -110,12 +123,9 @@ async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> Async
     peer = MeteredPeer(
         token_provider=lambda: server.mint_token(peer_id=IDS[request.param]), url=server.url, logger=StdlibLogger()
     )
-    bot = Bot(peer, asyncio.get_running_loop().create_future())
-    peer.on(PeerJoined, lambda event: bot.watch(event.peer))
+    bot = Bot.watching(peer)
     yield bot
-    await peer.close()
-    if bot.reading:
-        await asyncio.wait(bot.reading, timeout=PATIENCE)
+    await bot.end()
 
 
 def picture_and_tone() -> MediaStream:

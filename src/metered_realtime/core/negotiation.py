@@ -13,6 +13,7 @@ Phases, and what each input does in them:
                                                               impolite: ignore
     answer arrives   drop                 queue               matching: commit         queue        queue
                                                               other: drop
+    restart_ice      offer                -                   forget, offer            -            -
     created          -                    send -> OFFERED     -                        -            -
     committed        -                    -                   -                        -> STABLE    -
     answered         -                    -                   -                        -            send -> STABLE
@@ -28,7 +29,9 @@ Invariants:
 - Nothing is offered, sent again or given up while paused, that is while the other end cannot be reached.
 - A follow-up offer is held until the link is up: aiortc loses media when it negotiates while DTLS is connecting.
 - A remote description whose ICE user fragment is not the one in use means that the other end was replaced: this end is
-  replaced too. Messages of one sender arrive in order, so another fragment is always a newer one.
+  replaced too. Messages of one sender arrive in order, so another fragment is always a newer one. Only where ICE can be
+  restarted (`restartable`), and the description shows the same end as before, the connection goes on.
+- After `restart_ice` only an answer with another fragment fits: one without belongs to an earlier offer.
 - The same offer again means that its answer was lost: the answer is sent again, nothing is applied twice.
 - An offer that follows an answer is preceded by that answer, until the other end has shown that it is past it: one that
   never got it would take our offer for a collision, forget its own, and have the sections of that taken for ours.
@@ -136,17 +139,20 @@ class Negotiator:
     """One end of the negotiation of one pair.
 
     Every method returns the effects to perform, in order. Feed results back as they come; inputs may arrive at any
-    time. `deadline` is when `timer` wants to be called, or None.
+    time. `deadline` is when `timer` wants to be called, or None. One that `holds_back` offers nothing before `release`,
+    or an offer of the other end.
     """
 
-    def __init__(self, *, polite: bool) -> None:
+    def __init__(self, *, polite: bool, holds_back: bool = False) -> None:
         self.polite = polite
         self.phase = Phase.STABLE
         self.dirty = False
         self.deadline: float | None = None
+        self.restartable = False
         self.ignored_offers = 0
         self.dropped_answers = 0
         self._paused = False
+        self._holds_back = holds_back
         self._inbox: deque[Description] = deque(maxlen=MAX_INBOX)
         self._begin()
 
@@ -156,7 +162,8 @@ class Negotiator:
         self._link_up = False
         self._gave_up = False
         self._pending: _Pending | None = None
-        self._remote_ufrag: str | None = None
+        self._remote: Description | None = None
+        self._restarting_ice = False
         self._applying: Description | None = None
         self._answered: Description | None = None
         self._last_answer = ""
@@ -176,6 +183,11 @@ class Negotiator:
     def link_up(self, now: float) -> list[Effect]:
         """Note that media and data flow: held offers may go."""
         self._link_up = True
+        return self._proceed(now)
+
+    def release(self, now: float) -> list[Effect]:
+        """Hold the first offer back no more."""
+        self._holds_back = False
         return self._proceed(now)
 
     def pause(self) -> None:
@@ -206,6 +218,20 @@ class Negotiator:
         self._begin()
         self.dirty = True
         return [Rebuild(reason), *self._proceed(now)]
+
+    def restart_ice(self, now: float) -> list[Effect]:
+        """Offer the new ICE credentials that the connection has taken.
+
+        Raises:
+            NegotiationStateError: an operation is under way, or the negotiation is closed.
+        """
+        self._require(Phase.STABLE, Phase.OFFERED)
+        effects: list[Effect] = [ForgetOffer()] if self._pending is not None else []
+        self._drop_pending()
+        self.phase = Phase.STABLE
+        self._restarting_ice = self.dirty = True
+        self._gave_up = False
+        return [*effects, *self._proceed(now)]
 
     def close(self) -> None:
         """End the negotiation. Later inputs have no effects."""
@@ -246,6 +272,7 @@ class Negotiator:
         """Take the answer that `ApplyOffer` asked for. `more` if something of ours found no place in it."""
         self._require(Phase.ANSWERING)
         self._answered, self._last_answer = self._applying, answer
+        self._restarting_ice = False  # the answer has the new credentials
         # Only ends like this one, which tag their offers, are sure to drop an answer that they have.
         self._answer_in_doubt = self._applying is not None and self._applying.tag is not None
         return [SendAnswer(answer), *self._completed(now, more)]
@@ -277,7 +304,7 @@ class Negotiator:
     def _offer(self, offer: Description) -> list[Effect]:
         if self._answered is not None and offer.sdp == self._answered.sdp:
             return self._answer_again()
-        self._answer_in_doubt = False
+        self._answer_in_doubt = self._holds_back = False
         effects: list[Effect] = []
         replaced = self._is_replaced(offer)
         if self._pending is not None and not replaced:
@@ -309,7 +336,8 @@ class Negotiator:
             self.phase = Phase.STABLE
             self.dirty = True
             return [Rebuild("the other end was replaced")]
-        if self._pending is None or not _matches(self._pending.offer, answer):
+        is_stale = self._restarting_ice and self._remote is not None and answer.ufrag == self._remote.ufrag
+        if self._pending is None or is_stale or not _matches(self._pending.offer, answer):
             self.dropped_answers += 1
             return []
         self._answer_in_doubt = False
@@ -320,7 +348,9 @@ class Negotiator:
         return [effect]
 
     def _is_replaced(self, description: Description) -> bool:
-        return self._remote_ufrag is not None and description.ufrag != self._remote_ufrag
+        if self._remote is None or description.ufrag == self._remote.ufrag:
+            return False
+        return not (self.restartable and description.restarts(self._remote))
 
     def _drop_pending(self) -> None:
         self._pending = None
@@ -328,8 +358,9 @@ class Negotiator:
 
     def _completed(self, now: float, more: bool) -> list[Effect]:
         assert self._applying is not None
-        self._remote_ufrag = self._applying.ufrag
-        self._applying = None
+        if self._remote is None or self._applying.ufrag != self._remote.ufrag:
+            self._restarting_ice = False
+        self._remote, self._applying = self._applying, None
         self._negotiated = True
         self.phase = Phase.STABLE
         self.dirty = self.dirty or more
@@ -348,7 +379,7 @@ class Negotiator:
         effects: list[Effect] = []
         while self._inbox and self.phase in (Phase.STABLE, Phase.OFFERED):
             effects += self.received(self._inbox.popleft(), now)
-        held = self._paused or self._gave_up or (self._negotiated and not self._link_up)
+        held = self._paused or self._holds_back or self._gave_up or (self._negotiated and not self._link_up)
         if self.phase is Phase.STABLE and self.dirty and not held:
             self.dirty = False
             self.phase = Phase.OFFERING

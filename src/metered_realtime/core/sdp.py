@@ -7,6 +7,7 @@ matched by their list of mids instead.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,16 @@ class Description:
     ufrag: str
     mids: tuple[str, ...]
     tag: str | None = None
+    session: str = ""
+    fingerprint: str = ""
+
+    def restarts(self, earlier: Description) -> bool:
+        """Tell whether this is the same end as before that restarts ICE: another fragment, and nothing else.
+
+        An end of this project is never taken for one: it begins anew instead, maybe under the same certificate.
+        """
+        same = self.session == earlier.session and self.fingerprint == earlier.fingerprint
+        return same and "" not in (self.session, self.fingerprint) and self.tag is None and self.ufrag != earlier.ufrag
 
     @staticmethod
     def parse(kind: DescriptionKind, sdp: str) -> Description:
@@ -62,7 +73,8 @@ class Description:
         if not mids or "" in mids or len(set(mids)) != len(mids):
             raise SdpError(f"the description has no sections or no distinct mids: {mids!r}")
         tag = _attribute(sdp, _OFFER_TAG if kind == "offer" else _ANSWER_TAG)
-        return Description(kind, sdp, ice_ufrag(sdp), mids, tag)
+        fingerprint = (_attribute(sdp, "a=fingerprint:") or "").upper()
+        return Description(kind, sdp, ice_ufrag(sdp), mids, tag, _session(sdp), fingerprint)
 
 
 def sections(sdp: str) -> tuple[Section, ...]:
@@ -108,6 +120,11 @@ def ice_ufrag(sdp: str) -> str:
     return ufrag
 
 
+def with_origin(sdp: str, session: int, version: int) -> str:
+    """Return the description with an origin (RFC 8829 section 5.2.1): `session` stays, `version` grows by one."""
+    return re.sub(r"(?m)^o=[^\r\n]*", f"o=- {session} {version} IN IP4 0.0.0.0", sdp, count=1)
+
+
 def with_offer_tag(sdp: str, tag: str) -> str:
     """Return an offer that carries the tag at session level."""
     return _insert_at_session_level(sdp, _OFFER_TAG + tag)
@@ -139,6 +156,12 @@ def _section(lines: list[str], session_direction: Direction) -> Section:
             direction = _direction(line) or direction
     rejected = rest.split(" ", 1)[0] == "0" and not bundle_only
     return Section(kind, mid, rejected, direction, stream_id, track_id)
+
+
+def _session(sdp: str) -> str:
+    """Return the id of the session, which stays the same for the life of a connection (RFC 8829 section 5.2.1)."""
+    fields = (_attribute(sdp, "o=") or "").split()
+    return fields[1] if len(fields) > 1 else ""
 
 
 def _msid(value: str) -> tuple[str | None, str | None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from aiortc.codecs import CODECS
+from aiortc.rtcicetransport import RTCIceParameters
 from aiortc.rtcpeerconnection import find_common_codecs
 from aiortc.sdp import MediaDescription, SessionDescription
 
@@ -47,6 +49,11 @@ def admit(sdp: str) -> Admission:
     for media in parsed.media:
         _check(media)
     return Admission(text, parsed, declined, unusable)
+
+
+def usable_ice(parsed: SessionDescription, declined: Collection[str]) -> RTCIceParameters:
+    """Return the ICE credentials of the first section that is not declined; a BUNDLE has one transport."""
+    return next(media.ice for media in parsed.media if media.ice is not None and media.rtp.muxId not in declined)
 
 
 def _is_open(first_line: str) -> bool:

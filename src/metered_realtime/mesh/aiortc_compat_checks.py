@@ -47,9 +47,17 @@ class _Checks:
         self._started = False
         self._next: asyncio.Handle | None = None
         patched: Any = connection
+        patched.checks = self
         patched._check_list = _CheckList()
         patched._check_periodic = self._begin
         patched.sort_check_list = self._sort_and_resume
+
+    def pause(self) -> None:
+        """Start no more checks until aioice's `connect` is called again."""
+        self._started = False
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
     def _begin(self) -> bool:
         """Stand in for what `connect` asks until there is nothing more to start."""

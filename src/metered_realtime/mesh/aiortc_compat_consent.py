@@ -25,13 +25,17 @@ timeout's questions fail once in months, and an answer may take up to 3.5 s."""
 
 
 def keep_consent(connection: aioice.ice.Connection) -> None:
-    """Have a connection that is not up yet keep consent in this way."""
+    """Have a connection that is not up yet keep consent in this way.
+
+    It closes when it has none any more, unless its `consent_lost` is replaced.
+    """
     kept: Any = connection
-    kept.query_consent = lambda: _query_consent(connection)
+    kept.consent_lost = connection.close
+    kept.query_consent = lambda: _query_consent(kept)
 
 
-async def _query_consent(connection: aioice.ice.Connection) -> None:
-    """Ask until nobody answers, then close the connection."""
+async def _query_consent(connection: Any) -> None:
+    """Ask until nobody answers, then tell so."""
     loop = asyncio.get_running_loop()
     heard_at = loop.time()
 
@@ -50,7 +54,7 @@ async def _query_consent(connection: aioice.ice.Connection) -> None:
         for question in questions:
             question.cancel()
     connection._query_consent_task = None  # `close` would wait for it
-    await connection.close()
+    await connection.consent_lost()
 
 
 async def _answers(connection: aioice.ice.Connection, pair: Any) -> bool:

@@ -173,17 +173,22 @@ class Inlet:
 class Outlet:
     """Sends on the pair in use: stands in for `send` of an aioice connection.
 
-    It has sent before it returns, unless somebody put another `send_data` in the protocol's place.
+    It has sent before it returns, unless somebody put another `send_data` in the protocol's place. Without a pair the
+    `former` one serves; without that too, what is sent is lost while `is_paused`, as on any network.
     """
 
     def __init__(self, connection: Any) -> None:
+        self.former: Any = None
+        self.is_paused = False
         self._pairs = connection._nominated
         self._pair: Any = None
         self._address: Any = None
 
     def __call__(self, data: bytes) -> Coroutine[Any, Any, None]:
-        pair = self._pairs.get(1)
+        pair = self._pairs.get(1) or self.former
         if pair is None:
+            if self.is_paused:
+                return DONE
             raise ConnectionError("Cannot send data, not connected")
         if pair is not self._pair:
             self._pair, self._address = pair, pair.remote_addr
@@ -205,7 +210,7 @@ class FastDtlsTransport(RTCDtlsTransport):
         self._connection = connection
         self._tapped: set[Any] = set()
         self._late: set[asyncio.Future[None]] = set()
-        path._send = Outlet(connection)
+        self.outlet = path._send = Outlet(connection)
 
     async def _recv_next(self) -> None:
         """Take what has come, media first: replaces one datagram for each call.

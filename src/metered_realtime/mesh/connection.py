@@ -38,8 +38,9 @@ LEAVING_GRACE = 1.0
 """Seconds to wait for the news that a remote which closed its connection has left, before a new one is made. A remote
 that replaced its connection does not wait: it offers the new one."""
 
-HELD_LONG = 2.0
-"""Seconds after a change from which on its offer counts as held: what was said of it before may have been lost."""
+HELD_LONG = 0.5
+"""Seconds after a change from which on its offer counts as held: what was said of it before may have been lost with a
+client of the remote that was away in between. None comes back sooner."""
 
 SendSignal = Callable[[Signal], Awaitable[None]]
 
@@ -71,6 +72,7 @@ class PeerConnection:
         logger: Logger,
         link_lost: Callable[[], None] = lambda: None,
         certificate: compat.SharedCertificate | None = None,
+        free_to_offer_at: float = 0.0,
     ) -> None:
         compat.check_version()
         self.state: PeerConnectionState = "idle"
@@ -82,7 +84,7 @@ class PeerConnection:
         self._link_lost = link_lost
         self._certificate = certificate
         self._loop = asyncio.get_running_loop()
-        self._negotiator = n.Negotiator(polite=polite)
+        self._negotiator = n.Negotiator(polite=polite, holds_back=free_to_offer_at > self._loop.time())
         self._ladder = Ladder()
         self._outgoing: dict[Any, Outgoing] = {}
         self._link: Link | None = None
@@ -94,10 +96,13 @@ class PeerConnection:
         self._was_connected = False
         self._effects: deque[n.Effect] = deque()
         self._restart_reason: str | None = None
+        self._is_foreign = False
+        self._must_rebuild = False
         self._worker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
         self._closing_links: set[asyncio.Future[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._arm("release", free_to_offer_at or None, self.release)
 
     @property
     def polite(self) -> bool:
@@ -153,6 +158,11 @@ class PeerConnection:
 
     # --- the way to the remote
 
+    def release(self) -> None:
+        """Hold the first offer back no more. `free_to_offer_at` is when that happens by itself."""
+        self._disarm("release")
+        self._feed(self._negotiator.release(self._loop.time()))
+
     def set_reachable(self, reachable: bool) -> None:
         """Note whether signals can be sent. While they cannot, nothing is negotiated and no offer counts as lost."""
         if reachable:
@@ -173,6 +183,7 @@ class PeerConnection:
 
     async def _verify(self, link: Link) -> None:
         if not await compat.path_is_alive(link.pc) and link is self._link:
+            self._must_rebuild = True
             self._link_failed("the other end does not answer")
 
     def start_over(self, *, polite: bool) -> None:
@@ -182,7 +193,7 @@ class PeerConnection:
         self._disarm("restart")
         if self.state != "idle":
             self._set_state("reconnecting" if self._was_connected else "connecting")
-            self._restart("the own id changed")
+            self._restart("the own id changed", rebuild=True)
 
     # --- signals in
 
@@ -205,6 +216,8 @@ class PeerConnection:
             return
         if kind == "offer" and self._ladder.exhausted:
             self._ladder.reset()
+        self._is_foreign = description.tag is None
+        self._negotiator.restartable = self._is_foreign and self._link is not None and self._link.can_restart_ice
         self._feed(self._negotiator.received(description, self._loop.time()))
 
     def _with_known_mids(self, kind: str, sdp: str) -> str:
@@ -237,9 +250,22 @@ class PeerConnection:
                 await self._perform(self._effects.popleft())
             elif self._restart_reason is not None:
                 reason, self._restart_reason = self._restart_reason, None
-                self._feed(self._negotiator.restart(self._loop.time(), reason))
+                await self._begin_again(reason)
             else:
                 return
+
+    async def _begin_again(self, reason: str) -> None:
+        """Look for another path, or where that cannot be done offer a fresh connection.
+
+        Ends of this project begin anew: that is as fast, and their channels survive it.
+        """
+        link = self._link
+        if link is None or not self._is_foreign or self._must_rebuild or not link.can_restart_ice:
+            self._feed(self._negotiator.restart(self._loop.time(), reason))
+            return
+        self._logger.info("ICE restarted", {"reason": reason})
+        await link.restart_ice()
+        self._feed(self._negotiator.restart_ice(self._loop.time()))
 
     async def _perform(self, effect: n.Effect) -> None:
         match effect:
@@ -264,6 +290,7 @@ class PeerConnection:
             case n.Rebuild(reason):
                 self._replace_link(reason)
             case n.GiveUp(reason):
+                self._must_rebuild = True
                 self._link_failed(reason)
 
     async def _attempt(self, what: str, operation: Awaitable[list[n.Effect]]) -> None:
@@ -376,12 +403,15 @@ class PeerConnection:
     def _make_link(self) -> Link:
         if self._certificate is not None:
             self._certificate = compat.certificate_for_now(self._certificate)
+        # Others take the same certificate with another user fragment for a restart of ICE, and wait for the DTLS that
+        # they know.
+        is_shared = not self._is_foreign or self.generation == 1
         return Link(
             self,
             self._logger,
             has_servers=self._ice_servers.may_have_any,
             relay_only=self._ice_servers.policy == "relay",
-            certificate=self._certificate,
+            certificate=self._certificate if is_shared else None,
         )
 
     def _replace_link(self, reason: str) -> None:
@@ -390,6 +420,7 @@ class PeerConnection:
         for name in ("connect", "restart"):
             self._disarm(name)
         self._restart_reason = None
+        self._must_rebuild = False
         self._plan = None
         self._changed_at = self._loop.time()
         link = self._ensure_link()
@@ -404,6 +435,8 @@ class PeerConnection:
 
     def _await_link(self, link: Link) -> None:
         """Give a negotiated link a limited time to come up."""
+        if self._is_foreign:
+            link.outlive_its_path()
         if link.pc.connectionState != "connected" and "connect" not in self._timers:
             self._arm(
                 "connect",
@@ -446,7 +479,9 @@ class PeerConnection:
         else:
             self._arm("restart", self._loop.time() + max(delay, least_delay), lambda: self._restart(reason))
 
-    def _restart(self, reason: str) -> None:
+    def _restart(self, reason: str, *, rebuild: bool = False) -> None:
+        """Begin again, on a fresh connection if another path will not do."""
+        self._must_rebuild = self._must_rebuild or rebuild
         self._restart_reason = reason
         self._feed([])
 

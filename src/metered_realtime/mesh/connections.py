@@ -47,6 +47,7 @@ class PeerConnections:
         self._certificate = kind.certificate_for_now(self._certificate)
         return kind(
             polite=remote.polite,
+            free_to_offer_at=remote._free_to_offer_at,
             send_signal=send_signal,
             ice_servers=self._ice_servers,
             observer=remote,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import secrets
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
@@ -20,7 +21,7 @@ from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
 
 from ..core.declined import stand_in, with_port_zero
-from ..core.sdp import Description, SdpError, sections, without_end_of_candidates
+from ..core.sdp import Description, SdpError, sections, with_origin, without_end_of_candidates
 from ..log import Logger
 from ..media.codec_encoders import SendCodec
 from ..media.encoded import EncodedFrame, TimeLine, is_key_frame
@@ -29,8 +30,9 @@ from ..media.forward_track import ForwardTrack
 from ..media.remote_track import RemoteTrack
 from ..options import IceServerConfig
 from . import aiortc_compat as compat
-from .admission import Admission, admit
+from .admission import Admission, admit, usable_ice
 from .aiortc_compat_receivers import tap_receiver
+from .aiortc_compat_restart import IceRestarts
 from .aiortc_compat_senders import listen_to_feedback, send_levels
 from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
@@ -132,7 +134,9 @@ class Link:
         certificate: compat.SharedCertificate | None = None,
     ) -> None:
         self.pc = compat.create_peer_connection(relay_only=relay_only, certificate=certificate)
-        self._server_gathering_due = has_servers
+        self._ice = IceRestarts(self.pc)
+        self._session = secrets.randbits(62), itertools.count(1)
+        self._has_servers = self._server_gathering_due = has_servers
         self.local_candidates_complete = not has_servers
         self._observer = observer
         self._logger = logger
@@ -166,6 +170,24 @@ class Link:
         channel = self.pc.createDataChannel(label, **options)
         self._channels.add(channel)
         return channel
+
+    # --- restarts of ICE
+
+    @property
+    def can_restart_ice(self) -> bool:
+        """Tell whether another path can be looked for under what is up."""
+        return self._remote_ufrag is not None and self._ice.is_possible
+
+    def outlive_its_path(self) -> None:
+        """Have a lost path end nothing that a restart can keep. The other end has to understand that one."""
+        self._ice.survive_losses()
+
+    async def restart_ice(self) -> None:
+        """Take new ICE credentials. The next descriptions tell them, and then a path is looked for."""
+        await self._ice.renew()
+        self._server_gathering_due = self._has_servers
+        self.local_candidates_complete = not self._has_servers
+        self._candidates_taken = len(self._held_candidates)
 
     # --- candidates
 
@@ -284,6 +306,8 @@ class Link:
             if section.transceiver is not None:
                 compat.adopt_transceiver(self.pc, section.transceiver)
             compat.set_section_index(self.pc, section.transceiver, index)
+        if self._ice.is_renewed:
+            self._ice.take_role(controlling=True)
         shown = stand_in(offer, self._declined) if self._declined else offer
         await self.pc.setLocalDescription(RTCSessionDescription(sdp=shown, type="offer"))
         await self._set_remote(answer)
@@ -300,6 +324,10 @@ class Link:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
         await self._give_up_reused(offer)
+        if self._remote_ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
+            await self.restart_ice()
+        if self._ice.is_renewed:
+            self._ice.take_role(controlling=False)
         await self._set_remote(offer)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
@@ -369,7 +397,7 @@ class Link:
         Raises:
             SdpError: it drops or reorders others (RFC 8829 section 5.2.2), which would leave media without one.
         """
-        for section, mid in zip_longest(self._order, offer.mids[: len(self._order)]):
+        for section, mid in itertools.zip_longest(self._order, offer.mids[: len(self._order)]):
             if section.mid == mid:
                 continue
             if section.mid not in self._declined or section.transceiver is None or mid is None or mid in self.mids:
@@ -379,7 +407,8 @@ class Link:
 
     def _as_sent(self, text: str) -> str:
         """Return a description of this end as the remote is sent it."""
-        text = with_port_zero(text, self._declined)
+        session, versions = self._session
+        text = with_origin(with_port_zero(text, self._declined), session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: Description) -> None:
@@ -470,6 +499,8 @@ class Link:
         while self._connect_again and self._closing is None:
             self._connect_again = False
             try:
+                if self._ice.is_renewed and self._parsed_remote is not None:
+                    await self._ice.run(usable_ice(self._parsed_remote, self._declined))
                 await compat.connect(self.pc)
             except Exception as error:
                 # A transport that failed shows in the connection state, which starts the recovery.

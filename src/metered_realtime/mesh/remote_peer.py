@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.frames import MAX_MESSAGE_SIZE
-from ..core.signals import MetadataSignal, Signal
+from ..core.signals import GREETING, MetadataSignal, Signal
 from ..core.stream_frames import Attributes, StreamKind
 from ..emitter import AsyncEventEmitter
 from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError
@@ -78,6 +79,7 @@ class RemotePeer(AsyncEventEmitter):
         self._polite = polite
         self._tell_metadata = tell_metadata
         self._connection: PeerConnection | None = None
+        self._free_to_offer_at = 0.0
         self._state: PeerConnectionState = "idle"
         self._signalling_lost = False
         self._when_link_lost: Callable[[], object] | None = None
@@ -227,7 +229,16 @@ class RemotePeer(AsyncEventEmitter):
         connection.receive(signal)
 
     def _receive_metadata(self, signal: MetadataSignal) -> None:
-        self._media.take_metadata(signal)
+        if signal == GREETING:
+            self._free_to_offer_at = 0.0
+            if self._connection is not None:
+                self._connection.release()
+        else:
+            self._media.take_metadata(signal)
+
+    def _hold_back(self, seconds: float) -> None:
+        """Offer nothing for a moment: what it offers itself comes first."""
+        self._free_to_offer_at = asyncio.get_running_loop().time() + seconds
 
     def _set_metadata(self, metadata: dict[str, Any] | None) -> None:
         self._metadata = metadata

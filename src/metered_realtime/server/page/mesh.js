@@ -361,6 +361,8 @@ export class Room extends Emitter {
     const peer = new Peer(id, presence, this);
     this.#peers.set(id, peer);
     this.#listen(peer);
+    // An impolite end holds its first offer back from strangers; they take this for metadata of no track.
+    if (peer.polite) peer.signal({ __meteredTrackMeta: { trackId: "x-metered-mesh" } });
     this.emit("peerjoined", { peerId: id });
     peer.start();
     this.#replay(id);
