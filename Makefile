@@ -37,6 +37,9 @@ benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc an
 	$(BIN)/python -m benchmarks.idle_bot
 	$(BIN)/python -m benchmarks.fanout --rounds 1
 	$(BIN)/python -m benchmarks.late_joiner
+	$(BIN)/python -m benchmarks.recording --seconds 20
+	$(BIN)/python -m benchmarks.survival
+	$(BIN)/python -m benchmarks.file_transfer
 
 serve: $(VENV)/.installed-all  ## run the signalling server and the room page
 	$(BIN)/metered-realtime serve

@@ -149,6 +149,8 @@ from .signalling import SignallingClient
 if TYPE_CHECKING:
     from .media.audio_source import AudioSource
     from .media.inbound import iter_frames, iter_pcm, track_to_numpy
+    from .media.recorder import Recorder
+    from .media.recorder_stats import ParticipantFigures, RecorderStats, RecordingError
     from .media.sources import from_camera, from_file, from_microphone, from_rtsp, screen_share
     from .media.testsource import PatternTrack, ToneTrack
     from .media.video_source import VideoSource
@@ -156,7 +158,11 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "AudioSource": "media.audio_source",
+    "ParticipantFigures": "media.recorder_stats",
     "PatternTrack": "media.testsource",
+    "Recorder": "media.recorder",
+    "RecorderStats": "media.recorder_stats",
+    "RecordingError": "media.recorder_stats",
     "ToneTrack": "media.testsource",
     "VideoSource": "media.video_source",
     "from_camera": "media.sources",
@@ -238,6 +244,7 @@ __all__ = [
     "NoopLogger",
     "NotConnectedError",
     "OutboundTrackStats",
+    "ParticipantFigures",
     "PatternTrack",
     "PayloadTooLargeError",
     "PeerChannel",
@@ -250,6 +257,9 @@ __all__ = [
     "ReconcileTimeoutError",
     "ReconnectOptions",
     "Reconnecting",
+    "Recorder",
+    "RecorderStats",
+    "RecordingError",
     "RemotePeer",
     "RemoteStats",
     "ReplaceTrackFailure",

@@ -14,7 +14,7 @@ from typing import Any
 import av
 import pytest
 
-from metered_realtime.media import recorder as recorder_module
+from metered_realtime.media import track_recorder as recorder_module
 from metered_realtime.media.pattern import Pattern, read_counter
 from metered_realtime.media.pcm import pcm_frame
 from metered_realtime.media.recorder import Recorder

@@ -1,0 +1,38 @@
+"""Where the pictures of so many participants go in one picture."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+
+class Tile(NamedTuple):
+    """A part of a picture, in pixels. All numbers are even: colours have half the resolution."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def tiles(count: int, width: int, height: int) -> list[Tile]:
+    """Return a tile for each of `count` participants, in rows as long as there are rows, the last one centred."""
+    if count < 1:
+        return []
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    wide, high = width // columns & ~1, height // rows & ~1
+    placed = []
+    for index in range(count):
+        row, column = divmod(index, columns)
+        in_row = min(columns, count - row * columns)
+        indent = (width - in_row * wide) // 2 & ~1
+        placed.append(Tile(indent + column * wide, row * high, wide, high))
+    return placed
+
+
+def fitted(tile: Tile, width: int, height: int) -> Tile:
+    """Return the part of a tile that a picture of some size fills, its shape kept."""
+    scale = min(tile.width / width, tile.height / height)
+    wide, high = (max(2, int(side * scale + 1e-6) & ~1) for side in (width, height))
+    return Tile(tile.left + ((tile.width - wide) // 2 & ~1), tile.top + ((tile.height - high) // 2 & ~1), wide, high)

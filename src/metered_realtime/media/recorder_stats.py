@@ -1,0 +1,60 @@
+"""How a recording stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+RecordingState = Literal["waiting", "recording", "closed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantFigures:
+    """How the recording of a participant stands.
+
+    `waiting` for its first packet, `recording`, `closed` or `failed`, with the text in `error`. `began` is the second
+    of the recording at which the first file begins, `duration` in seconds from there to the last packet. `packets` are
+    those written, by kind; `lost` counts holes in the sound, `dropped` what came and could not be written: before a key
+    frame, too late, or too much for the disk. `reencoded` has the kinds that the format does not take as they come.
+    """
+
+    peer_id: str
+    files: tuple[Path, ...]
+    state: RecordingState
+    began: float | None
+    duration: float
+    bytes_written: int
+    packets: dict[str, int]
+    lost: int
+    dropped: int
+    waiting: int
+    reencoded: tuple[str, ...]
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderStats:
+    """A recording's progress.
+
+    `seconds` since the start, frames by kind ("audio", "video"), `frames_waiting` for the encoder or the disk,
+    `bytes_written` so far (of encoded media), and the texts of what went wrong. `participants` are those of what is
+    followed, in the order of arrival; the figures above then are of all together.
+    """
+
+    seconds: float
+    tracks: int
+    frames_written: dict[str, int]
+    frames_dropped: dict[str, int]
+    frames_waiting: int
+    bytes_written: int
+    errors: tuple[str, ...]
+    participants: tuple[ParticipantFigures, ...] = ()
+
+
+class RecordingError(OSError):
+    """Files of a recording could not be written. Those of others went on: `files` has the failed ones by peer id."""
+
+    def __init__(self, message: str, files: dict[str, Path]) -> None:
+        super().__init__(message)
+        self.files = files
