@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiortc import RTCPeerConnection
 from aiortc.jitterbuffer import JitterBuffer
-from aiortc.rtp import RtcpByePacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
+from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpRtpfbPacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
 
 from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.mesh import aiortc_compat_receivers as receivers
@@ -22,16 +22,18 @@ from metered_realtime.mesh.aiortc_compat_receivers import Tap, tap_receiver
 from tests.mesh.support import GreyTrack, eventually
 
 TOUCHED = {
+    "__codecs": "test_pictures_are_released_promptly",
     "__decoder_queue": "test_encoded_frames_go_to_the_sink_and_no_decoder_is_left",
     "__jitter_buffer": "test_pictures_are_released_promptly",
     "__timestamp_mapper": "test_timestamps_come_as_they_were_sent",
-    "_data": "test_a_picture_is_complete_with_its_last_packet",
+    "_data": "test_sound_comes_out_at_once",
     "_handle_rtcp_packet": "test_a_bye_is_ignored",
     "_handle_rtp_packet": "test_a_key_frame_is_asked_for_at_the_source",
-    "_origin": "test_a_picture_is_complete_with_its_last_packet",
-    "_packets": "test_a_picture_is_complete_with_its_last_packet",
+    "_origin": "test_sound_comes_out_at_once",
+    "_packets": "test_sound_comes_out_at_once",
     "_queue": "test_encoded_frames_go_to_the_sink_and_no_decoder_is_left",
-    "_remove_frame": "test_a_picture_is_complete_with_its_last_packet",
+    "_remove_frame": "test_pictures_are_released_promptly",
+    "_send_rtcp_nack": "test_packets_are_asked_for_again",
     "_send_rtcp_pli": "test_a_loss_is_told_to_the_sink_and_not_to_the_sender",
     "_track": "test_encoded_frames_go_to_the_sink_and_no_decoder_is_left",
 }
@@ -146,7 +148,22 @@ async def test_timestamps_come_as_they_were_sent(tapped: Tapped) -> None:
 
 async def test_pictures_are_released_promptly(tapped: Tapped) -> None:
     buffer = tapped.receiver._RTCRtpReceiver__jitter_buffer
-    assert buffer._remove_frame.__self__.__class__.__name__ == "_PromptPictures"
+    prompt = buffer._remove_frame.__self__
+    assert prompt.__class__.__name__ == "PromptPictures"
+    assert prompt._codecs is tapped.receiver._RTCRtpReceiver__codecs
+
+
+async def test_packets_are_asked_for_again(tapped: Tapped) -> None:
+    sent: list[Any] = []
+
+    async def send(data: bytes) -> None:
+        sent.extend(RtcpPacket.parse(data))
+
+    tapped.receiver.transport._send_rtp = send
+    tapped.receiver._RTCRtpReceiver__jitter_buffer._remove_frame.__self__._ask(77, [5, 7])
+    await eventually(lambda: any(isinstance(it, RtcpRtpfbPacket) for it in sent))
+    (request,) = (it for it in sent if isinstance(it, RtcpRtpfbPacket))
+    assert (request.media_ssrc, request.lost) == (77, [5, 7])
 
 
 def sound(buffer: JitterBuffer, numbers: list[int]) -> list[int]:
@@ -243,91 +260,3 @@ async def test_before_the_first_packet_there_is_nobody_to_ask() -> None:
     (receiver,) = other.getReceivers()
     assert not tap_receiver(receiver, Notes()).request_key_frame()
     await asyncio.gather(one.close(), other.close())
-
-
-class Pictures:
-    """A jitter buffer and what it has released."""
-
-    def __init__(self, *, prompt: bool = True) -> None:
-        self.buffer = JitterBuffer(capacity=512, is_video=True)
-        if prompt:
-            receivers._PromptPictures(self.buffer)
-        self.seen: list[bytes] = []
-
-    def take(self, number: int, picture: int, data: bytes, mark: str = "") -> list[bytes]:
-        """Take a packet of a picture and return all that came out so far."""
-        packet: Any = RtpPacket(sequence_number=number % 65_536, timestamp=picture * 3_000, marker=int(mark == "|"))
-        packet._data = data
-        _, frame = self.buffer.add(packet)
-        if frame is not None:
-            assert frame.timestamp % 3_000 == 0
-            self.seen.append(frame.data)
-        return self.seen
-
-
-def test_a_picture_is_complete_with_its_last_packet() -> None:
-    pictures, late = Pictures(), Pictures(prompt=False)
-    for number, picture, data, mark in ((65_534, 1, b"a", ""), (65_535, 1, b"b", ""), (0, 1, b"c", "|")):
-        assert pictures.seen == []
-        pictures.take(number, picture, data, mark)
-        assert late.take(number, picture, data, mark) == [], "aiortc has no reason to wait any more"
-    assert pictures.seen == [b"abc"]
-    assert pictures.take(1, 2, b"d", "|") == [b"abc", b"d"]
-    assert late.take(1, 2, b"d", "|") == [b"abc"]
-
-
-def test_a_picture_waits_for_what_is_missing() -> None:
-    pictures = Pictures()
-    pictures.take(0, 1, b"a")
-    pictures.take(2, 1, b"c", "|")
-    pictures.take(3, 2, b"d", "|")
-    assert pictures.seen == []
-    assert pictures.take(1, 1, b"b") == [b"abc"]
-    assert pictures.take(4, 3, b"e") == [b"abc", b"d"]
-    assert pictures.take(5, 3, b"f", "|") == [b"abc", b"d", b"ef"]
-
-
-def test_padding_behind_the_mark_is_no_picture() -> None:
-    pictures = Pictures()
-    pictures.take(0, 1, b"a", "|")
-    pictures.take(1, 1, b"")
-    pictures.take(2, 1, b"")
-    pictures.take(3, 2, b"b")
-    assert pictures.take(4, 2, b"c", "|") == [b"a", b"bc"]
-
-
-def test_a_sender_that_marks_every_packet_is_taken_by_its_timestamps() -> None:
-    pictures = Pictures()
-    for number in range(8):
-        pictures.take(number, number // 2, b"%d" % number, "|")
-    assert pictures.seen == [b"0", b"23", b"45"], "one picture shows what it is"
-
-
-def test_without_marks_pictures_come_as_ever() -> None:
-    pictures = Pictures()
-    for number in range(6):
-        pictures.take(number, number // 2, b"%d" % number)
-    assert pictures.seen == [b"01", b"23"]
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_same_pictures_come_in_the_same_order_whatever_the_order_of_packets(seed: int) -> None:
-    chance = random.Random(seed)
-    packets: list[tuple[int, int, bytes, str]] = []
-    for picture in range(200):
-        count = chance.randint(1, 6)
-        for part in range(count):
-            packets.append((len(packets), picture, b"%d.%d " % (picture, part), "|" if part == count - 1 else ""))
-    first, rest = packets[0], packets[1:]
-    arrived = [first, *(it for _, it in sorted(enumerate(rest), key=lambda it: it[0] + chance.uniform(0, 9)))]
-    prompt, late = Pictures(), Pictures(prompt=False)
-    for packet in arrived:
-        prompt.take(*packet)
-        late.take(*packet)
-    for more in range(60):  # each lets one picture out that is complete
-        for pictures in (prompt, late):
-            pictures.take(len(packets) + more, 200 + more, b"end", "|")
-    real = [data for data in late.seen if data != b"end"]
-    assert len(real) == 200
-    assert [data for data in prompt.seen if data != b"end"] == real
-    assert len(prompt.seen) >= len(late.seen)

@@ -14,10 +14,11 @@ from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtpPacket
 
 from . import aiortc_compat as compat
+from .aiortc_compat_pictures import PromptPictures, Several
 from .aiortc_compat_unread import Intake, UnreadSink
 
 PROMPT_PICTURES = True
-"""Whether new receivers release pictures as `_PromptPictures` does, or aiortc's way."""
+"""Whether new receivers release pictures as `PromptPictures` does, or aiortc's way."""
 
 PROMPT_SOUND = True
 """Whether new receivers release sound as `_PromptSound` does, or aiortc's way."""
@@ -76,13 +77,13 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
     setattr(tapped, f"{_RECEIVER}decoder_queue", _EncodedTap(sink))
     setattr(tapped, f"{_RECEIVER}timestamp_mapper", _RawTimestamps())
     buffer = getattr(tapped, f"{_RECEIVER}jitter_buffer")
-    if PROMPT_PICTURES and receiver.track.kind == "video":
-        _PromptPictures(buffer)
     if PROMPT_SOUND and receiver.track.kind == "audio":
         _PromptSound(buffer)
     intake = tapped._handle_rtp_packet = Intake(receiver, sink)
     compat.count_packets(receiver)
     reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)
+    if PROMPT_PICTURES and receiver.track.kind == "video":
+        PromptPictures(buffer, getattr(tapped, f"{_RECEIVER}codecs"), sink.picture_lost, _Requests(receiver))
     handle = receiver._handle_rtcp_packet
 
     async def ignore_bye(packet: Any) -> None:
@@ -142,12 +143,17 @@ class _LossReports:
         task.add_done_callback(self._tasks.discard)
 
 
-class _Sound(JitterFrame):
-    """A packet of sound, and those that were waiting for it."""
+class _Requests:
+    """Asks the sender for packets once more (RFC 4585 section 6.2.1)."""
 
-    def __init__(self, packets: list[Any]) -> None:
-        super().__init__(packets[0]._data, packets[0].timestamp)
-        self.more = [JitterFrame(it._data, it.timestamp) for it in packets[1:]]
+    def __init__(self, receiver: RTCRtpReceiver) -> None:
+        self._send = receiver._send_rtcp_nack
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, media_ssrc: int, missing: list[int]) -> None:
+        task = asyncio.ensure_future(self._send(media_ssrc, missing))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 class _PromptSound:
@@ -173,68 +179,9 @@ class _PromptSound:
                 break
             self._buffer.remove(1)
         packets = [packet for packet in packets if packet._data]
-        return _Sound(packets) if packets else None
+        return Several([JitterFrame(it._data, it.timestamp) for it in packets]) if packets else None
 
     def _first(self) -> RtpPacket | None:
         origin = self._buffer._origin
         assert origin is not None, "the buffer has had a packet"
         return self._buffer._packets[origin % self._buffer.capacity]
-
-
-class _PromptPictures:
-    """Releases a picture with its last packet, which carries the marker bit (RFC 7741 section 4.1, RFC 6184).
-
-    aiortc's jitter buffer knows a picture to be complete by the first packet of the next one: all video comes late by
-    a whole interval between two pictures.
-    """
-
-    def __init__(self, buffer: JitterBuffer) -> None:
-        self._buffer = buffer
-        self._by_timestamp = buffer._remove_frame
-        self._released: int | None = None
-        self._has_mark = False
-        self._trusts_marks = True
-        patched: Any = buffer
-        patched._remove_frame = self._remove
-
-    def _remove(self, sequence_number: int) -> JitterFrame | None:
-        """Stand in for what the buffer calls when a packet is in its place."""
-        self._skip_rest()
-        frame = self._by_timestamp(sequence_number)
-        packet = self._packet(sequence_number)
-        self._has_mark |= packet is not None and bool(packet.marker)
-        if frame is None and self._has_mark and self._trusts_marks:
-            frame = self._marked()
-        if frame is not None:
-            self._released = frame.timestamp
-        return frame
-
-    def _skip_rest(self) -> None:
-        """Drop what comes behind the mark: padding. A sender that puts media there is not to be trusted again."""
-        while (packet := self._packet(self._origin)) is not None and packet.timestamp == self._released:
-            if packet._data:  # type: ignore[attr-defined]
-                self._trusts_marks = False
-            self._buffer.remove(1)
-
-    def _marked(self) -> JitterFrame | None:
-        """Remove the first picture if it is there from the first packet to the mark."""
-        packets: list[Any] = []
-        while len(packets) < self._buffer.capacity:
-            packet = self._packet(self._origin + len(packets))
-            if packet is None or (packets and packet.timestamp != packets[0].timestamp):
-                return None
-            packets.append(packet)
-            if packet.marker:
-                self._has_mark = False
-                self._buffer.remove(len(packets))
-                return JitterFrame(b"".join(it._data for it in packets), packet.timestamp)
-        return None
-
-    @property
-    def _origin(self) -> int:
-        origin = self._buffer._origin
-        assert origin is not None, "the buffer has had a packet"
-        return origin
-
-    def _packet(self, sequence_number: int) -> RtpPacket | None:
-        return self._buffer._packets[sequence_number % self._buffer.capacity]
