@@ -1,4 +1,4 @@
-"""The command line: serve, make keys, mint tokens; files are in `cli_files`."""
+"""The command line: serve, make keys, mint tokens; files are in `cli_files`, recordings in `cli_record`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.syntax import Syntax
 
-from . import cli_files
+from . import cli_files, cli_record
 from ._version import __version__
 from .log import StdlibLogger
 from .server import SignallingServer, mint_token
@@ -41,6 +41,7 @@ app = typer.Typer(
 keys_app = typer.Typer(help="Make keys, and keep them in a configuration file.", rich_markup_mode=None)
 app.add_typer(keys_app, name="keys")
 cli_files.add_to(app)
+cli_record.add_to(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")]
 SecretId = Annotated[str | None, typer.Option("--secret-id", envvar="METERED_SECRET_ID", help="Id of a secret key.")]

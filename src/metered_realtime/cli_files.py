@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,21 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
-from .errors import FileTransferError, MeteredRealtimeError
+from .cli_peers import Channel, Insecure, Key, Token, Url, peer_options, run
+from .errors import FileTransferError
 from .events import FileFailed, FileReceived, PeerJoined
 
 if TYPE_CHECKING:
     from .mesh.peer import MeteredPeer
     from .mesh.transfers import TransferProgress, TransferResult
-
-INTERRUPTED = 130
-"""The exit code that shells expect after Ctrl-C."""
-
-Channel = Annotated[str, typer.Option(help="Channel to meet in.")]
-Url = Annotated[str | None, typer.Option(envvar="METERED_URL", help="Origin of the server, ws:// or wss://.")]
-Key = Annotated[str | None, typer.Option("--key", envvar="METERED_API_KEY", help="Publishable key, pk_live_….")]
-Token = Annotated[str | None, typer.Option(envvar="METERED_TOKEN", help="Token, from `mint`, instead of a key.")]
-Insecure = Annotated[bool, typer.Option("--allow-insecure-url", help="Let credentials go to other hosts over ws://.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,8 +39,8 @@ def send_file(
     allow_insecure_url: Insecure = False,
 ) -> None:
     """Send a file to the peers of a channel. Run it again to go on with what was interrupted."""
-    peer_options = _peer_options(url, key, token, allow_insecure_url)
-    _run(_send(peer_options, channel, path, to, name, wait, patience))
+    options = peer_options(url, key, token, allow_insecure_url)
+    run(_send(options, channel, path, to, name, wait, patience))
 
 
 def receive_files(
@@ -64,43 +54,8 @@ def receive_files(
     allow_insecure_url: Insecure = False,
 ) -> None:
     """Receive the files that peers of a channel send, until Ctrl-C. Prints the path of each."""
-    peer_options = _peer_options(url, key, token, allow_insecure_url)
-    _run(_receive(peer_options, channel, directory, max_size, count))
-
-
-def _peer_options(url: str | None, key: str | None, token: str | None, allow_insecure_url: bool) -> dict[str, Any]:
-    if token is not None:  # the environment may hold a key for other programs
-        return {"token_provider": lambda: token, "url": url, "allow_insecure_url": allow_insecure_url}
-    if key is None:
-        raise typer.BadParameter("a credential is needed: --key or --token, METERED_API_KEY or METERED_TOKEN")
-    return {"api_key": key, "url": url, "allow_insecure_url": allow_insecure_url}
-
-
-def _run(work: Coroutine[Any, Any, int]) -> None:
-    """Run a command to its exit code. SIGINT and SIGTERM cancel it, so that it leaves properly."""
-    try:
-        code = asyncio.run(_until_signal(work))
-    except ModuleNotFoundError as error:
-        typer.echo(f"Error: files need {error.name}: pip install 'metered-realtime-mesh[all]'", err=True)
-        code = 1
-    except (MeteredRealtimeError, OSError, ValueError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        code = 1
-    raise typer.Exit(code)
-
-
-async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, task.cancel)
-        except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(task.cancel))
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return INTERRUPTED
+    options = peer_options(url, key, token, allow_insecure_url)
+    run(_receive(options, channel, directory, max_size, count))
 
 
 async def _send(
