@@ -25,7 +25,8 @@ from metered_realtime.core.sdp import Description
 from metered_realtime.media.fanout import TrackFanout
 from metered_realtime.media.pacing import Pacer
 from metered_realtime.media.pattern import Pattern, read_counter
-from metered_realtime.mesh.link import Incoming, Link, Outgoing
+from metered_realtime.mesh.link import Link
+from metered_realtime.mesh.sections import Incoming, Outgoing
 
 FPS = 30
 LOOP = 40

@@ -28,24 +28,6 @@ CODEC = """async (id) => {
 }"""
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with Chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
-    yield browser
-    await browser.clean()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[SignallingServer]:
-    async with SignallingServer(port=0) as server:
-        yield server
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def bots(server: SignallingServer) -> AsyncIterator[list[Bot]]:
     """Two bots that are not in the channel yet."""

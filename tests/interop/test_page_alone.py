@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from metered_realtime.server import SignallingServer
@@ -16,24 +14,6 @@ from tests.interop.chromium import Chromium, needs_chromium, until
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
 PEER = "[...room.peers.values()][0]"
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[SignallingServer]:
-    async with SignallingServer(port=0) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with Chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
-    yield browser
-    await browser.clean()
 
 
 async def pair(chromium: Chromium, server: SignallingServer, **media: str) -> tuple[Page, Page]:

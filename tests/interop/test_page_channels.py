@@ -46,24 +46,6 @@ LISTEN = """(id) => {
 """Makes the page keep what it gets: text as it is, bytes as their digest."""
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[SignallingServer]:
-    async with SignallingServer(port=0) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with Chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
-    yield browser
-    await browser.clean()
-
-
 @pytest_asyncio.fixture(loop_scope="module", params=["!polite", "~impolite"])
 async def peer(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[MeteredPeer]:
     """A peer whose id sorts before or after every id that the server gives a page."""

@@ -25,18 +25,6 @@ FOREIGN = (Path(__file__).parent / "perfect_negotiation.js").read_text()
 REMOTE = "[...me.remotes.values()][0]"
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with Chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[SignallingServer]:
-    async with SignallingServer(port=0) as running:
-        yield running
-
-
 @pytest_asyncio.fixture(loop_scope="module", params=["polite", "impolite"])
 async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[Bot]:
     """A bot in the channel, with a picture and a tone."""

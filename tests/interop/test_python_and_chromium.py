@@ -99,24 +99,6 @@ class Bot:
         await self.until(lambda: all(self.frames.get(kind, 0) >= goal[kind] for kind in kinds))
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with Chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
-    yield browser
-    await browser.clean()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server() -> AsyncIterator[SignallingServer]:
-    async with SignallingServer(port=0) as running:
-        yield running
-
-
 @pytest_asyncio.fixture(loop_scope="module", params=["polite", "impolite"])
 async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[Bot]:
     """A bot that is not in the channel yet."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Page
 
 from metered_realtime import ConnectionReset, Event, MediaStream, MeteredPeer, NegotiationError, PeerJoined, RemotePeer
@@ -56,18 +54,6 @@ DECODED = """async () => {
       if (report.type === "inbound-rtp" && report.kind === "video") frames[report.mid] = report.framesDecoded;
   return frames;
 }"""
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with Chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
-    yield browser
-    await browser.clean()
 
 
 class Bot:

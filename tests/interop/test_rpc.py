@@ -76,12 +76,6 @@ class Meeting:
         )
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with Chromium() as running:
-        yield running
-
-
 @pytest_asyncio.fixture(loop_scope="module", params=["!python", "~python"])
 async def meeting(request: pytest.FixtureRequest, browser: Chromium) -> AsyncIterator[Meeting]:
     async with SignallingServer(port=0) as server:

@@ -310,6 +310,20 @@ async def test_a_program_that_has_stopped_calling_recv_is_gone() -> None:
     remote.track.stop()
 
 
+async def test_a_program_that_was_given_a_frame_and_has_not_run_since_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote()
+    (read,) = await begin(remote.track.recv())
+    await remote.send(*pictures(1))
+    await read
+    (read,) = await begin(remote.track.recv())
+    monkeypatch.setattr(remote_track, "RECV_PAUSE", 0.0)
+    shared = next(iter(remote.track._frame_readers))
+    shared.take("a frame")
+    remote.track._look_for_readers()
+    assert await read == "a frame"
+    remote.track.stop()
+
+
 @pytest.mark.usefixtures("short")
 async def test_a_reader_that_was_forgotten_is_gone_and_its_drops_are_not() -> None:
     remote = Remote()

@@ -13,7 +13,8 @@ from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, pack_remb_f
 from metered_realtime import NoopLogger
 from metered_realtime.core.sdp import Description
 from metered_realtime.media.fanout import TrackFanout
-from metered_realtime.mesh.link import Link, Outgoing
+from metered_realtime.mesh.link import Link
+from metered_realtime.mesh.sections import Outgoing
 from tests.mesh.support import eventually
 
 

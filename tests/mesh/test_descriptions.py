@@ -18,7 +18,8 @@ from metered_realtime.media.testsource import ToneTrack
 from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.mesh.connection import PeerConnection
 from metered_realtime.mesh.ice_servers import IceServers
-from metered_realtime.mesh.link import Link, Outgoing
+from metered_realtime.mesh.link import Link
+from metered_realtime.mesh.sections import Outgoing
 from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"

@@ -41,6 +41,7 @@ class Mailbox(Generic[T]):
         self._ended = False
         self._items: deque[T] = deque()
         self._readers: deque[asyncio.Future[None]] = deque()
+        self._waiting = 0
 
     def __len__(self) -> int:
         return len(self._items)
@@ -52,8 +53,8 @@ class Mailbox(Generic[T]):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for an item."""
-        return bool(self._readers)
+        """Whether somebody waits for an item, or was given one and has not run since."""
+        return self._waiting > 0
 
     def put(self, item: T) -> None:
         """Add an item, and drop the oldest one if there are too many."""
@@ -97,6 +98,7 @@ class Mailbox(Generic[T]):
     async def _wait(self) -> None:
         reader = asyncio.get_running_loop().create_future()
         self._readers.append(reader)
+        self._waiting += 1
         try:
             await reader
         except asyncio.CancelledError:
@@ -104,6 +106,7 @@ class Mailbox(Generic[T]):
                 self._wake_one()
             raise
         finally:
+            self._waiting -= 1
             if reader in self._readers:
                 self._readers.remove(reader)
 

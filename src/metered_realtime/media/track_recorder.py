@@ -19,8 +19,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 from aiortc.mediastreams import MediaStreamError
@@ -189,15 +188,6 @@ class TrackRecorder:
             self._inbox.put(None)
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def _check_open(self) -> None:
         if self._closing is not None:

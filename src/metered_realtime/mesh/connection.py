@@ -31,8 +31,9 @@ from ..options import IceServerConfig, PeerConnectionState
 from . import aiortc_compat as compat
 from .admission import admit
 from .ice_servers import IceServers, choose, each_url
-from .link import Incoming, Link, Outgoing
+from .link import Link
 from .offer import OfferPlan
+from .sections import Incoming, Outgoing
 
 LEAVING_GRACE = 1.0
 """Seconds to wait for the news that a remote which closed its connection has left, before a new one is made. A remote

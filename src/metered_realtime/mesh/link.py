@@ -12,30 +12,22 @@ import itertools
 import secrets
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.rtcicetransport import RTCIceCandidate
-from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
 
 from ..core.declined import stand_in, with_port_zero
 from ..core.sdp import Description, SdpError, sections, with_origin, without_end_of_candidates
 from ..log import Logger
-from ..media.codec_encoders import SendCodec
-from ..media.encoded import EncodedFrame, TimeLine, is_key_frame
-from ..media.fanout import TrackFanout
-from ..media.forward_track import ForwardTrack
-from ..media.remote_track import RemoteTrack
 from ..options import IceServerConfig
 from . import aiortc_compat as compat
 from .admission import Admission, admit, usable_ice
-from .aiortc_compat_receivers import tap_receiver
 from .aiortc_compat_restart import IceRestarts
-from .aiortc_compat_senders import listen_to_feedback, send_levels
 from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
+from .sections import Incoming, Outgoing, ReceivingSection, SendingSection
 
 FRESH_SECTIONS = 8
 """Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
@@ -51,26 +43,6 @@ MAX_CANDIDATE_LENGTH = 1_000
 """Characters of a candidate line. Real ones have about 120."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A local track as a remote is sent it."""
-
-    kind: str
-    track_id: str
-    stream_id: str | None
-    fanout: TrackFanout
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A track that the remote sends, under the ids of its msid."""
-
-    mid: str
-    track: RemoteTrack
-    track_id: str
-    stream_id: str | None
-
-
 class LinkObserver(Protocol):
     """What a link tells."""
 
@@ -78,47 +50,6 @@ class LinkObserver(Protocol):
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
     def section_declined(self, mid: str, reason: str) -> None: ...
     def channel_opened(self, channel: RTCDataChannel) -> None: ...
-
-
-class _Slot:
-    """A sending section, or one that will be: its transceiver, what it sends, and what the remote was told of it.
-
-    `is_usable` until the remote has declined it for good.
-    """
-
-    def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
-        self.forward = ForwardTrack(kind)
-        self.transceiver = compat.new_transceiver(pc, self.forward)
-        listen_to_feedback(self.transceiver.sender, self.forward)
-        if kind == "audio":
-            send_levels(self.transceiver.sender, self.forward)
-        self.is_usable = True
-        self.outgoing: Outgoing | None = None
-        self.planned: Outgoing | None = None
-        self.told: Outgoing | None = None
-
-    def assign(self, outgoing: Outgoing | None) -> None:
-        if outgoing is not None:
-            compat.set_sender_identity(self.transceiver, outgoing.stream_id, outgoing.track_id)
-        else:
-            self.told = None
-        self.outgoing = outgoing
-        self.forward.switch(outgoing.fanout if outgoing is not None else None)
-
-    def choose_codec(self) -> None:
-        """Send in what was negotiated first, whatever is sent in the course of time: aiortc's sender does."""
-        self.forward.negotiated(SendCodec.of(compat.codecs(self.transceiver)[0]))
-
-    def replace(self, outgoing: Outgoing) -> None:
-        """Send another track under the same msid: the other end knows the section's track by it."""
-        self.told = outgoing if self.told == self.outgoing else self.told
-        self.planned = outgoing if self.planned == self.outgoing else self.planned
-        self.outgoing = outgoing
-        self.forward.switch(outgoing.fanout)
-
-    @property
-    def negotiated(self) -> bool:
-        return self.transceiver.mid is not None
 
 
 class Link:
@@ -140,12 +71,12 @@ class Link:
         self.local_candidates_complete = not has_servers
         self._observer = observer
         self._logger = logger
-        self._slots: list[_Slot] = []
+        self._slots: list[SendingSection] = []
         self._order: tuple[PlannedSection, ...] = ()
         self._declined: dict[str, str] = {}
         self._unusable: dict[str, str] = {}
         self._former_mids: set[str] = set()
-        self._taps: dict[str, _TapTarget] = {}
+        self._taps: dict[str, ReceivingSection] = {}
         self._remote_ufrag: str | None = None
         self._parsed_remote: SessionDescription | None = None
         self._held_candidates: list[tuple[str | None, RTCIceCandidate]] = []
@@ -472,7 +403,7 @@ class Link:
             directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
         return directions
 
-    def _free_slot(self, kind: str) -> _Slot:
+    def _free_slot(self, kind: str) -> SendingSection:
         same_kind = [slot for slot in self._slots if slot.forward.kind == kind]
         idle = [slot for slot in same_kind if slot.outgoing is None and slot.is_usable]
         unused = [slot for slot in idle if not slot.negotiated]
@@ -480,7 +411,7 @@ class Link:
             return unused[0]
         if idle and len(same_kind) >= FRESH_SECTIONS:
             return idle[0]
-        slot = _Slot(self.pc, kind)
+        slot = SendingSection(self.pc, kind)
         self._slots.append(slot)
         return slot
 
@@ -516,7 +447,7 @@ class Link:
         receiver = compat.receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
-        target = _TapTarget(transceiver.mid or "", receiver)
+        target = ReceivingSection(transceiver.mid or "", receiver)
         self._taps[target.mid] = target
 
 
@@ -525,62 +456,6 @@ _DIRECTIONS = {
     (True, False): "sendonly",
     (False, True): "recvonly",
 }
-
-
-class _TapTarget:
-    """Where the frames of one receiving section go: to the track that the remote sends in it now, or nowhere."""
-
-    def __init__(self, mid: str, receiver: RTCRtpReceiver) -> None:
-        self.mid = mid
-        self._kind = receiver.track.kind
-        self._time_line = TimeLine()
-        self._incoming: Incoming | None = None
-        self._tap = tap_receiver(receiver, self)
-
-    def update(self, ids: tuple[str | None, str] | None) -> tuple[Incoming | None, Incoming | None]:
-        """Note the ids under which the remote sends here, None if it does not. Return the removed and the added."""
-        current = self._incoming
-        if ids is not None and current is not None and (current.stream_id, current.track_id) == ids:
-            return None, None
-        self.end()
-        if ids is not None:
-            stream_id, track_id = ids
-            track = RemoteTrack(self._kind, track_id, upstream=self._tap)
-            self._incoming = Incoming(self.mid, track, track_id, stream_id)
-        return current, self._incoming
-
-    def take(self, codec: Any, data: bytes, timestamp: int) -> None:
-        """Take an encoded frame."""
-        place = self._time_line.place(timestamp, codec.clockRate)
-        if self._incoming is not None:
-            self._incoming.track.feed(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
-
-    def skipped(self, frames: int) -> None:
-        """Count frames that nobody reads."""
-        if self._incoming is not None:
-            self._incoming.track.count_unread(frames)
-
-    def passed(self, codec: Any, timestamp: int) -> None:
-        """Follow the time and the codec of what nobody reads."""
-        self._time_line.place(timestamp, codec.clockRate)
-        if self._incoming is not None:
-            self._incoming.track.note_codec(codec)
-
-    def picture_lost(self) -> None:
-        """Take note that a part of the video did not arrive."""
-        if self._incoming is not None:
-            self._incoming.track.picture_lost()
-
-    def ended(self) -> None:
-        """Take note that the receiver has stopped."""
-        if self._incoming is not None:
-            self._incoming.track.stop()
-
-    def end(self) -> None:
-        """End the current track."""
-        if self._incoming is not None:
-            self._incoming.track.stop()
-            self._incoming = None
 
 
 def _parse_candidate(text: str) -> RTCIceCandidate:

@@ -23,7 +23,7 @@ from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
     from ..media.fanout import TrackFanout
-    from .link import Outgoing
+    from .sections import Outgoing
 
 
 class LocalMedia:
@@ -221,7 +221,7 @@ class LocalMedia:
             await asyncio.wait(self._closing)
 
     def _outgoing(self, attachment: Attachment) -> Outgoing:
-        from .link import Outgoing
+        from .sections import Outgoing
 
         return Outgoing(attachment.kind, attachment.track_id, attachment.stream_id, self._fanout(attachment.track))
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCPeerConnection
 
     from .connection import PeerConnection
-    from .link import Incoming
+    from .sections import Incoming
     from .transfers import FileTransfers, ProgressFn, TransferResult
 
 SendFn = Callable[[str, Any], Awaitable[None]]

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCRtpTransceiver
 
     from .aiortc_compat import MessageCounter
-    from .link import Incoming, Link, _Slot
+    from .link import Link
     from .peer import MeteredPeer
     from .remote_peer import RemotePeer
+    from .sections import Incoming, SendingSection
 
 CandidateType = Literal["host", "srflx", "prflx", "relay"]
 
@@ -316,7 +317,7 @@ def _candidate(candidate: Any, address: tuple[str, int]) -> CandidateStats:
     return CandidateStats(candidate.type, candidate.transport, *address)
 
 
-def _outbound(slot: _Slot, now: float) -> OutboundTrackStats:
+def _outbound(slot: SendingSection, now: float) -> OutboundTrackStats:
     from . import aiortc_compat as compat
 
     outgoing = slot.outgoing

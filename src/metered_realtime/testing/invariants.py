@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..core.attachments import Attachment
-from ..mesh.link import Incoming
 from ..mesh.remote_peer import RemotePeer
+from ..mesh.sections import Incoming
 from .actor import Actor
 from .ledger import MESSAGES
 from .virtual_media import VirtualChannel

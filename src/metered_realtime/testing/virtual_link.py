@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..core.sdp import Description, Direction, Section, sections
 from ..media.remote_track import RemoteTrack
-from ..mesh.link import FRESH_SECTIONS, Incoming, Outgoing
+from ..mesh.link import FRESH_SECTIONS
+from ..mesh.sections import Incoming, Outgoing
 from ..options import IceServerConfig
 from .virtual_media import MediaPlane, VirtualChannel, VirtualPeerConnection
 from .virtual_network import Process
