@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from metered_realtime import ConnectionReset, DataChannel, DCOpen, RemotePeer
-from metered_realtime.core.sdp import ice_ufrag
+from aiortc import RTCPeerConnection, RTCSessionDescription
+
+from metered_realtime import ConnectionReset, DataChannel, DCOpen, NoopLogger, RemotePeer
+from metered_realtime.core.sdp import Description, ice_ufrag
 from metered_realtime.core.signals import CandidateSignal, DescriptionSignal, Signal
-from tests.mesh.support import Room, next_event
+from metered_realtime.mesh.link import Link
+from tests.mesh.support import Room, eventually, next_event
+from tests.mesh.test_descriptions import Observer
+
+
+def without_candidates(sdp: str) -> tuple[str, list[str]]:
+    """Return a description as browsers send it, and the candidates that were in it."""
+    lines = sdp.splitlines()
+    bare = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
+    candidates = dict.fromkeys(line[2:] for line in lines if line.startswith("a=candidate:"))
+    return "\r\n".join(bare) + "\r\n", list(candidates)
 
 
 def trickle(remote: RemotePeer) -> None:
@@ -17,10 +29,8 @@ def trickle(remote: RemotePeer) -> None:
         if not isinstance(signal, DescriptionSignal):
             await send(signal)
             return
-        lines = signal.sdp.splitlines()
-        candidates = dict.fromkeys(line[2:] for line in lines if line.startswith("a=candidate:"))
-        bare = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
-        await send(DescriptionSignal(signal.kind, "\r\n".join(bare) + "\r\n"))
+        bare, candidates = without_candidates(signal.sdp)
+        await send(DescriptionSignal(signal.kind, bare))
         for candidate in candidates:
             await send(CandidateSignal(candidate, "0", 0, ice_ufrag(signal.sdp)))
         await send(CandidateSignal(None))
@@ -44,3 +54,19 @@ async def test_an_end_marker_of_a_connection_that_was_given_up_does_not_end_the_
     channel = DataChannel(pair.to_b.create_data_channel("late"))
     await next_event(channel, DCOpen)
     assert not pair.log_b.of(ConnectionReset)
+
+
+async def test_an_end_marker_does_not_overtake_candidates_that_came_before_their_description() -> None:
+    other, link = RTCPeerConnection(), Link(Observer(), NoopLogger())
+    other.createDataChannel("x")
+    await other.setLocalDescription(await other.createOffer())
+    bare, candidates = without_candidates(other.localDescription.sdp)
+    for candidate in candidates:
+        await link.add_candidate(candidate, ice_ufrag(bare))
+    answer, _ = await link.answer(Description.parse("offer", bare), {})
+    await link.add_candidate("candidate:9 1 tcp 1518214911 127.0.0.1 9 typ host tcptype active", ice_ufrag(bare))
+    await link.add_candidate(None, ice_ufrag(bare))
+    await other.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+    await eventually(lambda: other.connectionState == link.pc.connectionState == "connected")
+    await link.close()
+    await other.close()

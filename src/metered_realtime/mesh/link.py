@@ -356,8 +356,11 @@ class Link:
         """Pass the end on where it is sure to belong to this description.
 
         A bare end marker may be that of a connection which the other end has just given up, and ICE fails at once when
-        it is told that there will be no candidates. Without a marker the time that a link may take ends the wait.
+        it is told that there will be no candidates. Without a marker the time that a link may take ends the wait. What
+        was held until now goes before it: aiortc takes nothing after the end.
         """
+        if self._candidate_tasks:
+            await asyncio.wait(self._candidate_tasks)
         ice = compat.ice_transport(self.pc)
         if self._remote_ufrag is not None and ufrag in (None, self._remote_ufrag) and ice.getRemoteCandidates():
             await ice.addRemoteCandidate(None)
