@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.mesh.support import GreyTrack, eventually
 TOUCHED = {
     "_handle_rtcp_packet": "test_requests_and_estimates_are_heard_and_handed_on",
     "_next_encoded_frame": "test_the_level_of_sound_goes_out_with_its_packets",
-    "_rtp_router": "test_an_estimate_for_several_senders_is_shared_out",
+    "_rtp_router": "test_a_full_intra_request_reaches_the_senders_that_it_names",
     "_ssrc": "test_requests_and_estimates_are_heard_and_handed_on",
 }
 """Every private name in aiortc_compat_senders.py, and the test that watches it."""
@@ -117,6 +118,28 @@ async def test_an_estimate_for_several_senders_is_shared_out(
     message = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=1, media_ssrc=0, fci=pack_remb_fci(262_144, sources))
     await transport._send_rtp(bytes(message))
     await eventually(lambda: all(131_072 in ears.estimates for ears in heard))
+
+
+async def test_a_full_intra_request_reaches_the_senders_that_it_names(
+    pcs: tuple[RTCPeerConnection, RTCPeerConnection],
+) -> None:
+    """Its header names nobody (RFC 5104 section 4.3.1.2)."""
+    one, other = pcs
+    both: list[Any] = [one.addTrack(GreyTrack()) for _ in range(2)]
+    heard = Heard(), Heard()
+    senders.route_full_intra_requests(both[0].transport)
+    for sender, ears in zip(both, heard, strict=True):
+        senders.listen_to_feedback(sender, ears)
+    await negotiate(one, other)
+    await eventually(lambda: other.connectionState == one.connectionState == "connected")
+    before = heard[0].requests, heard[1].requests
+    transport: Any = other.getReceivers()[0].transport
+    stranger = struct.pack(">II", both[0]._ssrc ^ both[1]._ssrc, 0)
+    entry = struct.pack(">IB3x", both[1]._ssrc, 7)
+    for fci in (b"", stranger, entry[:4], stranger + entry + b"\0\0\0\0"):
+        await transport._send_rtp(bytes(RtcpPsfbPacket(fmt=RTCP_PSFB_FIR, ssrc=1, media_ssrc=0, fci=fci)))
+    await eventually(lambda: heard[1].requests == before[1] + 1)
+    assert heard[0].requests == before[0]
 
 
 class Packets(MediaStreamTrack):

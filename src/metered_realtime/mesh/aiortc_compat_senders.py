@@ -6,14 +6,18 @@ release moves something underneath.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from aiortc import RTCRtpSender
+from aiortc import RTCDtlsTransport, RTCRtpSender
 from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, unpack_remb_fci
 
 MAX_SANE_BITRATE = 10**10
 """Bits per second above which an estimate (REMB) is noise: the format holds up to 2^81."""
+
+FIR_ENTRY = struct.Struct(">I4x")
+"""The source that is to send a key frame; a sequence number and a reserved field follow (RFC 5104 section 4.3.1.1)."""
 
 
 class Feedback(Protocol):
@@ -33,6 +37,26 @@ def listen_to_feedback(sender: RTCRtpSender, feedback: Feedback) -> None:
     """
     hooked: Any = sender
     hooked._handle_rtcp_packet = _FeedbackTap(hooked, feedback)
+
+
+def route_full_intra_requests(transport: RTCDtlsTransport) -> None:
+    """Hand each FIR to the senders that it names.
+
+    aiortc looks for them in the packet's header, where this one has zero: they stand in its entries (RFC 5104 section
+    4.3.1.1).
+    """
+    router: Any = transport._rtp_router
+    route: Callable[[Any], set[Any]] = router.route_rtcp
+
+    def with_targets(packet: Any) -> set[Any]:
+        recipients = route(packet)
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_FIR:
+            whole = len(packet.fci) // FIR_ENTRY.size * FIR_ENTRY.size
+            targets = {source for (source,) in FIR_ENTRY.iter_unpack(packet.fci[:whole])}
+            recipients |= {router.senders[source] for source in targets & router.senders.keys()}
+        return recipients
+
+    router.route_rtcp = with_targets
 
 
 class Loudness(Protocol):

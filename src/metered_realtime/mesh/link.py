@@ -25,6 +25,7 @@ from ..options import IceServerConfig
 from . import aiortc_compat as compat
 from .admission import Admission, admit, usable_ice
 from .aiortc_compat_restart import IceRestarts
+from .aiortc_compat_senders import route_full_intra_requests
 from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .sections import Incoming, Outgoing, ReceivingSection, SendingSection
@@ -65,6 +66,7 @@ class Link:
         certificate: compat.SharedCertificate | None = None,
     ) -> None:
         self.pc = compat.create_peer_connection(relay_only=relay_only, certificate=certificate)
+        route_full_intra_requests(compat.dtls_transport(self.pc))
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
         self._has_servers = self._server_gathering_due = has_servers
