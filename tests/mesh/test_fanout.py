@@ -173,7 +173,7 @@ async def test_a_slow_receiver_does_not_lower_what_the_others_get(worlds: list[W
     async def until(holds: Any) -> None:
         began = time.monotonic()
         while not holds():
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < 60
             await asyncio.gather(fast.say_estimate(1_500_000), other.say_estimate(1_300_000), slow.say_estimate(low))
             await asyncio.sleep(0.2)
 
