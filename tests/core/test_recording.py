@@ -122,7 +122,7 @@ def test_no_peer_chooses_where_its_file_goes(name: str) -> None:
     made = file_name("{peer}-{start}.mp4", name, NOON)
     assert made.endswith("-20260131T120005.mp4")
     assert not set(made) & set('/\\\0:*?"<>|')
-    assert not made.startswith(".")
+    assert not made.startswith((".", "-"))
     assert len(made) < 150
 
 

@@ -19,7 +19,7 @@ from tests.interop.chromium import Chromium, needs_chromium, until
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 PAGE = """async (offer) => {
   const pc = window.direct = new RTCPeerConnection();

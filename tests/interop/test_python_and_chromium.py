@@ -34,7 +34,7 @@ from tests.interop.chromium import Chromium, needs_chromium, until
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 IDS = {"polite": "!python", "impolite": "~python"}
 """Ids that sort before and after every id that the server gives a page: the smaller one is polite."""
 

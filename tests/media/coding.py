@@ -88,6 +88,6 @@ class Remote:
 
 async def settle(track: RemoteTrack) -> None:
     """Return when the decoder has nothing left to do."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while track._decoder is not None and track._decoder._waiting:  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.001)

@@ -224,7 +224,7 @@ async def test_any_thread_may_push_and_end() -> None:
 
     producer = threading.Thread(target=produce)
     producer.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         seen = [frame async for frame in iter_frames(source)]
     producer.join()
     assert len(seen) > 5

@@ -14,7 +14,7 @@ from metered_realtime.rpc.methods import RpcMethods
 
 Message = str | bytes
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which a test that waits fails."""
 
 

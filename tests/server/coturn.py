@@ -41,7 +41,7 @@ async def coturn(shared_secret: str, directory: Path) -> AsyncIterator[str]:
     )
     try:
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await _answering(port)
         except TimeoutError:
             raise AssertionError(f"coturn does not answer on port {port}:\n{log.read_text()}") from None

@@ -457,7 +457,7 @@ class TestTheServer:
         app = server._app
         assert app is not None
         (tenant,) = app._tenants.values()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while tenant.links:  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
         assert not tenant._links_of

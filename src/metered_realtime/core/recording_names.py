@@ -12,7 +12,7 @@ MAX_LENGTH = 100
 """Characters of a name that come from outside: file systems end at 255 bytes, and there is more in the name."""
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_UNSAFE = re.compile(r"^-|[^A-Za-z0-9_-]+")
 
 
 def check_template(template: str) -> None:
@@ -28,7 +28,8 @@ def is_per_participant(template: str) -> bool:
 
 
 def file_name(template: str, peer: str, start: datetime) -> str:
-    """Return the name for a participant: nothing in it leads to another directory, is hidden or needs quoting."""
+    """Return the name for a participant: nothing in it leads to another directory, is hidden, needs quoting or
+    looks like an option of a command."""
     values = {"peer": _UNSAFE.sub("_", peer)[:MAX_LENGTH] or "_", "start": start.strftime("%Y%m%dT%H%M%S")}
     return _FIELD.sub(lambda match: values[match[1]], template)
 
