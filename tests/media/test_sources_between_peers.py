@@ -53,8 +53,13 @@ async def test_packets_of_a_file_are_shown_picture_by_picture(
 ) -> None:
     player = from_file(str(write(tmp_path / name, codec, "libopus", seconds=2.0, **options)), loop=True, packets=True)
     async with shown(player.audio, player.video) as received, asyncio.timeout(PATIENCE):
-        numbers = [read_counter(await received["video"].recv()) for _ in range(3 * FPS)]
-        assert {(later - earlier) % (2 * FPS) for earlier, later in pairwise(numbers)} == {1}
+        numbers = [read_counter(await received["video"].recv())]
+        dropped = received["video"].frames_dropped
+        numbers += [read_counter(await received["video"].recv()) for _ in range(3 * FPS)]
+        steps = [(later - earlier) % (2 * FPS) for earlier, later in pairwise(numbers)]
+        skipped = received["video"].frames_dropped - dropped  # where the machine was too busy to read them
+        assert min(steps) == 1
+        assert sum(steps) - len(steps) <= skipped
         assert received["video"].codec.lower() == media_type.lower()
         sound = [await received["audio"].recv() for _ in range(20)]
         assert {frame.samples for frame in sound} == {960}
