@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from .names import MAX_REQUEST_ID_LENGTH, channel_fault, is_request_id, peer_id_fault
+from .surrogates import decode_json
 
 MAX_MESSAGE_SIZE = 65_536
 """Bytes of a payload that a server takes unless its welcome says otherwise."""
@@ -218,7 +219,7 @@ def decode_client_frame(text: str | bytes) -> ClientFrame:
         FrameError: with the error code to answer and, where it could be read, the request id to echo.
     """
     try:
-        loose = _client_decoder.decode(text)
+        loose = decode_json(_client_decoder, text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise FrameError("malformed_message", "the frame is not a JSON object") from None
     if not isinstance(loose.type, str):
@@ -311,7 +312,7 @@ def decode_server_frame(text: str | bytes) -> ServerFrame:
         MalformedServerFrameError: anything else that is wrong with it.
     """
     try:
-        loose = _server_decoder.decode(text)
+        loose = decode_json(_server_decoder, text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise MalformedServerFrameError("not a JSON object") from None
     kind = _want(loose.type, str, "type")
