@@ -160,7 +160,7 @@ class SignallingClient(AsyncEventEmitter):
 
     @property
     def ice_servers(self) -> tuple[IceServerConfig, ...] | None:
-        """The ICE servers of the latest welcome."""
+        """The ICE servers that the server named last, in a welcome or with a fresh token."""
         return self._session.ice_servers
 
     @property
