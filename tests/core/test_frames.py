@@ -104,7 +104,9 @@ class TestClientFrames:
         assert bytes(frame.data) == b'{ "a" : 1.0e2 }'
 
     def test_may_have_text_that_was_cut_within_a_character(self) -> None:
-        frame = decode_client_frame(r'{"type":"send","to":"ann","data":"\ud83d \\ud83d \ud83d\ude00 \ude00","requestId":"r"}')
+        frame = decode_client_frame(
+            r'{"type":"send","to":"ann","data":"\ud83d \\ud83d \ud83d\ude00 \ude00","requestId":"r"}'
+        )
         assert isinstance(frame, Send)
         assert bytes(frame.data) == rb'"\ufffd \\ud83d \ud83d\ude00 \ufffd"'
 

@@ -1,7 +1,7 @@
 r"""Halves of surrogate pairs that stand alone in JSON: `"\ud83d"` without the half that follows.
 
-The grammar of JSON allows them (RFC 8259, section 8.2), and `JSON.stringify` writes them for text that was cut within an
-emoji. They are no Unicode: they cannot be sent as UTF-8, and the decoder here refuses the whole frame for one of them.
+The grammar of JSON allows them (RFC 8259, section 8.2), and `JSON.stringify` writes them for text that was cut within
+an emoji. They are no Unicode: they cannot be sent as UTF-8, and the decoder here refuses the whole frame for one.
 """
 
 from __future__ import annotations
