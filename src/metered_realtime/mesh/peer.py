@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from ..core.fatal import FATAL_ERROR_CODES, code_of_close
+from ..core.fatal import FATAL_CLOSES, FATAL_ERROR_CODES, code_of_close
 from ..core.frames import encode_payload
 from ..core.names import is_reserved_channel, peer_id_fault
 from ..core.signals import GREETING, MetadataSignal, channel_of, parse_signal
@@ -503,11 +503,14 @@ class MeteredPeer(AsyncEventEmitter):
             self._set_state("reconnecting")
 
     def _on_ended(self, event: Disconnected) -> None:
-        if self._state not in ("joined", "reconnecting") or self._ending is not None:
-            return  # a failing join raises; leaving is under way
+        if self._state not in ("joining", "joined", "reconnecting") or self._ending is not None:
+            return  # leaving is under way
         code = "token_provider_failed" if event.reason == TOKEN_PROVIDER_FAILED else code_of_close(event.code)
+        if self._state == "joining" and (self._seat.client.state == "connecting" or code not in FATAL_CLOSES):
+            return  # the join raises what there is to know
         self.emit(FatalError(ConnectionEndedError(event.code, event.reason), code))
-        self._end_with(event.reason or f"disconnected (code {event.code})")
+        if self._state != "joining":
+            self._end_with(event.reason or f"disconnected (code {event.code})")
 
     def _on_client_state(self, event: StateChange) -> None:
         if event.to == "closed" and self._state in ("joined", "reconnecting"):
