@@ -310,8 +310,7 @@ class MeteredPeer(AsyncEventEmitter):
             raise MeteredPeerSendError("invalid_args", f"a peer id is needed, not {peer_id!r}")
         if peer_id == self._peer_id:
             raise MeteredPeerSendError("self_send", "a peer cannot send to itself")
-        signal = parse_signal(data)
-        if signal is not None:
+        if (signal := parse_signal(data)) is not None:
             self._logger.warning("send_to: data has the shape of a signal", {"shape": type(signal).__name__})
         await self._seat.send(peer_id, payload)
 
@@ -536,8 +535,7 @@ class MeteredPeer(AsyncEventEmitter):
             return
         signal = parse_signal(event.data)
         if signal is None:
-            remote = self._remotes.get(event.sender_peer_id)
-            if remote is not None and remote._takes_direct(event.data):
+            if (remote := self._remotes.get(event.sender_peer_id)) is not None and remote._takes_direct(event.data):
                 return
             if not self._seat.is_strange(event.sender_peer_id):
                 self.emit(Data(event.sender_peer_id, event.data, "direct", event.sender_metadata))
