@@ -123,6 +123,10 @@ class TestClientFrames:
             ('{"type":"publish","channel":"c","data":' + "[" * 100_000, "malformed_message", None),
             ('{"type":"publish","channel":"c","data":NaN}', "malformed_message", None),
             ('{"type":"publish","channel":"c","data":tru}', "malformed_message", None),
+            *(
+                (f'{{"type":"send","to":"a","data":1,"requestId":"r","{name}":"\\ud83d"}}', "malformed_message", None)
+                for name in ("type", "channel", "to", "requestId", "token")
+            ),
             ("{}", "malformed_message", None),
             ('{"type":null}', "malformed_message", None),
             ('{"type":["ping"]}', "malformed_message", None),

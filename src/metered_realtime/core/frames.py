@@ -219,7 +219,7 @@ def decode_client_frame(text: str | bytes) -> ClientFrame:
         FrameError: with the error code to answer and, where it could be read, the request id to echo.
     """
     try:
-        loose = decode_json(_client_decoder, text)
+        loose = decode_json(_client_decoder, text, names=("type", "channel", "to", "request_id", "token"))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise FrameError("malformed_message", "the frame is not a JSON object") from None
     if not isinstance(loose.type, str):

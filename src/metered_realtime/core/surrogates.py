@@ -7,6 +7,7 @@ an emoji. They are no Unicode: they cannot be sent as UTF-8, and the decoder her
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -22,11 +23,13 @@ _ESCAPE = re.compile(
 )
 
 
-def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:
+def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes, *, names: Sequence[str] = ()) -> T:
     """Decode JSON, with the replacement character for each lone half, as browsers do where they need Unicode.
 
+    `names` are attributes of what is decoded in which none may stand: two names must not become one.
+
     Raises:
-        msgspec.DecodeError: it is no JSON, or not of the decoder's type.
+        msgspec.DecodeError: it is no JSON, or not of the decoder's type, or a name is no Unicode.
         UnicodeError: it is not UTF-8.
     """
     try:
@@ -36,4 +39,7 @@ def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:
         clean = _ESCAPE.sub(lambda escape: r"\ufffd" if escape["lone"] else escape[0], whole)
         if clean == whole:
             raise
-        return decoder.decode(clean)
+        decoded = decoder.decode(clean)
+        if any("\ufffd" in str(getattr(decoded, name)) for name in names):
+            raise
+        return decoded
