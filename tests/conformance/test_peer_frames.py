@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from metered_realtime import Data, FatalError, Joined, MeteredPeer, PeerJoined, Presence, StateChange
+from metered_realtime.mesh.early_events import MAX_EARLY_EVENTS
 from metered_realtime.signalling import SignallingClient
 from tests.signalling.programs import HASTY, make_client
 from tests.signalling.scripted_server import Conversation, ScriptedServer
@@ -39,6 +40,22 @@ async def test_what_comes_before_the_join_is_done_is_told_after_joined_and_can_b
         assert [type(event) for event in told] == [Joined, Data, PeerJoined, Data]
         assert [event.data for event in told if isinstance(event, Data)] == [1, 2]
         assert states == ["joined", "joined"]
+
+
+async def test_a_flood_before_the_join_is_done_costs_no_presence() -> None:
+    async def flood(conversation: Conversation) -> None:
+        await conversation.welcome()
+        frame = await conversation.hear()
+        for number in range(MAX_EARLY_EVENTS + 10):
+            await conversation.say({"type": "direct", "from": "eve", "data": number})
+        await conversation.say(presence("bob"))
+        await conversation.say({"type": "ack", "requestId": frame["requestId"]})
+        await conversation.listen()
+
+    async with ScriptedServer(flood) as server, peer_at(server.url) as (peer, diary):
+        await peer.join("room")
+        assert [remote.id for remote in peer.remote_peers] == ["bob"]
+        assert len([event for event in diary.events if isinstance(event, Data)]) == MAX_EARLY_EVENTS
 
 
 async def test_what_comes_while_a_join_fails_is_forgotten() -> None:

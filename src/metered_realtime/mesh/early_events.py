@@ -9,30 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..events import Event
+from ..events import Event, Presence
 from ..log import Logger
 
 MAX_EARLY_EVENTS = 1_024
-"""A join takes a round trip, or 15 s on a bad day: enough for either, and little for strangers to fill."""
+"""A join takes a round trip, or 15 s on a bad day: enough for either, and little for strangers to fill. Presence, which
+only the server can send, always has room."""
 
 Listener = Callable[[Any], None]
 
 
 class EarlyEvents:
-    """Events of a join that is under way, each with who takes it."""
+    """Events of a join that is under way, each with who takes it. `joining` names the channel, None if there is none."""
 
-    def __init__(self, is_joining: Callable[[], bool], logger: Logger) -> None:
-        self._is_joining = is_joining
+    def __init__(self, joining: Callable[[], str | None], logger: Logger) -> None:
+        self._joining = joining
         self._logger = logger
         self._held: list[tuple[Listener, Event]] = []
 
     def held_for(self, listener: Listener) -> Listener:
-        """Return a listener that takes events at once, or holds them while the peer is joining."""
+        """Return a listener that takes events at once, or holds those of the channel that is being joined."""
 
         def take(event: Event) -> None:
-            if not self._is_joining():
+            channel = self._joining()
+            if channel is None or getattr(event, "channel", channel) != channel:
                 listener(event)
-            elif len(self._held) < MAX_EARLY_EVENTS:
+            elif isinstance(event, Presence) or len(self._held) < MAX_EARLY_EVENTS:
                 self._held.append((listener, event))
             else:
                 self._logger.warning(

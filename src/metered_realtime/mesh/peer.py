@@ -164,7 +164,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._remotes = Remotes(self, self._logger)
         self._files = FileTransfers(self)
         self.rpc = RpcMethods(debug=rpc_debug, errors=rpc_errors)
-        self._early = EarlyEvents(lambda: self._state == "joining", self._logger)
+        self._early = EarlyEvents(lambda: self._channel if self._state == "joining" else None, self._logger)
         self._seat = SignallingSeat(
             client if client is not None else self._new_client(chosen),
             {
