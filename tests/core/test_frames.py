@@ -189,6 +189,7 @@ class TestServerFrames:
             ('{"type":"going_away"}', GoingAwayFrame(1_000)),
             ('{"type":"going_away","retryAfterMs":-1}', GoingAwayFrame(1_000)),
             ('{"type":"going_away","retryAfterMs":true}', GoingAwayFrame(1_000)),
+            ('{"type":"going_away","retryAfterMs":0.5}', GoingAwayFrame(1)),
             ('{"type":"going_away","retryAfterMs":1e9}', GoingAwayFrame(300_000)),
             ('{"type":"pong","requestId":7}', Pong()),
         ],

@@ -7,6 +7,7 @@ each fault its own error. On the server `data` stays raw bytes: a payload is for
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, TypeGuard, TypeVar
 
 import msgspec
@@ -427,4 +428,4 @@ def _entries(value: Any, field: str) -> tuple[PresenceEntry, ...]:
 def _retry_after(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         return DEFAULT_RETRY_AFTER_MS
-    return int(min(value, MAX_RETRY_AFTER_MS))
+    return math.ceil(min(value, MAX_RETRY_AFTER_MS))
