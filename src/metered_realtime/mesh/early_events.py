@@ -20,7 +20,7 @@ Listener = Callable[[Any], None]
 
 
 class EarlyEvents:
-    """Events of a join that is under way, each with who takes it. `joining` names its channel, None if there is none."""
+    """Events of a join that is under way, each with who takes it. `joining` names its channel, or None."""
 
     def __init__(self, joining: Callable[[], str | None], logger: Logger) -> None:
         self._joining = joining
