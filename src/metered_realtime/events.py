@@ -218,8 +218,8 @@ class FatalError(Event):
     """Something failed that the program has to react to.
 
     `code` names what, and stays the same between releases: `invalid_token`, `token_expired`, `channel_not_authorized`,
-    `account_suspended`, `admin_disconnect`, `reconnect_exhausted`, `token_provider_failed`, `reconcile_timeout`, or the
-    code of an error frame.
+    `account_suspended`, `admin_disconnect`, `reconnect_exhausted`, `token_provider_failed`, `reconcile_timeout`,
+    `subscription_lost` (after a reconnect the server did not answer a subscription), or the code of an error frame.
     """
 
     err: Exception

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from metered_realtime import (
+    DisconnectedError,
     Event,
     FatalError,
     Joined,
@@ -232,6 +233,25 @@ async def test_before_the_first_welcome_join_raises_and_may_be_tried_again(close
         assert caught.value.close_code == close_code
         assert peer.state == "idle"
         assert not any(isinstance(event, FatalError | Left) for event in diary.events)
+        await peer.join("room")
+        assert peer.state == "joined"
+
+
+@pytest.mark.parametrize(("close_code", "code"), [(4003, "channel_not_authorized"), (4020, "admin_disconnect")])
+async def test_an_end_for_good_in_the_middle_of_a_join_is_told_with_its_code(close_code: int, code: str) -> None:
+    async def end_at_subscribe(conversation: Conversation) -> None:
+        await conversation.welcome()
+        await conversation.hear()
+        await conversation.hang_up(close_code, "why")
+
+    async with (
+        ScriptedServer(end_at_subscribe, a_room_that_ends(1000)) as server,
+        peer_at(server.url) as (peer, diary),
+    ):
+        with pytest.raises(DisconnectedError):
+            await peer.join("room")
+        notes = [_short(event) for event in diary.events]
+        assert notes[1:] == [("fatal", code, close_code), ("state", "joining", "idle")]
         await peer.join("room")
         assert peer.state == "joined"
 

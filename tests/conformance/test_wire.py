@@ -161,6 +161,12 @@ class TestMessages:
             await ann.socket.send('{"type":"send","to":"bob","data":' + data + "}")
             assert await bob.socket.recv() == '{"type":"direct","from":"ann","data":' + data + "}"
 
+    async def test_of_text_that_was_cut_within_a_character_are_sent_on(self, server: SignallingServer) -> None:
+        """As `JSON.stringify` writes it in a browser, `json.dumps` in a program."""
+        async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
+            assert await ann.ask("send", to="bob", data="so \ud83d") == ack()
+            assert await bob.get() == {"type": "direct", "from": "ann", "data": "so \ufffd"}
+
 
 class TestRequests:
     """Answers, and what they echo."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -102,6 +103,13 @@ class TestClientFrames:
         assert isinstance(frame, Publish)
         assert bytes(frame.data) == b'{ "a" : 1.0e2 }'
 
+    def test_may_have_text_that_was_cut_within_a_character(self) -> None:
+        frame = decode_client_frame(
+            r'{"type":"send","to":"ann","data":"\ud83d \\ud83d \ud83d\ude00 \ude00","requestId":"r"}'
+        )
+        assert isinstance(frame, Send)
+        assert bytes(frame.data) == rb'"\ufffd \\ud83d \ud83d\ude00 \ufffd"'
+
     @pytest.mark.parametrize(
         ("text", "code", "request_id"),
         [
@@ -115,6 +123,10 @@ class TestClientFrames:
             ('{"type":"publish","channel":"c","data":' + "[" * 100_000, "malformed_message", None),
             ('{"type":"publish","channel":"c","data":NaN}', "malformed_message", None),
             ('{"type":"publish","channel":"c","data":tru}', "malformed_message", None),
+            *(
+                (f'{{"type":"send","to":"a","data":1,"requestId":"r","{name}":"\\ud83d"}}', "malformed_message", None)
+                for name in ("type", "channel", "to", "requestId", "token")
+            ),
             ("{}", "malformed_message", None),
             ('{"type":null}', "malformed_message", None),
             ('{"type":["ping"]}', "malformed_message", None),
@@ -177,12 +189,19 @@ class TestServerFrames:
             ('{"type":"going_away"}', GoingAwayFrame(1_000)),
             ('{"type":"going_away","retryAfterMs":-1}', GoingAwayFrame(1_000)),
             ('{"type":"going_away","retryAfterMs":true}', GoingAwayFrame(1_000)),
+            ('{"type":"going_away","retryAfterMs":0.5}', GoingAwayFrame(1)),
             ('{"type":"going_away","retryAfterMs":1e9}', GoingAwayFrame(300_000)),
             ('{"type":"pong","requestId":7}', Pong()),
         ],
     )
     def test_are_read_leniently_where_nothing_is_lost(self, text: str, frame: ServerFrame) -> None:
         assert decode_server_frame(text) == frame
+
+    @pytest.mark.parametrize("text", [r"\ud83d", r"\uDE00", r"\ude00\ud83d", r"\\\ud83d", r"\n\ud83dx"])
+    def test_may_have_text_that_was_cut_within_a_character(self, text: str) -> None:
+        frame = decode_server_frame('{"type":"direct","from":"a","data":"' + text + '"}')
+        assert isinstance(frame, DirectFrame)
+        assert frame.data == re.sub("[\ud800-\udfff]", "\ufffd", json.loads('"' + text + '"'))
 
     @pytest.mark.parametrize(
         "text",

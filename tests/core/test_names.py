@@ -108,6 +108,8 @@ class TestPatterns:
     @pytest.mark.timeout(5)
     def test_match_in_bounded_time(self) -> None:
         assert not pattern_matches("*a" * 128, "a" * 255 + "b")
+        for n in range(1_000):  # a publication to a new name is matched with the patterns of everybody
+            pattern_matches("*a" * 120, "a" * 250 + str(n))
 
     @pytest.mark.parametrize(
         ("outer", "inner", "covers"),
@@ -132,6 +134,8 @@ class TestPatterns:
     def test_cover_in_bounded_time(self) -> None:
         pattern_covers("*a**b" * 50, "**a*b" * 50)
         patterns_meet("*a**b" * 50, "**a*c" * 50)
+        for n in range(2_000):  # so often a client may subscribe in its first seconds
+            assert pattern_covers("**", "*".join(map(chr, range(33, 42))) * 12 + f"*{n}")
 
     @pytest.mark.parametrize(
         ("one", "other", "meet"),

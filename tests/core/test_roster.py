@@ -99,6 +99,14 @@ def test_more_than_a_mesh_can_bear_are_counted_and_left_out() -> None:
     assert people.update([crowd[-1]], []) == RosterChange(joined=(crowd[-1],))
 
 
+def test_ids_that_nothing_can_be_sent_to_are_counted_and_left_out() -> None:
+    people = roster()
+    odd = [PresencePeer(""), PresencePeer("x" * 129), PresencePeer("a\n")]
+    assert people.update([A, *odd], []) == RosterChange(joined=(A,))
+    assert people.refused == len(odd)
+    assert people.update([], odd) == RosterChange()
+
+
 def test_the_ghost_of_a_former_self_is_not_there() -> None:
     people = roster("me")
     people.update([A], [])

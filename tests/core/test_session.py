@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from metered_realtime.core.ice_servers import parse_ice_servers
 from metered_realtime.core.liveness import ANSWER_TIMEOUT
 from metered_realtime.core.session_effects import Emit, EnterState, FinishConnect, HangUp, TearDown, Transmit
 from metered_realtime.errors import (
@@ -692,6 +693,22 @@ def test_frames_become_events() -> None:
 def test_ice_servers_of_the_welcome_are_taken_all_or_not_at_all(servers: Any, parsed: Any) -> None:
     driver = SessionDriver().connected(metadata={"iceServers": servers})
     assert driver.session.ice_servers == parsed
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        (None, (IceServerConfig("stun:s"),)),
+        ({"iceServers": "x"}, (IceServerConfig("stun:s"),)),
+        ({"iceServers": []}, ()),
+    ],
+)
+def test_ice_servers_stay_over_a_reconnect_unless_the_welcome_names_others(metadata: Any, kept: Any) -> None:
+    driver = SessionDriver().connected(metadata={"iceServers": [{"urls": "stun:s"}]})
+    driver.reconnect(metadata=metadata)
+    assert driver.session.ice_servers == kept
+    [told] = [event for event in driver.events if isinstance(event, Connected)]
+    assert told.ice_servers == parse_ice_servers(metadata)
 
 
 @pytest.mark.parametrize("state", ["idle", "connecting", "connected", "reconnecting"])

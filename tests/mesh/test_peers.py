@@ -178,7 +178,16 @@ async def test_none_is_no_data(room: Room, data: Any) -> None:
         assert error.value.code == "invalid_args"
 
 
-@pytest.mark.parametrize(("target", "code"), [("", "invalid_args"), (7, "invalid_args"), ("a", "self_send")])
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("", "invalid_args"),
+        (7, "invalid_args"),
+        ("x" * 129, "invalid_args"),
+        ("b\n", "invalid_args"),
+        ("a", "self_send"),
+    ],
+)
 async def test_send_to_refuses_what_is_no_other_peer(room: Room, target: Any, code: str) -> None:
     pair = await room.pair()
     with pytest.raises(MeteredPeerSendError) as error:
@@ -217,7 +226,7 @@ async def test_size_is_counted_in_bytes_of_utf8(room: Room) -> None:
 async def test_sending_needs_a_joined_peer(room: Room) -> None:
     peer = room.peer("a")
     for _ in range(2):
-        for send in (peer.send("x"), peer.send_to("b", "x")):
+        for send in (peer.send("x"), peer.send_to("b", "x"), peer.send_to("", "x")):
             with pytest.raises(MeteredPeerSendError) as error:
                 await send
             assert error.value.code == "not_joined"

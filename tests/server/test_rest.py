@@ -226,6 +226,8 @@ class TestPublish:
             assert await bob.get() == plain
             await ours.ask("POST", "/channels/a%2F1/publish", {"data": None, "from": "clock"})
             assert await bob.get() == {"type": "message", "channel": "a/1", "from": "clock", "data": None}
+            await ours.ask("POST", "/channels/a%2F1/publish", {"data": "cut \ud83d"})
+            assert (await bob.get())["data"] == "cut \ufffd"
 
     @pytest.mark.parametrize(
         "body",

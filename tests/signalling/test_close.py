@@ -22,18 +22,19 @@ async def greet(conversation: Conversation) -> None:
     await conversation.listen()
 
 
-async def test_close_says_goodbye_with_code_and_reason_and_is_idempotent() -> None:
+@pytest.mark.parametrize("code", [1001, 1008, 4321])
+async def test_close_says_goodbye_with_code_and_reason_and_is_idempotent(code: int) -> None:
     async with ScriptedServer() as server:
         client = make_client(server)
         await client.connect()
-        await client.close(4321, "ä" * 100)
+        await client.close(code, "ä" * 100)
         await client.close()
         socket = server.conversations[0].socket
         await socket.wait_closed()
-        assert (socket.close_code, socket.close_reason) == (4321, "ä" * 61)
+        assert (socket.close_code, socket.close_reason) == (code, "ä" * 61)
 
 
-@pytest.mark.parametrize("code", [0, 999, 1001, 1006, 2999, 5000])
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000])
 async def test_codes_that_a_client_may_not_send_are_refused_and_change_nothing(code: int) -> None:
     async with ScriptedServer() as server, make_client(server) as client:
         with pytest.raises(ValueError, match="code"):

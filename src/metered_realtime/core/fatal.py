@@ -12,6 +12,9 @@ _CLOSE_CODES: dict[int, str] = {
     WsCloseCode.ADMIN_DISCONNECT: "admin_disconnect",
 }
 
+FATAL_CLOSES = frozenset(_CLOSE_CODES.values())
+"""Ends that the server gave a reason for."""
+
 FATAL_ERROR_CODES = frozenset(
     {"account_suspended", "channel_not_authorized", "action_not_permitted", "invalid_token", "token_expired"}
 )

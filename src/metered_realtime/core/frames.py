@@ -7,12 +7,14 @@ each fault its own error. On the server `data` stays raw bytes: a payload is for
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, TypeGuard, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from .names import MAX_REQUEST_ID_LENGTH, channel_fault, is_request_id, peer_id_fault
+from .surrogates import decode_json
 
 MAX_MESSAGE_SIZE = 65_536
 """Bytes of a payload that a server takes unless its welcome says otherwise."""
@@ -218,7 +220,7 @@ def decode_client_frame(text: str | bytes) -> ClientFrame:
         FrameError: with the error code to answer and, where it could be read, the request id to echo.
     """
     try:
-        loose = _client_decoder.decode(text)
+        loose = decode_json(_client_decoder, text, names=("type", "channel", "to", "request_id", "token"))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise FrameError("malformed_message", "the frame is not a JSON object") from None
     if not isinstance(loose.type, str):
@@ -311,7 +313,7 @@ def decode_server_frame(text: str | bytes) -> ServerFrame:
         MalformedServerFrameError: anything else that is wrong with it.
     """
     try:
-        loose = _server_decoder.decode(text)
+        loose = decode_json(_server_decoder, text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise MalformedServerFrameError("not a JSON object") from None
     kind = _want(loose.type, str, "type")
@@ -426,4 +428,4 @@ def _entries(value: Any, field: str) -> tuple[PresenceEntry, ...]:
 def _retry_after(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         return DEFAULT_RETRY_AFTER_MS
-    return int(min(value, MAX_RETRY_AFTER_MS))
+    return math.ceil(min(value, MAX_RETRY_AFTER_MS))

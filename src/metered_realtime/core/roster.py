@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..events import PresencePeer
+from .names import peer_id_fault
 
 MAX_REMOTE_PEERS = 256
-"""A mesh of more would be 256 connections at each peer; further ones are counted, not added."""
+"""A mesh of more would be 256 connections at each peer; further ones are counted, not added. So are ids that nothing
+can be sent to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Roster:
                 continue
             if peer.peer_id in self._present:
                 stayed.append(peer)
-            elif len(self._present) >= MAX_REMOTE_PEERS:
+            elif len(self._present) >= MAX_REMOTE_PEERS or peer_id_fault(peer.peer_id) is not None:
                 self.refused += 1
                 continue
             else:

@@ -440,9 +440,11 @@ class Session:
         self._refreshes.start(frame.expires_at, frame.server_time, now)
         self.peer_id, self._exchange.max_message_size = frame.peer_id, frame.max_message_size
         self._resumption.hold(frame.resume_token)
-        self.ice_servers = parse_ice_servers(frame.metadata)
+        ice_servers = parse_ice_servers(frame.metadata)
+        if ice_servers is not None or not again:  # a welcome that names none takes none away
+            self.ice_servers = ice_servers
         event = Connected(
-            frame.peer_id, frame.server_time, frame.expires_at, again, frame.max_message_size, self.ice_servers
+            frame.peer_id, frame.server_time, frame.expires_at, again, frame.max_message_size, ice_servers
         )
         effects: Effects = [self._enter("connected"), Emit(event)]
         if not again:

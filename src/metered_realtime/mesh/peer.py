@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from ..core.fatal import FATAL_ERROR_CODES, code_of_close
+from ..core.fatal import FATAL_CLOSES, FATAL_ERROR_CODES, code_of_close
 from ..core.frames import encode_payload
-from ..core.names import is_reserved_channel
+from ..core.names import is_reserved_channel, peer_id_fault
 from ..core.signals import GREETING, MetadataSignal, channel_of, parse_signal
 from ..emitter import AsyncEventEmitter
 from ..errors import (
@@ -41,6 +41,7 @@ from ..events import (
     PresencePeer,
     ServerError,
     StateChange,
+    SubscriptionLost,
     TokenProviderError,
 )
 from ..log import Logger
@@ -61,6 +62,7 @@ from ..signalling.link import TOKEN_PROVIDER_FAILED
 from ..signalling.scrubbing import ScrubbingLogger
 from .channels import ChannelOptions
 from .connections import PeerConnections
+from .early_events import EarlyEvents
 from .ice_servers import IceServers
 from .joined_context import _JoinedContext
 from .local_media import LocalMedia
@@ -162,16 +164,18 @@ class MeteredPeer(AsyncEventEmitter):
         self._remotes = Remotes(self, self._logger)
         self._files = FileTransfers(self)
         self.rpc = RpcMethods(debug=rpc_debug, errors=rpc_errors)
+        self._early = EarlyEvents(lambda: self._channel if self._state == "joining" else None, self._logger)
         self._seat = SignallingSeat(
             client if client is not None else self._new_client(chosen),
             {
                 Connected: self._on_connected,
                 Disconnected: self._on_disconnected,
                 StateChange: self._on_client_state,
-                Presence: self._on_presence,
-                Message: self._on_message,
-                Direct: self._on_direct,
+                Presence: self._early.held_for(self._on_presence),
+                Message: self._early.held_for(self._on_message),
+                Direct: self._early.held_for(self._on_direct),
                 ServerError: self._on_server_error,
+                SubscriptionLost: self._on_subscription_lost,
                 TokenProviderError: self._on_token_provider_error,
             },
             is_shared=client is not None,
@@ -181,7 +185,6 @@ class MeteredPeer(AsyncEventEmitter):
         self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
         self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
         self._watch = SnapshotWatch(self._seat.subscribe_again, self._on_no_snapshot, self._logger)
-        self._early_presence: list[Presence] = []
         self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger)
         self._channels = PeerChannels(self._logger)
         self._seen_off: set[RemotePeer] = set()
@@ -293,23 +296,21 @@ class MeteredPeer(AsyncEventEmitter):
         """Send data to everybody in the channel, through the server.
 
         Raises:
-            MeteredPeerSendError: `not_joined`, or `invalid_args` for None.
+            MeteredPeerSendError: `not_joined`, or `invalid_args` for None, and for what is no peer id.
             MeteredPeerOversizedError: too large; nothing was sent.
             TypeError, ValueError: not JSON.
             ServerRequestError, AckTimeoutError, DisconnectedError: as for `SignallingClient.publish`.
         """
-        payload = self._payload(data)
-        await self._seat.publish(payload)
+        await self._seat.publish(self._payload(data))
 
     async def send_to(self, peer_id: str, data: Any) -> None:
         """Send data to one peer, through the server. Raises like `send`, and `self_send` for the own id."""
-        if not isinstance(peer_id, str) or not peer_id:
+        payload = self._payload(data)
+        if peer_id_fault(peer_id) is not None:
             raise MeteredPeerSendError("invalid_args", f"a peer id is needed, not {peer_id!r}")
         if peer_id == self._peer_id:
             raise MeteredPeerSendError("self_send", "a peer cannot send to itself")
-        signal = parse_signal(data)
-        payload = self._payload(data)
-        if signal is not None:
+        if (signal := parse_signal(data)) is not None:
             self._logger.warning("send_to: data has the shape of a signal", {"shape": type(signal).__name__})
         await self._seat.send(peer_id, payload)
 
@@ -463,7 +464,7 @@ class MeteredPeer(AsyncEventEmitter):
         if self._state != "joining":
             return
         self._channel = None
-        self._early_presence.clear()
+        self._early.clear()
         try:
             await self._seat.abandon(error)
         finally:
@@ -476,9 +477,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._remotes.expect_snapshot(self._peer_id)
         self._set_state("joined")
         self.emit(Joined(self._peer_id, channel))
-        early, self._early_presence = self._early_presence, []
-        for presence in early:
-            self._on_presence(presence)
+        self._early.release()
 
     # --- inside: what the client tells
 
@@ -503,11 +502,14 @@ class MeteredPeer(AsyncEventEmitter):
             self._set_state("reconnecting")
 
     def _on_ended(self, event: Disconnected) -> None:
-        if self._state not in ("joined", "reconnecting") or self._ending is not None:
-            return  # a failing join raises; leaving is under way
+        if self._state not in ("joining", "joined", "reconnecting") or self._ending is not None:
+            return  # leaving is under way
         code = "token_provider_failed" if event.reason == TOKEN_PROVIDER_FAILED else code_of_close(event.code)
+        if self._state == "joining" and (self._seat.client.state == "connecting" or code not in FATAL_CLOSES):
+            return  # the join raises what there is to know
         self.emit(FatalError(ConnectionEndedError(event.code, event.reason), code))
-        self._end_with(event.reason or f"disconnected (code {event.code})")
+        if self._state != "joining":
+            self._end_with(event.reason or f"disconnected (code {event.code})")
 
     def _on_client_state(self, event: StateChange) -> None:
         if event.to == "closed" and self._state in ("joined", "reconnecting"):
@@ -517,6 +519,10 @@ class MeteredPeer(AsyncEventEmitter):
         if event.code in FATAL_ERROR_CODES and event.request_id is None:
             self.emit(FatalError(ServerRequestError(event.code, event.message), event.code))
 
+    def _on_subscription_lost(self, event: SubscriptionLost) -> None:
+        if event.channel == self._channel:
+            self.emit(FatalError(event.err, getattr(event.err, "code", "subscription_lost")))
+
     def _on_token_provider_error(self, event: TokenProviderError) -> None:
         self.emit(FatalError(event.err, "token_provider_failed"))
 
@@ -525,12 +531,11 @@ class MeteredPeer(AsyncEventEmitter):
             self.emit(Data(event.sender_peer_id, event.data, "broadcast", event.sender_metadata))
 
     def _on_direct(self, event: Direct) -> None:
-        if self._state not in ("joining", "joined", "reconnecting"):
+        if self._state not in ("joined", "reconnecting"):
             return
         signal = parse_signal(event.data)
         if signal is None:
-            remote = self._remotes.get(event.sender_peer_id)
-            if remote is not None and remote._takes_direct(event.data):
+            if (remote := self._remotes.get(event.sender_peer_id)) is not None and remote._takes_direct(event.data):
                 return
             if not self._seat.is_strange(event.sender_peer_id):
                 self.emit(Data(event.sender_peer_id, event.data, "direct", event.sender_metadata))
@@ -538,12 +543,7 @@ class MeteredPeer(AsyncEventEmitter):
             self._remotes.receive(event.sender_peer_id, signal)
 
     def _on_presence(self, event: Presence) -> None:
-        if event.channel != self._channel:
-            return
-        if self._state == "joining":
-            self._early_presence.append(event)
-            return
-        if self._state not in ("joined", "reconnecting"):
+        if event.channel != self._channel or self._state not in ("joined", "reconnecting"):
             return
         is_snapshot = self._remotes.awaits_snapshot
         self._remotes.update(event.joined, event.left)
@@ -694,6 +694,6 @@ class MeteredPeer(AsyncEventEmitter):
         """Let everybody go and say so to the server, and wait for what that takes."""
         self._watch.stop()
         self._remotes.clear()
-        self._early_presence.clear()
+        self._early.clear()
         self._spawn(farewell)
         await asyncio.wait(self._tasks, timeout=timeout)

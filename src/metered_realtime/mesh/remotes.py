@@ -86,7 +86,7 @@ class Remotes:
             else:
                 self._add(peer)
         if self._roster.refused > refused:
-            self._logger.warning("channel is full: peers left out", {"count": self._roster.refused})
+            self._logger.warning("peers left out: full, or unusable ids", {"count": self._roster.refused})
 
     def set_signalling_lost(self, lost: bool) -> None:
         """Show every remote as reconnecting, or as what it is. One that the server has not seen again stays so."""

@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ..core.frames import encode_payload
 from ..core.names import channel_fault, identity_fault, is_reserved_channel
+from ..core.surrogates import decode_json
 from .keys import SecretKey
 from .limits import Limits
 from .rights import ACTIONS, Action, Grant
@@ -140,7 +141,7 @@ T = TypeVar("T")
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         body.decode()  # what is forwarded undecoded has to be UTF-8 too
-        return msgspec.json.decode(body, type=kind)
+        return decode_json(msgspec.json.Decoder(kind), body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise _invalid(f"the body is not what it should be: {error}") from None
 

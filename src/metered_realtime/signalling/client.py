@@ -51,6 +51,9 @@ CLOSE_TIMEOUT = 2.0
 CANCEL_GRACE = 0.2
 """Seconds of those that are left to handlers which had to be cancelled."""
 
+CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+"""Registered codes that an endpoint may send. The others of their range only report what happened."""
+
 MAX_CLOSE_REASON = 123
 """Bytes: what a WebSocket close frame has room for."""
 
@@ -160,7 +163,7 @@ class SignallingClient(AsyncEventEmitter):
 
     @property
     def ice_servers(self) -> tuple[IceServerConfig, ...] | None:
-        """The ICE servers of the latest welcome."""
+        """The ICE servers that the server named last, in a welcome or with a fresh token."""
         return self._session.ice_servers
 
     @property
@@ -206,10 +209,11 @@ class SignallingClient(AsyncEventEmitter):
         `reason` beyond 123 bytes is cut.
 
         Raises:
-            ValueError: the code is neither 1000 nor from 3000 to 4999.
+            ValueError: not a code that a close frame may carry (RFC 6455, 7.4): 1000 or another registered one, or
+                from 3000 to 4999.
         """
-        if code != 1000 and not 3000 <= code <= 4999:
-            raise ValueError(f"code must be 1000 or from 3000 to 4999, not {code!r}")
+        if code not in CLOSE_CODES and not 3000 <= code <= 4999:
+            raise ValueError(f"code must be one that a close frame may carry, such as 1000 or 4000, not {code!r}")
         self._apply(self._session.close(code, _cut(reason)))
         if self._effects is not None:  # an eagerly started task inside a handler: the effects come after it
             await asyncio.sleep(0)
