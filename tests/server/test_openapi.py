@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, assume, settings
 
 from metered_realtime.server import Limits, SignallingServer
 from metered_realtime.server.openapi import DESCRIPTION
@@ -58,6 +59,9 @@ def session(served: SignallingServer) -> Iterator[requests.Session]:
 def test_the_server_does_what_its_description_says(
     case: schemathesis.Case, served: SignallingServer, session: requests.Session
 ) -> None:
+    # schemathesis takes "%ae" in an id that it made up for an escape, and then the id is another one.
+    peer_id = unquote((case.path_parameters or {}).get("id", ""))
+    assume(peer_id.isascii() and peer_id.isprintable())
     case.call_and_validate(base_url=f"{served.http_url}/v1", session=session)
 
 

@@ -20,7 +20,7 @@ from metered_realtime.errors import (
 from metered_realtime.events import Direct, Message, Presence, PresencePeer, ServerError
 from metered_realtime.options import SubscribeOptions
 
-from .programs import HASTY, Diary, make_client
+from .programs import Diary, make_client
 from .scripted_server import Conversation, ScriptedServer
 
 PATIENT = Timings(welcome_timeout=5, ack_timeout=0.02)
@@ -230,7 +230,7 @@ async def test_a_sync_handler_may_start_requests_and_an_async_one_may_await_them
         while True:
             await conversation.ack()
 
-    async with ScriptedServer(chatty) as server, make_client(server, _timings=HASTY) as client:
+    async with ScriptedServer(chatty) as server, make_client(server) as client:
         answered = asyncio.Event()
         tasks: list[asyncio.Task[None]] = []
 
