@@ -310,7 +310,9 @@ async def test_a_program_that_has_stopped_calling_recv_is_gone() -> None:
     remote.track.stop()
 
 
-async def test_a_program_that_was_given_a_frame_and_has_not_run_since_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_that_was_given_a_frame_and_has_not_run_since_is_not_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     remote = Remote()
     (read,) = await begin(remote.track.recv())
     await remote.send(*pictures(1))

@@ -55,6 +55,9 @@ class MemoryTransport:
         if self.other is not None:
             asyncio.get_running_loop().call_soon(self.other.deliver, message)
 
+    def send_now(self, message: Message) -> bool:
+        return False
+
     def deliver(self, message: Message) -> None:
         if self.is_closed:
             return

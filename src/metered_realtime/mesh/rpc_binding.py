@@ -459,12 +459,12 @@ class RpcEndpoint:
         if lane is None:
             return
         if answer.is_batch:
-            lane.post(lane.codec.join(answer.answers))
+            lane.answer(lane.codec.join(answer.answers))
         elif answer.ticket is None or len(answer.answers[0]) <= CHUNK_SIZE:
-            lane.post(answer.answers[0])
+            lane.answer(answer.answers[0])
         else:
             self._unwritten.add(ticket := answer.ticket)
-            lane.post(answer.answers[0], on_done=lambda error: self._written(ticket))
+            lane.answer(answer.answers[0], lambda error: self._written(ticket))
 
     def _written(self, ticket: int) -> None:
         self._unwritten.discard(ticket)

@@ -21,7 +21,7 @@ from ..rpc.built_in import (
 )
 from ..rpc.codec import Codec, RpcFormat
 from ..rpc.errors import ErrorRegistry, RpcError, error_object
-from .rpc_lane import Lane
+from .rpc_lane import Lane, Parcel
 
 GREETING_PATIENCE = 2.0
 """Seconds for the other end to say what it can. It does so at once, or never."""
@@ -58,11 +58,14 @@ class LaneOwner(Protocol):
 class _Entry:
     """What goes out for an item, and what became of it."""
 
+    call: int
     message: bytes
     outcome: asyncio.Future[Outcome]
-    call: int | None = None
+    format: RpcFormat
     before: tuple[bytes, ...] = ()
-    format: RpcFormat = "jsonrpc-2.0"
+    is_notification: bool = False
+    parcel: Parcel | None = None
+    """What carries it alone. None as long as nothing does, and in a batch."""
 
 
 @dataclass(slots=True)
@@ -90,7 +93,8 @@ class Calls:
             await self._await_room(lane, entries, is_batch, deadline)
             if lane.is_closed:
                 raise RpcSendError
-            self._send(lane, entries, is_batch)
+            if not entries[0].outcome.done():  # they have one deadline, and it may be over
+                self._send(lane, entries, is_batch)
             self.owner.deadline_set()
             return [await entry.outcome for entry in entries]
         finally:
@@ -123,20 +127,17 @@ class Calls:
     # --- inside
 
     def _enter(self, lane: Lane, item: CallItem, timeout: float, deadline: float) -> _Entry:
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        if item.is_notification:
-            return _Entry(lane.codec.encode_notification(item.method, item.params), outcome)
         try:
-            call = self.caller.start(deadline)
+            call = self.caller.start(deadline, wants_answer=not item.is_notification)
         except core.TooManyCallsError:
             raise RpcBusyError from None
         try:
-            message = lane.codec.encode_request(call, item.method, item.params)
+            message, before = _encode(lane.codec, item, call, timeout)
         except BaseException:
             self.caller.cancel(call)
             raise
-        before = () if timeout == core.DEFAULT_TIMEOUT else (_timeout_frame(lane.codec, call, timeout),)
-        entry = self._entries[call] = _Entry(message, outcome, call, before, lane.format)
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        entry = self._entries[call] = _Entry(call, message, outcome, lane.format, before, item.is_notification)
         return entry
 
     async def _await_room(self, lane: Lane, entries: Sequence[_Entry], is_batch: bool, deadline: float) -> None:
@@ -158,34 +159,34 @@ class Calls:
             self._post(lane, entry.message, [entry])
 
     def _post(self, lane: Lane, message: bytes, entries: Sequence[_Entry]) -> None:
-        ids = tuple(entry.call for entry in entries if entry.call is not None)
-        for call in ids:
-            self.caller.queued(call, lane.number)
+        for entry in entries:
+            self.caller.queued(entry.call, lane.number)
         before = [frame for entry in entries for frame in entry.before]
-        lane.post(message, before=before, calls=ids, on_done=lambda error: self._gone(lane, entries, error))
+        parcel = lane.post(message, lambda error: self._gone(lane, entries, error), before=before)
+        if len(entries) == 1:
+            entries[0].parcel = parcel
 
     def _gone(self, lane: Lane, entries: Sequence[_Entry], error: MeteredRealtimeError | None) -> None:
         """Note that a message went out, or that it did not."""
-        failure = error if isinstance(error, RpcError) else None
-        for entry in entries:
-            if entry.call is None:
-                told = error_object(failure) if failure is not None else core.Loss.UNSENT
-                _set(entry, None if error is None else told)
-            elif error is None:
-                self.caller.sent(entry.call)
-            elif failure is not None:
-                self.perform(self.caller.fail(entry.call, error_object(failure)))
-        if error is not None and failure is None and not lane.is_closed:
+        if isinstance(error, RpcError):
+            told = error_object(error)
+            self.perform([effect for entry in entries for effect in self.caller.fail(entry.call, told)])
+        elif error is None:
+            self.perform([effect for entry in entries for effect in self.caller.sent(entry.call)])
+        elif not lane.is_closed:
             self.owner.lane_failed(lane)
 
     def _settle(self, call: int, outcome: Outcome) -> None:
         entry = self._entries.pop(call, None)
-        if entry is not None:
-            _set(entry, outcome)
+        if entry is not None and not entry.outcome.done():
+            entry.outcome.set_result(outcome)
 
     def _cancel(self, call: int, lane: Lane | None) -> None:
         """Take a request back, or tell the other end that nobody waits for it."""
-        if lane is None or lane.is_closed or lane.drop(call):
+        entry = self._entries.get(call)
+        if entry is None or lane is None or lane.is_closed:
+            return
+        if (entry.parcel is not None and lane.drop(entry.parcel)) or entry.is_notification:
             return
         params: Params = {"id": call} if lane.codec.has_names else [call]
         lane.post(lane.codec.encode_notification(CANCEL, params))
@@ -214,7 +215,7 @@ class Calls:
         if not lane.has_met:
             await asyncio.wait([lane.greeted], timeout=GREETING_PATIENCE)
         for entry in entries:
-            if lane.is_closed or entry.call is None or entry.call not in self._entries:
+            if lane.is_closed or entry.call not in self._entries:
                 continue  # the end of the lane, or of the call, settles it
             if lane.remembers:
                 self._post(lane, entry.message, [entry])
@@ -223,9 +224,8 @@ class Calls:
 
     def _forget(self, entries: Sequence[_Entry]) -> None:
         for entry in entries:
-            if entry.call is not None:
-                self._entries.pop(entry.call, None)
-                self.perform(self.caller.cancel(entry.call))
+            self.perform(self.caller.cancel(entry.call))
+            self._entries.pop(entry.call, None)
 
 
 def result_of(outcome: Outcome, errors: ErrorRegistry) -> Any:
@@ -249,9 +249,12 @@ def result_of(outcome: Outcome, errors: ErrorRegistry) -> Any:
             raise _LOSSES[outcome]
 
 
-def _set(entry: _Entry, outcome: Outcome) -> None:
-    if not entry.outcome.done():
-        entry.outcome.set_result(outcome)
+def _encode(codec: Codec, item: CallItem, call: int, timeout: float) -> tuple[bytes, tuple[bytes, ...]]:
+    """Return what goes out for an item, and what goes before it."""
+    if item.is_notification:
+        return codec.encode_notification(item.method, item.params), ()
+    message = codec.encode_request(call, item.method, item.params)
+    return message, () if timeout == core.DEFAULT_TIMEOUT else (_timeout_frame(codec, call, timeout),)
 
 
 def _timeout_frame(codec: Codec, call: int, timeout: float) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import (
+    DataChannelOverflowError,
     MeteredPeerOversizedError,
     MeteredRealtimeError,
     PayloadTooLargeError,
@@ -57,6 +58,9 @@ class RpcTransport(Protocol):
 
     async def send(self, message: str | bytes) -> None:
         """Send a message; return when it was taken. Raises MeteredRealtimeError if it cannot be."""
+
+    def send_now(self, message: str | bytes) -> bool:
+        """Send a message if nothing waits to be sent and it need not wait either. Raises like `send`."""
 
     def close(self) -> None:
         """End it, without telling the own listener."""
@@ -108,6 +112,14 @@ class DataChannelTransport:
         """
         await self._channel.send(message)
 
+    def send_now(self, message: str | bytes) -> bool:
+        """Send a message if there is room for it. Raises like `send`."""
+        try:
+            self._channel.send_nowait(message)
+        except DataChannelOverflowError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
@@ -130,7 +142,7 @@ class ServerTransport:
         self._send = send
         self._cap = server_cap
         self._on_message: MessageHandler | None = None
-        self._closed = False
+        self.is_closed = False
 
     @property
     def max_message_size(self) -> int:
@@ -164,14 +176,18 @@ class ServerTransport:
         except MeteredRealtimeError as error:
             raise RpcSendError from error
 
+    def send_now(self, message: str | bytes) -> bool:
+        """Return False: the server has to confirm it."""
+        return False
+
     def receive(self, message: str) -> None:
         """Take a message that came through the server."""
-        if self._on_message is not None and not self._closed:
+        if self._on_message is not None and not self.is_closed:
             self._on_message(message)
 
     def close(self) -> None:
         """Take nothing any more."""
-        self._closed = True
+        self.is_closed = True
 
 
 def unwrap(data: Any) -> str | None:
