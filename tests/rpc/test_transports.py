@@ -15,7 +15,7 @@ from metered_realtime import (
     PayloadTooLargeError,
     ServerRequestError,
 )
-from metered_realtime.mesh import rpc_binding
+from metered_realtime.mesh import rpc_lanes
 from metered_realtime.mesh.rpc_binding import RpcEndpoint
 from metered_realtime.mesh.rpc_client import RpcClient
 from metered_realtime.mesh.rpc_transports import ENVELOPE_KEY, ServerTransport, unwrap
@@ -113,7 +113,7 @@ class TwoWays:
 
 
 async def test_a_call_goes_through_the_server_if_no_direct_channel_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_binding, "DIRECT_PATIENCE", 0.05)
+    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.05)
     ways = TwoWays()
     ways.methods.add("m", lambda: 1)
     assert await ways.client.call("m") == 1
@@ -125,7 +125,7 @@ async def test_a_call_goes_through_the_server_if_no_direct_channel_opens(monkeyp
 
 
 async def test_a_call_that_shall_be_direct_waits_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_binding, "DIRECT_PATIENCE", 0.01)
+    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.01)
     ways = TwoWays()
     for client in (ways.client.using(via="p2p", timeout=0.05), ways.client.using(format="msgpack-rpc", timeout=0.05)):
         with pytest.raises(MeteredRealtimeError) as caught:
