@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..core.rpc import DEFAULT_TIMEOUT, MAX_TIMEOUT
+from ..core.rpc_chunks import ChunkError
 from ..core.rpc_messages import HELLO, BadReply, BadRequest, Failure, Inbound, Notification, Success
 from ..log import Logger, NoopLogger
 from ..rpc.built_in import RpcUnknownIdError, RpcUnsupportedVersionError
@@ -202,7 +203,7 @@ class RpcEndpoint:
         """Take a message, or a piece of one."""
         if self._lanes.get(lane.number) is None:
             return
-        whole = lane.whole(message)
+        whole = self._whole(lane, message)
         if whole is None:
             return
         inbound = lane.codec.decode(whole)
@@ -215,6 +216,14 @@ class RpcEndpoint:
         if lane.is_flooded:
             self._logger.warning("rpc channel closed: its answers are not read", {"peer": self.identity})
             self._lanes.failed(lane)
+
+    def _whole(self, lane: Lane, message: str | bytes) -> str | bytes | None:
+        try:
+            return lane.whole(message)
+        except ChunkError as error:
+            self._malformed += 1
+            self._logger.warning("rpc message dropped", {"peer": self.identity, "error": str(error)})
+            return None
 
     def _is_other_format(self, lane: Lane, message: str | bytes, inbound: Inbound) -> bool:
         """Tell whether the other end answers in another format, and so does not speak this one."""
@@ -239,7 +248,7 @@ class RpcEndpoint:
 
 
 def _answers_otherwise(message: str | bytes, name: RpcFormat) -> bool:
-    """Tell whether a message that is unreadable in a format is an answer in the other one. To a binary one any text is."""
+    """Tell whether a message that is unreadable in a format is an answer in the other, or text in a binary one."""
     if isinstance(message, str):
         return not codec_of(name).is_text
     (answer, *_) = codec_of("msgpack-rpc").decode(message).items

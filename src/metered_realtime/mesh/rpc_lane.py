@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from ..core.rpc_chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, ChunkError, Reassembly, abandoned, is_chunk, split
+from ..core.rpc_chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, Reassembly, abandoned, is_chunk, split
 from ..core.rpc_messages import HELLO, Notification, argument
 from ..errors import MeteredRealtimeError
 from ..log import Logger
@@ -228,15 +228,15 @@ class Lane:
     # --- inbound
 
     def whole(self, message: str | bytes) -> str | bytes | None:
-        """Return a message, or None as long as it is a piece of one."""
+        """Return a message, or None as long as it is a piece of one.
+
+        Raises:
+            ChunkError: pieces that exceed what is taken, or make no sense.
+        """
         if not is_chunk(message):
             return message
         assert isinstance(message, bytes)
-        try:
-            return self._reassembly.add(message)
-        except ChunkError as error:
-            self._logger.warning("rpc message dropped", {"error": str(error)})
-            return None
+        return self._reassembly.add(message)
 
     def meet(self, hello: Notification) -> str | None:
         """Take what the other end says about itself. Return the session of its calls, if it has one."""

@@ -26,7 +26,7 @@ class _Ended:
 
 
 class Serving:
-    """Carries out the decisions of `core.rpc_serving.Callee`. `lane` returns a lane by its number, None if it has ended."""
+    """Carries out the decisions of `core.rpc_serving.Callee`. `lane` returns a lane by its number, or None."""
 
     def __init__(
         self, methods: RpcMethods, caller: str, lane: Callable[[int], Lane | None], logger: Logger, *, debug: bool
