@@ -39,6 +39,9 @@ SET_UP = """async (id) => {
     broken: () => { throw new Error("the secret of the page"); },
     broke: () => { throw new RpcError(2300, "Insufficient funds", { missing: 7 }); },
     echo: (value) => value,
+    odd: () => 1n,
+    oddError: () => { throw new RpcError(2300, "Insufficient funds", 1n); },
+    wordless: () => () => 1,
     hang() {
       this.signal.addEventListener("abort", () => (window.stopped += 1));
       return new Promise((resolve) => this.signal.addEventListener("abort", resolve));
@@ -131,6 +134,11 @@ async def test_python_calls_the_page(meeting: Meeting) -> None:
     with pytest.raises(RpcApplicationError) as failed:
         await client.call("broken")
     assert "secret" not in failed.value.message
+    with pytest.raises(RpcApplicationError):
+        await client.call("odd")
+    with pytest.raises(Broke) as without:
+        await client.call("oddError")
+    assert (without.value.data, await client.call("wordless")) == (None, None)
     async with client.batch() as batch:
         one, unknown = batch.call("join", "x"), batch.call("unknown")
         batch.notify("join", "y")
@@ -196,6 +204,23 @@ async def test_what_the_page_cannot_take_at_once_is_refused(meeting: Meeting) ->
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_messages_keep_their_order_while_the_buffer_of_the_browser_is_full(meeting: Meeting) -> None:
+    heard: list[int] = []
+    meeting.methods.add("note", lambda number, ballast: heard.append(number))
+    await meeting.page.evaluate("open_rpc()")
+    await meeting.page.evaluate(
+        """async () => {
+          const ballast = "x".repeat(20_000);
+          for (let n = 0; n < 200; n++) {
+            rpc.notify("note", [n, ballast]);
+            if (n % 20 === 0) await new Promise((resolve) => setTimeout(resolve));
+          }
+        }"""
+    )
+    await eventually(lambda: len(heard) == 200)
+    assert heard == list(range(200))
 
 
 async def test_a_bare_channel_of_the_browser_will_do(meeting: Meeting) -> None:
