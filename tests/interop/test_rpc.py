@@ -54,6 +54,11 @@ SET_UP = """async (id) => {
     const channel = room.openChannel(id, "rpc", { protocol: "jsonrpc-2.0", ordered: true });
     window.rpc = new Rpc(await channel.opened(), window.methods);
   };
+  window.open_bare = async () => {
+    const raw = probe.connections.at(-1).createDataChannel("mine", { protocol: "jsonrpc-2.0" });
+    await new Promise((resolve) => (raw.onopen = resolve));
+    return raw;
+  };
 }"""
 
 
@@ -212,10 +217,11 @@ async def test_messages_keep_their_order_while_the_buffer_of_the_browser_is_full
     await meeting.page.evaluate("open_rpc()")
     await meeting.page.evaluate(
         """async () => {
-          const ballast = "x".repeat(20_000);
+          const raw = await open_bare(), rpc = new (await import("/page/rpc.js")).Rpc(raw);
           for (let n = 0; n < 200; n++) {
-            rpc.notify("note", [n, ballast]);
-            if (n % 20 === 0) await new Promise((resolve) => setTimeout(resolve));
+            rpc.notify("note", [n, "x".repeat(20_000)]);
+            if (n < 150) continue; // they wait; as soon as there is room the next one comes
+            while (raw.bufferedAmount > 1_048_576) await new Promise((resolve) => setTimeout(resolve));
           }
         }"""
     )
@@ -228,9 +234,7 @@ async def test_a_bare_channel_of_the_browser_will_do(meeting: Meeting) -> None:
     await meeting.page.evaluate("open_rpc()")
     bare = """async () => {
       const { Rpc } = await import("/page/rpc.js");
-      const raw = probe.connections.at(-1).createDataChannel("mine", { protocol: "jsonrpc-2.0" });
-      await new Promise((resolve) => (raw.onopen = resolve));
-      window.bare = new Rpc(raw);
+      window.bare = new Rpc(await open_bare());
       return window.bare.call("sum", [20, 3]);
     }"""
     assert await meeting.page.evaluate(bare) == 23
