@@ -151,7 +151,7 @@ class RpcEndpoint:
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"a timeout is above 0 and at most {MAX_TIMEOUT:g} s, not {timeout!r}")
         deadline = self._loop.time() + timeout
-        lane = await self._lanes.open(format, via, deadline)
+        lane = self._lanes.ready(format, via) or await self._lanes.open(format, via, deadline)
         return await self._calls.make(lane, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
 
     # --- for Calls
@@ -170,8 +170,9 @@ class RpcEndpoint:
 
     def deadline_set(self) -> None:
         """Note that there may be an earlier deadline than before."""
-        deadlines = self._calls.caller.next_deadline, self._callee.next_deadline
-        due = min((it for it in deadlines if it is not None), default=None)
+        due, other = self._calls.caller.next_deadline, self._callee.next_deadline
+        if due is None or (other is not None and other < due):
+            due = other
         if due is None or (self._timer is not None and self._timer.when() <= due):
             return
         if self._timer is not None:
@@ -201,7 +202,7 @@ class RpcEndpoint:
 
     def received(self, lane: Lane, message: str | bytes) -> None:
         """Take a message, or a piece of one."""
-        if self._lanes.get(lane.number) is None:
+        if lane.is_closed:
             return
         whole = self._whole(lane, message)
         if whole is None:

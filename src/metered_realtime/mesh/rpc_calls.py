@@ -90,7 +90,10 @@ class Calls:
         try:
             for item in items:
                 entries.append(self._enter(lane, item, timeout, deadline))
-            await self._await_room(lane, entries, is_batch, deadline)
+            lane.greet()
+            size = _size(entries, is_batch)
+            if size > lane.max_size:
+                await self._await_room(lane, size, deadline)
             if lane.is_closed:
                 raise RpcSendError
             if not entries[0].outcome.done():  # they have one deadline, and it may be over
@@ -140,12 +143,13 @@ class Calls:
         entry = self._entries[call] = _Entry(call, message, outcome, lane.format, before, item.is_notification)
         return entry
 
-    async def _await_room(self, lane: Lane, entries: Sequence[_Entry], is_batch: bool, deadline: float) -> None:
-        """Return if the lane can carry it. Before something large the other end has to say that it takes pieces."""
-        lane.greet()
-        sizes = [len(entry.message) + 1 for entry in entries]
-        size = sum(sizes) + 1 if is_batch else max(sizes) - 1
-        if size > lane.max_size and lane.may_take_pieces:
+    async def _await_room(self, lane: Lane, size: int, deadline: float) -> None:
+        """Return once the other end has said that it takes pieces, which something so large goes in.
+
+        Raises:
+            RpcRequestTooLargeError: it does not, or not one of that size.
+        """
+        if lane.may_take_pieces:
             patience = min(GREETING_PATIENCE, deadline - asyncio.get_running_loop().time())
             await asyncio.wait([lane.greeted], timeout=max(0.0, patience))
         if size > lane.max_size:
@@ -247,6 +251,12 @@ def result_of(outcome: Outcome, errors: ErrorRegistry) -> Any:
             raise RpcInvalidReplyError(data=outcome.reason)
         case core.Loss():
             raise _LOSSES[outcome]
+
+
+def _size(entries: Sequence[_Entry], is_batch: bool) -> int:
+    """Return the bytes of the message that takes them all, or of the largest one."""
+    sizes = [len(entry.message) for entry in entries]
+    return sum(sizes) + len(sizes) + 1 if is_batch else max(sizes)
 
 
 def _encode(codec: Codec, item: CallItem, call: int, timeout: float) -> tuple[bytes, tuple[bytes, ...]]:

@@ -94,6 +94,11 @@ class Lanes:
 
     # --- for calls
 
+    def ready(self, name: RpcFormat, via: RpcVia) -> Lane | None:
+        """Return the lane that a call takes if it is open already."""
+        lane = self._own.get((name, "server" if via == "server" else "p2p"))
+        return lane if lane is not None and lane.is_open and not lane.is_refused else None
+
     async def open(self, name: RpcFormat, via: RpcVia, deadline: float) -> Lane:
         """Return a lane that is open, opening one if there is none.
 

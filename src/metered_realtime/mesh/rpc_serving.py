@@ -42,7 +42,7 @@ class Serving:
     def perform(self, effects: Iterable[core.Effect | _Ended]) -> None:
         """Carry out decisions, and those that follow from them."""
         self._effects.extend(effects)
-        if self._is_performing:
+        if self._is_performing or not self._effects:
             return
         self._is_performing = True
         try:
