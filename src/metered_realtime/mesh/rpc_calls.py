@@ -167,11 +167,12 @@ class Calls:
             self.caller.queued(entry.call, lane.number)
         before = [frame for entry in entries for frame in entry.before]
         parcel = lane.post(message, lambda error: self._gone(lane, entries, error), before=before)
-        if len(entries) == 1:
+        if len(entries) == 1 and not parcel.is_done:
             entries[0].parcel = parcel
 
     def _gone(self, lane: Lane, entries: Sequence[_Entry], error: MeteredRealtimeError | None) -> None:
         """Note that a message went out, or that it did not."""
+        entries[0].parcel = None  # it knows its entries: together they would be garbage that only a collection finds
         if isinstance(error, RpcError):
             told = error_object(error)
             self.perform([effect for entry in entries for effect in self.caller.fail(entry.call, told)])

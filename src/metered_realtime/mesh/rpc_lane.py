@@ -38,6 +38,12 @@ class Parcel:
     is_large: bool
     answer_bytes: int | None = None
     begun: bool = False
+    is_done: bool = False
+
+    def end(self, error: MeteredRealtimeError | None) -> None:
+        """Tell whoever sent it that it was taken, or why it was not."""
+        self.is_done = True
+        self.on_done(error)
 
 
 class Lane:
@@ -140,7 +146,7 @@ class Lane:
         frames = chain(before, frames) if before else frames
         parcel = Parcel(frames, self._last_parcel, on_done, is_large, answer_bytes)
         if self.is_closed:
-            on_done(MeteredRealtimeError("the channel is closed"))
+            parcel.end(MeteredRealtimeError("the channel is closed"))
         elif is_large:
             self._queue(self._large, parcel)
         elif self._small or self._large or not self.is_open or not self._send_now(parcel):
@@ -159,9 +165,9 @@ class Lane:
                     return False
                 parcel.begun = True
         except Exception as error:
-            parcel.on_done(self._failure(error))
+            parcel.end(self._failure(error))
         else:
-            parcel.on_done(None)
+            parcel.end(None)
         return True
 
     def _queue(self, queue: deque[Parcel], parcel: Parcel) -> None:
@@ -211,7 +217,7 @@ class Lane:
         if queue and queue[0] is parcel:
             queue.popleft()
             self._count_answer(parcel, -1)
-            parcel.on_done(error)
+            parcel.end(error)
 
     def _count_answer(self, parcel: Parcel, sign: int) -> None:
         if parcel.answer_bytes is not None:
@@ -262,7 +268,7 @@ class Lane:
         self._transport.close()
         self._settle_opening()
         for parcel in (*self._small, *self._large):
-            parcel.on_done(MeteredRealtimeError("the channel is closed"))
+            parcel.end(MeteredRealtimeError("the channel is closed"))
         self._small.clear()
         self._large.clear()
 
