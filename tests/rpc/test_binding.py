@@ -292,7 +292,7 @@ async def test_a_handler_that_hangs_costs_the_timeout_and_is_cancelled(world: Wo
     gate = Gate()
     world.methods_b.add("hang", gate)
     with pytest.raises(RpcResponseTimeoutError):
-        await world.to_b.using(format=format, timeout=0.05).call("hang")
+        await world.to_b.using(format=format, timeout=0.3).call("hang")
     await eventually(lambda: gate.cancelled == 1)
     await eventually(lambda: world.b.stats().running == 0)
     assert world.a.stats().pending == 0

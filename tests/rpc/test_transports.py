@@ -124,6 +124,13 @@ async def test_a_call_goes_through_the_server_if_no_direct_channel_opens(monkeyp
     await ways.close()
 
 
+async def test_a_call_with_little_time_spends_half_of_it_on_a_direct_channel() -> None:
+    ways = TwoWays()
+    ways.methods.add("m", lambda: 1)
+    assert await ways.client.using(timeout=0.4).call("m") == 1
+    await ways.close()
+
+
 async def test_a_call_that_shall_be_direct_waits_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.01)
     ways = TwoWays()

@@ -30,7 +30,8 @@ MAX_LANES = 8
 """Channels of one remote that are served, and that wait for a verdict. It needs one or two."""
 
 DIRECT_PATIENCE = 5.0
-"""Seconds after which a call that may travel through the server does, if no direct channel has opened."""
+"""Seconds after which a call that may travel through the server does, if no direct channel has opened; or half of its
+time, if that is less."""
 
 LOSS_GRACE = 1.0
 """Seconds after the end of a channel in which its connection may turn out to have failed, and be replaced."""
@@ -130,7 +131,7 @@ class Lanes:
     async def _wait_for(self, lane: Lane, via: RpcVia, deadline: float) -> None:
         patience = deadline - self._loop.time()
         if via == "auto" and lane.path == "p2p":
-            patience = min(patience, DIRECT_PATIENCE)
+            patience = min(patience / 2, DIRECT_PATIENCE)
         await asyncio.wait([lane.opening], timeout=max(0.0, patience))
 
     async def _await_verdict(self, lane: Lane, deadline: float) -> None:
