@@ -143,6 +143,46 @@ async def test_a_large_request_that_is_cancelled_after_its_last_piece_is_cancell
     await world.close()
 
 
+async def test_a_large_request_waits_for_its_room_over_a_connection_that_is_replaced(world: World) -> None:
+    world.methods_b.add("size", len)
+    opener = world.a._lanes._open_transport
+
+    def deaf_once(name: RpcFormat, path: Any) -> Any:
+        transport = opener(name, path)
+        if len(world.wires) == 1:
+            world.wires[0][1].other = None  # no greeting comes back
+        return transport
+
+    world.a._lanes._open_transport = deaf_once
+    call = asyncio.ensure_future(world.to_b.call("size", "x" * 1_000_000))
+    await eventually(lambda: world.wires and world.wires[0][0].sent)
+    await asyncio.sleep(0.01)
+    world.replace()
+    assert await call == 1_000_000
+
+
+async def test_many_small_calls_in_a_format_without_batches_are_not_one_large_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc_calls, "GREETING_PATIENCE", 0.01)
+    raw = Raw("msgpack-rpc")
+    raw.near.max_message_size = 10_000
+
+    async def send() -> list[Any]:
+        async with raw.client.using(format="msgpack-rpc").batch() as batch:
+            for _ in range(5):
+                batch.call("size", "x" * 5_000)
+        return batch.results()
+
+    sending = asyncio.ensure_future(send())
+    await raw.hear()  # the greeting
+    for number in range(5):
+        _, request_id, _, params = msgspec.msgpack.decode(await raw.hear())
+        await raw.say(msgspec.msgpack.encode([1, request_id, None, len(params[0]) + number]))
+    assert await sending == [5_000, 5_001, 5_002, 5_003, 5_004]
+    await raw.close()
+
+
 # --- channels that end
 
 

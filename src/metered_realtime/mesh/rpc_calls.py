@@ -64,6 +64,7 @@ class _Entry:
     format: RpcFormat
     before: tuple[bytes, ...] = ()
     is_notification: bool = False
+    is_posted: bool = False
     parcel: Parcel | None = None
     """What carries it alone. None as long as nothing does, and in a batch."""
 
@@ -90,14 +91,14 @@ class Calls:
         try:
             for item in items:
                 entries.append(self._enter(lane, item, timeout, deadline))
+                self.caller.queued(entries[-1].call, lane.number)
             lane.greet()
-            size = _size(entries, is_batch)
+            as_one = is_batch and lane.codec.has_batches
+            size = _size(entries, as_one)
             if size > lane.max_size:
                 await self._await_room(lane, size, deadline)
-            if lane.is_closed:
-                raise RpcSendError
-            if not entries[0].outcome.done():  # they have one deadline, and it may be over
-                self._send(lane, entries, is_batch)
+            if not lane.is_closed and not entries[0].outcome.done():  # they share a lane, and a deadline
+                self._send(lane, entries, as_one)
             self.owner.deadline_set()
             return [await entry.outcome for entry in entries]
         finally:
@@ -144,7 +145,7 @@ class Calls:
         return entry
 
     async def _await_room(self, lane: Lane, size: int, deadline: float) -> None:
-        """Return once the other end has said that it takes pieces, which something so large goes in.
+        """Return once the other end has said that it takes pieces, which something so large goes in, or is gone.
 
         Raises:
             RpcRequestTooLargeError: it does not, or not one of that size.
@@ -152,11 +153,11 @@ class Calls:
         if lane.may_take_pieces:
             patience = min(GREETING_PATIENCE, deadline - asyncio.get_running_loop().time())
             await asyncio.wait([lane.greeted], timeout=max(0.0, patience))
-        if size > lane.max_size:
+        if size > lane.max_size and not lane.is_closed:
             raise RpcRequestTooLargeError
 
-    def _send(self, lane: Lane, entries: Sequence[_Entry], is_batch: bool) -> None:
-        if is_batch and lane.codec.has_batches:
+    def _send(self, lane: Lane, entries: Sequence[_Entry], as_one: bool) -> None:
+        if as_one:
             self._post(lane, lane.codec.join([entry.message for entry in entries]), entries)
             return
         for entry in entries:
@@ -165,6 +166,7 @@ class Calls:
     def _post(self, lane: Lane, message: bytes, entries: Sequence[_Entry]) -> None:
         for entry in entries:
             self.caller.queued(entry.call, lane.number)
+            entry.is_posted = True
         before = [frame for entry in entries for frame in entry.before]
         parcel = lane.post(message, lambda error: self._gone(lane, entries, error), before=before)
         if len(entries) == 1 and not parcel.is_done:
@@ -189,7 +191,7 @@ class Calls:
     def _cancel(self, call: int, lane: Lane | None) -> None:
         """Take a request back, or tell the other end that nobody waits for it."""
         entry = self._entries.get(call)
-        if entry is None or lane is None or lane.is_closed:
+        if entry is None or not entry.is_posted or lane is None or lane.is_closed:
             return
         if (entry.parcel is not None and lane.drop(entry.parcel)) or entry.is_notification:
             return
@@ -205,7 +207,7 @@ class Calls:
                 self.perform(self.caller.fail(call, error_object(RpcRecipientDisconnectedError())))
                 continue
             lane.greet()
-            if lane.remembers or not self.caller.was_sent(call):
+            if self._obstacle(entry, lane) is None:
                 self._post(lane, entry.message, [entry])
             else:
                 self.caller.queued(call, lane.number)
@@ -215,17 +217,24 @@ class Calls:
             wait.add_done_callback(self._waits.discard)
 
     async def _send_when_met(self, lane: Lane, entries: Sequence[_Entry]) -> None:
-        """Send requests that may have run once the other end says that it would know; else they are lost."""
+        """Send requests that may have run, or are large, once the other end says that it would know, or takes those."""
         await asyncio.wait([lane.opening])
         if not lane.has_met:
             await asyncio.wait([lane.greeted], timeout=GREETING_PATIENCE)
         for entry in entries:
             if lane.is_closed or entry.call not in self._entries:
                 continue  # the end of the lane, or of the call, settles it
-            if lane.remembers:
+            obstacle = self._obstacle(entry, lane)
+            if obstacle is None:
                 self._post(lane, entry.message, [entry])
             else:
-                self.perform(self.caller.fail(entry.call, error_object(RpcRecipientDisconnectedError())))
+                self.perform(self.caller.fail(entry.call, error_object(obstacle)))
+
+    def _obstacle(self, entry: _Entry, lane: Lane) -> RpcError | None:
+        """Return why a request must not go out on a lane again, as far as is known about the other end."""
+        if self.caller.was_sent(entry.call) and not lane.remembers:
+            return RpcRecipientDisconnectedError()
+        return RpcRequestTooLargeError() if len(entry.message) > lane.max_size else None
 
     def _forget(self, entries: Sequence[_Entry]) -> None:
         for entry in entries:
@@ -254,10 +263,10 @@ def result_of(outcome: Outcome, errors: ErrorRegistry) -> Any:
             raise _LOSSES[outcome]
 
 
-def _size(entries: Sequence[_Entry], is_batch: bool) -> int:
+def _size(entries: Sequence[_Entry], as_one: bool) -> int:
     """Return the bytes of the message that takes them all, or of the largest one."""
     sizes = [len(entry.message) for entry in entries]
-    return sum(sizes) + len(sizes) + 1 if is_batch else max(sizes)
+    return sum(sizes) + len(sizes) + 1 if as_one else max(sizes)
 
 
 def _encode(codec: Codec, item: CallItem, call: int, timeout: float) -> tuple[bytes, tuple[bytes, ...]]:
