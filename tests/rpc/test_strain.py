@@ -18,26 +18,7 @@ from metered_realtime.rpc.built_in import (
     RpcUnsupportedVersionError,
 )
 from metered_realtime.rpc.codec import RpcFormat
-from tests.rpc.support import MemoryTransport, Message, Raw, World, eventually, wire
-
-
-class Prompt(MemoryTransport):
-    """One end of a wire that takes messages at once while it flows, as data channels do."""
-
-    def send_now(self, message: Message) -> bool:
-        if not self.flowing.is_set():
-            return False
-        self.sent.append(message)
-        return True
-
-
-def prompt(raw: Raw) -> Prompt:
-    """Let the next channel that is opened be a prompt one."""
-    end = Prompt()
-    end.open_event.set()
-    raw.near = end
-    return end
-
+from tests.rpc.support import Raw, World, eventually, wire
 
 # --- notifications
 
@@ -100,7 +81,8 @@ async def test_many_notifications_of_ones_own_are_no_answers_that_nobody_reads(
 
 async def test_what_fits_goes_out_in_the_same_turn_and_the_rest_in_its_order() -> None:
     raw = Raw()
-    near = prompt(raw)
+    near = raw.near
+    near.prompt = True
     await raw.client.notify("open it")
     calls = [asyncio.ensure_future(raw.client.using(timeout=9).call("m")) for _ in range(2)]
     await asyncio.sleep(0)
