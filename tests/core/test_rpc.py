@@ -68,6 +68,14 @@ def test_an_error_without_an_id_settles_the_only_call_that_it_can_mean() -> None
     assert caller.answered(unreadable, NEXT_WIRE) == []
 
 
+@pytest.mark.parametrize("code", [-32601, -32602])
+def test_an_error_without_an_id_that_answers_a_notification_settles_no_call(code: int) -> None:
+    caller = Caller()
+    sent_call(caller)
+    assert caller.answered(Failure(None, ErrorObject(code, "of $/hello")), WIRE) == []
+    assert (len(caller), caller.dropped_answers) == (1, 1)
+
+
 def test_deadlines_settle_in_their_order_and_tell_the_other_end() -> None:
     caller = Caller()
     late, early, answered = sent_call(caller, 9.0), sent_call(caller, 3.0), sent_call(caller, 1.0)

@@ -159,7 +159,8 @@ async def test_many_small_calls_in_a_format_without_batches_are_not_one_large_on
     sending = asyncio.ensure_future(send())
     await raw.hear()  # the greeting
     for number in range(5):
-        _, request_id, _, params = msgspec.msgpack.decode(await raw.hear())
+        heard: Any = await raw.hear()
+        _, request_id, _, params = msgspec.msgpack.decode(heard)
         await raw.say(msgspec.msgpack.encode([1, request_id, None, len(params[0]) + number]))
     assert await sending == [5_000, 5_001, 5_002, 5_003, 5_004]
     await raw.close()

@@ -44,6 +44,11 @@ MAX_SENDS = 2
 """How often a request goes out: once, and once more when its connection was replaced."""
 
 
+_OF_READABLE = (-32601, -32602)
+"""Errors, of the method or its parameters, of a request that could be read, id and all. Without an id they answer a
+notification, which some implementations do."""
+
+
 class Loss(Enum):
     """Why a call has no answer."""
 
@@ -148,7 +153,7 @@ class Caller:
 
     def answered(self, answer: Success | Failure | BadReply, link: int) -> list[Effect]:
         """Take an answer. One without an id settles a call only if it can be meant for no other."""
-        call_id = self._sole_call(link) if answer.id is None else answer.id
+        call_id = self._meant(answer, link) if answer.id is None else answer.id
         call = self._calls.get(call_id) if isinstance(call_id, int) else None
         if call is None or not call.wants_answer:
             self.dropped_answers += 1
@@ -218,6 +223,9 @@ class Caller:
             effects.append(Settle(call.id, Loss.LOST if call.sends else Loss.UNSENT))
         return effects
 
-    def _sole_call(self, link: int) -> int | None:
+    def _meant(self, answer: Success | Failure | BadReply, link: int) -> int | None:
+        """Return the only call that an answer without an id can be for."""
+        if isinstance(answer, Failure) and answer.error.code in _OF_READABLE:
+            return None
         sent = [call.id for call in self._of(link) if call.sent]
         return sent[0] if len(sent) == 1 else None
