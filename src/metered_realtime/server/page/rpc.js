@@ -92,7 +92,8 @@ export class Rpc {
   /** Take a request, a notification or an answer. Resolves to what is to be answered, if anything is. */
   async #take(item) {
     const { jsonrpc, id, method, params = [], ...rest } = Object(item);
-    if (method === undefined && ("result" in rest || "error" in rest)) return void this.#settle(id, rest);
+    if (method === undefined && "error" in rest) return void this.#settle(id, { error: received(rest.error) });
+    if (method === undefined && "result" in rest) return void this.#settle(id, rest);
     const named = typeof id === "string" || Number.isInteger(id);
     const valid = jsonrpc === "2.0" && typeof method === "string" && typeof params === "object" && params !== null;
     if (!valid || (!named && id !== undefined)) return failure(named ? id : null, -32600, "Invalid Request");
@@ -114,7 +115,12 @@ export class Rpc {
     this.#waiting.delete(id);
     call.stop();
     if (error === undefined) call.resolve(result);
-    else call.reject(Number.isInteger(error?.code) ? new RpcError(error.code, error.message, error.data) : error);
+    else call.reject(error);
     return true;
   }
+}
+
+function received(error) {
+  if (!Number.isInteger(error?.code)) return new RpcError(1510, "Invalid reply");
+  return new RpcError(error.code, error.message, error.data);
 }
