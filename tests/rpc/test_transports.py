@@ -37,6 +37,8 @@ from tests.rpc.support import MemoryTransport, wire
         (ServerRequestError("peer_not_found"), RpcRecipientNotFoundError),
         (ServerRequestError("action_not_permitted"), RpcUnsupportedServerError),
         (ServerRequestError("unknown_type"), RpcUnsupportedServerError),
+        (ServerRequestError("over_message_quota"), RpcSendError),
+        (ServerRequestError("backend_error"), RpcSendError),
         (PayloadTooLargeError(2, 1), RpcRequestTooLargeError),
         (MeteredPeerOversizedError(2, 1), RpcRequestTooLargeError),
         (MeteredPeerSendError("not_joined", "m"), RpcSendError),

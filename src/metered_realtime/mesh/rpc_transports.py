@@ -22,6 +22,7 @@ from ..rpc.built_in import (
     RpcSendError,
     RpcUnsupportedServerError,
 )
+from ..rpc.errors import RpcError
 from .aiortc_compat_messages import max_message_size
 from .data_channel import DataChannel
 
@@ -35,6 +36,14 @@ ENVELOPE_KEY = "__meteredRpc"
 """The reserved key of direct messages that carry calls."""
 
 ENVELOPE_SIZE = len(f'{{"{ENVELOPE_KEY}":}}')
+
+_REFUSALS: dict[str, type[RpcError]] = {
+    "peer_not_found": RpcRecipientNotFoundError,
+    "over_message_quota": RpcSendError,
+    "backend_error": RpcSendError,
+    "internal_error": RpcSendError,
+}
+"""What error codes of the server mean. After all others it does not carry calls at all."""
 
 MessageHandler = Callable[[str | bytes], None]
 CloseHandler = Callable[[], None]
@@ -163,14 +172,12 @@ class ServerTransport:
             RpcRecipientNotFoundError: nobody of that id is connected.
             RpcUnsupportedServerError: the server refuses direct messages.
             RpcRequestTooLargeError: it refuses one of that size.
-            RpcSendError: it could not be reached, or did not confirm it.
+            RpcSendError: it could not be reached, did not confirm it, or could not take it now.
         """
         try:
             await self._send({ENVELOPE_KEY: json.loads(message)})
         except ServerRequestError as error:
-            raise (
-                RpcRecipientNotFoundError if error.code == "peer_not_found" else RpcUnsupportedServerError
-            ) from error
+            raise _REFUSALS.get(error.code, RpcUnsupportedServerError) from error
         except (MeteredPeerOversizedError, PayloadTooLargeError) as error:
             raise RpcRequestTooLargeError from error
         except MeteredRealtimeError as error:
