@@ -133,6 +133,50 @@ async def test_a_call_with_little_time_spends_half_of_it_on_a_direct_channel() -
     await ways.close()
 
 
+async def test_a_call_that_the_server_does_not_carry_waits_for_a_direct_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.01)
+    methods, refusals = RpcMethods(), asyncio.Event()
+    far = RpcEndpoint(lambda name, path: wire()[0], identity="near", methods=methods)
+    methods.add("m", lambda: 1)
+    direct, theirs = wire()
+    direct.open_event.clear()
+    far.serve(theirs)
+
+    async def refuse(data: Any) -> None:
+        refusals.set()
+        raise ServerRequestError("action_not_permitted")
+
+    near = RpcEndpoint(
+        lambda name, path: direct if path == "p2p" else ServerTransport(refuse, 65_536),
+        identity="far",
+        methods=RpcMethods(),
+    )
+    call = asyncio.ensure_future(RpcClient(near).call("m"))
+    await refusals.wait()
+    await asyncio.sleep(0.01)
+    assert not call.done()
+    direct.open_event.set()
+    assert await call == 1
+    await near.wait_closed()
+    await far.wait_closed()
+
+
+async def test_a_call_that_a_remote_refused_in_the_same_words_is_not_made_again() -> None:
+    ways, runs = TwoWays(), []
+
+    def refuse() -> None:
+        runs.append(1)
+        raise RpcUnsupportedServerError
+
+    ways.methods.add("m", refuse)
+    with pytest.raises(RpcUnsupportedServerError):
+        await ways.client.using(timeout=0.4).call("m")
+    assert (runs, ways.opened) == ([1], ["p2p", "server"])
+    await ways.close()
+
+
 async def test_a_call_that_shall_be_direct_waits_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.01)
     ways = TwoWays()

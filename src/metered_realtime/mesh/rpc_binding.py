@@ -19,7 +19,7 @@ from ..rpc.built_in import RpcUnknownIdError, RpcUnsupportedVersionError
 from ..rpc.codec import DEFAULT_FORMAT, RpcFormat, RpcPath, codec_of
 from ..rpc.errors import ErrorRegistry, default_errors
 from ..rpc.methods import RpcMethods
-from .rpc_calls import CallItem, Calls, Outcome
+from .rpc_calls import NOT_CARRIED, CallItem, Calls, Outcome
 from .rpc_lane import Lane
 from .rpc_lanes import Lanes, OpenTransport, RpcVia
 from .rpc_serving import Serving
@@ -152,7 +152,11 @@ class RpcEndpoint:
             raise ValueError(f"a timeout is above 0 and at most {MAX_TIMEOUT:g} s, not {timeout!r}")
         deadline = self._loop.time() + timeout
         lane = self._lanes.ready(format, via) or await self._lanes.open(format, via, deadline)
-        return await self._calls.make(lane, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
+        outcomes = await self._calls.make(lane, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
+        if via == "auto" and any(outcome is NOT_CARRIED for outcome in outcomes):  # then only a direct channel will do
+            lane = await self._lanes.open(format, "p2p", deadline)
+            outcomes = await self._calls.make(lane, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
+        return outcomes
 
     # --- for Calls
 

@@ -17,6 +17,7 @@ from ..rpc.built_in import (
     RpcRequestTooLargeError,
     RpcResponseTimeoutError,
     RpcSendError,
+    RpcUnsupportedServerError,
     RpcUnsupportedVersionError,
 )
 from ..rpc.codec import Codec, RpcFormat
@@ -28,6 +29,9 @@ GREETING_PATIENCE = 2.0
 
 Outcome = Success | ErrorObject | BadReply | core.Loss | None
 """What became of a call; None for a notification that went out."""
+
+NOT_CARRIED = error_object(RpcUnsupportedServerError())
+"""What became of a call that the server refused to carry: this very object, as a remote's error may look the same."""
 
 _LOSSES: dict[core.Loss, type[RpcError]] = {
     core.Loss.EXPIRED: RpcResponseTimeoutError,
@@ -176,7 +180,7 @@ class Calls:
         """Note that a message went out, or that it did not."""
         entries[0].parcel = None  # it knows its entries: together they would be garbage that only a collection finds
         if isinstance(error, RpcError):
-            told = error_object(error)
+            told = NOT_CARRIED if isinstance(error, RpcUnsupportedServerError) else error_object(error)
             self.perform([effect for entry in entries for effect in self.caller.fail(entry.call, told)])
         elif error is None:
             self.perform([effect for entry in entries for effect in self.caller.sent(entry.call)])
