@@ -91,8 +91,9 @@ from .mesh.managed_channel import ManagedChannel, ManagedChannelState, ManagedCh
 from .mesh.peer import MeteredPeer
 from .mesh.peer_channel import PeerChannel
 from .mesh.remote_peer import RemotePeer
-from .mesh.rpc_binding import RpcStats, RpcVia
+from .mesh.rpc_binding import RpcStats
 from .mesh.rpc_client import RpcBatch, RpcClient
+from .mesh.rpc_lanes import RpcVia
 from .mesh.stats import (
     CandidateStats,
     DataChannelStats,

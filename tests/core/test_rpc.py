@@ -68,6 +68,14 @@ def test_an_error_without_an_id_settles_the_only_call_that_it_can_mean() -> None
     assert caller.answered(unreadable, NEXT_WIRE) == []
 
 
+@pytest.mark.parametrize("code", [-32601, -32602])
+def test_an_error_without_an_id_that_answers_a_notification_settles_no_call(code: int) -> None:
+    caller = Caller()
+    sent_call(caller)
+    assert caller.answered(Failure(None, ErrorObject(code, "of $/hello")), WIRE) == []
+    assert (len(caller), caller.dropped_answers) == (1, 1)
+
+
 def test_deadlines_settle_in_their_order_and_tell_the_other_end() -> None:
     caller = Caller()
     late, early, answered = sent_call(caller, 9.0), sent_call(caller, 3.0), sent_call(caller, 1.0)
@@ -92,6 +100,19 @@ def test_cancelling_tells_the_other_end_once() -> None:
     assert caller.cancel(call) == [Cancel(call, WIRE)]
     assert caller.cancel(call) == []
     assert caller.answered(Success(call, 1), WIRE) == []
+
+
+def test_a_notification_is_settled_when_it_was_sent_and_by_no_answer() -> None:
+    caller = Caller()
+    sent_call(caller)
+    note, late = (caller.start(15.0, wants_answer=False) for _ in range(2))
+    caller.queued(note, WIRE)
+    assert caller.answered(Success(note, 1), WIRE) == []
+    assert caller.sent(note) == [Settle(note, None)]
+    assert caller.sent(note) == []
+    caller.queued(late, WIRE)
+    assert caller.replaced(WIRE, remembers=False)[1:] == [Transmit((late,))]
+    assert caller.expire(15.0)[-1] == Settle(late, Loss.EXPIRED)
 
 
 def test_a_link_that_ends_by_itself_settles_its_calls() -> None:
@@ -171,10 +192,10 @@ def test_every_call_is_settled_exactly_once(seed: int) -> None:
         some = chance.choice(sorted(started)) if started else 0
         match chance.randrange(8):
             case 0 | 1:
-                started.add(call := caller.start(now + chance.random() * 9))
+                started.add(call := caller.start(now + chance.random() * 9, wants_answer=chance.random() < 0.7))
                 caller.queued(call, link)
             case 2:
-                caller.sent(some)
+                take(caller.sent(some))
             case 3:
                 take(caller.answered(Success(some, None), link))
             case 4:
@@ -258,6 +279,25 @@ def test_the_65th_waits_and_the_321st_is_refused_at_once() -> None:
     assert following.item == Request(64, "m")
 
 
+def test_requests_that_are_held_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_serving, "MAX_HELD_BYTES", 100)
+    it = callee()
+    (large,) = it.receive(WIRE, single(Request(1, "m")), 0.0, size=1_000)
+    (refused,) = it.receive(WIRE, single(Request(2, "m")), 0.0, size=1)
+    assert isinstance(refused, Refuse)
+    assert refused.reason is Refusal.BUSY
+    refuse_all(it, [refused])
+    assert isinstance(large, Run)
+    it.answered(large.ticket, b"")
+    it.ended(large.ticket)
+    for number in range(300):
+        started = it.receive(WIRE, single(Request(number + 3, "m")), 0.0, size=60)[0]
+        assert isinstance(started, Run)
+        it.answered(started.ticket, b"")
+        it.ended(started.ticket)
+    assert it._held_bytes == 0
+
+
 def test_a_handler_keeps_its_place_until_it_has_ended() -> None:
     it = callee()
     tickets = [run(it, Request(n, "m")).ticket for n in range(64)]
@@ -299,7 +339,7 @@ def test_an_announced_timeout_holds_for_its_request(params: Any) -> None:
     assert effects[1].reason is Refusal.EXPIRED
 
 
-@pytest.mark.parametrize("ms", [None, 0, -1, "5", True, float("nan"), [], 10**40])
+@pytest.mark.parametrize("ms", [None, 0, -1, "5", True, float("nan"), float("inf"), [], 10**40, 10**400])
 def test_no_timeout_is_out_of_range(ms: Any) -> None:
     it = callee()
     it.receive(WIRE, single(Notification("$/timeout", [1, ms])), 0.0)
@@ -591,11 +631,11 @@ def test_garbage_makes_no_message_and_no_other_error(chunks: list[bytes]) -> Non
             together.add(b"\xc1" + chunk)
 
 
-@pytest.mark.parametrize("value", [0, -1, 2**53, "", "x", "x" * 256])
+@pytest.mark.parametrize("value", [0, -1, 2**64 - 1, -(2**63), "", "x", "x" * 256])
 def test_ids_are_text_or_integers(value: Any) -> None:
     assert is_request_id(value)
 
 
-@pytest.mark.parametrize("value", [None, True, False, 1.0, 2**53 + 1, "x" * 257, [], {}, b"x"])
+@pytest.mark.parametrize("value", [None, True, False, 1.0, 2**64, -(2**63) - 1, "x" * 257, [], {}, b"x"])
 def test_nothing_else_is_an_id(value: Any) -> None:
     assert not is_request_id(value)

@@ -39,6 +39,9 @@ SET_UP = """async (id) => {
     broken: () => { throw new Error("the secret of the page"); },
     broke: () => { throw new RpcError(2300, "Insufficient funds", { missing: 7 }); },
     echo: (value) => value,
+    odd: () => 1n,
+    oddError: () => { throw new RpcError(2300, "Insufficient funds", 1n); },
+    wordless: () => () => 1,
     hang() {
       this.signal.addEventListener("abort", () => (window.stopped += 1));
       return new Promise((resolve) => this.signal.addEventListener("abort", resolve));
@@ -50,6 +53,11 @@ SET_UP = """async (id) => {
   window.open_rpc = async () => {
     const channel = room.openChannel(id, "rpc", { protocol: "jsonrpc-2.0", ordered: true });
     window.rpc = new Rpc(await channel.opened(), window.methods);
+  };
+  window.open_bare = async () => {
+    const raw = probe.connections.at(-1).createDataChannel("mine", { protocol: "jsonrpc-2.0" });
+    await new Promise((resolve) => (raw.onopen = resolve));
+    return raw;
   };
 }"""
 
@@ -131,6 +139,11 @@ async def test_python_calls_the_page(meeting: Meeting) -> None:
     with pytest.raises(RpcApplicationError) as failed:
         await client.call("broken")
     assert "secret" not in failed.value.message
+    with pytest.raises(RpcApplicationError):
+        await client.call("odd")
+    with pytest.raises(Broke) as without:
+        await client.call("oddError")
+    assert (without.value.data, await client.call("wordless")) == (None, None)
     async with client.batch() as batch:
         one, unknown = batch.call("join", "x"), batch.call("unknown")
         batch.notify("join", "y")
@@ -198,17 +211,56 @@ async def test_what_the_page_cannot_take_at_once_is_refused(meeting: Meeting) ->
     await asyncio.gather(*calls, return_exceptions=True)
 
 
+async def test_messages_keep_their_order_while_the_buffer_of_the_browser_is_full(meeting: Meeting) -> None:
+    heard: list[int] = []
+    meeting.methods.add("note", lambda number, ballast: heard.append(number))
+    await meeting.page.evaluate("open_rpc()")
+    await meeting.page.evaluate(
+        """async () => {
+          const raw = await open_bare(), rpc = new (await import("/page/rpc.js")).Rpc(raw);
+          for (let n = 0; n < 100; n++) {
+            rpc.notify("note", [n, "x".repeat(20_000)]);
+            if (n < 75) continue; // they wait; as soon as there is room the next one comes
+            while (raw.bufferedAmount > 1_048_576) await new Promise((resolve) => setTimeout(resolve));
+          }
+        }"""
+    )
+    await eventually(lambda: len(heard) == 100)
+    assert heard == list(range(100))
+
+
 async def test_a_bare_channel_of_the_browser_will_do(meeting: Meeting) -> None:
     meeting.methods.add("sum", lambda a, b: a + b)
     await meeting.page.evaluate("open_rpc()")
     bare = """async () => {
       const { Rpc } = await import("/page/rpc.js");
-      const raw = probe.connections.at(-1).createDataChannel("mine", { protocol: "jsonrpc-2.0" });
-      await new Promise((resolve) => (raw.onopen = resolve));
-      window.bare = new Rpc(raw);
+      window.bare = new Rpc(await open_bare());
       return window.bare.call("sum", [20, 3]);
     }"""
     assert await meeting.page.evaluate(bare) == 23
+
+
+FAKE_CHANNEL = """async (said) => {
+  const { Rpc } = await import("/page/rpc.js");
+  const fake = Object.assign(new EventTarget(), { bufferedAmount: 0, sent: [], send: (data) => fake.sent.push(data) });
+  const call = new Rpc(fake).call("m").catch((error) => [error.name, error.code]);
+  for (const data of said) fake.dispatchEvent(new MessageEvent("message", { data }));
+  const outcome = await call;
+  await new Promise((resolve) => setTimeout(resolve));
+  return [outcome, fake.sent.slice(2).map((text) => JSON.parse(text).error.code)];
+}"""
+
+
+async def test_the_page_takes_answers_and_nonsense_of_every_kind(meeting: Meeting) -> None:
+    nonsense = ["{", "5", "[]", '{"jsonrpc":"2.0","id":99,"result":1}', '{"jsonrpc":"2.0","id":null,"method":"m"}']
+    for members, outcome in (
+        ('"error":"x"', ["RpcError", 1510]),
+        ('"error":null,"result":5', ["RpcError", 1510]),
+        ('"error":{"code":-32601,"message":"m"}', ["RpcError", -32601]),
+        ('"result":null', None),
+    ):
+        said = [*nonsense, f'{{"jsonrpc":"2.0","id":1,{members}}}']
+        assert await meeting.page.evaluate(FAKE_CHANNEL, said) == [outcome, [-32700, -32600, -32600, -32600]]
 
 
 async def test_every_pending_call_of_the_page_fails_when_python_leaves(meeting: Meeting) -> None:

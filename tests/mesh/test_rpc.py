@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from metered_realtime import DataChannel, DataChannelOpened, DCMessage, DCOpen, MeteredPeer, PeerJoined
-from metered_realtime.mesh import rpc_binding, rpc_calls
+from metered_realtime.mesh import rpc_calls, rpc_lanes
 from metered_realtime.rpc.built_in import (
     RpcApplicationError,
     RpcBusyError,
@@ -185,7 +185,7 @@ async def test_1504_the_result_is_too_large_for_the_caller(rpc: RpcPair) -> None
 async def test_1505_the_channel_closes_before_the_request_went_out(
     rpc: RpcPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_binding, "LOSS_GRACE", 0.1)
+    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.1)
     far = await raw_channel(rpc.pair)
     with pytest.raises(RpcRecipientDisconnectedError):
         await asyncio.gather(rpc.to_b.using(timeout=9).call("m"), closing(far))

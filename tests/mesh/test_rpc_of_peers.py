@@ -40,6 +40,8 @@ async def test_methods_are_offered_to_everybody_and_errors_arrive_as_they_were_r
     with pytest.raises(RpcUnsupportedMethodError):
         await pair.to_a.rpc.call("order", "pear")
     assert not pair.log_b.of(DataChannelOpened), "the channel of calls is not the program's"
+    stats = pair.to_b.rpc.stats()
+    assert (stats.pending, stats.channels, stats.dropped_answers) == (0, 1, 0)
 
 
 async def test_text_is_answered_with_text(room: Room) -> None:

@@ -19,12 +19,16 @@ PATIENCE = 30.0
 
 
 class MemoryTransport:
-    """One end of a wire. Messages are delivered in later turns of the event loop, in order."""
+    """One end of a wire. Messages are delivered in later turns of the event loop, in order.
+
+    One that is `prompt` takes messages at once while it flows, as data channels do.
+    """
 
     takes_pieces = True
 
-    def __init__(self, max_message_size: int = 262_144) -> None:
+    def __init__(self, max_message_size: int = 262_144, prompt: bool = False) -> None:
         self.max_message_size = max_message_size
+        self.prompt = prompt
         self.sent: list[Message] = []
         self.other: MemoryTransport | None = None
         self.is_closed = False
@@ -49,6 +53,15 @@ class MemoryTransport:
     async def send(self, message: Message) -> None:
         await asyncio.sleep(0)
         await self.flowing.wait()
+        self._transmit(message)
+
+    def send_now(self, message: Message) -> bool:
+        if self.prompt and self.flowing.is_set():
+            self._transmit(message)
+            return True
+        return False
+
+    def _transmit(self, message: Message) -> None:
         if self.is_closed:
             raise MeteredRealtimeError("closed")
         self.sent.append(message)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from metered_realtime.core import rpc, rpc_chunks
-from metered_realtime.mesh import rpc_binding, rpc_calls, rpc_lane
+from metered_realtime.mesh import rpc_calls, rpc_lane, rpc_lanes
 from metered_realtime.rpc.built_in import (
     RpcApplicationError,
     RpcBusyError,
@@ -292,7 +292,7 @@ async def test_a_handler_that_hangs_costs_the_timeout_and_is_cancelled(world: Wo
     gate = Gate()
     world.methods_b.add("hang", gate)
     with pytest.raises(RpcResponseTimeoutError):
-        await world.to_b.using(format=format, timeout=0.05).call("hang")
+        await world.to_b.using(format=format, timeout=0.3).call("hang")
     await eventually(lambda: gate.cancelled == 1)
     await eventually(lambda: world.b.stats().running == 0)
     assert world.a.stats().pending == 0
@@ -487,7 +487,7 @@ async def test_a_large_call_that_is_cancelled_half_way_is_given_up(world: World)
     gate.open.set()
     assert await world.to_b.call("slow", 1) == 1
     assert gate.entered == 1
-    lane = next(iter(world.b._lanes.values()))
+    lane = next(iter(world.b._lanes._open.values()))
     await eventually(lambda: lane._reassembly._partial == {})
 
 
@@ -553,7 +553,7 @@ async def test_leaving_cancels_the_handlers_and_may_be_done_in_one(world: World)
 
 
 async def test_a_channel_that_ends_by_itself_fails_its_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_binding, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
     gate = Gate()
     world.methods_b.add("slow", gate)
     sent = asyncio.ensure_future(world.to_b.call("slow"))
@@ -646,7 +646,7 @@ async def test_a_batch_is_carried_over_call_by_call(world: World) -> None:
 async def test_calls_wait_for_a_connection_that_is_being_repaired(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_binding, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
     gate = Gate()
     world.methods_b.add("slow", gate)
     call = asyncio.ensure_future(world.to_b.call("slow", 1))
@@ -698,7 +698,7 @@ async def test_a_batch_beyond_reason_is_one_error(raw_json: Raw) -> None:
 async def test_a_connection_that_is_replaced_before_the_other_end_has_greeted(world: World) -> None:
     gate = Gate()
     world.methods_b.add("slow", gate)
-    opener = world.a._open_transport
+    opener = world.a._lanes._open_transport
 
     def deaf_once(name: RpcFormat, path: Any) -> Any:
         transport = opener(name, path)
@@ -706,7 +706,7 @@ async def test_a_connection_that_is_replaced_before_the_other_end_has_greeted(wo
             world.wires[0][1].other = None  # nothing comes back
         return transport
 
-    world.a._open_transport = deaf_once
+    world.a._lanes._open_transport = deaf_once
     call = asyncio.ensure_future(world.to_b.call("slow", 1))
     await eventually(lambda: gate.entered)
     world.replace()
@@ -753,7 +753,7 @@ async def test_a_channel_that_does_not_open_in_time() -> None:
 async def test_a_transport_that_fails_in_its_own_way_is_a_channel_that_ended(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_binding, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
     await world.to_b.notify("warm up")
 
     async def broken(message: Message) -> None:
@@ -765,7 +765,7 @@ async def test_a_transport_that_fails_in_its_own_way_is_a_channel_that_ended(
 
 
 async def test_a_channel_that_ends_before_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_binding, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
     raw = Raw()
     raw.near.open_event.clear()
     call = asyncio.ensure_future(raw.client.call("m"))
@@ -788,9 +788,9 @@ async def test_who_leaves_while_the_channel_opens_is_not_found() -> None:
 
 
 async def test_channels_of_one_remote_are_few(world: World) -> None:
-    ends = [wire() for _ in range(rpc_binding.MAX_LANES + 1)]
+    ends = [wire() for _ in range(rpc_lanes.MAX_LANES + 1)]
     served = [world.a.serve(near) for near, _ in ends]
-    assert [lane is not None for lane in served] == [True] * rpc_binding.MAX_LANES + [False]
+    assert [lane is not None for lane in served] == [True] * rpc_lanes.MAX_LANES + [False]
     assert ends[-1][0].is_closed
 
 

@@ -15,7 +15,7 @@ from metered_realtime import (
     PayloadTooLargeError,
     ServerRequestError,
 )
-from metered_realtime.mesh import rpc_binding
+from metered_realtime.mesh import rpc_lanes
 from metered_realtime.mesh.rpc_binding import RpcEndpoint
 from metered_realtime.mesh.rpc_client import RpcClient
 from metered_realtime.mesh.rpc_transports import ENVELOPE_KEY, ServerTransport, unwrap
@@ -37,6 +37,8 @@ from tests.rpc.support import MemoryTransport, wire
         (ServerRequestError("peer_not_found"), RpcRecipientNotFoundError),
         (ServerRequestError("action_not_permitted"), RpcUnsupportedServerError),
         (ServerRequestError("unknown_type"), RpcUnsupportedServerError),
+        (ServerRequestError("over_message_quota"), RpcSendError),
+        (ServerRequestError("backend_error"), RpcSendError),
         (PayloadTooLargeError(2, 1), RpcRequestTooLargeError),
         (MeteredPeerOversizedError(2, 1), RpcRequestTooLargeError),
         (MeteredPeerSendError("not_joined", "m"), RpcSendError),
@@ -113,7 +115,7 @@ class TwoWays:
 
 
 async def test_a_call_goes_through_the_server_if_no_direct_channel_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_binding, "DIRECT_PATIENCE", 0.05)
+    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.05)
     ways = TwoWays()
     ways.methods.add("m", lambda: 1)
     assert await ways.client.call("m") == 1
@@ -124,8 +126,59 @@ async def test_a_call_goes_through_the_server_if_no_direct_channel_opens(monkeyp
     await ways.close()
 
 
+async def test_a_call_with_little_time_spends_half_of_it_on_a_direct_channel() -> None:
+    ways = TwoWays()
+    ways.methods.add("m", lambda: 1)
+    assert await ways.client.using(timeout=0.4).call("m") == 1
+    await ways.close()
+
+
+async def test_a_call_that_the_server_does_not_carry_waits_for_a_direct_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.01)
+    methods, refusals = RpcMethods(), asyncio.Event()
+    far = RpcEndpoint(lambda name, path: wire()[0], identity="near", methods=methods)
+    methods.add("m", lambda: 1)
+    direct, theirs = wire()
+    direct.open_event.clear()
+    far.serve(theirs)
+
+    async def refuse(data: Any) -> None:
+        refusals.set()
+        raise ServerRequestError("action_not_permitted")
+
+    near = RpcEndpoint(
+        lambda name, path: direct if path == "p2p" else ServerTransport(refuse, 65_536),
+        identity="far",
+        methods=RpcMethods(),
+    )
+    call = asyncio.ensure_future(RpcClient(near).call("m"))
+    await refusals.wait()
+    await asyncio.sleep(0.01)
+    assert not call.done()
+    direct.open_event.set()
+    assert await call == 1
+    await near.wait_closed()
+    await far.wait_closed()
+
+
+async def test_a_call_that_a_remote_refused_in_the_same_words_is_not_made_again() -> None:
+    ways, runs = TwoWays(), []
+
+    def refuse() -> None:
+        runs.append(1)
+        raise RpcUnsupportedServerError
+
+    ways.methods.add("m", refuse)
+    with pytest.raises(RpcUnsupportedServerError):
+        await ways.client.using(timeout=0.4).call("m")
+    assert (runs, ways.opened) == ([1], ["p2p", "server"])
+    await ways.close()
+
+
 async def test_a_call_that_shall_be_direct_waits_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_binding, "DIRECT_PATIENCE", 0.01)
+    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.01)
     ways = TwoWays()
     for client in (ways.client.using(via="p2p", timeout=0.05), ways.client.using(format="msgpack-rpc", timeout=0.05)):
         with pytest.raises(MeteredRealtimeError) as caught:

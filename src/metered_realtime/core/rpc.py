@@ -3,7 +3,8 @@
 States of a call, and what each input does in them:
 
     input \\ state     QUEUED                 SENT                               gone
-    sent              -> SENT                -                                  ignored
+    sent              -> SENT, a             -                                  ignored
+                      notification: settle
     answer            settle                 settle                             dropped, counted
     deadline          settle EXPIRED         settle EXPIRED, cancel there       -
     cancel            forget                 forget, cancel there               ignored
@@ -18,6 +19,7 @@ Invariants:
 - Ids rise and are never used twice. The other end may therefore tell a request that comes again from a new one.
 - An answer settles the call of its id and no other. One that belongs to nobody changes nothing.
 - Nothing is sent more than twice.
+- A notification is a call that is settled when it has been sent: it has a deadline and waits for connections like one.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from .rpc_messages import BadReply, ErrorObject, Failure, RequestId, Success
+from .rpc_messages import BadReply, ErrorObject, Failure, Success
 
 MAX_PENDING = 16_384
 """Calls that may wait for an answer at once. The other end takes 320 of them; more are a program that runs away."""
@@ -42,6 +44,11 @@ MAX_SENDS = 2
 """How often a request goes out: once, and once more when its connection was replaced."""
 
 
+_OF_READABLE = (-32601, -32602)
+"""Errors, of the method or its parameters, of a request that could be read, id and all. Without an id they answer a
+notification, which some implementations do."""
+
+
 class Loss(Enum):
     """Why a call has no answer."""
 
@@ -52,10 +59,10 @@ class Loss(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Tell the program what became of a call."""
+    """Tell the program what became of a call; None: a notification was sent."""
 
     id: int
-    outcome: Success | ErrorObject | BadReply | Loss
+    outcome: Success | ErrorObject | BadReply | Loss | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class TooManyCallsError(Exception):
 class _Call:
     id: int
     deadline: float
+    wants_answer: bool = True
     link: int | None = None
     sends: int = 0
     sent: bool = False
@@ -109,8 +117,8 @@ class Caller:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
-    def start(self, deadline: float) -> int:
-        """Enter a call and return its id.
+    def start(self, deadline: float, *, wants_answer: bool = True) -> int:
+        """Enter a call, or a notification, and return its id.
 
         Raises:
             TooManyCallsError: `MAX_PENDING` wait already.
@@ -118,7 +126,7 @@ class Caller:
         if len(self._calls) >= MAX_PENDING:
             raise TooManyCallsError
         self._last_id += 1
-        self._calls[self._last_id] = _Call(self._last_id, deadline)
+        self._calls[self._last_id] = _Call(self._last_id, deadline, wants_answer)
         heapq.heappush(self._deadlines, (deadline, self._last_id))
         if len(self._deadlines) > 2 * len(self._calls) + 64:  # answered ones with late deadlines would pile up
             self._deadlines = [(call.deadline, call.id) for call in self._calls.values()]
@@ -131,25 +139,32 @@ class Caller:
         if call is not None:
             call.link, call.sent = link, False
 
-    def sent(self, call_id: int) -> None:
-        """Note that the request was handed over whole."""
+    def sent(self, call_id: int) -> list[Effect]:
+        """Note that the request was handed over whole. A notification is settled by that."""
         call = self._calls.get(call_id)
-        if call is not None and not call.sent:
-            call.sent = True
-            call.sends += 1
+        if call is None or call.sent:
+            return []
+        call.sent = True
+        call.sends += 1
+        if call.wants_answer:
+            return []
+        del self._calls[call_id]
+        return [Settle(call_id, None)]
 
     def answered(self, answer: Success | Failure | BadReply, link: int) -> list[Effect]:
         """Take an answer. One without an id settles a call only if it can be meant for no other."""
-        call_id = self._sole_call(link) if answer.id is None else answer.id
-        if not self._take(call_id):
+        call_id = self._meant(answer, link) if answer.id is None else answer.id
+        call = self._calls.get(call_id) if isinstance(call_id, int) else None
+        if call is None or not call.wants_answer:
             self.dropped_answers += 1
             return []
-        assert isinstance(call_id, int)
+        call_id = call.id
+        del self._calls[call_id]
         return [Settle(call_id, answer.error if isinstance(answer, Failure) else answer)]
 
     def fail(self, call_id: int, error: ErrorObject) -> list[Effect]:
         """Settle a call with an error of this end."""
-        return [Settle(call_id, error)] if self._take(call_id) else []
+        return [] if self._calls.pop(call_id, None) is None else [Settle(call_id, error)]
 
     def cancel(self, call_id: int) -> list[Effect]:
         """Forget a call that nobody waits for any more."""
@@ -204,13 +219,13 @@ class Caller:
     def _lose(self, calls: Iterable[_Call]) -> list[Effect]:
         effects: list[Effect] = []
         for call in list(calls):
-            self._take(call.id)
+            del self._calls[call.id]
             effects.append(Settle(call.id, Loss.LOST if call.sends else Loss.UNSENT))
         return effects
 
-    def _sole_call(self, link: int) -> int | None:
+    def _meant(self, answer: Success | Failure | BadReply, link: int) -> int | None:
+        """Return the only call that an answer without an id can be for."""
+        if isinstance(answer, Failure) and answer.error.code in _OF_READABLE:
+            return None
         sent = [call.id for call in self._of(link) if call.sent]
         return sent[0] if len(sent) == 1 else None
-
-    def _take(self, call_id: RequestId | None) -> bool:
-        return isinstance(call_id, int) and self._calls.pop(call_id, None) is not None

@@ -13,8 +13,8 @@ Params = list[Any] | dict[str, Any] | None
 MAX_ID_LENGTH = 256
 """Characters of a request id that is text. Longer ones would only make this end remember them."""
 
-MAX_ID_NUMBER = 2**53
-"""What a JSON number holds exactly everywhere; MessagePack-RPC's ids are 32 bits."""
+ID_NUMBERS = range(-(2**63), 2**64)
+"""Request ids that are numbers: what 64 bits hold. MessagePack-RPC's have 32."""
 
 MAX_BATCH = 256
 """Items of a batch: what may wait at an end. A longer one could never be served whole."""
@@ -102,7 +102,7 @@ def is_request_id(value: object) -> TypeGuard[RequestId]:
     """Tell whether a value may be the id of a request: text, or an integer. True and False are neither."""
     if isinstance(value, str):
         return len(value) <= MAX_ID_LENGTH
-    return isinstance(value, int) and not isinstance(value, bool) and -MAX_ID_NUMBER <= value <= MAX_ID_NUMBER
+    return isinstance(value, int) and not isinstance(value, bool) and value in ID_NUMBERS
 
 
 def is_method(value: object) -> TypeGuard[str]:

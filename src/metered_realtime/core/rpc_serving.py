@@ -11,7 +11,8 @@ States of a request:
     link lost         goes on, or forget      goes on, or stop, forget    kept, or forget
 
 Invariants:
-- At most `MAX_RUNNING` handlers run and `MAX_QUEUED` requests wait, over all links. One more is refused at once.
+- At most `MAX_RUNNING` handlers run and `MAX_QUEUED` requests wait, over all links, and those without
+  an answer hold at most `MAX_HELD_BYTES`. One more is refused at once.
 - A request is answered exactly once on a link, a notification never. A batch is answered whole, in its order.
 - A session is a caller that says who it is over several links. Within one, an integer id means one request for ever:
   it runs once, and when it comes again it gets the answer that it had. Callers without one may use their ids again.
@@ -45,6 +46,9 @@ MAX_RUNNING = 64
 
 MAX_QUEUED = 256
 """Requests of one remote that wait for a handler to end. With 50 ms each the last one waits a fifth of a second."""
+
+MAX_HELD_BYTES = 128 * 1024 * 1024
+"""Of requests of one remote that run or wait, as they came: 16 of the largest. One is taken whatever its size."""
 
 MAX_SESSIONS = 4
 """Sessions of one remote. It needs one for each format; the oldest one without a link goes."""
@@ -155,6 +159,7 @@ class _Served:
     link: int
     timeout: float
     deadline: float
+    size: int = 0
     batch: _Batch | None = None
     state: _State = _State.QUEUED
     answer: bytes | None = None
@@ -184,6 +189,7 @@ class Callee:
         self._links: dict[int, _Session] = {}
         self._named: dict[tuple[str, str], _Session] = {}
         self._live: dict[int, _Served] = {}  # queued, running, or refused and not answered yet
+        self._held_bytes = 0
         self._running: set[int] = set()
         self._queue: deque[_Served] = deque()
         self._deadlines: list[tuple[float, int, _Served]] = []
@@ -239,14 +245,15 @@ class Callee:
         effects: list[Effect] = [Stop(ticket) for ticket in self._running if ticket in self._live]
         for table in (self._links, self._named, self._live, self._queue, self._deadlines, self._kept):
             table.clear()
-        self._kept_bytes = 0
+        self._kept_bytes = self._held_bytes = 0
         return effects
 
     # --- what the caller sends
 
-    def receive(self, link: int, inbound: Inbound, now: float) -> list[Effect]:
-        """Take the requests and notifications of one message. Answers in it are not for this end."""
+    def receive(self, link: int, inbound: Inbound, now: float, size: int = 0) -> list[Effect]:
+        """Take the requests and notifications of one message of `size` bytes. Answers in it are not for this end."""
         session = self._links[link]
+        size //= len(inbound.items)
         if inbound.is_batch and len(inbound.items) > MAX_BATCH:
             inbound = Inbound((BadRequest(None, -32600),))
         batch = _Batch(link) if inbound.is_batch else None
@@ -254,22 +261,22 @@ class Callee:
         for item in inbound.items:
             match item:
                 case Request() | BadRequest():
-                    effects += self._receive_request(session, link, item, batch, now)
+                    effects += self._receive_request(session, link, item, batch, now, size)
                 case Notification(method) if method in (CANCEL, TIMEOUT, HELLO):
                     effects += self._receive_control(session, item)
                 case Notification():
-                    effects += self._admit(self._enter(session, link, item, None, now))
+                    effects += self._admit(self._enter(session, link, item, None, now, size))
         return effects
 
     def _receive_request(
-        self, session: _Session, link: int, item: Request | BadRequest, batch: _Batch | None, now: float
+        self, session: _Session, link: int, item: Request | BadRequest, batch: _Batch | None, now: float, size: int
     ) -> list[Effect]:
         session.has_served = True
         if isinstance(item, Request) and session.name is not None and isinstance(item.id, int):
             known = session.by_id.get(item.id)
             if known is not None:
                 return self._repeat(known, link, now)
-        served = self._enter(session, link, item, batch, now)
+        served = self._enter(session, link, item, batch, now, size)
         if isinstance(item, BadRequest):
             return [self._refuse(served, Refusal.BAD_REQUEST, item.code)]
         return self._admit(served)
@@ -287,7 +294,7 @@ class Callee:
     def _announce(self, session: _Session, request_id: RequestId, ms: object) -> None:
         if isinstance(ms, bool) or not isinstance(ms, int | float) or not ms > 0:
             return
-        session.announced[request_id] = min(ms / 1_000, MAX_TIMEOUT)
+        session.announced[request_id] = min(ms, MAX_TIMEOUT * 1_000) / 1_000  # integers may be beyond every float
         if len(session.announced) > MAX_ANNOUNCED:
             del session.announced[next(iter(session.announced))]
 
@@ -298,22 +305,24 @@ class Callee:
         item: Request | Notification | BadRequest,
         batch: _Batch | None,
         now: float,
+        size: int = 0,
     ) -> _Served:
         usual = STRANGER_TIMEOUT if session.name is None else DEFAULT_TIMEOUT
         request_id = None if isinstance(item, Notification) else item.id
         timeout = usual if request_id is None else session.announced.pop(request_id, usual)
         self._last_ticket += 1
-        served = _Served(self._last_ticket, item, session, link, timeout, now + timeout, batch)
+        served = _Served(self._last_ticket, item, session, link, timeout, now + timeout, size, batch)
         self._live[served.ticket] = served
+        self._held_bytes += size
         if batch is not None:
             batch.answers[served.ticket] = None
         return served
 
     def _admit(self, served: _Served) -> list[Effect]:
-        if len(self._running) >= MAX_RUNNING and len(self._queue) >= MAX_QUEUED:
+        if not self._has_room(served):
             if served.wants_answer:
                 return [self._refuse(served, Refusal.BUSY)]
-            del self._live[served.ticket]
+            self._take(served.ticket)
             self.dropped_notifications += 1
             return []
         if served.session.name is not None and isinstance(served.id, int):
@@ -321,6 +330,17 @@ class Callee:
         self._await_deadline(served)
         self._queue.append(served)
         return self._start_next()
+
+    def _has_room(self, served: _Served) -> bool:
+        has_place = len(self._running) < MAX_RUNNING or len(self._queue) < MAX_QUEUED
+        return has_place and (self._held_bytes <= MAX_HELD_BYTES or self._held_bytes == served.size)
+
+    def _take(self, ticket: int) -> _Served | None:
+        """Return a request that has no answer yet, and hold it no more."""
+        served = self._live.pop(ticket, None)
+        if served is not None:
+            self._held_bytes -= served.size
+        return served
 
     def _await_deadline(self, served: _Served) -> None:
         heapq.heappush(self._deadlines, (served.deadline, served.ticket, served))
@@ -342,7 +362,7 @@ class Callee:
 
     def answered(self, ticket: int, answer: bytes) -> list[Effect]:
         """Take the answer of a request, encoded. Ignored if it has one already."""
-        served = self._live.pop(ticket, None)
+        served = self._take(ticket)
         if served is None or not served.wants_answer:
             return []
         served.state = _State.ANSWERED
@@ -357,7 +377,7 @@ class Callee:
     def ended(self, ticket: int) -> list[Effect]:
         """Note that a handler has ended and its place is free."""
         self._running.discard(ticket)
-        self._live.pop(ticket, None)
+        self._take(ticket)
         return self._start_next()
 
     def expire(self, now: float) -> list[Effect]:
@@ -381,7 +401,7 @@ class Callee:
         if served.wants_answer:
             effects.append(self._refuse(served, reason))
         elif served.state is _State.QUEUED:
-            self._live.pop(served.ticket, None)
+            self._take(served.ticket)
         return effects
 
     def _refuse(self, served: _Served, reason: Refusal, code: int = 0) -> Refuse:
@@ -456,7 +476,7 @@ class Callee:
                 effects.append(Stop(served.ticket))
             elif served in self._queue:
                 self._queue.remove(served)
-            self._live.pop(served.ticket)
+            self._take(served.ticket)
         for served in session.by_id.values():
             self._let_go(served)
         return effects

@@ -17,17 +17,21 @@ from ..rpc.built_in import (
     RpcRequestTooLargeError,
     RpcResponseTimeoutError,
     RpcSendError,
+    RpcUnsupportedServerError,
     RpcUnsupportedVersionError,
 )
 from ..rpc.codec import Codec, RpcFormat
 from ..rpc.errors import ErrorRegistry, RpcError, error_object
-from .rpc_lane import Lane
+from .rpc_lane import Lane, Parcel
 
 GREETING_PATIENCE = 2.0
 """Seconds for the other end to say what it can. It does so at once, or never."""
 
 Outcome = Success | ErrorObject | BadReply | core.Loss | None
 """What became of a call; None for a notification that went out."""
+
+NOT_CARRIED = error_object(RpcUnsupportedServerError())
+"""What became of a call that the server refused to carry: this very object, as a remote's error may look the same."""
 
 _LOSSES: dict[core.Loss, type[RpcError]] = {
     core.Loss.EXPIRED: RpcResponseTimeoutError,
@@ -58,11 +62,15 @@ class LaneOwner(Protocol):
 class _Entry:
     """What goes out for an item, and what became of it."""
 
+    call: int
     message: bytes
     outcome: asyncio.Future[Outcome]
-    call: int | None = None
+    format: RpcFormat
     before: tuple[bytes, ...] = ()
-    format: RpcFormat = "jsonrpc-2.0"
+    is_notification: bool = False
+    is_posted: bool = False
+    parcel: Parcel | None = None
+    """What carries it alone. None as long as nothing does, and in a batch."""
 
 
 @dataclass(slots=True)
@@ -87,10 +95,14 @@ class Calls:
         try:
             for item in items:
                 entries.append(self._enter(lane, item, timeout, deadline))
-            await self._await_room(lane, entries, is_batch, deadline)
-            if lane.is_closed:
-                raise RpcSendError
-            self._send(lane, entries, is_batch)
+                self.caller.queued(entries[-1].call, lane.number)
+            lane.greet()
+            as_one = is_batch and lane.codec.has_batches
+            size = _size(entries, as_one)
+            if size > lane.max_size:
+                await self._await_room(lane, size, deadline)
+            if not lane.is_closed and not entries[0].outcome.done():  # they share a lane, and a deadline
+                self._send(lane, entries, as_one)
             self.owner.deadline_set()
             return [await entry.outcome for entry in entries]
         finally:
@@ -123,69 +135,69 @@ class Calls:
     # --- inside
 
     def _enter(self, lane: Lane, item: CallItem, timeout: float, deadline: float) -> _Entry:
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        if item.is_notification:
-            return _Entry(lane.codec.encode_notification(item.method, item.params), outcome)
         try:
-            call = self.caller.start(deadline)
+            call = self.caller.start(deadline, wants_answer=not item.is_notification)
         except core.TooManyCallsError:
             raise RpcBusyError from None
         try:
-            message = lane.codec.encode_request(call, item.method, item.params)
+            message, before = _encode(lane.codec, item, call, timeout)
         except BaseException:
             self.caller.cancel(call)
             raise
-        before = () if timeout == core.DEFAULT_TIMEOUT else (_timeout_frame(lane.codec, call, timeout),)
-        entry = self._entries[call] = _Entry(message, outcome, call, before, lane.format)
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        entry = self._entries[call] = _Entry(call, message, outcome, lane.format, before, item.is_notification)
         return entry
 
-    async def _await_room(self, lane: Lane, entries: Sequence[_Entry], is_batch: bool, deadline: float) -> None:
-        """Return if the lane can carry it. Before something large the other end has to say that it takes pieces."""
-        lane.greet()
-        sizes = [len(entry.message) + 1 for entry in entries]
-        size = sum(sizes) + 1 if is_batch else max(sizes) - 1
-        if size > lane.max_size and lane.may_take_pieces:
+    async def _await_room(self, lane: Lane, size: int, deadline: float) -> None:
+        """Return once the other end has said that it takes pieces, which something so large goes in, or is gone.
+
+        Raises:
+            RpcRequestTooLargeError: it does not, or not one of that size.
+        """
+        if lane.may_take_pieces:
             patience = min(GREETING_PATIENCE, deadline - asyncio.get_running_loop().time())
             await asyncio.wait([lane.greeted], timeout=max(0.0, patience))
-        if size > lane.max_size:
+        if size > lane.max_size and not lane.is_closed:
             raise RpcRequestTooLargeError
 
-    def _send(self, lane: Lane, entries: Sequence[_Entry], is_batch: bool) -> None:
-        if is_batch and lane.codec.has_batches:
+    def _send(self, lane: Lane, entries: Sequence[_Entry], as_one: bool) -> None:
+        if as_one:
             self._post(lane, lane.codec.join([entry.message for entry in entries]), entries)
             return
         for entry in entries:
             self._post(lane, entry.message, [entry])
 
     def _post(self, lane: Lane, message: bytes, entries: Sequence[_Entry]) -> None:
-        ids = tuple(entry.call for entry in entries if entry.call is not None)
-        for call in ids:
-            self.caller.queued(call, lane.number)
+        for entry in entries:
+            self.caller.queued(entry.call, lane.number)
+            entry.is_posted = True
         before = [frame for entry in entries for frame in entry.before]
-        lane.post(message, before=before, calls=ids, on_done=lambda error: self._gone(lane, entries, error))
+        parcel = lane.post(message, lambda error: self._gone(lane, entries, error), before=before)
+        if len(entries) == 1 and not parcel.is_done:
+            entries[0].parcel = parcel
 
     def _gone(self, lane: Lane, entries: Sequence[_Entry], error: MeteredRealtimeError | None) -> None:
         """Note that a message went out, or that it did not."""
-        failure = error if isinstance(error, RpcError) else None
-        for entry in entries:
-            if entry.call is None:
-                told = error_object(failure) if failure is not None else core.Loss.UNSENT
-                _set(entry, None if error is None else told)
-            elif error is None:
-                self.caller.sent(entry.call)
-            elif failure is not None:
-                self.perform(self.caller.fail(entry.call, error_object(failure)))
-        if error is not None and failure is None and not lane.is_closed:
+        entries[0].parcel = None  # it knows its entries: together they would be garbage that only a collection finds
+        if isinstance(error, RpcError):
+            told = NOT_CARRIED if isinstance(error, RpcUnsupportedServerError) else error_object(error)
+            self.perform([effect for entry in entries for effect in self.caller.fail(entry.call, told)])
+        elif error is None:
+            self.perform([effect for entry in entries for effect in self.caller.sent(entry.call)])
+        elif not lane.is_closed:
             self.owner.lane_failed(lane)
 
     def _settle(self, call: int, outcome: Outcome) -> None:
         entry = self._entries.pop(call, None)
-        if entry is not None:
-            _set(entry, outcome)
+        if entry is not None and not entry.outcome.done():
+            entry.outcome.set_result(outcome)
 
     def _cancel(self, call: int, lane: Lane | None) -> None:
         """Take a request back, or tell the other end that nobody waits for it."""
-        if lane is None or lane.is_closed or lane.drop(call):
+        entry = self._entries.get(call)
+        if entry is None or not entry.is_posted or lane is None or lane.is_closed:
+            return
+        if (entry.parcel is not None and lane.drop(entry.parcel)) or entry.is_notification:
             return
         params: Params = {"id": call} if lane.codec.has_names else [call]
         lane.post(lane.codec.encode_notification(CANCEL, params))
@@ -199,7 +211,7 @@ class Calls:
                 self.perform(self.caller.fail(call, error_object(RpcRecipientDisconnectedError())))
                 continue
             lane.greet()
-            if lane.remembers or not self.caller.was_sent(call):
+            if self._obstacle(entry, lane) is None:
                 self._post(lane, entry.message, [entry])
             else:
                 self.caller.queued(call, lane.number)
@@ -209,23 +221,29 @@ class Calls:
             wait.add_done_callback(self._waits.discard)
 
     async def _send_when_met(self, lane: Lane, entries: Sequence[_Entry]) -> None:
-        """Send requests that may have run once the other end says that it would know; else they are lost."""
+        """Send requests that may have run, or are large, once the other end says that it would know, or takes those."""
         await asyncio.wait([lane.opening])
         if not lane.has_met:
             await asyncio.wait([lane.greeted], timeout=GREETING_PATIENCE)
         for entry in entries:
-            if lane.is_closed or entry.call is None or entry.call not in self._entries:
+            if lane.is_closed or entry.call not in self._entries:
                 continue  # the end of the lane, or of the call, settles it
-            if lane.remembers:
+            obstacle = self._obstacle(entry, lane)
+            if obstacle is None:
                 self._post(lane, entry.message, [entry])
             else:
-                self.perform(self.caller.fail(entry.call, error_object(RpcRecipientDisconnectedError())))
+                self.perform(self.caller.fail(entry.call, error_object(obstacle)))
+
+    def _obstacle(self, entry: _Entry, lane: Lane) -> RpcError | None:
+        """Return why a request must not go out on a lane again, as far as is known about the other end."""
+        if self.caller.was_sent(entry.call) and not lane.remembers:
+            return RpcRecipientDisconnectedError()
+        return RpcRequestTooLargeError() if len(entry.message) > lane.max_size else None
 
     def _forget(self, entries: Sequence[_Entry]) -> None:
         for entry in entries:
-            if entry.call is not None:
-                self._entries.pop(entry.call, None)
-                self.perform(self.caller.cancel(entry.call))
+            self.perform(self.caller.cancel(entry.call))
+            self._entries.pop(entry.call, None)
 
 
 def result_of(outcome: Outcome, errors: ErrorRegistry) -> Any:
@@ -249,9 +267,18 @@ def result_of(outcome: Outcome, errors: ErrorRegistry) -> Any:
             raise _LOSSES[outcome]
 
 
-def _set(entry: _Entry, outcome: Outcome) -> None:
-    if not entry.outcome.done():
-        entry.outcome.set_result(outcome)
+def _size(entries: Sequence[_Entry], as_one: bool) -> int:
+    """Return the bytes of the message that takes them all, or of the largest one."""
+    sizes = [len(entry.message) for entry in entries]
+    return sum(sizes) + len(sizes) + 1 if as_one else max(sizes)
+
+
+def _encode(codec: Codec, item: CallItem, call: int, timeout: float) -> tuple[bytes, tuple[bytes, ...]]:
+    """Return what goes out for an item, and what goes before it."""
+    if item.is_notification:
+        return codec.encode_notification(item.method, item.params), ()
+    message = codec.encode_request(call, item.method, item.params)
+    return message, () if timeout == core.DEFAULT_TIMEOUT else (_timeout_frame(codec, call, timeout),)
 
 
 def _timeout_frame(codec: Codec, call: int, timeout: float) -> bytes:

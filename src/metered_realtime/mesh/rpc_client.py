@@ -12,9 +12,10 @@ from ..core.rpc_messages import MAX_BATCH, Params
 from ..rpc.built_in import RpcUnexpectedReplyError
 from ..rpc.codec import DEFAULT_FORMAT, RpcFormat, codec_of
 from ..rpc.errors import ErrorRegistry, RpcError, registry_of
-from .rpc_binding import RpcEndpoint, RpcVia
+from .rpc_binding import RpcEndpoint, RpcStats
 from .rpc_calls import CallItem, Outcome, result_of
 from .rpc_handlers import MAX_DATA_BYTES, MAX_MESSAGE_BYTES, cut
+from .rpc_lanes import RpcVia
 
 
 class RpcClient:
@@ -85,6 +86,10 @@ class RpcClient:
         if not isinstance(result, str):
             raise RpcUnexpectedReplyError
         return result
+
+    def stats(self) -> RpcStats:
+        """Return the figures of the calls with this remote, in both directions. Synchronous and cheap."""
+        return self._endpoint.stats()
 
     @property
     def proxy(self) -> RpcProxy:

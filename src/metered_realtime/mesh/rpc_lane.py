@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from ..core.rpc_chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, ChunkError, Reassembly, abandoned, is_chunk, split
+from ..core.rpc_chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, Reassembly, abandoned, is_chunk, split
 from ..core.rpc_messages import HELLO, Notification, argument
 from ..errors import MeteredRealtimeError
 from ..log import Logger
@@ -17,11 +17,15 @@ from .rpc_transports import RpcTransport
 
 MAX_ANSWERS_WAITING = 4_096
 MAX_ANSWER_BYTES_WAITING = 32 * 1024 * 1024
-"""Answers that wait for a channel, large ones aside: those keep the place of their handler. A remote that asks and does
-not read gets its channel closed."""
+"""Answers that wait for a channel, without the bytes of large ones that keep the place of their handler. A remote that
+asks and does not read gets its channel closed."""
 
 MAX_SESSION_NAME = 64
 """Characters of the name by which a caller is known over several channels. Ours have 32."""
+
+
+OnDone = Callable[[MeteredRealtimeError | None], None]
+"""Called once: when a message was taken, or with why it was not."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,13 +33,17 @@ class Parcel:
     """What goes out as one: a message, maybe in pieces, with what has to go before it."""
 
     frames: Iterator[bytes]
-    is_large: bool
     number: int
-    counted_bytes: int
-    calls: tuple[int, ...] = ()
-    on_done: Callable[[MeteredRealtimeError | None], None] = lambda error: None
+    on_done: OnDone
+    is_large: bool
+    answer_bytes: int | None = None
     begun: bool = False
-    dropped: bool = False
+    is_done: bool = False
+
+    def end(self, error: MeteredRealtimeError | None) -> None:
+        """Tell whoever sent it that it was taken, or why it was not."""
+        self.is_done = True
+        self.on_done(error)
 
 
 class Lane:
@@ -63,8 +71,10 @@ class Lane:
         self.takes_pieces = False
         self.remembers = False
         self.has_met = False
-        self.opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.opening: asyncio.Future[None] = loop.create_future()
+        self.greeted: asyncio.Future[None] = loop.create_future()
+        self.fate: asyncio.Future[None] = loop.create_future()
         self._transport = transport
         self._session = session
         self._on_failure = on_failure
@@ -96,46 +106,29 @@ class Lane:
 
     # --- outbound
 
-    def post(
-        self,
-        message: bytes,
-        *,
-        before: Sequence[bytes] = (),
-        calls: tuple[int, ...] = (),
-        on_done: Callable[[MeteredRealtimeError | None], None] = lambda error: None,
-    ) -> None:
-        """Queue a message with what has to go before it. `on_done` is called once: when it was taken, or with why not.
+    def post(self, message: bytes, on_done: OnDone = lambda error: None, *, before: Sequence[bytes] = ()) -> Parcel:
+        """Send a message of this end, at once if nothing waits and there is room, after what has to go before it.
 
         The size has been compared with `max_size`.
         """
-        self._last_parcel += 1
-        is_large = self.takes_pieces and len(message) > CHUNK_SIZE
-        frames = split(self._last_parcel, message) if is_large else iter((message,))
-        size = 0 if calls or len(message) > CHUNK_SIZE else len(message)
-        parcel = Parcel(chain(before, frames), is_large, self._last_parcel, size, calls, on_done)
-        if self.is_closed:
-            on_done(MeteredRealtimeError("the channel is closed"))
-            return
-        self._count_answer(parcel, 1)
-        (self._large if is_large else self._small).append(parcel)
-        self._more.set()
+        return self._enter(message, on_done, before, None)
+
+    def answer(self, message: bytes, on_done: OnDone | None = None) -> None:
+        """Send an answer. With `on_done` it keeps the place of its handler until then, which bounds such answers."""
+        self._enter(message, on_done or self._note_lost_answer, (), 0 if on_done is not None else len(message))
 
     @property
     def is_flooded(self) -> bool:
         """Tell whether more answers wait than a remote that reads them could make."""
         return self._answers > MAX_ANSWERS_WAITING or self._answer_bytes > MAX_ANSWER_BYTES_WAITING
 
-    def drop(self, call: int) -> bool:
-        """Take back the request of a call. False if it went out whole, or is not alone: then the other end is told."""
-        for queue in (self._small, self._large):
-            for parcel in queue:
-                if parcel.calls != (call,):
-                    continue
-                parcel.dropped = parcel.is_large
-                if not parcel.begun:
-                    queue.remove(parcel)
-                return parcel.is_large or not parcel.begun
-        return False
+    def drop(self, parcel: Parcel) -> bool:
+        """Take a message back. False if the other end may have it, whole or in part, and has to be told."""
+        if not parcel.begun:
+            parcel.frames = iter(())
+        elif parcel.is_large:
+            parcel.frames = iter((abandoned(parcel.number),))
+        return not parcel.begun
 
     def greet(self) -> None:
         """Say who calls, once: others ignore it, ends of this kind answer in kind."""
@@ -145,6 +138,42 @@ class Lane:
         named = {"session": self._session, "chunks": self._transport.takes_pieces, "resume": True}
         params = named if self.codec.has_names else [*named.values()]
         self.post(self.codec.encode_notification(HELLO, params))
+
+    def _enter(self, message: bytes, on_done: OnDone, before: Sequence[bytes], answer_bytes: int | None) -> Parcel:
+        self._last_parcel += 1
+        is_large = self.takes_pieces and len(message) > CHUNK_SIZE
+        frames = split(self._last_parcel, message) if is_large else iter((message,))
+        frames = chain(before, frames) if before else frames
+        parcel = Parcel(frames, self._last_parcel, on_done, is_large, answer_bytes)
+        if self.is_closed:
+            parcel.end(MeteredRealtimeError("the channel is closed"))
+        elif is_large:
+            self._queue(self._large, parcel)
+        elif self._small or self._large or not self.is_open or not self._send_now(parcel):
+            self._queue(self._small, parcel)
+        return parcel
+
+    def _send_now(self, parcel: Parcel) -> bool:
+        """Send a small message at once. False if some of it has to wait.
+
+        In answer to something it travels with the acknowledgement of that, in one datagram.
+        """
+        try:
+            for frame in parcel.frames:
+                if not self._transport.send_now(self._dress(frame)):
+                    parcel.frames = chain((frame,), parcel.frames)
+                    return False
+                parcel.begun = True
+        except Exception as error:
+            parcel.end(self._failure(error))
+        else:
+            parcel.end(None)
+        return True
+
+    def _queue(self, queue: deque[Parcel], parcel: Parcel) -> None:
+        self._count_answer(parcel, 1)
+        queue.append(parcel)
+        self._more.set()
 
     async def _write(self) -> None:
         try:
@@ -166,33 +195,38 @@ class Lane:
     async def _advance(self, queue: deque[Parcel]) -> None:
         """Send what comes first in a queue: a small message whole, of a large one the next piece."""
         parcel = queue[0]
-        parcel.begun = True
         try:
             for frame in parcel.frames:
+                parcel.begun = True
                 await self._transport.send(self._dress(frame))
                 if parcel.is_large:
-                    break
-            else:
-                self._finish(queue, parcel, None)
-                return
-            if parcel.dropped:
-                await self._transport.send(abandoned(parcel.number))
-                self._finish(queue, parcel, None)
-        except MeteredRealtimeError as error:
-            self._finish(queue, parcel, error)
-        except Exception as error:  # a transport's own: nothing more can be expected of it
-            self._logger.error("rpc channel failed", {"error": repr(error)})
-            self._finish(queue, parcel, MeteredRealtimeError("the channel failed"))
+                    return
+        except Exception as error:
+            self._finish(queue, parcel, self._failure(error))
+        else:
+            self._finish(queue, parcel, None)
+
+    def _failure(self, error: Exception) -> MeteredRealtimeError:
+        """Return what a transport raised. After an error of its own kind nothing more can be expected of it."""
+        if isinstance(error, MeteredRealtimeError):
+            return error
+        self._logger.error("rpc channel failed", {"error": repr(error)})
+        return MeteredRealtimeError("the channel failed")
 
     def _finish(self, queue: deque[Parcel], parcel: Parcel, error: MeteredRealtimeError | None) -> None:
         if queue and queue[0] is parcel:
             queue.popleft()
             self._count_answer(parcel, -1)
-            parcel.on_done(error)
+            parcel.end(error)
 
     def _count_answer(self, parcel: Parcel, sign: int) -> None:
-        self._answers += 0 if parcel.calls else sign
-        self._answer_bytes += sign * parcel.counted_bytes
+        if parcel.answer_bytes is not None:
+            self._answers += sign
+            self._answer_bytes += sign * parcel.answer_bytes
+
+    def _note_lost_answer(self, error: MeteredRealtimeError | None) -> None:
+        if error is not None and not self.is_closed:
+            self._logger.warning("rpc answer not sent", {"error": str(error)})
 
     def _dress(self, frame: bytes) -> str | bytes:
         return frame.decode() if self.codec.is_text and not is_chunk(frame) else frame
@@ -200,15 +234,15 @@ class Lane:
     # --- inbound
 
     def whole(self, message: str | bytes) -> str | bytes | None:
-        """Return a message, or None as long as it is a piece of one."""
+        """Return a message, or None as long as it is a piece of one.
+
+        Raises:
+            ChunkError: pieces that exceed what is taken, or make no sense.
+        """
         if not is_chunk(message):
             return message
         assert isinstance(message, bytes)
-        try:
-            return self._reassembly.add(message)
-        except ChunkError as error:
-            self._logger.warning("rpc message dropped", {"error": str(error)})
-            return None
+        return self._reassembly.add(message)
 
     def meet(self, hello: Notification) -> str | None:
         """Take what the other end says about itself. Return the session of its calls, if it has one."""
@@ -234,7 +268,7 @@ class Lane:
         self._transport.close()
         self._settle_opening()
         for parcel in (*self._small, *self._large):
-            parcel.on_done(MeteredRealtimeError("the channel is closed"))
+            parcel.end(MeteredRealtimeError("the channel is closed"))
         self._small.clear()
         self._large.clear()
 

@@ -81,10 +81,10 @@ class RemoteRpc:
         message = unwrap(data)
         if message is None:
             return False
-        if self._server is None:
-            self.endpoint.serve(self._open_server(), DEFAULT_FORMAT, "server")
-        if self._server is not None:
-            self._server.receive(message)
+        if self._server is None or self._server.is_closed:
+            self._server = self._make_server()
+            self.endpoint.serve(self._server, DEFAULT_FORMAT, "server")
+        self._server.receive(message)
         return True
 
     def connection_reset(self) -> None:
@@ -109,7 +109,8 @@ class RemoteRpc:
         if path == "server":
             if name != DEFAULT_FORMAT:
                 raise RpcUnsupportedVersionError
-            return self._open_server()
+            self._server = self._make_server()
+            return self._server
         try:
             return DataChannelTransport(self._remote.create_data_channel(LABEL, protocol=name), self._logger)
         except (ImportError, MeteredRealtimeError):
@@ -117,6 +118,5 @@ class RemoteRpc:
         except Exception as error:  # aiortc's, of a connection that is about to be replaced
             raise RpcSendError from error
 
-    def _open_server(self) -> ServerTransport:
-        self._server = ServerTransport(self._remote.send, self._server_cap())
-        return self._server
+    def _make_server(self) -> ServerTransport:
+        return ServerTransport(self._remote.send, self._server_cap())

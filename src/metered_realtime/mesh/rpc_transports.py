@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import (
+    DataChannelOverflowError,
     MeteredPeerOversizedError,
     MeteredRealtimeError,
     PayloadTooLargeError,
@@ -21,6 +22,7 @@ from ..rpc.built_in import (
     RpcSendError,
     RpcUnsupportedServerError,
 )
+from ..rpc.errors import RpcError
 from .aiortc_compat_messages import max_message_size
 from .data_channel import DataChannel
 
@@ -34,6 +36,14 @@ ENVELOPE_KEY = "__meteredRpc"
 """The reserved key of direct messages that carry calls."""
 
 ENVELOPE_SIZE = len(f'{{"{ENVELOPE_KEY}":}}')
+
+_REFUSALS: dict[str, type[RpcError]] = {
+    "peer_not_found": RpcRecipientNotFoundError,
+    "over_message_quota": RpcSendError,
+    "backend_error": RpcSendError,
+    "internal_error": RpcSendError,
+}
+"""What error codes of the server mean. After all others it does not carry calls at all."""
 
 MessageHandler = Callable[[str | bytes], None]
 CloseHandler = Callable[[], None]
@@ -57,6 +67,9 @@ class RpcTransport(Protocol):
 
     async def send(self, message: str | bytes) -> None:
         """Send a message; return when it was taken. Raises MeteredRealtimeError if it cannot be."""
+
+    def send_now(self, message: str | bytes) -> bool:
+        """Send a message if nothing waits to be sent and it need not wait either. Raises like `send`."""
 
     def close(self) -> None:
         """End it, without telling the own listener."""
@@ -108,6 +121,14 @@ class DataChannelTransport:
         """
         await self._channel.send(message)
 
+    def send_now(self, message: str | bytes) -> bool:
+        """Send a message if there is room for it. Raises like `send`."""
+        try:
+            self._channel.send_nowait(message)
+        except DataChannelOverflowError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
@@ -130,7 +151,7 @@ class ServerTransport:
         self._send = send
         self._cap = server_cap
         self._on_message: MessageHandler | None = None
-        self._closed = False
+        self.is_closed = False
 
     @property
     def max_message_size(self) -> int:
@@ -151,27 +172,29 @@ class ServerTransport:
             RpcRecipientNotFoundError: nobody of that id is connected.
             RpcUnsupportedServerError: the server refuses direct messages.
             RpcRequestTooLargeError: it refuses one of that size.
-            RpcSendError: it could not be reached, or did not confirm it.
+            RpcSendError: it could not be reached, did not confirm it, or could not take it now.
         """
         try:
             await self._send({ENVELOPE_KEY: json.loads(message)})
         except ServerRequestError as error:
-            raise (
-                RpcRecipientNotFoundError if error.code == "peer_not_found" else RpcUnsupportedServerError
-            ) from error
+            raise _REFUSALS.get(error.code, RpcUnsupportedServerError) from error
         except (MeteredPeerOversizedError, PayloadTooLargeError) as error:
             raise RpcRequestTooLargeError from error
         except MeteredRealtimeError as error:
             raise RpcSendError from error
 
+    def send_now(self, message: str | bytes) -> bool:
+        """Return False: the server has to confirm it."""
+        return False
+
     def receive(self, message: str) -> None:
         """Take a message that came through the server."""
-        if self._on_message is not None and not self._closed:
+        if self._on_message is not None and not self.is_closed:
             self._on_message(message)
 
     def close(self) -> None:
         """Take nothing any more."""
-        self._closed = True
+        self.is_closed = True
 
 
 def unwrap(data: Any) -> str | None:

@@ -39,12 +39,16 @@ class RpcMethod:
     """A function, the parameters that callers give, and whether it speaks text: one payload in, one out.
 
     `signature` has all parameters, `asked` those without the ones that are told who calls; None if it is not known.
+    `plain` has the parameters if callers give them all and may do so by position, and `least` tells how many have no
+    default: to bind those takes no more than to count.
     """
 
     function: Callable[..., Any]
     signature: inspect.Signature | None = None
     asked: inspect.Signature | None = None
     is_text: bool = False
+    plain: tuple[inspect.Parameter, ...] | None = None
+    least: int = 0
 
     def bind(self, params: Params, invocation: RpcInvocationData) -> Callable[[], Any]:
         """Return the call, ready to be made.
@@ -55,6 +59,8 @@ class RpcMethod:
         if self.is_text:
             invocation.payload = _payload(params)
             return partial(self.function, invocation)
+        if self.plain is not None and isinstance(params, list) and self.least <= len(params) <= len(self.plain):
+            return partial(self.function, *map(_convert, self.plain, params))
         args, names = (params, {}) if isinstance(params, list) else ([], params or {})
         if self.signature is None or self.asked is None:
             return partial(self.function, *args, **names)
@@ -94,7 +100,9 @@ class RpcMethods:
             TypeError: not a function, or an annotation that no value from outside could fit.
         """
         signature = _signature(function)
-        self._enter(name, RpcMethod(function, signature, _asked(signature)), replace)
+        plain = _plain(signature)
+        least = sum(it.default is inspect.Parameter.empty for it in plain or ())
+        self._enter(name, RpcMethod(function, signature, _asked(signature), plain=plain, least=least), replace)
 
     @overload
     def method(self, name: F, /) -> F: ...
@@ -170,6 +178,15 @@ def _asked(signature: inspect.Signature | None) -> inspect.Signature | None:
         return None
     parameters = [it for it in signature.parameters.values() if it.annotation is not RpcInvocationData]
     return signature.replace(parameters=parameters)
+
+
+def _plain(signature: inspect.Signature | None) -> tuple[inspect.Parameter, ...] | None:
+    if signature is None:
+        return None
+    parameters = tuple(signature.parameters.values())
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    is_plain = all(it.kind in by_position and it.annotation is not RpcInvocationData for it in parameters)
+    return parameters if is_plain else None
 
 
 def _is_unfit(annotation: Any) -> bool:

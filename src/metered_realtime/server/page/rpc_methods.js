@@ -1,0 +1,56 @@
+// The functions that a page offers to others: which run, and what is answered for them.
+
+const MAX_RUNNING = 64; // at once, as at the other end
+
+/** An error of a call: thrown by a function it arrives at the caller, thrown by `call` it is the other end's. */
+export class RpcError extends Error {
+  constructor(code, message, data) {
+    super(message);
+    Object.assign(this, { name: "RpcError", code, data });
+  }
+}
+
+export class Methods {
+  #running = new Map(); // id -> AbortController
+
+  /** Run a function. Resolves to its answer: {id, text}. */
+  async run(methods, id, name, params) {
+    const method = Object.hasOwn(methods, name) ? methods[name] : undefined;
+    if (typeof method !== "function") return failure(id, -32601, "Method not supported at destination");
+    if (this.#running.size >= MAX_RUNNING) return failure(id, 1429, "Too many calls at once");
+    const control = new AbortController();
+    this.#running.set(id, control);
+    try {
+      const result = await method.apply({ signal: control.signal }, Array.isArray(params) ? params : [params]);
+      return answer(id, "result", result);
+    } catch (error) {
+      if (error instanceof RpcError) return failure(id, error.code, error.message, error.data);
+      console.warn(`The method ${name} failed.`, error);
+      return failure(id, -32000, "Application error in method handler");
+    } finally {
+      this.#running.delete(id);
+    }
+  }
+
+  cancel(id) {
+    this.#running.get(id)?.abort();
+  }
+
+  cancelAll() {
+    for (const control of this.#running.values()) control.abort();
+  }
+}
+
+export function failure(id, code, message, data) {
+  try {
+    return answer(id, "error", { code, message, data }); // JSON leaves out what is undefined
+  } catch {
+    return answer(id, "error", { code, message });
+  }
+}
+
+/** Throws if JSON has no words for the value. */
+function answer(id, member, value) {
+  const name = typeof id === "symbol" ? null : id; // of a notification, which is not answered
+  return { id, text: `{"jsonrpc":"2.0","id":${JSON.stringify(name)},"${member}":${JSON.stringify(value) ?? "null"}}` };
+}
