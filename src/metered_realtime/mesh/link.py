@@ -271,7 +271,7 @@ class Link:
             if slot.transceiver.currentDirection in ("sendrecv", "sendonly"):
                 slot.told = slot.outgoing
         self._applied(offer)
-        return self._as_sent(self.pc.localDescription.sdp), self._unsent(wanted) or not self.data_negotiated
+        return self._as_sent(self.pc.localDescription.sdp), self._unsent(wanted)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""

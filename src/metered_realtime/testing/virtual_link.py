@@ -249,7 +249,7 @@ class VirtualLink:
             self._applied(offer)
         finally:
             self._busy = False
-        return text, self._unsent(wanted) or not self.data_negotiated
+        return text, self._unsent(wanted)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent."""

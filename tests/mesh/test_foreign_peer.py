@@ -1,0 +1,58 @@
+"""A peer beside one of another make, which the wire and the standards are all that it shares with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from metered_realtime import DataChannel, MeteredPeer, PeerJoined, RemotePeer, Track
+from tests.mesh.foreign import ForeignPeer
+from tests.mesh.support import EventLog, GreyTrack, Room, eventually, shows, state_of
+
+
+class Meeting:
+    """Our peer `m`, which is the polite one or not, and the other."""
+
+    def __init__(self, ours: MeteredPeer, remote: RemotePeer, theirs: ForeignPeer) -> None:
+        self.ours, self.remote, self.theirs = ours, remote, theirs
+        self.log = EventLog(remote)
+
+
+@pytest.fixture(params=["polite", "impolite"])
+async def meeting(request: pytest.FixtureRequest, room: Room) -> AsyncIterator[Meeting]:
+    ours = room.peer("m")
+    log = EventLog(ours)
+    await ours.join("room")
+    theirs = await ForeignPeer.join(room.server, "z" if request.param == "polite" else "a")
+    yield Meeting(ours, (await log.until(PeerJoined)).peer, theirs)
+    await theirs.close()
+
+
+async def test_an_offer_of_media_alone_is_answered_and_nothing_is_offered_back(meeting: Meeting) -> None:
+    """Who renegotiates right after it connected would collide with an offer that nobody needs."""
+    theirs = meeting.theirs
+    for count, level in enumerate((60, 200), 1):
+        theirs.pc.addTrack(GreyTrack(level))
+        await theirs.offer("m")
+        await shows((await meeting.log.until(Track, count)).track, level)
+        await eventually(lambda: theirs.pc.connectionState == "connected")
+    await meeting.ours.send_to(meeting.remote.id, "done")
+    await eventually(lambda: theirs.data == ["done"])
+    assert theirs.descriptions == ["answer", "answer"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_data_channel_gets_its_section_when_the_remote_offered_media_alone(meeting: Meeting, when: str) -> None:
+    theirs, remote = meeting.theirs, meeting.remote
+    theirs.pc.addTrack(GreyTrack())
+    await theirs.pc.setLocalDescription(await theirs.pc.createOffer())
+    if when == "before":
+        channel = DataChannel(remote.create_data_channel("late"))
+    await theirs.offer("m")
+    await state_of(remote, "connected")
+    if when == "after":
+        channel = DataChannel(remote.create_data_channel("late"))
+    await channel.wait_open()
+    await eventually(lambda: [it.label for it in theirs.channels] == ["late"])
+    assert theirs.descriptions[-2:] == ["answer", "offer"]
