@@ -1,4 +1,4 @@
-"""A peer of another make: bare aiortc, and bare websockets to the server. It knows the wire and nothing of this package."""
+"""A peer of another make: bare aiortc and bare websockets. It knows the wire and nothing of this package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.mesh.support import PATIENCE
 
 
 class ForeignPeer:
-    """Offers when it is told to, and answers offers unless one of its own is pending. Bare aiortc cannot take it back."""
+    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
