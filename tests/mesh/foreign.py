@@ -23,6 +23,7 @@ class ForeignPeer:
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
         self.data: list[Any] = []
+        self.directs = 0
         self.pc.on("track", self.tracks.append)
         self.pc.on("datachannel", self.channels.append)
         self._socket = socket
@@ -73,6 +74,7 @@ class ForeignPeer:
                 self._take(frame["from"], frame["data"])
 
     def _take(self, sender: str, data: Any) -> None:
+        self.directs += 1
         match data:
             case {"type": "rtc-description", "description": {"type": kind, "sdp": sdp}}:
                 self.descriptions.append(kind)

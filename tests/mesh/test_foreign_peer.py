@@ -29,6 +29,12 @@ async def meeting(request: pytest.FixtureRequest, room: Room) -> AsyncIterator[M
     await theirs.close()
 
 
+async def test_who_has_nothing_to_offer_sends_nothing_but_what_the_program_sends(meeting: Meeting) -> None:
+    await meeting.remote.send("hello")
+    await eventually(lambda: meeting.theirs.data == ["hello"])
+    assert meeting.theirs.directs == 1
+
+
 async def test_an_offer_of_media_alone_is_answered_and_nothing_is_offered_back(meeting: Meeting) -> None:
     """Who renegotiates right after it connected would collide with an offer that nobody needs."""
     theirs = meeting.theirs
