@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from metered_realtime import DataChannel, MeteredPeer, PeerJoined, RemotePeer, Track
+from metered_realtime import DataChannel, MeteredPeer, PeerJoined, RemotePeer, StreamAdded, StreamRemoved, Track
 from tests.mesh.foreign import ForeignPeer
 from tests.mesh.support import EventLog, GreyTrack, Room, eventually, shows, state_of
 
@@ -62,3 +62,25 @@ async def test_a_data_channel_gets_its_section_when_the_remote_offered_media_alo
     await channel.wait_open()
     await eventually(lambda: [it.label for it in theirs.channels] == ["late"])
     assert theirs.descriptions[-2:] == ["answer", "offer"]
+
+
+async def test_a_track_may_be_in_several_streams(meeting: Meeting) -> None:
+    """A browser's `addTrack(track, first, second)` gives its section two msid lines (RFC 8829 section 5.2.1)."""
+    theirs, log = meeting.theirs, meeting.log
+    sender = theirs.pc.addTrack(GreyTrack())
+    msid = f"a=msid:{sender._stream_id} {sender._track_id}\r\n"
+
+    def in_streams(*names: str) -> Callable[[str], str]:
+        return lambda sdp: sdp.replace(msid, "".join(f"a=msid:{name} {sender._track_id}\r\n" for name in names))
+
+    await theirs.offer("m", in_streams("first", "second"))
+    first, second = (await log.until(StreamAdded, 1)).stream, (await log.until(StreamAdded, 2)).stream
+    (told,) = log.of(Track)
+    assert told.streams == (first, second) == tuple(meeting.remote.streams)
+    assert [(it.id, it.get_tracks()) for it in told.streams] == [("first", [told.track]), ("second", [told.track])]
+    assert log.kinds().index("Track") < log.kinds().index("StreamAdded")
+    await eventually(lambda: theirs.pc.connectionState == "connected")
+    await theirs.offer("m", in_streams("second"))
+    assert (await log.until(StreamRemoved)).stream is first
+    assert (await log.until(Track, 2)).streams == (second,)
+    assert len(log.of(StreamAdded)) == 2

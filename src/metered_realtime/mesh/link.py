@@ -384,7 +384,7 @@ class Link:
             target = self._taps.get(section.mid)
             if target is not None:
                 sends = section.sends and section.mid not in self._declined
-                ids = (section.stream_id, section.track_id or section.mid) if sends else None
+                ids = (section.stream_ids, section.track_id or section.mid) if sends else None
                 changes.append(target.update(ids))
         removed = [before for before, _ in changes if before is not None]
         added = [after for _, after in changes if after is not None]
