@@ -23,6 +23,7 @@ class ForeignPeer:
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
         self.data: list[Any] = []
+        self.metadata: list[Any] = []
         self.directs = 0
         self.pc.on("track", self.tracks.append)
         self.pc.on("datachannel", self.channels.append)
@@ -81,7 +82,9 @@ class ForeignPeer:
                 reply = asyncio.ensure_future(self._apply(sender, kind, sdp))
                 self._replies.add(reply)
                 reply.add_done_callback(self._replies.discard)
-            case {"type": "rtc-ice"} | {"__meteredTrackMeta": _}:
+            case {"__meteredTrackMeta": metadata}:
+                self.metadata.append(metadata)
+            case {"type": "rtc-ice"}:
                 pass  # host candidates are in the descriptions
             case _:
                 self.data.append(data)

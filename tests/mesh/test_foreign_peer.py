@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from metered_realtime import DataChannel, MeteredPeer, PeerJoined, RemotePeer, StreamAdded, StreamRemoved, Track
+from metered_realtime import (
+    DataChannel,
+    MediaStream,
+    MeteredPeer,
+    PeerJoined,
+    RemotePeer,
+    StreamAdded,
+    StreamRemoved,
+    Track,
+)
 from tests.mesh.foreign import ForeignPeer
 from tests.mesh.support import EventLog, GreyTrack, Room, eventually, shows, state_of
 
@@ -84,3 +93,17 @@ async def test_a_track_may_be_in_several_streams(meeting: Meeting) -> None:
     assert (await log.until(StreamRemoved)).stream is first
     assert (await log.until(Track, 2)).streams == (second,)
     assert len(log.of(StreamAdded)) == 2
+
+
+@pytest.mark.parametrize("peer_id", ["a", "z"])
+async def test_metadata_is_the_last_thing_said_before_the_offer_that_carries_its_track(
+    room: Room, peer_id: str
+) -> None:
+    ours, track = room.peer("m"), GreyTrack()
+    ours.add_track(track, MediaStream([track], id="camera"), {"title": "x"})
+    await ours.join("room")
+    theirs = await ForeignPeer.join(room.server, peer_id)
+    await eventually(lambda: theirs.pc.connectionState == "connected")
+    metadata = {"trackId": track.id, "metadata": {"title": "x"}, "kind": "video", "streamId": "camera"}
+    assert theirs.metadata[-1] == metadata
+    await theirs.close()

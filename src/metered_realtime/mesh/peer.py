@@ -568,6 +568,8 @@ class MeteredPeer(AsyncEventEmitter):
         )
         if not remote.polite:
             remote._hold_back(MEETING_TIME)
+            if self._media.is_any:
+                remote._greet()
         return remote
 
     def _send_media_to(self, remote: RemotePeer) -> None:
