@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import inspect
+import math
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -332,6 +335,23 @@ def test_options_are_given_by_keyword_and_have_the_known_defaults(name: str) -> 
     assert not cls.__dataclass_params__.frozen
 
 
+@pytest.mark.parametrize(
+    ("option", "bad", "good"),
+    [
+        ("initial_delay", [0, -1, math.nan, math.inf], [0.001, 30]),
+        ("multiplier", [0.99, math.nan, math.inf], [1, 10]),
+        ("max_delay", [0.4, math.nan], [0.5, math.inf]),
+        ("jitter_ratio", [-0.1, 1.1, math.nan], [0, 1]),
+        ("max_attempts", [-1, math.nan], [0, math.inf]),
+    ],
+)
+def test_reconnect_options_have_their_ranges(option: str, bad: list[float], good: list[float]) -> None:
+    for value in bad:
+        with pytest.raises(ValueError, match=option):
+            api.ReconnectOptions(**{option: value})
+    assert [getattr(api.ReconnectOptions(**{option: value}), option) for value in good] == good
+
+
 @pytest.mark.parametrize("name", LITERALS)
 def test_literals_have_the_known_values(name: str) -> None:
     assert get_origin(getattr(api, name)) is Literal
@@ -370,9 +390,13 @@ def test_exceptions_form_the_known_tree(name: str) -> None:
         (api.DataChannelOverflowError(3, 2), {"queued": 3, "cap": 2}),
     ],
 )
-def test_exceptions_carry_their_attributes(error: Exception, attributes: dict[str, Any]) -> None:
-    assert {name: getattr(error, name) for name in attributes} == attributes
-    assert str(error)
+def test_exceptions_carry_their_attributes_in_copies_and_pickles_too(
+    error: Exception, attributes: dict[str, Any]
+) -> None:
+    for it in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(it) is type(error)
+        assert {name: getattr(it, name) for name in attributes} == attributes
+        assert str(it) == str(error) != ""
 
 
 def test_stream_and_token_aliases() -> None:

@@ -6,8 +6,9 @@ One tree: `except MeteredRealtimeError` catches them all. Branch on the class an
 
 from __future__ import annotations
 
+import copyreg
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 ErrorCode = Literal[
     "malformed_message",
@@ -31,7 +32,11 @@ StateErrorCode = Literal["invalid_state", "track_already_attached"]
 
 
 class MeteredRealtimeError(Exception):
-    """Base of every exception of this package."""
+    """Base of every exception of this package. All of them can be copied and pickled, attributes included."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception calls the class with the text alone, and most of these take something else.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class SignallingError(MeteredRealtimeError):

@@ -102,7 +102,7 @@ class ToyConnection:
 def _parse(sdp: str) -> list[ToySection]:
     from metered_realtime.core.sdp import sections
 
-    return [ToySection(s.mid, s.stream_id if s.sends else None) for s in sections(sdp)]
+    return [ToySection(s.mid, s.stream_ids[0] if s.sends and s.stream_ids else None) for s in sections(sdp)]
 
 
 @dataclass

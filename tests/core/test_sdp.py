@@ -23,9 +23,14 @@ def test_sections_have_their_facts() -> None:
     )
     data, video, audio = sdp.sections(text)
     assert (data.kind, data.mid, data.sends) == ("application", "0", False)
-    assert (video.kind, video.direction, video.stream_id, video.track_id) == ("video", "sendonly", "stream", "track")
+    assert (video.kind, video.direction, video.stream_ids, video.track_id) == (
+        "video",
+        "sendonly",
+        ("stream",),
+        "track",
+    )
     assert video.sends
-    assert (audio.direction, audio.stream_id, audio.track_id, audio.sends) == ("recvonly", None, None, False)
+    assert (audio.direction, audio.stream_ids, audio.track_id, audio.sends) == ("recvonly", (), None, False)
 
 
 @pytest.mark.parametrize("newline", ["\r\n", "\n"])
@@ -38,15 +43,17 @@ def test_both_kinds_of_line_ends_are_read(newline: str) -> None:
 @pytest.mark.parametrize(
     ("line", "ids"),
     [
-        ("a=msid:- track", (None, "track")),
-        ("a=msid:stream", ("stream", None)),
-        ("a=msid:", (None, None)),
-        ("a=msid:a b\r\na=msid:c d", ("a", "b")),
+        ("a=msid:- track", ((), "track")),
+        ("a=msid:stream", (("stream",), None)),
+        ("a=msid:", ((), None)),
+        ("a=msid:a b\r\na=msid:c d", (("a", "c"), "b")),
+        ("a=msid:a b\r\na=msid:a b\r\na=msid:- b", (("a",), "b")),
+        ("\r\n".join(f"a=msid:{number} b" for number in range(99)), (tuple(map(str, range(16))), "b")),
     ],
 )
-def test_msid_may_be_partial_or_repeated(line: str, ids: tuple[str | None, str | None]) -> None:
+def test_msid_may_be_partial_or_repeated(line: str, ids: tuple[tuple[str, ...], str | None]) -> None:
     (section,) = sdp.sections(SESSION + media(line))
-    assert (section.stream_id, section.track_id) == ids
+    assert (section.stream_ids, section.track_id) == ids
 
 
 def test_a_direction_of_the_session_holds_for_sections_without_one() -> None:

@@ -20,6 +20,7 @@ from metered_realtime import (
     Track,
 )
 from metered_realtime.media.testsource import ToneTrack
+from metered_realtime.mesh import peer as peer_module
 from metered_realtime.mesh import remote_media
 from tests.mesh.support import (
     PATIENCE,
@@ -167,6 +168,20 @@ async def test_glare_at_the_very_start_needs_no_second_connection(room: Room) ->
     for (received,) in tracks:
         await frames(received)
     assert resets == []
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+async def test_the_impolite_end_offers_at_once_to_an_end_of_this_make(
+    room: Room, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_module, "MEETING_TIME", 2 * PATIENCE)
+    peers = [room.peer("a"), room.peer("b")]
+    polite, impolite = peers
+    received = receive_all(polite)
+    impolite.add_track(GreyTrack())
+    await room.join(*(peers if first == "a" else reversed(peers)))
+    await eventually(lambda: len(received) == 1)
+    await frames(received[0])
 
 
 async def test_a_removed_stream_is_told_and_its_track_ends(room: Room) -> None:

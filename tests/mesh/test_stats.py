@@ -222,6 +222,7 @@ async def test_bitrates_rise_with_media_and_fall_without(room: Room) -> None:
     audio = ToneTrack()
     pair.a.add_track(audio)
     await eventually(lambda: (pair.to_a.stats().bitrate_in or 0) > 20_000)
+    await eventually(lambda: (pair.to_a.stats().inbound[0].bitrate or 0) > 10_000)  # a track's figure takes longer
     here, there = pair.to_b.stats(), pair.to_a.stats()
     assert here.bitrate_out is not None
     assert here.outbound[0].bitrate is not None

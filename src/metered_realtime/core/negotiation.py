@@ -175,6 +175,11 @@ class Negotiator:
         """Tell whether nothing is under way and nothing is left to offer."""
         return self.phase is Phase.STABLE and not self.dirty
 
+    @property
+    def holds_back(self) -> bool:
+        """Tell whether the first offer waits for one of the other end."""
+        return self._holds_back
+
     def changed(self, now: float) -> list[Effect]:
         """Note that something at this end has to be offered."""
         self.dirty = True

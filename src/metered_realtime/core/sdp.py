@@ -17,6 +17,9 @@ DescriptionKind = Literal["offer", "answer"]
 MAX_SDP_SECTIONS = 256
 """Sections of a remote description that are looked at: far above what a peer of ours sends."""
 
+MAX_STREAMS_OF_TRACK = 16
+"""Streams that a track is taken to belong to. Programs use one or two."""
+
 _OFFER_TAG = "a=x-metered-offer:"
 _ANSWER_TAG = "a=x-metered-answer:"
 
@@ -27,13 +30,13 @@ class SdpError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One m-section. `stream_id` and `track_id` are its msid (RFC 8830), None when it has none."""
+    """One m-section. `stream_ids` and `track_id` are from its msid lines (RFC 8830): one for each stream."""
 
     kind: str
     mid: str
     rejected: bool
     direction: Direction
-    stream_id: str | None
+    stream_ids: tuple[str, ...]
     track_id: str | None
 
     @property
@@ -142,20 +145,24 @@ def without_end_of_candidates(sdp: str) -> str:
 
 def _section(lines: list[str], session_direction: Direction) -> Section:
     kind, _, rest = lines[0][2:].partition(" ")
-    mid, stream_id, track_id = "", None, None
+    mid, track_id = "", None
+    stream_ids: list[str] = []
     direction = session_direction
     bundle_only = False
     for line in lines[1:]:
         if line.startswith("a=mid:"):
             mid = line[6:]
-        elif line.startswith("a=msid:") and stream_id is None:
-            stream_id, track_id = _msid(line[7:])
+        elif line.startswith("a=msid:") and len(stream_ids) < MAX_STREAMS_OF_TRACK:
+            stream_id, its_track = _msid(line[7:])
+            track_id = track_id or its_track
+            if stream_id is not None and stream_id not in stream_ids:
+                stream_ids.append(stream_id)
         elif line == "a=bundle-only":
             bundle_only = True  # port 0 then does not mean rejected (RFC 8843 section 6)
         else:
             direction = _direction(line) or direction
     rejected = rest.split(" ", 1)[0] == "0" and not bundle_only
-    return Section(kind, mid, rejected, direction, stream_id, track_id)
+    return Section(kind, mid, rejected, direction, tuple(stream_ids), track_id)
 
 
 def _session(sdp: str) -> str:

@@ -79,8 +79,8 @@ class MetadataSignal:
 Signal = DescriptionSignal | CandidateSignal
 
 GREETING = MetadataSignal("x-metered-mesh", None)
-"""Tells an impolite end that this one is of the same make, and that there is no need to hold its offer back. To others
-it clears the metadata of a track that does not exist, which does nothing."""
+"""Asks a polite end whether it is of this make, and says so in return: then there is no need to hold an offer back. To
+others it clears the metadata of a track that does not exist, which does nothing."""
 
 
 def in_channel(payload: dict[str, Any], channel: str) -> dict[str, Any]:

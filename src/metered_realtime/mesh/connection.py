@@ -74,6 +74,7 @@ class PeerConnection:
         link_lost: Callable[[], None] = lambda: None,
         certificate: compat.SharedCertificate | None = None,
         free_to_offer_at: float = 0.0,
+        offer_held: Callable[[], None] = lambda: None,
     ) -> None:
         compat.check_version()
         self.state: PeerConnectionState = "idle"
@@ -83,6 +84,7 @@ class PeerConnection:
         self._observer = observer
         self._logger = logger
         self._link_lost = link_lost
+        self._offer_held = offer_held
         self._certificate = certificate
         self._loop = asyncio.get_running_loop()
         self._negotiator = n.Negotiator(polite=polite, holds_back=free_to_offer_at > self._loop.time())
@@ -237,6 +239,8 @@ class PeerConnection:
     def _change(self) -> None:
         if self._changed_at is None:
             self._changed_at = self._loop.time()
+        if self._negotiator.holds_back:
+            self._offer_held()
         self._feed(self._negotiator.changed(self._loop.time()))
 
     def _feed(self, effects: Sequence[n.Effect]) -> None:

@@ -48,6 +48,7 @@ class PeerConnections:
         return kind(
             polite=remote.polite,
             free_to_offer_at=remote._free_to_offer_at,
+            offer_held=remote._greet,
             send_signal=send_signal,
             ice_servers=self._ice_servers,
             observer=remote,

@@ -273,7 +273,7 @@ class Link:
             if slot.transceiver.currentDirection in ("sendrecv", "sendonly"):
                 slot.told = slot.outgoing
         self._applied(offer)
-        return self._as_sent(self.pc.localDescription.sdp), self._unsent(wanted) or not self.data_negotiated
+        return self._as_sent(self.pc.localDescription.sdp), self._unsent(wanted)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""
@@ -389,7 +389,7 @@ class Link:
             target = self._taps.get(section.mid)
             if target is not None:
                 sends = section.sends and section.mid not in self._declined
-                ids = (section.stream_id, section.track_id or section.mid) if sends else None
+                ids = (section.stream_ids, section.track_id or section.mid) if sends else None
                 changes.append(target.update(ids))
         removed = [before for before, _ in changes if before is not None]
         added = [after for _, after in changes if after is not None]

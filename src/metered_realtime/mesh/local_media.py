@@ -103,6 +103,11 @@ class LocalMedia:
                     if after is not None:
                         self._tell_all_of(remote, after)
 
+    @property
+    def is_any(self) -> bool:
+        """Tell whether there is anything to send."""
+        return len(self._book) > 0
+
     def get(self, track: Any) -> Attachment | None:
         """Return what a track is attached as."""
         return self._book.get(track)

@@ -83,8 +83,8 @@ CLOSE_TIMEOUT = 2.0
 
 MEETING_TIME = 0.25
 """Seconds that the impolite end leaves to a stranger who has something to offer: Chromium that has to take back the
-first offer of a page, while it gathers for that, may stay without any candidate for good. An end of this make greets at
-once, and is not waited for."""
+first offer of a page, while it gathers for that, may stay without any candidate for good. An end of this make says so
+when it is asked, and is not waited for any longer."""
 
 CANCEL_GRACE = 0.2
 """Seconds of those that are left to handlers which had to be cancelled."""
@@ -561,12 +561,15 @@ class MeteredPeer(AsyncEventEmitter):
             logger=self._logger,
             polite=self._is_polite_towards(peer.peer_id),
             tell_metadata=self._send_metadata_to,
+            greet=lambda remote: self._tell_metadata(remote, GREETING),
             files=self._files,
             methods=self.rpc,
             server_cap=lambda: self._seat.max_message_size,
         )
         if not remote.polite:
             remote._hold_back(MEETING_TIME)
+            if self._media.is_any:
+                remote._greet()
         return remote
 
     def _send_media_to(self, remote: RemotePeer) -> None:
@@ -576,8 +579,6 @@ class MeteredPeer(AsyncEventEmitter):
         self._media.tell_metadata(remote)
 
     def _remote_joined(self, remote: RemotePeer) -> None:
-        if remote.polite:
-            self._spawn(self._deliver_metadata(remote.id, GREETING))
         self._channels.remote_joined(remote)
         self.emit(PeerJoined(remote))
 

@@ -51,14 +51,15 @@ class RemoteMedia:
         """
         for incoming in removed:
             self._incoming.pop(incoming.mid, None)
-            if incoming.stream_id in self._streams:
-                self._streams[incoming.stream_id].remove_track(incoming.track)
+            for stream_id in incoming.stream_ids:
+                if stream_id in self._streams:
+                    self._streams[stream_id].remove_track(incoming.track)
         self._incoming.update((incoming.mid, incoming) for incoming in added)
-        self._drop_streams(keep={incoming.stream_id for incoming in added})
+        self._drop_streams(keep={stream_id for incoming in added for stream_id in incoming.stream_ids})
         for incoming in added:
             self._announce(incoming)
 
-    def _drop_streams(self, keep: set[str | None]) -> None:
+    def _drop_streams(self, keep: set[str]) -> None:
         for stream in self.streams:
             if not stream.get_tracks() and stream.id not in keep:
                 del self._streams[stream.id]
@@ -67,17 +68,14 @@ class RemoteMedia:
     def _announce(self, incoming: Incoming) -> None:
         signalled = [it.track_id for it in self._incoming.values()]
         metadata = self._metadata.find(incoming.track_id, incoming.track.kind, incoming.stream_id, signalled)
-        if incoming.stream_id is None:
-            self._emit(Track(incoming.track, (), metadata))
-            return
-        self._missing.pop(incoming.stream_id, None)
-        stream = self._streams.get(incoming.stream_id)
-        is_new = stream is None
-        if stream is None:
-            stream = self._streams[incoming.stream_id] = MediaStream(id=incoming.stream_id)
-        stream.add_track(incoming.track)
-        self._emit(Track(incoming.track, (stream,), metadata))
-        if is_new:
+        new = [MediaStream(id=stream_id) for stream_id in incoming.stream_ids if stream_id not in self._streams]
+        self._streams.update((stream.id, stream) for stream in new)
+        streams = tuple(self._streams[stream_id] for stream_id in incoming.stream_ids)
+        for stream in streams:
+            self._missing.pop(stream.id, None)
+            stream.add_track(incoming.track)
+        self._emit(Track(incoming.track, streams, metadata))
+        for stream in new:
             self._emit(StreamAdded(stream, metadata))
 
     def reset(self) -> None:

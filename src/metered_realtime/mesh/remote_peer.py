@@ -67,6 +67,7 @@ class RemotePeer(AsyncEventEmitter):
         logger: Logger | None = None,
         polite: bool = False,
         tell_metadata: Callable[[RemotePeer], None] = lambda remote: None,
+        greet: Callable[[RemotePeer], None] = lambda remote: None,
         files: FileTransfers | None = None,
         methods: RpcMethods | None = None,
         server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
@@ -78,6 +79,8 @@ class RemotePeer(AsyncEventEmitter):
         self._metadata = metadata
         self._polite = polite
         self._tell_metadata = tell_metadata
+        self._tell_greeting = greet
+        self._has_greeted = False
         self._connection: PeerConnection | None = None
         self._free_to_offer_at = 0.0
         self._state: PeerConnectionState = "idle"
@@ -230,11 +233,18 @@ class RemotePeer(AsyncEventEmitter):
 
     def _receive_metadata(self, signal: MetadataSignal) -> None:
         if signal == GREETING:
+            self._greet()
             self._free_to_offer_at = 0.0
             if self._connection is not None:
                 self._connection.release()
         else:
             self._media.take_metadata(signal)
+
+    def _greet(self) -> None:
+        """Ask, once, whether it is of this make, or say that this end is."""
+        if not self._has_greeted:
+            self._has_greeted = True
+            self._tell_greeting(self)
 
     def _hold_back(self, seconds: float) -> None:
         """Offer nothing for a moment: what it offers itself comes first."""

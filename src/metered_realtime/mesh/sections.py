@@ -30,12 +30,17 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A track that the remote sends, under the ids of its msid."""
+    """A track that the remote sends, under the ids of its msid. It may be in several streams, or in none."""
 
     mid: str
     track: RemoteTrack
     track_id: str
-    stream_id: str | None
+    stream_ids: tuple[str, ...]
+
+    @property
+    def stream_id(self) -> str | None:
+        """The first of its streams."""
+        return self.stream_ids[0] if self.stream_ids else None
 
 
 class SendingSection:
@@ -89,16 +94,16 @@ class ReceivingSection:
         self._incoming: Incoming | None = None
         self._tap = tap_receiver(receiver, self)
 
-    def update(self, ids: tuple[str | None, str] | None) -> tuple[Incoming | None, Incoming | None]:
+    def update(self, ids: tuple[tuple[str, ...], str] | None) -> tuple[Incoming | None, Incoming | None]:
         """Note the ids under which the remote sends here, None if it does not. Return the removed and the added."""
         current = self._incoming
-        if ids is not None and current is not None and (current.stream_id, current.track_id) == ids:
+        if ids is not None and current is not None and (current.stream_ids, current.track_id) == ids:
             return None, None
         self.end()
         if ids is not None:
-            stream_id, track_id = ids
+            stream_ids, track_id = ids
             track = RemoteTrack(self._kind, track_id, upstream=self._tap)
-            self._incoming = Incoming(self.mid, track, track_id, stream_id)
+            self._incoming = Incoming(self.mid, track, track_id, stream_ids)
         return current, self._incoming
 
     def take(self, codec: Any, data: bytes, timestamp: int) -> None:

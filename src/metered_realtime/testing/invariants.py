@@ -84,7 +84,7 @@ def _media(name: str, sender: Actor, remote: RemotePeer, *, is_told: bool) -> It
         if incoming.track_id not in sender.lingering:
             yield f"{name}: {incoming.track_id} of {incoming.stream_id} arrives, and is not sent"
     listed = {stream.id for stream in remote.streams}
-    carried = {incoming.stream_id for incoming in remote._media.incoming} - {None}
+    carried = {stream_id for incoming in remote._media.incoming for stream_id in incoming.stream_ids}
     if listed != carried:
         yield f"{name}: streams {sorted(listed)} are listed, tracks are of {sorted(map(str, carried))}"
 

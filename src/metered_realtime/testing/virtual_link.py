@@ -249,7 +249,7 @@ class VirtualLink:
             self._applied(offer)
         finally:
             self._busy = False
-        return text, self._unsent(wanted) or not self.data_negotiated
+        return text, self._unsent(wanted)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent."""
@@ -308,9 +308,9 @@ class VirtualLink:
     def _update_incoming(self, section: Section) -> tuple[Incoming | None, Incoming | None]:
         if section.mid not in self._incoming and not section.sends:
             return None, None
-        ids = (section.stream_id, section.track_id or section.mid) if section.sends else None
+        ids = (section.stream_ids, section.track_id or section.mid) if section.sends else None
         current = self._incoming.get(section.mid)
-        if ids is not None and current is not None and (current.stream_id, current.track_id) == ids:
+        if ids is not None and current is not None and (current.stream_ids, current.track_id) == ids:
             return None, None
         incoming: Incoming | None = None
         if ids is not None:
