@@ -129,8 +129,9 @@ async def test_a_request_of_one_brings_a_key_frame_for_all_and_few_for_many(worl
         await asyncio.gather(*(receiver.request_key_frame() for receiver in receivers))
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.3)
-    most = (time.monotonic() - began) / MIN_INTERVAL + 1
-    assert all(2 <= len(receiver.key_frames) <= most for receiver in receivers)
+    most = (time.monotonic() - began) / MIN_INTERVAL + 2  # one was on its way when the count began
+    counts = [len(receiver.key_frames) for receiver in receivers]
+    assert all(2 <= count <= most for count in counts), counts
 
 
 @pytest.mark.parametrize("codec", ["video/VP8", "video/H264"])
