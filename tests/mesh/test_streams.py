@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from metered_realtime import (
-    DataChannel,
     DataChannelOpened,
     DCClose,
     DCOpen,
+    ManagedChannel,
     StreamEndedError,
     StreamOpened,
     StreamReader,
 )
 from metered_realtime.core import stream_frames as frames
 from metered_realtime.core.streams import MAX_STREAMS, WINDOW
-from metered_realtime.mesh.streams import LABEL, PROTOCOL
+from metered_realtime.mesh.streams import LABEL
 from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
 
 OPENING = frames.encode_opening(frames.Opening(topic="x"))
@@ -258,9 +258,9 @@ async def test_misuse_is_refused(pair: Pair, inbox: Inbox) -> None:
 # --- a remote that breaks the rules
 
 
-async def hostile_channel(pair: Pair) -> tuple[DataChannel, EventLog]:
-    """Open a channel for streams by hand, from a to b."""
-    channel = DataChannel(pair.to_b.create_data_channel(LABEL, protocol=PROTOCOL))
+async def hostile_channel(pair: Pair) -> tuple[ManagedChannel, EventLog]:
+    """Open the channel of the streams by hand, from a to b."""
+    channel = pair.to_b._channels.open_reserved(LABEL)
     log = EventLog(channel)
     await log.until(DCOpen)
     return channel, log
@@ -271,7 +271,7 @@ async def hostile_channel(pair: Pair) -> tuple[DataChannel, EventLog]:
     [
         frames.encode(frames.DATA, 7, b"never opened"),
         frames.encode(frames.CREDIT, 1, b"\xff\xff\xff\xff"),
-        frames.encode(frames.DATA, 1, bytes(40_000)),
+        frames.encode(frames.DATA, 1),
         b"\x02",
         "text",
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from metered_realtime import (
+    ConnectionReset,
     FileFailed,
     FileOffered,
     FileReceived,
@@ -25,6 +27,7 @@ from metered_realtime import (
 )
 from metered_realtime.core.transfers import OFFER_TOPIC, Offer, attributes_of
 from metered_realtime.mesh import file_receiving, file_sending, part_file
+from metered_realtime.mesh.connection import PeerConnection
 from metered_realtime.mesh.file_receiving import WIDER_WINDOW
 from tests.mesh.support import PATIENCE, EventLog, Pair, Room
 
@@ -179,11 +182,13 @@ async def test_who_does_not_receive_says_so(pair: Pair, path: Path, monkeypatch:
         await pair.to_b.send_file(path)
 
 
-async def test_a_replaced_connection_costs_what_was_on_the_way(pair: Pair, path: Path, inbox: Path) -> None:
+@pytest.mark.parametrize("end", ["a", "b"])
+async def test_a_replaced_connection_costs_nothing(pair: Pair, path: Path, inbox: Path, end: str) -> None:
+    remote = pair.to_b if end == "a" else pair.to_a
     async with pair.b.receive_files(inbox):
-        result = await pair.to_b.send_file(path, progress=at(0.5, lambda: pair.to_b.pc.close()))
-    assert result.attempts == 2
-    assert 0 <= sent_twice(result) <= LOST
+        result = await pair.to_b.send_file(path, progress=at(0.5, lambda: remote.pc.close()))
+    assert pair.log_a.of(ConnectionReset)
+    assert (result.attempts, result.sent) == (1, result.size)
     assert names(inbox) == ["holiday.jpeg"]
     assert same(inbox / "holiday.jpeg", path)
 
@@ -266,6 +271,19 @@ async def test_a_remote_that_stays_away_is_given_up(pair: Pair, path: Path, inbo
         await pair.to_b.send_file(path, patience=0.5)
 
 
+async def test_a_remote_whose_connection_stays_lost_is_given_up(
+    pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut() -> None:
+        monkeypatch.setattr(PeerConnection, "_restart", lambda connection, reason, *, rebuild=False: None)
+        await pair.to_b.pc.close()
+
+    async with pair.b.receive_files(inbox):
+        with pytest.raises(FileTransferError, match="timed_out"):
+            await pair.to_b.send_file(path, progress=at(0.3, cut), patience=0.5)
+    assert pair.to_b.state == "reconnecting"
+
+
 async def test_the_own_end_ends_it(pair: Pair, path: Path, inbox: Path) -> None:
     pair.b.receive_files(inbox, progress=at(0.3, lambda: pair.a.close()))
     with pytest.raises(FileTransferError, match="cancelled"):
@@ -309,6 +327,51 @@ async def test_to_all_at_once_reads_once_and_a_failure_disturbs_nobody(
         assert isinstance(result, TransferResult)
         assert same(tmp_path / peer_id / "holiday.jpeg", path)
     assert sorted(reads) == list(range(12))
+
+
+async def test_a_receiver_that_is_closed_the_moment_a_file_is_offered_says_so(
+    pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = file_receiving.FileReceiver.take
+    closing: list[asyncio.Future[None]] = []
+
+    def take_and_close(receiver: file_receiving.FileReceiver, remote: Any, reader: Any) -> None:
+        take(receiver, remote, reader)
+        for incoming in receiver._active.values():
+            incoming.task.cancel()  # before its first step
+        closing.append(asyncio.ensure_future(receiver.close()))
+
+    monkeypatch.setattr(file_receiving.FileReceiver, "take", take_and_close)
+    monkeypatch.setattr(file_sending, "NOT_RECEIVING_GRACE", 0.1)
+    receiver = pair.b.receive_files(inbox)
+    with pytest.raises(FileTransferError, match="not_receiving"):
+        await pair.to_b.send_file(path)
+    await asyncio.gather(*closing)
+    assert receiver._active == {}
+
+
+async def test_a_large_part_does_not_hold_up_the_end_of_its_receiver(
+    pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing what there is goes on in a thread, which is told to stop: nothing is left open or locked."""
+    hashing = threading.Event()
+    opened: list[part_file.PartFile] = []
+
+    def hash_endlessly(part: part_file.PartFile, _: Path) -> None:
+        opened.append(part)
+        hashing.set()
+        while True:
+            part._check_open()
+
+    monkeypatch.setattr(part_file.PartFile, "_hash_prefix", hash_endlessly)
+    receiver = pair.b.receive_files(inbox)
+    sending = asyncio.ensure_future(pair.to_b.send_file(path))
+    await asyncio.to_thread(hashing.wait, PATIENCE)
+    await receiver.close()
+    assert opened[0]._file is None
+    assert not opened[0]._lock.locked()
+    sending.cancel()
+    await asyncio.wait([sending])
 
 
 async def test_a_second_receiver_is_refused_and_the_first_can_be_replaced(pair: Pair, inbox: Path) -> None:

@@ -132,6 +132,16 @@ class Window:
         """Give up one message."""
         self._drop(min(1, len(self._held)))
 
+    def begin_anew(self) -> int:
+        """Give up everything, for an end that has had none of it: what comes next takes its place. Return how many."""
+        count = len(self._held)
+        self._held.clear()
+        self.bytes = 0
+        self.dropped += count
+        self._cursor = self._high = self.base
+        self._offset = 0
+        return count
+
     def drop_larger(self, size: int) -> int:
         """Give up the messages over a size, for an end that has had none of them. Return how many.
 

@@ -10,6 +10,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ class _Incoming:
     peer_id: str
     task: asyncio.Task[None]
     moved: float
+    has_begun: bool = False
 
 
 class FileReceiver:
@@ -128,7 +130,7 @@ class FileReceiver:
         task = asyncio.ensure_future(self._receive(remote, reader, offer))
         self._active[offer.transfer] = _Incoming(remote.id, task, asyncio.get_running_loop().time())
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, reader, offer))
 
     # --- inside
 
@@ -142,11 +144,15 @@ class FileReceiver:
         of_this_one = sum(incoming.peer_id == remote.id for incoming in self._active.values())
         return len(self._active) < MAX_INCOMING and of_this_one < MAX_INCOMING_OF_ONE
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, reader: StreamReader, offer: core.Offer, task: asyncio.Task[None]) -> None:
+        """Let go of a transfer. A task that is cancelled before its first step runs none of its own code."""
         self._tasks.discard(task)
         self._stored.discard(task)
+        if not self._active.pop(offer.transfer).has_begun:
+            reader.cancel("not_receiving")
 
     async def _receive(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer) -> None:
+        self._active[offer.transfer].has_begun = True
         name = core.safe_name(offer.name)
         try:
             with _failing(reader):
@@ -154,8 +160,6 @@ class FileReceiver:
                 await self._store(remote, reader, offer, name)
         except Exception as error:  # the callbacks are the program's
             self._tell(remote, FileFailed(remote, name, _failure(error)))
-        finally:
-            self._active.pop(offer.transfer, None)
 
     async def _check(self, offered: FileOffered, offer: core.Offer) -> None:
         """Raise FileTransferError if the program, or the disk, does not want the file."""
@@ -174,8 +178,9 @@ class FileReceiver:
         return bool(await answer if inspect.isawaitable(answer) else answer)
 
     async def _store(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, name: str) -> None:
-        part = await asyncio.to_thread(self._open_part, name, offer)
+        part = PartFile(self.directory, name, offer)
         try:
+            await asyncio.to_thread(self._open_part, part, offer)
             acceptance = core.Acceptance(attempt=offer.attempt, offset=part.offset, digest=part.digest())
             answer = remote.open_stream(core.ANSWER_TOPIC, core.attributes_of(acceptance))
             with _failing(reader, answer):
@@ -196,13 +201,11 @@ class FileReceiver:
         if task in self._tasks:
             self._stored.add(task)
 
-    def _open_part(self, name: str, offer: core.Offer) -> PartFile:
+    def _open_part(self, part: PartFile, offer: core.Offer) -> None:
         prune_parts(self.directory, set(self._active))
-        part = PartFile(self.directory, name, offer)
+        part.open()
         if offer.size - part.offset > shutil.disk_usage(self.directory).free - FREE_RESERVE:
-            part.close()
             raise FileTransferError("no_space", f"{offer.size} bytes")
-        return part
 
     async def _take_content(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, part: PartFile) -> str:
         """Store what comes and return the digest that the sender has of it."""

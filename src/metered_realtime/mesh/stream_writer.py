@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -141,7 +143,12 @@ class StreamWriter:
         if self._reason is not None:
             raise StreamEndedError(self._reason, self._detail)
 
-    # --- for the channel
+    # --- for the channel, and who must know of it
+
+    def _watched(self, watcher: Callable[[bool], None]) -> AbstractContextManager[None]:
+        """Tell a watcher of the connection under the stream: lost (False), and there again (True)."""
+        assert self._channel is not None
+        return self._channel.watched(watcher)
 
     def _sent(self) -> None:
         self._changed.set()
