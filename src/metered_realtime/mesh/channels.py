@@ -185,7 +185,7 @@ class RemoteChannels:
         reliable = protocol == PROTOCOL
         entry = self._entries.get(raw.label)
         if entry is None:
-            if not self._may_open(raw.label, reliable):
+            if not self._may_open(raw.label):
                 self._logger.warning("channel refused", {"peer": self._remote.id, "channels": len(self._entries)})
                 raw.close()
                 return True
@@ -220,11 +220,10 @@ class RemoteChannels:
 
     # --- inside
 
-    def _may_open(self, label: str, reliable: bool) -> bool:
+    def _may_open(self, label: str) -> bool:
         """Tell whether the remote may open a channel that is new here."""
-        if self._has_left or label in self._reserved:
-            return reliable and not self._has_left
-        return len(self._entries) < MAX_CHANNELS and len(label) <= MAX_LABEL
+        has_room = len(self._entries) < MAX_CHANNELS and len(label) <= MAX_LABEL
+        return not self._has_left and (has_room or label in self._reserved)
 
     def _options_of(self, raw: RTCDataChannel, reliable: bool) -> ChannelOptions:
         """Return the options of a channel that the remote opens."""
