@@ -13,6 +13,7 @@ from metered_realtime import (
     ChannelError,
     ChannelMessage,
     ChannelOpened,
+    ChannelOptions,
     ChannelProtocolError,
     ChannelResumed,
     ConnectionReset,
@@ -586,3 +587,34 @@ async def test_an_end_that_takes_less_than_a_frame_is_told(room: Room, monkeypat
     log = EventLog(mine)
     assert isinstance((await log.until(DCError)).err, ChannelProtocolError)
     await log.until(DCClose)
+
+
+# --- what programs may not ask for
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window_bytes": "1"},
+        {"window_bytes": float("nan")},
+        {"window_messages": 0},
+        {"max_message_size": 10.5},
+        {"max_message_size": 2**32},
+        {"max_retransmits": -1, "reliable": False},
+        {"max_packet_life_time": 65_536, "reliable": False},
+        {"max_packet_life_time": 1.5, "reliable": False},
+        {"max_retransmits": 1, "reliable": True},
+    ],
+)
+def test_options_that_would_break_something_later_are_refused_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"must be|reliable"):
+        ChannelOptions(**options)
+
+
+@pytest.mark.parametrize("label", [5, "x" * 1025, "metered.streams.1", "\ud800"])
+async def test_labels_that_cannot_be_are_refused_whoever_is_there(room: Room, label: Any) -> None:
+    pair = await room.pair()
+    alone = room.peer("alone")
+    for opener in (pair.to_b, pair.a, alone):
+        with pytest.raises((TypeError, ValueError), match=r"label|surrogates"):
+            opener.open_channel(label)

@@ -369,13 +369,34 @@ async def test_misuse_is_refused(pair: Pair, inbox: Inbox) -> None:
     with pytest.raises(ValueError, match="async with"):
         await pair.to_b.open_stream("x").write(b"")
     writer = await pair.to_b.open_stream("x", total=2).__aenter__()
-    with pytest.raises(TypeError, match="carries bytes"):
-        await writer.write("text")
+    for wrong in ("text", 5, [1]):
+        with pytest.raises(TypeError, match="carries bytes"):
+            await writer.write(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="already"):
+        await writer.__aenter__()
     with pytest.raises(ValueError, match="announced"):
         await writer.write(b"123")
     writer.abort()
     with pytest.raises(StreamEndedError, match="aborted"):
         await writer.write(b"1")
+    reader = await inbox.next()
+    with pytest.raises(ValueError, match=r"limit must .* -1"):
+        await reader.readall(-1)
+
+
+async def test_a_writer_that_was_never_opened_says_so(pair: Pair, inbox: Inbox) -> None:
+    writer = pair.to_b.open_stream("x")
+    for wait in (writer.finish, writer.wait_ended):
+        with pytest.raises(ValueError, match="not been opened"):
+            await wait()
+    opening = asyncio.ensure_future(writer.__aenter__())
+    await asyncio.sleep(0)
+    writer.abort("no")
+    with pytest.raises(StreamEndedError, match="aborted: no"):
+        await opening
+    async with pair.to_b.open_stream("y"):
+        assert (await inbox.next()).topic == "y"
+    assert inbox.readers.empty()
 
 
 # --- a remote that breaks the rules

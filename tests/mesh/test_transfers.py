@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +31,8 @@ from metered_realtime.core.transfers import OFFER_TOPIC, Offer, attributes_of
 from metered_realtime.mesh import file_receiving, file_sending, part_file
 from metered_realtime.mesh.connection import PeerConnection
 from metered_realtime.mesh.file_receiving import WIDER_WINDOW
-from tests.mesh.support import PATIENCE, EventLog, Pair, Room
+from metered_realtime.mesh.file_source import FileSource
+from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
 
 LOST = 2 * WIDER_WINDOW
 """Bytes that one interruption may make the sender send twice: what was on the way."""
@@ -389,6 +392,71 @@ async def test_a_second_receiver_is_refused_and_the_first_can_be_replaced(pair: 
 async def test_what_is_no_file_is_not_sent(pair: Pair, tmp_path: Path, missing: str) -> None:
     with pytest.raises(OSError, match=r"not a file|nowhere"):
         await pair.to_b.send_file(tmp_path / missing)
+
+
+async def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(pair: Pair, tmp_path: Path, inbox: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_bytes(b"x")
+    async with pair.b.receive_files(inbox):
+        await pair.to_b.send_file(path)
+    assert names(inbox) == ["caf_.txt"]
+
+
+async def test_misuse_is_refused(pair: Pair, path: Path, inbox: Path) -> None:
+    with pytest.raises(ValueError, match="characters, not 0"):
+        await pair.to_b.send_file(path, name="")
+    with pytest.raises(ValueError, match=r"patience .* -1"):
+        await pair.to_b.send_file(path, patience=-1)
+    with pytest.raises(ValueError, match=r"max_size .* -1"):
+        pair.b.receive_files(inbox, max_size=-1)
+
+
+async def test_files_that_come_at_once_share_the_room_that_there_is(
+    pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that would fit one by one: the second is refused while the first is coming."""
+    free = SimpleNamespace(free=file_receiving.FREE_RESERVE + 5_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda directory: free)
+    write, turn = part_file.PartFile.write, threading.Event()
+
+    def hold(part: part_file.PartFile, data: bytes) -> None:
+        turn.wait(PATIENCE)
+        write(part, data)
+
+    monkeypatch.setattr(part_file.PartFile, "write", hold)
+    async with pair.b.receive_files(inbox) as files:
+        first = asyncio.ensure_future(pair.to_b.send_file(path))
+        await eventually(lambda: any(it.missing == 3_000_000 for it in files._active.values()))
+        with pytest.raises(FileTransferError, match="no_space"):
+            await pair.to_b.send_file(path, name="second")
+        turn.set()
+        await first
+    assert [name for name in names(inbox) if not name.startswith(".")] == ["holiday.jpeg"]
+
+
+async def test_opening_a_file_can_be_cancelled_and_leaves_nothing_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[FileSource] = []
+    begun, turn = threading.Event(), threading.Event()
+    resolve = Path.resolve
+
+    def slow(path: Path, strict: bool = False) -> Path:
+        begun.set()
+        turn.wait(PATIENCE)
+        return resolve(path, strict)
+
+    close = FileSource._close
+    monkeypatch.setattr(Path, "resolve", slow)
+    monkeypatch.setattr(FileSource, "_close", lambda it: (opened.append(it), close(it))[1])
+    opening = asyncio.ensure_future(FileSource.open(path))
+    await asyncio.to_thread(begun.wait, PATIENCE)
+    opening.cancel()
+    await asyncio.wait([opening])
+    turn.set()
+    await eventually(lambda: opened)
+    assert opening.cancelled()
+    assert opened[0]._file.closed
 
 
 # --- a remote that breaks the rules

@@ -12,11 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.channel_frames import LOSSY_PROTOCOL, PROTOCOL, encode_close
-from ..core.replay import MAX_MESSAGE
-from ..core.replay_window import MAX_WINDOW_BYTES, MAX_WINDOW_MESSAGES
 from ..errors import ChannelClosedError, ChannelProtocolError, MeteredRealtimeError
 from ..events import ChannelOpened, Event
 from ..log import Logger
+from .channel_options import MAX_LABEL, ChannelOptions, check_label
 from .managed_channel import BROKEN_RULES, ManagedChannel
 from .raw_channel import MAX_BUFFERED, RawChannel
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_CHANNELS = 1_024
 """Channels to one remote. It can open them without being asked."""
-
-MAX_LABEL = 1_024
-"""Characters of a label, which is a name. DCEP would take 65,535 bytes."""
 
 MAX_UNREAD_BYTES = 128 * 1024 * 1024
 """What all channels of one remote may keep unread: two of the largest messages, or eight full windows. An honest end
@@ -57,40 +53,6 @@ class Remote(Protocol):
     def polite(self) -> bool: ...
     def emit(self, event: Event) -> None: ...
     def create_data_channel(self, label: str, **kwargs: Any) -> RTCDataChannel: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelOptions:
-    """How a channel is opened. Sizes are bytes, the life time is milliseconds."""
-
-    reliable: bool = True
-    ordered: bool = True
-    max_retransmits: int | None = None
-    max_packet_life_time: int | None = None
-    window_messages: int = MAX_WINDOW_MESSAGES
-    window_bytes: int = MAX_WINDOW_BYTES
-    max_message_size: int = MAX_MESSAGE
-
-    def __post_init__(self) -> None:
-        for name in ("window_messages", "window_bytes", "max_message_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
-        if self.max_message_size >= 2**32:
-            raise ValueError(f"max_message_size must be below 2**32, not {self.max_message_size!r}")
-        is_partial = self.max_retransmits is not None or self.max_packet_life_time is not None
-        if self.reliable and (is_partial or not self.ordered):
-            raise ValueError("a reliable channel is ordered, and sends everything until it has arrived")
-        if self.max_retransmits is not None and self.max_packet_life_time is not None:
-            raise ValueError("give max_retransmits or max_packet_life_time, not both")
-
-    def for_aiortc(self) -> dict[str, Any]:
-        """Return what `create_data_channel` is given."""
-        return {
-            "protocol": PROTOCOL if self.reliable else LOSSY_PROTOCOL,
-            "ordered": self.ordered,
-            "maxRetransmits": self.max_retransmits,
-            "maxPacketLifeTime": self.max_packet_life_time,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +99,11 @@ class RemoteChannels:
         """Return the channel under a label, opened if it is not. Its first options stay.
 
         Raises:
-            ValueError: it is open with another `reliable`, or the label is too long or reserved.
+            TypeError: the label is not str.
+            ValueError: it is open with another `reliable`, or the label cannot be taken.
             MeteredRealtimeError: the remote has left, or there are too many channels.
         """
-        if label in self._reserved:
-            raise ValueError(f"the label {label!r} is reserved")
-        if len(label) > MAX_LABEL:
-            raise ValueError(f"a label of {len(label)} characters, {MAX_LABEL} are taken")
+        check_label(label)
         if label not in self._entries and len(self._entries) >= MAX_CHANNELS and not self._has_left:
             raise MeteredRealtimeError(f"there are {MAX_CHANNELS} channels to peer {self._remote.id!r} already")
         return self._open(label, options)

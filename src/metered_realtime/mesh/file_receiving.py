@@ -58,12 +58,13 @@ AcceptFn = Callable[[FileOffered], "bool | Awaitable[bool]"]
 
 @dataclass(slots=True)
 class _Incoming:
-    """A file that is being received: from whom, by what, and when the last of it came."""
+    """A file that is being received: from whom, by what, when the last of it came, and how many bytes are to come."""
 
     peer_id: str
     task: asyncio.Task[None]
     moved: float
     has_begun: bool = False
+    missing: int = 0
 
 
 class FileReceiver:
@@ -179,8 +180,10 @@ class FileReceiver:
 
     async def _store(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, name: str) -> None:
         part = PartFile(self.directory, name, offer)
+        incoming = self._active[offer.transfer]
+        incoming.missing = offer.size
         try:
-            await asyncio.to_thread(self._open_part, part, offer)
+            await asyncio.to_thread(self._open_part, part, offer, incoming)
             acceptance = core.Acceptance(attempt=offer.attempt, offset=part.offset, digest=part.digest())
             answer = remote.open_stream(core.ANSWER_TOPIC, core.attributes_of(acceptance))
             with _failing(reader, answer):
@@ -201,10 +204,13 @@ class FileReceiver:
         if task in self._tasks:
             self._stored.add(task)
 
-    def _open_part(self, part: PartFile, offer: core.Offer) -> None:
+    def _open_part(self, part: PartFile, offer: core.Offer, incoming: _Incoming) -> None:
+        """Open a part, if what is to come has room beside what is to come of all other files. Blocks."""
         prune_parts(self.directory, set(self._active))
         part.open()
-        if offer.size - part.offset > shutil.disk_usage(self.directory).free - FREE_RESERVE:
+        incoming.missing = offer.size - part.offset
+        missing = sum(it.missing for it in tuple(self._active.values()))
+        if missing > shutil.disk_usage(self.directory).free - FREE_RESERVE:
             raise FileTransferError("no_space", f"{offer.size} bytes")
 
     async def _take_content(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, part: PartFile) -> str:
@@ -226,7 +232,8 @@ class FileReceiver:
                         return digest
 
     def _show(self, remote: RemotePeer, offer: core.Offer, part: PartFile) -> None:
-        self._active[offer.transfer].moved = asyncio.get_running_loop().time()
+        incoming = self._active[offer.transfer]
+        incoming.moved, incoming.missing = asyncio.get_running_loop().time(), offer.size - part.offset
         if self._progress is not None:
             self._progress(TransferProgress(remote.id, core.safe_name(offer.name), part.offset, offer.size))
 

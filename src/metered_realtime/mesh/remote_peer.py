@@ -25,7 +25,8 @@ from ..options import PeerConnectionState
 from ..rpc.codec import format_of, is_foreign
 from ..rpc.methods import RpcMethods
 from ..signalling.scrubbing import scrub_error
-from .channels import ChannelOptions, RemoteChannels
+from .channel_options import ChannelOptions
+from .channels import RemoteChannels
 from .early_messages import EarlyMessages
 from .managed_channel import ManagedChannel
 from .remote_media import RemoteMedia

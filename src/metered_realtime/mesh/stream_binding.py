@@ -9,7 +9,8 @@ from ..core.stream_frames import Attributes, Opening, StreamKind, encode_opening
 from ..emitter import AsyncEventEmitter
 from ..errors import StreamEndReason
 from ..events import StreamOpened
-from .channels import ChannelOptions, RemoteChannels, Reservation
+from .channel_options import ChannelOptions
+from .channels import RemoteChannels, Reservation
 from .stream_reader import StreamReader
 from .stream_writer import StreamWriter
 from .streams import LABEL, MAX_BUFFERED, MAX_FRAME, WINDOW_BYTES, RemoteStreams
