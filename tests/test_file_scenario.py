@@ -13,8 +13,8 @@ from metered_realtime.mesh.stream_writer import WRITE_AHEAD
 SIZE = 10_000_000
 
 LOST = WINDOW + WIDER_WINDOW + WRITE_AHEAD + 262_144
-"""Bytes that a lost connection costs at the most: the window of the stream, and if the stream is lost with it, what waits
-at the sender and the block being written."""
+"""Bytes that a lost connection costs at the most: the window of the stream and, if the stream is lost with it, what
+waits at the sender and the block being written."""
 
 
 async def test_a_file_arrives_whole_through_everything(tmp_path: Path) -> None:
