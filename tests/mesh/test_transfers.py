@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from types import SimpleNamespace
@@ -285,6 +285,25 @@ async def test_a_remote_whose_connection_stays_lost_is_given_up(
         with pytest.raises(FileTransferError, match="timed_out"):
             await pair.to_b.send_file(path, progress=at(0.3, cut), patience=0.5)
     assert pair.to_b.state == "reconnecting"
+
+
+async def test_a_connection_that_comes_back_the_moment_the_patience_ends_breaks_nothing() -> None:
+    watchers: list[Callable[[bool], None]] = []
+
+    class Writer:
+        @contextlib.contextmanager
+        def _watched(self, watcher: Callable[[bool], None]) -> Iterator[None]:
+            watchers.append(watcher)
+            yield
+
+    told: list[bool] = []
+    sending = file_sending.FileSending(Any, "b", Any, "x", None, 0.0)  # type: ignore[arg-type]
+    with pytest.raises(TimeoutError):
+        async with sending._patience_with(Writer()):  # type: ignore[arg-type]
+            watchers[0](False)
+            asyncio.get_running_loop().call_soon(lambda: (watchers[0](True), told.append(True)))
+            await asyncio.sleep(PATIENCE)
+    assert told
 
 
 async def test_the_own_end_ends_it(pair: Pair, path: Path, inbox: Path) -> None:

@@ -15,8 +15,8 @@ MAX_LABEL = 1_024
 INTERNAL_LABELS = "metered."
 """Labels that begin so belong to this package."""
 
-MAX_RELIABILITY = 65_535
-"""Retransmissions, or milliseconds: an unsigned short in the W3C's `RTCDataChannelInit`."""
+MAX_RELIABILITY = 2**32 - 1
+"""Retransmissions, or milliseconds: the reliability parameter of RFC 8832 section 5.1, which a remote may fill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,9 @@ class ChannelOptions:
     max_message_size: int = MAX_MESSAGE
 
     def __post_init__(self) -> None:
+        for name in ("reliable", "ordered"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be a bool, not {getattr(self, name)!r}")
         for name in ("window_messages", "window_bytes"):
             _check_int(name, getattr(self, name), 1)
         _check_int("max_message_size", self.max_message_size, 1, 2**32 - 1)

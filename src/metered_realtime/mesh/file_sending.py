@@ -153,7 +153,8 @@ class FileSending:
 
             def follow(is_connected: bool) -> None:
                 self._deadline = self._loop.time() + self._patience
-                limit.reschedule(None if is_connected else self._deadline)
+                if not limit.expired():
+                    limit.reschedule(None if is_connected else self._deadline)
 
             with writer._watched(follow):
                 yield
