@@ -298,11 +298,15 @@ async def test_a_connection_that_comes_back_the_moment_the_patience_ends_breaks_
 
     told: list[bool] = []
     sending = file_sending.FileSending(Any, "b", Any, "x", None, 0.0)  # type: ignore[arg-type]
-    with pytest.raises(TimeoutError):
+
+    async def lose() -> None:
         async with sending._patience_with(Writer()):  # type: ignore[arg-type]
             watchers[0](False)
             asyncio.get_running_loop().call_soon(lambda: (watchers[0](True), told.append(True)))
             await asyncio.sleep(PATIENCE)
+
+    with pytest.raises(TimeoutError):
+        await lose()
     assert told
 
 
