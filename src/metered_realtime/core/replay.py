@@ -157,6 +157,8 @@ class ReplayEndpoint:
         self._is_connected = self.greeted = False
         self._control.clear()
         self.window.connection_lost()
+        if isinstance(self._incoming, AtMostOnce):
+            self._incoming.connection_lost()
 
     def accept(self, payload: bytes, *, is_text: bool) -> None:
         """Take a message, for which there must be room, into the window."""

@@ -119,7 +119,7 @@ class Window:
         """Take note that what was handed out may not have arrived."""
         self._offset = 0
         if not self._reliable:
-            self._in_doubt = self._high
+            self._in_doubt = min(self._high, self.base)  # what went out in part only is dropped, and counted as that
             self.drop_all()
 
     def drop_all(self) -> int:
