@@ -14,6 +14,7 @@ import threading
 from typing import Any
 
 from metered_realtime import MeteredPeer, PeerJoined, TransferProgress
+from metered_realtime.mesh.streams import LABEL, MAX_FRAME
 
 STEP = 0.005
 """Progress is printed in steps of this share."""
@@ -45,6 +46,14 @@ def obey(peer: MeteredPeer) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
+def note_resent(peer: MeteredPeer, resent: dict[int, int]) -> None:
+    """Note by channel how many frames of streams went out again on another connection."""
+    for remote in peer.remote_peers:
+        entry = remote._channels._entries.get(LABEL)
+        if entry is not None:
+            resent[entry.channel.session] = entry.channel.stats().messages_resent
+
+
 async def send(path: str) -> None:
     """Send a file to the first one who comes, and tell how that went."""
     async with MeteredPeer(url=os.environ["URL"], token_provider=lambda: os.environ["TOKEN"]) as peer:
@@ -53,15 +62,19 @@ async def send(path: str) -> None:
             await peer.join("files")
             remote = (await joined.__anext__()).peer
         baseline, told = peak_rss(), 0.0
+        resent: dict[int, int] = {}
 
         def progress(step: TransferProgress) -> None:
             nonlocal told
+            note_resent(peer, resent)
             if step.done >= step.size * told:
                 tell(share=step.done / step.size)
                 told = step.done / step.size + STEP
 
         result = await remote.send_file(path, progress=progress)
+        note_resent(peer, resent)
         tell(
+            resent=sum(resent.values()) * MAX_FRAME,
             size=result.size,
             sent=result.sent,
             attempts=result.attempts,

@@ -85,7 +85,7 @@ from .events import (
 )
 from .log import Logger, NoopLogger, StdlibLogger
 from .media.stream import MediaStream, StreamMetadata
-from .mesh.channels import ChannelOptions
+from .mesh.channel_options import ChannelOptions
 from .mesh.data_channel import DataChannel
 from .mesh.managed_channel import ManagedChannel, ManagedChannelState, ManagedChannelStats
 from .mesh.peer import MeteredPeer

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metered_realtime.core import channel_frames as frames
@@ -203,7 +203,11 @@ def test_programs_that_start_again_get_the_rest_and_what_may_not_have_arrived(
         assert len(set(one) & set(following)) <= bounds["max_messages"]
 
 
+IN_PART = [("send", False, bytes(2_039)), ("connect", False, None), *[("step", it, 1) for it in (False, True, False)]]
+
+
 @given(actions, st.integers(1, 6), st.booleans())
+@example(IN_PART, 1, False)
 @settings(max_examples=200, deadline=None)
 def test_a_lossy_channel_loses_whole_messages_only_and_says_how_many(
     script: list[tuple[str, bool, object]], max_messages: int, unordered: bool

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metered_realtime.core import stream_frames as frames
-from metered_realtime.core.stream_frames import Opening, StreamProtocolError, encode
+from metered_realtime.core.stream_frames import MAX_CREDIT, Opening, StreamProtocolError, encode
 from metered_realtime.core.streams import (
     MAX_REPLIES,
     MAX_STREAMS,
@@ -360,3 +360,19 @@ def test_what_a_remote_says_is_cut_and_cleaned() -> None:
     assert frames.decode_stop(b"") == ("application", "")
     assert frames.decode_stop(b"\xc8") == ("application", "")
     assert len(frames.encode_stop("application", "é" * 300)) == 201
+
+
+@pytest.mark.parametrize("count", [-1, 0, MAX_CREDIT])
+def test_a_reader_cannot_break_the_credit_of_its_stream(count: int) -> None:
+    mux = StreamMultiplexer()
+    mux.receive(encode(frames.OPEN, 1, frames.encode_opening(OPENING)))
+    with pytest.raises(ValueError, match=rf"count must be from 1 to .*, not {count}"):
+        mux.widen(1, count)
+    mux.widen(1, MAX_CREDIT - WINDOW)
+    assert mux.next_frame() == encode(frames.CREDIT, 1, (MAX_CREDIT - WINDOW).to_bytes(4, "big"))
+
+
+@pytest.mark.parametrize("attributes", [{"a": float("nan")}, {1: "a"}, {"a": [1]}, {"a": object()}, {"a": "\ud800"}])
+def test_attributes_that_would_not_arrive_as_they_are_are_refused(attributes: Any) -> None:
+    with pytest.raises(ValueError, match=r"attributes|opening|surrogates"):
+        frames.encode_opening(Opening(topic="x", attributes=attributes))

@@ -13,6 +13,7 @@ from metered_realtime import (
     ChannelError,
     ChannelMessage,
     ChannelOpened,
+    ChannelOptions,
     ChannelProtocolError,
     ChannelResumed,
     ConnectionReset,
@@ -32,7 +33,7 @@ from metered_realtime import (
     RemotePeer,
     ReplayOverflowError,
 )
-from metered_realtime.core.channel_frames import PROTOCOL, encode_message
+from metered_realtime.core.channel_frames import LOSSY_PROTOCOL, PROTOCOL, Hello, encode_hello, encode_message
 from metered_realtime.mesh import channels, managed_channel
 from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually, state_of
 
@@ -586,3 +587,43 @@ async def test_an_end_that_takes_less_than_a_frame_is_told(room: Room, monkeypat
     log = EventLog(mine)
     assert isinstance((await log.until(DCError)).err, ChannelProtocolError)
     await log.until(DCClose)
+
+
+async def test_a_remote_may_ask_for_any_reliability_that_the_protocol_can_say(room: Room) -> None:
+    pair = await room.pair()
+    raw = pair.to_b.create_data_channel("x", protocol=LOSSY_PROTOCOL, maxRetransmits=2**32 - 1)
+    raw.on("open", lambda: raw.send(encode_hello(Hello(1, 0, 0, 0, 0, 1_000))))
+    assert (await pair.log_b.until(ChannelOpened)).channel.label == "x"
+    raw.close()
+
+
+# --- what programs may not ask for
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window_bytes": "1"},
+        {"window_bytes": float("nan")},
+        {"window_messages": 0},
+        {"max_message_size": 10.5},
+        {"max_message_size": 2**32},
+        {"max_retransmits": -1, "reliable": False},
+        {"max_packet_life_time": 2**32, "reliable": False},
+        {"reliable": "no"},
+        {"max_packet_life_time": 1.5, "reliable": False},
+        {"max_retransmits": 1, "reliable": True},
+    ],
+)
+def test_options_that_would_break_something_later_are_refused_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"must be|reliable"):
+        ChannelOptions(**options)
+
+
+@pytest.mark.parametrize("label", [5, "x" * 1025, "metered.streams.1", "\ud800"])
+async def test_labels_that_cannot_be_are_refused_whoever_is_there(room: Room, label: Any) -> None:
+    pair = await room.pair()
+    alone = room.peer("alone")
+    for opener in (pair.to_b, pair.a, alone):
+        with pytest.raises((TypeError, ValueError), match=r"label|surrogates"):
+            opener.open_channel(label)

@@ -10,17 +10,24 @@ from typing import Any
 import pytest
 
 from metered_realtime import (
-    DataChannel,
+    ChannelOpened,
+    ConnectionReset,
     DataChannelOpened,
     DCClose,
     DCOpen,
+    IceRecoveryExhaustedError,
+    ManagedChannel,
+    MeteredRealtimeError,
+    RemotePeer,
     StreamEndedError,
     StreamOpened,
     StreamReader,
 )
 from metered_realtime.core import stream_frames as frames
+from metered_realtime.core.channel_frames import LOSSY_PROTOCOL
 from metered_realtime.core.streams import MAX_STREAMS, WINDOW
-from metered_realtime.mesh.streams import LABEL, PROTOCOL
+from metered_realtime.mesh.connection import PeerConnection
+from metered_realtime.mesh.streams import LABEL, WINDOW_BYTES
 from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
 
 OPENING = frames.encode_opening(frames.Opening(topic="x"))
@@ -159,11 +166,7 @@ async def test_a_writer_can_abort_and_what_arrived_is_read_first(pair: Pair, inb
 
 
 async def test_a_reader_can_cancel_while_the_writer_waits(pair: Pair, inbox: Inbox) -> None:
-    async def send() -> None:
-        async with pair.to_b.open_stream("x") as writer:
-            await writer.write(bytes(WINDOW * 2))
-
-    sending = asyncio.ensure_future(send())
+    sending = asyncio.ensure_future(send_more_than_fits(pair))
     (await inbox.next()).cancel("no, thanks")
     with pytest.raises(StreamEndedError) as info:
         await sending
@@ -190,36 +193,156 @@ async def test_more_than_wanted_is_too_large(pair: Pair, inbox: Inbox) -> None:
 
 
 async def test_when_the_remote_leaves_both_ends_are_told(pair: Pair, inbox: Inbox) -> None:
-    async def send() -> None:
-        async with pair.to_b.open_stream("x") as writer:
-            await writer.write(bytes(WINDOW * 2))
-
-    sending = asyncio.ensure_future(send())
+    sending = asyncio.ensure_future(send_more_than_fits(pair))
     reader = await inbox.next()
     await pair.a.close()
     for waiting in (sending, reader.readall()):
         with pytest.raises(StreamEndedError) as info:
             await waiting
-        assert info.value.reason in ("peer_left", "connection_lost")
-    with pytest.raises(Exception, match="has left"):
+        assert info.value.reason == "peer_left"
+    with pytest.raises(MeteredRealtimeError, match="has left"):
         await pair.to_b.open_stream("x").__aenter__()
 
 
-async def test_a_replaced_connection_ends_its_streams_and_carries_new_ones(pair: Pair, inbox: Inbox) -> None:
-    async def send() -> None:
-        async with pair.to_b.open_stream("x") as writer:
-            await writer.write(bytes(WINDOW * 2))
+# --- connections that are replaced
 
-    sending = asyncio.ensure_future(send())
-    reader = await inbox.next()
+
+async def send_more_than_fits(pair: Pair) -> None:
+    async with pair.to_b.open_stream("x") as writer:
+        await writer.write(bytes(WINDOW * 2))
+
+
+async def lose_for_good(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose the connection, and let nobody make another one."""
+    monkeypatch.setattr(PeerConnection, "_restart", lambda connection, reason, *, rebuild=False: None)
     await pair.to_b.pc.close()
-    with pytest.raises(StreamEndedError, match="connection_lost"):
-        await sending
-    with pytest.raises(StreamEndedError, match="connection_lost"):
+    await eventually(lambda: pair.to_a._connection is not None and not pair.to_a._connection.is_connected)
+
+
+@pytest.mark.parametrize("end", ["a", "b"])
+async def test_streams_go_on_when_their_connection_is_replaced(pair: Pair, inbox: Inbox, end: str) -> None:
+    data, text = os.urandom(3_000_000), "añ€😀" * 100_000
+    back: asyncio.Queue[StreamReader] = asyncio.Queue()
+    pair.a.on(StreamOpened, lambda event: back.put_nowait(event.reader))
+    remote, got = pair.to_b if end == "a" else pair.to_a, 0
+
+    async def send(to: RemotePeer, content: Any, kind: Any) -> None:
+        async with to.open_stream(kind, kind=kind) as writer:
+            await writer.write(content)
+
+    async def receive(reader: StreamReader) -> Any:
+        nonlocal got
+        pieces: list[Any] = []
+        async for chunk in reader:
+            got += len(chunk)
+            pieces.append(chunk)
+        return (b"" if reader.kind == "bytes" else "").join(pieces)  # type: ignore[attr-defined]
+
+    sends = [(pair.to_b, data, "bytes"), (pair.to_b, text, "text"), (pair.to_a, data, "bytes")]
+    sending = asyncio.gather(*(send(*it) for it in sends))
+    receiving = asyncio.gather(*[receive(it) for it in (await inbox.next(), await inbox.next(), await back.get())])
+    for threshold, resets in ((500_000, 1), (2_000_000, 2)):
+        await eventually(lambda threshold=threshold: got > threshold)
+        await remote.pc.close()
+        for log in (pair.log_a, pair.log_b):
+            await log.until(ConnectionReset, resets)
+    await sending
+    assert sorted(await receiving, key=str) == sorted([data, text, data], key=str)
+
+
+async def test_a_stream_that_is_opened_while_the_connection_is_replaced_opens_on_the_next(
+    pair: Pair, inbox: Inbox
+) -> None:
+    async with pair.to_b.open_stream("first"):
+        await inbox.next()
+    await pair.to_b.pc.close()
+    async with pair.to_b.open_stream("x") as writer:
+        await writer.write(b"x")
+        assert await (await inbox.next()).read(1) == b"x"
+    assert pair.log_a.of(ConnectionReset)
+
+
+async def test_without_a_connection_a_writer_waits_and_nothing_piles_up(
+    pair: Pair, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers = [await pair.to_b.open_stream(str(n)).__aenter__() for n in range(MAX_STREAMS)]
+    await lose_for_good(pair, monkeypatch)
+    writing = [asyncio.ensure_future(writer.write(bytes(WINDOW))) for writer in writers]
+    done, _ = await asyncio.wait(writing, timeout=0.2)
+    assert not done
+    channel = pair.to_b._channels.open_reserved(LABEL)
+    assert channel.ready_state == "reconnecting"
+    assert channel.buffered_amount <= WINDOW_BYTES
+    await pair.a.close()
+    for task in writing:
+        with pytest.raises(StreamEndedError, match="peer_left"):
+            await task
+
+
+async def test_who_leaves_while_there_is_no_connection_has_left_at_once(
+    pair: Pair, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = asyncio.ensure_future(send_more_than_fits(pair))
+    reader = await inbox.next()
+    await lose_for_good(pair, monkeypatch)
+    await pair.a.leave()
+    with pytest.raises(StreamEndedError, match="peer_left"):
         await reader.readall()
+    with pytest.raises(StreamEndedError, match="peer_left"):
+        await sending
+
+
+async def test_a_connection_that_is_given_up_ends_its_streams(
+    pair: Pair, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = asyncio.ensure_future(send_more_than_fits(pair))
+    await inbox.next()
+    await lose_for_good(pair, monkeypatch)
+    pair.to_b.negotiation_failed(IceRecoveryExhaustedError(9, 120.0))
+    with pytest.raises(StreamEndedError, match="connection_lost: gave up after 9 attempts"):
+        await sending
+
+
+async def test_another_program_at_the_other_end_gets_nothing_of_what_was_for_the_first(
+    pair: Pair, inbox: Inbox
+) -> None:
+    sending = asyncio.ensure_future(send_more_than_fits(pair))
+    first = await inbox.next()
+    back: asyncio.Queue[StreamReader] = asyncio.Queue()
+    pair.a.on(StreamOpened, lambda event: back.put_nowait(event.reader))
+    old = await pair.to_a.open_stream("old").__aenter__()
+    await old.write(b"old")
+    mine = await back.get()
+    # The other program dies without a word, and another one comes before anybody has noticed.
+    pair.to_a._channels._entries.pop(LABEL).channel.unbind()
+    pair.to_a._exchange._streams._current = None
+    await pair.to_a.pc.close()
+    with pytest.raises(StreamEndedError, match="connection_lost: the other end has begun anew"):
+        await sending
+    assert await mine.read(10) == b"old"
+    with pytest.raises(StreamEndedError, match="begun anew"):
+        await mine.read(1)
+    new = await pair.to_a.open_stream("new").__aenter__()  # which has the same number as the old one
+    await new.write(b"new")
+    mine.cancel()
+    again = await back.get()
+    assert await again.read(10) == b"new"
+    await asyncio.gather(new.finish(), again.readall())
     async with pair.to_b.open_stream("again") as writer:
         await writer.write(b"x")
         assert await (await inbox.next()).read(1) == b"x"
+    assert first.reason is None
+
+
+async def test_the_label_of_the_streams_belongs_to_them(pair: Pair, inbox: Inbox) -> None:
+    with pytest.raises(ValueError, match=r"metered\.streams\.1"):
+        pair.to_b.open_channel(LABEL)
+    raw = pair.to_b.create_data_channel(LABEL, protocol=LOSSY_PROTOCOL)
+    await eventually(lambda: raw.readyState == "closed")
+    async with pair.to_b.open_stream("x") as writer:
+        await writer.write(b"x")
+        assert await (await inbox.next()).read(1) == b"x"
+    assert not pair.log_b.of(ChannelOpened)
 
 
 async def test_both_ends_may_open_the_first_one_at_the_same_moment(pair: Pair) -> None:
@@ -246,21 +369,42 @@ async def test_misuse_is_refused(pair: Pair, inbox: Inbox) -> None:
     with pytest.raises(ValueError, match="async with"):
         await pair.to_b.open_stream("x").write(b"")
     writer = await pair.to_b.open_stream("x", total=2).__aenter__()
-    with pytest.raises(TypeError, match="carries bytes"):
-        await writer.write("text")
+    for wrong in ("text", 5, [1]):
+        with pytest.raises(TypeError, match="carries bytes"):
+            await writer.write(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="already"):
+        await writer.__aenter__()
     with pytest.raises(ValueError, match="announced"):
         await writer.write(b"123")
     writer.abort()
     with pytest.raises(StreamEndedError, match="aborted"):
         await writer.write(b"1")
+    reader = await inbox.next()
+    with pytest.raises(ValueError, match=r"limit must .* -1"):
+        await reader.readall(-1)
+
+
+async def test_a_writer_that_was_never_opened_says_so(pair: Pair, inbox: Inbox) -> None:
+    writer = pair.to_b.open_stream("x")
+    for wait in (writer.finish, writer.wait_ended):
+        with pytest.raises(ValueError, match="not been opened"):
+            await wait()
+    opening = asyncio.ensure_future(writer.__aenter__())
+    await asyncio.sleep(0)
+    writer.abort("no")
+    with pytest.raises(StreamEndedError, match="aborted: no"):
+        await opening
+    async with pair.to_b.open_stream("y"):
+        assert (await inbox.next()).topic == "y"
+    assert inbox.readers.empty()
 
 
 # --- a remote that breaks the rules
 
 
-async def hostile_channel(pair: Pair) -> tuple[DataChannel, EventLog]:
-    """Open a channel for streams by hand, from a to b."""
-    channel = DataChannel(pair.to_b.create_data_channel(LABEL, protocol=PROTOCOL))
+async def hostile_channel(pair: Pair) -> tuple[ManagedChannel, EventLog]:
+    """Open the channel of the streams by hand, from a to b."""
+    channel = pair.to_b._channels.open_reserved(LABEL)
     log = EventLog(channel)
     await log.until(DCOpen)
     return channel, log
@@ -271,7 +415,7 @@ async def hostile_channel(pair: Pair) -> tuple[DataChannel, EventLog]:
     [
         frames.encode(frames.DATA, 7, b"never opened"),
         frames.encode(frames.CREDIT, 1, b"\xff\xff\xff\xff"),
-        frames.encode(frames.DATA, 1, bytes(40_000)),
+        frames.encode(frames.DATA, 1),
         b"\x02",
         "text",
     ],
@@ -332,11 +476,3 @@ async def test_single_bytes_are_kept_together(pair: Pair, inbox: Inbox) -> None:
     assert len(reader._chunks) == 2
     assert await reader.read(5_000) == bytes(n % 256 for n in range(5_000))
     channel.close()
-
-
-async def test_a_replaced_connection_ends_streams_even_if_their_channel_says_nothing(pair: Pair, inbox: Inbox) -> None:
-    writer = await pair.to_b.open_stream("x").__aenter__()
-    reader = await inbox.next()
-    for remote in (pair.to_a, pair.to_b):
-        remote.connection_reset()
-    assert (writer.reason, reader.reason) == ("connection_lost", "connection_lost")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from metered_realtime import (
+    ConnectionReset,
     FileFailed,
     FileOffered,
     FileReceived,
@@ -25,8 +29,10 @@ from metered_realtime import (
 )
 from metered_realtime.core.transfers import OFFER_TOPIC, Offer, attributes_of
 from metered_realtime.mesh import file_receiving, file_sending, part_file
+from metered_realtime.mesh.connection import PeerConnection
 from metered_realtime.mesh.file_receiving import WIDER_WINDOW
-from tests.mesh.support import PATIENCE, EventLog, Pair, Room
+from metered_realtime.mesh.file_source import FileSource
+from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
 
 LOST = 2 * WIDER_WINDOW
 """Bytes that one interruption may make the sender send twice: what was on the way."""
@@ -179,11 +185,13 @@ async def test_who_does_not_receive_says_so(pair: Pair, path: Path, monkeypatch:
         await pair.to_b.send_file(path)
 
 
-async def test_a_replaced_connection_costs_what_was_on_the_way(pair: Pair, path: Path, inbox: Path) -> None:
+@pytest.mark.parametrize("end", ["a", "b"])
+async def test_a_replaced_connection_costs_nothing(pair: Pair, path: Path, inbox: Path, end: str) -> None:
+    remote = pair.to_b if end == "a" else pair.to_a
     async with pair.b.receive_files(inbox):
-        result = await pair.to_b.send_file(path, progress=at(0.5, lambda: pair.to_b.pc.close()))
-    assert result.attempts == 2
-    assert 0 <= sent_twice(result) <= LOST
+        result = await pair.to_b.send_file(path, progress=at(0.5, lambda: remote.pc.close()))
+    assert pair.log_a.of(ConnectionReset)
+    assert (result.attempts, result.sent) == (1, result.size)
     assert names(inbox) == ["holiday.jpeg"]
     assert same(inbox / "holiday.jpeg", path)
 
@@ -266,6 +274,42 @@ async def test_a_remote_that_stays_away_is_given_up(pair: Pair, path: Path, inbo
         await pair.to_b.send_file(path, patience=0.5)
 
 
+async def test_a_remote_whose_connection_stays_lost_is_given_up(
+    pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut() -> None:
+        monkeypatch.setattr(PeerConnection, "_restart", lambda connection, reason, *, rebuild=False: None)
+        await pair.to_b.pc.close()
+
+    async with pair.b.receive_files(inbox):
+        with pytest.raises(FileTransferError, match="timed_out"):
+            await pair.to_b.send_file(path, progress=at(0.3, cut), patience=0.5)
+    assert pair.to_b.state == "reconnecting"
+
+
+async def test_a_connection_that_comes_back_the_moment_the_patience_ends_breaks_nothing() -> None:
+    watchers: list[Callable[[bool], None]] = []
+
+    class Writer:
+        @contextlib.contextmanager
+        def _watched(self, watcher: Callable[[bool], None]) -> Iterator[None]:
+            watchers.append(watcher)
+            yield
+
+    told: list[bool] = []
+    sending = file_sending.FileSending(Any, "b", Any, "x", None, 0.0)  # type: ignore[arg-type]
+
+    async def lose() -> None:
+        async with sending._patience_with(Writer()):  # type: ignore[arg-type]
+            watchers[0](False)
+            asyncio.get_running_loop().call_soon(lambda: (watchers[0](True), told.append(True)))
+            await asyncio.sleep(PATIENCE)
+
+    with pytest.raises(TimeoutError):
+        await lose()
+    assert told
+
+
 async def test_the_own_end_ends_it(pair: Pair, path: Path, inbox: Path) -> None:
     pair.b.receive_files(inbox, progress=at(0.3, lambda: pair.a.close()))
     with pytest.raises(FileTransferError, match="cancelled"):
@@ -311,6 +355,51 @@ async def test_to_all_at_once_reads_once_and_a_failure_disturbs_nobody(
     assert sorted(reads) == list(range(12))
 
 
+async def test_a_receiver_that_is_closed_the_moment_a_file_is_offered_says_so(
+    pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = file_receiving.FileReceiver.take
+    closing: list[asyncio.Future[None]] = []
+
+    def take_and_close(receiver: file_receiving.FileReceiver, remote: Any, reader: Any) -> None:
+        take(receiver, remote, reader)
+        for incoming in receiver._active.values():
+            incoming.task.cancel()  # before its first step
+        closing.append(asyncio.ensure_future(receiver.close()))
+
+    monkeypatch.setattr(file_receiving.FileReceiver, "take", take_and_close)
+    monkeypatch.setattr(file_sending, "NOT_RECEIVING_GRACE", 0.1)
+    receiver = pair.b.receive_files(inbox)
+    with pytest.raises(FileTransferError, match="not_receiving"):
+        await pair.to_b.send_file(path)
+    await asyncio.gather(*closing)
+    assert receiver._active == {}
+
+
+async def test_a_large_part_does_not_hold_up_the_end_of_its_receiver(
+    pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing what there is goes on in a thread, which is told to stop: nothing is left open or locked."""
+    hashing = threading.Event()
+    opened: list[part_file.PartFile] = []
+
+    def hash_endlessly(part: part_file.PartFile, _: Path) -> None:
+        opened.append(part)
+        hashing.set()
+        while True:
+            part._check_open()
+
+    monkeypatch.setattr(part_file.PartFile, "_hash_prefix", hash_endlessly)
+    receiver = pair.b.receive_files(inbox)
+    sending = asyncio.ensure_future(pair.to_b.send_file(path))
+    await asyncio.to_thread(hashing.wait, PATIENCE)
+    await receiver.close()
+    assert opened[0]._file is None
+    assert not opened[0]._lock.locked()
+    sending.cancel()
+    await asyncio.wait([sending])
+
+
 async def test_a_second_receiver_is_refused_and_the_first_can_be_replaced(pair: Pair, inbox: Path) -> None:
     first = pair.b.receive_files(inbox)
     with pytest.raises(MeteredPeerStateError):
@@ -326,6 +415,71 @@ async def test_a_second_receiver_is_refused_and_the_first_can_be_replaced(pair: 
 async def test_what_is_no_file_is_not_sent(pair: Pair, tmp_path: Path, missing: str) -> None:
     with pytest.raises(OSError, match=r"not a file|nowhere"):
         await pair.to_b.send_file(tmp_path / missing)
+
+
+async def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(pair: Pair, tmp_path: Path, inbox: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_bytes(b"x")
+    async with pair.b.receive_files(inbox):
+        await pair.to_b.send_file(path)
+    assert names(inbox) == ["caf_.txt"]
+
+
+async def test_misuse_is_refused(pair: Pair, path: Path, inbox: Path) -> None:
+    with pytest.raises(ValueError, match="characters, not 0"):
+        await pair.to_b.send_file(path, name="")
+    with pytest.raises(ValueError, match=r"patience .* -1"):
+        await pair.to_b.send_file(path, patience=-1)
+    with pytest.raises(ValueError, match=r"max_size .* -1"):
+        pair.b.receive_files(inbox, max_size=-1)
+
+
+async def test_files_that_come_at_once_share_the_room_that_there_is(
+    pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that would fit one by one: the second is refused while the first is coming."""
+    free = SimpleNamespace(free=file_receiving.FREE_RESERVE + 5_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda directory: free)
+    write, turn = part_file.PartFile.write, threading.Event()
+
+    def hold(part: part_file.PartFile, data: bytes) -> None:
+        turn.wait(PATIENCE)
+        write(part, data)
+
+    monkeypatch.setattr(part_file.PartFile, "write", hold)
+    async with pair.b.receive_files(inbox) as files:
+        first = asyncio.ensure_future(pair.to_b.send_file(path))
+        await eventually(lambda: any(it.missing == 3_000_000 for it in files._active.values()))
+        with pytest.raises(FileTransferError, match="no_space"):
+            await pair.to_b.send_file(path, name="second")
+        turn.set()
+        await first
+    assert [name for name in names(inbox) if not name.startswith(".")] == ["holiday.jpeg"]
+
+
+async def test_opening_a_file_can_be_cancelled_and_leaves_nothing_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[FileSource] = []
+    begun, turn = threading.Event(), threading.Event()
+    resolve = Path.resolve
+
+    def slow(path: Path, strict: bool = False) -> Path:
+        begun.set()
+        turn.wait(PATIENCE)
+        return resolve(path, strict)
+
+    close = FileSource._close
+    monkeypatch.setattr(Path, "resolve", slow)
+    monkeypatch.setattr(FileSource, "_close", lambda it: (opened.append(it), close(it))[1])
+    opening = asyncio.ensure_future(FileSource.open(path))
+    await asyncio.to_thread(begun.wait, PATIENCE)
+    opening.cancel()
+    await asyncio.wait([opening])
+    turn.set()
+    await eventually(lambda: opened)
+    assert opening.cancelled()
+    assert opened[0]._file.closed
 
 
 # --- a remote that breaks the rules

@@ -97,6 +97,13 @@ class AtMostOnce:
         self.next = max(self.next, base)
         return 0
 
+    def connection_lost(self) -> None:
+        """Give up what is not complete: nobody sends the rest, and the last message counts as not seen."""
+        while self.next - 1 in self._partials:
+            self.next -= 1
+        for number in tuple(self._partials):
+            self._forget(number)
+
     def take(self, part: Part) -> bytes | None:
         """Take a part. Return the message that it completes.
 

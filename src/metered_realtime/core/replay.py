@@ -3,7 +3,8 @@
 An end has a session id, a window of messages that the other end has not acknowledged, and a place in the messages of
 the other end. On each new connection both ends say hello, which tells what they have: sending goes on from there, in
 the middle of a large message if need be. An end that shows another session is another program: it knows nothing, and
-gets everything that the first one has not acknowledged.
+gets everything that the first one has not acknowledged. Where messages make sense to the first one only, that is
+dropped instead, and the successor gets what is sent from then on.
 
 Invariants: messages are handed out in the order of their numbers; a reliable receiver takes numbers in order and each
 once, whatever is repeated; what waits never exceeds the window, unless it is one single message. Nothing is sent on a
@@ -91,7 +92,8 @@ class ReplayEndpoint:
 
     Frames go in with `receive` and come out of `next_frame`; `connected` and `disconnected` tell of connections. While
     `ack_owed` is true, `acknowledge` is to be called within `ACK_DELAY`. `holds_acks` is for the reader: while it is
-    set, the other end's window fills, and it stops in time.
+    set, the other end's window fills, and it stops in time. With `serves_successors` another program in the place of
+    the other end gets what the first one has not acknowledged.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class ReplayEndpoint:
         max_messages: int = MAX_WINDOW_MESSAGES,
         max_bytes: int = MAX_WINDOW_BYTES,
         max_message: int = MAX_MESSAGE,
+        serves_successors: bool = True,
     ) -> None:
         self.session = session
         self.reliable = reliable
@@ -112,6 +115,7 @@ class ReplayEndpoint:
         self.remote_max_message: int | None = None
         self.greeted = False
         self.holds_acks = False
+        self._serves_successors = serves_successors
         self._incoming: InOrder | AtMostOnce = InOrder(max_message) if reliable else AtMostOnce(max_message)
         self._control: deque[bytes] = deque()
         self._is_connected = False
@@ -153,6 +157,8 @@ class ReplayEndpoint:
         self._is_connected = self.greeted = False
         self._control.clear()
         self.window.connection_lost()
+        if isinstance(self._incoming, AtMostOnce):
+            self._incoming.connection_lost()
 
     def accept(self, payload: bytes, *, is_text: bool) -> None:
         """Take a message, for which there must be room, into the window."""
@@ -260,10 +266,12 @@ class ReplayEndpoint:
 
     def _meet(self, hello: Hello) -> int:
         """Begin with a session of the other end that is new here. Return how many messages are too large for it."""
-        self.remote_session = hello.session
+        is_successor, self.remote_session = self.remote_session != 0, hello.session
         self.remote_max_message = hello.max_message
         self._incoming.start(hello.base)
         self._unacked_messages = self._unacked_bytes = 0
+        if is_successor and not self._serves_successors:
+            return self.window.begin_anew()
         return self.window.drop_larger(hello.max_message)
 
     def _count_resync(self) -> None:

@@ -119,7 +119,7 @@ class Window:
         """Take note that what was handed out may not have arrived."""
         self._offset = 0
         if not self._reliable:
-            self._in_doubt = self._high
+            self._in_doubt = min(self._high, self.base)  # what went out in part only is dropped, and counted as that
             self.drop_all()
 
     def drop_all(self) -> int:
@@ -131,6 +131,16 @@ class Window:
     def drop_oldest(self) -> None:
         """Give up one message."""
         self._drop(min(1, len(self._held)))
+
+    def begin_anew(self) -> int:
+        """Give up everything, for an end that has had none of it: what comes next takes its place. Return how many."""
+        count = len(self._held)
+        self._held.clear()
+        self.bytes = 0
+        self.dropped += count
+        self._cursor = self._high = self.base
+        self._offset = 0
+        return count
 
     def drop_larger(self, size: int) -> int:
         """Give up the messages over a size, for an end that has had none of them. Return how many.

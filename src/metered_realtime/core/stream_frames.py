@@ -99,7 +99,8 @@ def encode_opening(opening: Opening) -> bytes:
         payload = _encoder.encode(opening)
     except (TypeError, msgspec.MsgspecError) as error:
         raise ValueError(f"the attributes of a stream are JSON: {error}") from None
-    decode_opening(payload)
+    if decode_opening(payload) != opening:  # JSON has no NaN, and no keys but text
+        raise ValueError(f"the attributes of a stream are JSON, and these would not arrive as they are: {opening}")
     return payload
 
 

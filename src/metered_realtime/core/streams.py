@@ -239,8 +239,15 @@ class StreamMultiplexer:
             self._owe(id, stream, count)
 
     def widen(self, id: int, count: int) -> None:
-        """Give a stream more credit than the window, for a reader that keeps no more than it must."""
+        """Give a stream more credit than the window, for a reader that keeps no more than it must.
+
+        Raises:
+            ValueError: it would be more than a writer takes, or less than none.
+        """
         stream = self._inbound.get(id)
+        room = MAX_CREDIT if stream is None else MAX_CREDIT - stream.credit - stream.owed - stream.unread
+        if not 1 <= count <= room:
+            raise ValueError(f"count must be from 1 to {room}, not {count!r}")
         if stream is not None and not stream.ended:
             self._owe(id, stream, count)
 

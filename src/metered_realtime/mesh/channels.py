@@ -12,13 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.channel_frames import LOSSY_PROTOCOL, PROTOCOL, encode_close
-from ..core.replay import MAX_MESSAGE
-from ..core.replay_window import MAX_WINDOW_BYTES, MAX_WINDOW_MESSAGES
 from ..errors import ChannelClosedError, ChannelProtocolError, MeteredRealtimeError
 from ..events import ChannelOpened, Event
 from ..log import Logger
+from .channel_options import MAX_LABEL, ChannelOptions, check_label
 from .managed_channel import BROKEN_RULES, ManagedChannel
-from .raw_channel import RawChannel
+from .raw_channel import MAX_BUFFERED, RawChannel
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_CHANNELS = 1_024
 """Channels to one remote. It can open them without being asked."""
-
-MAX_LABEL = 1_024
-"""Characters of a label, which is a name. DCEP would take 65,535 bytes."""
 
 MAX_UNREAD_BYTES = 128 * 1024 * 1024
 """What all channels of one remote may keep unread: two of the largest messages, or eight full windows. An honest end
@@ -60,37 +56,16 @@ class Remote(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelOptions:
-    """How a channel is opened. Sizes are bytes, the life time is milliseconds."""
+class Reservation:
+    """A label that belongs to this package, whichever end opens it.
 
-    reliable: bool = True
-    ordered: bool = True
-    max_retransmits: int | None = None
-    max_packet_life_time: int | None = None
-    window_messages: int = MAX_WINDOW_MESSAGES
-    window_bytes: int = MAX_WINDOW_BYTES
-    max_message_size: int = MAX_MESSAGE
+    `taken` is told of a channel that the other end has opened, before any message. At most `max_buffered` bytes wait in
+    the data channel below. What the other end has not had is of no use to another program in its place, and dropped.
+    """
 
-    def __post_init__(self) -> None:
-        for name in ("window_messages", "window_bytes", "max_message_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
-        if self.max_message_size >= 2**32:
-            raise ValueError(f"max_message_size must be below 2**32, not {self.max_message_size!r}")
-        is_partial = self.max_retransmits is not None or self.max_packet_life_time is not None
-        if self.reliable and (is_partial or not self.ordered):
-            raise ValueError("a reliable channel is ordered, and sends everything until it has arrived")
-        if self.max_retransmits is not None and self.max_packet_life_time is not None:
-            raise ValueError("give max_retransmits or max_packet_life_time, not both")
-
-    def for_aiortc(self) -> dict[str, Any]:
-        """Return what `create_data_channel` is given."""
-        return {
-            "protocol": PROTOCOL if self.reliable else LOSSY_PROTOCOL,
-            "ordered": self.ordered,
-            "maxRetransmits": self.max_retransmits,
-            "maxPacketLifeTime": self.max_packet_life_time,
-        }
+    options: ChannelOptions
+    max_buffered: int
+    taken: Callable[[ManagedChannel], object]
 
 
 @dataclass(slots=True)
@@ -98,6 +73,7 @@ class _Entry:
     channel: ManagedChannel
     options: ChannelOptions
     announced: bool
+    reservation: Reservation | None = None
     delay: float = REOPEN_DELAY
     timer: asyncio.TimerHandle | None = None
 
@@ -114,6 +90,7 @@ class RemoteChannels:
         self._remote = remote
         self._logger = logger
         self._entries: dict[str, _Entry] = {}
+        self._reserved: dict[str, Reservation] = {}
         self._closed_sessions: OrderedDict[int, None] = OrderedDict()
         self._unread_bytes = 0
         self._has_left = False
@@ -122,9 +99,28 @@ class RemoteChannels:
         """Return the channel under a label, opened if it is not. Its first options stay.
 
         Raises:
-            ValueError: it is open with another `reliable`, or the label is too long.
+            TypeError: the label is not str.
+            ValueError: it is open with another `reliable`, or the label cannot be taken.
             MeteredRealtimeError: the remote has left, or there are too many channels.
         """
+        check_label(label)
+        if label not in self._entries and len(self._entries) >= MAX_CHANNELS and not self._has_left:
+            raise MeteredRealtimeError(f"there are {MAX_CHANNELS} channels to peer {self._remote.id!r} already")
+        return self._open(label, options)
+
+    def reserve(self, label: str, reservation: Reservation) -> None:
+        """Keep a label from programs."""
+        self._reserved[label] = reservation
+
+    def open_reserved(self, label: str) -> ManagedChannel:
+        """Return the channel under a reserved label, opened if it is not.
+
+        Raises:
+            MeteredRealtimeError: the remote has left.
+        """
+        return self._open(label, self._reserved[label].options)
+
+    def _open(self, label: str, options: ChannelOptions) -> ManagedChannel:
         entry = self._entries.get(label)
         if entry is not None:
             if entry.options.reliable is not options.reliable:
@@ -133,10 +129,6 @@ class RemoteChannels:
             return entry.channel
         if self._has_left:
             raise ChannelClosedError(label, f"peer {self._remote.id!r} has left")
-        if len(label) > MAX_LABEL:
-            raise ValueError(f"a label of {len(label)} characters, {MAX_LABEL} are taken")
-        if len(self._entries) >= MAX_CHANNELS:
-            raise MeteredRealtimeError(f"there are {MAX_CHANNELS} channels to peer {self._remote.id!r} already")
         entry = self._make(label, options, announced=True)
         try:
             self._open_raw(entry)
@@ -153,17 +145,11 @@ class RemoteChannels:
         reliable = protocol == PROTOCOL
         entry = self._entries.get(raw.label)
         if entry is None:
-            if self._has_left or len(self._entries) >= MAX_CHANNELS or len(raw.label) > MAX_LABEL:
+            if not self._may_open(raw.label):
                 self._logger.warning("channel refused", {"peer": self._remote.id, "channels": len(self._entries)})
                 raw.close()
                 return True
-            options = ChannelOptions(
-                reliable=reliable,
-                ordered=reliable or raw.ordered,
-                max_retransmits=None if reliable else raw.maxRetransmits,
-                max_packet_life_time=None if reliable else raw.maxPacketLifeTime,
-            )
-            entry = self._make(raw.label, options, announced=False)
+            entry = self._make(raw.label, self._options_of(raw, reliable), announced=False)
         if entry.options.reliable is not reliable:
             self._refuse(entry, raw)
         else:
@@ -194,7 +180,24 @@ class RemoteChannels:
 
     # --- inside
 
+    def _may_open(self, label: str) -> bool:
+        """Tell whether the remote may open a channel that is new here."""
+        has_room = len(self._entries) < MAX_CHANNELS and len(label) <= MAX_LABEL
+        return not self._has_left and (has_room or label in self._reserved)
+
+    def _options_of(self, raw: RTCDataChannel, reliable: bool) -> ChannelOptions:
+        """Return the options of a channel that the remote opens."""
+        if raw.label in self._reserved:
+            return self._reserved[raw.label].options
+        return ChannelOptions(
+            reliable=reliable,
+            ordered=reliable or raw.ordered,
+            max_retransmits=None if reliable else raw.maxRetransmits,
+            max_packet_life_time=None if reliable else raw.maxPacketLifeTime,
+        )
+
     def _make(self, label: str, options: ChannelOptions, *, announced: bool) -> _Entry:
+        reservation = self._reserved.get(label)
         channel = ManagedChannel(
             label,
             secrets.randbits(63) + 1,
@@ -202,19 +205,20 @@ class RemoteChannels:
             window_messages=options.window_messages,
             window_bytes=options.window_bytes,
             max_message_size=options.max_message_size,
+            serves_successors=reservation is None,
             unread=self._count_unread,
             greeted=self._greeted,
             ended=self._ended,
             logger=self._logger,
         )
-        entry = self._entries[label] = _Entry(channel, options, announced)
+        entry = self._entries[label] = _Entry(channel, options, announced, reservation)
         return entry
 
     def _bind_inbound(self, entry: _Entry, raw: RTCDataChannel) -> None:
         current = entry.channel.raw
         if current is not None and current.own and self._remote.polite and entry.channel.ready_state != "open":
             return  # both ends have opened one: the other end sees this one's, and closes its own
-        entry.channel.bind(RawChannel(raw, own=False, closed=partial(self._raw_closed, entry)))
+        self._bind(entry, raw, own=False)
         if current is not None:
             current.close()
 
@@ -227,7 +231,12 @@ class RemoteChannels:
 
     def _open_raw(self, entry: _Entry) -> None:
         raw = self._remote.create_data_channel(entry.channel.label, **entry.options.for_aiortc())
-        entry.channel.bind(RawChannel(raw, own=True, closed=partial(self._raw_closed, entry)))
+        self._bind(entry, raw, own=True)
+
+    def _bind(self, entry: _Entry, raw: RTCDataChannel, *, own: bool) -> None:
+        max_buffered = entry.reservation.max_buffered if entry.reservation is not None else MAX_BUFFERED
+        closed = partial(self._raw_closed, entry)
+        entry.channel.bind(RawChannel(raw, own=own, closed=closed, max_buffered=max_buffered))
 
     def _raw_closed(self, entry: _Entry, raw: RawChannel) -> None:
         if entry.channel.raw is raw:
@@ -264,7 +273,9 @@ class RemoteChannels:
         entry.delay = REOPEN_DELAY
         if not entry.announced:
             entry.announced = True
-            if not self.claim(channel):
+            if entry.reservation is not None:
+                entry.reservation.taken(channel)
+            elif not self.claim(channel):
                 self._remote.emit(ChannelOpened(channel))
         return True
 

@@ -10,6 +10,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,11 +58,13 @@ AcceptFn = Callable[[FileOffered], "bool | Awaitable[bool]"]
 
 @dataclass(slots=True)
 class _Incoming:
-    """A file that is being received: from whom, by what, and when the last of it came."""
+    """A file that is being received: from whom, by what, when the last of it came, and how many bytes are to come."""
 
     peer_id: str
     task: asyncio.Task[None]
     moved: float
+    has_begun: bool = False
+    missing: int = 0
 
 
 class FileReceiver:
@@ -128,7 +131,7 @@ class FileReceiver:
         task = asyncio.ensure_future(self._receive(remote, reader, offer))
         self._active[offer.transfer] = _Incoming(remote.id, task, asyncio.get_running_loop().time())
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, reader, offer))
 
     # --- inside
 
@@ -142,11 +145,15 @@ class FileReceiver:
         of_this_one = sum(incoming.peer_id == remote.id for incoming in self._active.values())
         return len(self._active) < MAX_INCOMING and of_this_one < MAX_INCOMING_OF_ONE
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, reader: StreamReader, offer: core.Offer, task: asyncio.Task[None]) -> None:
+        """Let go of a transfer. A task that is cancelled before its first step runs none of its own code."""
         self._tasks.discard(task)
         self._stored.discard(task)
+        if not self._active.pop(offer.transfer).has_begun:
+            reader.cancel("not_receiving")
 
     async def _receive(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer) -> None:
+        self._active[offer.transfer].has_begun = True
         name = core.safe_name(offer.name)
         try:
             with _failing(reader):
@@ -154,8 +161,6 @@ class FileReceiver:
                 await self._store(remote, reader, offer, name)
         except Exception as error:  # the callbacks are the program's
             self._tell(remote, FileFailed(remote, name, _failure(error)))
-        finally:
-            self._active.pop(offer.transfer, None)
 
     async def _check(self, offered: FileOffered, offer: core.Offer) -> None:
         """Raise FileTransferError if the program, or the disk, does not want the file."""
@@ -174,8 +179,11 @@ class FileReceiver:
         return bool(await answer if inspect.isawaitable(answer) else answer)
 
     async def _store(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, name: str) -> None:
-        part = await asyncio.to_thread(self._open_part, name, offer)
+        part = PartFile(self.directory, name, offer)
+        incoming = self._active[offer.transfer]
+        incoming.missing = offer.size
         try:
+            await asyncio.to_thread(self._open_part, part, offer, incoming)
             acceptance = core.Acceptance(attempt=offer.attempt, offset=part.offset, digest=part.digest())
             answer = remote.open_stream(core.ANSWER_TOPIC, core.attributes_of(acceptance))
             with _failing(reader, answer):
@@ -196,13 +204,14 @@ class FileReceiver:
         if task in self._tasks:
             self._stored.add(task)
 
-    def _open_part(self, name: str, offer: core.Offer) -> PartFile:
+    def _open_part(self, part: PartFile, offer: core.Offer, incoming: _Incoming) -> None:
+        """Open a part, if what is to come has room beside what is to come of all other files. Blocks."""
         prune_parts(self.directory, set(self._active))
-        part = PartFile(self.directory, name, offer)
-        if offer.size - part.offset > shutil.disk_usage(self.directory).free - FREE_RESERVE:
-            part.close()
+        part.open()
+        incoming.missing = offer.size - part.offset
+        missing = sum(it.missing for it in tuple(self._active.values()))
+        if missing > shutil.disk_usage(self.directory).free - FREE_RESERVE:
             raise FileTransferError("no_space", f"{offer.size} bytes")
-        return part
 
     async def _take_content(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, part: PartFile) -> str:
         """Store what comes and return the digest that the sender has of it."""
@@ -223,7 +232,8 @@ class FileReceiver:
                         return digest
 
     def _show(self, remote: RemotePeer, offer: core.Offer, part: PartFile) -> None:
-        self._active[offer.transfer].moved = asyncio.get_running_loop().time()
+        incoming = self._active[offer.transfer]
+        incoming.moved, incoming.missing = asyncio.get_running_loop().time(), offer.size - part.offset
         if self._progress is not None:
             self._progress(TransferProgress(remote.id, core.safe_name(offer.name), part.offset, offer.size))
 

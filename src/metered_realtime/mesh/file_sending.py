@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -134,16 +134,30 @@ class FileSending:
             async with asyncio.timeout_at(self._deadline):
                 await writer.__aenter__()
             try:
-                acceptance, reply = await _unless_ended(answer, writer)
-                await self._send_content(writer, acceptance)
-                await self._until_stored(writer, reply)
-                await writer.finish()
+                async with self._patience_with(writer):
+                    acceptance, reply = await _unless_ended(answer, writer)
+                    await self._send_content(writer, acceptance)
+                    await self._until_stored(writer, reply)
+                    await writer.finish()
             except BaseException as error:
                 writer.abort(type(error).__name__)
                 raise
         digest = await self._source.digest(self._source.size)
         seconds = self._loop.time() - self._started
         return TransferResult(self._peer_id, self._name, self._source.size, digest, self._sent, self._attempts, seconds)
+
+    @contextlib.asynccontextmanager
+    async def _patience_with(self, writer: StreamWriter) -> AsyncIterator[None]:
+        """Raise TimeoutError when the connection under a stream has been lost for the patience that there is."""
+        async with asyncio.timeout(None) as limit:
+
+            def follow(is_connected: bool) -> None:
+                self._deadline = self._loop.time() + self._patience
+                if not limit.expired():
+                    limit.reschedule(None if is_connected else self._deadline)
+
+            with writer._watched(follow):
+                yield
 
     def _offer(self, attempt: str) -> Offer:
         source = self._source

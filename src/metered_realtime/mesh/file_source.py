@@ -46,7 +46,17 @@ class FileSource:
     @classmethod
     async def open(cls, path: str | Path) -> FileSource:
         """Open a file. Raises OSError as the constructor does."""
-        return await asyncio.to_thread(cls, Path(path))
+        opening = asyncio.ensure_future(asyncio.to_thread(cls, Path(path)))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
+
+    @property
+    def shown_name(self) -> str:
+        """The name as text. Names on POSIX are bytes, and need not be UTF-8."""
+        return self.name.encode(errors="replace").decode()
 
     def transfer_id(self, name: str) -> str:
         """Return the id under which it is sent with a name."""
@@ -143,3 +153,9 @@ class FileSource:
             self._is_closed = True
             self._blocks.clear()
             self._file.close()
+
+
+def _close_unwanted(opening: asyncio.Future[FileSource]) -> None:
+    """Close a file that nobody waited for: threads cannot be cancelled."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()._close()

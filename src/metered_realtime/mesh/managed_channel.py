@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from ..core.channel_frames import CHUNK_HEADER, MAX_FRAME, MIN_CHUNK, FrameError
 from ..core.replay import ACK_DELAY, Closed, Deliver, Missed, ReplayEndpoint, Resumed
@@ -39,6 +39,20 @@ REMIND_INTERVAL = 0.5
 
 BROKEN_RULES = 1
 """The reason in a close frame for an end that broke the rules of the channel."""
+
+
+class MessageSource(Protocol):
+    """What gives a channel its messages one by one, each at the moment when it can go out, instead of `send`."""
+
+    max_message: int
+    """Bytes of the largest one."""
+
+    def next_message(self) -> bytes | None:
+        """Return the next message, None if there is none for now."""
+
+    def connection_lost(self) -> None:
+        """Take note that nothing goes out until the channel is connected again."""
+
 
 ManagedChannelState = Literal["connecting", "open", "reconnecting", "closed"]
 
@@ -93,6 +107,7 @@ class ManagedChannel(AsyncEventEmitter):
         window_bytes: int,
         max_message_size: int,
         max_queued_sends: int = MAX_QUEUED_SENDS,
+        serves_successors: bool = True,
         unread: Callable[[int], bool] = lambda change: True,
         greeted: Callable[[ManagedChannel, int], bool] = lambda channel, known: True,
         ended: Callable[[ManagedChannel], None] = lambda channel: None,
@@ -107,7 +122,9 @@ class ManagedChannel(AsyncEventEmitter):
             max_messages=window_messages,
             max_bytes=window_bytes,
             max_message=max_message_size,
+            serves_successors=serves_successors,
         )
+        self._source: MessageSource | None = None
         self._max_queued = max_queued_sends
         self._count_unread = unread
         self._tell_greeted = greeted
@@ -265,11 +282,21 @@ class ManagedChannel(AsyncEventEmitter):
             raw.detach()
             self._endpoint.disconnected()
             self._admit()
+            if self._source is not None:
+                self._source.connection_lost()
 
     @property
     def raw(self) -> RawChannel | None:
         """The data channel under this, None between two."""
         return self._raw
+
+    def feed_from(self, source: MessageSource) -> None:
+        """Take messages from a source, which says with `has_more` when there is something after a pause."""
+        self._source = source
+
+    def has_more(self) -> None:
+        """Take note that the source has a message."""
+        self._hand_out()
 
     def offer(self, payload: bytes, *, is_text: bool) -> bool:
         """Accept an encoded message if there is room. False if not."""
@@ -356,8 +383,25 @@ class ManagedChannel(AsyncEventEmitter):
         raw = self._raw
         if raw is None or not raw.is_open:
             return
-        while raw.has_room and (frame := self._endpoint.next_frame(self._frame_limit)) is not None:
-            raw.send(frame)
+        while raw.has_room:
+            frame = self._endpoint.next_frame(self._frame_limit)
+            if frame is not None:
+                raw.send(frame)
+            elif not self._accept_from_source():
+                return
+
+    def _accept_from_source(self) -> bool:
+        """Accept a message of the source if it can go out at once. Return whether there was one."""
+        source, endpoint = self._source, self._endpoint
+        if source is None or not endpoint.greeted or not endpoint.window.fits(source.max_message):
+            return False
+        message = source.next_message()
+        if message is None:
+            return False
+        self._messages_sent += 1
+        self._bytes_sent += len(message)
+        endpoint.accept(message, is_text=False)
+        return True
 
     def _admit(self) -> bool:
         """Accept the sends at the head of the queue that fit. Return whether there were any."""

@@ -45,7 +45,10 @@ class PartState(msgspec.Struct, kw_only=True):
 
 
 class PartFile:
-    """The part of one transfer. `offset` is how much there is, `digest()` its BLAKE2b-512."""
+    """The part of one transfer, from `open` on. `offset` is how much there is, `digest()` its BLAKE2b-512.
+
+    `close` may come at any time, from another thread: it ends `open`, and nothing is opened after it.
+    """
 
     def __init__(self, directory: Path, name: str, offer: Offer) -> None:
         self.offset = 0
@@ -58,12 +61,23 @@ class PartFile:
         self._hash = blake2b()
         self._unsynced = 0
         self._file: int | None = None
-        self._stored = self._find_stored()
-        if self._stored is None:
-            self._open()
-            self._write_state(PartState(transfer=offer.transfer, name=name, size=offer.size))
-        else:
-            self._hash_prefix(self._stored)
+        self._is_closed = False
+        self._stored: Path | None = None
+
+    def open(self) -> None:
+        """Find out what there is.
+
+        Raises:
+            OSError: the part cannot be read or made.
+            FileTransferError: `cancelled`, it was closed meanwhile.
+        """
+        with self._lock:
+            self._stored = self._find_stored()
+            if self._stored is None:
+                self._open()
+                self._write_state(PartState(transfer=self._offer.transfer, name=self._name, size=self._offer.size))
+            else:
+                self._hash_prefix(self._stored)
 
     def digest(self) -> str:
         """Return the digest of what there is, in hex."""
@@ -111,7 +125,8 @@ class PartFile:
         self._state_path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file, after what is being written."""
+        """Close the file, after what is being written. Idempotent."""
+        self._is_closed = True  # before there is the lock, which hashing a large part would keep for long
         with self._lock:
             self._close()
 
@@ -130,6 +145,7 @@ class PartFile:
         return path if path.is_file() and path.stat().st_size == self._offer.size else None
 
     def _open(self) -> None:
+        self._check_open()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         self._file = os.open(self._path, flags, 0o644)
         self._hash_prefix(self._path)
@@ -142,13 +158,18 @@ class PartFile:
         self._hash, self.offset = blake2b(), 0
         with open(path, "rb") as file:
             while piece := file.read(READ_BLOCK):
+                self._check_open()
                 self._hash.update(piece)
                 self.offset += len(piece)
 
     def _open_file(self) -> int:
-        if self._file is None:
-            raise FileTransferError("cancelled", "the part has been closed")
+        self._check_open()
+        assert self._file is not None
         return self._file
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise FileTransferError("cancelled", "the part has been closed")
 
     def _store(self, digest: str) -> Path:
         """Sync, take a free name, note it, move. After a crash in between the part is complete, and is used again."""

@@ -60,7 +60,7 @@ from ..rpc.methods import RpcInvocationData, RpcMethods
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
 from ..signalling.scrubbing import ScrubbingLogger
-from .channels import ChannelOptions
+from .channel_options import ChannelOptions
 from .connections import PeerConnections
 from .early_events import EarlyEvents
 from .ice_servers import IceServers

@@ -11,7 +11,7 @@ from ..emitter import AsyncEventEmitter
 from ..errors import ChannelClosedError, DataChannelOverflowError, MessageTooLargeError
 from ..events import ChannelError, ChannelMessage, DCClose, DCError, DCMessage, Event
 from ..log import Logger
-from .channels import ChannelOptions
+from .channel_options import ChannelOptions, check_label
 from .managed_channel import MAX_QUEUED_SENDS, ManagedChannel
 
 if TYPE_CHECKING:
@@ -261,7 +261,12 @@ class PeerChannels:
     def open(
         self, label: str, options: ChannelOptions, patience: float | None, remotes: Iterable[RemotePeer]
     ) -> PeerChannel:
-        """Return the channel under a label, opened if it is not. Its first options stay."""
+        """Return the channel under a label, opened if it is not. Its first options stay.
+
+        Raises:
+            TypeError, ValueError: a label or a patience that cannot be taken.
+        """
+        check_label(label)
         channel = self._by_label.get(label)
         if channel is None:
             channel = PeerChannel(label, options, patience=patience, ended=self._ended, logger=self._logger)

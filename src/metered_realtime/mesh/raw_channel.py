@@ -13,15 +13,24 @@ if TYPE_CHECKING:
 MAX_BUFFERED = 1024 * 1024
 """Bytes handed to aiortc and not sent. More would only age there: the window keeps the rest."""
 
-LOW = MAX_BUFFERED // 2
-"""The bytes at which more is handed over, early enough that the network is never idle."""
+LOW_FRACTION = 2
+"""More is handed over when what waits has come down to this part of that, early enough that the network is never
+idle."""
 
 
 class RawChannel:
     """A data channel from its opening to its end. `own`: this end opened it."""
 
-    def __init__(self, channel: RTCDataChannel, *, own: bool, closed: Callable[[RawChannel], None]) -> None:
+    def __init__(
+        self,
+        channel: RTCDataChannel,
+        *,
+        own: bool,
+        closed: Callable[[RawChannel], None],
+        max_buffered: int = MAX_BUFFERED,
+    ) -> None:
         self.own = own
+        self._max_buffered = max_buffered
         self._channel: Any = channel
         self._closed = closed
         self._listeners: dict[str, Callable[..., Any]] = {}
@@ -34,7 +43,7 @@ class RawChannel:
     @property
     def has_room(self) -> bool:
         """Tell whether more is to be handed over now. If not, it tells when."""
-        return bool(self._channel.bufferedAmount < MAX_BUFFERED)
+        return bool(self._channel.bufferedAmount < self._max_buffered)
 
     @property
     def max_message_size(self) -> int:
@@ -45,7 +54,7 @@ class RawChannel:
         self, *, opened: Callable[[], None], message: Callable[[str | bytes], None], room: Callable[[], None]
     ) -> None:
         """Tell what happens: the opening, also if it has been, messages, and when there is room again."""
-        self._channel.bufferedAmountLowThreshold = LOW
+        self._channel.bufferedAmountLowThreshold = self._max_buffered // LOW_FRACTION
         self._listeners = {
             "open": opened,
             "message": message,

@@ -25,7 +25,8 @@ from ..options import PeerConnectionState
 from ..rpc.codec import format_of, is_foreign
 from ..rpc.methods import RpcMethods
 from ..signalling.scrubbing import scrub_error
-from .channels import ChannelOptions, RemoteChannels
+from .channel_options import ChannelOptions
+from .channels import RemoteChannels
 from .early_messages import EarlyMessages
 from .managed_channel import ManagedChannel
 from .remote_media import RemoteMedia
@@ -89,7 +90,7 @@ class RemotePeer(AsyncEventEmitter):
         self._media = RemoteMedia(self.emit)
         self._channels = RemoteChannels(self, self._logger)
         self._files = files
-        self._exchange = StreamBinding(self, files, self._logger)
+        self._exchange = StreamBinding(self, self._channels, files)
         self._methods = methods if methods is not None else RpcMethods()
         self._server_cap = server_cap
         self._rpc: RemoteRpc | None = None
@@ -267,7 +268,6 @@ class RemotePeer(AsyncEventEmitter):
 
     async def _close(self) -> None:
         self.state_changed("closed")
-        self._exchange.end("peer_left")
         if self._connection is not None:
             await self._connection.close()
         if self._rpc is not None:
@@ -303,6 +303,7 @@ class RemotePeer(AsyncEventEmitter):
         else:
             self._media.disconnected()
         if state == "closed":
+            self._exchange.end("peer_left")
             self._channels.end()
             if self._rpc is not None:
                 self._rpc.left()
@@ -318,7 +319,7 @@ class RemotePeer(AsyncEventEmitter):
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Tell of a channel that it opened, keeping what arrives before anybody listens."""
-        if self._exchange.takes(channel) or self._channels.takes(channel) or self._takes_calls(channel):
+        if self._channels.takes(channel) or self._takes_calls(channel):
             return
         EarlyMessages(channel, self._logger)
         self.emit(DataChannelOpened(channel))
@@ -326,7 +327,6 @@ class RemotePeer(AsyncEventEmitter):
     def connection_reset(self) -> None:
         """Tell that the connection was replaced. Its media comes back as new."""
         self._media.reset()
-        self._exchange.end("connection_lost")
         self._channels.reset()
         if self._rpc is not None:
             self._rpc.connection_reset()
@@ -335,8 +335,10 @@ class RemotePeer(AsyncEventEmitter):
 
     def negotiation_failed(self, error: Exception) -> None:
         """Tell of a failure."""
-        if self._rpc is not None and isinstance(error, IceRecoveryExhaustedError):
-            self._rpc.connection_lost()
+        if isinstance(error, IceRecoveryExhaustedError):
+            self._exchange.end("connection_lost", str(error))
+            if self._rpc is not None:
+                self._rpc.connection_lost()
         self.emit(NegotiationError(scrub_error(error)))
 
     def candidate_refused(self, error: Exception) -> None:

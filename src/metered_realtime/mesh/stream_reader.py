@@ -100,7 +100,10 @@ class StreamReader:
 
         Raises:
             StreamEndedError: it ended early, or `too_large`.
+            ValueError: `limit` is negative.
         """
+        if limit < 0:
+            raise ValueError(f"limit must be at least 0, not {limit!r}")
         pieces: list[bytes | str] = []
         size = 0
         async for chunk in self:
@@ -116,7 +119,11 @@ class StreamReader:
         self._stop("cancelled", "application", detail)
 
     def widen(self, count: int) -> None:
-        """Let the writer be `count` bytes more ahead of this reader, for long streams over long paths."""
+        """Let the writer be `count` bytes more ahead of this reader, for long streams over long paths.
+
+        Raises:
+            ValueError: `count` is not positive, or it would be 2 GiB or more in all.
+        """
         self._channel.widen(self._id, count)
 
     # --- inside

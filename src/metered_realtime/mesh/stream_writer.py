@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -59,11 +61,17 @@ class StreamWriter:
         """Open the stream, and the connection if there is none. Waits for it without a limit.
 
         Raises:
-            StreamEndedError: `too_many_streams`.
+            StreamEndedError: `too_many_streams`, or it was aborted before.
             MeteredRealtimeError: the remote has left.
+            ValueError: it has been opened already.
         """
-        self._channel = await self._streams.channel()
-        self._id = self._channel.open(self, self._opening)
+        self._raise_if_failed()
+        channel = await self._streams.channel()
+        self._raise_if_failed()  # it may have been aborted meanwhile
+        if self._channel is not None:
+            raise ValueError("the stream has been opened already")
+        self._id = channel.open(self, self._opening)
+        self._channel = channel
         return self
 
     async def __aexit__(
@@ -98,11 +106,10 @@ class StreamWriter:
 
         Raises:
             StreamEndedError: it was not read to the end.
-            ValueError: less than the announced total was written.
+            ValueError: less than the announced total was written, or it has not been opened.
         """
         if not self._is_over:
-            assert self._channel is not None
-            self._channel.finish(self._id)
+            self._opened_channel().finish(self._id)
             await self.wait_ended()
         self._raise_if_failed()
 
@@ -113,22 +120,27 @@ class StreamWriter:
         self._ended("aborted", detail)
 
     async def wait_ended(self) -> StreamEndReason | None:
-        """Return, when the stream has ended, why: None if the remote has read everything."""
+        """Return, when the stream has ended, why: None if the remote has read everything.
+
+        Raises:
+            ValueError: it has not been opened.
+        """
+        if not self._is_over:
+            self._opened_channel()
         while not self._is_over:
             self._changed.clear()
             await self._changed.wait()
         return self._reason
 
     def _encoded(self, data: bytes | bytearray | memoryview | str) -> bytes:
-        if isinstance(data, str) != (self.kind == "text"):
+        wanted = str if self.kind == "text" else (bytes, bytearray, memoryview)
+        if not isinstance(data, wanted):
             raise TypeError(f"this stream carries {self.kind}, not {type(data).__name__}")
         return data.encode() if isinstance(data, str) else bytes(data)
 
     async def _writable(self) -> StreamChannel:
         """Return the channel once there is room."""
-        channel = self._channel
-        if channel is None:
-            raise ValueError("the stream has not been opened: use `async with`")
+        channel = self._opened_channel()
         while not self._is_over and channel.pending(self._id) > WRITE_AHEAD:
             self._changed.clear()
             await self._changed.wait()
@@ -137,11 +149,21 @@ class StreamWriter:
             raise ValueError("the stream has been ended")
         return channel
 
+    def _opened_channel(self) -> StreamChannel:
+        if self._channel is None:
+            self._raise_if_failed()
+            raise ValueError("the stream has not been opened: use `async with`")
+        return self._channel
+
     def _raise_if_failed(self) -> None:
         if self._reason is not None:
             raise StreamEndedError(self._reason, self._detail)
 
-    # --- for the channel
+    # --- for the channel, and who must know of it
+
+    def _watched(self, watcher: Callable[[bool], None]) -> AbstractContextManager[None]:
+        """Tell a watcher of the connection under the stream: lost (False), and there again (True)."""
+        return self._opened_channel().watched(watcher)
 
     def _sent(self) -> None:
         self._changed.set()

@@ -1,70 +1,85 @@
-"""Streams to and from one remote: the shell around `core.streams`, and the channels under it.
+"""Streams to and from one remote: the shell around `core.streams`, and the channel under it.
 
-Whoever needs a stream first opens a channel with the protocol `metered.streams.1`, and the other end uses the same one.
-If both open one at the same moment there are two, each with streams of its own: nothing has to be undone. A channel
-that ends takes its streams with it.
+All streams of a pair share one channel that survives its connections (`ManagedChannel`), which whoever needs one first
+opens. What it has not delivered when a connection is lost goes out on the next one, so streams only pause. They end
+with the channel: when the remote leaves or begins anew, or when its connection is given up.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Protocol
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..core import streams as core
-from ..core.stream_frames import Code, Opening, StreamProtocolError
-from ..errors import MeteredRealtimeError, StreamEndedError, StreamEndReason
-from ..events import DCClose, DCError, DCMessage, DCOpen
+from ..core.stream_frames import HEADER_BYTES, MAX_CHUNK, Code, Opening, StreamProtocolError
+from ..errors import ChannelClosedError, ChannelProtocolError, StreamEndedError, StreamEndReason
+from ..events import ChannelResumed, DCClose, DCError, DCMessage, DCOpen, Event
+from .managed_channel import ManagedChannel
 from .stream_reader import StreamReader
 from .stream_writer import StreamWriter
 
-LABEL = "metered.streams"
-PROTOCOL = "metered.streams.1"
-"""What a browser shows as `channel.label` and `channel.protocol` of the channel that carries streams."""
+LABEL = "metered.streams.1"
+"""The label of the channel that carries streams: what it says changes only with its number."""
 
 MAX_BUFFERED = 131_072
-"""Bytes that wait in the channel itself, four frames: what a stream that has its turn waits for at the most."""
+"""Bytes that wait in the data channel itself, four frames: what a stream that has its turn waits for at the most."""
+
+WINDOW_BYTES = 4 * 1024 * 1024
+"""Bytes of all streams that are on their way and kept to be sent again: 40 MB/s at a round trip of 100 ms."""
+
+MAX_FRAME = HEADER_BYTES + MAX_CHUNK
+"""Bytes of the largest frame."""
 
 OPEN_PAUSE = 0.1
-"""Seconds until another channel is tried after one that never opened: a lost connection is replaced in about that."""
-
-
-class MessageChannel(Protocol):
-    """What streams need of a channel. `DataChannel` has it."""
-
-    @property
-    def ready_state(self) -> str: ...
-    async def send(self, data: str | bytes) -> None: ...
-    def close(self) -> None: ...
-    def on(self, event_type: Any, handler: Any) -> Any: ...
+"""Seconds until another channel is opened after one that ended before it was open."""
 
 
 class StreamChannel:
-    """One channel and its streams. `announce` is told of each stream that the other end opens."""
+    """The channel and its streams, as long as the same program is at the other end."""
 
-    def __init__(
-        self, channel: MessageChannel, announce: Callable[[StreamReader], None], ended: Callable[[StreamChannel], None]
-    ) -> None:
+    max_message = MAX_FRAME
+
+    def __init__(self, channel: ManagedChannel, owner: RemoteStreams) -> None:
         self.is_over = False
         self._channel = channel
-        self._announce = announce
-        self._tell_end = ended
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
         self._mux = core.StreamMultiplexer()
         self._writers: dict[int, StreamWriter] = {}
         self._readers: dict[int, StreamReader] = {}
-        self._pump: asyncio.Task[None] | None = None
-        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        channel.on(DCOpen, self._on_open)
-        channel.on(DCMessage, self._on_message)
-        channel.on(DCError, lambda event: self.end("connection_lost", str(event.err)))
-        channel.on(DCClose, lambda event: self.end("connection_lost"))
-        if channel.ready_state == "open":
-            self._on_open(None)
+        self._watchers: set[Callable[[bool], None]] = set()
+        self._will_send = False
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            DCOpen: self._on_open,
+            ChannelResumed: self._on_resumed,
+            DCMessage: self._on_message,
+            DCError: self._on_error,
+            DCClose: lambda event: self.end("connection_lost", "the other end closed the channel"),
+        }
+        for event_type, handler in self._handlers.items():
+            channel.on(event_type, handler)
+        channel.feed_from(self)
 
     async def until_open(self) -> bool:
-        """Return, once that is decided, whether the channel is open."""
-        await asyncio.shield(self._opened)
+        """Return when the channel is connected, for the first time or again. False if it ends before."""
+        try:
+            await self._channel.wait_open()
+        except ChannelClosedError:
+            return False
         return not self.is_over
+
+    @contextlib.contextmanager
+    def watched(self, watcher: Callable[[bool], None]) -> Iterator[None]:
+        """Tell a watcher when the connection is lost (False) and when there is one again (True)."""
+        self._watchers.add(watcher)
+        if self._channel.ready_state != "open":
+            watcher(False)
+        try:
+            yield
+        finally:
+            self._watchers.discard(watcher)
 
     # --- for the writers
 
@@ -122,38 +137,71 @@ class StreamChannel:
         """End every stream with a reason, and the channel. Idempotent."""
         if self.is_over:
             return
+        self._let_go()
+        if reason == "protocol_error":
+            self._channel.fail(ChannelProtocolError(f"streams: {detail}"))
+        elif reason != "peer_left":  # then it ends by itself, and a remote that this end leaves is told by the server
+            self._channel.close()
+        self._end_streams(reason, detail)
+
+    def _let_go(self) -> None:
         self.is_over = True
-        if not self._opened.done():
-            self._opened.set_result(None)
-        if self._pump is not None:
-            self._pump.cancel()
+        self._owner.ended(self)
+        for event_type, handler in self._handlers.items():
+            self._channel.off(event_type, handler)
+
+    def _end_streams(self, reason: StreamEndReason, detail: str) -> None:
         streams: list[StreamWriter | StreamReader] = [*self._writers.values(), *self._readers.values()]
         self._writers.clear()
         self._readers.clear()
-        self._channel.close()
-        self._tell_end(self)
         for stream in streams:
             stream._ended(reason, detail)
 
-    def _on_open(self, event: object) -> None:
-        if not self._opened.done():
-            self._opened.set_result(None)
-        self._kick()
+    def next_message(self) -> bytes | None:
+        """Return the next frame to send, None if there is none for now."""
+        frame = self._mux.next_frame()
+        if frame is not None:
+            writer = self._writers.get(int.from_bytes(frame[1:HEADER_BYTES], "big"))
+            if writer is not None:
+                writer._sent()
+        return frame
+
+    def connection_lost(self) -> None:
+        """Take note that nothing goes out until there is another connection."""
+        self._tell_watchers(False)
+
+    def _tell_watchers(self, is_connected: bool) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(is_connected)
 
     def _kick(self) -> None:
-        if not self.is_over and self._opened.done() and (self._pump is None or self._pump.done()):
-            self._pump = asyncio.ensure_future(self._send())
+        """Send when the program has had its say: what it writes in one go shares frames."""
+        if not self._will_send and not self.is_over:
+            self._will_send = True
+            self._loop.call_soon(self._send)
 
-    async def _send(self) -> None:
-        """Send what there is. One task at a time, so frames keep their order."""
-        try:
-            while (frame := self._mux.next_frame()) is not None:
-                await self._channel.send(frame)
-                id = int.from_bytes(frame[1:5], "big")
-                if (writer := self._writers.get(id)) is not None:
-                    writer._sent()
-        except MeteredRealtimeError as error:
-            asyncio.get_running_loop().call_soon(self.end, "connection_lost", str(error))
+    def _send(self) -> None:
+        self._will_send = False
+        if not self.is_over:
+            self._channel.has_more()
+
+    def _on_open(self, event: object) -> None:
+        if self._channel.max_message_size < MAX_FRAME:
+            self.end("protocol_error", f"the other end takes {self._channel.max_message_size} bytes, not {MAX_FRAME}")
+        else:
+            self._tell_watchers(True)
+
+    def _on_resumed(self, event: ChannelResumed) -> None:
+        if event.restarted:  # it knows nothing of these streams, and numbers its own from 1
+            self._let_go()
+            self._owner.take(self._channel)._on_open(event)
+            self._end_streams("connection_lost", "the other end has begun anew")
+        else:
+            self._on_open(event)
+
+    def _on_error(self, event: DCError) -> None:
+        """Take note of what only an end that breaks the rules brings about: honest ones give nothing up."""
+        self.end("protocol_error", str(event.err))
 
     def _on_message(self, event: DCMessage) -> None:
         if self.is_over:
@@ -171,7 +219,7 @@ class StreamChannel:
         match effect:
             case core.Opened(id, opening):
                 reader = self._readers[id] = StreamReader(self, id, opening)
-                self._announce(reader)
+                self._owner.announce(reader)
             case core.Arrived(id, data):
                 self._readers[id]._arrived(data)
             case core.Ended(id):
@@ -185,48 +233,39 @@ class StreamChannel:
 
 
 class RemoteStreams:
-    """The streams to and from one remote, over all its connections.
+    """The streams to and from one remote.
 
-    `make` opens a channel to it; `announce` is told of every stream that it opens.
+    `open` opens the channel to it, or returns the one that is open; `announce` is told of every stream that it opens.
     """
 
-    def __init__(self, make: Callable[[], MessageChannel], announce: Callable[[StreamReader], None]) -> None:
-        self._make = make
-        self._announce = announce
-        self._own: StreamChannel | None = None
-        self._theirs: StreamChannel | None = None
+    def __init__(self, open: Callable[[], ManagedChannel], announce: Callable[[StreamReader], None]) -> None:
+        self._open = open
+        self.announce = announce
+        self._current: StreamChannel | None = None
 
     async def channel(self) -> StreamChannel:
-        """Return the channel for a new stream once it is open: the remote's if there is one, else the own one.
-
-        A connection that is lost before has carried nothing yet: the next one will do.
+        """Return the channel for a new stream once it is connected.
 
         Raises:
             MeteredRealtimeError: the remote has left.
         """
         while True:
-            chosen = self._theirs or self._own
-            if chosen is None:
-                chosen = self._own = StreamChannel(self._make(), self._announce, self._ended)
+            chosen = self._current if self._current is not None else self.take(self._open())
             if await chosen.until_open():
                 return chosen
             await asyncio.sleep(OPEN_PAUSE)
 
-    def take(self, channel: MessageChannel) -> None:
-        """Use a channel that the remote opened. A further one replaces the first, which it must have lost."""
-        old = self._theirs
-        self._theirs = StreamChannel(channel, self._announce, self._ended)
-        if old is not None:
-            old.end("connection_lost")
+    def take(self, channel: ManagedChannel) -> StreamChannel:
+        """Use a channel from now on."""
+        self._current = StreamChannel(channel, self)
+        return self._current
 
-    def end(self, reason: StreamEndReason) -> None:
+    def end(self, reason: StreamEndReason, detail: str = "") -> None:
         """End every stream."""
-        for channel in (self._own, self._theirs):
-            if channel is not None:
-                channel.end(reason)
+        if self._current is not None:
+            self._current.end(reason, detail)
 
-    def _ended(self, channel: StreamChannel) -> None:
-        if channel is self._own:
-            self._own = None
-        if channel is self._theirs:
-            self._theirs = None
+    def ended(self, channel: StreamChannel) -> None:
+        """Take note that a channel has ended."""
+        if channel is self._current:
+            self._current = None

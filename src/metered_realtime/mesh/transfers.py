@@ -85,10 +85,12 @@ class FileTransfers:
         """Receive files into a directory from now on."""
         if self._receiver is not None:
             raise MeteredPeerStateError("invalid_state", "receive_files", "this peer receives files already")
+        limit = MAX_FILE_SIZE if max_size is None else max_size
+        if not limit >= 0:
+            raise ValueError(f"max_size must be at least 0, not {max_size!r}")
         chosen = Path(directory)
         chosen.mkdir(parents=True, exist_ok=True)
         received = self.peer.events(FileReceived)
-        limit = MAX_FILE_SIZE if max_size is None else max_size
         self._receiver = FileReceiver(self, chosen.resolve(), accept, limit, progress, received)
         return self._receiver
 
@@ -143,10 +145,12 @@ class FileTransfers:
     async def _send(
         self, source: FileSource, peer_id: str, name: str | None, progress: ProgressFn | None, patience: float | None
     ) -> TransferResult:
-        shown = source.name if name is None else name
+        shown = source.shown_name if name is None else name
         if not 1 <= len(shown) <= MAX_OFFERED_NAME:
-            raise ValueError(f"a name has 1 to {MAX_OFFERED_NAME} characters")
+            raise ValueError(f"a name has 1 to {MAX_OFFERED_NAME} characters, not {len(shown)}")
         limit = PATIENCE if patience is None else patience
+        if not limit >= 0:
+            raise ValueError(f"patience must be at least 0, not {patience!r}")
         return await FileSending(self, peer_id, source, shown, progress, limit).run()
 
     async def _outcome(
