@@ -199,7 +199,7 @@ async def pairs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     """Make two streams with the same dice and clock, aiortc's and ours. They count past the ends of all fields."""
     made: list[Stream] = []
     monkeypatch.setattr("aiortc.clock.current_datetime", lambda: NOW)
-    monkeypatch.setattr(time, "time", NOW.timestamp)
+    monkeypatch.setattr(time, "time_ns", lambda: round(NOW.timestamp() * 1_000_000) * 1_000 + 999)
     for module in (rtcrtpsender, rtp):
         monkeypatch.setattr(module, "random_sequence_number", lambda: 0xFFFA)
         monkeypatch.setattr(module, "random32", lambda: 0xFFFFF000)
