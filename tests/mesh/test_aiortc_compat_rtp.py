@@ -271,6 +271,15 @@ async def test_a_frame_is_cut_once_for_all(codec: RTCRtpCodecParameters, pairs: 
     assert all(mine is yours for mine, yours in zip(*kept, strict=True))
 
 
+async def test_what_is_remembered_of_levels_is_bounded(pairs: Any) -> None:
+    """A program's own packets may have any number where those made here have their level."""
+    parcels = [Parcel(packet_of(OPUS, b"x", number, -number)) for number in range(300)]
+    theirs, ours = pairs(OPUS, parcels)
+    await asyncio.gather(theirs.run(), ours.run())
+    assert ours.wire.sent == theirs.wire.sent
+    assert len(ours.sender._next_encoded_frame._extensions) == 128
+
+
 async def test_the_time_is_that_of_sending(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(OPUS, reel_of(OPUS, 2), ours=True)
     began = time.time()

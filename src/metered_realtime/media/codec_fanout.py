@@ -37,7 +37,8 @@ Rendition = Literal["full", "low"]
 MAX_KEPT_BYTES = 2 * 1024 * 1024
 MAX_KEPT_PACKETS = 300
 """Packets since the last key frame that are kept of a source which cannot be asked for one, so that a newcomer sees
-something at once: 10 s at 30 fps, as far as that makes 1.6 Mbit/s. With rarer key frames he waits for the next one."""
+something at once: 10 s at 30 fps, as far as that makes 1.6 Mbit/s. With rarer key frames he waits for the next one.
+They are there twice, as packets and as what these were cut into."""
 
 
 @dataclass(slots=True)

@@ -67,7 +67,7 @@ VP8_PAYLOAD = vpx.PACKET_MAX - VP8_DESCRIPTOR.size
 
 
 class ParcelTrack(Protocol):
-    """A track that gives packets as they are shared: `ForwardTrack`. The others are what aiortc's own way needs."""
+    """A track that gives packets as they are shared: `ForwardTrack`. Its `level` is for aiortc's own way."""
 
     level: int | None
 
@@ -166,11 +166,12 @@ class ParcelSender:
         return VP8_DESCRIPTOR.pack(flags, VP8_HAS_PICTURE_ID, VP8_LONG_PICTURE_ID | self._picture_id)
 
     def _extensions_with(self, level: int | None) -> tuple[bytes, bytes | None]:
-        known = self._extensions.get(level)
+        loudness = None if level is None else -level & 0x7F  # so that there are not more of them than the 7 bits tell
+        known = self._extensions.get(loudness)
         if known is None:
             sender = self._sender
             ids, mid = (getattr(sender, _SENDER + name) for name in ("rtp_header_extensions_map", "mid"))
-            known = self._extensions[level] = extensions_around_time(ids, mid, level)
+            known = self._extensions[loudness] = extensions_around_time(ids, mid, loudness)
         return known
 
     def _send(self, packets: Iterable[bytes]) -> Coroutine[Any, Any, None]:
@@ -226,21 +227,21 @@ def _cutter(codec: Any) -> Callable[[Packet], list[bytes]]:
     return cut
 
 
-def extensions_around_time(ids: HeaderExtensionsMap, mid: str | None, level: int | None) -> tuple[bytes, bytes | None]:
+def extensions_around_time(
+    ids: HeaderExtensionsMap, mid: str | None, loudness: int | None
+) -> tuple[bytes, bytes | None]:
     """Return the header extensions (RFC 8285) as aiortc writes them: those before the 3 bytes of abs-send-time, and
-    what follows. That is None if the time is not sent."""
-    one, other = (_extensions(ids, mid, level, at) for at in (0, 0xFFFFFF))
+    what follows. That is None if the time is not sent. `loudness` is in -dBov (RFC 6464)."""
+    one, other = (_extensions(ids, mid, loudness, at) for at in (0, 0xFFFFFF))
     if one == other:
         return one, None
     start = next(place for place, byte in enumerate(one) if byte != other[place])
     return one[:start], one[start + 3 :]
 
 
-def _extensions(ids: HeaderExtensionsMap, mid: str | None, level: int | None, sent_at: int) -> bytes:
-    values = HeaderExtensions(abs_send_time=sent_at, mid=mid)
-    if level is not None:
-        values.audio_level = False, -level
-    profile, content = ids.set(values)
+def _extensions(ids: HeaderExtensionsMap, mid: str | None, loudness: int | None, sent_at: int) -> bytes:
+    level = None if loudness is None else (False, loudness)
+    profile, content = ids.set(HeaderExtensions(abs_send_time=sent_at, mid=mid, audio_level=level))
     return _EXTENSION.pack(profile, len(content) // 4) + content if content else b""
 
 
