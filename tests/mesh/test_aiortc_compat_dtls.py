@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiortc import RTCPeerConnection
+from aiortc.rtp import RtpPacket
 
 from metered_realtime.media.testsource import ToneTrack
 from metered_realtime.mesh import aiortc_compat as compat
@@ -40,6 +41,7 @@ TOUCHED = {
     "_sock": "test_all_that_has_come_is_read_at_once",
     "_ssl": "test_bytes_arrive_as_they_were_sent",
     "_state": "test_nothing_is_sent_without_tls",
+    "_tx_srtp": "test_media_leaves_in_one_go",
     "_transport": "test_bytes_arrive_as_they_were_sent",
     "_write_ssl": "test_the_end_of_tls_ends_the_connection",
 }
@@ -131,6 +133,71 @@ async def test_what_is_sent_has_left_before_sending_returns(pcs: list[RTCPeerCon
     await path._send(b"another")
     protocol.transport.sendto = send_now
     assert sent == [b"datagram", b"another"]
+
+
+def media(count: int = 3) -> list[bytes]:
+    return [RtpPacket(sequence_number=number, ssrc=1, payload=bytes([number])).serialize() for number in range(count)]
+
+
+async def test_media_leaves_in_one_go(pcs: list[RTCPeerConnection]) -> None:
+    one, other, _, _ = await connected(pcs)
+    dtls: Any = compat.dtls_transport(one)
+    there: Any = compat.dtls_transport(other)
+    meter, sent = compat.link_meter(one), []
+    counted = meter.packets_sent, meter.bytes_sent
+    transport = compat.selected_pair(one).protocol.transport
+    send_now = transport.sendto
+    transport.sendto = lambda data, address: sent.append((data, address))
+    assert dtls.send_media(media()) is fast.DONE
+    transport.sendto = send_now
+    assert [there._rx_srtp.unprotect(data) for data, _ in sent] == media()
+    assert {address for _, address in sent} == {compat.selected_pair(one).remote_addr}
+    size = sum(len(data) for data, _ in sent)
+    assert (meter.packets_sent, meter.bytes_sent) == (counted[0] + 3, counted[1] + size)
+    assert dtls._RTCDtlsTransport__tx_packets == meter.packets_sent
+    assert dtls._RTCDtlsTransport__tx_bytes == meter.bytes_sent
+
+
+async def test_who_stands_in_for_sending_gets_each_packet_of_media(pcs: list[RTCPeerConnection]) -> None:
+    one, _, _, _ = await connected(pcs)
+    dtls: Any = compat.dtls_transport(one)
+    protocol = compat.selected_pair(one).protocol
+    sent: list[bytes] = []
+
+    async def note(data: bytes, address: Any = None) -> None:
+        await asyncio.sleep(0)
+        sent.append(data)
+
+    protocol.send_data = note
+    rest = dtls.send_media(media())
+    assert (rest is fast.DONE, sent) == (False, [])
+    await rest
+    assert len(sent) == 3
+    del protocol.send_data
+    dtls.transport._send = note
+    await dtls.send_media(media())
+    assert len(sent) == 6
+
+
+async def test_media_is_lost_while_a_path_is_looked_for_and_refused_without_one(pcs: list[RTCPeerConnection]) -> None:
+    one, _, _, _ = await connected(pcs)
+    dtls: Any = compat.dtls_transport(one)
+    transport = compat.selected_pair(one).protocol.transport
+    pair = dtls._connection._nominated.pop(1)
+    sent: list[bytes] = []
+    send_now, transport.sendto = transport.sendto, lambda data, address: sent.append(data)
+    with pytest.raises(ConnectionError):
+        await dtls.send_media(media())
+    dtls.outlet.is_paused = True
+    await dtls.send_media(media())
+    assert sent == []
+    dtls.outlet.former = pair
+    await dtls.send_media(media())
+    assert len(sent) == 3
+    transport.sendto = send_now
+    await one.close()
+    with pytest.raises(ConnectionError, match="not connected"):
+        dtls.send_media(media())
 
 
 async def test_a_stand_in_for_sending_is_respected(pcs: list[RTCPeerConnection]) -> None:

@@ -170,7 +170,7 @@ async def test_the_level_of_sound_goes_out_with_its_packets(
     one, other = pcs
     track = Packets()
     sender: RTCRtpSender = one.addTrack(track)
-    compat.count_frames(sender)
+    senders.count_frames(sender)
     senders.send_levels(sender, track)
     levels: list[Any] = []
 

@@ -22,6 +22,7 @@ from metered_realtime.media.forward_track import (
     MAX_WAITING_VIDEO,
     ForwardTrack,
 )
+from metered_realtime.media.parcel import Parcel
 from metered_realtime.media.pattern import Pattern, read_counter
 from metered_realtime.media.testsource import write_test_clip
 from tests.mesh.support import eventually
@@ -191,11 +192,11 @@ async def test_a_slow_sender_goes_on_with_the_next_key_frame_and_asks_for_it(fan
     await read
     assert source.requests == 1
     for number in range(1, MAX_WAITING_VIDEO + 4):
-        forward.feed(packet_of(number))
+        forward.feed(Parcel(packet_of(number)))
     assert (forward.queue_length, forward.frames_dropped) == (0, MAX_WAITING_VIDEO + 1)
     await eventually(lambda: source.requests == 2)
-    forward.feed(packet_of(100, key=True))
-    forward.feed(packet_of(101))
+    forward.feed(Parcel(packet_of(100, key=True)))
+    forward.feed(Parcel(packet_of(101)))
     assert [(await forward.recv()).pts for _ in range(2)] == [300_000, 303_000]
 
 
@@ -203,7 +204,7 @@ async def test_sound_that_waits_too_long_is_dropped_first() -> None:
     forward = ForwardTrack("audio")
     forward.negotiated(OPUS)
     for number in range(MAX_WAITING_AUDIO + 3):
-        forward.feed(packet_of(number))
+        forward.feed(Parcel(packet_of(number)))
     assert forward.frames_dropped == 3
     assert (await forward.recv()).pts == 9_000
     assert forward.queue_length == MAX_WAITING_AUDIO - 1
@@ -272,7 +273,7 @@ async def test_a_newcomer_is_brought_up_to_date_if_the_source_makes_no_key_frame
 async def test_a_switch_while_somebody_is_brought_up_to_date_does_not_end_him(fanouts: list[TrackFanout]) -> None:
     forward = ForwardTrack("video")
     forward.negotiated(VP8)
-    forward.catch_up([packet_of(number, key=number == 0) for number in range(3)])
+    forward.catch_up([Parcel(packet_of(number, key=number == 0)) for number in range(3)])
     read = asyncio.ensure_future(forward.recv())
     await asyncio.sleep(0)
     source = Source(codec="video/VP8")

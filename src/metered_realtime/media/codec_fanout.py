@@ -18,6 +18,7 @@ from ..log import Logger
 from .codec_encoders import Packet, SendCodec, make_encoder, video_limits
 from .forward_track import ForwardTrack
 from .key_frames import KeyFrameRequests
+from .parcel import Parcel
 from .shared_encoder import SharedEncoder
 
 ADAPT_INTERVAL = 0.25
@@ -36,7 +37,8 @@ Rendition = Literal["full", "low"]
 MAX_KEPT_BYTES = 2 * 1024 * 1024
 MAX_KEPT_PACKETS = 300
 """Packets since the last key frame that are kept of a source which cannot be asked for one, so that a newcomer sees
-something at once: 10 s at 30 fps, as far as that makes 1.6 Mbit/s. With rarer key frames he waits for the next one."""
+something at once: 10 s at 30 fps, as far as that makes 1.6 Mbit/s. With rarer key frames he waits for the next one.
+They are there twice, as packets and as what these were cut into."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class CodecFanout:
         self._can_ask = can_ask
         self._upstream = KeyFrameRequests(ask_source)
         self._keeps = False
-        self._kept: list[Packet] = []
+        self._kept: list[Parcel] = []
         self._kept_bytes = 0
         limits = video_limits(codec)
         self._renditions: Renditions[ForwardTrack] | None = Renditions(limits) if limits is not None else None
@@ -157,8 +159,9 @@ class CodecFanout:
         self._passed_bytes += packet.size
         if packet.is_keyframe:
             self._upstream.arrived()
-        self.deliver("full", packet)
-        self._keep(packet)
+        parcel = Parcel(packet)
+        self.deliver("full", parcel)
+        self._keep(parcel)
 
     def pass_through(self, passes: bool) -> None:
         """Note whether packets in this codec come, or something that has to be encoded."""
@@ -198,15 +201,15 @@ class CodecFanout:
         elif rendition == "full" and self.passes:
             self._upstream.ask()
 
-    def _keep(self, packet: Packet) -> None:
+    def _keep(self, parcel: Parcel) -> None:
         """Keep what a newcomer needs, of video whose source makes no key frames when it is asked."""
-        if packet.is_keyframe:
+        if parcel.is_keyframe:
             self._kept.clear()
             self._kept_bytes = 0
             self._keeps = self._kind == "video" and not self._can_ask()
         if self._keeps:
-            self._kept.append(packet)
-            self._kept_bytes += packet.size
+            self._kept.append(parcel)
+            self._kept_bytes += parcel.packet.size
         if len(self._kept) > MAX_KEPT_PACKETS or self._kept_bytes > MAX_KEPT_BYTES:
             self._kept.clear()
             self._keeps = False
@@ -225,14 +228,14 @@ class CodecFanout:
             self._end(self._low)
             self._low = None
 
-    def deliver(self, rendition: Rendition, packet: Packet) -> None:
+    def deliver(self, rendition: Rendition, parcel: Parcel) -> None:
         """Hand out a packet of a rendition."""
         for forward, place in tuple(self._places.items()):
-            if place.current != rendition and place.wanted == rendition and packet.is_keyframe:
+            if place.current != rendition and place.wanted == rendition and parcel.is_keyframe:
                 place.current = rendition
-                forward.feed_other_rendition(packet)
+                forward.feed_other_rendition(parcel)
             elif place.current == rendition:
-                forward.feed(packet)
+                forward.feed(parcel)
 
     def _adapt(self) -> None:
         """Follow the estimates."""
@@ -268,7 +271,7 @@ class _Outlet:
     rendition: Rendition
 
     def packet(self, packet: Packet) -> None:
-        self.fanout.deliver(self.rendition, packet)
+        self.fanout.deliver(self.rendition, Parcel(packet))
 
     def frame_dropped(self) -> None:
         for forward in self.fanout.receivers(self.rendition):

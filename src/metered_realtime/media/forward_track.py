@@ -15,6 +15,7 @@ import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from .codec_encoders import Packet, SendCodec
+from .parcel import Parcel
 
 if TYPE_CHECKING:
     from .fanout import TrackFanout
@@ -56,7 +57,7 @@ class ForwardTrack(MediaStreamTrack):
         self._reading = False
         self._behind = 0
         self._joined = False
-        self._packets: deque[Packet] = deque()
+        self._parcels: deque[tuple[Parcel, int]] = deque()  # with the pts under which they are sent
         self._bound = MAX_WAITING_VIDEO if kind == "video" else MAX_WAITING_AUDIO
         self._arrived = asyncio.Event()
         self._needs_key_frame = kind == "video"
@@ -80,7 +81,7 @@ class ForwardTrack(MediaStreamTrack):
             return
         self._leave()
         self._source = source
-        self._packets.clear()
+        self._parcels.clear()
         self._behind = 0
         self._shift = None
         self.begin_anew()
@@ -110,12 +111,22 @@ class ForwardTrack(MediaStreamTrack):
         """Tell how many frames wait, for the encoder and for the sender."""
         codec = self._source.codec_of(self) if self._source is not None else None
         encoder = codec.encoder_of(self) if codec is not None else None
-        return len(self._packets) + (encoder.queue_length if encoder is not None else 0)
+        return len(self._parcels) + (encoder.queue_length if encoder is not None else 0)
 
     # --- the sender's side
 
     async def recv(self) -> Packet:
         """Return the next packet. Others may get the very same one: it is not to be changed.
+
+        Raises:
+            MediaStreamError: the sender that owns this track was stopped.
+        """
+        parcel, pts = await self.next_parcel()
+        self.level = parcel.level
+        return parcel.packet if pts == parcel.pts else moved(parcel.packet, pts)
+
+    async def next_parcel(self) -> tuple[Parcel, int]:
+        """Return what `recv()` would, without a copy: the packet that all get, and the pts under which to send it.
 
         Raises:
             MediaStreamError: the sender that owns this track was stopped.
@@ -128,9 +139,7 @@ class ForwardTrack(MediaStreamTrack):
             self._behind -= 1
             await asyncio.sleep(CATCH_UP_PAUSE)
             await self._available()  # a switch may have cleared the queue
-        packet = self._packets.popleft()
-        self.level = packet.opaque if isinstance(packet.opaque, int) else None
-        return packet
+        return self._parcels.popleft()
 
     def stop(self) -> None:
         """End this forward track. The local track goes on."""
@@ -140,35 +149,33 @@ class ForwardTrack(MediaStreamTrack):
 
     # --- the fan-out's side
 
-    def feed(self, packet: Packet) -> None:
+    def feed(self, parcel: Parcel) -> None:
         """Take a packet of the source, whose pts are in the clock of the codec."""
-        if self._needs_key_frame and not packet.is_keyframe:
+        if self._needs_key_frame and not parcel.is_keyframe:
             return
         self._needs_key_frame = False
-        if len(self._packets) - self._behind >= self._bound:
-            self._overflow(packet)
+        if len(self._parcels) - self._behind >= self._bound:
+            self._overflow(parcel)
             if self._needs_key_frame:
                 return
-        self._packets.append(self._placed_packet(packet))
+        self._parcels.append((parcel, self._place(parcel.pts)))
         self._arrived.set()
 
-    def feed_other_rendition(self, packet: Packet) -> None:
+    def feed_other_rendition(self, parcel: Parcel) -> None:
         """Take the key frame with which another rendition of the same source begins.
 
         That encoder may be some pictures behind: from then on its packets come that much later.
         """
         if self._shift is not None and self._placed is not None:
-            assert packet.pts is not None
-            self._shift = max(self._shift, self._placed[0] + 1 - packet.pts)
-        self.feed(packet)
+            self._shift = max(self._shift, self._placed[0] + 1 - parcel.pts)
+        self.feed(parcel)
 
-    def catch_up(self, packets: Sequence[Packet]) -> None:
+    def catch_up(self, parcels: Sequence[Parcel]) -> None:
         """Take what has come since the last key frame, with which it begins, as fast as it can be sent."""
         self._needs_key_frame = False
-        self._behind = len(packets)
-        for place, packet in enumerate(packets, 1 - len(packets)):
-            assert packets[-1].pts is not None
-            self._packets.append(self._placed_packet(moved(packet, packets[-1].pts + place * CATCH_UP_STEP)))
+        self._behind = len(parcels)
+        for place, parcel in enumerate(parcels, 1 - len(parcels)):
+            self._parcels.append((parcel, self._place(parcels[-1].pts + place * CATCH_UP_STEP)))
         self._arrived.set()
 
     def begin_anew(self) -> None:
@@ -184,38 +191,38 @@ class ForwardTrack(MediaStreamTrack):
         self.frames_failed += 1
 
     async def _available(self) -> None:
-        while not self._packets:
+        while not self._parcels:
             if self.readyState != "live":
                 raise MediaStreamError
             self._arrived.clear()
             await self._arrived.wait()
 
-    def _overflow(self, packet: Packet) -> None:
+    def _overflow(self, parcel: Parcel) -> None:
         """Make room: sound goes on with the newest, pictures with a key frame, since the others build on it."""
         if self.kind == "audio":
-            self._packets.popleft()
+            self._parcels.popleft()
             self.frames_dropped += 1
             return
-        self.frames_dropped += len(self._packets)
-        self._packets.clear()
+        self.frames_dropped += len(self._parcels)
+        self._parcels.clear()
         self._behind = 0
-        if not packet.is_keyframe:
+        if not parcel.is_keyframe:
             self.frames_dropped += 1
             self._needs_key_frame = True
             self.request_key_frame()
 
-    def _placed_packet(self, packet: Packet) -> Packet:
-        assert packet.pts is not None
+    def _place(self, pts: int) -> int:
+        """Return the pts under which a packet is sent that has these."""
         assert self.codec is not None
         now = asyncio.get_running_loop().time()
         if self._shift is None:
             self._shift = 0
             if self._placed is not None:
                 last, since = self._placed
-                self._shift = last + max(1, round((now - since) * self.codec.clock_rate)) - packet.pts
-        pts = packet.pts + self._shift
+                self._shift = last + max(1, round((now - since) * self.codec.clock_rate)) - pts
+        pts += self._shift
         self._placed = max(pts, self._placed[0]) if self._placed is not None else pts, now
-        return packet if self._shift == 0 else moved(packet, pts)
+        return pts
 
     def _join(self) -> None:
         ready = self._reading and self.codec is not None and self.readyState == "live"

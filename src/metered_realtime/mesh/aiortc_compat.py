@@ -1,4 +1,4 @@
-"""The only file that touches private attributes of aiortc and aioice.
+"""Private attributes of aiortc and aioice, which are touched here and in aiortc_compat_*.py only.
 
 aiortc has no public way to negotiate without its own rollback-free offers, to share one transport from the start, or to
 add gathered candidates later. What is needed for that stands here, one function for each need, and
@@ -48,7 +48,9 @@ from ..core.rates import RateWindow
 from ..options import IceServerConfig
 from .aiortc_compat_checks import pace_checks
 from .aiortc_compat_consent import keep_consent
+from .aiortc_compat_dtls import send_all
 from .aiortc_compat_sctp import speed_up_data
+from .aiortc_compat_senders import count_frames
 
 SUPPORTED = "1.16."
 
@@ -445,6 +447,13 @@ class LinkMeter:
             self.packets_sent += 1
         return self.pass_on(data)
 
+    def send_all(self, datagrams: Sequence[bytes]) -> Coroutine[Any, Any, None]:
+        """Send several datagrams."""
+        if self.pairs:
+            self.bytes_sent += sum(map(len, datagrams))
+            self.packets_sent += len(datagrams)
+        return send_all(self.pass_on, datagrams)
+
     def follow(self, state: str) -> None:
         """Note since when the connection is up."""
         self.connected_at = time.monotonic() if state == "connected" else None
@@ -464,21 +473,6 @@ class _TimedRequest:
         if elapsed < aioice.stun.RETRY_RTO:  # beyond that it may be the answer to a retransmission (RFC 6298 section 3)
             self.round_trips[addr] = elapsed
         return response
-
-
-class _FrameCounter:
-    """Counts the frames that a sender encodes: stands in for the step that makes one."""
-
-    def __init__(self, encode_next: Callable[[Any], Awaitable[Any]]) -> None:
-        self.frames = 0
-        self.rate = RateWindow(time.monotonic())
-        self.pass_on = encode_next
-
-    async def __call__(self, codec: Any) -> Any:
-        frame = await self.pass_on(codec)
-        if frame is not None:
-            self.frames += 1
-        return frame
 
 
 class _PacketCounter:
@@ -590,12 +584,6 @@ def measure(pc: RTCPeerConnection) -> None:
     sctp._data_channel_open = messages.open
     sctp._data_channel_send = messages.send
     sctp._data_channel_receive = messages.receive
-
-
-def count_frames(sender: RTCRtpSender) -> None:
-    """Count the frames that a new sender encodes."""
-    counted: Any = sender
-    counted._next_encoded_frame = _FrameCounter(counted._next_encoded_frame)
 
 
 def count_packets(receiver: RTCRtpReceiver) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -198,6 +198,28 @@ class Outlet:
             return DONE
         return protocol.send_data(data, self._address)  # type: ignore[no-any-return]
 
+    def send_all(self, datagrams: Sequence[bytes]) -> Coroutine[Any, Any, None]:
+        """Send several as `__call__` sends one, but look for the way once."""
+        pair = self._pairs.get(1)
+        if pair is None or getattr(pair.protocol.send_data, "__func__", None) is not StunProtocol.send_data:
+            return one_by_one(self, datagrams)
+        send, address = pair.protocol.transport.sendto, pair.remote_addr
+        for datagram in datagrams:
+            send(datagram, address)
+        return DONE
+
+
+def send_all(send: Any, datagrams: Sequence[bytes]) -> Coroutine[Any, Any, None]:
+    """Send several datagrams, at once if what sends can do that. What is returned is `DONE` or has to be awaited."""
+    together: Callable[[Sequence[bytes]], Coroutine[Any, Any, None]] | None = getattr(send, "send_all", None)
+    return together(datagrams) if together is not None else one_by_one(send, datagrams)
+
+
+async def one_by_one(send: Callable[[bytes], Awaitable[None]], datagrams: Iterable[bytes]) -> None:
+    """Send datagrams in turn."""
+    for datagram in datagrams:
+        await send(datagram)
+
 
 class FastDtlsTransport(RTCDtlsTransport):
     """A DTLS transport that takes all that has come at once, and sends before it returns."""
@@ -320,6 +342,22 @@ class FastDtlsTransport(RTCDtlsTransport):
             late.add_done_callback(self._late.discard)
         inside._RTCDtlsTransport__tx_bytes += len(record)
         inside._RTCDtlsTransport__tx_packets += 1
+
+    def send_media(self, packets: Iterable[bytes]) -> Coroutine[Any, Any, None]:
+        """Protect packets of RTP and send them. What is returned is `DONE` if they have left, else to be awaited.
+
+        Raises:
+            ConnectionError: TLS is not up, or there is no path.
+        """
+        if self._state is not State.CONNECTED:
+            raise ConnectionError("Cannot send encrypted RTP, not connected")
+        inside: Any = self
+        protect = inside._tx_srtp.protect
+        datagrams = [protect(packet) for packet in packets]
+        rest = send_all(self._transport._send, datagrams)
+        inside._RTCDtlsTransport__tx_bytes += sum(map(len, datagrams))
+        inside._RTCDtlsTransport__tx_packets += len(datagrams)
+        return rest
 
     async def _send_data(self, data: bytes) -> None:
         """Send without ever suspending: replaces a chain of coroutines."""

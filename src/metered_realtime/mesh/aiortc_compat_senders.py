@@ -1,4 +1,5 @@
-"""What receivers tell a sender, which aiortc keeps to itself when it does not encode: requests and estimates.
+"""What receivers tell a sender, which aiortc keeps to itself when it does not encode: requests and estimates. And what
+a sender does not tell or count.
 
 Like aiortc_compat.py this touches private attributes of aiortc; tests/mesh/test_aiortc_compat_senders.py fails when a
 release moves something underneath.
@@ -7,11 +8,14 @@ release moves something underneath.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aiortc import RTCDtlsTransport, RTCRtpSender
 from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, unpack_remb_fci
+
+from ..core.rates import RateWindow
 
 MAX_SANE_BITRATE = 10**10
 """Bits per second above which an estimate (REMB) is noise: the format holds up to 2^81."""
@@ -59,6 +63,27 @@ def route_full_intra_requests(transport: RTCDtlsTransport) -> None:
     router.route_rtcp = with_targets
 
 
+def count_frames(sender: RTCRtpSender) -> None:
+    """Count the frames that a new sender encodes."""
+    counted: Any = sender
+    counted._next_encoded_frame = FrameCounter(counted._next_encoded_frame)
+
+
+class FrameCounter:
+    """Counts the frames that a sender encodes: stands in for the step that makes one."""
+
+    def __init__(self, encode_next: Callable[[Any], Awaitable[Any]]) -> None:
+        self.frames = 0
+        self.rate = RateWindow(time.monotonic())
+        self.pass_on = encode_next
+
+    async def __call__(self, codec: Any) -> Any:
+        frame = await self.pass_on(codec)
+        if frame is not None:
+            self.frames += 1
+        return frame
+
+
 class Loudness(Protocol):
     """Who knows how loud the packet was that a sender was given last."""
 
@@ -69,7 +94,7 @@ class Loudness(Protocol):
 def send_levels(sender: RTCRtpSender, loudness: Loudness) -> None:
     """Send the level of sound (RFC 6464) with packets of it, too: aiortc computes it of what it encodes itself.
 
-    Call it for a sender whose frames are counted (`aiortc_compat.count_frames`).
+    Call it for a sender whose frames are counted (`count_frames`).
     """
     counted: Any = sender
     counter = counted._next_encoded_frame

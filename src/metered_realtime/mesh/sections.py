@@ -15,7 +15,8 @@ from ..media.forward_track import ForwardTrack
 from ..media.remote_track import RemoteTrack
 from . import aiortc_compat as compat
 from .aiortc_compat_receivers import tap_receiver
-from .aiortc_compat_senders import listen_to_feedback, send_levels
+from .aiortc_compat_rtp import send_parcels
+from .aiortc_compat_senders import listen_to_feedback
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,7 @@ class SendingSection:
         self.forward = ForwardTrack(kind)
         self.transceiver = compat.new_transceiver(pc, self.forward)
         listen_to_feedback(self.transceiver.sender, self.forward)
-        if kind == "audio":
-            send_levels(self.transceiver.sender, self.forward)
+        send_parcels(self.transceiver.sender, self.forward)
         self.is_usable = True
         self.outgoing: Outgoing | None = None
         self.planned: Outgoing | None = None
