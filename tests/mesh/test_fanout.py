@@ -181,7 +181,8 @@ async def test_a_slow_receiver_does_not_lower_what_the_others_get(worlds: list[W
     low = 160_000
     await until(lambda: slow.forward.target_bitrate == low)
     await until(lambda: slow.sizes[-1] == (320, 240))
-    assert fast.forward.target_bitrate == other.forward.target_bitrate == 1_300_000
+    # Which of the two it is depends on whose estimate comes first: neither is 15 % away from the other.
+    assert fast.forward.target_bitrate == other.forward.target_bitrate in (1_300_000, 1_500_000)
     assert fast.sizes[-1] == other.sizes[-1] == (640, 480)
     assert set(encoders) == {("video/vp8", 1), ("video/vp8", 2)}
     low = 1_400_000
