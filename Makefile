@@ -24,7 +24,7 @@ check: $(VENV)/.installed-dev
 
 pytest: $(VENV)/.installed-dev
 	./tools/install-test-programs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc and websockets
 	$(BIN)/python -m benchmarks.open_channel

@@ -96,8 +96,10 @@ class Chromium:
         self.errors: list[str] = []
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
+        self._others: set[int] = set()
 
     async def __aenter__(self) -> Self:
+        self._others = _descendants(os.getpid())
         self._playwright = await async_playwright().start()
         try:
             # Without a given profile, launch() makes a temporary one and removes it afterwards.
@@ -112,7 +114,7 @@ class Chromium:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        started = _descendants(os.getpid())
+        started = _descendants(os.getpid()) - self._others
         assert self._browser is not None
         assert self._playwright is not None
         try:
