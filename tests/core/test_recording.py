@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from metered_realtime.core.coded_media import OPUS_SILENCE, h264_parameters, opus_samples, vp8_size
 from metered_realtime.core.grid import Tile, fitted, tiles
-from metered_realtime.core.recording_clock import MAX_DRIFT, SLEW, TrackClock
 from metered_realtime.core.recording_names import check_template, file_name, is_per_participant, numbered
+from metered_realtime.core.track_clock import MAX_DRIFT, SLEW, TrackClock
 
 NOON = datetime(2026, 1, 31, 12, 0, 5)
 

@@ -25,7 +25,7 @@ from aiortc.rtcrtpparameters import (
 from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket, is_rtcp
 
 from metered_realtime.media.codec_encoders import Packet
-from metered_realtime.media.parcel import Parcel
+from metered_realtime.media.parcel import Parcel, Placed
 from metered_realtime.media.testsource import PatternTrack
 from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.mesh import aiortc_compat_rtp as rtp
@@ -35,7 +35,7 @@ from tests.mesh.support import eventually
 
 TOUCHED = {
     "__mid": "test_every_byte_is_aiortcs",
-    "__ntp_timestamp": "test_every_byte_is_aiortcs",
+    "__ntp_timestamp": "test_reports_say_when_the_frame_was_taken",
     "__octet_count": "test_every_byte_is_aiortcs",
     "__packet_count": "test_every_byte_is_aiortcs",
     "__rtp_header_extensions_map": "test_every_byte_is_aiortcs",
@@ -64,6 +64,9 @@ H264 = RTCRtpCodecParameters("video/H264", 90_000, payloadType=99)
 OPUS = RTCRtpCodecParameters("audio/opus", 48_000, channels=2, payloadType=96)
 PCMU = RTCRtpCodecParameters("audio/PCMU", 8_000, channels=1, payloadType=0)
 RTX = {it.payloadType: it.payloadType + 1 for it in (VP8, H264)}
+
+AGE = 0.25
+"""Seconds that a frame is old when it is sent: what an encoder may take under load."""
 
 NOW = datetime.datetime(2026, 7, 8, 9, 10, 11, 987_654, tzinfo=datetime.UTC)
 
@@ -107,16 +110,16 @@ class Reel(MediaStreamTrack):
         self.given = 0
 
     async def recv(self) -> Packet:
-        parcel, _ = await self.next_parcel()
+        parcel, *_ = await self.next_parcel()
         self.level = parcel.level
         return parcel.packet
 
-    async def next_parcel(self) -> tuple[Parcel, int]:
+    async def next_parcel(self) -> Placed:
         if self.given == len(self._parcels):
             await asyncio.get_running_loop().create_future()
         self.given += 1
         parcel = self._parcels[self.given - 1]
-        return parcel, parcel.pts
+        return Placed(parcel, parcel.pts, asyncio.get_running_loop().time() - AGE)
 
 
 def packet_of(codec: RTCRtpCodecParameters, content: bytes, pts: int, level: int | None = None) -> Packet:
@@ -189,7 +192,7 @@ class Stream:
         return self.wire.sent
 
     def figures(self) -> list[int]:
-        names = ("octet_count", "packet_count", "ntp_timestamp", "rtp_timestamp")
+        names = ("octet_count", "packet_count", "rtp_timestamp")
         counted = [getattr(self.sender, f"_RTCRtpSender__{name}") for name in names]
         return [*counted, compat.sender_figures(self.sender).frames]
 
@@ -292,6 +295,14 @@ async def test_the_time_is_that_of_sending(monkeypatch: pytest.MonkeyPatch) -> N
         assert (rtcrtpsender.clock.current_ntp_time() >> 14) - sent_at & 0xFFFFFF < 5 * (1 << 18)
 
 
+async def test_reports_say_when_the_frame_was_taken(pairs: Any) -> None:
+    """Receivers keep sound and picture together by it (RFC 3550 section 6.4.1): encoding is no part of it."""
+    theirs, ours = pairs(VP8, reel_of(VP8))
+    await asyncio.gather(theirs.run(), ours.run())
+    told, expected = (it.sender._RTCRtpSender__ntp_timestamp for it in (ours, theirs))
+    assert (expected - told) / (1 << 32) == pytest.approx(AGE, abs=0.1)
+
+
 async def test_nothing_is_sent_where_the_direction_forbids_it(pairs: Any) -> None:
     theirs, ours = pairs(VP8, reel_of(VP8))
     for stream in (theirs, ours):
@@ -304,7 +315,7 @@ async def test_nothing_is_sent_where_the_direction_forbids_it(pairs: Any) -> Non
 async def test_a_sender_ends_with_its_track(caplog: pytest.LogCaptureFixture) -> None:
     stream = Stream(VP8, [], ours=True)
 
-    async def end() -> tuple[Parcel, int]:
+    async def end() -> Placed:
         raise MediaStreamError
 
     stream.track.next_parcel = end  # type: ignore[method-assign]

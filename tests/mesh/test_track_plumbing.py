@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from typing import Any
@@ -22,14 +23,16 @@ from metered_realtime.media.forward_track import (
     MAX_WAITING_VIDEO,
     ForwardTrack,
 )
-from metered_realtime.media.parcel import Parcel
+from metered_realtime.media.parcel import Parcel, Placed
 from metered_realtime.media.pattern import Pattern, read_counter
 from metered_realtime.media.testsource import write_test_clip
-from tests.mesh.support import eventually
+from tests.mesh.support import PATIENCE, eventually
 
 VP8 = SendCodec("video/vp8", 90_000)
 H264 = SendCodec("video/h264", 90_000, "42")
 OPUS = SendCodec("audio/opus", 48_000)
+
+HELD_UP = 0.3  # seconds that an encoder takes to start
 
 
 class Source(MediaStreamTrack):
@@ -178,6 +181,48 @@ async def test_a_switch_takes_effect_with_the_next_key_frame(fanouts: list[Track
         await read
     with pytest.raises(MediaStreamError):
         await forward.recv()
+
+
+async def test_what_an_encoder_takes_to_start_moves_nothing_after_a_switch(
+    fanouts: list[TrackFanout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sound, which is not switched, would be apart from the picture by as much."""
+    loop, ready = asyncio.get_running_loop(), threading.Event()
+    clock: list[float] = []
+
+    class SlowToStart:
+        def __init__(self, codec: SendCodec, shrink: int) -> None:
+            self._encoder = make_encoder(codec, shrink)
+
+        def encode(self, *args: Any, **options: Any) -> list[Packet]:
+            ready.wait(PATIENCE)
+            return self._encoder.encode(*args, **options)
+
+        def reset(self) -> None: ...
+
+    sources = Source(), Source()
+    sent: list[Placed] = []
+    forward = ForwardTrack("video")
+    forward.negotiated(VP8)
+    monkeypatch.setattr(codec_fanout, "make_encoder", SlowToStart)
+    for number, source in enumerate(sources):
+        forward.switch(fan_out(fanouts, source))
+        read = asyncio.ensure_future(forward.next_parcel())
+        await eventually(lambda it=source: it.waiting)
+        frame = Pattern(128, 96).frame(number)
+        frame.pts, frame.time_base = 700 * number, Fraction(1, 1_000)
+        source.queue.put_nowait(frame)
+        clock.append(loop.time())
+        if number == 0:
+            ready.set()
+        else:
+            loop.call_later(HELD_UP, ready.set)
+        sent.append(await read)
+        ready.clear()
+    assert loop.time() - clock[1] >= HELD_UP
+    passed = (sent[1].pts - sent[0].pts) / VP8.clock_rate
+    assert passed == pytest.approx(clock[1] - clock[0], abs=HELD_UP / 3)
+    assert [it.taken_at for it in sent] == pytest.approx(clock, abs=HELD_UP / 3)
 
 
 # --- queues

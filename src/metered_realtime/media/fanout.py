@@ -21,6 +21,7 @@ import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ..core.timeline import Timeline
+from ..core.track_clock import TrackClock
 from ..log import Logger
 from .codec_encoders import SendCodec
 from .codec_fanout import CodecFanout
@@ -50,6 +51,7 @@ class TrackFanout:
         self._requests = KeyFrameRequests(self._ask_source)
         self._ending: set[asyncio.Task[None]] = set()
         self._timeline = Timeline()
+        self._clock: TrackClock | None = None
         self._packets: PacketForward | None = None
         self._decoder: FrameDecoder | None = None
         self._last: tuple[Any, float] | None = None
@@ -114,6 +116,10 @@ class TrackFanout:
         """Return where a forward track is, None if it is not being sent anything."""
         return self._codecs.get(forward.codec) if forward.codec is not None else None
 
+    def taken_at(self, at: float) -> float:
+        """Return when, on the event loop's clock, the track gave what stands at this second of its time line."""
+        return self._clock.place(at) if self._clock is not None else asyncio.get_running_loop().time()
+
     # --- the side of the track
 
     async def _read(self) -> None:
@@ -147,7 +153,9 @@ class TrackFanout:
 
     def _take_frame(self, frame: Any) -> None:
         now = asyncio.get_running_loop().time()
-        self._hand_out(frame, self._timeline.place(time_of(frame), now))
+        at = self._timeline.place(time_of(frame), now)
+        self._note(float(at), now)
+        self._hand_out(frame, at)
         if self.track.kind == "video":
             self._last = frame, now
 
@@ -158,12 +166,19 @@ class TrackFanout:
 
     def _take_packet(self, packet: Any) -> None:
         assert self._packets is not None
-        for unit in self._packets.take(packet, asyncio.get_running_loop().time()):
+        now = asyncio.get_running_loop().time()
+        for unit in self._packets.take(packet, now):
+            self._note(unit.at, now)
             for codec in tuple(self._codecs.values()):
                 codec.pass_through(codec.codec.mime_type == unit.mime_type)
                 if codec.passes:
                     codec.packet(unit.packet)
             self._decode(unit)
+
+    def _note(self, at: float, now: float) -> None:
+        """Take note of when a unit came: one that was held up says less than the others."""
+        self._clock = self._clock or TrackClock()
+        self._clock.note(at, now)
 
     def _fail(self, error: Exception) -> None:
         for codec in self._codecs.values():

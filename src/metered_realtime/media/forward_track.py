@@ -15,7 +15,7 @@ import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from .codec_encoders import Packet, SendCodec
-from .parcel import Parcel
+from .parcel import Parcel, Placed
 
 if TYPE_CHECKING:
     from .fanout import TrackFanout
@@ -42,7 +42,8 @@ class ForwardTrack(MediaStreamTrack):
     `recv()` waits while there is no source.
 
     Video begins with a key frame, and again after a switch and after packets were dropped. RTP timestamps go on over a
-    switch by the time that has passed.
+    switch by the time that has passed between the frames, however long the encoders took for them: sound and picture
+    stay together.
     """
 
     def __init__(self, kind: str) -> None:
@@ -57,12 +58,12 @@ class ForwardTrack(MediaStreamTrack):
         self._reading = False
         self._behind = 0
         self._joined = False
-        self._parcels: deque[tuple[Parcel, int]] = deque()  # with the pts under which they are sent
+        self._parcels: deque[Placed] = deque()
         self._bound = MAX_WAITING_VIDEO if kind == "video" else MAX_WAITING_AUDIO
         self._arrived = asyncio.Event()
         self._needs_key_frame = kind == "video"
         self._shift: int | None = None  # from the pts of the source to those that are sent
-        self._placed: tuple[int, float] | None = None  # the last pts, and when it was given
+        self._placed: tuple[int, float] | None = None  # the last pts, and the second for which it stands
 
     # --- what the section says
 
@@ -121,11 +122,11 @@ class ForwardTrack(MediaStreamTrack):
         Raises:
             MediaStreamError: the sender that owns this track was stopped.
         """
-        parcel, pts = await self.next_parcel()
+        parcel, pts, _ = await self.next_parcel()
         self.level = parcel.level
         return parcel.packet if pts == parcel.pts else moved(parcel.packet, pts)
 
-    async def next_parcel(self) -> tuple[Parcel, int]:
+    async def next_parcel(self) -> Placed:
         """Return what `recv()` would, without a copy: the packet that all get, and the pts under which to send it.
 
         Raises:
@@ -158,7 +159,7 @@ class ForwardTrack(MediaStreamTrack):
             self._overflow(parcel)
             if self._needs_key_frame:
                 return
-        self._parcels.append((parcel, self._place(parcel.pts)))
+        self._parcels.append(self._place(parcel, parcel.pts))
         self._arrived.set()
 
     def feed_other_rendition(self, parcel: Parcel) -> None:
@@ -175,7 +176,7 @@ class ForwardTrack(MediaStreamTrack):
         self._needs_key_frame = False
         self._behind = len(parcels)
         for place, parcel in enumerate(parcels, 1 - len(parcels)):
-            self._parcels.append((parcel, self._place(parcels[-1].pts + place * CATCH_UP_STEP)))
+            self._parcels.append(self._place(parcel, parcels[-1].pts + place * CATCH_UP_STEP))
         self._arrived.set()
 
     def begin_anew(self) -> None:
@@ -211,18 +212,22 @@ class ForwardTrack(MediaStreamTrack):
             self._needs_key_frame = True
             self.request_key_frame()
 
-    def _place(self, pts: int) -> int:
-        """Return the pts under which a packet is sent that has these."""
+    def _place(self, parcel: Parcel, pts: int) -> Placed:
+        """Give a packet, which has these pts from its source, those under which it is sent."""
         assert self.codec is not None
-        now = asyncio.get_running_loop().time()
+        if self._source is not None:
+            taken_at = self._source.taken_at(pts / self.codec.clock_rate)
+        else:
+            taken_at = asyncio.get_running_loop().time()
         if self._shift is None:
             self._shift = 0
             if self._placed is not None:
                 last, since = self._placed
-                self._shift = last + max(1, round((now - since) * self.codec.clock_rate)) - pts
+                self._shift = last + max(1, round((taken_at - since) * self.codec.clock_rate)) - pts
         pts += self._shift
-        self._placed = max(pts, self._placed[0]) if self._placed is not None else pts, now
-        return pts
+        if self._placed is None or pts > self._placed[0]:
+            self._placed = pts, taken_at
+        return Placed(parcel, pts, taken_at)
 
     def _join(self) -> None:
         ready = self._reading and self.codec is not None and self.readyState == "live"

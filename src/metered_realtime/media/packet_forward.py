@@ -46,6 +46,12 @@ class SourcePacket:
     packet: Packet
 
     @property
+    def at(self) -> float:
+        """Return the second at which the packet stands."""
+        assert self.packet.pts is not None
+        return self.packet.pts / self.codec.clockRate
+
+    @property
     def mime_type(self) -> str:
         """Return the MIME type in lower case."""
         return self.codec.mimeType

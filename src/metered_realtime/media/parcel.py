@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .codec_encoders import Packet
 
@@ -28,3 +29,11 @@ class Parcel:
         if self._payloads is None:
             self._payloads = cut(self.packet)
         return self._payloads
+
+
+class Placed(NamedTuple):
+    """A packet as one receiver gets it: under these `pts`, which stand for this second on the event loop's clock."""
+
+    parcel: Parcel
+    pts: int
+    taken_at: float

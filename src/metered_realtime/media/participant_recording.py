@@ -13,7 +13,7 @@ from typing import Any
 import av
 from aiortc.mediastreams import MediaStreamError
 
-from ..core.recording_clock import TrackClock
+from ..core.track_clock import TrackClock
 from ..log import Logger
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
 from .packet_file import CODECS, PacketFile, Unit

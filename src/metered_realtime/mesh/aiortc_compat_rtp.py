@@ -12,6 +12,7 @@ tests/mesh/test_aiortc_compat_rtp.py fails when a release moves something undern
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -28,7 +29,7 @@ from aiortc.utils import random32
 
 from ..core.rates import RateWindow
 from ..media.codec_encoders import Packet
-from ..media.parcel import Parcel
+from ..media.parcel import Placed
 from .aiortc_compat_dtls import DONE, FastDtlsTransport, one_by_one
 from .aiortc_compat_sctp import fingerprint
 from .aiortc_compat_senders import send_levels
@@ -52,6 +53,8 @@ MARKER = 0x80
 NTP_EPOCH = 2_208_988_800
 """Seconds from NTP's year 1900 to Unix's 1970."""
 
+NTP_SECOND = 1 << 32
+
 BATCH = 16
 """Packets that are written before they are sent, all with one time of sending: some 0.3 ms. A picture has fewer, a key
 frame a few times as many, and a receiver estimates by how they are spread what the path can take."""
@@ -71,7 +74,7 @@ class ParcelTrack(Protocol):
 
     level: int | None
 
-    async def next_parcel(self) -> tuple[Parcel, int]: ...
+    async def next_parcel(self) -> Placed: ...
 
 
 def send_parcels(sender: RTCRtpSender, track: ParcelTrack) -> None:
@@ -95,6 +98,7 @@ class ParcelSender:
         self.rate = RateWindow(time.monotonic())
         self._sender: Any = sender
         self._track = track
+        self._loop = asyncio.get_running_loop()
         self._cut: Callable[[Packet], list[bytes]] | None = None
         self._describes = False
         self._payload_type = 0
@@ -108,7 +112,7 @@ class ParcelSender:
         """Send the next packet of the track in a codec, always the same one: aiortc calls it again and again."""
         if self._cut is None:
             self._begin(codec)
-        parcel, pts = await self._track.next_parcel()
+        parcel, pts, taken_at = await self._track.next_parcel()
         if not self._sender._enabled:
             return
         assert self._cut is not None
@@ -122,7 +126,7 @@ class ParcelSender:
             rest = self._send(self._packets(payloads, start, timestamp, sent_at, parcel.level))
             if rest is not DONE:
                 await rest
-        self._count(payloads, timestamp, sent_at)
+        self._count(payloads, timestamp, ntp_time() - round((self._loop.time() - taken_at) * NTP_SECOND))
 
     async def retransmit(self, sequence_number: int) -> None:
         """Send a packet again if it is still there, as RTX (RFC 4588 section 4) if that was negotiated."""
@@ -180,10 +184,14 @@ class ParcelSender:
             return transport.send_media(packets)
         return one_by_one(transport._send_rtp, packets)
 
-    def _count(self, payloads: list[bytes], timestamp: int, sent_at: int) -> None:
-        """Note what aiortc reports (RFC 3550 section 6.4.1) and what its statistics tell."""
+    def _count(self, payloads: list[bytes], timestamp: int, taken_at: int) -> None:
+        """Note what aiortc reports (RFC 3550 section 6.4.1) and what its statistics tell.
+
+        Receivers keep sound and picture together by the time that is reported with a timestamp. It is that at which the
+        track gave the frame, and not that of sending as with aiortc: what an encoder takes is not in it.
+        """
         sender, count = self._sender, len(payloads)
-        sender._RTCRtpSender__ntp_timestamp = sent_at
+        sender._RTCRtpSender__ntp_timestamp = taken_at
         sender._RTCRtpSender__rtp_timestamp = timestamp
         sender._RTCRtpSender__octet_count += sum(map(len, payloads))
         sender._RTCRtpSender__packet_count += count

@@ -1,4 +1,6 @@
-"""Where the frames of a track belong in a recording: on one time line, by the sender's clock.
+"""Where the frames of a track belong on a time line that several tracks share, by the track's own clock.
+
+It places what a remote sends in a recording, and what a local track gives on the clock of this program.
 
 A frame's own time says exactly how far it is from the track's other frames, and nothing about other tracks. Its arrival
 says where it is on the time line that all tracks share, plus what the network and the jitter buffer took. The least
@@ -73,7 +75,7 @@ class TrackClock:
             self._follow(delay, arrived, passed)
 
     def place(self, own: float) -> float:
-        """Return the second of the recording to which a frame belongs; below 0 if it was sent before."""
+        """Return the second of the common time line to which a frame belongs; below 0 if it was before that began."""
         return own + self._offset
 
     def _anchor(self, delay: float, arrived: float) -> None:
