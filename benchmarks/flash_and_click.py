@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,14 @@ class FlashTrack(MediaStreamTrack):
         super().__init__()
         self._beat = beat
         self._size = width, height
-        self._number = -1
+        self._number: int | None = None
 
     async def recv(self) -> av.VideoFrame:
         """Return the next picture when it is due. Late ones are left out."""
         if self.readyState != "live":
             raise MediaStreamError
-        self._number = max(self._number + 1, int(self._beat.now * FPS))
+        self._number = self._number + 1 if self._number is not None else ceil(self._beat.now * FPS)
+        self._number = max(self._number, int(self._beat.now * FPS))
         await self._beat.until(self._number / FPS)
         frame = av.VideoFrame(*self._size, "yuv420p")
         level = BRIGHT if self._number % FPS < FLASH * FPS else DARK
@@ -90,7 +92,7 @@ class ClickTrack(MediaStreamTrack):
         """Return the next 20 ms when they are due."""
         if self.readyState != "live":
             raise MediaStreamError
-        self._number = int(self._beat.now * 50) if self._number is None else self._number + 1
+        self._number = ceil(self._beat.now * 50) if self._number is None else self._number + 1
         await self._beat.until(self._number / 50)
         samples = array("h", bytes(2 * PACKET))
         if self._number % 50 == 0:
