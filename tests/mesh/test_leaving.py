@@ -21,7 +21,8 @@ from metered_realtime import (
     StateChange,
     Track,
 )
-from tests.mesh.support import EventLog, GreyTrack, Room, Wire, eventually, frames, shows, state_of
+from metered_realtime.media.testsource import ToneTrack
+from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Room, Wire, eventually, frames, shows, state_of
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 
@@ -217,3 +218,20 @@ async def test_the_context_manager_of_a_peer_that_left_closes_it(room: Room) -> 
     async with peer.joined("room"):
         await peer.leave()
     assert peer.state == "closed"
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_connection_can_be_closed_at_any_moment_of_its_handshake(room: Room, turns: int) -> None:
+    """What aiortc starts for media once TLS is up is not stopped by a close that began before."""
+    pair = await room.pair()
+    pair.a.add_track(ToneTrack())
+    async with asyncio.timeout(PATIENCE):
+        while not handshake_has_begun(pair.to_b.pc):  # noqa: ASYNC110 - every turn counts
+            await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await asyncio.gather(pair.a.close(), pair.b.close())
+
+
+def handshake_has_begun(pc: Any) -> bool:
+    return pc is not None and pc.sctp is not None and pc.sctp.transport.state != "new"

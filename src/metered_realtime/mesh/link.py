@@ -34,6 +34,9 @@ FRESH_SECTIONS = 8
 """Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
 browser under its own id; the bound keeps descriptions from growing for as long as tracks come and go."""
 
+CANCEL_AGAIN = 0.05
+"""Seconds after which a connect that goes on is cancelled once more."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. What is left then is abandoned to the event loop (aiortc#283)."""
 
@@ -287,15 +290,25 @@ class Link:
             slot.forward.stop()
         for target in self._taps.values():
             target.end()
-        for task in (self._connect_task, *self._candidate_tasks):
-            if task is not None:
-                task.cancel()
+        for task in self._candidate_tasks:
+            task.cancel()
+        await self._stop_connecting()
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is being thrown away
             if self._gathering is not None:
                 await self._gathering
             await self.pc.close()
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
+
+    async def _stop_connecting(self) -> None:
+        """Have the connect end before the connection is closed, which does not stop what is started after it.
+
+        Cancelling once is not enough: `asyncio.wait_for` of Python 3.11, in which the handshake of TLS waits, ignores
+        it when what it waits for has just come (python/cpython#86296).
+        """
+        while self._connect_task is not None and not self._connect_task.done():
+            self._connect_task.cancel()
+            await asyncio.wait([self._connect_task], timeout=CANCEL_AGAIN)
 
     # --- inside
 
