@@ -6,6 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Most tests wait, so that there may be more of them at once than cores. Those that measure times run after them, alone.
+WORKERS ?= 3
+
 MEDIA  ?=
 OUTPUT ?= demo-output
 
@@ -24,7 +27,8 @@ check: $(VENV)/.installed-dev
 
 pytest: $(VENV)/.installed-dev
 	./tools/install-test-programs
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc and websockets
 	$(BIN)/python -m benchmarks.open_channel

@@ -24,7 +24,7 @@ from metered_realtime.media.testsource import write_test_clip
 
 from .clips import FPS, write
 
-pytestmark = pytest.mark.usefixtures("no_task_left")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("no_task_left")]
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,8 @@ from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
 from tests.mesh.support import PATIENCE, GreyTrack, Room, eventually
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 async def room() -> AsyncIterator[Room]:

@@ -19,7 +19,7 @@ from metered_realtime.media.sources import from_rtsp
 
 from .rtsp_server import FPS, HEIGHT, WIDTH, Camera
 
-pytestmark = pytest.mark.usefixtures("no_task_left")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("no_task_left")]
 
 SILENCE = 1.0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from benchmarks.tone import measure
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 4.0
 
 AHEAD = 0.4

@@ -130,11 +130,13 @@ async def test_the_answer_names_the_offer_it_answers(room: Room) -> None:
 
         peer._seat.client._send_raw = note  # type: ignore[method-assign]
     await pair.media_to_b()
-    (offer,) = [text for text in sent if '"type":"offer"' in text]
-    (answer,) = [text for text in sent if '"type":"answer"' in text]
-    tag = re.search(r"a=x-metered-offer:([^\\]+)", offer)
-    assert tag is not None
-    assert f"a=x-metered-answer:{tag[1]}" in answer
+    offered, answered = (
+        [re.search(rf"a=x-metered-{kind}:([^\\]+)", text) for text in sent if f'"type":"{kind}"' in text]
+        for kind in ("offer", "answer")
+    )
+    assert offered
+    assert all(offered)
+    assert [tag and tag[1] for tag in answered] == [tag and tag[1] for tag in offered][: len(answered)] != []
 
 
 class Observer:
@@ -249,12 +251,19 @@ async def test_what_came_for_a_description_that_replaces_the_connection_is_not_l
     await asyncio.gather(connection.close(), *(other.close() for other in others))
 
 
-async def test_what_is_negotiated_while_the_connection_comes_up_flows_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat, "EVENT_DRIVEN_CHECKS", False)  # so that it is still coming up at the second exchange
+async def test_what_is_negotiated_while_the_connection_comes_up_flows_too() -> None:
     observer = Observer()
     ours, theirs = Link(Observer(), NoopLogger()), Link(observer, NoopLogger())
     fanout = TrackFanout(GreyTrack(60), NoopLogger())
     wanted: dict[int, Outgoing] = {}
+    ice: Any = compat.ice_transport(ours.pc)
+    start, exchanged = ice.start, asyncio.Event()
+
+    async def held_up(parameters: Any) -> None:
+        await start(parameters)
+        await exchanged.wait()
+
+    ice.start = held_up
     for count in range(2):
         await ours.gather_host()
         plan = ours.plan(wanted)
@@ -262,6 +271,7 @@ async def test_what_is_negotiated_while_the_connection_comes_up_flows_too(monkey
         await ours.commit(plan, plan.sdp, Description.parse("answer", answer), wanted)
         assert ours.pc.connectionState != "connected"
         wanted[count] = Outgoing("video", "t", "s", fanout)
+    exchanged.set()
     await shows(observer.added[0].track, 60)
     await asyncio.gather(ours.close(), theirs.close(), fanout.close())
 

@@ -23,6 +23,8 @@ from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from tests.mesh.fanout_world import World
 from tests.mesh.support import EventLog, GreyTrack, Room, eventually, shows
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def encoders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:

@@ -19,6 +19,8 @@ from metered_realtime.media.testsource import ToneTrack
 from tests.media.coding import decode
 from tests.mesh.support import FPS, GreyTrack, Pair, Room, ended, eventually, frames, level_of
 
+pytestmark = pytest.mark.alone
+
 STEP = 90_000 // FPS
 
 
