@@ -324,3 +324,25 @@ async def test_requests_that_wait_are_bounded_in_bytes(
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert results[:3] == [300_000] * 3
     assert {getattr(result, "code", None) for result in results[3:]} == {1429}
+
+
+@pytest.mark.parametrize("format", ["jsonrpc-2.0", "msgpack-rpc"])
+async def test_requests_that_grow_in_memory_are_bounded_by_what_they_take_there(
+    world: World, format: RpcFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_serving, "MAX_HELD_BYTES", 10_000_000)
+    monkeypatch.setattr(rpc_calls, "GREETING_PATIENCE", 5.0)
+    gate = asyncio.Event()
+
+    async def slow(value: list[Any]) -> int:
+        await gate.wait()
+        return len(value)
+
+    world.methods_b.add("slow", slow)
+    client = world.to_b.using(format=format)
+    calls = [asyncio.ensure_future(client.call("slow", [[]] * 50_000)) for _ in range(4)]
+    await eventually(lambda: sum(call.done() for call in calls) == 2)
+    gate.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert results[:2] == [50_000] * 2
+    assert {getattr(result, "code", None) for result in results[2:]} == {1429}

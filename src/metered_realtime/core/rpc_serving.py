@@ -48,7 +48,7 @@ MAX_QUEUED = 256
 """Requests of one remote that wait for a handler to end. With 50 ms each the last one waits a fifth of a second."""
 
 MAX_HELD_BYTES = 128 * 1024 * 1024
-"""Of requests of one remote that run or wait, as they came: 16 of the largest. One is taken whatever its size."""
+"""Of memory that requests of one remote take that run or wait, 16 of the largest. One is taken whatever its size."""
 
 MAX_SESSIONS = 4
 """Sessions of one remote. It needs one for each format; the oldest one without a link goes."""
@@ -251,7 +251,10 @@ class Callee:
     # --- what the caller sends
 
     def receive(self, link: int, inbound: Inbound, now: float, size: int = 0) -> list[Effect]:
-        """Take the requests and notifications of one message of `size` bytes. Answers in it are not for this end."""
+        """Take the requests and notifications of one message that takes `size` bytes of memory.
+
+        Answers in it are not for this end.
+        """
         session = self._links[link]
         size //= len(inbound.items)
         if inbound.is_batch and len(inbound.items) > MAX_BATCH:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from ..core.rpc import DEFAULT_TIMEOUT, MAX_TIMEOUT
 from ..core.rpc_chunks import ChunkError
-from ..core.rpc_messages import HELLO, BadReply, BadRequest, Failure, Inbound, Notification, Success
+from ..core.rpc_messages import HELLO, BadReply, BadRequest, Failure, Inbound, Notification, Request, Success
 from ..log import Logger, NoopLogger
 from ..rpc.built_in import RpcUnknownIdError, RpcUnsupportedVersionError
 from ..rpc.codec import DEFAULT_FORMAT, RpcFormat, RpcPath, codec_of
 from ..rpc.errors import ErrorRegistry, default_errors
+from ..rpc.footprint import footprint
 from ..rpc.methods import RpcMethods
 from .rpc_calls import NOT_CARRIED, CallItem, Calls, Outcome
 from .rpc_lane import Lane
@@ -216,7 +217,8 @@ class RpcEndpoint:
             return
         for item in inbound.items:
             self._receive_item(lane, item)
-        self._serving.perform(self._callee.receive(lane.number, inbound, self._loop.time(), len(whole)))
+        held = footprint(len(whole), (it.params for it in inbound.items if isinstance(it, Request | Notification)))
+        self._serving.perform(self._callee.receive(lane.number, inbound, self._loop.time(), held))
         self.deadline_set()
         if lane.is_flooded:
             self._logger.warning("rpc channel closed: its answers are not read", {"peer": self.identity})
