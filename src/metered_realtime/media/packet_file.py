@@ -180,9 +180,9 @@ class PacketFile:
         if self.format == "mp4":
             self._fill(at if unit.kind == "audio" else at - SILENCE_LAG)
         length = opus_samples(unit.data) / OPUS_RATE if unit.kind == "audio" else 0.0
-        if at + length / 2 < lane.end:
+        if length and at + length / 2 < lane.end:
             self.left_out += 1  # its place is taken: it came twice, or long after silence was put there
-            return
+            return  # pictures are moved instead (`_put`): others build on them
         if length and self.written["audio"] and at - lane.end > length / 2:
             self.gaps += 1
         self._put(lane, unit.data, at, unit.is_key, length)
