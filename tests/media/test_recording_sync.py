@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiortc.rtp import is_rtcp
 from benchmarks.flash_and_click import FPS, ClickTrack, FlashTrack, Metronome, offsets
 
 from metered_realtime import MediaStream, Recorder
 from metered_realtime.media import codec_fanout
 from metered_realtime.media.codec_encoders import FrameEncoder, Packet, SendCodec, make_encoder
+from metered_realtime.media.packet_file import PacketFile, Unit
 from metered_realtime.server import SignallingServer
+from tests.media.coding import pictures
 from tests.media.test_recording_channels import bot_and, decoded, files, written
-from tests.mesh.support import Room
+from tests.mesh.foreign import ForeignPeer
+from tests.mesh.support import Room, eventually, level_of
 
 LATE = 0.2
 """Seconds that pictures take longer than sound."""
@@ -56,6 +61,31 @@ async def room() -> AsyncIterator[Room]:
         await asyncio.gather(*(peer.close() for peer in room.peers))
 
 
+@contextmanager
+def held_up(pc: Any, source: int) -> Iterator[None]:
+    """Have the network take `LATE` longer for the media of a source; not for what is reported of it."""
+    loop, taken = asyncio.get_running_loop(), []
+    timers: list[asyncio.TimerHandle] = []
+    for protocol in pc.getTransceivers()[0].sender.transport.transport._connection._protocols:
+        transport = protocol.transport
+        taken.append((transport, transport.sendto))
+
+        def sendto(data: bytes, address: Any, send: Any = transport.sendto) -> None:
+            if data[8:12] == source.to_bytes(4) and not is_rtcp(data):
+                timers.append(loop.call_later(LATE, send, data, address))
+            else:
+                send(data, address)
+
+        transport.sendto = sendto
+    try:
+        yield
+    finally:
+        for transport, send in taken:
+            transport.sendto = send
+        for timer in timers:
+            timer.cancel()
+
+
 @pytest.mark.usefixtures("pictures_late")
 @pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", "mix.mkv"])
 async def test_pictures_that_are_sent_late_are_where_they_were_taken(room: Room, tmp_path: Path, name: str) -> None:
@@ -72,3 +102,40 @@ async def test_pictures_that_are_sent_late_are_where_they_were_taken(room: Room,
     assert len(found) >= 3
     assert max(map(abs, found)) < 0.04, "from the first one on"
     assert decoded(path, "video")
+
+
+async def test_reports_of_bare_aiortc_put_pictures_right_and_none_is_lost(room: Room, tmp_path: Path) -> None:
+    """It reports a second after it begins: the pictures are moved in the middle of the file."""
+    bot, _ = await bot_and(room)
+    ann, beat = await ForeignPeer.join(room.server, "ann"), Metronome()
+    video, audio = (ann.pc.addTrack(it) for it in (FlashTrack(beat, width=320, height=240), ClickTrack(beat)))
+    assert audio.kind == "audio"
+    recorder = Recorder(tmp_path / "{peer}.webm")
+    recorder.follow(bot)
+    await ann.offer("bot")
+    await eventually(lambda: ann.pc.connectionState == "connected")
+    with held_up(ann.pc, video._ssrc):
+        async with recorder:
+            await written(recorder, video=130, audio=260)
+    await ann.close()
+    await asyncio.get_running_loop().shutdown_default_executor()  # in which aiortc encodes
+    (figures,) = recorder.stats().participants
+    assert (figures.dropped, figures.reencoded) == (0, ())
+    (path,) = figures.files
+    assert len(decoded(path, "video")) == figures.packets["video"]
+    found = offsets(path)
+    assert len(found) >= 4
+    assert max(map(abs, found[-2:])) < 0.04
+
+
+async def test_a_picture_that_stands_before_the_last_one_is_moved_behind_it(tmp_path: Path) -> None:
+    """Whoever says so: what comes next builds on it."""
+    packets, sent = PacketFile(tmp_path / "back.mkv", "matroska"), pictures(40)
+    for number, picture in enumerate(sent):
+        at = number / 25 - (0.5 if number > 20 else 0)
+        packets.write(Unit("video", "video/vp8", picture.data, at, picture.is_key))
+    packets.close()
+    assert (packets.left_out, packets.written["video"]) == (0, 40)
+    shown = decoded(tmp_path / "back.mkv", "video")
+    assert [level_of(it) for it in shown] == pytest.approx([40 + number for number in range(40)], abs=3)
+    assert float(shown[-1].time - shown[0].time) == pytest.approx(39 / 25 - 0.5, abs=0.05)

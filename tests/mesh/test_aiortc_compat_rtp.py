@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -337,10 +338,33 @@ async def test_the_first_report_goes_out_with_the_first_frame(pairs: Any) -> Non
     assert told.rtp_timestamp == RtpPacket.parse(ours.wire.sent[0]).timestamp
 
 
-async def test_there_is_one_such_report(pairs: Any) -> None:
-    _, ours = pairs(OPUS, reel_of(OPUS))
+async def test_what_turns_out_to_be_wrong_is_reported_again_and_not_for_each_frame(
+    pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first sound has been held up, and more than that came with it; what came later was in time."""
+    sound = reel_of(OPUS, 1)[0]
+    moments = [(0.4, 0.02 * number) for number in range(20)]
+    moments += [(0.4 + 0.02 * number, 0.4 + 0.02 * number) for number in range(1, 50)]
+    _, ours = pairs(OPUS, [sound] * len(moments))
+    clock = ours.sender._next_encoded_frame._loop = SimpleNamespace(now=0.0)
+    clock.time = lambda: 100 + clock.now
+    monkeypatch.setattr(time, "time_ns", lambda: round((NOW.timestamp() + clock.now) * 1e9))
+    left = iter(moments)
+
+    async def next_parcel() -> Placed:
+        if ours.track.given == len(moments):
+            await asyncio.get_running_loop().create_future()
+        ours.track.given += 1
+        clock.now, at = next(left)
+        quickest = min(now - at for now, at in moments[: ours.track.given])
+        return Placed(sound, round(at * 48_000), 100 + at + quickest)
+
+    ours.track.next_parcel = next_parcel
     await ours.run()
-    assert len(ours.wire.reports) == 1
+    told = [RtcpPacket.parse(it)[0].sender_info for it in ours.wire.reports]
+    began = [it.ntp_timestamp / (1 << 32) - (it.rtp_timestamp + 0x1000) % (1 << 32) / 48_000 for it in told]
+    assert len(began) == 2
+    assert began[0] - began[1] == pytest.approx(0.4, abs=0.01)
 
 
 async def test_round_trip_times_are_known_from_the_first_report(pairs: Any) -> None:

@@ -3,8 +3,8 @@
 For each receiver aiortc cuts the same frame again, makes two objects of every packet of it, reads the date twice,
 writes the header in ten pieces, and passes the packet through four coroutines. Here the payloads are shared, what is
 the same in all headers is written once, and a packet is two concatenations, SRTP and a call of the socket. On the wire
-nothing differs but the first report, which goes out with the first frame. Starting, stopping, all other reports and
-feedback stay aiortc's: this stands in for two steps of its sender.
+nothing differs, only that the first report goes out with the first frame, and one more when that was wrong. Starting,
+stopping, all other reports and feedback stay aiortc's: this stands in for two steps of its sender.
 
 Single packets are not logged, as aiortc's do at its level DEBUG.
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -69,6 +70,12 @@ NTP_SECOND = 1 << 32
 CNAME = 1
 """The item of a source description (RFC 3550 section 6.5.1) that all tracks of one clock have in common."""
 
+MAX_WRONG = 0.01
+"""Seconds by which what was reported may turn out to be wrong before it is put right at once."""
+
+REPORT_PAUSE = 0.1
+"""Seconds between reports of that kind."""
+
 BATCH = 16
 """Packets that are written before they are sent, all with one time of sending: some 0.3 ms. A picture has fewer, a key
 frame a few times as many, and a receiver estimates by how they are spread what the path can take."""
@@ -114,6 +121,9 @@ class ParcelSender:
         self._track = track
         self._loop = asyncio.get_running_loop()
         self._cut: Callable[[Packet], list[bytes]] | None = None
+        self._clock_rate = 1
+        self._told = math.inf  # the second of the event loop's clock for which pts of 0 stood in the last own report
+        self._silent_until = -math.inf
         self._describes = False
         self._payload_type = 0
         self._sequence_number = random_sequence_number()
@@ -140,8 +150,11 @@ class ParcelSender:
             rest = self._send(self._packets(payloads, start, timestamp, sent_at, parcel.level))
             if rest is not DONE:
                 await rest
-        self._count(payloads, timestamp, ntp_time() - round((self._loop.time() - taken_at) * NTP_SECOND))
-        if self.frames == 1:
+        now = self._loop.time()
+        self._count(payloads, timestamp, ntp_time() - round((now - taken_at) * NTP_SECOND))
+        began = taken_at - pts / self._clock_rate
+        if abs(began - self._told) > MAX_WRONG and now >= self._silent_until:
+            self._told, self._silent_until = began, now + REPORT_PAUSE
             await self._report()
 
     async def retransmit(self, sequence_number: int) -> None:
@@ -157,6 +170,7 @@ class ParcelSender:
 
     def _begin(self, codec: Any) -> None:
         self._payload_type = codec.payloadType
+        self._clock_rate = codec.clockRate
         self._describes = codec.mimeType.lower() == "video/vp8"
         self._cut = cut_vp8 if self._describes else _cutter(codec)
 
@@ -216,8 +230,11 @@ class ParcelSender:
             self._picture_id = (self._picture_id + 1) % PICTURE_IDS
 
     async def _report(self) -> None:
-        """Send what `_run_rtcp` would report half a second to a second and a half later: to a single receiver the first
-        report may go at once (RFC 3550 section 6.2), and until it comes he cannot tell what belongs together."""
+        """Report what `_run_rtcp` would, without its delay of half a second to a second and a half.
+
+        To a single receiver the first report may go at once (RFC 3550 section 6.2): until it comes he cannot tell what
+        belongs together. The next ones put right what was told when the first frames had been held up.
+        """
         sender = self._sender
         reported = RtcpSenderInfo(
             ntp_timestamp=sender._RTCRtpSender__ntp_timestamp,
