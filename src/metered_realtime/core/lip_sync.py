@@ -70,7 +70,8 @@ class SyncedTrack:
         self._valid_from = 0  # the reports before that one are of a time that has ended
         self._turns = 0
         self._correction = 0.0
-        self._look_at = 0.0 if kind == "video" else inf
+        self._follows = kind == "video"
+        self._look_at = 0.0 if self._follows else inf
         self._is_settled = False
         self._last = -inf
         self._began: float | None = None
@@ -106,7 +107,7 @@ class SyncedTrack:
         Pictures are placed behind each other, whatever their times are.
         """
         at = self._by_arrival.place(own) + self._correction
-        if self._look_at != inf:
+        if self._follows:
             at = self._last = max(at, self._last + STEP)
         return at
 
@@ -117,7 +118,7 @@ class SyncedTrack:
     def _settle(self, arrived: float) -> None:
         """Have a place as soon as it is known; pictures wait a moment for that of sound that came with them."""
         self._began = arrived if self._began is None else self._began
-        waits = self._look_at != inf and self._group.is_settling and arrived - self._began < 2 * SETTLE
+        waits = self._follows and self._group.is_settling and arrived - self._began < 2 * SETTLE
         self._is_settled = self._by_arrival.is_settled and not waits
 
     def _follow(self) -> None:

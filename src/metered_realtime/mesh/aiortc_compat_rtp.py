@@ -3,7 +3,7 @@
 For each receiver aiortc cuts the same frame again, makes two objects of every packet of it, reads the date twice,
 writes the header in ten pieces, and passes the packet through four coroutines. Here the payloads are shared, what is
 the same in all headers is written once, and a packet is two concatenations, SRTP and a call of the socket. On the wire
-nothing differs, only that the first report goes out with the first frame, and one more when that was wrong. Starting,
+nothing differs but that the first report goes out with the first frame, and another one when that was wrong. Starting,
 stopping, all other reports and feedback stay aiortc's: this stands in for two steps of its sender.
 
 Single packets are not logged, as aiortc's do at its level DEBUG.
