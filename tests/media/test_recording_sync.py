@@ -12,7 +12,7 @@ from typing import Any
 import av
 import pytest
 from aiortc.rtp import is_rtcp
-from benchmarks.flash_and_click import FPS, ClickTrack, FlashTrack, Metronome, offsets
+from benchmarks.flash_and_click import FPS, ClickTrack, FlashTrack, Metronome, clicks, flashes, offsets
 
 from metered_realtime import MediaStream, Recorder
 from metered_realtime.media import codec_fanout
@@ -103,6 +103,35 @@ async def test_pictures_that_are_sent_late_are_where_they_were_taken(room: Room,
     assert len(found) >= 3
     assert max(map(abs, found)) < 0.04, "from the first one on"
     assert decoded(path, "video")
+
+
+@pytest.mark.usefixtures("pictures_late")
+async def test_tracks_that_are_replaced_and_connections_that_are_stay_together(room: Room, tmp_path: Path) -> None:
+    bot, (ann,) = await bot_and(room, "ann")
+    beat = Metronome()
+    camera = FlashTrack(beat, width=320, height=240)
+    screen = FlashTrack(beat, width=160, height=120)
+    ann.add_stream(MediaStream([camera, ClickTrack(beat)]))
+    ann.add_stream(MediaStream([screen]))
+    recorder = Recorder(tmp_path / "{peer}.mkv")
+    recorder.follow(bot)
+    async with recorder:
+        await ann.join("room")
+        await written(recorder, video=120)
+        await ann.replace_track(camera, FlashTrack(beat, width=320, height=240))
+        await written(recorder, video=80)
+        await ann.remote_peers[0].pc.close()
+        await written(recorder, video=120, audio=60)
+    alone, of_both = sorted(recorder.stats().participants, key=lambda it: it.packets["audio"])
+    (path,), (other,) = of_both.files, alone.files
+    assert of_both.began is not None
+    assert alone.began is not None
+    found = offsets(path)
+    assert len(found) >= 4
+    assert max(map(abs, found)) < 0.06
+    heard, seen = [of_both.began + at for at in clicks(path)], [alone.began + at for at in flashes(other)]
+    assert len(seen) >= 4
+    assert all(min(abs(click - at) for click in heard) < 0.06 for at in seen), "also in the file of the screen"
 
 
 async def test_reports_of_bare_aiortc_put_pictures_right_and_none_is_lost(room: Room, tmp_path: Path) -> None:
