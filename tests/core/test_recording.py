@@ -66,6 +66,17 @@ def test_a_clock_that_is_wrong_is_followed(drift: float) -> None:
     assert max(steps) <= (SLEW + MAX_DRIFT) * 0.02 + 1e-9, "and inaudibly"
 
 
+def test_a_frame_that_was_quicker_than_all_before_is_believed_at_once_where_nobody_hears_it() -> None:
+    clock = TrackClock()
+    placed([0.1] * 50 + [0.03] + [0.1] * 400, clock=clock)
+    assert clock.soonest(109.0) == pytest.approx(9.03, abs=0.002)
+    assert clock.place(109.0) == pytest.approx(9.1, abs=0.01)
+    early = TrackClock()
+    placed([0.1] * 50 + [0.03, 0.1], clock=early)
+    assert early.soonest(101.0) == pytest.approx(1.03, abs=0.001)
+    assert early.place(101.0) == pytest.approx(1.1, abs=0.001)
+
+
 def test_times_that_begin_anew_are_placed_by_arrival() -> None:
     clock = TrackClock()
     placed([0.03] * 200, clock=clock)

@@ -7,6 +7,7 @@ import itertools
 import random
 import re
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.frames: list[tuple[Any, bytes, int]] = []
+        self.reports: list[tuple[int, float, int]] = []
         self.losses = 0
         self.is_over = False
 
@@ -65,6 +67,9 @@ class Notes:
 
     def passed(self, codec: Any, timestamp: int) -> None:
         raise AssertionError(codec)
+
+    def reported(self, source: int, clock: float, timestamp: int) -> None:
+        self.reports.append((source, clock, timestamp))
 
     def picture_lost(self) -> None:
         self.losses += 1
@@ -228,6 +233,27 @@ async def test_other_rtcp_packets_still_reach_the_receiver(tapped: Tapped) -> No
     info = RtcpSenderInfo(ntp_timestamp=1 << 32, rtp_timestamp=0, packet_count=0, octet_count=0)
     await tapped.receiver._handle_rtcp_packet(RtcpSrPacket(ssrc=7, sender_info=info))
     assert tapped.receiver._RTCRtpReceiver__lsr[7] == 1 << 16
+
+
+async def test_reports_of_the_source_that_sends_media_go_to_the_sink(tapped: Tapped) -> None:
+    """Also aiortc's own, which says when it has sent its last picture."""
+    await eventually(lambda: tapped.notes.reports)
+    source, clock, timestamp = tapped.notes.reports[0]
+    assert [source] == list(tapped.receiver._handle_rtp_packet.sources)
+    assert timestamp in {it for _, _, it in tapped.notes.frames}
+    assert clock - 2_208_988_800 == pytest.approx(time.time(), abs=5)
+
+
+@pytest.mark.parametrize(("ssrc", "clock", "is_told"), [(None, 1, True), (None, (1 << 64) - 1, True),
+                                                        (None, 0, False), (7, 1, False)])  # fmt: skip
+async def test_of_other_sources_and_without_a_time_they_say_nothing(
+    tapped: Tapped, ssrc: int | None, clock: int, is_told: bool
+) -> None:
+    (source,) = tapped.receiver._handle_rtp_packet.sources
+    told = RtcpSenderInfo(ntp_timestamp=clock, rtp_timestamp=77, packet_count=0, octet_count=0)
+    tapped.notes.reports.clear()
+    await tapped.receiver._handle_rtcp_packet(RtcpSrPacket(ssrc=ssrc or source, sender_info=told))
+    assert [it for it in tapped.notes.reports if it[2] == 77] == [(source, clock / (1 << 32), 77)] * is_told
 
 
 async def test_a_key_frame_is_asked_for_at_the_source(tapped: Tapped) -> None:

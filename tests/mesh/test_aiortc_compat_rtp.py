@@ -1,4 +1,5 @@
-"""RTP as this package writes it: the very bytes that aiortc sends, and what other ends do with them."""
+"""RTP as this package writes it: the very bytes that aiortc sends, and what other ends do with them. And the first
+report, which aiortc sends later."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -22,7 +24,16 @@ from aiortc.rtcrtpparameters import (
     RTCRtpHeaderExtensionParameters,
     RTCRtpSendParameters,
 )
-from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket, is_rtcp
+from aiortc.rtp import (
+    RTP_HISTORY_SIZE,
+    RtcpPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpSdesPacket,
+    RtcpSrPacket,
+    RtpPacket,
+    is_rtcp,
+)
 
 from metered_realtime.media.codec_encoders import Packet
 from metered_realtime.media.parcel import Parcel, Placed
@@ -34,6 +45,9 @@ from tests.mesh.fanout_world import World
 from tests.mesh.support import eventually
 
 TOUCHED = {
+    "__cname": "test_the_first_report_goes_out_with_the_first_frame",
+    "__lsr": "test_round_trip_times_are_known_from_the_first_report",
+    "__lsr_time": "test_round_trip_times_are_known_from_the_first_report",
     "__mid": "test_every_byte_is_aiortcs",
     "__ntp_timestamp": "test_reports_say_when_the_frame_was_taken",
     "__octet_count": "test_every_byte_is_aiortcs",
@@ -50,6 +64,7 @@ TOUCHED = {
     "_rtx_ssrc": "test_retransmissions_are_aiortcs",
     "_run_rtcp": "test_a_sender_that_has_changed_is_left_alone",
     "_run_rtp": "test_every_byte_is_aiortcs",
+    "_send_rtcp": "test_the_first_report_goes_out_with_the_first_frame",
     "_send_rtp": "test_every_byte_is_aiortcs",
     "_ssrc": "test_every_byte_is_aiortcs",
 }
@@ -85,18 +100,20 @@ def test_every_private_name_is_watched() -> None:
 
 
 class Wire:
-    """Stands in for the transport of a sender, and keeps what it is given."""
+    """Stands in for the transport of a sender, and keeps what it is given: media and reports."""
 
     state = "connected"
+    _stats_id = "wire"
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
+        self.reports: list[bytes] = []
 
     def _register_rtp_sender(self, sender: Any, parameters: Any) -> None: ...
     def _unregister_rtp_sender(self, sender: Any) -> None: ...
 
     async def _send_rtp(self, data: bytes) -> None:
-        self.sent.append(data)
+        (self.reports if is_rtcp(data) else self.sent).append(data)
 
 
 class Reel(MediaStreamTrack):
@@ -303,12 +320,72 @@ async def test_reports_say_when_the_frame_was_taken(pairs: Any) -> None:
     assert (expected - told) / (1 << 32) == pytest.approx(AGE, abs=0.1)
 
 
+async def test_the_first_report_goes_out_with_the_first_frame(pairs: Any) -> None:
+    """Until it has one a receiver cannot tell what belongs together. It is what aiortc sends a second later."""
+    theirs, ours = pairs(VP8, reel_of(VP8, 1))
+    await asyncio.gather(theirs.run(), ours.run())
+    assert theirs.wire.reports == []
+    (at_once,) = ours.wire.reports
+    ours.wire.reports.clear()
+    await eventually(lambda: theirs.wire.reports and ours.wire.reports)
+    assert ours.wire.reports[0] == at_once, "nothing was sent in the meantime"
+    first, expected = (RtcpPacket.parse(it) for it in (at_once, theirs.wire.reports[0]))
+    assert [type(it) for it in first] == [RtcpSrPacket, RtcpSdesPacket]
+    told, late = (packets[0].sender_info for packets in (first, expected))
+    assert (late.ntp_timestamp - told.ntp_timestamp) / (1 << 32) == pytest.approx(AGE, abs=0.1)
+    told.ntp_timestamp = late.ntp_timestamp
+    assert first == expected
+    assert told.rtp_timestamp == RtpPacket.parse(ours.wire.sent[0]).timestamp
+
+
+async def test_what_turns_out_to_be_wrong_is_reported_again_and_not_for_each_frame(
+    pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first sound has been held up, and more than that came with it; what came later was in time."""
+    sound = reel_of(OPUS, 1)[0]
+    moments = [(0.4, 0.02 * number) for number in range(20)]
+    moments += [(0.4 + 0.02 * number, 0.4 + 0.02 * number) for number in range(1, 50)]
+    _, ours = pairs(OPUS, [sound] * len(moments))
+    clock = ours.sender._next_encoded_frame._loop = SimpleNamespace(now=0.0)
+    clock.time = lambda: 100 + clock.now
+    monkeypatch.setattr(time, "time_ns", lambda: round((NOW.timestamp() + clock.now) * 1e9))
+    left = iter(moments)
+
+    async def next_parcel() -> Placed:
+        if ours.track.given == len(moments):
+            await asyncio.get_running_loop().create_future()
+        ours.track.given += 1
+        clock.now, at = next(left)
+        quickest = min(now - at for now, at in moments[: ours.track.given])
+        return Placed(sound, round(at * 48_000), 100 + at + quickest)
+
+    ours.track.next_parcel = next_parcel
+    await ours.run()
+    told = [RtcpPacket.parse(it)[0].sender_info for it in ours.wire.reports]
+    began = [it.ntp_timestamp / (1 << 32) - (it.rtp_timestamp + 0x1000) % (1 << 32) / 48_000 for it in told]
+    assert len(began) == 2
+    assert began[0] - began[1] == pytest.approx(0.4, abs=0.01)
+
+
+async def test_round_trip_times_are_known_from_the_first_report(pairs: Any) -> None:
+    """A receiver says which report came last and how long ago: here 100 s, of the 100.25 s since it was sent."""
+    _, ours = pairs(VP8, reel_of(VP8))
+    before = time.time()
+    await ours.run()
+    (report, *_) = RtcpPacket.parse(ours.wire.reports[0])
+    ours.sender._RTCRtpSender__lsr_time -= 100.25
+    last, since = report.sender_info.ntp_timestamp >> 16 & 0xFFFFFFFF, 100 * 65_536
+    info = RtcpReceiverInfo(report.ssrc, 0, 0, 0, 0, last, since)
+    await ours.sender._handle_rtcp_packet(RtcpRrPacket(ssrc=7, reports=[info]))
+    assert 0.25 <= ours.sender._RTCRtpSender__rtt <= 0.25 + time.time() - before
+
+
 async def test_nothing_is_sent_where_the_direction_forbids_it(pairs: Any) -> None:
     theirs, ours = pairs(VP8, reel_of(VP8))
     for stream in (theirs, ours):
         stream.sender._enabled = False
     await asyncio.gather(theirs.run(), ours.run())
-    assert ours.wire.sent == theirs.wire.sent == []
+    assert ours.wire.sent == theirs.wire.sent == ours.wire.reports == []
     assert ours.figures() == theirs.figures()
 
 

@@ -52,6 +52,7 @@ class Notes:
         self.frames: list[bytes] = []
         self.skipped_frames = 0
         self.codecs: list[str] = []
+        self.reports = 0
 
     def take(self, codec: Any, data: bytes, timestamp: int) -> None:
         self.frames.append(data)
@@ -61,6 +62,9 @@ class Notes:
 
     def passed(self, codec: Any, timestamp: int) -> None:
         self.codecs.append(codec.mimeType)
+
+    def reported(self, source: int, clock: float, timestamp: int) -> None:
+        self.reports += 1
 
     def picture_lost(self) -> None:
         """Nothing is asked for."""
@@ -129,6 +133,12 @@ async def test_what_is_not_wanted_is_counted_and_dropped(pair: Pair, track: Any,
     count = len(pair.notes.frames)
     await pair.skips(10)
     assert len(pair.notes.frames) <= count + 1
+
+
+async def test_reports_are_heard_though_media_is_not(pair: Pair) -> None:
+    await pair.connect(ToneTrack())
+    await eventually(lambda: pair.notes.reports)
+    assert pair.notes.frames == []
 
 
 async def test_packets_are_dropped_before_they_are_decrypted(pair: Pair) -> None:

@@ -5,7 +5,8 @@ It places what a remote sends in a recording, and what a local track gives on th
 A frame's own time says exactly how far it is from the track's other frames, and nothing about other tracks. Its arrival
 says where it is on the time line that all tracks share, plus what the network and the jitter buffer took. The least
 that they took lately is the best guess at what is common to all tracks. It places the track once; afterwards only the
-drift of the sender's clock is followed. What must not be followed is a jitter buffer that has become longer: after a
+drift of the sender's clock is followed. What one track of a sender takes more than another is not seen by arrival:
+`lip_sync` corrects it. What must not be followed is a jitter buffer that has become longer: after a
 lost packet aiortc's holds up to 16 packets of sound for good, and a recording that goes by arrival is out of step from
 then on (aiortc#1203).
 """
@@ -50,7 +51,9 @@ class TrackClock:
     """
 
     def __init__(self) -> None:
-        self._offset = 0.0  # from own time to the common one, as it is applied
+        self.turns = 0
+        """How often the track's own time has begun anew."""
+        self._offset = 0.0  # as it is applied
         self._target = 0.0  # where the offset is on its way to
         self._began: float | None = None
         self._now = 0.0
@@ -62,6 +65,11 @@ class TrackClock:
     def is_settled(self) -> bool:
         """Whether frames can be placed."""
         return self._began is not None and self._now - self._began >= SETTLE
+
+    @property
+    def offset(self) -> float:
+        """What `place` adds to the track's own time."""
+        return self._offset
 
     def note(self, own: float, arrived: float) -> None:
         """Take note of a frame that has just come."""
@@ -77,6 +85,11 @@ class TrackClock:
     def place(self, own: float) -> float:
         """Return the second of the common time line to which a frame belongs; below 0 if it was before that began."""
         return own + self._offset
+
+    def soonest(self, own: float) -> float:
+        """Return where a frame belongs by the quickest one so far, at once: `place` goes there so slowly that nobody
+        hears it."""
+        return own + self._target + min(0.0, self._window.least)
 
     def _anchor(self, delay: float, arrived: float) -> None:
         self._offset = self._target = delay
@@ -98,6 +111,7 @@ class TrackClock:
     def _move(self, delay: float, arrived: float) -> None:
         """Begin anew where the track's own time has begun anew, with the place that this frame gives it."""
         self._anchor(delay, arrived)
+        self.turns += 1
         self._began = arrived - SETTLE  # what waits for no settling cannot wait for one now
 
     def _correct(self, quickest: float) -> None:
@@ -116,12 +130,12 @@ class _Window:
 
     def __init__(self, began: float) -> None:
         self._began = began
-        self._least = inf
+        self.least = inf
 
     def quickest(self, value: float, now: float, length: float) -> float:
         """Take a value. Return the least one when the stretch is over, minus infinity before."""
-        self._least = min(self._least, value)
+        self.least = min(self.least, value)
         if now - self._began < length:
             return -inf
-        least, self._least, self._began = self._least, inf, now
+        least, self.least, self._began = self.least, inf, now
         return least

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..core.lip_sync import SyncGroup
 from ..core.recording_names import file_name
 from ..events import PeerJoined, PeerLeft, Track
 from ..log import Logger
@@ -86,6 +88,7 @@ class FilesOfParticipants:
         self._failed = failed
         self._transcode = transcode
         self._recordings: list[ParticipantRecording] = []
+        self._groups: defaultdict[str, SyncGroup] = defaultdict(SyncGroup)  # by participant
         self._names: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -131,6 +134,7 @@ class FilesOfParticipants:
             self._path.with_name(self._name(peer_id)),
             self._format,
             now=self._now,
+            group=self._groups[peer_id],
             logger=self._logger,
             failed=self._report,
             transcode=self._transcode,

@@ -58,17 +58,38 @@ class TimeLine:
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.leaps = 0
+        """How often the count went on by the time that has passed."""
         self._clock = clock
+        self._rate = 1
         self._last: tuple[int, float] | None = None
         self._place = 0
 
     def place(self, timestamp: int, clock_rate: int) -> int:
         """Return the place of a frame that has just come."""
         now = self._clock()
+        self._rate = clock_rate
         if self._last is not None:
-            last, since = self._last
-            step = (timestamp - last + (1 << 31)) % (1 << 32) - (1 << 31)
-            passed = round((now - since) * clock_rate)
-            self._place += step if abs(step - passed) <= MAX_LEAP * clock_rate else max(1, passed)
+            step = self._step(timestamp, now)
+            if step is None:
+                self.leaps += 1
+                step = max(1, round((now - self._last[1]) * clock_rate))
+            self._place += step
         self._last = timestamp, now
         return self._place
+
+    def second_of(self, timestamp: int) -> float | None:
+        """Return the second of the count at which a timestamp stands that is no frame's, without going on to it.
+
+        None before the first frame, and if it is of another source than the last one.
+        """
+        step = self._step(timestamp, self._clock()) if self._last is not None else None
+        return None if step is None else (self._place + step) / self._rate
+
+    def _step(self, timestamp: int, now: float) -> int | None:
+        """Return how far a timestamp is from the last frame's, None if the clock says that it is of another source."""
+        assert self._last is not None
+        last, since = self._last
+        step = (timestamp - last + (1 << 31)) % (1 << 32) - (1 << 31)
+        passed = round((now - since) * self._rate)
+        return step if abs(step - passed) <= MAX_LEAP * self._rate else None

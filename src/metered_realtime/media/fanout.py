@@ -118,7 +118,7 @@ class TrackFanout:
 
     def taken_at(self, at: float) -> float:
         """Return when, on the event loop's clock, the track gave what stands at this second of its time line."""
-        return self._clock.place(at) if self._clock is not None else asyncio.get_running_loop().time()
+        return self._clock.soonest(at) if self._clock is not None else asyncio.get_running_loop().time()
 
     # --- the side of the track
 

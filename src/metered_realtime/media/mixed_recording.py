@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import av
 from aiortc.mediastreams import MediaStreamError
 
+from ..core.lip_sync import SyncGroup
 from ..log import Logger
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
 from .mixing import Grid, SoundMixer
@@ -138,6 +139,7 @@ class MixedRecording:
         self._mix = _Mix(path, format, now)
         self._thread: FileThread[_Frame | _Gone | _Tick] = FileThread(self._mix, self._failed)
         self._tracks: list[tuple[str, Any]] = []
+        self._groups: defaultdict[str, SyncGroup] = defaultdict(SyncGroup)  # by participant
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking = asyncio.ensure_future(self._tick())
         self._closed = False
@@ -207,7 +209,8 @@ class MixedRecording:
 
     async def _record(self, source: Source, track: Any) -> None:
         reader = track.decoded()
-        placed = PlacedTrack(self._now, lambda frame: self._thread.put(frame, MAX_FRAMES))
+        group = self._groups[source[0]]
+        placed = PlacedTrack(track, group, self._now, lambda frame: self._thread.put(frame, MAX_FRAMES))
         try:
             while True:
                 frame = await reader.recv()
@@ -217,7 +220,7 @@ class MixedRecording:
         except Exception as error:
             self._logger.error("recorder: a track cannot be recorded", {"peer": source[0], "error": repr(error)})
         finally:
-            placed.flush()
+            placed.end()
             reader.stop()
             self._thread.put(_Gone(source, self._now()), MAX_WAITING)
 

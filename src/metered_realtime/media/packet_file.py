@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,14 @@ class PacketFile:
         self._container: OutputContainer | None = None
         self._lanes: dict[str, _Lane] = {}
         self._origin = 0.0
+        self._picture_at = -inf
         self._pending: list[Unit] = []
         self._key: Unit | None = None
         self._key_lost = False
 
     def write(self, unit: Unit) -> None:
-        """Take a unit; those of one kind come in order.
+        """Take a unit; those of one kind come in order. A picture that would be before the last one is put behind it:
+        others build on both.
 
         Raises:
             OSError: The disk failed.
@@ -111,6 +114,10 @@ class PacketFile:
             self.wants_key = True
             self.left_out += 1
             return
+        if unit.kind == "video":
+            if unit.at <= self._picture_at:
+                unit = replace(unit, at=self._picture_at + 1 / VIDEO_CLOCK)
+            self._picture_at = unit.at
         if self._container is not None:
             self._mux(unit)
             return
@@ -180,7 +187,7 @@ class PacketFile:
         if self.format == "mp4":
             self._fill(at if unit.kind == "audio" else at - SILENCE_LAG)
         length = opus_samples(unit.data) / OPUS_RATE if unit.kind == "audio" else 0.0
-        if at + length / 2 < lane.end:
+        if length and at + length / 2 < lane.end:
             self.left_out += 1  # its place is taken: it came twice, or long after silence was put there
             return
         if length and self.written["audio"] and at - lane.end > length / 2:

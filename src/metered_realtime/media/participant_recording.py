@@ -13,7 +13,7 @@ from typing import Any
 import av
 from aiortc.mediastreams import MediaStreamError
 
-from ..core.track_clock import TrackClock
+from ..core.lip_sync import SyncGroup
 from ..log import Logger
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
 from .packet_file import CODECS, PacketFile, Unit
@@ -21,7 +21,7 @@ from .recorder_stats import ParticipantFigures, RecordingState
 from .reencoding import PictureEncoder, SoundEncoder
 
 SETTLING = 100
-"""Frames of a track that may wait until it has its place. It takes half a second."""
+"""Frames of a track that may wait until it has its place. It takes half a second, or a whole one at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ class ParticipantRecording:
     """Record a participant's sound and picture into `path`, and further files where one cannot go on.
 
     One track of each kind at a time; another one goes on where the last one ended. `now` gives the second of the
-    recording. `failed` hears of a file that cannot be written.
+    recording, `group` has all that the participant sends, in whatever file. `failed` hears of a file that cannot be
+    written.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class ParticipantRecording:
         format: str,
         *,
         now: Callable[[], float],
+        group: SyncGroup,
         logger: Logger,
         failed: Callable[[ParticipantRecording, Exception], None],
         transcode: bool = False,
@@ -86,6 +88,7 @@ class ParticipantRecording:
         self.reencoded: set[str] = set()
         self._format = format
         self._now = now
+        self._group = group
         self._logger = logger
         self._on_failed = failed
         self._transcode = transcode
@@ -169,7 +172,7 @@ class ParticipantRecording:
 
     async def _pass_on(self, track: Any) -> bool:
         """Record packets until the track ends. False as soon as there is one that the file does not take."""
-        placed, reader = PlacedTrack(self._now, self._put), track.encoded()
+        placed, reader = PlacedTrack(track, self._group, self._now, self._put), track.encoded()
         try:
             while True:
                 packet = await reader.recv()
@@ -179,18 +182,18 @@ class ParticipantRecording:
                 unit = Unit(track.kind, codec, bytes(packet), 0.0, bool(packet.is_keyframe))
                 placed.take(float(packet.pts * packet.time_base), unit)
         finally:
-            placed.flush()
+            placed.end()
             reader.stop()
 
     async def _encode(self, track: Any) -> None:
         """Record frames until the track ends."""
-        placed, reader = PlacedTrack(self._now, self._put), track.decoded()
+        placed, reader = PlacedTrack(track, self._group, self._now, self._put), track.decoded()
         try:
             while True:
                 frame = await reader.recv()
                 placed.take(float(frame.pts * frame.time_base), _Frame(frame, 0.0))
         finally:
-            placed.flush()
+            placed.end()
             reader.stop()
 
     def _put(self, item: Unit | _Frame) -> None:
@@ -217,23 +220,30 @@ class ParticipantRecording:
 
 
 class PlacedTrack:
-    """Gives the frames of one track their places in `at`, once it has one itself, and puts them out."""
+    """Gives the frames of one track their places in `at`, once it has one itself, and puts them out.
 
-    def __init__(self, now: Callable[[], float], put: Callable[[Any], object]) -> None:
-        self._clock = TrackClock()
+    `group` has the other tracks of the same participant, with which it is kept together.
+    """
+
+    def __init__(self, track: Any, group: SyncGroup, now: Callable[[], float], put: Callable[[Any], object]) -> None:
+        self._place = group.join(track.kind, track.sender_clock)
         self._now = now
         self._put = put
         self._waiting: deque[tuple[float, Any]] = deque(maxlen=SETTLING)
 
     def take(self, own: float, frame: Any) -> None:
         """Take what came just now, with the track's time."""
-        self._clock.note(own, self._now())
+        self._place.note(own, self._now())
         self._waiting.append((own, frame))
-        if self._clock.is_settled:
-            self.flush()
+        if self._place.is_settled:
+            self._flush()
 
-    def flush(self) -> None:
-        """Put out what waits."""
+    def end(self) -> None:
+        """Put out what waits, and leave the group."""
+        self._flush()
+        self._place.leave()
+
+    def _flush(self) -> None:
         while self._waiting:
             own, frame = self._waiting.popleft()
-            self._put(replace(frame, at=self._clock.place(own)))
+            self._put(replace(frame, at=self._place.place(own)))

@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 from aiortc.mediastreams import MediaStreamTrack
 
+from ..core.sender_clock import SenderClock
 from .encoded import EncodedFrame
 from .frame_decoder import FrameDecoder
 from .key_frames import KeyFrameRequests
@@ -46,10 +47,19 @@ class RemoteTrack(MediaStreamTrack):
     `MediaStreamError`.
     """
 
-    def __init__(self, kind: str, track_id: str, *, upstream: Upstream | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        track_id: str,
+        *,
+        upstream: Upstream | None = None,
+        sender_clock: SenderClock | None = None,
+    ) -> None:
         super().__init__()
         self.kind = kind
         self._id = track_id
+        self.sender_clock = sender_clock if sender_clock is not None else SenderClock()
+        """The clock of the sender over the time of the track, which is that of its packets and frames."""
         self.frames_received = 0
         self.frames_decoded = 0
         self.frames_unread = 0

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
-from aiortc.rtp import RtcpByePacket, RtpPacket
+from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
 
 from . import aiortc_compat as compat
 from .aiortc_compat_pictures import PromptPictures, Several
@@ -26,6 +26,9 @@ PROMPT_SOUND = True
 LATE_SOUND = 4
 """Packets behind a gap that wait for what is missing: 80 ms. What comes later than that is left out."""
 
+NTP_SECOND = 1 << 32
+"""Units of a report's time in a second."""
+
 _RECEIVER = "_RTCRtpReceiver__"
 
 
@@ -34,6 +37,10 @@ class Sink(UnreadSink, Protocol):
 
     def take(self, codec: Any, data: bytes, timestamp: int) -> None:
         """Take an encoded frame with the 32-bit timestamp that it came under."""
+
+    def reported(self, source: int, clock: float, timestamp: int) -> None:
+        """Take a sender report (RFC 3550 section 6.4.1) of the source whose media arrives: what has this 32-bit
+        timestamp was there at that second of the sender's clock."""
 
     def picture_lost(self) -> None:
         """Take note that aiortc would ask the sender for a key frame."""
@@ -59,11 +66,10 @@ class Tap:
 
     def request_key_frame(self) -> bool:
         """Send a PLI (RFC 4585 section 6.3.1) to the source that was heard last. False if there was none yet."""
-        sources = self._receiver._handle_rtp_packet.sources
-        if not sources:
-            return False
-        self._reports.send(next(reversed(sources)))
-        return True
+        source = _source_of(self._receiver)
+        if source is not None:
+            self._reports.send(source)
+        return source is not None
 
 
 def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
@@ -86,12 +92,27 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
         PromptPictures(buffer, getattr(tapped, f"{_RECEIVER}codecs"), sink.picture_lost, _Requests(receiver))
     handle = receiver._handle_rtcp_packet
 
-    async def ignore_bye(packet: Any) -> None:
+    async def handle_rtcp(packet: Any) -> None:
+        if isinstance(packet, RtcpSrPacket):
+            _pass_report(packet, receiver, sink)
         if not isinstance(packet, RtcpByePacket):
             await handle(packet)
 
-    tapped._handle_rtcp_packet = ignore_bye
+    tapped._handle_rtcp_packet = handle_rtcp
     return Tap(receiver, intake, reports)
+
+
+def _pass_report(packet: RtcpSrPacket, receiver: RTCRtpReceiver, sink: Sink) -> None:
+    """Pass on what a sender of media reports. It may have no clock, or nothing sent yet as aiortc: that is a zero."""
+    told = packet.sender_info
+    if told.ntp_timestamp and packet.ssrc == _source_of(receiver):
+        sink.reported(packet.ssrc, told.ntp_timestamp / NTP_SECOND, told.rtp_timestamp)
+
+
+def _source_of(receiver: Any) -> int | None:
+    """Return the source of media that was heard last."""
+    sources: dict[int, None] = receiver._handle_rtp_packet.sources
+    return next(reversed(sources), None)
 
 
 class _EncodedTap:

@@ -8,6 +8,7 @@ from typing import Any
 from aiortc import RTCPeerConnection
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 
+from ..core.sender_clock import SenderClock
 from ..media.codec_encoders import SendCodec
 from ..media.encoded import EncodedFrame, TimeLine, is_key_frame
 from ..media.fanout import TrackFanout
@@ -91,6 +92,9 @@ class ReceivingSection:
         self.mid = mid
         self._kind = receiver.track.kind
         self._time_line = TimeLine()
+        self._sender_clock = SenderClock()
+        self._reported_of: tuple[int, int] | None = None  # the source, and the stretch of the time line
+        self._early: tuple[int, float, int] | None = None  # a report that came before what it is of
         self._incoming: Incoming | None = None
         self._tap = tap_receiver(receiver, self)
 
@@ -102,13 +106,13 @@ class ReceivingSection:
         self.end()
         if ids is not None:
             stream_ids, track_id = ids
-            track = RemoteTrack(self._kind, track_id, upstream=self._tap)
+            track = RemoteTrack(self._kind, track_id, upstream=self._tap, sender_clock=self._sender_clock)
             self._incoming = Incoming(self.mid, track, track_id, stream_ids)
         return current, self._incoming
 
     def take(self, codec: Any, data: bytes, timestamp: int) -> None:
         """Take an encoded frame."""
-        place = self._time_line.place(timestamp, codec.clockRate)
+        place = self._place(timestamp, codec)
         if self._incoming is not None:
             self._incoming.track.feed(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
 
@@ -119,9 +123,21 @@ class ReceivingSection:
 
     def passed(self, codec: Any, timestamp: int) -> None:
         """Follow the time and the codec of what nobody reads."""
-        self._time_line.place(timestamp, codec.clockRate)
+        self._place(timestamp, codec)
         if self._incoming is not None:
             self._incoming.track.note_codec(codec)
+
+    def reported(self, source: int, clock: float, timestamp: int) -> None:
+        """Take a report of the source that was heard last: what has this timestamp was at a second of its clock."""
+        at = self._time_line.second_of(timestamp)
+        if at is None:
+            self._early = source, clock, timestamp
+            return
+        self._early = None
+        if self._reported_of != (source, self._time_line.leaps):
+            self._reported_of = source, self._time_line.leaps
+            self._sender_clock.forget()
+        self._sender_clock.note(at, clock)
 
     def picture_lost(self) -> None:
         """Take note that a part of the video did not arrive."""
@@ -138,3 +154,11 @@ class ReceivingSection:
         if self._incoming is not None:
             self._incoming.track.stop()
             self._incoming = None
+
+    def _place(self, timestamp: int, codec: Any) -> int:
+        place = self._time_line.place(timestamp, codec.clockRate)
+        if self._early is not None:
+            early, self._early = self._early, None
+            self.reported(*early)
+            self._early = None
+        return place
