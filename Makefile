@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Most tests wait, so that there may be more of them at once than cores. Those that measure times run after them, alone.
-WORKERS ?= 3
+WORKERS ?= 4
 
 MEDIA  ?=
 OUTPUT ?= demo-output

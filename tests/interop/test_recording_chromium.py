@@ -19,7 +19,7 @@ from metered_realtime.server import SignallingServer
 from tests.interop.chromium import Chromium, needs_chromium
 from tests.mesh.support import eventually
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.alone, pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
 PATIENCE = 40.0
 

@@ -24,7 +24,7 @@ from metered_realtime.media.testsource import write_test_clip
 
 from .clips import FPS, write
 
-pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("no_task_left")]
+pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,7 @@ async def read_some(track: PlayerTrack, count: int) -> list[Any]:
     return [await track.recv() for _ in range(count)]
 
 
+@pytest.mark.alone
 async def test_a_file_plays_to_its_end_in_real_time(clip: Path) -> None:
     player = from_file(str(clip))
     assert isinstance(player, MediaPlayer)
@@ -99,6 +100,7 @@ async def test_what_nobody_reads_is_not_decoded(clip: Path) -> None:
     await player.close()
 
 
+@pytest.mark.alone
 async def test_a_late_reader_joins_at_the_present_without_waiting_for_a_key_frame(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +192,7 @@ async def test_a_file_waits_when_nobody_reads_on_and_then_goes_on_where_it_was(
     await player.close()
 
 
+@pytest.mark.alone
 async def test_a_slow_reader_loses_frames_and_does_not_hold_up_the_other(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

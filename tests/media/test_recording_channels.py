@@ -19,8 +19,6 @@ from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
 from tests.mesh.support import PATIENCE, GreyTrack, Room, eventually
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 async def room() -> AsyncIterator[Room]:
@@ -64,6 +62,7 @@ def decoded(path: Path, kind: str) -> list[Any]:
         return list(container.decode(video=0) if kind == "video" else container.decode(audio=0))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("extension", "codecs", "reencoded"),
     [
@@ -98,6 +97,7 @@ async def test_each_participant_has_a_file_in_what_it_sent_as_far_as_the_format_
         assert seconds_of(path) == pytest.approx(figures.duration, abs=0.1)
 
 
+@pytest.mark.alone
 async def test_over_a_lossy_link_sound_and_picture_stay_together(room: Room, tmp_path: Path) -> None:
     bot, (ann,) = await bot_and(room, "ann")
     beat = Metronome()
@@ -116,6 +116,7 @@ async def test_over_a_lossy_link_sound_and_picture_stay_together(room: Room, tmp
     assert max(map(abs, found)) < 0.04
 
 
+@pytest.mark.alone
 async def test_everybody_is_mixed_into_one_file_from_its_beginning_on(room: Room, tmp_path: Path) -> None:
     bot, (ann, ben) = await bot_and(room, "ann", "ben")
     beat = Metronome()
@@ -143,6 +144,7 @@ async def test_everybody_is_mixed_into_one_file_from_its_beginning_on(room: Room
     assert seconds_of(path) == pytest.approx(recorder.stats().seconds, rel=0.05)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", "mix.mkv"])
 async def test_what_a_killed_program_recorded_can_be_played(tmp_path: Path, name: str) -> None:
     program = Path(__file__).with_name("killed_recorder.py")
@@ -160,6 +162,7 @@ async def test_what_a_killed_program_recorded_can_be_played(tmp_path: Path, name
     assert len(decoded(path, "audio")) > 50 * (seconds - 1.5)
 
 
+@pytest.mark.alone
 async def test_replaced_paused_and_ended_tracks_keep_their_place(room: Room, tmp_path: Path) -> None:
     bot, (ann,) = await bot_and(room, "ann")
     beat = Metronome()
@@ -200,6 +203,7 @@ async def test_a_participant_who_comes_back_gets_another_file(room: Room, tmp_pa
     assert all(decoded(path, "video") for path in files(tmp_path))
 
 
+@pytest.mark.alone
 async def test_a_replaced_connection_leaves_a_gap_and_nothing_else(room: Room, tmp_path: Path) -> None:
     bot, (ann,) = await bot_and(room, "ann")
     beat = Metronome()

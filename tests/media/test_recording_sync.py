@@ -24,6 +24,8 @@ from tests.media.test_recording_channels import bot_and, decoded, files, written
 from tests.mesh.foreign import ForeignPeer
 from tests.mesh.support import Room, eventually
 
+pytestmark = pytest.mark.alone
+
 LATE = 0.2
 """Seconds that pictures take longer than sound."""
 

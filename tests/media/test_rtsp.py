@@ -19,7 +19,7 @@ from metered_realtime.media.sources import from_rtsp
 
 from .rtsp_server import FPS, HEIGHT, WIDTH, Camera
 
-pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("no_task_left")]
+pytestmark = pytest.mark.usefixtures("no_task_left")
 
 SILENCE = 1.0
 
@@ -64,6 +64,7 @@ async def picture_from(track: PlayerTrack | None, number: int) -> list[tuple[int
     return seen
 
 
+@pytest.mark.alone
 async def test_a_camera_is_seen_and_heard_live(camera: Camera) -> None:
     player = await watch(camera)
     assert player.audio

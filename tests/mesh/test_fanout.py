@@ -23,8 +23,6 @@ from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from tests.mesh.fanout_world import World
 from tests.mesh.support import EventLog, GreyTrack, Room, eventually, shows
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 def encoders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
@@ -115,6 +113,7 @@ async def test_sound_is_encoded_once(worlds: list[World], encoders: list[Any], c
     assert encoders == [(codec.lower(), 1)]
 
 
+@pytest.mark.alone
 async def test_a_request_of_one_brings_a_key_frame_for_all_and_few_for_many(worlds: list[World]) -> None:
     world = world_of(worlds, PatternTrack(width=320, height=240))
     receivers = [
@@ -136,6 +135,7 @@ async def test_a_request_of_one_brings_a_key_frame_for_all_and_few_for_many(worl
     assert all(2 <= count <= most for count in counts), counts
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("codec", ["video/VP8", "video/H264"])
 async def test_a_late_joiner_sees_a_picture_within_a_second(worlds: list[World], codec: str) -> None:
     world = world_of(worlds, PatternTrack(width=320, height=240))

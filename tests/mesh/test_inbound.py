@@ -19,8 +19,6 @@ from metered_realtime.media.testsource import ToneTrack
 from tests.media.coding import decode
 from tests.mesh.support import FPS, GreyTrack, Pair, Room, ended, eventually, frames, level_of
 
-pytestmark = pytest.mark.alone
-
 STEP = 90_000 // FPS
 
 
@@ -67,6 +65,7 @@ async def test_a_track_that_nobody_reads_costs_no_decoding(room: Room, requests:
     assert (decoders(), requests) == ([], [])
 
 
+@pytest.mark.alone
 async def test_the_first_frame_is_fresh_and_there_at_once(room: Room, requests: list[float]) -> None:
     pair = await room.pair()
     local = GreyTrack()
@@ -112,6 +111,7 @@ async def test_several_readers_have_one_decoder_and_it_ends_with_them(
     assert received.frames_decoded == count
 
 
+@pytest.mark.alone
 async def test_a_slow_reader_of_video_gets_the_newest(room: Room) -> None:
     pair = await room.pair()
     local = GreyTrack()
@@ -127,6 +127,7 @@ async def test_a_slow_reader_of_video_gets_the_newest(room: Room) -> None:
     assert stats.frames_dropped - stats.frames_unread >= 20
 
 
+@pytest.mark.alone
 async def test_a_slow_reader_of_sound_has_a_bounded_gap(room: Room) -> None:
     pair = await room.pair()
     received = await arriving(pair, ToneTrack())
@@ -171,6 +172,7 @@ async def test_a_key_frame_can_be_asked_for(room: Room) -> None:
     packets.stop()
 
 
+@pytest.mark.alone
 async def test_negotiations_in_mid_call_disturb_no_reader(room: Room, requests: list[float]) -> None:
     pair = await room.pair()
     received = await arriving(pair, GreyTrack())

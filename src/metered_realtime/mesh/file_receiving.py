@@ -7,6 +7,7 @@ import contextlib
 import errno
 import inspect
 import shutil
+import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class FileReceiver:
         self._progress = progress
         self._received = received
         self._active: dict[str, _Incoming] = {}
+        self._sharing_room = threading.Lock()
         self._accepted: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stored: set[asyncio.Task[None]] = set()
@@ -180,10 +182,8 @@ class FileReceiver:
 
     async def _store(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, name: str) -> None:
         part = PartFile(self.directory, name, offer)
-        incoming = self._active[offer.transfer]
-        incoming.missing = offer.size
         try:
-            await asyncio.to_thread(self._open_part, part, offer, incoming)
+            await asyncio.to_thread(self._open_part, part, offer, self._active[offer.transfer])
             acceptance = core.Acceptance(attempt=offer.attempt, offset=part.offset, digest=part.digest())
             answer = remote.open_stream(core.ANSWER_TOPIC, core.attributes_of(acceptance))
             with _failing(reader, answer):
@@ -208,10 +208,12 @@ class FileReceiver:
         """Open a part, if what is to come has room beside what is to come of all other files. Blocks."""
         prune_parts(self.directory, set(self._active))
         part.open()
-        incoming.missing = offer.size - part.offset
-        missing = sum(it.missing for it in tuple(self._active.values()))
-        if missing > shutil.disk_usage(self.directory).free - FREE_RESERVE:
-            raise FileTransferError("no_space", f"{offer.size} bytes")
+        missing = offer.size - part.offset
+        with self._sharing_room:  # of two that do not both fit the one that comes first has its place
+            elsewhere = sum(it.missing for it in tuple(self._active.values()))
+            if missing + elsewhere > shutil.disk_usage(self.directory).free - FREE_RESERVE:
+                raise FileTransferError("no_space", f"{offer.size} bytes")
+            incoming.missing = missing
 
     async def _take_content(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, part: PartFile) -> str:
         """Store what comes and return the digest that the sender has of it."""
