@@ -205,17 +205,20 @@ async def test_a_stand_in_for_sending_is_respected(pcs: list[RTCPeerConnection])
     heard: list[Any] = []
     theirs.on("message", heard.append)
     protocol = compat.selected_pair(one).protocol
-    send, late = protocol.send_data, []
+    send, late, sent = protocol.send_data, [], []
 
     async def send_later(data: bytes, address: Any) -> None:
         late.append(data)
         await asyncio.sleep(0.001)
         await send(data, address)
+        sent.append(data)
 
     protocol.send_data = send_later
     mine.send("x")
     await eventually(lambda: heard)
+    protocol.send_data = send
     assert late
+    await eventually(lambda: len(sent) == len(late))
 
 
 async def test_nothing_is_sent_without_tls() -> None:

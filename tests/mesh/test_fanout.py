@@ -168,6 +168,7 @@ async def test_a_late_joiner_sees_a_track_that_stands_still(room: Room) -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.alone
 async def test_a_slow_receiver_does_not_lower_what_the_others_get(worlds: list[World], encoders: list[Any]) -> None:
     world = world_of(worlds, BusyTrack())
     fast, other, slow = [await world.join() for _ in range(3)]
