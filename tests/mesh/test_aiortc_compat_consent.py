@@ -30,7 +30,8 @@ def test_every_private_name_is_watched() -> None:
 class Wire:
     """Two connections whose datagrams go through `passes`, and arrive `delay` seconds later."""
 
-    def __init__(self, one: aioice.Connection, other: aioice.Connection) -> None:
+    def __init__(self, one: aioice.Connection, other: aioice.Connection, arrived: list[int]) -> None:
+        self.arrived = arrived  # what counts the packets of both
         self.one = one
         self.other = other
         self.delay = 0.0
@@ -52,8 +53,9 @@ class Wire:
 @pytest.fixture
 async def wire(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
     one, other = aioice.Connection(ice_controlling=True), aioice.Connection(ice_controlling=False)
+    arrived = [0]
     for connection in (one, other):
-        consent.keep_consent(connection)
+        consent.keep_consent(connection, lambda: arrived[0])
         await connection.gather_candidates()
     for connection, remote in ((one, other), (other, one)):
         for candidate in remote.local_candidates:
@@ -61,7 +63,7 @@ async def wire(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
         await connection.add_remote_candidate(None)
         connection.remote_username, connection.remote_password = remote.local_username, remote.local_password
     await asyncio.gather(one.connect(), other.connect())
-    yield Wire(one, other)
+    yield Wire(one, other, arrived)
     await asyncio.gather(one.close(), other.close())
 
 
@@ -92,6 +94,27 @@ async def test_a_path_that_falls_silent_is_dead_after_six_seconds(wire: Wire) ->
     assert isinstance(await wire.one.get_event(), aioice.ConnectionClosed)
     assert 5.5 < loop.time() - started < 7
     assert wire.one._query_consent_task is None
+
+
+async def test_a_path_on_which_something_comes_lives_as_long_as_the_rfc_allows(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that is short of CPU time answers late; its media goes on."""
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(consent, "MAX_CONSENT", 10.0)
+    wire.passes = lambda: False
+    silent_since = loop.time()
+
+    def come() -> None:
+        nonlocal coming
+        wire.arrived[0] += 1
+        coming = loop.call_later(0.1, come)
+
+    coming = loop.call_soon(come)
+    events = await asyncio.gather(wire.one.get_event(), wire.other.get_event())
+    coming.cancel()
+    assert [type(event) for event in events] == [aioice.ConnectionClosed] * 2
+    assert 7.5 <= loop.time() - silent_since <= 10.5
 
 
 async def test_a_slow_path_lives(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:

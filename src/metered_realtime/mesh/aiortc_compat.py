@@ -105,7 +105,7 @@ def create_peer_connection(*, relay_only: bool = False, certificate: RTCCertific
     setattr(pc, f"{_PC}connect", _connect_later)
     if EVENT_DRIVEN_CHECKS:
         pace_checks(ice_transport(pc)._connection)
-    keep_consent(ice_transport(pc)._connection)
+    keep_consent(ice_transport(pc)._connection, lambda: received(pc)[1])
     if FAST_DATA:
         speed_up_data(pc)
     measure(pc)

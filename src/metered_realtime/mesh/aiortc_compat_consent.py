@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any
 
 import aioice.ice
@@ -17,27 +18,33 @@ CONSENT_INTERVAL = 2.0
 """Seconds between questions, varied by a fifth (RFC 7675 section 5.1 allows 4 to 6, for paths of any length)."""
 
 CONSENT_TIMEOUT = 6.0
-"""Seconds without any answer after which the path is dead. The RFC's 30 are an upper bound."""
+"""Seconds without an answer, or anything else from the other end, after which the path is dead."""
+
+MAX_CONSENT = 30.0
+"""Seconds without an answer after which there is no consent, whatever else comes (RFC 7675 section 5.1). A program that
+is short of CPU time answers late, or hears answers late, while media goes on: its path is not dead. Where only the way
+there is dead, the other end hears nothing and says so."""
 
 REPETITIONS = 2
 """How often a question is repeated, after 0.5 and 1.5 s: with a tenth of all packets lost in each direction, all of a
 timeout's questions fail once in months, and an answer may take up to 3.5 s."""
 
 
-def keep_consent(connection: aioice.ice.Connection) -> None:
-    """Have a connection that is not up yet keep consent in this way.
+def keep_consent(connection: aioice.ice.Connection, arrived: Callable[[], int] = lambda: 0) -> None:
+    """Have a connection that is not up yet keep consent in this way. `arrived` counts what the other end sends.
 
     It closes when it has none any more, unless its `consent_lost` is replaced.
     """
     kept: Any = connection
     kept.consent_lost = connection.close
-    kept.query_consent = lambda: _query_consent(kept)
+    kept.query_consent = lambda: _query_consent(kept, arrived)
 
 
-async def _query_consent(connection: Any) -> None:
+async def _query_consent(connection: Any, arrived: Callable[[], int]) -> None:
     """Ask until nobody answers, then tell so."""
     loop = asyncio.get_running_loop()
-    heard_at = loop.time()
+    heard_at = came_at = loop.time()
+    count = arrived()
 
     async def ask(pair: Any) -> None:
         nonlocal heard_at
@@ -46,7 +53,12 @@ async def _query_consent(connection: Any) -> None:
 
     questions: set[asyncio.Task[None]] = set()
     try:
-        while (left := heard_at + CONSENT_TIMEOUT - loop.time()) > 0:
+        while True:
+            if arrived() != count:
+                count, came_at = arrived(), loop.time()
+            dead_at = min(heard_at + MAX_CONSENT, max(heard_at, came_at) + CONSENT_TIMEOUT)
+            if (left := dead_at - loop.time()) <= 0:
+                break
             await asyncio.sleep(min(left, CONSENT_INTERVAL * random.uniform(0.8, 1.2)))
             questions = {it for it in questions if not it.done()}
             questions |= {asyncio.ensure_future(ask(pair)) for pair in connection._nominated.values()}
