@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Most tests wait, so that there may be more of them at once than cores. Those that measure times run after them, alone.
-WORKERS ?= 4
+WORKERS ?= 3
 
 MEDIA  ?=
 OUTPUT ?= demo-output

@@ -165,6 +165,7 @@ async def test_stopping_the_only_track_that_is_read_ends_the_thread(clip: Path) 
     await player.close()
 
 
+@pytest.mark.alone
 async def test_stop_ends_a_recv_that_is_waiting(clip: Path) -> None:
     player = from_file(str(clip))
     assert player.video

@@ -18,7 +18,10 @@ CONSENT_INTERVAL = 2.0
 """Seconds between questions, varied by a fifth (RFC 7675 section 5.1 allows 4 to 6, for paths of any length)."""
 
 CONSENT_TIMEOUT = 6.0
-"""Seconds without an answer, or anything else from the other end, after which the path is dead."""
+"""Seconds without an answer after which the path is dead, unless something else still comes."""
+
+SILENCE = 3.0
+"""Seconds in which nothing comes from the other end of a dead path. Who receives media reports more often."""
 
 MAX_CONSENT = 30.0
 """Seconds without an answer after which there is no consent, whatever else comes (RFC 7675 section 5.1). A program that
@@ -43,8 +46,7 @@ def keep_consent(connection: aioice.ice.Connection, arrived: Callable[[], int] =
 async def _query_consent(connection: Any, arrived: Callable[[], int]) -> None:
     """Ask until nobody answers, then tell so."""
     loop = asyncio.get_running_loop()
-    heard_at = came_at = loop.time()
-    count = arrived()
+    heard_at, came_at, count = loop.time(), -SILENCE, arrived()
 
     async def ask(pair: Any) -> None:
         nonlocal heard_at
@@ -56,7 +58,7 @@ async def _query_consent(connection: Any, arrived: Callable[[], int]) -> None:
         while True:
             if arrived() != count:
                 count, came_at = arrived(), loop.time()
-            dead_at = min(heard_at + MAX_CONSENT, max(heard_at, came_at) + CONSENT_TIMEOUT)
+            dead_at = min(heard_at + MAX_CONSENT, max(heard_at + CONSENT_TIMEOUT, came_at + SILENCE))
             if (left := dead_at - loop.time()) <= 0:
                 break
             await asyncio.sleep(min(left, CONSENT_INTERVAL * random.uniform(0.8, 1.2)))
