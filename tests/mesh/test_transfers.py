@@ -257,12 +257,16 @@ async def test_content_that_was_damaged_on_the_way_never_gets_its_name(
 
 
 async def test_a_file_that_changes_while_it_is_sent_is_told(pair: Pair, path: Path, inbox: Path) -> None:
+    changed = asyncio.Event()
+
     async def change() -> None:
         await asyncio.to_thread(path.write_bytes, bytes(2_000_000))
+        changed.set()
 
     async with pair.b.receive_files(inbox):
         with pytest.raises(FileTransferError, match="source_changed"):
             await pair.to_b.send_file(path, progress=at(0.3, change))
+        await changed.wait()
         assert [name for name in names(inbox) if not name.startswith(".")] == []
         await pair.to_b.send_file(path)
     assert (inbox / "holiday.jpeg").read_bytes() == bytes(2_000_000)
