@@ -9,7 +9,7 @@ import pytest
 
 from metered_realtime.core.ice_servers import parse_ice_servers
 from metered_realtime.core.liveness import ANSWER_TIMEOUT
-from metered_realtime.core.session_effects import Emit, EnterState, FinishConnect, HangUp, TearDown, Transmit
+from metered_realtime.core.session_effects import Emit, EnterState, FinishConnect, HangUp, Log, TearDown, Transmit
 from metered_realtime.errors import (
     AckTimeoutError,
     DisconnectedError,
@@ -685,6 +685,8 @@ def test_frames_become_events() -> None:
         ([{"urls": "stun:" + "x" * 508}], None),
         ([{"urls": "stun:s", "credential": "x" * 1025}], None),
         ([{"urls": "stun:s"}] * 17, None),
+        ([{"urls": ["stun:s"] * 16}] * 2, (IceServerConfig(["stun:s"] * 16),) * 2),
+        ([{"urls": ["stun:s"] * 16}, {"urls": ["stun:s"] * 17}], None),
         ({"urls": "stun:s"}, None),
         (["stun:s"], None),
         (None, None),
@@ -693,6 +695,15 @@ def test_frames_become_events() -> None:
 def test_ice_servers_of_the_welcome_are_taken_all_or_not_at_all(servers: Any, parsed: Any) -> None:
     driver = SessionDriver().connected(metadata={"iceServers": servers})
     assert driver.session.ice_servers == parsed
+
+
+@pytest.mark.parametrize("servers", [[{"urls": ["stun:s"] * 2_000}], "x"])
+def test_ice_servers_that_are_not_taken_are_logged(servers: Any) -> None:
+    driver = SessionDriver().connected(metadata={"iceServers": servers})
+    driver.reconnect(metadata={"iceServers": servers})
+    assert [effect.level for effect in driver.take(Log)] == ["warning"]
+    driver.reconnect(metadata={"other": 1})
+    assert driver.take(Log) == []
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ the same life, from one `connect()` to the end, and is forgotten when the server
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -75,7 +75,7 @@ from ..options import IceServerConfig, ReconnectOptions, SignallingClientState
 from . import frames
 from .backoff import OVER_LIMIT_FLOOR, Backoff
 from .exchange import Exchange
-from .ice_servers import parse_ice_servers
+from .ice_servers import MAX_URLS, parse_ice_servers
 from .liveness import Liveness
 from .refreshes import Refreshes
 from .resumption import Resumption
@@ -440,13 +440,13 @@ class Session:
         self._refreshes.start(frame.expires_at, frame.server_time, now)
         self.peer_id, self._exchange.max_message_size = frame.peer_id, frame.max_message_size
         self._resumption.hold(frame.resume_token)
-        ice_servers = parse_ice_servers(frame.metadata)
+        ice_servers, refused = _named_ice_servers(frame.metadata)
         if ice_servers is not None or not again:  # a welcome that names none takes none away
             self.ice_servers = ice_servers
         event = Connected(
             frame.peer_id, frame.server_time, frame.expires_at, again, frame.max_message_size, ice_servers
         )
-        effects: Effects = [self._enter("connected"), Emit(event)]
+        effects: Effects = [*refused, self._enter("connected"), Emit(event)]
         if not again:
             return [*effects, FinishConnect()]
         if self._auto_resubscribe:
@@ -458,10 +458,10 @@ class Session:
             return self._exchange.acknowledge(frame.request_id)
         if not self._refreshes.acknowledge(frame, now):
             return self._refreshes.retry("the token ends no later than the one before", now)
-        ice_servers = parse_ice_servers(frame.metadata)
+        ice_servers, refused = _named_ice_servers(frame.metadata)
         if ice_servers is not None:
             self.ice_servers = ice_servers
-        return [Emit(TokenRefreshed(frame.expires_at, ice_servers))]
+        return [*refused, Emit(TokenRefreshed(frame.expires_at, ice_servers))]
 
     def _on_error(self, frame: frames.ErrorFrame, now: float) -> Effects:
         if frame.request_id is None and frame.code == "unknown_type":
@@ -488,6 +488,14 @@ class Session:
 
     def _on_pong(self, frame: frames.Pong, now: float) -> Effects:
         return []
+
+
+def _named_ice_servers(metadata: Mapping[str, Any] | None) -> tuple[tuple[IceServerConfig, ...] | None, Effects]:
+    """Return the ICE servers that the server names, and a log line if it names some of which none are taken."""
+    named = parse_ice_servers(metadata)
+    if named is not None or metadata is None or "iceServers" not in metadata:
+        return named, []
+    return None, [Log("warning", "ICE servers ignored: malformed, or too many", {"most_urls": MAX_URLS})]
 
 
 def _peers(entries: tuple[frames.PresenceEntry, ...]) -> tuple[PresencePeer, ...]:
