@@ -58,7 +58,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from ..errors import NotConnectedError, SignallingConnectError, SignallingError
+from ..errors import NotConnectedError, SignallingConnectError, SignallingError, printable
 from ..events import (
     Connected,
     Direct,
@@ -97,6 +97,9 @@ TERMINAL_CODES = frozenset({4001, 4003, 4012, 4020})
 ABNORMAL = 1006
 """The code of a connection that ended, or never began, without a close frame."""
 
+NO_WELCOME = 1000, "no welcome"
+"""Code and reason of a connection on which the welcome did not come in time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
@@ -112,9 +115,14 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialFailure:
-    """Why no socket opened. `token_error` is set when the token provider failed, before any dialling."""
+    """Why no socket opened. `token_error` is set when the token provider failed, before any dialling.
+
+    `text` says it to people, `cause` is the exception. Neither holds a credential.
+    """
 
     reason: str
+    text: str | None = None
+    cause: Exception | None = None
     http_status: int | None = None
     retry_after: float | None = None
     token_error: Exception | None = None
@@ -148,7 +156,9 @@ class Session:
         refresh_tokens: bool = False,
         spread: float = 0.0,
         timings: Timings | None = None,
+        server: str = "the server",
     ) -> None:
+        self._server = server
         self._timings = timings if timings is not None else Timings()
         self._auto_resubscribe = auto_resubscribe
         self._backoff = Backoff(reconnect)
@@ -339,7 +349,7 @@ class Session:
         if now < self._due_at:
             return []
         if self._phase is _Phase.GREETING:
-            return [HangUp(1000, "no welcome"), *self._lose(_Loss(1000, "no welcome", True), now, chance)]
+            return [HangUp(*NO_WELCOME), *self._lose(_Loss(*NO_WELCOME, True), now, chance)]
         return [self._dial()]
 
     # --- the socket's life
@@ -367,6 +377,8 @@ class Session:
             self._resumption.note_end(loss.code)
         if self.state == "connecting":
             return effects + self._fail_connect(loss)
+        if loss.failure is not None and loss.failure.text is not None:
+            effects.append(Log("warning", "connection attempt failed", {"reason": loss.failure.text}))
         delay = self._next_delay(loss, chance)
         if loss.opened or delay is None:
             effects.append(Emit(Disconnected(loss.code, loss.reason, delay is not None)))
@@ -384,10 +396,22 @@ class Session:
         if loss.failure is not None:
             error = loss.failure.token_error
         if error is None:
-            status = loss.failure.http_status if loss.failure is not None else None
-            error = SignallingConnectError(loss.code, loss.reason, http_status=status)
+            error = self._connect_error(loss)
         told: Effects = [Emit(Disconnected(loss.code, loss.reason, False))] if loss.opened else []
         return [*told, self._enter("closed"), FinishConnect(error)]
+
+    def _connect_error(self, loss: _Loss) -> SignallingConnectError:
+        failure = loss.failure
+        if failure is None:
+            said = f"{loss.code}, {printable(loss.reason)}" if loss.reason else str(loss.code)
+            text = f"{self._server} ended the connection before its welcome (code {said})"
+            if (loss.code, loss.reason) == NO_WELCOME:
+                text = f"{self._server} sent no welcome within {self._timings.welcome_timeout:g} s"
+            return SignallingConnectError(loss.code, loss.reason, text)
+        named = f"{failure.text} (code {loss.code})" if failure.text is not None else None
+        error = SignallingConnectError(loss.code, loss.reason, named, http_status=failure.http_status)
+        error.__cause__ = failure.cause
+        return error
 
     def _wait(self, delay: float, now: float) -> Effects:
         entering: Effects = [self._enter("reconnecting")] if self.state != "reconnecting" else []

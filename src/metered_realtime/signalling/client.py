@@ -109,8 +109,9 @@ class SignallingClient(AsyncEventEmitter):
         self._timings = _timings if _timings is not None else Timings()
         self._chance = _chance
         self._ssl_context = chosen.ssl_context
+        origin = parse_origin(chosen.url, allow_insecure=chosen.allow_insecure_url)
         self._attempt_url = attempt_urls(
-            parse_origin(chosen.url, allow_insecure=chosen.allow_insecure_url),
+            origin,
             api_key=chosen.api_key,
             token_provider=chosen.token_provider,
             timeout=chosen.token_provider_timeout,
@@ -125,6 +126,7 @@ class SignallingClient(AsyncEventEmitter):
             refresh_tokens=self._fresh_token is not None,
             spread=_chance(),
             timings=self._timings,
+            server=origin,
         )
         self._state: SignallingClientState = "idle"
         self._link: Link | None = None
