@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from ..core.backoff import SHORT_OUTAGE
 from ..core.frames import encode_payload
 from ..core.names import channel_fault, peer_id_fault
 from ..core.session import DialFailure, Session, Timings
@@ -449,7 +450,7 @@ def _resolve(future: asyncio.Future[None] | None, error: Exception | None) -> No
 def _reconnect_options(reconnect: ReconnectOptions | bool) -> ReconnectOptions | None:
     if isinstance(reconnect, ReconnectOptions):
         return reconnect
-    return ReconnectOptions() if reconnect else None
+    return ReconnectOptions(short_outage=SHORT_OUTAGE) if reconnect else None
 
 
 def _check_channel(channel: object) -> None:
