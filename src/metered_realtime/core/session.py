@@ -523,7 +523,7 @@ def _named_ice_servers(metadata: Mapping[str, Any] | None) -> tuple[tuple[IceSer
 
 
 def _peers(entries: tuple[frames.PresenceEntry, ...]) -> tuple[PresencePeer, ...]:
-    return tuple(PresencePeer(entry.peer_id, entry.metadata) for entry in entries)
+    return tuple(PresencePeer(entry.peer_id, entry.metadata, entry.expelled) for entry in entries)
 
 
 _HANDLERS: dict[type, Callable[[Session, Any, float], Effects]] = {
