@@ -524,6 +524,7 @@ class PeerConnection:
     def _link_failed(self, reason: str, least_delay: float = 0.0) -> None:
         """Schedule a replacement, or give up once the ladder is exhausted."""
         self._disarm("connect")
+        self._end_turn()
         if "restart" in self._timers or self._restart_reason is not None:
             return
         self._set_state("reconnecting" if self._was_connected else "connecting")
