@@ -43,7 +43,7 @@ from ..core.rates import RateWindow
 from ..media.codec_encoders import Packet
 from ..media.parcel import Placed
 from .aiortc_compat_dtls import DONE, FastDtlsTransport, one_by_one
-from .aiortc_compat_sctp import fingerprint
+from .aiortc_compat_known import fingerprint
 from .aiortc_compat_senders import send_levels
 
 _log = logging.getLogger(__name__)
