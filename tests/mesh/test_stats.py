@@ -385,7 +385,7 @@ async def test_a_closed_remote_keeps_the_counters_and_nothing_of_the_moment(room
     await eventually(lambda: told)
     assert before.bytes_sent is not None
     for stats in (told[0], pair.to_b.stats()):
-        known = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "data")
+        known = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "packets_refused", "data")
         unknown(stats, "peer_id", "state", "generation", *known)
         assert (stats.state, stats.generation) == ("closed", before.generation)
         assert stats.bytes_sent is not None

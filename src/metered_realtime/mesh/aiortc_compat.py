@@ -605,6 +605,13 @@ def received(pc: RTCPeerConnection) -> tuple[int, int]:
     return dtls._RTCDtlsTransport__rx_bytes, dtls._RTCDtlsTransport__rx_packets
 
 
+def packets_refused(pc: RTCPeerConnection) -> int:
+    """Return how many packets of the remote the faster data path has refused."""
+    return sum(
+        getattr(it, "media_refused", 0) + getattr(it, "packets_malformed", 0) for it in (dtls_transport(pc), pc.sctp)
+    )
+
+
 def selected_pair(pc: RTCPeerConnection) -> Any:
     """Return aioice's candidate pair in use, None without one."""
     return ice_transport(pc)._connection._nominated.get(1)

@@ -157,6 +157,14 @@ class ParcelSender:
             self._told, self._silent_until = began, now + REPORT_PAUSE
             await self._report()
 
+    def kept(self, numbers: set[int]) -> list[tuple[int, int]]:
+        """Return which packets are there for `retransmit`, the oldest first, and how many bytes each has."""
+        following = self._sequence_number
+        near = [number for number in numbers if (following - 1 - number) & 0xFFFF < RTP_HISTORY_SIZE]
+        near.sort(key=lambda number: (number - following) & 0xFFFF)
+        kept = ((number, self._history[number % RTP_HISTORY_SIZE]) for number in near)
+        return [(number, len(it[1]) + len(it[2])) for number, it in kept if it is not None and it[0] == number]
+
     async def retransmit(self, sequence_number: int) -> None:
         """Send a packet again if it is still there, as RTX (RFC 4588 section 4) if that was negotiated."""
         kept = self._history[sequence_number % RTP_HISTORY_SIZE]

@@ -24,8 +24,10 @@ from ..log import Logger
 from ..options import IceServerConfig
 from . import aiortc_compat as compat
 from .admission import Admission, admit, usable_ice
+from .aiortc_compat_closing import close_by_force
 from .aiortc_compat_restart import IceRestarts
 from .aiortc_compat_senders import route_full_intra_requests
+from .aiortc_compat_sources import bound_sources
 from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .sections import Incoming, Outgoing, ReceivingSection, SendingSection
@@ -36,6 +38,9 @@ browser under its own id; the bound keeps descriptions from growing for as long 
 
 CANCEL_AGAIN = 0.05
 """Seconds after which a connect that goes on is cancelled once more."""
+
+POLITE_CLOSE = 0.5
+"""Seconds in which aiortc may end one thing after the other. Then the sockets close, whatever it waits for."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. What is left then is abandoned to the event loop (aiortc#283)."""
@@ -69,7 +74,9 @@ class Link:
         certificate: compat.SharedCertificate | None = None,
     ) -> None:
         self.pc = compat.create_peer_connection(relay_only=relay_only, certificate=certificate)
-        route_full_intra_requests(compat.dtls_transport(self.pc))
+        transport = compat.dtls_transport(self.pc)
+        route_full_intra_requests(transport)
+        self.sources = bound_sources(transport)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
         self._has_servers = self._server_gathering_due = has_servers
@@ -292,13 +299,21 @@ class Link:
             target.end()
         for task in self._candidate_tasks:
             task.cancel()
+        politely = asyncio.ensure_future(self._close_politely())
+        await asyncio.wait([politely], timeout=POLITE_CLOSE)
+        if not politely.done():
+            self._logger.warning("connection closed by force", {"after": POLITE_CLOSE})
+            politely.cancel()
+            await close_by_force(self.pc)
+        for channel in tuple(self._channels):
+            channel.close()  # aiortc forgets those that never opened
+
+    async def _close_politely(self) -> None:
         await self._stop_connecting()
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is being thrown away
             if self._gathering is not None:
                 await self._gathering
             await self.pc.close()
-        for channel in tuple(self._channels):
-            channel.close()  # aiortc forgets those that never opened
 
     async def _stop_connecting(self) -> None:
         """Have the connect end before the connection is closed, which does not stop what is started after it.

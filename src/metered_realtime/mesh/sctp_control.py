@@ -39,7 +39,7 @@ def is_sound(kind: int, body: bytes) -> bool:
     if kind == FORWARD_TSN:
         return len(body) % 4 == 0
     if kind == SACK:
-        return 12 + 4 * sum(_PAIR.unpack_from(body, 8)) <= len(body)  # gap blocks and duplicates
+        return 12 + 4 * sum(map(int, _PAIR.unpack_from(body, 8))) <= len(body)  # gap blocks and duplicates
     start = PARAMETERS_FROM.get(kind)
     return start is None or _has_sound_parameters(kind, body, start)
 

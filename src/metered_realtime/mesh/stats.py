@@ -85,6 +85,10 @@ class OutboundTrackStats:
     """The part of the packets, from 0 to 1, that was lost between its last two reports."""
     jitter: float | None = None
     """Seconds by which the arrival of packets varies at the remote (RFC 3550 section 6.4.1)."""
+    retransmissions: int = 0
+    """Packets that were sent again because the remote asked for them: W3C retransmittedPacketsSent."""
+    retransmissions_refused: int = 0
+    """Requests for packets that were not sent again: within one round trip, or beyond the bytes that may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,9 @@ class RemoteStats:
     """What it is sent, as soon as there is a section for it."""
     inbound: tuple[InboundTrackStats, ...] = ()
     data: DataStats | None = None
+    packets_refused: int | None = None
+    """Packets of the remote that were dropped: malformed ones, those with too much in them, and those of media from too
+    many sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +274,7 @@ def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         packets_sent=meter.packets_sent,
         packets_received=packets_received,
         data=_data_stats(compat.message_total(link.pc), ()),
+        packets_refused=compat.packets_refused(link.pc) + link.sources.refused,
     )
 
 
@@ -299,6 +307,7 @@ def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         outbound=outbound,
         inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(link)),
         data=_data_stats(compat.message_total(pc), channels),
+        packets_refused=compat.packets_refused(pc) + link.sources.refused,
     )
 
 
@@ -342,6 +351,8 @@ def _outbound(slot: SendingSection, now: float) -> OutboundTrackStats:
         packets_lost=report.packetsLost if report is not None else None,
         fraction_lost=report.fractionLost / 256 if report is not None else None,
         jitter=report.jitter / codec.clockRate if report is not None and codec is not None else None,
+        retransmissions=slot.retransmissions.sent,
+        retransmissions_refused=slot.retransmissions.refused,
     )
 
 
