@@ -35,9 +35,11 @@ class _Frame:
 class _File:
     """The writing side, in the thread: encodes what has to be, and writes."""
 
-    def __init__(self, path: Path, format: str, need_key: Callable[[], None]) -> None:
+    def __init__(self, path: Path, format: str, need_key: Callable[[], None], logger: Logger) -> None:
         self.packets = PacketFile(path, format)
         self._need_key = need_key
+        self._logger = logger
+        self._is_told = False
         self._pictures: PictureEncoder | None = None
         self._sound: SoundEncoder | None = None
 
@@ -60,6 +62,9 @@ class _File:
         self.packets.write(unit)
         if self.packets.wants_key and unit.kind == "video":
             self._need_key()
+        if self.packets.changes_refused and not self._is_told:
+            self._is_told = True  # once: the figures count on
+            self._logger.warning("recorder: pictures change too often", {"path": str(self.packets.path)})
 
 
 class ParticipantRecording:
@@ -95,7 +100,7 @@ class ParticipantRecording:
         self._tracks: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._file = _File(path, format, self._need_key)
+        self._file = _File(path, format, self._need_key, logger)
         self._thread: FileThread[Unit | _Frame] = FileThread(self._file, self._failed)
         self._closing: asyncio.Future[None] | None = None
 
@@ -116,6 +121,7 @@ class ParticipantRecording:
             self._thread.waiting,
             tuple(sorted(self.reencoded)),
             str(self.error) if self.error is not None else None,
+            packets.changes_refused,
         )
 
     @property

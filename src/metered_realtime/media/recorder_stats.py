@@ -31,6 +31,7 @@ class ParticipantFigures:
     waiting: int
     reencoded: tuple[str, ...]
     error: str | None
+    changes_refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
