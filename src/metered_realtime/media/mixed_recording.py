@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .mixing import Grid, SoundMixer
 from .packet_file import PacketFile
 from .participant_recording import PlacedTrack
 from .pcm import FRAME_SECONDS
-from .recorder_stats import ParticipantFigures, RecordingError, RecordingState
+from .recorder_stats import ParticipantFigures, RecordingError, RecordingState, Totals
 from .reencoding import PictureEncoder, SoundEncoder
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25
@@ -131,6 +132,7 @@ class MixedRecording:
         logger: Logger,
         failed: Callable[[RecordingError], None] | None = None,
     ) -> None:
+        self.forgotten = Totals()  # nobody: there is one entry, for everybody
         self._path = path
         self._now = now
         self._logger = logger
@@ -138,7 +140,8 @@ class MixedRecording:
         self._error: RecordingError | None = None
         self._mix = _Mix(path, format, now)
         self._thread: FileThread[_Frame | _Gone | _Tick] = FileThread(self._mix, self._failed)
-        self._tracks: list[tuple[str, Any]] = []
+        self._tracks: set[Any] = set()
+        self._numbers = count(1)
         self._groups: defaultdict[str, SyncGroup] = defaultdict(SyncGroup)  # by participant
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking = asyncio.ensure_future(self._tick())
@@ -175,15 +178,16 @@ class MixedRecording:
 
     def add_track(self, peer_id: str, track: Any) -> None:
         """Mix in a track from now on."""
-        if any(it is track for _, it in self._tracks):
+        if track in self._tracks:
             return
-        self._tracks.append((peer_id, track))
-        task = asyncio.ensure_future(self._record((peer_id, len(self._tracks)), track))
+        self._tracks.add(track)
+        task = asyncio.ensure_future(self._record((peer_id, next(self._numbers)), track))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def left(self, peer_id: str) -> None:
-        """Do nothing: tracks end, and give their places free."""
+        """Forget the clocks of a participant. Its tracks end, and give their places free."""
+        self._groups.pop(peer_id, None)
 
     async def close(self) -> None:
         """Mix what came so far and finish the file.
@@ -222,6 +226,7 @@ class MixedRecording:
         finally:
             placed.end()
             reader.stop()
+            self._tracks.discard(track)
             self._thread.put(_Gone(source, self._now()), MAX_WAITING)
 
     def _failed(self, error: Exception) -> None:
