@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from aiortc.mediastreams import MediaStreamError
 from ..core.lip_sync import SyncGroup
 from ..log import Logger
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
-from .mixing import Grid, SoundMixer
+from .mailbox import Tally
+from .mixing import Grid, SoundMixer, reduced
 from .packet_file import PacketFile
 from .participant_recording import PlacedTrack
 from .pcm import FRAME_SECONDS
 from .recorder_stats import ParticipantFigures, RecordingError, RecordingState, Totals
 from .reencoding import PictureEncoder, SoundEncoder
+from .waiting import room_for
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25
 """Of the mixed picture, whatever the participants send."""
@@ -81,6 +83,8 @@ class _Mix:
             self._advance(item.until)
         elif isinstance(item, _Frame) and isinstance(item.frame, av.AudioFrame):
             self._mixer.add(item.source, item.frame, item.at)
+        elif isinstance(item, _Frame):  # it waits for its moment, up to a second of them for each source
+            self._coming.append(replace(item, frame=reduced(item.frame, WIDTH, HEIGHT)))
         else:
             self._coming.append(item)
 
@@ -140,6 +144,7 @@ class MixedRecording:
         self._error: RecordingError | None = None
         self._mix = _Mix(path, format, now)
         self._thread: FileThread[_Frame | _Gone | _Tick] = FileThread(self._mix, self._failed)
+        self._unplaced = Tally()
         self._tracks: set[Any] = set()
         self._numbers = count(1)
         self._groups: defaultdict[str, SyncGroup] = defaultdict(SyncGroup)  # by participant
@@ -161,7 +166,7 @@ class MixedRecording:
                 bytes_written=file.bytes_written,
                 packets=dict(file.written),
                 lost=file.gaps,
-                dropped=file.left_out + self._thread.dropped + self._mix.pictures_skipped,
+                dropped=file.left_out + self._thread.dropped + self._mix.pictures_skipped + self._unplaced.count,
                 waiting=self._thread.waiting,
                 reencoded=("audio", "video"),
                 error=str(self._error) if self._error is not None else None,
@@ -214,7 +219,7 @@ class MixedRecording:
     async def _record(self, source: Source, track: Any) -> None:
         reader = track.decoded()
         group = self._groups[source[0]]
-        placed = PlacedTrack(track, group, self._now, lambda frame: self._thread.put(frame, MAX_FRAMES))
+        placed = PlacedTrack(track, group, self._now, self._put, self._unplaced)
         try:
             while True:
                 frame = await reader.recv()
@@ -228,6 +233,9 @@ class MixedRecording:
             reader.stop()
             self._tracks.discard(track)
             self._thread.put(_Gone(source, self._now()), MAX_WAITING)
+
+    def _put(self, item: _Frame) -> None:
+        self._thread.put(item, room_for(item.frame, MAX_FRAMES))
 
     def _failed(self, error: Exception) -> None:
         self._error = RecordingError(f"cannot write {str(self._path)!r}: {error}", {MIXED: self._path})

@@ -71,6 +71,14 @@ class Grid:
             _paste(target, plane, place, 1 if index == 0 else 2)
 
 
+def reduced(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """Return a picture that fits into this size: the frame itself if it does."""
+    if frame.width <= width and frame.height <= height:
+        return frame
+    place = fitted(Tile(0, 0, width, height), frame.width, frame.height)
+    return frame.reformat(width=place.width, height=place.height, format="yuv420p")
+
+
 def _paste(target: Any, plane: Any, place: Tile, share: int) -> None:
     """Copy a plane of a small picture to its place. Colours have `share` 2: half the resolution."""
     to, source, width = memoryview(target), memoryview(plane), place.width // share
