@@ -23,6 +23,7 @@ from av.container import OutputContainer
 from ..core.coded_media import OPUS_RATE, OPUS_SILENCE, h264_parameters, opus_samples, vp8_size
 from ..core.recording_names import numbered
 from .encoders import require_encoder
+from .pictures import mark_as_sent
 
 CODECS = {
     "mp4": {"video/h264", "audio/opus"},
@@ -269,7 +270,10 @@ def _picture_stream(container: OutputContainer, key: Unit) -> Any:
     else:
         data, format = key.data, "h264"
     with av.open(io.BytesIO(data), format=format) as source:
-        return container.add_stream_from_template(source.streams.video[0])
+        stream: Any = container.add_stream_from_template(source.streams.video[0])
+    if key.codec == "video/vp8":
+        mark_as_sent(stream.codec_context)  # of H.264 the parameter sets say it
+    return stream
 
 
 def _ivf(key_frame: bytes) -> bytes:
