@@ -55,6 +55,10 @@ class Reader(Protocol):
     passed: dict[Kind, Passthrough]
     reopened: int
 
+    @property
+    def errors(self) -> int:
+        """Packets that could not be decoded."""
+
     def frames(self, wanted: Wanted) -> Iterator[Decoded]:
         """Yield frames, as `FrameReader.frames` does."""
 
@@ -167,6 +171,11 @@ class Player(MediaPlayer):
     def reopened(self) -> int:
         """How often a live source was opened again after it had failed or fallen silent."""
         return self._reader.reopened
+
+    @property
+    def packets_failed(self) -> int:
+        """Packets that could not be decoded: broken ones, and pictures of more than 8192x4320 pixels."""
+        return self._reader.errors
 
     async def close(self) -> None:
         """Stop both tracks and wait until the decoder thread has ended, but at most 2 s for a read that blocks.
