@@ -254,6 +254,19 @@ class StreamRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PictureRefused(Event):
+    """A picture of a `RemoteTrack` that is read has more pixels than its `max_picture_pixels`, here `limit`.
+
+    It is given up, and so are those that build on it. Told for the first one of a track; `pictures_refused` counts.
+    """
+
+    track: Any
+    width: int
+    height: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class DataChannelOpened(Event):
     """The remote opened a data channel. `channel` is aiortc's; wrap it in `DataChannel`.
 

@@ -23,6 +23,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from .reserved_names import is_reserved
 from .stream_frames import MAX_TOTAL, Attributes
 
 OFFER_TOPIC = "metered.file.1"
@@ -43,7 +44,6 @@ MAX_SUFFIX = 20
 
 T = TypeVar("T")
 
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(1, 10))}
 _FORBIDDEN = frozenset('<>:"|?*')
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOTAL)]
@@ -202,7 +202,7 @@ def safe_name(offered: str) -> str:
     name = unicodedata.normalize("NFC", offered.replace("\\", "/").rpartition("/")[2])
     name = "".join("_" if it in _FORBIDDEN else it for it in name if not unicodedata.category(it).startswith("C"))
     name = _shortened(name.lstrip(". ").rstrip(". "))
-    if name.partition(".")[0].rstrip().upper() in _RESERVED:
+    if is_reserved(name):
         name = f"_{name}"
     return name or "file"
 

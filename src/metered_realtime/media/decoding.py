@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any
 
 import av
 from aiortc.mediastreams import VIDEO_TIME_BASE
@@ -17,8 +17,11 @@ from metered_realtime.media.held_packets import HeldPackets
 from metered_realtime.media.pass_start import TOLERANCE, PassStart
 from metered_realtime.media.passthrough import Packet, Passthrough
 from metered_realtime.media.pcm import FRAME_SECONDS, RATE, TIME_BASE
+from metered_realtime.media.stream_choice import Kind, chosen_streams
+from metered_realtime.media.upright import Upright
 
-Kind = Literal["audio", "video"]
+__all__ = ["Decoded", "FrameReader", "Kind", "Wanted"]
+
 Wanted = Callable[[], Collection[str]]
 
 RETRY_AFTER = 0.01
@@ -39,12 +42,13 @@ class Decoded:
 
 
 class FrameReader:
-    """Decode the first audio and the first video stream of a container.
+    """Decode the audio and the video stream of a container that a player would play.
 
-    Audio comes out as 48 kHz stereo s16, 20 ms per frame, video as it is, with `pts` in 1/90000 s. With
+    Audio comes out as 48 kHz stereo s16, 20 ms per frame, video upright, with `pts` in 1/90000 s. With
     `loop` the time line goes on where the file starts over, for sound and picture at the same place. What nobody
     wants is not decoded. Each pass begins `start` seconds into the file. Kinds in `passed` are not decoded at all;
-    if video is, a pass begins at the key frame before `start`. The time line begins at `offset`.
+    if video is, a pass begins at the key frame before `start`. The time line begins at `offset`. `read` has packets
+    that were taken from the container before.
 
     Raises:
         av.FFmpegError: There is a `start`, and the container cannot be moved there.
@@ -58,15 +62,19 @@ class FrameReader:
         start: float = 0.0,
         passed: dict[Kind, Passthrough] | None = None,
         offset: float = 0.0,
+        read: Sequence[Packet] = (),
     ) -> None:
-        self.has_audio = bool(container.streams.audio)
-        self.has_video = bool(container.streams.video)
+        chosen = chosen_streams(container)
+        video: Any = chosen.get("video")
+        self.has_audio = "audio" in chosen
+        self.has_video = video is not None
         self.passed: dict[Kind, Passthrough] = passed or {}
         self.reopened = 0  # this one never does that
         self.errors = 0  # packets that could not be decoded
         self.ended = False  # there is no more to read; packets may still be held
         self._container = container
-        self._streams = [*container.streams.audio[:1], *container.streams.video[:1]]
+        self._streams = list(chosen.values())
+        self._upright = Upright(video.sample_aspect_ratio if video is not None else None)
         self._loop = loop
         starts = [_start(stream) for stream in self._streams]
         self._base: float | None = min((start for start in starts if start is not None), default=None)
@@ -77,7 +85,8 @@ class FrameReader:
         self._last: dict[Kind, int] = {"audio": -1, "video": -1}  # the newest pts of what is not audio frames
         self._audio = AudioLine()
         self._from = start  # where in the file each pass begins
-        self._passes = PassStart(container)
+        self._read = [] if start else list(read)
+        self._passes = PassStart(container, video)
         if start:
             self._base = self._base or 0.0
             key = self._passes.find(self._base, start)
@@ -127,7 +136,7 @@ class FrameReader:
             passthrough.rewind()
 
     def _one_pass(self, wanted: Wanted) -> Iterator[Decoded]:
-        packets = self._container.demux(*self._streams)
+        packets = self._packets()
         while kinds := wanted():
             try:
                 packet = next(packets)
@@ -135,7 +144,7 @@ class FrameReader:
                 return
             except av.BlockingIOError:
                 time.sleep(RETRY_AFTER)
-                packets = self._container.demux(*self._streams)
+                packets = self._packets()
                 continue
             self._passes.note(packet)
             if packet.stream.type in kinds:
@@ -143,6 +152,11 @@ class FrameReader:
                 yield from self._take(packet)
             else:
                 self._held[_kind(packet)].add(packet)
+
+    def _packets(self) -> Iterator[Packet]:
+        while self._read:
+            yield self._read.pop(0)
+        yield from self._container.demux(*self._streams)
 
     def _release(self, kinds: Collection[str]) -> Iterator[Decoded]:
         """Decode what was held of kinds that are wanted by now."""
@@ -179,7 +193,7 @@ class FrameReader:
     def _decode(self, packet: Packet) -> Iterator[Decoded]:
         try:
             frames = packet.decode()
-        except av.InvalidDataError:
+        except av.FFmpegError:  # what comes after a broken packet, or a picture that is too large, may still be shown
             self.errors += 1
             return
         for frame in frames:
@@ -197,6 +211,7 @@ class FrameReader:
             return
         self._last["video"] = pts
         self._end = max(self._end, at + _length(stream))
+        frame = self._upright.show(frame)
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
         # A file's own key frames must not become key frames of the encoder that sends it.
         frame.pict_type = 0

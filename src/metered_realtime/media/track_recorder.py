@@ -27,9 +27,11 @@ from aiortc.mediastreams import MediaStreamError
 from ..log import Logger
 from .recorder_stats import RecorderStats
 from .recording import AudioPart, Part, VideoPart, join
+from .waiting import room_for
 
 MAX_WAITING = {"audio": 500, "video": 60}
-"""Frames of one track that may wait for the encoder: 10 s of sound, 2 s of pictures (84 MB at 720p)."""
+"""Frames of one track that may wait for the encoder: 10 s of sound, 2 s of pictures (84 MB at 720p). Of larger ones
+fewer do."""
 
 MAX_SKEW = 2.0
 """Seconds that a track's timestamps may be away from the clock on arrival before they are anchored afresh.
@@ -221,7 +223,7 @@ class TrackRecorder:
         if self._stopped_at is not None:
             return
         at = self._place(recorded, frame)
-        if recorded.waiting >= MAX_WAITING[recorded.track.kind]:
+        if recorded.waiting >= room_for(frame, MAX_WAITING[recorded.track.kind]):
             recorded.refused += 1
             return
         recorded.sent += 1

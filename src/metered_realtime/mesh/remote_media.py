@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.signals import MetadataBook, MetadataSignal
-from ..events import Event, StreamAdded, StreamRemoved, Track
+from ..events import Event, PictureRefused, StreamAdded, StreamRemoved, Track
 from ..media.stream import MediaStream
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class RemoteMedia:
         for stream in streams:
             self._missing.pop(stream.id, None)
             stream.add_track(incoming.track)
+        incoming.track.on_refused = lambda *what: self._emit(PictureRefused(*what))
         self._emit(Track(incoming.track, streams, metadata))
         for stream in new:
             self._emit(StreamAdded(stream, metadata))

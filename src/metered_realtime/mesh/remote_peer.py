@@ -51,9 +51,9 @@ ConnectionFactory = Callable[["RemotePeer"], "PeerConnection"]
 class RemotePeer(AsyncEventEmitter):
     """A peer that shares a channel with a `MeteredPeer`, which makes and owns it.
 
-    Events: `StateChange`, `Track`, `StreamAdded`, `StreamRemoved`, `DataChannelOpened`, `ChannelOpened`,
-    `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has media or a data
-    channel for the other.
+    Events: `StateChange`, `Track`, `StreamAdded`, `StreamRemoved`, `PictureRefused`, `DataChannelOpened`,
+    `ChannelOpened`, `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has
+    media or a data channel for the other.
 
     `connection` makes the connection when it is first needed; `polite` peers give way when both offer at once.
     """

@@ -123,6 +123,8 @@ class InboundTrackStats:
     """Pictures, or packets of audio, that arrived whole."""
     frames_unread: int = 0
     """Those that came while nobody read. They are among `frames_dropped`."""
+    pictures_refused: int = 0
+    """Those with more pixels than `RemoteTrack.max_picture_pixels`, and what builds on them. Among `frames_dropped`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +387,7 @@ def _inbound(incoming: Incoming, transceiver: RTCRtpTransceiver, now: float) -> 
         queue_length=track.queue_length,
         frames_received=track.frames_received,
         frames_unread=track.frames_unread,
+        pictures_refused=track.pictures_refused,
     )
 
 
