@@ -31,6 +31,15 @@ SendErrorCode = Literal["reserved_channel", "not_joined", "invalid_args", "self_
 StateErrorCode = Literal["invalid_state", "track_already_attached"]
 
 
+MAX_SHOWN = 123
+"""Characters of a text of the server that a message shows: what fits into a close frame."""
+
+
+def printable(text: str) -> str:
+    """Return a text that the server controls as a message can show it: one line, bounded, no control characters."""
+    return "".join(character for character in text[:MAX_SHOWN] if character.isprintable())
+
+
 class MeteredRealtimeError(Exception):
     """Base of every exception of this package. All of them can be copied and pickled, attributes included."""
 
@@ -47,8 +56,9 @@ class SignallingConnectError(SignallingError):
     """The connection ended before the server's welcome.
 
     `close_code` is the WebSocket close code, or 1006 when the connection failed without one (refused,
-    timed out, or answered with an HTTP status, which `http_status` then holds). `close_reason` is text that
-    the server controls: sanitise it before showing it.
+    timed out, or answered with an HTTP status, which `http_status` then holds). The message names the server and the
+    cause, and `__cause__` is the exception underneath. `close_reason` is text that the server controls: sanitise it
+    before showing it.
     """
 
     def __init__(
@@ -95,7 +105,8 @@ class ConnectionEndedError(SignallingError):
     """The connection to the server ended for good. `close_reason` is text that the server controls."""
 
     def __init__(self, close_code: int, close_reason: str) -> None:
-        super().__init__(f"the connection ended for good (code {close_code})")
+        said = f"{close_code}, {printable(close_reason)}" if close_reason else str(close_code)
+        super().__init__(f"the connection ended for good (code {said})")
         self.close_code = close_code
         self.close_reason = close_reason
 

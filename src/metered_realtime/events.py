@@ -37,10 +37,11 @@ class WsCloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PresencePeer:
-    """A peer as presence names it, with the metadata of its token."""
+    """A peer as presence names it, with the metadata of its token. `expelled` if the server made it leave for good."""
 
     peer_id: str
     metadata: dict[str, Any] | None = None
+    expelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ class ReconnectOptions:
     Attempt n waits `initial_delay * multiplier ** (n - 1)` seconds, at most `max_delay` (`inf`: no cap), varied by
     `jitter_ratio` in both directions. `max_attempts` counts since the last welcome; `inf` never gives up.
 
+    During the first `short_outage` seconds of waiting no delay grows beyond 4 s, so that clients find a server that
+    was restarted within 5 s. That is what `reconnect=True` does for a minute; options of your own have it off.
+
     Raises:
         ValueError: a number is out of its range, or NaN.
     """
@@ -41,6 +44,7 @@ class ReconnectOptions:
     max_delay: float = 30.0
     jitter_ratio: float = 0.2
     max_attempts: float = 100
+    short_outage: float = 0.0
 
     def __post_init__(self) -> None:
         _require(0 < self.initial_delay < math.inf, "initial_delay", self.initial_delay, "above 0 and finite")
@@ -48,6 +52,7 @@ class ReconnectOptions:
         _require(self.initial_delay <= self.max_delay, "max_delay", self.max_delay, "at least initial_delay")
         _require(0 <= self.jitter_ratio <= 1, "jitter_ratio", self.jitter_ratio, "from 0 to 1")
         _require(self.max_attempts >= 0, "max_attempts", self.max_attempts, "at least 0")
+        _require(self.short_outage >= 0, "short_outage", self.short_outage, "at least 0")
 
 
 @dataclass(slots=True, kw_only=True)

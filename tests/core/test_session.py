@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from metered_realtime.core.ice_servers import parse_ice_servers
 from metered_realtime.core.liveness import ANSWER_TIMEOUT
-from metered_realtime.core.session_effects import Emit, EnterState, FinishConnect, HangUp, TearDown, Transmit
+from metered_realtime.core.session_effects import Emit, EnterState, FinishConnect, HangUp, Log, TearDown, Transmit
 from metered_realtime.errors import (
     AckTimeoutError,
     DisconnectedError,
@@ -34,6 +35,7 @@ from metered_realtime.events import (
     TokenProviderError,
 )
 from metered_realtime.options import IceServerConfig, ReconnectOptions
+from metered_realtime.signalling.client import _reconnect_options
 
 from .session_driver import STEADY, WELCOME, SessionDriver
 
@@ -163,6 +165,38 @@ def test_attempts_wait_longer_and_longer_up_to_the_maximum_and_start_over_after_
     driver.welcome()
     driver.ended()
     assert driver.events[-1] == Reconnecting(1, 1)
+
+
+def times_of_attempts(reconnect: ReconnectOptions, chance: float, until: float) -> list[float]:
+    """Return the seconds after a loss at which the server is dialled while it is out of reach."""
+    driver = SessionDriver(reconnect=reconnect).connected()
+    driver.chance = chance
+    lost_at = driver.now
+    driver.ended()
+    times = []
+    while driver.now - lost_at < until:
+        driver.advance(driver.session.next_deadline - driver.now)
+        times.append(driver.now - lost_at)
+        driver.dial_failed()
+    return times
+
+
+def test_options_of_ones_own_grow_as_they_say() -> None:
+    times = times_of_attempts(ReconnectOptions(), 0.5, 60)
+    assert times == pytest.approx([0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5])
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+def test_by_default_a_server_is_found_within_5_s_after_an_outage_of_up_to_a_minute(chance: float) -> None:
+    times = times_of_attempts(_reconnect_options(True) or ReconnectOptions(), chance, 400)
+    for back_at in range(60):
+        assert next(time for time in times if time >= back_at) - back_at < 5
+    assert max(later - earlier for earlier, later in pairwise(times)) == pytest.approx(30 * (0.8 + 0.4 * chance))
+
+
+def test_a_cap_below_that_of_short_outages_counts() -> None:
+    options = ReconnectOptions(max_delay=2, jitter_ratio=0, short_outage=5)
+    assert times_of_attempts(options, 0.5, 6) == pytest.approx([0.5, 1.5, 3.5, 5.5, 7.5])
 
 
 @pytest.mark.parametrize(("chance", "delay"), [(0.0, 0.8), (0.5, 1.0), (1.0, 1.2)])
@@ -685,6 +719,8 @@ def test_frames_become_events() -> None:
         ([{"urls": "stun:" + "x" * 508}], None),
         ([{"urls": "stun:s", "credential": "x" * 1025}], None),
         ([{"urls": "stun:s"}] * 17, None),
+        ([{"urls": ["stun:s"] * 16}] * 2, (IceServerConfig(["stun:s"] * 16),) * 2),
+        ([{"urls": ["stun:s"] * 16}, {"urls": ["stun:s"] * 17}], None),
         ({"urls": "stun:s"}, None),
         (["stun:s"], None),
         (None, None),
@@ -693,6 +729,15 @@ def test_frames_become_events() -> None:
 def test_ice_servers_of_the_welcome_are_taken_all_or_not_at_all(servers: Any, parsed: Any) -> None:
     driver = SessionDriver().connected(metadata={"iceServers": servers})
     assert driver.session.ice_servers == parsed
+
+
+@pytest.mark.parametrize("servers", [[{"urls": ["stun:s"] * 2_000}], "x"])
+def test_ice_servers_that_are_not_taken_are_logged(servers: Any) -> None:
+    driver = SessionDriver().connected(metadata={"iceServers": servers})
+    driver.reconnect(metadata={"iceServers": servers})
+    assert [effect.level for effect in driver.take(Log)] == ["warning"]
+    driver.reconnect(metadata={"other": 1})
+    assert driver.take(Log) == []
 
 
 @pytest.mark.parametrize(

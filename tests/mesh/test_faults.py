@@ -35,7 +35,7 @@ from metered_realtime import (
 )
 from metered_realtime.core import negotiation, recovery
 from metered_realtime.core.signals import GREETING
-from metered_realtime.mesh import connection, remotes, snapshot_watch
+from metered_realtime.mesh import connection, snapshot_watch
 from metered_realtime.server.resume import ResumeTokens
 from tests.mesh.support import (
     PATIENCE,
@@ -568,10 +568,7 @@ async def test_a_server_that_restarts_brings_everybody_back(room: Room) -> None:
     assert "FatalError" not in seen.kinds()
 
 
-async def test_who_finds_a_restarted_server_much_later_keeps_the_connection(
-    room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remotes, "LINGER", 0.05)
+async def test_who_finds_a_restarted_server_much_later_keeps_the_connection(room: Room) -> None:
     async with Wire(room.server.port) as wire_a, Wire(room.server.port) as wire_b:
         quick = {"reconnect": QUICK}
         pair = await room.meet(room.peer("a", url=wire_a.url, **quick), room.peer("b", url=wire_b.url, **quick))
@@ -584,12 +581,27 @@ async def test_who_finds_a_restarted_server_much_later_keeps_the_connection(
         wire_a.unblock()
         await state_of(pair.a, "joined")
         assert pair.to_b.state == "reconnecting"
-        await fresh_frames(received, 20)  # a second, many times what it would linger with a server that stayed
+        await fresh_frames(received, 20)
         wire_b.unblock()
         await state_of(pair.to_b, "connected")
         assert not seen_by_a.of(PeerLeft)
         assert not pair.log_b.of(ConnectionReset)
         await pair.a.close()
+        await pair.b.close()
+
+
+async def test_a_remote_without_presence_can_be_hung_up_from_here(room: Room) -> None:
+    async with Wire(room.server.port) as wire:
+        pair = await room.meet(room.peer("a"), room.peer("b", url=wire.url, reconnect=QUICK))
+        await pair.media_to_b(60)
+        await pair.connected()
+        seen_by_a = EventLog(pair.a)
+        wire.block()
+        wire.break_off(told=True)
+        await state_of(pair.to_b, "reconnecting")
+        assert not seen_by_a.of(PeerLeft)
+        await pair.to_b.pc.close()
+        await seen_by_a.until(PeerLeft, peer=pair.to_b)
         await pair.b.close()
 
 

@@ -219,6 +219,33 @@ async def test_an_ice_server_that_aiortc_cannot_use_is_left_out(room: Room) -> N
     assert pair.log_a.of(NegotiationError) == []
 
 
+async def test_a_list_is_checked_once_for_all_connections() -> None:
+    checked: list[Any] = []
+
+    def is_usable(server: IceServerConfig) -> bool:
+        checked.append(server.urls)
+        return server.urls != "stun:[::1]"
+
+    named = [(IceServerConfig(["stun:a", "stun:[::1]"]), IceServerConfig("turn:b"))]
+    servers = IceServers(None, lambda: named[0], NoopLogger())
+    for _ in range(100):
+        assert [it.urls for it in await servers.usable(is_usable)] == ["stun:a", "turn:b"]
+    assert checked == ["stun:a", "stun:[::1]", "turn:b"]
+    named[0] = (IceServerConfig("stun:c"),)
+    assert [it.urls for it in await servers.usable(is_usable)] == ["stun:c"]
+
+
+async def test_addresses_of_so_many_hosts_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_up(host: str) -> str:
+        return "192.0.2.7"
+
+    monkeypatch.setattr(ice_servers, "_look_up", look_up)
+    monkeypatch.setattr(ice_servers, "_addresses", {})
+    for number in range(ice_servers.MAX_ADDRESSES + 10):
+        await resolve(f"{number}.example")
+    assert len(ice_servers._addresses) == ice_servers.MAX_ADDRESSES
+
+
 async def test_the_name_of_a_server_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lookups = []
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from metered_realtime.mesh.remotes import LINGER
+from metered_realtime.mesh.aiortc_compat_consent import CONSENT_TIMEOUT
 from metered_realtime.server.limits import Limits
 from tests.network.scenario import at_once
 from tests.network.segment import Peer, Segment, needs_namespaces
@@ -206,12 +206,12 @@ async def test_who_finds_the_server_again_much_later_than_the_others_keeps_his_m
 
 @at_once
 async def test_a_peer_that_is_killed_has_left_within_moments(net: Segment) -> None:
-    """The kernel closes its connection to the server. The others wait a little, for it might come back."""
+    """The kernel closes its connection to the server. The others wait until its media path is known to be dead."""
     _, a, b = await net.start_call()
     clock = Clock()
     await a.kill()
     left = await b.until("left", peer="a")
-    assert clock.note("b was told", left["at"]) < LINGER + SCHEDULING
+    assert clock.note("b was told", left["at"]) < CONSENT_TIMEOUT + SCHEDULING
 
 
 @at_once

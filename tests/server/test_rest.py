@@ -275,7 +275,7 @@ class TestClosePeer:
                 answer = await ours.ask("DELETE", "/peers/a%2Fnn")
                 assert (answer.status, answer.body) == (200, {"peerId": "a/nn", "closed": 2})
                 assert [(await probe.ending())[0] for probe in (one, two)] == [4020, 4020]
-                assert (await bob.get())["left"] == [{"peerId": "a/nn"}]
+                assert (await bob.get())["left"] == [{"peerId": "a/nn", "expelled": True}]
                 assert (await ours.ask("DELETE", "/peers/a%2Fnn")).body["closed"] == 0
 
     @pytest.mark.parametrize("peer_id", ["", "%C3%A4", "x" * 129, "%0A", "%ff"])

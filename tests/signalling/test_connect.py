@@ -127,6 +127,52 @@ async def test_a_handshake_that_never_ends_times_out() -> None:
         await client.close()
 
 
+async def failure_of(client: SignallingClient) -> SignallingConnectError:
+    """Return what a connect that must fail raises."""
+    with pytest.raises(SignallingConnectError) as caught:
+        await client.connect()
+    await client.close()
+    return caught.value
+
+
+async def test_a_refused_connection_says_host_and_cause_and_is_chained() -> None:
+    async with ScriptedServer() as server:
+        url = server.url
+    error = await failure_of(make_client(url))
+    assert str(error) == f"cannot connect to {url}: connection refused, nothing listens there (code 1006)"
+    assert isinstance(error.__cause__, ConnectionRefusedError)
+
+
+async def test_a_refused_handshake_says_host_status_and_when_to_try_again() -> None:
+    async with ScriptedServer(refuse_handshake(429, Retry_After="7")) as server:
+        error = await failure_of(make_client(server))
+        told = "HTTP 429 Too Many Requests, try again in 7 s"
+        assert str(error) == f"cannot connect to {server.url}: {told} (code 1006)"
+        assert error.__cause__ is not None
+
+
+async def test_a_deaf_server_says_how_long_was_waited() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"ws://127.0.0.1:{deaf.getsockname()[1]}"
+        error = await failure_of(make_client(url, _timings=Timings(open_timeout=0.05)))
+    assert str(error) == f"cannot connect to {url}: no answer within 0.05 s (code 1006)"
+
+
+async def test_a_name_that_is_not_known_is_said() -> None:
+    error = await failure_of(make_client("wss://nowhere.invalid"))
+    assert str(error).startswith("cannot connect to wss://nowhere.invalid: its name cannot be resolved (")
+    assert isinstance(error.__cause__, socket.gaierror)
+
+
+async def test_what_the_server_says_before_its_welcome_is_shown_on_one_line() -> None:
+    async with ScriptedServer(lambda it: it.hang_up(4001, "unknown\n key")) as server:
+        error = await failure_of(make_client(server))
+        assert str(error) == f"{server.url} ended the connection before its welcome (code 4001, unknown key)"
+    async with ScriptedServer(stay_silent) as server:
+        error = await failure_of(make_client(server, _timings=HASTY))
+        assert str(error) == f"{server.url} sent no welcome within 0.05 s"
+
+
 async def test_no_welcome_is_raised_as_such() -> None:
     async with ScriptedServer(stay_silent) as server:
         client = make_client(server, _timings=HASTY)

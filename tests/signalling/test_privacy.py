@@ -15,8 +15,8 @@ from metered_realtime.options import IceServerConfig, SignallingClientOptions
 from metered_realtime.signalling import SignallingClient
 from metered_realtime.signalling.scrubbing import ScrubbingLogger, scrub_error, scrub_text
 
-from .programs import make_client
-from .scripted_server import Conversation, ScriptedServer, refuse_handshake
+from .programs import Diary, make_client
+from .scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
 
 SECRET = "sEcReT/123"
 ENCODED = "sEcReT%2F123"
@@ -32,6 +32,11 @@ class ListLogger:
         self.lines.append(f"{msg} {ctx}")
 
     info = warning = error = debug
+
+
+def variables_of(error: BaseException) -> str:
+    """Return the variables along the traceback of an exception, as an error tracker would show them."""
+    return "".join(repr(frame.f_locals) for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def everything_about(error: BaseException) -> str:
@@ -64,9 +69,32 @@ async def test_a_failed_connect_shows_no_credential(kind: str, caplog: pytest.Lo
         with pytest.raises(SignallingConnectError) as caught:
             await client.connect()
         shown = everything_about(caught.value) + caplog.text + "".join(logger.lines) + repr(client) + repr(vars(client))
+        cause = caught.value.__cause__
+        while cause is not None:
+            shown += variables_of(cause)
+            cause = cause.__cause__ or cause.__context__
         await client.close()
     assert SECRET not in shown
     assert ENCODED not in shown
+
+
+async def test_an_attempt_to_come_back_that_fails_is_logged_with_its_cause_and_no_credential() -> None:
+    logger = ListLogger()
+
+    async def drop(conversation: Conversation) -> None:
+        await conversation.welcome()
+        conversation.drop()
+
+    async with ScriptedServer(drop, refuse_handshake(503), drop, behave) as server:
+        client = make_client(server, api_key=SECRET, logger=logger)
+        diary = Diary(client)
+        await client.connect()
+        await diary.wait_for(Connected, 3)
+        told = [line for line in logger.lines if "attempt failed" in line]
+        assert len(told) == 1
+        assert f"{server.url}: HTTP 503 Service Unavailable" in told[0]
+        assert ENCODED not in "".join(logger.lines)
+        await client.close()
 
 
 async def test_a_connected_client_shows_no_credential(caplog: pytest.LogCaptureFixture) -> None:
@@ -141,6 +169,7 @@ async def test_a_handler_that_fails_with_a_credential_in_its_text_is_logged_with
         ('"{\\"credential\\":\\"pw\\",\\"n\\":1}"', '"{\\"credential\\":\\"***\\",\\"n\\":1}"'),
         ("IceServerConfig(credential='x')", "IceServerConfig(credential='***')"),
         ("credential=None-such", "credential=***"),
+        ("http://user:pass@proxy:8080/ isn't a valid proxy", "http://***@proxy:8080/ isn't a valid proxy"),
         ("nothing to see: a token is a token", "nothing to see: a token is a token"),
     ],
 )

@@ -62,3 +62,24 @@ async def test_a_context_of_ones_own_decides_whom_to_trust(certificate: Path) ->
         await client.connect()
         await client.publish("a", 1)
         await client.close()
+
+
+async def test_an_untrusted_certificate_is_said_and_chained(certificate: Path) -> None:
+    async with ScriptedServer(ssl_context=serving(certificate)) as server:
+        client = make_client(server)
+        with pytest.raises(SignallingConnectError) as caught:
+            await client.connect()
+        assert str(caught.value).startswith(f"cannot connect to {server.url}: its certificate is not trusted (")
+        assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+        await client.close()
+
+
+@pytest.mark.parametrize(("spoken", "expected"), [("ws", "wss://"), ("wss", "ws://")])
+async def test_the_wrong_scheme_says_which_one_may_be_right(certificate: Path, spoken: str, expected: str) -> None:
+    async with ScriptedServer(ssl_context=serving(certificate) if spoken == "ws" else None) as server:
+        client = make_client(f"{spoken}://{server.url.partition('://')[2]}")
+        with pytest.raises(SignallingConnectError) as caught:
+            await client.connect()
+        assert f"has a {expected} address" in str(caught.value)
+        assert caught.value.close_code == 1006
+        await client.close()

@@ -132,8 +132,11 @@ class DirectFrame(_Frame, frozen=True, tag="direct"):
 
 
 class PresenceEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """`expelled` among those who left: the server took the right to be here. The hosted service has no such mark."""
+
     peer_id: str
     metadata: Any = None
+    expelled: bool = False
 
 
 class PresenceFrame(_Frame, frozen=True, tag="presence"):
@@ -421,7 +424,8 @@ def _entries(value: Any, field: str) -> tuple[PresenceEntry, ...]:
     entries = []
     for item in _want(value, list, field):
         entry = _want(item, dict, field)
-        entries.append(PresenceEntry(_want(entry.get("peerId"), str, "peerId"), _object(entry.get("metadata"))))
+        peer_id, metadata = _want(entry.get("peerId"), str, "peerId"), _object(entry.get("metadata"))
+        entries.append(PresenceEntry(peer_id, metadata, entry.get("expelled") is True))
     return tuple(entries)
 
 

@@ -10,6 +10,9 @@ from ..options import IceServerConfig
 MAX_SERVERS = 16
 """More would only slow down gathering: every server is asked."""
 
+MAX_URLS = 32
+"""In all entries together. Each URL is parsed, and may be looked up and asked; services name about five."""
+
 MAX_URL_LENGTH = 512
 MAX_CREDENTIAL_LENGTH = 1_024
 """Generous for what they are, small enough that a welcome cannot fill memory."""
@@ -18,12 +21,19 @@ SCHEMES = frozenset({"stun", "stuns", "turn", "turns"})
 
 
 def parse_ice_servers(metadata: Mapping[str, Any] | None) -> tuple[IceServerConfig, ...] | None:
-    """Return the ICE servers, or None if there are none or any of them is malformed: all or nothing."""
+    """Return the ICE servers, or None if there are none, too many, or a malformed one: all or nothing."""
     servers = metadata.get("iceServers") if metadata is not None else None
     if not isinstance(servers, list) or len(servers) > MAX_SERVERS:
         return None
+    if sum(map(_url_count, servers)) > MAX_URLS:
+        return None
     parsed = [_server(server) for server in servers]
     return tuple(server for server in parsed if server is not None) if None not in parsed else None
+
+
+def _url_count(server: object) -> int:
+    urls = server.get("urls") if isinstance(server, dict) else None
+    return len(urls) if isinstance(urls, list) else 1
 
 
 def _server(server: object) -> IceServerConfig | None:

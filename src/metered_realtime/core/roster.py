@@ -15,11 +15,15 @@ can be sent to."""
 
 @dataclass(frozen=True, slots=True)
 class RosterChange:
-    """Who came, who left, and who is still there with what is known of them now. In the order of the frame."""
+    """Who came, who left, and who is still there with what is known of them now. In the order of the frame.
+
+    `expelled` are those of `left` whom the server made leave.
+    """
 
     joined: tuple[PresencePeer, ...] = ()
     left: tuple[str, ...] = ()
     stayed: tuple[PresencePeer, ...] = ()
+    expelled: frozenset[str] = frozenset()
 
 
 class Roster:
@@ -55,10 +59,12 @@ class Roster:
         if self._snapshot_expected:
             self._snapshot_expected = False
             return self._reconcile(joined)
-        left_ids = [peer.peer_id for peer in left]
+        everybody_left = tuple(left)
+        left_ids = [peer.peer_id for peer in everybody_left]
         self._former_ids.difference_update(left_ids)
         gone = tuple(peer_id for peer_id in left_ids if self._present.pop(peer_id, None) is not None)
-        return self._add(_distinct(joined), gone)
+        expelled = frozenset(peer.peer_id for peer in everybody_left if peer.expelled)
+        return self._add(_distinct(joined), gone, expelled)
 
     def clear(self) -> tuple[str, ...]:
         """Forget everybody, and return who was there. Own ghosts stay known."""
@@ -77,7 +83,9 @@ class Roster:
             del self._present[peer_id]
         return self._add(listed, gone)
 
-    def _add(self, peers: Iterable[PresencePeer], gone: tuple[str, ...]) -> RosterChange:
+    def _add(
+        self, peers: Iterable[PresencePeer], gone: tuple[str, ...], expelled: frozenset[str] = frozenset()
+    ) -> RosterChange:
         joined, stayed = [], []
         for peer in peers:
             if peer.peer_id == self._own_id or peer.peer_id in self._former_ids:
@@ -90,7 +98,7 @@ class Roster:
             else:
                 joined.append(peer)
             self._present[peer.peer_id] = peer
-        return RosterChange(tuple(joined), gone, tuple(stayed))
+        return RosterChange(tuple(joined), gone, tuple(stayed), expelled)
 
 
 def _distinct(peers: Iterable[PresencePeer]) -> list[PresencePeer]:

@@ -51,14 +51,14 @@ the same life, from one `connect()` to the end, and is forgotten when the server
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 from msgspec import Raw
 
-from ..errors import NotConnectedError, SignallingConnectError, SignallingError
+from ..errors import NotConnectedError, SignallingConnectError, SignallingError, printable
 from ..events import (
     Connected,
     Direct,
@@ -75,7 +75,7 @@ from ..options import IceServerConfig, ReconnectOptions, SignallingClientState
 from . import frames
 from .backoff import OVER_LIMIT_FLOOR, Backoff
 from .exchange import Exchange
-from .ice_servers import parse_ice_servers
+from .ice_servers import MAX_URLS, parse_ice_servers
 from .liveness import Liveness
 from .refreshes import Refreshes
 from .resumption import Resumption
@@ -97,6 +97,9 @@ TERMINAL_CODES = frozenset({4001, 4003, 4012, 4020})
 ABNORMAL = 1006
 """The code of a connection that ended, or never began, without a close frame."""
 
+NO_WELCOME = 1000, "no welcome"
+"""Code and reason of a connection on which the welcome did not come in time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
@@ -112,9 +115,14 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialFailure:
-    """Why no socket opened. `token_error` is set when the token provider failed, before any dialling."""
+    """Why no socket opened. `token_error` is set when the token provider failed, before any dialling.
+
+    `text` says it to people, `cause` is the exception. Neither holds a credential.
+    """
 
     reason: str
+    text: str | None = None
+    cause: Exception | None = None
     http_status: int | None = None
     retry_after: float | None = None
     token_error: Exception | None = None
@@ -148,7 +156,9 @@ class Session:
         refresh_tokens: bool = False,
         spread: float = 0.0,
         timings: Timings | None = None,
+        server: str = "the server",
     ) -> None:
+        self._server = server
         self._timings = timings if timings is not None else Timings()
         self._auto_resubscribe = auto_resubscribe
         self._backoff = Backoff(reconnect)
@@ -339,7 +349,7 @@ class Session:
         if now < self._due_at:
             return []
         if self._phase is _Phase.GREETING:
-            return [HangUp(1000, "no welcome"), *self._lose(_Loss(1000, "no welcome", True), now, chance)]
+            return [HangUp(*NO_WELCOME), *self._lose(_Loss(*NO_WELCOME, True), now, chance)]
         return [self._dial()]
 
     # --- the socket's life
@@ -367,6 +377,8 @@ class Session:
             self._resumption.note_end(loss.code)
         if self.state == "connecting":
             return effects + self._fail_connect(loss)
+        if loss.failure is not None and loss.failure.text is not None:
+            effects.append(Log("warning", "connection attempt failed", {"reason": loss.failure.text}))
         delay = self._next_delay(loss, chance)
         if loss.opened or delay is None:
             effects.append(Emit(Disconnected(loss.code, loss.reason, delay is not None)))
@@ -384,10 +396,22 @@ class Session:
         if loss.failure is not None:
             error = loss.failure.token_error
         if error is None:
-            status = loss.failure.http_status if loss.failure is not None else None
-            error = SignallingConnectError(loss.code, loss.reason, http_status=status)
+            error = self._connect_error(loss)
         told: Effects = [Emit(Disconnected(loss.code, loss.reason, False))] if loss.opened else []
         return [*told, self._enter("closed"), FinishConnect(error)]
+
+    def _connect_error(self, loss: _Loss) -> SignallingConnectError:
+        failure = loss.failure
+        if failure is None:
+            said = f"{loss.code}, {printable(loss.reason)}" if loss.reason else str(loss.code)
+            text = f"{self._server} ended the connection before its welcome (code {said})"
+            if (loss.code, loss.reason) == NO_WELCOME:
+                text = f"{self._server} sent no welcome within {self._timings.welcome_timeout:g} s"
+            return SignallingConnectError(loss.code, loss.reason, text)
+        named = f"{failure.text} (code {loss.code})" if failure.text is not None else None
+        error = SignallingConnectError(loss.code, loss.reason, named, http_status=failure.http_status)
+        error.__cause__ = failure.cause
+        return error
 
     def _wait(self, delay: float, now: float) -> Effects:
         entering: Effects = [self._enter("reconnecting")] if self.state != "reconnecting" else []
@@ -440,13 +464,13 @@ class Session:
         self._refreshes.start(frame.expires_at, frame.server_time, now)
         self.peer_id, self._exchange.max_message_size = frame.peer_id, frame.max_message_size
         self._resumption.hold(frame.resume_token)
-        ice_servers = parse_ice_servers(frame.metadata)
+        ice_servers, refused = _named_ice_servers(frame.metadata)
         if ice_servers is not None or not again:  # a welcome that names none takes none away
             self.ice_servers = ice_servers
         event = Connected(
             frame.peer_id, frame.server_time, frame.expires_at, again, frame.max_message_size, ice_servers
         )
-        effects: Effects = [self._enter("connected"), Emit(event)]
+        effects: Effects = [*refused, self._enter("connected"), Emit(event)]
         if not again:
             return [*effects, FinishConnect()]
         if self._auto_resubscribe:
@@ -458,10 +482,10 @@ class Session:
             return self._exchange.acknowledge(frame.request_id)
         if not self._refreshes.acknowledge(frame, now):
             return self._refreshes.retry("the token ends no later than the one before", now)
-        ice_servers = parse_ice_servers(frame.metadata)
+        ice_servers, refused = _named_ice_servers(frame.metadata)
         if ice_servers is not None:
             self.ice_servers = ice_servers
-        return [Emit(TokenRefreshed(frame.expires_at, ice_servers))]
+        return [*refused, Emit(TokenRefreshed(frame.expires_at, ice_servers))]
 
     def _on_error(self, frame: frames.ErrorFrame, now: float) -> Effects:
         if frame.request_id is None and frame.code == "unknown_type":
@@ -490,8 +514,16 @@ class Session:
         return []
 
 
+def _named_ice_servers(metadata: Mapping[str, Any] | None) -> tuple[tuple[IceServerConfig, ...] | None, Effects]:
+    """Return the ICE servers that the server names, and a log line if it names some of which none are taken."""
+    named = parse_ice_servers(metadata)
+    if named is not None or metadata is None or "iceServers" not in metadata:
+        return named, []
+    return None, [Log("warning", "ICE servers ignored: malformed, or too many", {"most_urls": MAX_URLS})]
+
+
 def _peers(entries: tuple[frames.PresenceEntry, ...]) -> tuple[PresencePeer, ...]:
-    return tuple(PresencePeer(entry.peer_id, entry.metadata) for entry in entries)
+    return tuple(PresencePeer(entry.peer_id, entry.metadata, entry.expelled) for entry in entries)
 
 
 _HANDLERS: dict[type, Callable[[Session, Any, float], Effects]] = {

@@ -27,10 +27,10 @@ from ..errors import (
     SignallingError,
 )
 from ..log import Logger
-from ..options import IceServerConfig, PeerConnectionState
+from ..options import PeerConnectionState
 from . import aiortc_compat as compat
 from .admission import admit
-from .ice_servers import IceServers, choose, each_url
+from .ice_servers import IceServers, choose
 from .link import Link
 from .offer import OfferPlan
 from .sections import Incoming, Outgoing
@@ -345,21 +345,13 @@ class PeerConnection:
 
     async def _trickle(self, link: Link) -> None:
         """Send the candidates of STUN and TURN servers as they come, then the end marker."""
-        servers = self._chosen(await self._ice_servers.get())
+        # IPv6 literals, for instance, are not usable. Each attempt takes other servers than the last one did.
+        servers = choose(await self._ice_servers.usable(compat.is_usable), self._ladder.attempts)
         for candidate in await link.gather_rest(servers):
             if link is self._link and self.state != "closed":
                 self._send(CandidateSignal(candidate, link.transport_mid, 0, link.local_ufrag))
         if link is self._link and self.state != "closed":
             self._send(CandidateSignal(None))
-
-    def _chosen(self, servers: Sequence[IceServerConfig]) -> list[IceServerConfig]:
-        """Leave out what aiortc cannot use, IPv6 literals for instance, and take others than the last attempt did."""
-        every = list(each_url(servers))
-        usable = [server for server in every if compat.is_usable(server)]
-        if len(usable) < len(every):
-            left_out = [server.urls for server in every if server not in usable]
-            self._logger.warning("ICE servers left out", {"urls": left_out})
-        return choose(usable, self._ladder.attempts)
 
     def _send(self, signal: Signal) -> None:
         self._spawn(self._deliver(signal))

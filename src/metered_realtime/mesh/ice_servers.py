@@ -22,6 +22,9 @@ PROVIDER_TIMEOUT = 10.0
 ADDRESS_LIFETIME = 60.0
 """Seconds for which the address of a host is remembered: a mesh that comes up asks for it once, not once per link."""
 
+MAX_ADDRESSES = 64
+"""Hosts whose addresses are remembered: a server that names others each time must not fill memory."""
+
 
 class IceServers:
     """Gives each connection its servers when it is about to ask them.
@@ -48,6 +51,8 @@ class IceServers:
         self._given = None if given is None or callable(given) else _checked(given)
         self._named = named
         self._logger = logger
+        self._checked: Sequence[IceServerConfig] | None = None
+        self._usable: tuple[IceServerConfig, ...] = ()
         self._fetched_at: float | None = None
         self._fetching: asyncio.Task[tuple[IceServerConfig, ...]] | None = None
 
@@ -74,6 +79,19 @@ class IceServers:
         except Exception as error:
             self._logger.warning("ICE server provider failed", {"error": f"{type(error).__name__}: {error}"})
         return self._latest()
+
+    async def usable(self, is_usable: Callable[[IceServerConfig], bool]) -> Sequence[IceServerConfig]:
+        """Return an entry for each URL that can be used. A list is checked once, for all connections."""
+        latest = await self.get()
+        if latest is not self._checked:
+            every = list(each_url(latest))
+            verdicts = [is_usable(server) for server in every]
+            self._checked = latest
+            self._usable = tuple(server for server, fits in zip(every, verdicts, strict=True) if fits)
+            left_out = [server.urls for server, fits in zip(every, verdicts, strict=True) if not fits]
+            if left_out:
+                self._logger.warning("ICE servers left out", {"urls": left_out})
+        return self._usable
 
     def close(self) -> None:
         """Ask no more."""
@@ -136,7 +154,11 @@ async def resolve(host: str) -> str:
     loop = asyncio.get_running_loop()
     known = _addresses.get(host)
     if known is None or loop.time() >= known[0] or known[1].get_loop() is not loop:
-        known = _addresses[host] = loop.time() + ADDRESS_LIFETIME, asyncio.ensure_future(_look_up(host))
+        known = loop.time() + ADDRESS_LIFETIME, asyncio.ensure_future(_look_up(host))
+        _addresses.pop(host, None)
+        if len(_addresses) >= MAX_ADDRESSES:
+            del _addresses[next(iter(_addresses))]
+        _addresses[host] = known
     return await asyncio.shield(known[1])
 
 

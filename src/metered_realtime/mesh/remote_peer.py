@@ -326,6 +326,8 @@ class RemotePeer(AsyncEventEmitter):
 
     def connection_reset(self) -> None:
         """Tell that the connection was replaced. Its media comes back as new."""
+        if self._when_link_lost is not None:
+            self._when_link_lost()
         self._media.reset()
         self._channels.reset()
         if self._rpc is not None:

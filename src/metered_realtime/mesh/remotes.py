@@ -7,19 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from ..core.held_signals import HeldSignals
-from ..core.roster import Roster
+from ..core.roster import MAX_REMOTE_PEERS, Roster
 from ..core.signals import MetadataSignal, Signal
 from ..events import PresencePeer
 from ..log import Logger
 from .remote_peer import RemotePeer
-
-LINGER = 3.0
-"""Seconds that a remote whose connection is alive may be gone from the channel before it counts as having left: enough
-for a client to come back to the server. Who leaves closes his connection, and is gone at once."""
-
-LINGER_AFTER_RESTART = 45.0
-"""Seconds for the same when this end had lost the server too: waits between attempts grow to 36 s, and an attempt may
-take 10. A program that has gone shows in its connection within seconds."""
 
 
 class RemotesOwner(Protocol):
@@ -35,6 +27,10 @@ class RemotesOwner(Protocol):
 class Remotes:
     """Follows presence. The first one after `expect_snapshot` lists everybody.
 
+    A remote that has left departs: while its connection is alive it may have lost the server only, and stays. It goes
+    when the connection ends, because the remote closed it or does not answer any more, or when the server says that it
+    was expelled. While this end has lost the server itself, it waits for the next snapshot.
+
     `signalling_lost` is kept up to date by the owner, and shown by every remote that has a connection.
     """
 
@@ -44,7 +40,7 @@ class Remotes:
         self._logger = logger
         self._roster = Roster()
         self._by_id: dict[str, RemotePeer] = {}
-        self._departing: dict[str, asyncio.TimerHandle] = {}
+        self._departed: dict[str, RemotePeer] = {}
         self._held = HeldSignals()
 
     def __iter__(self) -> Iterator[RemotePeer]:
@@ -74,14 +70,14 @@ class Remotes:
         refused = self._roster.refused
         change = self._roster.update(joined, left)
         for peer_id in change.left:
-            self._depart(peer_id)
+            self._depart(peer_id, is_expelled=peer_id in change.expelled)
         for peer in change.stayed:
             remote = self._by_id[peer.peer_id]
             remote._set_metadata(peer.metadata)
             if self.signalling_lost:
                 self._owner._send_metadata_to(remote)  # what it heard may have gone with the peer that it knew
         for peer in change.joined:
-            if peer.peer_id in self._departing:
+            if peer.peer_id in self._departed:
                 self._come_back(peer)
             else:
                 self._add(peer)
@@ -92,7 +88,10 @@ class Remotes:
         """Show every remote as reconnecting, or as what it is. One that the server has not seen again stays so."""
         self.signalling_lost = lost
         for remote in self:
-            remote._set_signalling_lost(lost or remote.id in self._departing)
+            remote._set_signalling_lost(lost or remote.id in self._departed)
+        if not lost:
+            for remote in tuple(self._departed.values()):
+                self._remove_if_dead(remote)
 
     def receive(self, sender: str, signal: Signal | MetadataSignal) -> None:
         """Pass a signal to its remote, or hold it until presence announces one."""
@@ -110,6 +109,8 @@ class Remotes:
         self.signalling_lost = False  # whoever enters a channel, this one or another, has the server
 
     def _add(self, peer: PresencePeer) -> None:
+        if len(self._by_id) >= MAX_REMOTE_PEERS and self._departed:
+            self._remove(next(iter(self._departed)))  # the roster has room, so this bounds those who have departed
         remote = self._by_id[peer.peer_id] = self._owner._make_remote(peer)
         self._owner._send_metadata_to(remote)
         self._owner._send_media_to(remote)
@@ -117,21 +118,19 @@ class Remotes:
         for signal in self._held.release(peer.peer_id, asyncio.get_running_loop().time()):
             _pass_on(remote, signal)
 
-    def _depart(self, peer_id: str) -> None:
-        """Let a remote go, unless its connection is alive: then it may have lost the server only, and come back."""
+    def _depart(self, peer_id: str, *, is_expelled: bool) -> None:
+        """Let a remote go, unless its connection is alive."""
         remote = self._by_id[peer_id]
-        if remote._connection is None or not remote._connection.is_connected:
+        if is_expelled or not _is_alive(remote):
             self._remove(peer_id)
             return
         loop = asyncio.get_running_loop()
+        self._departed[peer_id] = remote
         remote._set_signalling_lost(True)
-        remote._when_link_lost = lambda: loop.call_soon(self._remove_departed, peer_id)
-        linger = LINGER_AFTER_RESTART if self.signalling_lost else LINGER
-        self._departing[peer_id] = loop.call_later(linger, self._remove_departed, peer_id)
+        remote._when_link_lost = lambda: loop.call_soon(self._remove_if_dead, remote)
 
     def _come_back(self, peer: PresencePeer) -> None:
-        remote = self._by_id[peer.peer_id]
-        self._departing.pop(peer.peer_id).cancel()
+        remote = self._departed.pop(peer.peer_id)
         remote._when_link_lost = None
         remote._set_metadata(peer.metadata)
         self._owner._send_metadata_to(remote)
@@ -139,18 +138,21 @@ class Remotes:
         if remote._connection is not None:
             remote._connection.verify()  # another program may have come under the same id
 
-    def _remove_departed(self, peer_id: str) -> None:
-        if peer_id in self._departing:
-            self._remove(peer_id)
+    def _remove_if_dead(self, remote: RemotePeer) -> None:
+        """Remove a remote that has departed, once its connection has ended. Without the server nobody is removed."""
+        if self._departed.get(remote.id) is remote and not self.signalling_lost and not _is_alive(remote):
+            self._remove(remote.id)
 
     def _remove(self, peer_id: str) -> None:
-        timer = self._departing.pop(peer_id, None)
-        if timer is not None:
-            timer.cancel()
+        self._departed.pop(peer_id, None)
         remote = self._by_id.pop(peer_id, None)
         if remote is not None:
             remote.state_changed("closed")
             self._owner._remote_left(remote)
+
+
+def _is_alive(remote: RemotePeer) -> bool:
+    return remote._connection is not None and remote._connection.is_connected
 
 
 def _pass_on(remote: RemotePeer, signal: Signal | MetadataSignal) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from ..core.frames import (
     MAX_SERVER_FRAME,
@@ -102,8 +102,12 @@ class Hub:
             self._succeed(old, connection)
         return connection
 
-    def disconnect(self, connection: Connection) -> None:
-        """Forget a connection, and tell those who shared a channel with it. Forgetting twice does nothing."""
+    def disconnect(self, connection: Connection, *, expelled: bool = False) -> None:
+        """Forget a connection, and tell those who shared a channel with it. Forgetting twice does nothing.
+
+        `expelled` if it has lost the right to be there: the others need not wait for it to come back.
+        """
+        connection.entry = structs.replace(connection.entry, expelled=expelled)
         if self._forget(connection):
             while connection.subscriptions:
                 self._drop(connection, connection.subscriptions.pop())

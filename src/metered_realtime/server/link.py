@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from ..core.frames import FrameError, Refresh
+from ..core.session import TERMINAL_CODES
 from ..events import WsCloseCode
 from ..log import Logger
 from .auth import Admission, Authenticator
@@ -136,7 +137,7 @@ class Link:
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Closing twice does nothing."""
         if self._deadline is None and not self._dropped:
-            self._leave()
+            self._leave(expelled=code in TERMINAL_CODES)
             self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
@@ -243,12 +244,12 @@ class Link:
     def _expire(self) -> None:
         self.close(WsCloseCode.TOKEN_EXPIRED, "token expired")
 
-    def _leave(self) -> None:
+    def _leave(self, *, expelled: bool = False) -> None:
         for timer in (self._heartbeat, self._expiry, self._places, self._renewal):
             if timer is not None:
                 timer.cancel()
         if self._connection is not None:
-            self._hub.disconnect(self._connection)
+            self._hub.disconnect(self._connection, expelled=expelled)
 
     def _finish(self) -> None:
         if self._deadline is not None:

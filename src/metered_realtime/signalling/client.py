@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from ..core.backoff import SHORT_OUTAGE
 from ..core.frames import encode_payload
 from ..core.names import channel_fault, peer_id_fault
 from ..core.session import DialFailure, Session, Timings
@@ -109,8 +110,9 @@ class SignallingClient(AsyncEventEmitter):
         self._timings = _timings if _timings is not None else Timings()
         self._chance = _chance
         self._ssl_context = chosen.ssl_context
+        origin = parse_origin(chosen.url, allow_insecure=chosen.allow_insecure_url)
         self._attempt_url = attempt_urls(
-            parse_origin(chosen.url, allow_insecure=chosen.allow_insecure_url),
+            origin,
             api_key=chosen.api_key,
             token_provider=chosen.token_provider,
             timeout=chosen.token_provider_timeout,
@@ -125,6 +127,7 @@ class SignallingClient(AsyncEventEmitter):
             refresh_tokens=self._fresh_token is not None,
             spread=_chance(),
             timings=self._timings,
+            server=origin,
         )
         self._state: SignallingClientState = "idle"
         self._link: Link | None = None
@@ -447,7 +450,7 @@ def _resolve(future: asyncio.Future[None] | None, error: Exception | None) -> No
 def _reconnect_options(reconnect: ReconnectOptions | bool) -> ReconnectOptions | None:
     if isinstance(reconnect, ReconnectOptions):
         return reconnect
-    return ReconnectOptions() if reconnect else None
+    return ReconnectOptions(short_outage=SHORT_OUTAGE) if reconnect else None
 
 
 def _check_channel(channel: object) -> None:

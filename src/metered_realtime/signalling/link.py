@@ -15,6 +15,7 @@ from ..core.frames import MAX_SERVER_FRAME
 from ..core.session import ABNORMAL, DialFailure
 from .credentials import AttemptUrlFn
 from .endpoint import is_loopback
+from .failures import describe, without_secrets
 from .scrubbing import scrub_error, scrub_text
 
 HANG_UP_TIMEOUT = 0.8
@@ -106,15 +107,22 @@ class Link:
             return DialFailure(reason="hung up")
         try:
             return await self._open(url)
-        except InvalidStatus as error:
-            response = error.response
-            return DialFailure(
-                reason=HANDSHAKE_REJECTED,
-                http_status=response.status_code,
-                retry_after=_seconds(response.headers.get("Retry-After")),
-            )
         except Exception as error:
-            return DialFailure(reason=type(error).__name__)
+            return self._failure(error, describe(error, url, self._open_timeout))
+
+    def _failure(self, error: Exception, text: str) -> DialFailure:
+        cause = without_secrets(error)
+        if not isinstance(error, InvalidStatus):
+            return DialFailure(reason=type(error).__name__, text=text, cause=cause)
+        response = error.response
+        retry_after = _seconds(response.headers.get("Retry-After"))
+        return DialFailure(
+            reason=HANDSHAKE_REJECTED,
+            http_status=response.status_code,
+            retry_after=retry_after,
+            text=text,
+            cause=cause,
+        )
 
     async def _open(self, url: str) -> ClientConnection:
         trust: dict[str, Any] = {}  # the library refuses the argument for ws

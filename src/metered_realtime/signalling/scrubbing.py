@@ -20,15 +20,17 @@ _FIELD = re.compile(
     # The value without its closing quote: in quotes that are escaped (JSON inside JSON), in quotes, or bare.
     r"(\\+\"(?:(?!\\+\").)*|\"(?:[^\"\\]|\\.)*|'(?:[^'\\]|\\.)*|[^\s\"',;\\}\])]+)"
 )
+_USERINFO = re.compile(r"(?<=://)[^/\s@\"']+@")
 _OPENING_QUOTE = re.compile(r"\\*[\"']?")
 
 
 def scrub_text(text: str) -> str:
     """Replace what is secret by `***`.
 
-    That is the value of `token=`, `key=`, `resume=`, `ice-pwd`, `ice-ufrag`, `credential` and `resumeToken`.
+    That is the value of `token=`, `key=`, `resume=`, `ice-pwd`, `ice-ufrag`, `credential` and `resumeToken`, and who
+    logs in by a URL, for instance at a proxy.
     """
-    return _FIELD.sub(_mask_field, _QUERY.sub(rf"\g<1>{MASK}", text))
+    return _FIELD.sub(_mask_field, _QUERY.sub(rf"\g<1>{MASK}", _USERINFO.sub(f"{MASK}@", text)))
 
 
 def _mask_field(match: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.frames import GoingAwayFrame, encode
 from ..core.sdp import Description, sections
-from ..core.session import ABNORMAL
+from ..core.session import ABNORMAL, TERMINAL_CODES
 from ..core.signals import DescriptionSignal, parse_signal
 from ..events import WsCloseCode
 from ..server.channel import Connection
@@ -133,7 +133,7 @@ class ServerEnd:
     def close(self, code: int, reason: str) -> None:
         """End the connection, and tell the client."""
         if self._open:
-            self._leave()
+            self._leave(expelled=code in TERMINAL_CODES)
             if not self.is_deaf:
                 self._network.carry(("down", self._number), self._tell_end, code, reason)
 
@@ -147,11 +147,11 @@ class ServerEnd:
             self.is_deaf = True
             self._server.call_later(self._network.random.uniform(*GHOST_TIME), self._leave)
 
-    def _leave(self) -> None:
+    def _leave(self, *, expelled: bool = False) -> None:
         if self._open:
             self._open = False
             self._server.ends.pop(self._number, None)
-            self._hub.disconnect(self._connection)
+            self._hub.disconnect(self._connection, expelled=expelled)
             self._server.trace(f"{self.peer_id} is disconnected")
 
     def _deliver(self, frame: bytes) -> None:
