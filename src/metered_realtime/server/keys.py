@@ -8,10 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from ..core.key_forms import (
+    PUBLISHABLE_PREFIX,
+    PUBLISHABLE_RANDOM,
+    SECRET_ID_PREFIX,
+    SECRET_ID_RANDOM,
+    SECRET_PREFIX,
+    local_key,
+    local_secret_id,
+)
 from .plan import UNBOUNDED, Plan
 from .rights import ACTIONS
-
-PUBLISHABLE_PREFIX, SECRET_ID_PREFIX, SECRET_PREFIX = "pk_live_", "sk_id_", "sk_secret_"
 
 MIN_SECRET_LENGTH = 32
 """Bytes of an HS256 key at least (RFC 7518, 3.2)."""
@@ -113,12 +120,12 @@ class Keyring:
 
 def new_publishable_key() -> str:
     """Return a fresh publishable key."""
-    return PUBLISHABLE_PREFIX + secrets.token_hex(20)
+    return local_key(secrets.token_hex(PUBLISHABLE_RANDOM // 2))
 
 
 def new_secret_pair() -> tuple[str, str]:
     """Return the id and the secret of a fresh secret key."""
-    return SECRET_ID_PREFIX + secrets.token_hex(12), SECRET_PREFIX + secrets.token_hex(32)
+    return local_secret_id(secrets.token_hex(SECRET_ID_RANDOM // 2)), SECRET_PREFIX + secrets.token_hex(32)
 
 
 def check_publishable_key(key: str) -> None:
