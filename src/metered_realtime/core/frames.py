@@ -13,6 +13,7 @@ from typing import Any, TypeGuard, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from .message_cost import json_fault
 from .names import MAX_REQUEST_ID_LENGTH, channel_fault, is_request_id, peer_id_fault
 from .surrogates import decode_json
 
@@ -315,6 +316,8 @@ def decode_server_frame(text: str | bytes) -> ServerFrame:
         UnknownServerFrameError: the type is not known.
         MalformedServerFrameError: anything else that is wrong with it.
     """
+    if fault := json_fault(text):
+        raise MalformedServerFrameError(fault)
     try:
         loose = decode_json(_server_decoder, text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
