@@ -24,8 +24,26 @@ _OFFER_TAG = "a=x-metered-offer:"
 _ANSWER_TAG = "a=x-metered-answer:"
 
 
+MAX_LINE_LENGTH = 4_096
+"""Characters of a line that is read. Long ones are fmtp with parameter sets, of some hundreds."""
+
+MAX_SHOWN_LENGTH = 100
+"""Characters of a line that an error or a log shows."""
+
+_SECRET = re.compile(r"(ice-pwd|ufrag|crypto|key-mgmt|identity|inline|^k=)(?s:.*)", re.IGNORECASE)
+
+
 class SdpError(ValueError):
-    """A session description that cannot be used."""
+    """A session description that cannot be used. `line` is the one that is wrong, without what is secret in it."""
+
+    def __init__(self, message: str, line: str | None = None) -> None:
+        self.line = masked(line) if line is not None else None
+        super().__init__(message if self.line is None else f"{message}: {self.line!r}")
+
+
+def masked(line: str) -> str:
+    """Return a line as it may be shown: cut short, and without ICE credentials and keys."""
+    return _SECRET.sub(r"\1…", line[: 4 * MAX_SHOWN_LENGTH])[:MAX_SHOWN_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)
