@@ -6,6 +6,7 @@ import pytest
 
 from metered_realtime.core import remote_sdp, sdp_attributes
 from metered_realtime.core.candidates import MAX_REMOTE_CANDIDATES
+from metered_realtime.core.declined import with_port_zero
 from metered_realtime.core.remote_sdp import RemoteSdp, read_remote
 from metered_realtime.core.sdp import MAX_SDP_SECTIONS, SdpError, masked
 from metered_realtime.core.sdp_sections import Form, in_form
@@ -187,6 +188,7 @@ def test_a_payload_type_without_rtpmap_means_what_it_always_meant() -> None:
         ("m=", "first line makes no sense"),
         ("m=video 9 UDP/TLS/RTP/SAVPF 96\u2028", "first line makes no sense"),
         ("m=text 9 UDP/TLS/RTP/SAVPF 96", "kind is unknown"),
+        ("m=text 9 UDP/TLS/RTP/SAVPF t140 x", "kind is unknown"),
         ("m=video 9 TCP/MRCPv2 96", "protocol is unknown: 'm=video 9 TCP/MRCPv2 96'"),
         ("m=application 9 UDP/BFCP *", "protocol is unknown"),
     ],
@@ -261,13 +263,29 @@ def test_a_declined_section_without_a_mid_has_that_of_its_place() -> None:
     assert [section.facts.mid for section in read_remote(text, ["x", "b", "c"]).sections] == ["0", "b"]
 
 
+def test_a_section_without_a_mid_of_its_own_has_a_fault_and_a_made_up_one() -> None:
+    sections = read(*SESSION, *VIDEO, *CODECS, *DATA, *VIDEO, *CODECS, "m=video 9 RTP/SAVPF 96").sections
+    assert [section.facts.mid for section in sections] == ["0", "1", "x-nameless-2", "x-nameless-3"]
+    assert [section.fault for section in sections] == [
+        None,
+        None,
+        "it has no mid of its own: 'a=mid:0'",
+        "it has no mid of its own: 'm=video 9 RTP/SAVPF 96'",
+    ]
+    declined = {section.facts.mid: section.first_line for section in sections[2:]}
+    text = "\r\n".join((*VIDEO, *DATA, "m=video 9 x 96", "a=mid:x-nameless-2", ""))
+    assert with_port_zero(text, declined).endswith(
+        "m=video 0 UDP/TLS/RTP/SAVPF 96 97\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
         ((), "no sections"),
         (SESSION, "no sections"),
-        ((*SESSION, "m=video 9 UDP/TLS/RTP/SAVPF 96", *TRANSPORT), "'m=video 9 UDP/TLS/RTP/SAVPF 96'"),
-        ((*SESSION, *VIDEO, *CODECS, *VIDEO), "'a=mid:0'"),
+        ((*SESSION, "m=video 9 UDP/TLS/RTP/SAVPF 96", *TRANSPORT), "no sections with a mid"),
+        ((*SESSION, *VIDEO, *("m=video 9 x 1", "a=mid:x-nameless-2") * 2), "'a=mid:x-nameless-2'"),
         ((*SESSION, *VIDEO[:3]), "user fragment"),
         ((*SESSION, *TRANSPORT, *("m=video 9 x 1",) * (MAX_SDP_SECTIONS + 1)), "sections"),
         (("x" * (remote_sdp.MAX_SDP_LENGTH + 1),), "characters"),

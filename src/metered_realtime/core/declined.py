@@ -14,6 +14,9 @@ from .sdp import section_texts
 KINDS = frozenset({"audio", "video", "application"})
 """What there can be sections of (RFC 8829 section 5.1.2)."""
 
+NAMELESS = "x-nameless-"
+"""What begins the mid that is made up for a declined section without one of its own. The other end never hears it."""
+
 _TRANSPORT = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup")
 """What the sections of a BUNDLE share: one that is not the first may leave it out (RFC 8843 section 7.1.3)."""
 
@@ -51,7 +54,8 @@ def with_port_zero(sdp: str, declined: Mapping[str, str]) -> str:
         mid = _mid(lines)
         if mid in declined:
             kind, _, rest = declined[mid].partition(" ")
-            sections[index] = [f"{kind} 0 {rest.partition(' ')[2]}", "c=IN IP4 0.0.0.0", f"a=mid:{mid}", "a=inactive"]
+            name = [] if mid.startswith(NAMELESS) else [f"a=mid:{mid}"]
+            sections[index] = [f"{kind} 0 {rest.partition(' ')[2]}", "c=IN IP4 0.0.0.0", *name, "a=inactive"]
     session = [_without(line, declined) for line in session]
     return _text(sdp, session, sections)
 

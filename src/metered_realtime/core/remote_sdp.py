@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .candidates import MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
+from .declined import NAMELESS
 from .sdp import MAX_SDP_SECTIONS, SdpError, Section, masked
 from .sdp_attributes import take_attribute
 from .sdp_codecs import Codec
@@ -57,7 +58,7 @@ def read_remote(sdp: str, known_mids: Sequence[str] = ()) -> RemoteSdp:
     """Read a description of the remote. `known_mids` name declined sections without a mid, by their place.
 
     Raises:
-        SdpError: it is too large, or has no ICE user fragment, no sections, or a section without a mid of its own.
+        SdpError: it is too large, or has no ICE user fragment, or no sections with a mid.
     """
     if len(sdp) > MAX_SDP_LENGTH:
         raise SdpError(f"a description of {len(sdp)} characters, more than {MAX_SDP_LENGTH}")
@@ -135,16 +136,18 @@ class _Reader:
         )
 
     def _name(self, known_mids: Sequence[str]) -> None:
-        """Give sections their mids, and check that each has one of its own."""
+        """Give each section a mid of its own."""
         for media, mid in zip(self._media, known_mids, strict=False):
             if media.is_rejected:
                 media.values.setdefault("mid", mid)
-        if not self._media:
-            raise SdpError("the description has no sections")
+        if not any(media.mid for media in self._media):
+            raise SdpError("the description has no sections with a mid")
         used: set[str] = set()
-        for media in self._media:
-            if not media.mid:
-                raise SdpError("a section has no mid", media.first_line)
+        for place, media in enumerate(self._media):
+            if not media.mid or media.mid in used:
+                line = f"a=mid:{media.mid}" if media.mid else media.first_line
+                media.fault = f"it has no mid of its own: {masked(line)!r}"
+                media.values["mid"] = f"{NAMELESS}{place}"
             if media.mid in used:
                 raise SdpError("two sections have one mid", f"a=mid:{media.mid}")
             used.add(media.mid)

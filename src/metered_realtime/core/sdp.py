@@ -30,7 +30,11 @@ MAX_LINE_LENGTH = 4_096
 MAX_SHOWN_LENGTH = 100
 """Characters of a line that an error or a log shows."""
 
-_SECRET = re.compile(r"(ice-pwd|ufrag|crypto|key-mgmt|identity|inline|^k=)(?s:.*)", re.IGNORECASE)
+_OPEN_ATTRIBUTES = frozenset(
+    {"rtpmap", "fmtp", "rtcp-fb", "extmap", "ssrc", "ssrc-group", "candidate", "setup", "fingerprint", "mid", "msid"}
+    | {"sctp-port", "max-message-size"}
+)
+_SECRET = re.compile(r"(ice-pwd|ufrag)(?s:.*)", re.IGNORECASE)
 
 
 class SdpError(ValueError):
@@ -42,8 +46,13 @@ class SdpError(ValueError):
 
 
 def masked(line: str) -> str:
-    """Return a line as it may be shown: cut short, and without ICE credentials and keys."""
-    return _SECRET.sub(r"\1…", line[: 4 * MAX_SHOWN_LENGTH])[:MAX_SHOWN_LENGTH]
+    """Return a line as it may be shown: cut short, with the values only of attributes that have no secrets."""
+    line = line[: 4 * MAX_SHOWN_LENGTH]
+    name, colon, _ = line.partition(":")
+    is_open = name.removeprefix("a=").strip() in _OPEN_ATTRIBUTES or (line.startswith("m=") and not colon)
+    shown = line if is_open else f"{name[:2]}{name[2:].strip().partition(' ')[0].partition('=')[0]}"
+    shown = _SECRET.sub(r"\1", shown)[:MAX_SHOWN_LENGTH]
+    return shown if shown == line else f"{shown}…"
 
 
 @dataclass(frozen=True, slots=True)

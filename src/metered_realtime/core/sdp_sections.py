@@ -181,7 +181,7 @@ def begin_section(line: str) -> MediaLevel:
         first_line=line, kind=match[1], port=int(match[2]), proto=match[3].upper(), formats=match[4].split()
     )
     section.fault = _fault(section)
-    if section.kind in ("audio", "video"):
+    if not section.is_data:
         numbers = [it for it in dict.fromkeys(section.formats) if _PAYLOAD_TYPE.fullmatch(it)]
         section.formats = [it for it in numbers if int(it) < 128 and int(it) not in _CONFLICT]
     return section

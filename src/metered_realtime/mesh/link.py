@@ -281,7 +281,7 @@ class Link:
             compat.set_section_index(self.pc, section.transceiver, index)
         if self._ice.is_renewed:
             self._ice.take_role(controlling=True)
-        shown = stand_in(offer, self._declined) if self._declined else offer
+        shown = stand_in(plan.sdp, self._declined) if self._declined else offer
         await self.pc.setLocalDescription(RTCSessionDescription(sdp=shown, type="offer"))
         remote = admitted(answer)
         await self._set_remote(remote)
