@@ -24,8 +24,35 @@ _OFFER_TAG = "a=x-metered-offer:"
 _ANSWER_TAG = "a=x-metered-answer:"
 
 
+MAX_LINE_LENGTH = 4_096
+"""Characters of a line that is read. Long ones are fmtp with parameter sets, of some hundreds."""
+
+MAX_SHOWN_LENGTH = 100
+"""Characters of a line that an error or a log shows."""
+
+_OPEN_ATTRIBUTES = frozenset(
+    {"rtpmap", "fmtp", "rtcp-fb", "extmap", "ssrc", "ssrc-group", "candidate", "setup", "fingerprint", "mid", "msid"}
+    | {"sctp-port", "max-message-size"}
+)
+_SECRET = re.compile(r"(ice-pwd|ufrag)(?s:.*)", re.IGNORECASE)
+
+
 class SdpError(ValueError):
-    """A session description that cannot be used."""
+    """A session description that cannot be used. `line` is the one that is wrong, without what is secret in it."""
+
+    def __init__(self, message: str, line: str | None = None) -> None:
+        self.line = masked(line) if line is not None else None
+        super().__init__(message if self.line is None else f"{message}: {self.line!r}")
+
+
+def masked(line: str) -> str:
+    """Return a line as it may be shown: cut short, with the values only of attributes that have no secrets."""
+    line = line[: 4 * MAX_SHOWN_LENGTH]
+    name, colon, _ = line.partition(":")
+    is_open = name.removeprefix("a=").strip() in _OPEN_ATTRIBUTES or (line.startswith("m=") and not colon)
+    shown = line if is_open else f"{name[:2]}{name[2:].strip().partition(' ')[0].partition('=')[0]}"
+    shown = _SECRET.sub(r"\1", shown)[:MAX_SHOWN_LENGTH]
+    return shown if shown == line else f"{shown}…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,6 +287,12 @@ def describe_data(pc: RTCPeerConnection, mid: str) -> MediaDescription:
     return rtcpeerconnection.create_media_description_for_sctp(_sctp(pc), legacy=False, mid=mid)
 
 
+def remote_description(pc: RTCPeerConnection) -> SessionDescription:
+    """Return what aiortc has read out of the remote description that was set last."""
+    description: SessionDescription = getattr(pc, f"{_PC}remoteDescription")()
+    return description
+
+
 # --- receiving
 
 

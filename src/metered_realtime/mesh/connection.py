@@ -14,9 +14,8 @@ from typing import Any, Protocol
 from aiortc import RTCDataChannel, RTCPeerConnection
 
 from ..core import negotiation as n
-from ..core.declined import with_known_mids
 from ..core.recovery import CONNECT_TIMEOUT, Ladder
-from ..core.sdp import Description, with_answer_tag, with_offer_tag
+from ..core.sdp import Description, SdpError, with_answer_tag, with_offer_tag
 from ..core.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import (
     DisconnectedError,
@@ -212,9 +211,8 @@ class PeerConnection:
 
     def _receive_description(self, kind: Any, sdp: str) -> None:
         try:
-            description = Description.parse(kind, self._with_known_mids(kind, sdp))
-            admit(description.sdp)
-        except Exception as error:  # aiortc's parser raises whatever the text makes it trip over
+            description = admit(kind, sdp, self._known_mids(kind))
+        except SdpError as error:
             self._fail_negotiation(f"the remote's {kind} is not usable", error)
             return
         if kind == "offer" and self._ladder.exhausted:
@@ -223,15 +221,15 @@ class PeerConnection:
         self._negotiator.restartable = self._is_foreign and self._link is not None and self._link.can_restart_ice
         self._feed(self._negotiator.received(description, self._loop.time()))
 
-    def _with_known_mids(self, kind: str, sdp: str) -> str:
+    def _known_mids(self, kind: str) -> Sequence[str]:
         if kind == "answer" and self._plan is not None:
-            return with_known_mids(sdp, self._plan.mids)
-        return with_known_mids(sdp, self._link.mids) if self._link is not None else sdp
+            return self._plan.mids
+        return self._link.mids if self._link is not None else ()
 
     async def _receive_candidate(self, signal: CandidateSignal) -> None:
         try:
             await self._ensure_link().add_candidate(signal.candidate, signal.ufrag)
-        except Exception as error:  # parsing is aiortc's and raises whatever the text makes it trip over
+        except Exception as error:  # looking for the name of one may fail in any way
             self._observer.candidate_refused(error)
 
     # --- negotiation
@@ -316,8 +314,7 @@ class PeerConnection:
         self._negotiator.planning()
         self._plan = link.plan(self._outgoing)
         self._offers += 1
-        parsed = Description.parse("offer", link.offer_text(self._plan))
-        tagged = with_offer_tag(parsed.sdp, f"{parsed.ufrag}.{self._offers}")
+        tagged = with_offer_tag(link.offer_text(self._plan), f"{link.local_ufrag}.{self._offers}")
         return self._negotiator.offer_created(Description.parse("offer", tagged), self._loop.time())
 
     async def _commit(self, offer: str, answer: Description) -> list[n.Effect]:
@@ -489,6 +486,10 @@ class PeerConnection:
     def section_declined(self, mid: str, reason: str) -> None:
         """Tell that something of the remote cannot be received."""
         self._observer.negotiation_failed(NegotiationFailedError(f"section {mid!r} of the remote declined: {reason}"))
+
+    def candidate_refused(self, error: Exception) -> None:
+        """Tell of a candidate that is not taken."""
+        self._observer.candidate_refused(error)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Pass on a data channel that the remote opened."""

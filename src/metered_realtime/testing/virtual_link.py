@@ -183,7 +183,7 @@ class VirtualLink:
             if slot.mid is None and slot.outgoing is not None:
                 lines.append(_Line(_free_mid(lines), slot.kind, slot))
         directions = [self._direction(line.slot, is_new=line not in self._lines) for line in lines]
-        return _Plan(self._describe(lines, directions), tuple(lines))
+        return _Plan(self._describe(lines, directions, "actpass"), tuple(lines))
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending at once what is not wanted any more."""
@@ -240,7 +240,7 @@ class VirtualLink:
             new = tuple(_Line(section.mid, section.kind) for section in theirs[len(self._lines) :])
             lines = (*self._lines, *new)
             directions = [_answer_direction(line.slot, their) for line, their in zip(lines, theirs, strict=True)]
-            text = self._describe(lines, directions)
+            text = self._describe(lines, directions, "active")
             await self._take_time()
             self._lines = lines
             for line, direction in zip(lines, directions, strict=True):
@@ -323,10 +323,10 @@ class VirtualLink:
     def _direction(self, slot: _Slot | None, *, is_new: bool) -> Direction:
         return _DIRECTIONS[slot is not None and slot.outgoing is not None, not is_new]
 
-    def _describe(self, lines: tuple[_Line, ...] | list[_Line], directions: list[Direction]) -> str:
+    def _describe(self, lines: Sequence[_Line], directions: list[Direction], setup: str) -> str:
         text = [
             "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
-            f"a=ice-ufrag:{self.pc.ufrag}\r\na=ice-pwd:virtual\r\na=fingerprint:sha-256 00\r\na=setup:actpass"
+            f"a=ice-ufrag:{self.pc.ufrag}\r\na=ice-pwd:virtual\r\na=fingerprint:sha-256 00\r\na=setup:{setup}"
         ]
         if self.local_candidates_complete:
             text.append(_REFLEXIVE)
@@ -364,6 +364,7 @@ class _Nobody:
     def link_state_changed(self, link: object, state: str) -> None: ...
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
     def section_declined(self, mid: str, reason: str) -> None: ...
+    def candidate_refused(self, error: Exception) -> None: ...
     def channel_opened(self, channel: object) -> None: ...
 
 
