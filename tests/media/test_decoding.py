@@ -210,3 +210,10 @@ def test_a_clip_of_the_demo_loops_without_drift(tmp_path: Path) -> None:
     seen = read(path, loop=True, until=LOOPS * 1.1)
     firsts = [frame.pts / 90_000 for frame in of("video", seen) if read_counter(frame) == 0]
     assert firsts[LOOPS] - firsts[0] == pytest.approx(LOOPS * (firsts[1] - firsts[0]), abs=0.03)
+
+
+@pytest.mark.parametrize("packets", [False, True])
+def test_pictures_without_times_follow_each_other(tmp_path: Path, packets: bool) -> None:
+    path = write(tmp_path / "t.h264", "libx264", None, **BASELINE)
+    seen = read(path, packets=packets)
+    assert [frame.pts for frame in of("video", seen)] == [3_600 * number for number in range(25)]

@@ -178,7 +178,7 @@ class FrameReader:
         kind = _kind(packet)
         base = VIDEO_TIME_BASE if kind == "video" else TIME_BASE
         for unit in self.passed[kind].packets(packet):
-            at = self._place_of(unit)
+            at = self._place_of(unit, packet.stream)
             if at is None:
                 continue
             length = (
@@ -203,7 +203,7 @@ class FrameReader:
                 yield from self._sound(frame)
 
     def _video(self, frame: av.VideoFrame, stream: av.stream.Stream) -> Iterator[Decoded]:
-        at = self._place_of(frame)
+        at = self._place_of(frame, stream)
         if at is None:
             return
         pts = round(at * VIDEO_TIME_BASE.denominator)
@@ -232,12 +232,21 @@ class FrameReader:
             assert frame.pts is not None
             yield Decoded("audio", frame.pts / RATE, frame)
 
-    def _place_of(self, unit: av.VideoFrame | Packet) -> float | None:
-        """Return where on the time line this belongs, None if nowhere: before the start of the pass, or no time."""
+    def _place_of(self, unit: av.VideoFrame | Packet, stream: av.stream.Stream) -> float | None:
+        """Return where on the time line this belongs, None if nowhere: before the start of the pass."""
+        if unit.pts is None:
+            return self._following(stream)
         since = self._since_start(unit)
         if since is None or (self._from and since < -TOLERANCE):
             return None
         return self._offset + max(0.0, since)
+
+    def _following(self, stream: av.stream.Stream) -> float:
+        """Return where something without a time belongs: bare streams of H.264 have none, and go on at their rate."""
+        last, base = (
+            (self._last["video"], VIDEO_TIME_BASE) if stream.type == "video" else (self._last["audio"], TIME_BASE)
+        )
+        return self._offset if last < 0 else max(self._offset, float(last * base) + _length(stream))
 
     def _since_start(self, unit: av.AudioFrame | av.VideoFrame | Packet) -> float | None:
         if unit.pts is None or unit.time_base is None:
