@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from aiortc import RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from benchmarks.attacks.stage import CHANNEL, Attack, Stage
@@ -126,8 +128,15 @@ async def changing_pictures(stage: Stage) -> None:
         print(f"changing_pictures: {len(list(Path(folder).iterdir()))} files in {SECONDS:.0f} s", file=sys.stderr)  # noqa: ASYNC240
 
 
+def connections() -> int:
+    """Return how many connections there are in memory, open or not."""
+    gc.collect()
+    return sum(isinstance(it, RTCPeerConnection) for it in gc.get_objects())
+
+
 async def visitors(stage: Stage) -> None:
-    """Participants who come, send sound and leave, while the victim records."""
+    """Participants who come, send sound and leave, while the victim records. Says on stderr how many connections stay
+    alive in memory."""
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(Path(folder) / "{peer}.webm")
         recorder.follow(stage.victim)
@@ -145,8 +154,10 @@ async def visitors(stage: Stage) -> None:
                 await asyncio.gather(*(visit(number + it) for it in range(AT_ONCE)))
 
         await visits(0, WARM)
+        before = connections()
         async with stage.watch():
             await visits(WARM, VISITS)
+        print(f"visitors: {connections() - before} connections kept of {VISITS - WARM}", file=sys.stderr)
         await recorder.close()
 
 
