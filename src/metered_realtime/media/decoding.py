@@ -24,6 +24,9 @@ __all__ = ["Decoded", "FrameReader", "Kind", "Wanted"]
 
 Wanted = Callable[[], Collection[str]]
 
+MAX_SOUND = 10.0
+"""Seconds of one frame of sound. A file may claim one sample a second, of each of which 48,000 would be made."""
+
 RETRY_AFTER = 0.01
 """Seconds until a device that had nothing yet (EAGAIN) is asked again: FFmpeg gives nothing to wait on."""
 
@@ -218,11 +221,18 @@ class FrameReader:
         yield Decoded("video", at, frame)
 
     def _sound(self, frame: av.AudioFrame) -> Iterator[Decoded]:
+        if frame.samples > MAX_SOUND * frame.sample_rate:
+            self.errors += 1
+            return
         since = self._since_start(frame)
         if since is not None and not self._from and since < -MAX_FIX:
             since = 0.0  # not what a decoder warms up from, but a clock that was set back
         at = None if since is None else self._offset + since
-        self._audio.add(frame, at, begins=self._offset)
+        try:
+            self._audio.add(frame, at, begins=self._offset)
+        except (av.FFmpegError, ValueError):  # channels that cannot be mixed, samples that are no numbers
+            self.errors += 1
+            return
         if at is not None:
             self._end = max(self._end, at + frame.samples / frame.sample_rate)
         yield from self._audio_frames()
