@@ -68,6 +68,8 @@ async def _record(options: dict[str, Any], channel: str, output: Path, seconds: 
 def _print_files(stats: RecorderStats) -> None:
     for path in (path for it in stats.participants for path in it.files):
         typer.echo(path)
+    if stats.participants_forgotten:
+        typer.echo(f"and files of {stats.participants_forgotten} participants before them", err=True)
 
 
 async def _show(recorder: Recorder, seconds: float | None) -> None:

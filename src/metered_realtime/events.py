@@ -258,7 +258,7 @@ class StreamRemoved(Event):
 class PictureRefused(Event):
     """A picture of a `RemoteTrack` that is read has more pixels than its `max_picture_pixels`, here `limit`.
 
-    It is given up, and so are those that build on it. Told for the first one of a track; `pictures_refused` counts.
+    It is dropped with the pictures that depend on it. Emitted for the first one of a track; `pictures_refused` counts.
     """
 
     track: Any

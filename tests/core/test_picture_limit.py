@@ -57,6 +57,7 @@ def test_the_size_of_vp8_is_that_of_its_key_frames() -> None:
     assert picture_size("video/VP8", vp8(16_000, 9_000)) == (16_000, 9_000)
     assert picture_size("video/VP8", vp8(16_000, 9_000, is_key=False)) is None
     assert picture_size("video/VP8", b"\0\0\0\x9d\x01\x2a") is None
+    assert picture_size("video/VP8", b"\xfe" * 30) is None, "the end of a picture"
     assert picture_size("audio/opus", vp8(16_000, 9_000)) is None
 
 

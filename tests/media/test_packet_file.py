@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
 from metered_realtime.media import packet_file
 from metered_realtime.media.packet_file import MIN_PART, PacketFile, Unit
+from metered_realtime.media.reencoding import PictureEncoder
 
 from .coding import H264, VP8, pictures, sound
 
@@ -85,3 +87,23 @@ def test_a_change_before_the_file_has_begun_loses_nothing(tmp_path: Path) -> Non
         recording.now += 0.02
     recording.file.close()
     assert [pictures_in(path) for path in recording.file.files] == [1, 1]
+
+
+def test_a_size_that_changes_with_each_picture_opens_an_encoder_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[int, int]] = []
+    really_open = PictureEncoder._open
+
+    def note(self: PictureEncoder, width: int, height: int) -> Any:
+        opened.append((width, height))
+        return really_open(self, width, height)
+
+    monkeypatch.setattr(PictureEncoder, "_open", note)
+    encoder = PictureEncoder("mp4")
+    units = [
+        unit
+        for number in range(90)
+        for unit in encoder.units(av.VideoFrame(64 + 16 * (number % 2), 48, "yuv420p"), number / 30)
+    ]
+    assert len(opened) == 3
+    assert len(units) == 90
+    assert opened[0] == (64, 48)

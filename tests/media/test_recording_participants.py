@@ -9,15 +9,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
 
 from metered_realtime import PeerJoined, PeerLeft, Recorder, RecordingError
+from metered_realtime.core.lip_sync import SyncGroup
 from metered_realtime.emitter import AsyncEventEmitter
-from metered_realtime.media import channel_recording, packet_file
+from metered_realtime.media import channel_recording, packet_file, waiting
+from metered_realtime.media.mailbox import Tally
+from metered_realtime.media.mixed_recording import _Frame, _Mix
+from metered_realtime.media.participant_recording import PlacedTrack
 from metered_realtime.media.remote_track import RemoteTrack
 from tests.mesh.support import eventually
 
-from .coding import sound
+from .coding import picture, sound
 
 
 def files(folder: Path) -> list[Path]:
@@ -126,3 +131,24 @@ async def test_failures_are_told_and_not_all_kept(tmp_path: Path, monkeypatch: p
     with pytest.raises(RecordingError, match="and 2 before them") as caught:
         await recorder.close()
     assert list(caught.value.files) == ["p2", "p3"]
+
+
+def test_a_mix_keeps_no_picture_that_is_larger_than_its_own(tmp_path: Path) -> None:
+    mix = _Mix(tmp_path / "a.webm", "webm", lambda: 0.0)
+    mix.write(_Frame(("a", 1), av.VideoFrame(4_000, 1_000, "yuv420p"), 5.0))
+    (waiting_frame,) = mix._coming
+    assert isinstance(waiting_frame, _Frame)
+    assert (waiting_frame.frame.width, waiting_frame.frame.height) == (1280, 320)
+
+
+async def test_of_large_pictures_fewer_wait_for_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MAX_WAITING_BYTES", 3 * 64 * 48)  # two pictures in yuv420p
+    put: list[Any] = []
+    drops = Tally()
+    placed = PlacedTrack(RemoteTrack("video", "t"), SyncGroup(), lambda: 0.0, put.append, drops)
+    for number in range(5):
+        placed.take(0.0, _Frame(("a", 1), picture(number), 0.0))
+    assert not put, "it has no place yet"
+    assert drops.count == 3
+    placed.end()
+    assert len(put) == 2

@@ -63,7 +63,8 @@ def picture_size(mime_type: str, picture: bytes) -> tuple[int, int] | None:
     """
     match mime_type.lower():
         case "video/vp8":
-            is_key = len(picture) >= 10 and not picture[0] & 1
+            # The start code tells a key frame from a picture whose first packets are missing (RFC 6386 section 9.1).
+            is_key = len(picture) >= 10 and not picture[0] & 1 and picture[3:6] == b"\x9d\x01\x2a"
             return vp8_size(picture) if is_key else None
         case "video/h264":
             return max(

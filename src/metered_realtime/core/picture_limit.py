@@ -1,4 +1,4 @@
-"""Which pictures of a remote are decoded: those that are not too large, judged before a decoder makes room for them."""
+"""Refusing pictures of a remote that are too large, before a decoder allocates memory for them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ key frame of 200 bytes may claim sixteen times as many."""
 
 
 class PictureLimit:
-    """Passes pictures of up to `most` pixels. After one that was refused none passes up to a key frame that does.
+    """Admits pictures of up to `most` pixels. After a refused one nothing passes until a key frame that is admitted.
 
-    `refused` counts both. `largest` is the last size that was too large.
+    `refused` counts both. `largest` is the last size that was refused.
     """
 
     def __init__(self, most: int = MAX_PIXELS) -> None:
@@ -27,7 +27,7 @@ class PictureLimit:
             size = picture_size(mime_type, picture)
         except ValueError:
             size = None
-            self._is_shut, is_key = True, False  # what nobody can read is no parameter set to decode with
+            self._is_shut, is_key = True, False  # parameters that cannot be read may mean any size
         if size is not None and size[0] * size[1] > self.most:
             self._is_shut, is_key, self.largest = True, False, size
         if is_key:

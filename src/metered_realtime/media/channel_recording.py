@@ -20,7 +20,7 @@ MAX_LEFT = 1_000
 """Participants who have left of whom figures are kept, about 1 KB each. Of those before them only the sums are."""
 
 MAX_NAMES = 10_000
-"""Names of files that are remembered, a megabyte, so that none is given twice. Later names all have a number."""
+"""File names that are remembered, about 1 MB, so that none is used twice. Later names all carry a number."""
 
 MAX_ERRORS = 100
 """Failures whose texts are kept."""

@@ -24,6 +24,9 @@ __all__ = ["Decoded", "FrameReader", "Kind", "Wanted"]
 
 Wanted = Callable[[], Collection[str]]
 
+MAX_SOUND = 10.0
+"""Seconds of one frame of sound. A file may claim one sample a second, of each of which 48,000 would be made."""
+
 RETRY_AFTER = 0.01
 """Seconds until a device that had nothing yet (EAGAIN) is asked again: FFmpeg gives nothing to wait on."""
 
@@ -178,7 +181,7 @@ class FrameReader:
         kind = _kind(packet)
         base = VIDEO_TIME_BASE if kind == "video" else TIME_BASE
         for unit in self.passed[kind].packets(packet):
-            at = self._place_of(unit)
+            at = self._place_of(unit, packet.stream)
             if at is None:
                 continue
             length = (
@@ -203,7 +206,7 @@ class FrameReader:
                 yield from self._sound(frame)
 
     def _video(self, frame: av.VideoFrame, stream: av.stream.Stream) -> Iterator[Decoded]:
-        at = self._place_of(frame)
+        at = self._place_of(frame, stream)
         if at is None:
             return
         pts = round(at * VIDEO_TIME_BASE.denominator)
@@ -218,11 +221,18 @@ class FrameReader:
         yield Decoded("video", at, frame)
 
     def _sound(self, frame: av.AudioFrame) -> Iterator[Decoded]:
+        if frame.samples > MAX_SOUND * frame.sample_rate:
+            self.errors += 1
+            return
         since = self._since_start(frame)
         if since is not None and not self._from and since < -MAX_FIX:
             since = 0.0  # not what a decoder warms up from, but a clock that was set back
         at = None if since is None else self._offset + since
-        self._audio.add(frame, at, begins=self._offset)
+        try:
+            self._audio.add(frame, at, begins=self._offset)
+        except (av.FFmpegError, ValueError):  # channels that cannot be mixed, samples that are no numbers
+            self.errors += 1
+            return
         if at is not None:
             self._end = max(self._end, at + frame.samples / frame.sample_rate)
         yield from self._audio_frames()
@@ -232,12 +242,21 @@ class FrameReader:
             assert frame.pts is not None
             yield Decoded("audio", frame.pts / RATE, frame)
 
-    def _place_of(self, unit: av.VideoFrame | Packet) -> float | None:
-        """Return where on the time line this belongs, None if nowhere: before the start of the pass, or no time."""
+    def _place_of(self, unit: av.VideoFrame | Packet, stream: av.stream.Stream) -> float | None:
+        """Return where on the time line this belongs, None if nowhere: before the start of the pass."""
+        if unit.pts is None:
+            return self._following(stream)
         since = self._since_start(unit)
         if since is None or (self._from and since < -TOLERANCE):
             return None
         return self._offset + max(0.0, since)
+
+    def _following(self, stream: av.stream.Stream) -> float:
+        """Return where something without a time belongs: bare streams of H.264 have none, and go on at their rate."""
+        last, base = (
+            (self._last["video"], VIDEO_TIME_BASE) if stream.type == "video" else (self._last["audio"], TIME_BASE)
+        )
+        return self._offset if last < 0 else max(self._offset, float(last * base) + _length(stream))
 
     def _since_start(self, unit: av.AudioFrame | av.VideoFrame | Packet) -> float | None:
         if unit.pts is None or unit.time_base is None:

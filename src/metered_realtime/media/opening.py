@@ -21,7 +21,7 @@ def open_source(
 ) -> InputContainer:
     """Open a file, stream or device that has audio or video. `timeout` is for opening, or for that and each read.
 
-    Pictures and numbers of streams beyond `stream_choice.LIMITS` are not looked at.
+    Pictures and streams beyond `stream_choice.LIMITS` are not probed.
 
     Raises:
         ValueError: It is no media, or has neither audio nor video. Errors name it as `shown` and end with the `hint`.

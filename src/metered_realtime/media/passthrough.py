@@ -48,7 +48,7 @@ def codec_of(stream: av.stream.Stream) -> str:
 
 
 MAX_PEEKED = 300
-"""Packets that are read at most to see the first picture: a file that has none in 3 s is shown as it is."""
+"""Packets that are read to find the first picture. A file without one in some 3 s is passed on as it is."""
 
 
 def check_shown_as_it_is(stream: Any, picture: av.VideoFrame) -> None:
@@ -74,7 +74,7 @@ def first_picture(
             break
     for stream in streams:
         if isinstance(stream, av.VideoStream):
-            stream.codec_context.flush_buffers()  # it begins once more with these packets if they are decoded after all
+            stream.codec_context.flush_buffers()  # these packets are decoded again if they are not passed on
     return picture, read
 
 

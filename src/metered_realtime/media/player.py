@@ -174,7 +174,8 @@ class Player(MediaPlayer):
 
     @property
     def packets_failed(self) -> int:
-        """Packets that could not be decoded: broken ones, and pictures of more than 8192x4320 pixels."""
+        """Packets that could not be played: broken ones, pictures of more than 8192x4320 pixels, sound of channels that
+        cannot be mixed."""
         return self._reader.errors
 
     async def close(self) -> None:

@@ -32,7 +32,8 @@ _VP8_BITRATE = 1_500_000
 
 
 class PictureEncoder:
-    """Encode pictures of any size. Another size begins another stream, with a key frame."""
+    """Encode pictures of any size. Another size begins another stream, with a key frame, once in `KEY_FRAME_INTERVAL`
+    pictures at most: opening an encoder costs as much as a dozen of them. Until then pictures are scaled."""
 
     def __init__(self, format: str) -> None:
         self._codec, self._names = VIDEO_ENCODERS[format]
@@ -43,10 +44,11 @@ class PictureEncoder:
     def units(self, frame: av.VideoFrame, at: float) -> Iterator[Unit]:
         """Encode a frame, which is not changed."""
         width, height = max(2, frame.width & ~1), max(2, frame.height & ~1)
-        if self._context is None or (self._context.width, self._context.height) != (width, height):
+        is_other = self._context is None or (self._context.width, self._context.height) != (width, height)
+        if self._context is None or (is_other and self._number >= KEY_FRAME_INTERVAL):
             self._context = self._open(width, height)
             self._number = 0
-        copy = as_sent(frame, width, height)
+        copy = as_sent(frame, self._context.width, self._context.height)
         if copy is frame:
             copy = copied(frame)
         self._last = copy.pts = max(self._last + 1, round(at * VIDEO_CLOCK))

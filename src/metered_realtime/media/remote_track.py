@@ -45,8 +45,8 @@ class RemoteTrack(MediaStreamTrack):
     share the frames; `decoded()` gives a reader of its own that gets every frame, `encoded()` one that gets what the
     remote has encoded. A reader that is too slow drops its own: `frames_dropped` counts them.
 
-    Pictures of more than `max_picture_pixels` are given up before anybody decodes, records or sends them on, with all
-    that build on them: see `PictureRefused`. `pictures_refused` counts them.
+    Pictures of more than `max_picture_pixels` are dropped before they are decoded, recorded or sent on, together with
+    the pictures that depend on them. `pictures_refused` counts them, `PictureRefused` tells of the first one.
 
     The track ends when the remote stops sending it, leaves, or the connection is replaced; `recv()` then raises
     `MediaStreamError`.

@@ -1,4 +1,4 @@
-"""Which streams of a container are played: the ones that a player would begin with."""
+"""Choosing the streams of a container to play, as a player does."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ MAX_PIXELS = 8_192 * 4_320
 """Pixels of a picture that is decoded from a file: 8K. One has 53 MB, and a decoder keeps several."""
 
 MAX_STREAMS = 128
-"""Streams of a file. Each costs a decoder of 0.2 MB to find out about, and films have some thirty."""
+"""Streams of a file. Probing one costs 0.2 MB for its decoder; films have about thirty."""
 
 LIMITS = {"max_pixels": str(MAX_PIXELS), "max_streams": str(MAX_STREAMS)}
-"""Options of FFmpeg that keep to them while it looks into a file."""
+"""FFmpeg options that apply both limits while a file is probed."""
 
 _NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
 _FOR_FEW = Disposition.hearing_impaired | Disposition.visual_impaired | Disposition.comment | Disposition.descriptions
 
 
 def chosen_streams(container: InputContainer) -> dict[Kind, av.stream.Stream]:
-    """Return the stream of each kind that is played: one that is forced, else one that is the default, else the first
-    that is not a commentary or for impaired people. Covers, and what cannot be decoded, are none."""
+    """Return the stream of each kind to play: a forced one, else a default one, else the first that is not a commentary
+    or meant for impaired people. Attached pictures and streams that cannot be decoded are skipped."""
     chosen: dict[Kind, av.stream.Stream] = {}
     kinds: tuple[tuple[Kind, Any], ...] = (("audio", container.streams.audio), ("video", container.streams.video))
     for kind, streams in kinds:

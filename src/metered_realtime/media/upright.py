@@ -26,11 +26,11 @@ _TURNS: dict[tuple[bool, bool, bool], _Turn] = {
     (True, False, True): ("transpose=cclock",),
     (True, True, True): ("transpose=clock_flip",),
 }
-"""By whether sides are swapped, and whether right is left and down is up in what is shown."""
+"""By whether the sides are swapped, and whether the result is mirrored horizontally and vertically."""
 
 
 def turn_of(frame: av.VideoFrame) -> _Turn:
-    """Return what makes a frame upright, by its display matrix. Angles between are rounded to the next quarter."""
+    """Return the filters that make a frame upright, by its display matrix. Angles are rounded to quarter turns."""
     sides: Any = frame.side_data  # a mapping by types, which is declared as one by names
     data = sides.get(Type.DISPLAYMATRIX)
     if data is None:
@@ -44,7 +44,7 @@ def turn_of(frame: av.VideoFrame) -> _Turn:
 
 
 def stretched(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
-    """Return the size that a picture has with square pixels: none is left out, unless it became too large."""
+    """Return the size of a picture with square pixels: one side grows. Sizes beyond the limits are scaled down."""
     if not aspect or aspect < 0 or aspect == 1:
         return width, height
     wide, high = (width * float(aspect), float(height)) if aspect > 1 else (float(width), height / float(aspect))

@@ -1,4 +1,4 @@
-"""How many frames may wait: a number says little, a large picture has a thousand times the bytes of a small one."""
+"""Bounding waiting frames by their bytes: a large picture has a thousand times those of a small one."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def size_of(unit: Any) -> int:
 
 
 def room_for(frame: Any, most: int) -> int:
-    """Return how many frames like this one may wait: `most` of them, or as many as `MAX_WAITING_BYTES` hold."""
+    """Return how many frames of this size may wait: at most `most`, and as many as `MAX_WAITING_BYTES` hold."""
     return max(1, min(most, MAX_WAITING_BYTES // max(1, size_of(frame))))
