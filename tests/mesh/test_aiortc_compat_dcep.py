@@ -203,7 +203,7 @@ async def test_all_channels_of_a_remote_share_what_may_wait(room: Room, monkeypa
     opened = [(await pair.log_b.until(DataChannelOpened, number + 2)).channel for number in range(5)]
     errors: list[Exception] = []
     wrapped = DataChannel(opened[4])
-    wrapped.on(DCError, lambda event: errors.append(event.error))
+    wrapped.on(DCError, lambda event: errors.append(event.err))
     await asyncio.gather(*(it.wait_open() for it in mine))
     for channel in mine[1:5]:
         await channel.send("ä" * 15_000)  # 30,000 bytes
