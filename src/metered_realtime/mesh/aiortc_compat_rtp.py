@@ -24,7 +24,7 @@ from struct import Struct
 from typing import Any, Protocol
 
 from aiortc import RTCRtpSender
-from aiortc.codecs import get_encoder, vpx
+from aiortc.codecs import get_encoder, h264, vpx
 from aiortc.rtcrtpsender import random_sequence_number
 from aiortc.rtp import (
     RTP_HISTORY_SIZE,
@@ -42,6 +42,7 @@ from aiortc.utils import random32
 from ..core.rates import RateWindow
 from ..media.codec_encoders import Packet
 from ..media.parcel import Placed
+from ..media.rtp_payload import MAX_PAYLOAD
 from .aiortc_compat_dtls import DONE, FastDtlsTransport, one_by_one
 from .aiortc_compat_known import fingerprint
 from .aiortc_compat_senders import send_levels
@@ -86,8 +87,11 @@ VP8_DESCRIPTOR = Struct("!BBH")
 
 VP8_EXTENDED, VP8_START, VP8_HAS_PICTURE_ID, VP8_LONG_PICTURE_ID = 0x80, 0x10, 0x80, 0x8000
 
-VP8_PAYLOAD = vpx.PACKET_MAX - VP8_DESCRIPTOR.size
-"""Bytes of a frame in a packet, as aiortc cuts it."""
+VP8_PAYLOAD = MAX_PAYLOAD - VP8_DESCRIPTOR.size
+"""Bytes of a frame in a packet."""
+
+# What aiortc's own encoders and packers read when they cut a frame.
+vpx.PACKET_MAX = h264.PACKET_MAX = MAX_PAYLOAD
 
 
 class ParcelTrack(Protocol):
@@ -284,8 +288,17 @@ def cut_vp8(packet: Packet) -> list[bytes]:
     return [frame[start : start + VP8_PAYLOAD] for start in range(0, len(frame), VP8_PAYLOAD)]
 
 
+def cut_h264(packet: Packet) -> list[bytes]:
+    """Cut a frame of H.264 as aiortc does (RFC 6184): small units together, large ones in fragments. Empty ones, which
+    it trips over, are left out."""
+    units = h264.H264Encoder._split_bitstream(bytes(packet))
+    return h264.H264Encoder._packetize(unit for unit in units if unit)
+
+
 def _cutter(codec: Any) -> Callable[[Packet], list[bytes]]:
     """Return what cuts as aiortc does, for codecs whose payloads are the same for all receivers."""
+    if codec.mimeType.lower() == "video/h264":
+        return cut_h264
     packer = get_encoder(codec)
 
     def cut(packet: Packet) -> list[bytes]:
@@ -336,8 +349,12 @@ PARTS: list[Callable[..., Any]] = [
     wrap_rtx,
     vpx.Vp8Encoder.pack,
     vpx.Vp8Encoder._packetize,
+    h264.H264Encoder._packetize,
+    h264.H264Encoder._packetize_fu_a,
+    h264.H264Encoder._packetize_stap_a,
+    h264.H264Encoder._split_bitstream,
 ]
 """What is replaced, and what calls the replacements or is read by them."""
 
-KNOWN = "f7829f0b093fe8aa"
+KNOWN = "1755c19858ba280c"
 """The digest of all parts."""

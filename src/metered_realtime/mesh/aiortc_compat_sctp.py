@@ -35,6 +35,7 @@ from aiortc.rtcsctptransport import (
 from google_crc32c import extend as crc32c_extend
 from google_crc32c import value as crc32c
 
+from .aiortc_compat_dcep import open_message
 from .aiortc_compat_dtls import DONE, FastDtlsTransport
 from .aiortc_compat_known import insides_are_known
 from .sctp_control import MAX_CONTROL_CHUNKS, is_sound, is_sound_packet
@@ -425,6 +426,16 @@ class FastSctpTransport(RTCSctpTransport):
             self._flight_bound = max(MIN_FLIGHT, int(MAX_RATE * R))
 
     # --- sending
+
+    def _data_channel_open(self, channel: RTCDataChannel) -> None:
+        """Announce a channel: aiortc counts characters where `open_message` counts bytes."""
+        if channel.id is not None:
+            if channel.id in self._data_channels:
+                raise ValueError(f"Data channel with ID {channel.id} already registered")
+            self._data_channels[channel.id] = channel
+        self._data_channel_queue.append((channel, WEBRTC_DCEP, open_message(channel)))
+        if self._flush_handle is None:
+            self._flush_handle = self._event_loop.call_soon(self._flush)
 
     def _data_channel_send(self, channel: RTCDataChannel, data: bytes | str) -> None:
         """Queue a message, and have all that were queued in this turn of the event loop sent: replaces a task each."""

@@ -26,6 +26,7 @@ from ..options import IceServerConfig
 from . import aiortc_compat as compat
 from .admission import RemoteDescription, admitted, ice_candidate, usable_ice
 from .aiortc_compat_closing import close_by_force
+from .aiortc_compat_dcep import ChannelAdmission
 from .aiortc_compat_restart import IceRestarts
 from .aiortc_compat_senders import route_full_intra_requests
 from .aiortc_compat_sources import bound_sources
@@ -69,16 +70,17 @@ class Link:
         relay_only: bool = False,
         certificate: compat.SharedCertificate | None = None,
     ) -> None:
+        self._logger = logger
         self.pc = compat.create_peer_connection(relay_only=relay_only, certificate=certificate)
         transport = compat.dtls_transport(self.pc)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
+        self.admission = ChannelAdmission(self.pc, self._channels_refused)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
         self._has_servers = self._server_gathering_due = has_servers
         self.local_candidates_complete = not has_servers
         self._observer = observer
-        self._logger = logger
         self._slots: list[SendingSection] = []
         self._order: tuple[PlannedSection, ...] = ()
         self._declined: Mapping[str, str] = {}
@@ -113,6 +115,9 @@ class Link:
         channel = self.pc.createDataChannel(label, **options)
         self._channels.add(channel)
         return channel
+
+    def _channels_refused(self, reason: str) -> None:
+        self._logger.warning("data channels of the remote refused", {"reason": reason})
 
     # --- restarts of ICE
 

@@ -25,7 +25,7 @@ from ..options import PeerConnectionState
 from ..rpc.codec import format_of, is_foreign
 from ..rpc.methods import RpcMethods
 from ..signalling.scrubbing import scrub_error
-from .channel_options import ChannelOptions
+from .channel_options import ChannelOptions, check_names
 from .channels import RemoteChannels
 from .early_messages import EarlyMessages
 from .managed_channel import ManagedChannel
@@ -140,8 +140,11 @@ class RemotePeer(AsyncEventEmitter):
         `id`.
 
         Raises:
+            TypeError: the label or the protocol is not str.
+            ValueError: one of them has more than 65,535 bytes in UTF-8.
             MeteredRealtimeError: it has left.
         """
+        check_names(label, kwargs.get("protocol", ""))
         if self._state == "closed":
             raise MeteredRealtimeError(f"peer {self.id!r} has left")
         return self._connect().create_data_channel(label, **kwargs)

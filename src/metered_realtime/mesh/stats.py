@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..options import MeteredPeerState, PeerConnectionState, SignallingClientState
 from .data_channel import DataChannel
+from .unheard import unheard_on
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCRtpTransceiver
@@ -159,6 +160,9 @@ class DataStats:
     """Bytes that wait to be sent."""
     channels: tuple[DataChannelStats, ...] = ()
     """By id, those without one last."""
+    channels_refused: int = 0
+    """Channels that the remote opened and that were closed: too many, names that are too long in all, or more than may
+    wait for a reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +279,7 @@ def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         bytes_received=bytes_received,
         packets_sent=meter.packets_sent,
         packets_received=packets_received,
-        data=_data_stats(compat.message_total(link.pc), ()),
+        data=_data_stats(link, compat.message_total(link.pc), ()),
         packets_refused=compat.packets_refused(link.pc) + link.sources.refused,
     )
 
@@ -308,7 +312,7 @@ def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         dtls_state=compat.dtls_transport(pc).state,
         outbound=outbound,
         inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(link)),
-        data=_data_stats(compat.message_total(pc), channels),
+        data=_data_stats(link, compat.message_total(pc), channels),
         packets_refused=compat.packets_refused(pc) + link.sources.refused,
     )
 
@@ -391,7 +395,7 @@ def _inbound(incoming: Incoming, transceiver: RTCRtpTransceiver, now: float) -> 
     )
 
 
-def _data_stats(total: MessageCounter, channels: tuple[DataChannelStats, ...]) -> DataStats:
+def _data_stats(link: Link, total: MessageCounter, channels: tuple[DataChannelStats, ...]) -> DataStats:
     return DataStats(
         messages_sent=total.messages_sent,
         bytes_sent=total.bytes_sent,
@@ -399,6 +403,7 @@ def _data_stats(total: MessageCounter, channels: tuple[DataChannelStats, ...]) -
         bytes_received=total.bytes_received,
         buffered_amount=sum(channel.buffered_amount for channel in channels),
         channels=channels,
+        channels_refused=link.admission.refused + unheard_on(link.pc.sctp).closed,
     )
 
 
