@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from metered_realtime.cli import app
 from metered_realtime.server import SignallingServer
 
 PATIENCE = 30.0
@@ -111,6 +113,16 @@ async def test_a_server_that_is_not_there_is_an_error_and_no_traceback(commands:
     assert code == 1
     assert err.startswith("Error: ")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["send-file", "receive-files", "record"])
+def test_without_an_address_a_command_asks_for_one(path: Path, command: str) -> None:
+    """A key of this project must not go to another service by default."""
+    target = {"send-file": path, "receive-files": path.parent, "record": path.with_suffix(".webm")}[command]
+    environment = {"METERED_URL": None, "METERED_API_KEY": "pk_live_mine", "COLUMNS": "120"}
+    done = CliRunner().invoke(app, [command, str(target), "--channel", "x"], env=environment)
+    assert done.exit_code == 2
+    assert "a server is needed: --url or METERED_URL" in done.output
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ INTERRUPTED = 130
 """The exit code that shells expect after Ctrl-C."""
 
 Channel = Annotated[str, typer.Option(help="Channel to meet in.")]
-Url = Annotated[str | None, typer.Option(envvar="METERED_URL", help="Origin of the server, ws:// or wss://.")]
+Url = Annotated[str | None, typer.Option(envvar="METERED_URL", help="Origin of the server, ws:// or wss://. Needed.")]
 Key = Annotated[str | None, typer.Option("--key", envvar="METERED_API_KEY", help="Publishable key, pk_live_….")]
 Token = Annotated[str | None, typer.Option(envvar="METERED_TOKEN", help="Token, from `mint`, instead of a key.")]
 Insecure = Annotated[bool, typer.Option("--allow-insecure-url", help="Let credentials go to other hosts over ws://.")]
@@ -23,6 +23,8 @@ Insecure = Annotated[bool, typer.Option("--allow-insecure-url", help="Let creden
 
 def peer_options(url: str | None, key: str | None, token: str | None, allow_insecure_url: bool) -> dict[str, Any]:
     """Return the keywords of a `MeteredPeer` with this credential."""
+    if url is None:
+        raise typer.BadParameter("a server is needed: --url or METERED_URL")
     if token is not None:  # the environment may hold a key for other programs
         return {"token_provider": lambda: token, "url": url, "allow_insecure_url": allow_insecure_url}
     if key is None:

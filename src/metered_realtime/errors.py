@@ -75,6 +75,13 @@ class SignallingConnectError(SignallingError):
         self.http_status = http_status
 
 
+class LocalCredentialError(SignallingError, ValueError):
+    """A key or token that a server of your own has made was about to go to the hosted service: nothing was sent."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or "this key or token is that of a server of your own: pass its address as url=")
+
+
 class NotConnectedError(SignallingError):
     """The client is not connected: nothing was sent."""
 

@@ -602,6 +602,7 @@ async def test_a_remote_without_presence_can_be_hung_up_from_here(room: Room) ->
         assert not seen_by_a.of(PeerLeft)
         await pair.to_b.pc.close()
         await seen_by_a.until(PeerLeft, peer=pair.to_b)
+        wire.unblock()
         await pair.b.close()
 
 

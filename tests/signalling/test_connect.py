@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from metered_realtime.core.key_forms import PUBLISHABLE_RANDOM, SECRET_ID_RANDOM, local_key, local_secret_id
 from metered_realtime.core.session import Timings
-from metered_realtime.errors import NotConnectedError, SignallingConnectError, SignallingError
+from metered_realtime.errors import LocalCredentialError, NotConnectedError, SignallingConnectError, SignallingError
 from metered_realtime.events import Connected, Disconnected, Event, Message, StateChange
 from metered_realtime.options import IceServerConfig, SignallingClientOptions
-from metered_realtime.signalling import SignallingClient
+from metered_realtime.server.tokens import mint_token
+from metered_realtime.signalling import SignallingClient, link
 
 from .programs import HASTY, Diary, make_client
 from .scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
@@ -265,6 +267,36 @@ async def test_requests_need_a_connection() -> None:
 
 
 # --- credentials
+
+OURS = local_key("0" * PUBLISHABLE_RANDOM)
+SECRET_KEY = {"secret_id": local_secret_id("0" * SECRET_ID_RANDOM), "secret": "sk_secret_" + "t" * 40}
+
+
+@pytest.mark.parametrize("url", [None, "wss://rms.metered.ca", "wss://RMS.metered.ca:443", "wss://other.metered.ca"])
+def test_a_key_of_ones_own_server_is_never_sent_to_the_hosted_service(url: str | None) -> None:
+    for error in (LocalCredentialError, ValueError):
+        with pytest.raises(error, match="url="):
+            SignallingClient(api_key=OURS, url=url)
+    SignallingClient(api_key="pk_live_" + "0" * 40, url=url)  # a key of the service
+
+
+async def test_a_key_of_ones_own_server_is_sent_there() -> None:
+    async with ScriptedServer() as server, make_client(server, api_key=OURS):
+        assert server.paths == [f"/v1?key={OURS}"]
+    SignallingClient(api_key=OURS, url="wss://metered.ca.example")
+
+
+async def test_a_token_of_ones_own_server_is_never_sent_to_the_hosted_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was attempted")
+
+    monkeypatch.setattr(link, "connect", never)
+    client = SignallingClient(token_provider=lambda: mint_token(peer_id="a", **SECRET_KEY))
+    with pytest.raises(LocalCredentialError):
+        await client.connect()
+    await client.close()
 
 
 async def test_a_token_is_fetched_before_every_attempt() -> None:

@@ -19,6 +19,7 @@ from metered_realtime.errors import (
 )
 from metered_realtime.events import Direct, Message, Presence, PresencePeer, ServerError
 from metered_realtime.options import SubscribeOptions
+from metered_realtime.signalling import link
 
 from .programs import Diary, make_client
 from .scripted_server import Conversation, ScriptedServer
@@ -244,3 +245,32 @@ async def test_a_sync_handler_may_start_requests_and_an_async_one_may_await_them
         await answered.wait()
         await asyncio.gather(*tasks)
         assert sorted(frame["data"] for frame in server.conversations[0].heard[1:]) == [2, 3]
+
+
+async def test_in_a_burst_of_frames_other_tasks_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "TURN_TIME", 0.0, raising=False)
+    count, turns = 100, 0
+    turns_at: list[int] = []
+
+    async def burst(conversation: Conversation) -> None:
+        await conversation.welcome()
+        for number in range(count):
+            await conversation.say({"type": "message", "channel": "a", "from": "bob", "data": number})
+        await conversation.listen()
+
+    async def work() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with ScriptedServer(burst) as server:
+        client = make_client(server)
+        diary = Diary(client)
+        client.on(Message, lambda _: turns_at.append(turns))
+        await client.connect()
+        working = asyncio.ensure_future(work())
+        await diary.wait_for(Message, count)
+        working.cancel()
+        assert len(set(turns_at)) == count
+        await client.close()

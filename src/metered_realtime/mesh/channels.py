@@ -53,6 +53,7 @@ class Remote(Protocol):
     def polite(self) -> bool: ...
     def emit(self, event: Event) -> None: ...
     def create_data_channel(self, label: str, **kwargs: Any) -> RTCDataChannel: ...
+    def _when_free(self, action: Callable[[], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ class RemoteChannels:
             raise ChannelClosedError(label, f"peer {self._remote.id!r} has left")
         entry = self._make(label, options, announced=True)
         try:
-            self._open_raw(entry)
+            self._remote._when_free(lambda: self._open_first(entry))
         except BaseException:
             del self._entries[label]
             raise
@@ -228,6 +229,10 @@ class RemoteChannels:
         raw.close()
         text = f"the other end has opened channel {raw.label!r} with reliable={not entry.options.reliable}"
         entry.channel.fail(ChannelProtocolError(text))
+
+    def _open_first(self, entry: _Entry) -> None:
+        if entry.channel.raw is None and entry.channel.ready_state != "closed":  # the other end may have been faster
+            self._open_raw(entry)
 
     def _open_raw(self, entry: _Entry) -> None:
         raw = self._remote.create_data_channel(entry.channel.label, **entry.options.for_aiortc())

@@ -30,9 +30,10 @@ from ..options import PeerConnectionState
 from . import aiortc_compat as compat
 from .admission import admit
 from .ice_servers import IceServers, choose
-from .link import Link
+from .link import MAX_REMOTE_CANDIDATES, Link
 from .offer import OfferPlan
 from .sections import Incoming, Outgoing
+from .set_ups import SET_UP_TIME, SetUps, Turn
 
 LEAVING_GRACE = 1.0
 """Seconds to wait for the news that a remote which closed its connection has left, before a new one is made. A remote
@@ -74,6 +75,7 @@ class PeerConnection:
         certificate: compat.SharedCertificate | None = None,
         free_to_offer_at: float = 0.0,
         offer_held: Callable[[], None] = lambda: None,
+        set_ups: SetUps | None = None,
     ) -> None:
         compat.check_version()
         self.state: PeerConnectionState = "idle"
@@ -84,6 +86,11 @@ class PeerConnection:
         self._logger = logger
         self._link_lost = link_lost
         self._offer_held = offer_held
+        self._set_ups = set_ups if set_ups is not None else SetUps()
+        self._turn: Turn | None = None
+        self._when_free: list[Callable[[], None]] = []
+        self._gathering_link: Link | None = None
+        self._early_candidates = 0
         self._certificate = certificate
         self._loop = asyncio.get_running_loop()
         self._negotiator = n.Negotiator(polite=polite, holds_back=free_to_offer_at > self._loop.time())
@@ -158,6 +165,43 @@ class PeerConnection:
             self._change()
         return channel
 
+    # --- its turn among the connections of a peer
+
+    def when_free(self, action: Callable[[], None]) -> None:
+        """Do what needs a link: now if there is one, or room for another, and else when its turn has come."""
+        if self._link is not None or (self._turn is not None and self._turn.is_granted):
+            action()
+        else:
+            self._when_free.append(action)
+            self._request_turn()
+
+    async def _take_turn(self) -> None:
+        """Wait until the link may open its sockets."""
+        if self._link is not None and self._gathering_link is self._link:
+            return
+        if self._turn is None or not self._turn.is_granted:
+            granted = asyncio.Event()
+            self._when_free.append(granted.set)
+            self._request_turn()
+            await granted.wait()
+
+    def _request_turn(self) -> None:
+        if self._turn is None:
+            self._turn = Turn(self._turn_granted)
+            self._set_ups.request(self._turn)
+
+    def _turn_granted(self) -> None:
+        self._arm("turn", self._loop.time() + SET_UP_TIME, self._end_turn)
+        actions, self._when_free = self._when_free, []
+        for action in actions:
+            action()
+
+    def _end_turn(self) -> None:
+        self._disarm("turn")
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            self._set_ups.end(turn)
+
     # --- the way to the remote
 
     def release(self) -> None:
@@ -228,9 +272,20 @@ class PeerConnection:
 
     async def _receive_candidate(self, signal: CandidateSignal) -> None:
         try:
+            if self._link is None:
+                await self._wait_with_candidate()
             await self._ensure_link().add_candidate(signal.candidate, signal.ufrag)
         except Exception as error:  # looking for the name of one may fail in any way
             self._observer.candidate_refused(error)
+
+    async def _wait_with_candidate(self) -> None:
+        if self._early_candidates >= MAX_REMOTE_CANDIDATES:
+            raise ValueError(f"more than {MAX_REMOTE_CANDIDATES} candidates before the connection")
+        self._early_candidates += 1
+        try:
+            await self._take_turn()
+        finally:
+            self._early_candidates -= 1
 
     # --- negotiation
 
@@ -308,8 +363,9 @@ class PeerConnection:
             self._feed(effects)
 
     async def _create_offer(self) -> list[n.Effect]:
-        link = self._ensure_link()
         self._set_state_at_least_connecting()
+        await self._take_turn()
+        link = self._ensure_link()
         await self._gather(link)
         self._negotiator.planning()
         self._plan = link.plan(self._outgoing)
@@ -328,14 +384,16 @@ class PeerConnection:
         return self._negotiator.committed(self._loop.time(), more=more)
 
     async def _answer(self, offer: Description) -> list[n.Effect]:
-        link = self._ensure_link()
         self._set_state_at_least_connecting()
+        await self._take_turn()
+        link = self._ensure_link()
         await self._gather(link)
         answer, more = await link.answer(offer, self._outgoing)
         self._await_link(link)
         return self._negotiator.answered(with_answer_tag(answer, offer.tag), self._loop.time(), more=more)
 
     async def _gather(self, link: Link) -> None:
+        self._gathering_link = link
         await link.gather_host()
         if link.claim_server_gathering():
             self._spawn(self._trickle(link))
@@ -421,6 +479,7 @@ class PeerConnection:
         if old is not None:
             link.inherit_candidates(old)
             closing = asyncio.ensure_future(old.close())
+            self._set_ups.count(closing)
             self._closing_links.add(closing)
             closing.add_done_callback(self._closing_links.discard)
             if self.state == "connected":  # the remote noticed first that the old one is dead
@@ -447,6 +506,7 @@ class PeerConnection:
             self._disarm("restart")  # it came up after all, while its replacement waited for its time
             self._ladder.link_up(self._loop.time())
             self._was_connected = True
+            self._end_turn()
             self._set_state("connected")
             self._feed(self._negotiator.link_up(self._loop.time()))
         elif state in ("failed", "closed"):
@@ -515,8 +575,12 @@ class PeerConnection:
         pending = [task for task in (self._worker, *self._tasks) if task is not None and not task.done()]
         for task in pending:
             task.cancel()
+        self._when_free.clear()
+        self._end_turn()
         if self._link is not None:
-            await self._link.close()
+            closing = asyncio.ensure_future(self._link.close())
+            self._set_ups.count(closing)
+            await closing
         if pending or self._closing_links:
             await asyncio.wait([*pending, *self._closing_links], timeout=1.0)
 

@@ -10,6 +10,7 @@ from ..log import Logger
 from .ice_servers import IceServers
 from .remote_peer import RemotePeer
 from .seat import SignallingSeat
+from .set_ups import SetUps
 
 if TYPE_CHECKING:
     from .aiortc_compat import SharedCertificate
@@ -31,6 +32,7 @@ class PeerConnections:
         self._ice_servers = ice_servers
         self._logger = logger
         self._certificate: SharedCertificate | None = None
+        self.set_ups = SetUps()
 
     def make(self, remote: RemotePeer) -> PeerConnection:
         """Return a connection to a remote, which hears of all that happens to it.
@@ -55,6 +57,7 @@ class PeerConnections:
             logger=self._logger,
             link_lost=self._seat.doubt,
             certificate=self._certificate,
+            set_ups=self.set_ups,
         )
 
     def forget_certificate(self) -> None:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from ..core.fatal import FATAL_CLOSES, FATAL_ERROR_CODES, code_of_close
-from ..core.frames import encode_payload
 from ..core.names import is_reserved_channel, peer_id_fault
 from ..core.signals import GREETING, MetadataSignal, channel_of, parse_signal
 from ..emitter import AsyncEventEmitter
 from ..errors import (
     ConnectionEndedError,
     FileTransferError,
-    MeteredPeerOversizedError,
     MeteredPeerSendError,
     MeteredPeerStateError,
     MeteredRealtimeError,
@@ -43,6 +41,7 @@ from ..events import (
     StateChange,
     SubscriptionLost,
     TokenProviderError,
+    TokenRefreshed,
 )
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
@@ -60,6 +59,7 @@ from ..rpc.methods import RpcInvocationData, RpcMethods
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
 from ..signalling.scrubbing import ScrubbingLogger
+from .call_permission import CallPermission
 from .channel_options import ChannelOptions
 from .connections import PeerConnections
 from .early_events import EarlyEvents
@@ -164,6 +164,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._remotes = Remotes(self, self._logger)
         self._files = FileTransfers(self)
         self.rpc = RpcMethods(debug=rpc_debug, errors=rpc_errors)
+        self._permission = CallPermission(self.emit, self._is_heard, self._remotes)
         self._early = EarlyEvents(lambda: self._channel if self._state == "joining" else None, self._logger)
         self._seat = SignallingSeat(
             client if client is not None else self._new_client(chosen),
@@ -177,10 +178,12 @@ class MeteredPeer(AsyncEventEmitter):
                 ServerError: self._on_server_error,
                 SubscriptionLost: self._on_subscription_lost,
                 TokenProviderError: self._on_token_provider_error,
+                TokenRefreshed: lambda event: self._permission.ask_again(is_reachable=self._state == "joined"),
             },
             is_shared=client is not None,
             knows=self._remotes.__contains__,
             logger=self._logger,
+            not_permitted=self._permission.refuse,
         )
         self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
         self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
@@ -483,6 +486,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     def _on_connected(self, event: Connected) -> None:
         previous, self._peer_id = self._peer_id, event.peer_id
+        self._permission.ask_again(is_reachable=False)
         if self._state != "reconnecting":
             return
         self._remotes.expect_snapshot(event.peer_id)
@@ -595,7 +599,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     def _connect(self, remote: RemotePeer) -> PeerConnection:
         connection = self._connections.make(remote)
-        if self._state == "reconnecting":
+        if self._state == "reconnecting" or self._permission.is_refused:
             connection.set_reachable(False)
         return connection
 
@@ -633,11 +637,7 @@ class MeteredPeer(AsyncEventEmitter):
             raise MeteredPeerSendError("not_joined", f"the peer is {self._state}, not joined")
         if data is None:
             raise MeteredPeerSendError("invalid_args", "data must not be None")
-        payload = encode_payload(data)
-        size, cap = len(bytes(payload)), self._seat.max_message_size
-        if size > cap:
-            raise MeteredPeerOversizedError(size, cap)
-        return payload
+        return self._seat.encode(data)
 
     def _require_state(self, method: str, *allowed: MeteredPeerState) -> None:
         if self._state not in allowed or self._ending is not None:

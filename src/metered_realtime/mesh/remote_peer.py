@@ -227,6 +227,10 @@ class RemotePeer(AsyncEventEmitter):
             self._connection = self._make_connection(self)
         return self._connection
 
+    def _when_free(self, action: Callable[[], None]) -> None:
+        """Do what needs a connection now, or when it is its turn."""
+        self._connect().when_free(action)
+
     def _receive_signal(self, signal: Signal) -> None:
         try:
             connection = self._connect()

@@ -10,11 +10,12 @@ from msgspec import Raw
 
 from ..core.frames import encode_payload
 from ..core.signals import MetadataSignal, Signal, in_channel
-from ..errors import MeteredPeerStateError, ServerRequestError, SignallingError
+from ..errors import MeteredPeerOversizedError, MeteredPeerStateError, ServerRequestError, SignallingError
 from ..events import Event, StateChange
 from ..log import Logger
 from ..options import IceServerConfig, SubscribeOptions
 from ..signalling import SignallingClient
+from . import call_permission
 
 _seats: weakref.WeakKeyDictionary[SignallingClient, list[SignallingSeat]] = weakref.WeakKeyDictionary()
 """The seats of each client that are in a channel, in the order in which they entered."""
@@ -35,11 +36,13 @@ class SignallingSeat:
         is_shared: bool,
         knows: Callable[[str], bool],
         logger: Logger,
+        not_permitted: Callable[[ServerRequestError], None] = lambda error: None,
     ) -> None:
         self.client = client
         self.channel: str | None = None
         self._is_shared = is_shared
         self._knows = knows
+        self._not_permitted = not_permitted
         self._listeners = listeners
         self._logger = logger
         self._options = SubscribeOptions()
@@ -122,6 +125,19 @@ class SignallingSeat:
 
     # --- what is sent
 
+    def encode(self, data: Any) -> Raw:
+        """Return the payload of data.
+
+        Raises:
+            MeteredPeerOversizedError: the server does not take as much.
+            TypeError, ValueError: not JSON.
+        """
+        payload = encode_payload(data)
+        size, cap = len(bytes(payload)), self.max_message_size
+        if size > cap:
+            raise MeteredPeerOversizedError(size, cap)
+        return payload
+
     async def publish(self, payload: Raw) -> None:
         """Send to everybody in the channel."""
         assert self.channel is not None
@@ -132,11 +148,19 @@ class SignallingSeat:
         await self.client._send_raw(peer_id, payload)
 
     async def send_signal(self, peer_id: str, signal: Signal | MetadataSignal) -> None:
-        """Send a signal to one peer; when the client is shared, with the channel that it belongs to."""
+        """Send a signal to one peer; when the client is shared, with the channel that it belongs to.
+
+        What this peer may not send to anybody is dropped.
+        """
         payload = signal.payload()
         if self.channel is not None and any(self._others()):
             payload = in_channel(payload, self.channel)
-        await self.client._send_raw(peer_id, encode_payload(payload))
+        try:
+            await self.client._send_raw(peer_id, encode_payload(payload))
+        except ServerRequestError as error:
+            if error.code != call_permission.CODE:
+                raise
+            self._not_permitted(error)  # once for all, not at each of them
 
     # --- what arrives
 

@@ -226,6 +226,10 @@ class PeerStats:
     bitrate_in: float = 0.0
     remotes: Mapping[str, RemoteStats] = field(default_factory=dict)
     """By peer id, in the order of arrival."""
+    connections_busy: int = 0
+    """Connections that are being made or torn down, at most 64 as long as any wait."""
+    connections_waiting: int = 0
+    """Connections that wait for their turn to be made: presence lets peers come and go faster than they can be."""
 
 
 def remote_stats(remote: RemotePeer) -> RemoteStats:
@@ -256,6 +260,8 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
         bitrate_out=sum(it.bitrate_out or 0.0 for it in every),
         bitrate_in=sum(it.bitrate_in or 0.0 for it in every),
         remotes=remotes,
+        connections_busy=peer._connections.set_ups.busy,
+        connections_waiting=peer._connections.set_ups.waiting,
     )
 
 

@@ -69,6 +69,7 @@ class SignallingClient(AsyncEventEmitter):
 
     Raises:
         ValueError: not exactly one of `api_key` and `token_provider` is given, or an option is out of its range.
+        LocalCredentialError: a key made by a server of this package, without the `url` of that server.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class SignallingClient(AsyncEventEmitter):
             timeout=chosen.token_provider_timeout,
             resume_token=lambda: self._session.resume_token,
         )
-        self._fresh_token = fresh_tokens(chosen.token_provider, chosen.token_provider_timeout)
+        self._fresh_token = fresh_tokens(origin, chosen.token_provider, chosen.token_provider_timeout)
         self._session = Session(
             reconnect=_reconnect_options(chosen.reconnect),
             inactivity_timeout=chosen.inactivity_timeout,

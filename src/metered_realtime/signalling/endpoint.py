@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 from ..options import DEFAULT_URL
 
 PATH = "/v1"
+HOSTED_DOMAIN = "metered.ca"
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -35,6 +36,12 @@ def parse_origin(url: str | None, *, allow_insecure: bool = False) -> str:
 def is_loopback(origin: str) -> bool:
     """Tell whether the server runs on this host, where no proxy is in between."""
     return urlsplit(origin).hostname in LOOPBACK_HOSTS
+
+
+def is_hosted(origin: str) -> bool:
+    """Return whether the server is one of the hosted service."""
+    host = urlsplit(origin).hostname or ""
+    return host == HOSTED_DOMAIN or host.endswith(f".{HOSTED_DOMAIN}")
 
 
 def attempt_url(origin: str, parameter: str, credential: str, resume: str | None = None) -> str:

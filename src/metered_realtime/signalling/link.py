@@ -24,6 +24,9 @@ HANG_UP_TIMEOUT = 0.8
 RECEIVE_QUEUE = 256
 """Frames that wait for the reader before the socket pauses: a burst of presence deltas need not stop and go."""
 
+TURN_TIME = 0.005
+"""Seconds of frames after which other tasks have their turn: a burst of presence must not hold up media."""
+
 TOKEN_PROVIDER_FAILED = "token provider failed"
 HANDSHAKE_REJECTED = "handshake rejected"
 
@@ -144,9 +147,14 @@ class Link:
         )
 
     async def _read(self, socket: ClientConnection) -> tuple[int, str]:
+        loop = asyncio.get_running_loop()
+        turn_began = loop.time()
         try:
             while self._owner is not None:
                 self._owner._link_received(self, await socket.recv())
+                if loop.time() - turn_began >= TURN_TIME:
+                    await asyncio.sleep(0)  # what is buffered is read without waiting
+                    turn_began = loop.time()
         except ConnectionClosed as closed:
             return _close_of(closed)
         return self._closing

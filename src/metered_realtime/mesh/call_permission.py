@@ -1,0 +1,65 @@
+"""Whether the key or token of a peer may signal to others at all: without that there are no calls."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ..errors import ServerRequestError
+from ..events import FatalError
+
+if TYPE_CHECKING:
+    from .connection import PeerConnection
+    from .remote_peer import RemotePeer
+
+CODE = "action_not_permitted"
+
+ADVICE = (
+    "this key or token lacks the action `send`, without which there are no calls: "
+    "`metered-realtime keys create --for calls` makes a key that has it"
+)
+
+
+class CallPermission:
+    """Tells once, for each connection to the server, that signals are refused, and stops all further ones.
+
+    Attributes:
+        is_refused: The server has refused a signal since it was last asked anew.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[FatalError], None],
+        is_heard: Callable[[type[FatalError]], bool],
+        remotes: Iterable[RemotePeer],
+    ) -> None:
+        self.is_refused = False
+        self._emit = emit
+        self._is_heard = is_heard
+        self._remotes = remotes
+
+    def refuse(self, refusal: ServerRequestError) -> None:
+        """Tell that a signal was refused, once."""
+        if self.is_refused:
+            return
+        self.is_refused = True
+        for connection in self._connections():
+            connection.set_reachable(False)
+        error = ServerRequestError(CODE, ADVICE, refusal.request_id)
+        error.__cause__ = refusal
+        if not self._is_heard(FatalError):
+            logging.getLogger("metered_realtime").error("%s", error)
+        self._emit(FatalError(error, CODE))
+
+    def ask_again(self, *, is_reachable: bool) -> None:
+        """Signal again: there is another connection to the server, or another token."""
+        if not self.is_refused:
+            return
+        self.is_refused = False
+        if is_reachable:
+            for connection in self._connections():
+                connection.set_reachable(True)
+
+    def _connections(self) -> list[PeerConnection]:
+        return [remote._connection for remote in self._remotes if remote._connection is not None]
