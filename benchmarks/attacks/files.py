@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks.attacks.stage import CHANNEL, Attack, Stage
-from metered_realtime import FileReceived, MeteredPeer, PeerJoined, RemotePeer
+from metered_realtime import FileReceived, MeteredPeer, PeerJoined, RemotePeer, StreamWriter
 
 OFFER = "metered.file.1"
 PATIENCE = 15.0
@@ -46,6 +46,12 @@ def _remote(stage: Stage, peer_id: str) -> RemotePeer:
     return next(remote for remote in stage.honest.remote_peers if remote.id == peer_id)
 
 
+async def _trickle(writer: StreamWriter) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        await writer.write(b"x")
+
+
 async def known_transfer(stage: Stage) -> None:
     """Go on with the transfer of a file that the attacker was sent, at the victim, byte by byte; fails if the
     sender's own never arrives."""
@@ -61,13 +67,15 @@ async def known_transfer(stage: Stage) -> None:
             sending.cancel()
             await writer.__aenter__()
             await writer.write(bytes(8) + b"x")
+            trickling = asyncio.ensure_future(_trickle(writer))
             await asyncio.sleep(0.5)
             arrived = asyncio.ensure_future(anext(stage.victim.events(FileReceived)))
             async with stage.watch():
                 again = asyncio.ensure_future(_remote(stage, "victim").send_file(path))
                 await asyncio.wait_for(arrived, PATIENCE)
-            again.cancel()
-            await asyncio.gather(sending, again, return_exceptions=True)
+            for task in (again, trickling):
+                task.cancel()
+            await asyncio.gather(sending, again, trickling, return_exceptions=True)
         await inbox.close()
 
 
