@@ -83,6 +83,11 @@ export class Link extends Emitter {
     return !this.#closed && this.#control.readyState !== "closed" && this.pc.connectionState === "connected";
   }
 
+  /** Whether the other end has closed the connection, rather than lost it. */
+  get hungUp() {
+    return this.#control.readyState === "closed";
+  }
+
   close() {
     if (this.#closed) return;
     this.#closed = true;

@@ -4,6 +4,7 @@ import { Channel } from "./channel.js";
 import { PROTOCOL } from "./channel_frames.js";
 import { Emitter } from "./events.js";
 import { Link } from "./link.js";
+import { shown } from "./names.js";
 
 /** Waits before the attempts to repair a failed link; the first ones restart ICE, the others replace the link. */
 const LADDER_MS = [0, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000];
@@ -42,7 +43,7 @@ export class Peer extends Emitter {
   /**
    * @param {string} id
    * @param {object|null} presence its presence metadata
-   * @param {{peerId: string, local: Map, iceServers: RTCIceServer[], connected: boolean, profile: object,
+   * @param {{peerId: string, local: Map, iceServers: RTCIceServer[], connected: boolean, mayCall: boolean, profile: object,
    *   sendSignal(to: string, payload: object): void}} room
    */
   constructor(id, presence, room) {
@@ -69,7 +70,7 @@ export class Peer extends Emitter {
   }
 
   get reachable() {
-    return this.#room.connected && (!this.away || this.alias !== null);
+    return this.#room.connected && this.#room.mayCall && (!this.away || this.alias !== null);
   }
 
   signal(payload) {
@@ -85,6 +86,11 @@ export class Peer extends Emitter {
   /** Whether media or data could flow at this moment. */
   get alive() {
     return this.#link?.usable ?? false;
+  }
+
+  /** Whether its connection may be lost for a moment only, and not closed by the other end. */
+  get mayReturn() {
+    return this.#state === "reconnecting" && !this.#link?.hungUp;
   }
 
   get streams() {
@@ -108,8 +114,8 @@ export class Peer extends Emitter {
   get name() {
     const told = this.tracks.map((t) => t.metadata).filter(Boolean);
     for (const source of [this.presence, this.profile, ...told]) {
-      const name = source?.name ?? source?.displayName;
-      if (typeof name === "string" && name.trim()) return name.trim().slice(0, 80);
+      const name = shown(source?.name ?? source?.displayName);
+      if (name) return name;
     }
     return null;
   }
@@ -322,7 +328,7 @@ export class Peer extends Emitter {
 
   #controlled(message) {
     if (message.type === "profile" && typeof message.name === "string") {
-      this.profile = { name: message.name.slice(0, 80) };
+      this.profile = { name: shown(message.name) };
       this.emit("profile", {});
     } else if (message.type === "rename" && typeof message.id === "string" && message.id.length <= 128) {
       this.emit("rename", { id: message.id });
