@@ -162,6 +162,29 @@ class TestRefusals:
             assert context == {"address": "127.0.0.1", "status": 401, "why": "a secret key is needed"}
 
 
+class TestRequestsThatAreNoHttp:
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            b"GET /v1?token=eyJhbGciOi HTTP/9.9\r\n\r\n",
+            b"GET /v1?token=eyJhbGciOi" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization Bearer eyJhbGciOi\r\n\r\n",
+        ],
+        ids=["version", "length", "header"],
+    )
+    async def test_are_told_without_their_text(self, request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(0)
+        lines = Lines()
+        async with SignallingServer(logger=lines) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(request_)
+            assert b"400" in await reader.readline()
+            writer.close()
+            level, context = await lines.one("request not understood")
+        assert (level, context["what"]) == ("warning", "Error handling request from 127.0.0.1")
+        assert "eyJhbGciOi" not in str(lines.all) + caplog.text
+
+
 async def _leave(probe: Any) -> None:
     await probe.socket.close(4242, "words of the client")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
+
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..log import Logger
 from .limits import TokenBucket
@@ -51,6 +54,26 @@ class ClientLog:
         if left_out := self._left_out.pop(level, 0):
             log("lines were left out", {"count": left_out})
         log(msg, ctx)
+
+
+class HttpLog(logging.Logger):
+    """What aiohttp logs of requests, in a log for clients.
+
+    It shows requests that it cannot read, credentials in the query included, with a traceback for each.
+    """
+
+    def __init__(self, log: Logger) -> None:
+        super().__init__("metered_realtime.http", logging.WARNING)
+        self._log_of_clients = log
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Pass a record on, without what the client sent."""
+        error, what = record.exc_info[1] if record.exc_info else None, shortened(record.getMessage())
+        if isinstance(error, HttpProcessingError):
+            self._log_of_clients.warning("request not understood", {"what": what, "error": type(error).__name__})
+        else:
+            detail = shortened(f"{type(error).__name__}: {error}")
+            self._log_of_clients.error("request failed", {"what": what, "error": detail})
 
 
 def shortened(text: str) -> str:

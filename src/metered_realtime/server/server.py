@@ -13,6 +13,7 @@ from aiohttp import web
 from ..log import Logger, NoopLogger
 from .app import SignallingApp
 from .auth import Authenticator
+from .client_log import ClientLog, HttpLog
 from .config import Config
 from .ice import IceServer, ice_server_list
 from .keys import App, Keyring, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
@@ -206,6 +207,7 @@ class SignallingServer:
         runner = web.AppRunner(
             app.build(),
             access_log=None,  # request lines hold credentials
+            logger=HttpLog(ClientLog(self._logger)),
             handle_signals=False,
             shutdown_timeout=CLEAN_UP_TIME / 4,  # aiohttp waits up to twice as long
             keepalive_timeout=KEEP_ALIVE,
