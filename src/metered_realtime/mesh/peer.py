@@ -59,7 +59,7 @@ from ..rpc.errors import ErrorRegistry, RpcError
 from ..rpc.methods import RpcInvocationData, RpcMethods
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
-from ..signalling.scrubbing import ScrubbingLogger
+from ..signalling.scrubbing import scrubbing
 from .channel_options import ChannelOptions
 from .connections import PeerConnections
 from .early_events import EarlyEvents
@@ -155,7 +155,7 @@ class MeteredPeer(AsyncEventEmitter):
             ssl_context=ssl_context,
             allow_insecure_url=allow_insecure_url,
         )
-        super().__init__(None if chosen.logger is None else ScrubbingLogger(chosen.logger))
+        super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
         self._state: MeteredPeerState = "idle"
