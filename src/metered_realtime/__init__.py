@@ -64,6 +64,7 @@ from .events import (
     IceCandidateError,
     Joined,
     Left,
+    LocalTrackEnded,
     Message,
     NegotiationError,
     PeerJoined,
@@ -81,6 +82,7 @@ from .events import (
     TokenProviderError,
     TokenRefreshed,
     Track,
+    TrackEnded,
     WsCloseCode,
 )
 from .log import Logger, NoopLogger, StdlibLogger
@@ -225,6 +227,7 @@ __all__ = [
     "InboundTrackStats",
     "Joined",
     "Left",
+    "LocalTrackEnded",
     "Logger",
     "ManagedChannel",
     "ManagedChannelState",
@@ -322,6 +325,7 @@ __all__ = [
     "TokenRefreshed",
     "ToneTrack",
     "Track",
+    "TrackEnded",
     "TransferProgress",
     "TransferResult",
     "VideoSource",

@@ -185,7 +185,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
         self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
         self._watch = SnapshotWatch(self._seat.subscribe_again, self._on_no_snapshot, self._logger)
-        self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger)
+        self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger, self.emit)
         self._channels = PeerChannels(self._logger)
         self._seen_off: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -405,7 +405,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._require_state("replace_track", "idle", "joining", "joined")
         if old_track is None:
             raise TypeError("old_track must be a track, not None")
-        self._media.replace(old_track, new_track)
+        self._media.replace(old_track, new_track, self._seat.max_message_size)
 
     # --- files
 

@@ -213,6 +213,8 @@ class PeerStats:
     bitrate_in: float = 0.0
     remotes: Mapping[str, RemoteStats] = field(default_factory=dict)
     """By peer id, in the order of arrival."""
+    tracks_failed: int = 0
+    """Tracks of this end that ended because their `recv` raised. `LocalTrackEnded` has each with its exception."""
 
 
 def remote_stats(remote: RemotePeer) -> RemoteStats:
@@ -243,6 +245,7 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
         bitrate_out=sum(it.bitrate_out or 0.0 for it in every),
         bitrate_in=sum(it.bitrate_in or 0.0 for it in every),
         remotes=remotes,
+        tracks_failed=peer._media.tracks_failed,
     )
 
 
