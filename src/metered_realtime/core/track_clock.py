@@ -54,10 +54,12 @@ STEADY = 0.05
 class TrackClock:
     """Places the frames of one track. Times are seconds: `own` in the track's time, `arrived` on the common one.
 
-    `note` every frame as it comes. Once `is_settled`, `place` those that came so far, and each one that comes.
+    `note` every frame as it comes. Once `is_settled`, `place` those that came so far, and each one that comes. A single
+    frame that is later than `max_hold` is where it arrived, and so are the next ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_hold: float = MAX_HOLD) -> None:
+        self._max_hold = max_hold
         self.turns = 0
         """How often the track's own time has begun anew."""
         self._offset = 0.0  # as it is applied
@@ -114,7 +116,7 @@ class TrackClock:
 
     def _follow(self, delay: float, arrived: float, passed: float) -> None:
         lateness = delay - self._target
-        is_elsewhere, first = not -MAX_LEAD <= lateness <= MAX_HOLD, self._late.first
+        is_elsewhere, first = not -MAX_LEAD <= lateness <= self._max_hold, self._late.first
         late = -inf if is_elsewhere else self._late.quickest(lateness, arrived, LATENESS_WINDOW)
         if late > LOST and first is not None and late > first - STEADY:
             self._lost = late

@@ -219,9 +219,10 @@ class TrackFanout:
         A track of this program that comes late from some moment on has lost time, which its own times do not tell: what
         follows stands later. What a remote sends comes late when the network does.
         """
-        self._clock = self._clock or TrackClock()
+        is_local = self._source is self.track
+        self._clock = self._clock or (TrackClock(inf) if is_local else TrackClock())
         self._clock.note(at, now)
-        if self._source is self.track:
+        if is_local:
             timeline.skip(self._clock.take_lost())
 
     def _fail(self, error: Exception) -> None:
