@@ -65,6 +65,7 @@ from .events import (
     IceCandidateError,
     Joined,
     Left,
+    LocalTrackEnded,
     Message,
     NegotiationError,
     PeerJoined,
@@ -83,6 +84,7 @@ from .events import (
     TokenProviderError,
     TokenRefreshed,
     Track,
+    TrackEnded,
     WsCloseCode,
 )
 from .log import Logger, NoopLogger, StdlibLogger
@@ -228,6 +230,7 @@ __all__ = [
     "Joined",
     "Left",
     "LocalCredentialError",
+    "LocalTrackEnded",
     "Logger",
     "ManagedChannel",
     "ManagedChannelState",
@@ -326,6 +329,7 @@ __all__ = [
     "TokenRefreshed",
     "ToneTrack",
     "Track",
+    "TrackEnded",
     "TransferProgress",
     "TransferResult",
     "VideoSource",

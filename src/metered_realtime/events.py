@@ -215,6 +215,17 @@ class Data(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LocalTrackEnded(Event):
+    """A track that this peer sends ended by itself, and is sent to nobody any more.
+
+    `err` is what it failed of, None if it came to its end. `replace_track` puts another one in its place.
+    """
+
+    track: Any
+    err: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FatalError(Event):
     """Something failed that the program has to react to.
 
@@ -237,6 +248,17 @@ class Track(Event):
     track: Any
     streams: tuple[MediaStream, ...] = ()
     metadata: StreamMetadata | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEnded(Event):
+    """The remote stopped sending a track: it ended there, or was removed.
+
+    Comes before the `StreamRemoved` of its stream. A connection that is replaced (`ConnectionReset`) tells it only of
+    what does not come back.
+    """
+
+    track: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import av
 from aiortc.mediastreams import MediaStreamError
 
 from ..core.lip_sync import SyncGroup
-from ..log import Logger
+from ..log import Logger, log_exception
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
 from .mailbox import Tally
 from .mixing import Grid, SoundMixer, reduced
@@ -227,7 +227,7 @@ class MixedRecording:
         except MediaStreamError:
             pass
         except Exception as error:
-            self._logger.error("recorder: a track cannot be recorded", {"peer": source[0], "error": repr(error)})
+            log_exception(self._logger, "recorder: a track cannot be recorded", error, {"peer": source[0]})
         finally:
             placed.end()
             reader.stop()

@@ -14,7 +14,7 @@ import av
 from aiortc.mediastreams import MediaStreamError
 
 from ..core.lip_sync import SyncGroup
-from ..log import Logger
+from ..log import Logger, log_exception
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
 from .mailbox import Tally
 from .packet_file import CODECS, PacketFile, Unit
@@ -177,7 +177,7 @@ class ParticipantRecording:
         except MediaStreamError:
             pass
         except Exception as error:
-            self._logger.error("recorder: a track cannot be recorded", {"peer": self.peer_id, "error": repr(error)})
+            log_exception(self._logger, "recorder: a track cannot be recorded", error, {"peer": self.peer_id})
 
     async def _pass_on(self, track: Any) -> bool:
         """Record packets until the track ends. False as soon as there is one that the file does not take."""

@@ -104,7 +104,7 @@ class PlayerTrack(SourceTrack):
                 self.stop()
                 break
             await self._wait(delay)
-        raise MediaStreamError(f"the {self.kind} track has ended")
+        raise MediaStreamError(f"the {self.kind} track has ended") from self._player.error
 
     async def _wait(self, delay: float | None) -> None:
         self.read_at = math.inf

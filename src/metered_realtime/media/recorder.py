@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..core.recording_names import check_template, file_name, is_per_participant
-from ..log import Logger, NoopLogger
+from ..log import Logger, NoopLogger, log_exception
 from .channel_recording import MAX_ERRORS, FilesOfParticipants, Followed, Takes
 from .mixed_recording import MixedRecording
 from .recorder_stats import RecorderStats, RecordingError
@@ -200,7 +200,10 @@ class Recorder:
     def _report(self, error: RecordingError) -> None:
         self._errors.append(str(error))
         if self._on_error is not None:
-            self._on_error(error)
+            try:
+                self._on_error(error)
+            except Exception as mistake:
+                log_exception(self._logger, "recorder: on_error failed", mistake)
 
     def _check_open(self) -> None:
         if self._closing is not None:

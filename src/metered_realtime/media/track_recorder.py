@@ -24,7 +24,7 @@ from typing import Any
 import av
 from aiortc.mediastreams import MediaStreamError
 
-from ..log import Logger
+from ..log import Logger, log_exception
 from .recorder_stats import RecorderStats
 from .recording import AudioPart, Part, VideoPart, join
 from .waiting import room_for
@@ -261,7 +261,7 @@ class TrackRecorder:
         track = recorded.track
         text = f"{track.kind} track {getattr(track, 'id', '?')}: {type(exc).__name__}: {exc}"
         self._errors.append(text)
-        self._logger.error("recorder: a track cannot be recorded", {"error": text})
+        log_exception(self._logger, "recorder: a track cannot be recorded", exc, {"kind": track.kind})
 
     # What follows runs in the thread.
 

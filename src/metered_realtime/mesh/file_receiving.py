@@ -19,6 +19,7 @@ from ..core import transfers as core
 from ..emitter import EventStream
 from ..errors import FileTransferError, MeteredRealtimeError, StreamEndedError
 from ..events import Event, FileFailed, FileOffered, FileReceived
+from ..log import log_exception
 from .file_sending import ProgressFn, TransferProgress
 from .part_file import PartFile, prune_parts
 from .remote_peer import RemotePeer
@@ -204,6 +205,8 @@ class FileReceiver:
                 await self._check(FileOffered(remote, name, offer.size, offer.mtime), offer)
                 await self._store(remote, reader, offer, name)
         except Exception as error:  # the callbacks are the program's
+            if not isinstance(error, MeteredRealtimeError | core.TransferProtocolError | OSError):
+                log_exception(self._files.peer._logger, "receiving a file failed", error, {"name": name})
             self._tell(remote, FileFailed(remote, name, _failure(error)))
 
     async def _check(self, offered: FileOffered, offer: core.Offer) -> None:

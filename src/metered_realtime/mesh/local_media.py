@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..core.attachments import AlreadyAttachedError, Attachment, Attachments
 from ..core.frames import encode_payload
@@ -15,6 +17,7 @@ from ..errors import (
     MeteredPeerStateError,
     ReplaceTrackFailure,
 )
+from ..events import Event, LocalTrackEnded
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from ..signalling.scrubbing import scrub_error
@@ -30,6 +33,7 @@ class LocalMedia:
     """The tracks of one `MeteredPeer`, for the `remotes` of now and all that come.
 
     `tell` sends a remote the metadata of a track: before the track itself, so that it is known when the track comes.
+    `emit` takes the event of a track that has ended by itself.
     """
 
     def __init__(
@@ -37,9 +41,13 @@ class LocalMedia:
         remotes: Callable[[], list[RemotePeer]],
         tell: Callable[[RemotePeer, MetadataSignal], None],
         logger: Logger,
+        emit: Callable[[Event], None],
     ) -> None:
+        self.tracks_failed = 0
         self._remotes = remotes
         self._tell = tell
+        self._emit = emit
+        self._ended: WeakKeyDictionary[Any, tuple[MediaStream | None, StreamMetadata | None]] = WeakKeyDictionary()
         self._book = Attachments()
         self._fanouts: dict[int, TrackFanout] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -83,8 +91,10 @@ class LocalMedia:
             if remote._connection is not None:
                 remote._connection.detach(id(track))
 
-    def replace(self, old: Any, new: Any | None) -> None:
+    def replace(self, old: Any, new: Any | None, cap: int) -> None:
         """Swap a track on every remote that carries it, metadata included.
+
+        One that has ended is sent to nobody any more: `new` is then sent anew, with its stream and its metadata.
 
         Raises:
             TypeError: `new` is not a track.
@@ -93,6 +103,12 @@ class LocalMedia:
             MeteredPeerReplaceTrackError: it failed on some remotes. The book holds `new` if any remote has it.
         """
         before = self._book.get(old)
+        if before is None and new is not None and self._is_ended(old):
+            self._check_kinds(old, new)
+            stream, metadata = self._ended[old]
+            self.attach([new], stream, metadata, cap, "replace_track")
+            del self._ended[old]
+            return
         try:
             self._replace(self._remotes(), old, new)
         finally:
@@ -124,9 +140,12 @@ class LocalMedia:
             self._tell_all_of(remote, attachment)
 
     def send_everything(self, remote: RemotePeer) -> None:
-        """Attach everything to a remote."""
+        """Attach everything to a remote that has not ended."""
         for attachment in self._book:
-            self._send(remote, attachment)
+            if getattr(attachment.track, "readyState", "live") != "ended":
+                self._send(remote, attachment)
+            elif not self._fanout(attachment.track).is_reading:
+                self._track_ended(attachment.track, None)  # nobody received it, so nobody has noticed
 
     # --- inside
 
@@ -166,16 +185,21 @@ class LocalMedia:
         if signal is not None:
             _check_size(signal, cap)
         self._book.add(attachment)
+        if self._is_ended(track):
+            del self._ended[track]
         return attachment
+
+    def _check_kinds(self, old: Any, new: Any) -> None:
+        _check_track(new)
+        if old.kind != new.kind:
+            raise ValueError(f"a track of kind {old.kind!r} cannot be replaced by one of kind {new.kind!r}")
 
     def _replace(self, remotes: list[RemotePeer], old: Any, new: Any | None) -> None:
         present = self._book.get(old)
         if new is old:
             return
         if new is not None:
-            _check_track(new)
-            if old.kind != new.kind:
-                raise ValueError(f"a track of kind {old.kind!r} cannot be replaced by one of kind {new.kind!r}")
+            self._check_kinds(old, new)
         if present is None:
             # Nobody has it, or an earlier replacement left it on some remotes: those follow now.
             attachment = self._book.get(new)
@@ -235,8 +259,25 @@ class LocalMedia:
 
         fanout = self._fanouts.get(id(track))
         if fanout is None:
-            fanout = self._fanouts[id(track)] = TrackFanout(track, self._logger)
+            fanout = self._fanouts[id(track)] = TrackFanout(track, self._logger, self._track_ended)
         return fanout
+
+    def _track_ended(self, track: Any, error: BaseException | None) -> None:
+        """Take a track that has ended by itself from everybody, as if it had been removed."""
+        attachment = self._book.get(track)
+        if attachment is None:
+            return
+        self.tracks_failed += error is not None
+        self.detach(track)
+        with suppress(TypeError):  # a track of the program's own class that cannot be referred to weakly
+            self._ended[track] = attachment.stream, attachment.metadata
+        self._emit(LocalTrackEnded(track, error))
+
+    def _is_ended(self, track: Any) -> bool:
+        try:
+            return track in self._ended
+        except TypeError:
+            return False
 
     def _close_fanout(self, track_id: int) -> None:
         fanout = self._fanouts.pop(track_id, None)

@@ -58,7 +58,7 @@ from ..rpc.errors import ErrorRegistry, RpcError
 from ..rpc.methods import RpcInvocationData, RpcMethods
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
-from ..signalling.scrubbing import ScrubbingLogger
+from ..signalling.scrubbing import scrubbing
 from .call_permission import CallPermission
 from .channel_options import ChannelOptions
 from .connections import PeerConnections
@@ -155,7 +155,7 @@ class MeteredPeer(AsyncEventEmitter):
             ssl_context=ssl_context,
             allow_insecure_url=allow_insecure_url,
         )
-        super().__init__(None if chosen.logger is None else ScrubbingLogger(chosen.logger))
+        super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
         self._state: MeteredPeerState = "idle"
@@ -188,7 +188,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
         self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
         self._watch = SnapshotWatch(self._seat.subscribe_again, self._on_no_snapshot, self._logger)
-        self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger)
+        self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger, self.emit)
         self._channels = PeerChannels(self._logger)
         self._seen_off: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -408,7 +408,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._require_state("replace_track", "idle", "joining", "joined")
         if old_track is None:
             raise TypeError("old_track must be a track, not None")
-        self._media.replace(old_track, new_track)
+        self._media.replace(old_track, new_track, self._seat.max_message_size)
 
     # --- files
 

@@ -51,7 +51,7 @@ ConnectionFactory = Callable[["RemotePeer"], "PeerConnection"]
 class RemotePeer(AsyncEventEmitter):
     """A peer that shares a channel with a `MeteredPeer`, which makes and owns it.
 
-    Events: `StateChange`, `Track`, `StreamAdded`, `StreamRemoved`, `PictureRefused`, `DataChannelOpened`,
+    Events: `StateChange`, `Track`, `TrackEnded`, `StreamAdded`, `StreamRemoved`, `PictureRefused`, `DataChannelOpened`,
     `ChannelOpened`, `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has
     media or a data channel for the other.
 

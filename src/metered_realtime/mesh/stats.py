@@ -230,6 +230,8 @@ class PeerStats:
     """Connections that are being made or torn down, at most 64 as long as any wait."""
     connections_waiting: int = 0
     """Connections that wait for their turn to be made: presence lets peers come and go faster than they can be."""
+    tracks_failed: int = 0
+    """Tracks of this end that ended because their `recv` raised. `LocalTrackEnded` has each with its exception."""
 
 
 def remote_stats(remote: RemotePeer) -> RemoteStats:
@@ -262,6 +264,7 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
         remotes=remotes,
         connections_busy=peer._connections.set_ups.busy,
         connections_waiting=peer._connections.set_ups.waiting,
+        tracks_failed=peer._media.tracks_failed,
     )
 
 
