@@ -191,6 +191,10 @@ class RemoteStats:
     """What it is sent, as soon as there is a section for it."""
     inbound: tuple[InboundTrackStats, ...] = ()
     data: DataStats | None = None
+    description_lines_skipped: int = 0
+    """Lines of the remote's descriptions that made no sense, or were too many, and were left out. The log has them."""
+    candidates_refused: int = 0
+    """Candidates of the remote that made no sense, or were too many. `IceCandidateError` tells why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +271,8 @@ def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         packets_sent=meter.packets_sent,
         packets_received=packets_received,
         data=_data_stats(compat.message_total(link.pc), ()),
+        description_lines_skipped=link.odd_lines,
+        candidates_refused=link.candidates_refused,
     )
 
 
@@ -299,6 +305,8 @@ def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         outbound=outbound,
         inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(link)),
         data=_data_stats(compat.message_total(pc), channels),
+        description_lines_skipped=link.odd_lines,
+        candidates_refused=link.candidates_refused,
     )
 
 
