@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from benchmarks.attacks.stage import CHANNEL, Attack, Stage
 from metered_realtime import Direct, SignallingClient
@@ -49,8 +50,8 @@ def with_names() -> str:
     return many(lambda number: f"a=candidate:1 1 udp 1 name-{number}.local 9 typ host")
 
 
-def with_sections() -> str:
-    mids = range(1, 250)
+def with_sections(count: int) -> str:
+    mids = range(1, count)
     bundle = _SESSION.replace("BUNDLE 0", f"BUNDLE 0 {' '.join(map(str, mids))}")
     sections = (f"m=video 9 UDP/TLS/RTP/SAVPF 96\na=mid:{mid}\n{_CAMERA}" for mid in mids)
     return bundle + _VIDEO + "".join(sections)
@@ -82,5 +83,6 @@ ATTACKS: dict[str, Attack] = {
     "sdp_sources": offering(with_sources),
     "sdp_candidates": offering(with_candidates),
     "sdp_candidate_names": offering(with_names),
-    "sdp_sections": offering(with_sections),
+    "sdp_sections": offering(partial(with_sections, 250)),
+    "sdp_sections_half": offering(partial(with_sections, 125)),
 }
