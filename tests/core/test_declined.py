@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metered_realtime.core.declined import stand_in, with_port_zero
+from metered_realtime.core.declined import first_lines, stand_in, with_port_zero
 from metered_realtime.core.sdp import Description
 
 TRANSPORT = ("a=ice-ufrag:abcd", "a=ice-pwd:" + "p" * 22, "a=fingerprint:sha-256 AA:BB", "a=setup:actpass")
@@ -34,6 +34,13 @@ def test_a_declined_section_is_shown_inactive_with_the_transport_of_the_others(k
     assert "a=sendrecv" not in after
     assert all(line in after for line in TRANSPORT)
     assert before.startswith(sdp.partition("a=mid:0")[0])
+
+
+def test_there_is_one_data_section_at_the_most() -> None:
+    data = [section("application", mid, *TRANSPORT) for mid in "012"]
+    shown = stand_in(session("0", "1", "2") + "".join(data), ["0", "2"])
+    kinds = [line.split()[0] for line in shown.splitlines() if line.startswith("m=")]
+    assert kinds == ["m=video", "m=application", "m=video"]
 
 
 def test_a_bundled_section_may_leave_out_what_it_shares() -> None:
@@ -68,5 +75,6 @@ LINES = st.lists(
 @given(lines=LINES, declined=st.sets(st.sampled_from(["", "1", "2"])))
 def test_no_text_makes_them_raise(lines: list[str], declined: set[str]) -> None:
     sdp = "\n".join(lines)
+    known = first_lines(sdp)
     stand_in(sdp, declined)
-    with_port_zero(sdp, dict.fromkeys(declined, "m=video 9 x 1"))
+    with_port_zero(sdp, {mid: known.get(mid, "m=video 9 x 1") for mid in declined})

@@ -319,7 +319,7 @@ async def test_a_track_without_a_codec_in_common_is_declined_alone_and_said_so(
     bot.peer.add_stream(picture_and_tone())
     await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
     (error,) = bot.events
-    assert "no codec in common, it has VP9" in error
+    assert "no codec in common: VP9 is unknown" in error
 
 
 async def local_sdp(page: Page) -> str:

@@ -15,11 +15,13 @@ from metered_realtime import NoopLogger
 from metered_realtime.core.candidates import MAX_CANDIDATE_NAMES, MAX_REMOTE_CANDIDATES
 from metered_realtime.core.sdp import SdpError
 from metered_realtime.core.signals import DescriptionSignal
+from metered_realtime.media.fanout import TrackFanout
 from metered_realtime.media.testsource import ToneTrack
 from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.mesh.admission import admit
 from metered_realtime.mesh.connection import PeerConnection
 from metered_realtime.mesh.link import Link
+from metered_realtime.mesh.sections import Outgoing
 from tests.mesh.support import GreyTrack, eventually, fresh_frames, shows
 from tests.mesh.test_descriptions import NO_SERVERS, nowhere
 
@@ -212,6 +214,25 @@ async def test_a_direction_may_stand_before_the_sections(meeting: Meeting) -> No
     await meeting.offer(lambda sdp: without(sdp, "a=sendrecv").replace("m=video", "a=sendonly\r\nm=video"))
     await meeting.up()
     await shows(meeting.observer.added[0].track, 60)
+
+
+async def test_a_remote_that_has_taken_all_numbers_can_be_offered_media(meeting: Meeting) -> None:
+    meeting.theirs.addTrack(ToneTrack())
+    numbers = [*range(35, 64), *range(97, 128)]
+    rows = [f"a=rtpmap:{number} X{number}/48000" for number in numbers]
+    rows += [f"a=extmap:{number} urn:x:{number}" for number in range(1, 15)]
+
+    def crowded(sdp: str) -> str:
+        sdp = without(sdp, "a=extmap").replace("SAVPF 96", f"SAVPF 96 {' '.join(map(str, numbers))}")
+        return sdp.replace("a=rtcp-mux\r\n", "\r\n".join(["a=rtcp-mux", *rows, ""]))
+
+    await meeting.offer(crowded)
+    await meeting.up()
+    fanout = TrackFanout(GreyTrack(), NoopLogger())
+    video = SessionDescription.parse(meeting.ours.plan({1: Outgoing("video", "t", "s", fanout)}).sdp).media[-1]
+    assert [codec.name for codec in video.rtp.codecs][:2] == ["VP8", "rtx"]
+    assert video.rtp.headerExtensions == []
+    await fanout.close()
 
 
 # --- what a description costs

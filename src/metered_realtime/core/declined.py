@@ -27,6 +27,11 @@ _STAND_INS = {
 }
 
 
+def first_lines(sdp: str) -> dict[str, str]:
+    """Return the first line of each section by mid."""
+    return {_mid(lines): lines[0] for lines in section_texts(sdp)[1]}
+
+
 def stand_in(sdp: str, declined: Collection[str]) -> str:
     """Return a description as if nothing in it were declined: such sections are inactive.
 

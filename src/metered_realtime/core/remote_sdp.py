@@ -21,7 +21,7 @@ from .sdp_codecs import Codec
 from .sdp_sections import Form, Level, MediaLevel, begin_section
 
 MAX_SDP_LENGTH = 256 * 1024
-"""Characters of a description: four times what a server passes on by default. Reading them takes about 0.2 s."""
+"""Characters of a description: four times what a server passes on by default. Reading them takes about 0.1 s."""
 
 MAX_NOTED_LINES = 8
 """Odd lines that are shown. The others are counted."""

@@ -305,7 +305,8 @@ def route_sources(pc: RTCPeerConnection, description: SessionDescription) -> Non
     """Tell the router and the receivers the SSRCs of a remote description.
 
     aiortc learns them only when a receiver starts. Without this a source that appears later in a running section is
-    dropped, or lands in another section with the same payload type.
+    dropped, or lands in another section with the same payload type. Those of an earlier description that are not in
+    this one are forgotten.
     """
     router = dtls_transport(pc)._rtp_router
     for media in description.media:
@@ -313,11 +314,19 @@ def route_sources(pc: RTCPeerConnection, description: SessionDescription) -> Non
         if transceiver is None or transceiver.receiver not in router.receivers or not media.ssrc:
             continue
         receiver: Any = transceiver.receiver
-        for source in media.ssrc:
-            router.ssrc_table[source.ssrc] = receiver
+        described = frozenset(source.ssrc for source in media.ssrc)
+        for former in _described_sources.get(receiver, frozenset()) - described:
+            receiver._RTCRtpReceiver__rtx_ssrc.pop(former, None)
+            if router.ssrc_table.get(former) is receiver:
+                del router.ssrc_table[former]
+        _described_sources[receiver] = described
+        router.ssrc_table.update(dict.fromkeys(described, receiver))
         for group in media.ssrc_group:
             if group.semantic == "FID" and len(group.items) == 2:
                 receiver._RTCRtpReceiver__rtx_ssrc[group.items[1]] = group.items[0]
+
+
+_described_sources: weakref.WeakKeyDictionary[RTCRtpReceiver, frozenset[int]] = weakref.WeakKeyDictionary()
 
 
 # --- candidates

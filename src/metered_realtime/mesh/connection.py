@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from aiortc import RTCDataChannel, RTCPeerConnection
 
 from ..core import negotiation as n
+from ..core.candidates import MAX_REMOTE_CANDIDATES
 from ..core.recovery import CONNECT_TIMEOUT, Ladder
 from ..core.sdp import Description, SdpError, with_answer_tag, with_offer_tag
 from ..core.signals import CandidateSignal, DescriptionSignal, Signal
@@ -30,7 +31,7 @@ from ..options import PeerConnectionState
 from . import aiortc_compat as compat
 from .admission import admit
 from .ice_servers import IceServers, choose
-from .link import MAX_REMOTE_CANDIDATES, Link
+from .link import Link
 from .offer import OfferPlan
 from .sections import Incoming, Outgoing
 from .set_ups import SET_UP_TIME, SetUps, Turn

@@ -83,7 +83,7 @@ class Link:
         self._observer = observer
         self._slots: list[SendingSection] = []
         self._order: tuple[PlannedSection, ...] = ()
-        self._declined: Mapping[str, str] = {}
+        self._declined: dict[str, str] = {}
         self._unusable: Mapping[str, str] = {}
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
@@ -406,7 +406,7 @@ class Link:
 
     def _decline(self, description: RemoteDescription) -> None:
         """Send nothing in sections that the remote declined, and tell which ones this end declines."""
-        self._declined = description.declined
+        self._declined = dict(description.declined)
         for slot in self._slots:
             if slot.transceiver.mid in self._declined:
                 slot.is_usable = False

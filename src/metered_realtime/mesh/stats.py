@@ -204,6 +204,10 @@ class RemoteStats:
     packets_refused: int | None = None
     """Packets of the remote that were dropped: malformed ones, those with too much in them, and those of media from too
     many sources."""
+    description_lines_skipped: int = 0
+    """Lines of the remote's descriptions that made no sense, or were too many, and were left out. The log has them."""
+    candidates_refused: int = 0
+    """Candidates of the remote that made no sense, or were too many. `IceCandidateError` tells why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +294,8 @@ def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         packets_received=packets_received,
         data=_data_stats(link, compat.message_total(link.pc), ()),
         packets_refused=compat.packets_refused(link.pc) + link.sources.refused,
+        description_lines_skipped=link.odd_lines,
+        candidates_refused=link.candidates_refused,
     )
 
 
@@ -323,6 +329,8 @@ def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(link)),
         data=_data_stats(link, compat.message_total(pc), channels),
         packets_refused=compat.packets_refused(pc) + link.sources.refused,
+        description_lines_skipped=link.odd_lines,
+        candidates_refused=link.candidates_refused,
     )
 
 
