@@ -69,6 +69,7 @@ from .local_media import LocalMedia
 from .peer_channel import PATIENCE, PeerChannel, PeerChannels
 from .remote_peer import RemotePeer
 from .remotes import Remotes
+from .rpc_transports import is_envelope
 from .seat import SignallingSeat
 from .snapshot_watch import SnapshotWatch
 from .stats import PeerStats, peer_stats
@@ -102,8 +103,8 @@ class MeteredPeer(AsyncEventEmitter):
     Subscriptions always come back after a reconnect: a peer without its channel would be joined and deaf.
 
     Several peers, each in a channel of its own, may share a `client`: one connection to the server for all of them.
-    It belongs to the program, which closes it; the first join connects it. Direct messages name no channel: those that
-    are no signals reach every peer that knows the sender.
+    It belongs to the program, which closes it; the first join connects it. Direct messages of the program name no
+    channel: they reach every peer that knows the sender.
 
     `ice_servers` replaces the STUN and TURN servers that the signalling server names: a sequence, in which one server
     of each kind is used and each recovery of a connection takes the next ones, or a function, plain or async, that is
@@ -533,14 +534,15 @@ class MeteredPeer(AsyncEventEmitter):
     def _on_direct(self, event: Direct) -> None:
         if self._state not in ("joined", "reconnecting"):
             return
-        signal = parse_signal(event.data)
-        if signal is None:
-            if (remote := self._remotes.get(event.sender_peer_id)) is not None and remote._takes_direct(event.data):
-                return
-            if not self._seat.is_strange(event.sender_peer_id):
-                self.emit(Data(event.sender_peer_id, event.data, "direct", event.sender_metadata))
-        elif self._seat.is_addressed(event.sender_peer_id, channel_of(event.data)):
-            self._remotes.receive(event.sender_peer_id, signal)
+        sender, signal, is_call = event.sender_peer_id, parse_signal(event.data), is_envelope(event.data)
+        if (signal is not None or is_call) and not self._seat.is_addressed(sender, channel_of(event.data)):
+            return
+        if signal is not None:
+            self._remotes.receive(sender, signal)
+        elif is_call and (remote := self._remotes.get(sender)) is not None:
+            remote._take_call(event.data)
+        elif not self._seat.is_strange(sender):
+            self.emit(Data(sender, event.data, "direct", event.sender_metadata))
 
     def _on_presence(self, event: Presence) -> None:
         if event.channel != self._channel or self._state not in ("joined", "reconnecting"):
@@ -565,6 +567,7 @@ class MeteredPeer(AsyncEventEmitter):
             files=self._files,
             methods=self.rpc,
             server_cap=lambda: self._seat.max_message_size,
+            channel=self._channel,
         )
         if not remote.polite:
             remote._hold_back(MEETING_TIME)

@@ -32,7 +32,6 @@ from .managed_channel import ManagedChannel
 from .remote_media import RemoteMedia
 from .rpc_client import RpcClient
 from .rpc_remote import RemoteRpc
-from .rpc_transports import unwrap
 from .stats import RemoteStats, remote_stats
 from .stream_binding import StreamBinding
 from .stream_writer import StreamWriter
@@ -72,6 +71,7 @@ class RemotePeer(AsyncEventEmitter):
         files: FileTransfers | None = None,
         methods: RpcMethods | None = None,
         server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
+        channel: str | None = None,
     ) -> None:
         super().__init__(logger)
         self.id = id
@@ -93,6 +93,7 @@ class RemotePeer(AsyncEventEmitter):
         self._exchange = StreamBinding(self, self._channels, files)
         self._methods = methods if methods is not None else RpcMethods()
         self._server_cap = server_cap
+        self._channel = channel
         self._rpc: RemoteRpc | None = None
 
     def __repr__(self) -> str:
@@ -276,12 +277,14 @@ class RemotePeer(AsyncEventEmitter):
 
     def _calls(self) -> RemoteRpc:
         if self._rpc is None:
-            self._rpc = RemoteRpc(self, self._methods, server_cap=self._server_cap, logger=self._logger)
+            self._rpc = RemoteRpc(
+                self, self._methods, server_cap=self._server_cap, channel=self._channel, logger=self._logger
+            )
         return self._rpc
 
-    def _takes_direct(self, data: Any) -> bool:
-        """Take data that came through the server if it is a call or its answer."""
-        return unwrap(data) is not None and self._calls().take_direct(data)
+    def _take_call(self, data: Any) -> None:
+        """Take a call, or its answer, that came through the server."""
+        self._calls().take_direct(data)
 
     def _takes_calls(self, channel: RTCDataChannel) -> bool:
         """Take a channel that it opened if it is for calls."""

@@ -43,6 +43,7 @@ class SignallingSeat:
         self._listeners = listeners
         self._logger = logger
         self._options = SubscribeOptions()
+        self.signals_ignored = 0
 
     @property
     def peer_id(self) -> str | None:
@@ -132,9 +133,9 @@ class SignallingSeat:
         await self.client._send_raw(peer_id, payload)
 
     async def send_signal(self, peer_id: str, signal: Signal | MetadataSignal) -> None:
-        """Send a signal to one peer; when the client is shared, with the channel that it belongs to."""
+        """Send a signal to one peer, with the channel that it belongs to."""
         payload = signal.payload()
-        if self.channel is not None and any(self._others()):
+        if self.channel is not None:
             payload = in_channel(payload, self.channel)
         await self.client._send_raw(peer_id, encode_payload(payload))
 
@@ -145,13 +146,15 @@ class SignallingSeat:
         return not self._knows(sender) and any(seat._knows(sender) for seat in self._others())
 
     def is_addressed(self, sender: str, channel: str | None) -> bool:
-        """Tell whether a signal is for this peer: by its channel, else for the first one who knows the sender.
+        """Return whether a signal or a call is for this peer: by its channel, else for the first who knows the sender.
 
-        What nobody can place is for everybody: presence may be about to announce the sender.
+        One without a channel whose sender nobody knows is for everybody: presence may be about to announce the sender.
+        One for a channel in which no peer of this client is counts as ignored.
         """
-        if channel is not None:
-            return channel == self.channel
         seats = _seats.get(self.client, [])
+        if channel is not None:
+            self.signals_ignored += all(seat.channel != channel for seat in seats)
+            return channel == self.channel
         return next((seat for seat in seats if seat._knows(sender)), self) is self
 
     # --- inside

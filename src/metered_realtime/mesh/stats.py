@@ -211,6 +211,8 @@ class PeerStats:
     bitrate_out: float = 0.0
     """Bits per second."""
     bitrate_in: float = 0.0
+    signals_ignored: int = 0
+    """Signals and calls that came through the server for another channel: another program of this peer id is there."""
     remotes: Mapping[str, RemoteStats] = field(default_factory=dict)
     """By peer id, in the order of arrival."""
 
@@ -242,6 +244,7 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
         bytes_received=sum(it.bytes_received or 0 for it in every),
         bitrate_out=sum(it.bitrate_out or 0.0 for it in every),
         bitrate_in=sum(it.bitrate_in or 0.0 for it in every),
+        signals_ignored=peer._seat.signals_ignored,
         remotes=remotes,
     )
 

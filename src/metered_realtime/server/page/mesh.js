@@ -215,7 +215,7 @@ export class Room extends Emitter {
 
   /** For peers: a signal that nobody waits for; a lost offer is repeated by its link. */
   sendSignal(to, payload) {
-    this.#signalling?.send(to, payload).catch((error) => this.#undelivered(error));
+    this.#signalling?.send(to, { ...payload, channel: this.channel }).catch((error) => this.#undelivered(error));
   }
 
   #undelivered(error) {
@@ -433,6 +433,8 @@ export class Room extends Emitter {
     if (typeof from !== "string" || this.#mine(from)) return;
     const kind = classify(data);
     if (kind === "data") return this.emit("data", { from, data, kind: "direct" });
+    // The same two people may meet in another channel too, from other programs: directs reach every connection of an id.
+    if (typeof data.channel === "string" && data.channel !== this.channel) return;
     const peer = this.#peers.get(from) ?? this.#recognise(from, kind, data);
     if (!peer) this.#hold(from, data);
     else if (kind === "description") peer.receiveDescription(data.description);
