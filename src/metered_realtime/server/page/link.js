@@ -31,8 +31,8 @@ const CONTROL = { label: "control", id: 1022 };
 const MAX_CONTROL_LENGTH = 4096;
 
 /**
- * Events: `state` {state}, `ice` {state}, `track` {track, stream, section}, `described` {summary}, `channel` {raw}, `control` {message},
- * `replace` {reason, offer}, `hungup` {}.
+ * Events: `state` {state}, `ice` {state}, `describing` {summary} before the tracks of a description, `track` {track, stream, section},
+ * `described` {summary} after them, `channel` {raw}, `control` {message}, `replace` {reason, offer}, `hungup` {}.
  */
 export class Link extends Emitter {
   #owner;
@@ -154,6 +154,7 @@ export class Link extends Emitter {
     if (anew) return this.#replace("the other end started over", offer);
     this.#settle();
     if (!pc.remoteDescription) this.#attach();
+    this.emit("describing", { summary: about });
     await pc.setRemoteDescription(offer);
     this.#heard(about);
     this.#attach();
@@ -172,6 +173,7 @@ export class Link extends Emitter {
     if (!answers(this.#pending.summary, about) || this.#stale.has(about.ufrag)) return;
     if (this.remote && startedOver(this.remote, about)) return this.#replace("the other end started over", null);
     this.#settle();
+    this.emit("describing", { summary: about });
     await pc.setRemoteDescription(answer);
     this.#heard(about);
     await this.#useEarly();
