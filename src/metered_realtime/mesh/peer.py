@@ -22,7 +22,6 @@ from ..errors import (
     MeteredPeerOversizedError,
     MeteredPeerSendError,
     MeteredPeerStateError,
-    MeteredRealtimeError,
     ReconcileTimeoutError,
     ServerRequestError,
 )
@@ -43,6 +42,7 @@ from ..events import (
     StateChange,
     SubscriptionLost,
     TokenProviderError,
+    TokenRefreshed,
 )
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
@@ -178,6 +178,7 @@ class MeteredPeer(AsyncEventEmitter):
                 ServerError: self._on_server_error,
                 SubscriptionLost: self._on_subscription_lost,
                 TokenProviderError: self._on_token_provider_error,
+                TokenRefreshed: lambda event: self._remotes.retry(),
             },
             is_shared=client is not None,
             knows=self._remotes.__contains__,
@@ -360,7 +361,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._require_open("add_stream")
         if not isinstance(stream, MediaStream):
             raise TypeError(f"a MediaStream is needed, not {stream!r}")
-        self._media.attach(stream.get_tracks(), stream, metadata, self._seat.max_message_size, "add_stream")
+        self._media.attach(stream.get_tracks(), stream, metadata, self._seat.check_signal, "add_stream")
 
     def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
         """Send a track to every current and future peer. With the same stream again it does nothing.
@@ -371,7 +372,7 @@ class MeteredPeer(AsyncEventEmitter):
             TypeError: not a track, a stream or a dict.
         """
         self._require_open("add_track")
-        self._media.attach([track], stream, metadata, self._seat.max_message_size, "add_track")
+        self._media.attach([track], stream, metadata, self._seat.check_signal, "add_track")
 
     def remove_stream(self, stream: MediaStream) -> None:
         """Stop sending the tracks of a stream. Does nothing for an unknown one."""
@@ -621,13 +622,7 @@ class MeteredPeer(AsyncEventEmitter):
     # --- inside: media
 
     def _tell_metadata(self, remote: RemotePeer, signal: MetadataSignal) -> None:
-        self._spawn(self._deliver_metadata(remote.id, signal))
-
-    async def _deliver_metadata(self, peer_id: str, signal: MetadataSignal) -> None:
-        try:
-            await self._seat.send_signal(peer_id, signal)
-        except MeteredRealtimeError as error:
-            self._logger.warning("track metadata not delivered", {"peer": peer_id, "error": str(error)})
+        self._spawn(remote._tell(signal, self._seat.send_signal))
 
     # --- inside: checks, state, the end
 

@@ -11,7 +11,7 @@ from ..core.frames import MAX_MESSAGE_SIZE
 from ..core.signals import GREETING, MetadataSignal, Signal
 from ..core.stream_frames import Attributes, StreamKind
 from ..emitter import AsyncEventEmitter
-from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError
+from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError, SignallingError
 from ..events import (
     ConnectionReset,
     DataChannelOpened,
@@ -82,6 +82,7 @@ class RemotePeer(AsyncEventEmitter):
         self._tell_metadata = tell_metadata
         self._tell_greeting = greet
         self._has_greeted = False
+        self._silent_tracks: set[str] = set()
         self._connection: PeerConnection | None = None
         self._free_to_offer_at = 0.0
         self._state: PeerConnectionState = "idle"
@@ -252,6 +253,16 @@ class RemotePeer(AsyncEventEmitter):
         """Offer nothing for a moment: what it offers itself comes first."""
         self._free_to_offer_at = asyncio.get_running_loop().time() + seconds
 
+    async def _tell(self, signal: MetadataSignal, send: Callable[[str, MetadataSignal], Awaitable[None]]) -> None:
+        """Send it metadata of a track. It is sent with many descriptions: what can never be sent is an event once."""
+        try:
+            await send(self.id, signal)
+        except (MeteredRealtimeError, ValueError) as error:
+            self._logger.warning("track metadata not delivered", {"peer": self.id, "error": str(error)})
+            if not isinstance(error, SignallingError) and signal.track_id not in self._silent_tracks:
+                self._silent_tracks.add(signal.track_id)
+                self.tracks_withheld(error, (signal.track_id,))
+
     def _set_metadata(self, metadata: dict[str, Any] | None) -> None:
         self._metadata = metadata
 
@@ -343,6 +354,10 @@ class RemotePeer(AsyncEventEmitter):
             if self._rpc is not None:
                 self._rpc.connection_lost()
         self.emit(NegotiationError(scrub_error(error)))
+
+    def tracks_withheld(self, error: Exception, track_ids: Sequence[str]) -> None:
+        """Tell that it is not sent local tracks, because no offer of them, or nothing about them, can be delivered."""
+        self.emit(NegotiationError(scrub_error(error), tuple(track_ids)))
 
     def candidate_refused(self, error: Exception) -> None:
         """Tell of a candidate that could not be used."""

@@ -8,9 +8,11 @@ from typing import Any
 
 from msgspec import Raw
 
-from ..core.frames import encode_payload
+from ..core.delivery import is_final
+from ..core.frames import Send, encode, encode_payload
+from ..core.names import MAX_PEER_ID_LENGTH
 from ..core.signals import MetadataSignal, Signal, in_channel
-from ..errors import MeteredPeerStateError, ServerRequestError, SignallingError
+from ..errors import MeteredPeerOversizedError, MeteredPeerStateError, ServerRequestError, SignallingError
 from ..events import Event, StateChange
 from ..log import Logger
 from ..options import IceServerConfig, SubscribeOptions
@@ -18,6 +20,8 @@ from ..signalling import SignallingClient
 
 _seats: weakref.WeakKeyDictionary[SignallingClient, list[SignallingSeat]] = weakref.WeakKeyDictionary()
 """The seats of each client that are in a channel, in the order in which they entered."""
+
+_LONGEST_REQUEST_ID = "0" * 20
 
 
 class SignallingSeat:
@@ -44,6 +48,7 @@ class SignallingSeat:
         self._logger = logger
         self._options = SubscribeOptions()
         self.signals_ignored = 0
+        self.signals_refused = 0
 
     @property
     def peer_id(self) -> str | None:
@@ -133,11 +138,33 @@ class SignallingSeat:
         await self.client._send_raw(peer_id, payload)
 
     async def send_signal(self, peer_id: str, signal: Signal | MetadataSignal) -> None:
-        """Send a signal to one peer, with the channel that it belongs to."""
+        """Send a signal to one peer, with the channel that it belongs to.
+
+        Raises:
+            MeteredPeerOversizedError: the server does not take as much. Nothing was sent.
+            ValueError: it has text that is no Unicode.
+            SignallingError: as for `SignallingClient.send`.
+        """
+        try:
+            await self.client._send_raw(peer_id, self._message(peer_id, signal))
+        except Exception as error:
+            self.signals_refused += is_final(error)
+            raise
+
+    def check_signal(self, signal: Signal | MetadataSignal, peer_id: str = "-" * MAX_PEER_ID_LENGTH) -> None:
+        """Raise what `send_signal` would raise for its size, by default to a peer of the longest id that there is."""
+        self._message(peer_id, signal)
+
+    def _message(self, peer_id: str, signal: Signal | MetadataSignal) -> Raw:
         payload = signal.payload()
         if self.channel is not None:
             payload = in_channel(payload, self.channel)
-        await self.client._send_raw(peer_id, encode_payload(payload))
+        encoded = encode_payload(payload)
+        # The documented cap of the hosted service is for the frame, not for the payload.
+        size, cap = len(encode(Send(peer_id, encoded, _LONGEST_REQUEST_ID))), self.max_message_size
+        if size > cap:
+            raise MeteredPeerOversizedError(size, cap)
+        return encoded
 
     # --- what arrives
 
