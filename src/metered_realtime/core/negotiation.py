@@ -212,19 +212,31 @@ class Negotiator:
         if not self._paused:
             return []
         self._paused = False
-        effects = self.retry(now)
-        if self._pending is not None and self.phase is Phase.OFFERED:
-            self._pending.resends = 0
-            self.deadline = now + OFFER_TIMEOUT
-            effects += self._send_offer(self._pending)
-        return effects + self._proceed(now)
+        return self._repeat(now) if self._pending is not None else self.retry(now)
 
     def retry(self, now: float) -> list[Effect]:
         """Send what was refused for good: the server may have other rules for this end now."""
-        effects: list[Effect] = [SendAnswer(self._last_answer)] if self._answer_refused else []
+        if self._pending is not None and self.deadline is None:
+            return self._repeat(now)
+        effects = self._refused_answer()
         self.dirty = self.dirty or self._offer_refused
-        self._answer_refused = self._offer_refused = False
+        self._offer_refused = False
         return effects + self._proceed(now)
+
+    def _repeat(self, now: float) -> list[Effect]:
+        """Send a pending offer as if it had never been sent."""
+        assert self._pending is not None
+        if self._paused:
+            return []
+        self._pending.resends = 0
+        self.deadline = now + OFFER_TIMEOUT
+        answer = self._refused_answer()
+        return [*answer, *(it for it in self._send_offer(self._pending) if it not in answer)]
+
+    def _refused_answer(self) -> list[Effect]:
+        """Send an answer once more that was refused."""
+        was_refused, self._answer_refused = self._answer_refused, False
+        return [SendAnswer(self._last_answer)] if was_refused else []
 
     def restart(self, now: float, reason: str) -> list[Effect]:
         """Begin again on a fresh connection and offer it.

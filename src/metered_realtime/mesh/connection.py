@@ -303,6 +303,7 @@ class PeerConnection:
             case n.SendAnswer(sdp):
                 self._tell_metadata_again(is_due=self._answered_generation != self.generation)
                 self._answered_generation = self.generation
+                self._await_link(self._ensure_link())
                 self._describe("answer", sdp)
             case n.Rebuild(reason):
                 self._replace_link(reason)
@@ -390,7 +391,6 @@ class PeerConnection:
             return last_sections(text, eligible, error.size - error.cap, remains=DECLINED_SECTION_SIZE)
 
         answer, more = await link.answer(offer, self._outgoing, too_much)
-        self._await_link(link)
         for error in first_error:
             self._observer.negotiation_failed(error)
         text = self._fitting("answer", with_answer_tag(answer, offer.tag))
@@ -462,7 +462,8 @@ class PeerConnection:
             self._observer.negotiation_failed(error)
         elif signal.kind == "answer":
             self._negotiator.answer_undeliverable(signal.sdp)
-            self._disarm("connect")  # nothing can come up, and an offer would be refused as well
+            self._answered_generation = 0  # the metadata before it may have been refused as well
+            self._disarm("connect")  # nothing can come up, and an offer would be refused too
             self._observer.negotiation_failed(error)
         else:
             self._offer_not_delivered(signal.sdp, error)
