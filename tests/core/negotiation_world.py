@@ -182,6 +182,8 @@ class End:
                 case n.Rebuild():
                     self.rebuilds += 1
                     self.connection = self._fresh()
+                case n.Unanswered(reason):
+                    self.world.log(self.name, reason)
                 case n.GiveUp(reason):
                     self.world.log(self.name, f"gives up: {reason}")
                     self.world.after(self.world.random.uniform(0, 1), self.recover)

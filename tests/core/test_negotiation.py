@@ -500,3 +500,19 @@ def test_an_answer_that_is_undeliverable_is_not_sent_again_before_there_is_a_rea
     assert end.offer_created(OURS, 11) == [n.SendOffer(OURS.sdp)]
     end.pause()
     assert end.resume(12) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
+
+
+def test_an_offer_that_is_not_answered_ends_no_connection_that_is_up() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    effects, waits, now = [], [], 2.0
+    for _ in range(n.MAX_OFFER_RESENDS + 12):
+        assert end.deadline is not None
+        waits.append(end.deadline - now)
+        now = end.deadline
+        effects += end.timer(now)
+    assert [type(it) for it in effects if not isinstance(it, n.SendOffer)] == [n.Unanswered]
+    assert waits[: n.MAX_OFFER_RESENDS + 2] == [n.OFFER_TIMEOUT] * (n.MAX_OFFER_RESENDS + 1) + [2 * n.OFFER_TIMEOUT]
+    assert waits[-1] == n.MAX_OFFER_WAIT
+    assert end.received(answer("mine"), now) == [n.CommitOffer(OURS.sdp, answer("mine"))]

@@ -16,6 +16,7 @@ from metered_realtime import (
     MeteredPeer,
     MeteredPeerOversizedError,
     NegotiationError,
+    NegotiationFailedError,
     ServerRequestError,
     Track,
 )
@@ -216,8 +217,8 @@ async def test_a_change_that_was_refused_goes_out_when_the_connection_to_the_ser
 async def test_an_answer_that_is_refused_is_not_repeated_and_what_flows_goes_on(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.2)
-    monkeypatch.setattr(negotiation, "MAX_OFFER_RESENDS", 1_000)
+    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.05)
+    monkeypatch.setattr(negotiation, "MAX_OFFER_WAIT", 0.05)
     pair = await room.pair()
     _, first = await pair.media_to_b(200)
     refusing = Refusing(pair.b, '"type":"answer"')
@@ -225,8 +226,9 @@ async def test_an_answer_that_is_refused_is_not_repeated_and_what_flows_goes_on(
     pair.a.add_track(GreyTrack(60))
     event = await pair.log_b.until(NegotiationError)
     assert isinstance(event.err, ServerRequestError)
-    await eventually(lambda: offers.count >= 4)
+    await eventually(lambda: offers.count > 2 * negotiation.MAX_OFFER_RESENDS)
     assert len(refusing.refused) == 1
+    assert [type(it.err) for it in pair.log_a.of(NegotiationError)] == [NegotiationFailedError]
     await fresh_frames(first)
     refusing.is_on = False
     pair.b._remotes.retry()

@@ -19,7 +19,8 @@ Phases, and what each input does in them:
     answered         -                    -                   -                        -            send -> STABLE
     failed           -                    give up             -                        give up      give up
     undeliverable    -                    forget changes      forget offer, changes    -            -
-    timer            -                    -                   resend, then give up     -            -
+    timer            -                    -                   resend, then give up,    -            -
+                                                              or tell if the link is up
 
 An input marked `-` is illegal there: it changes nothing and raises `NegotiationStateError`. A timer that is late, and
 the news that a description is undeliverable, are no errors.
@@ -53,7 +54,12 @@ OFFER_TIMEOUT = 5.0
 """Seconds until an unanswered offer is sent again: several round trips of a bad mobile link."""
 
 MAX_OFFER_RESENDS = 4
-"""After that the other end is taken to be unable to answer this offer, and the connection is given up."""
+"""After that the other end is taken to be unable to answer this offer. A connection that is not up is given up. One
+that is up goes on: the other end may be unable to send at all, and could not answer the offer of another one either."""
+
+MAX_OFFER_WAIT = 300.0
+"""Seconds that the wait for an answer grows to, doubling, while the link is up. A message of some kilobytes costs
+little, and the other end may be able to answer again at any time."""
 
 MAX_INBOX = 32
 """Descriptions that wait for an operation. Peers send one or two; when full, the oldest goes."""
@@ -130,7 +136,14 @@ class GiveUp:
     reason: str
 
 
-Effect = CreateOffer | SendOffer | ForgetOffer | CommitOffer | ApplyOffer | SendAnswer | Rebuild | GiveUp
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Tell that the other end does not answer an offer. The connection goes on as it is."""
+
+    reason: str
+
+
+Effect = Unanswered | CreateOffer | SendOffer | ForgetOffer | CommitOffer | ApplyOffer | SendAnswer | Rebuild | GiveUp
 
 
 @dataclass(slots=True)
@@ -342,11 +355,16 @@ class Negotiator:
         pending = self._pending
         if self.deadline is None or now < self.deadline or pending is None or self.phase is not Phase.OFFERED:
             return []
+        told: list[Effect] = []
         if pending.resends == MAX_OFFER_RESENDS:
-            return self._give_up(f"no answer to an offer sent {pending.resends + 1} times")
+            reason = f"no answer to an offer sent {pending.resends + 1} times"
+            if not self._link_up or self._restarting_ice:
+                return self._give_up(reason)
+            told.append(Unanswered(reason))
         pending.resends += 1
-        self.deadline = now + OFFER_TIMEOUT
-        return self._send_offer(pending)
+        doublings = max(0, pending.resends - MAX_OFFER_RESENDS)
+        self.deadline = now + min(OFFER_TIMEOUT * 2.0 ** min(doublings, 10), MAX_OFFER_WAIT)
+        return [*told, *self._send_offer(pending)]
 
     def _send_offer(self, pending: _Pending) -> list[Effect]:
         again = self._answer_in_doubt and not self._answer_refused

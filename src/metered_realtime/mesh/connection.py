@@ -307,6 +307,9 @@ class PeerConnection:
                 self._describe("answer", sdp)
             case n.Rebuild(reason):
                 self._replace_link(reason)
+            case n.Unanswered(reason):
+                self._logger.warning("offer not answered", {"reason": reason})
+                self._observer.negotiation_failed(NegotiationFailedError(reason))
             case n.GiveUp(reason):
                 self._must_rebuild = True
                 self._link_failed(reason)

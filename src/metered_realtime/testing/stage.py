@@ -29,8 +29,8 @@ RETURN = 20.0
 for his former life and was still on its way, and the connection that it asks for never comes up."""
 
 SELF_HEALING = frozenset({"reconcile_timeout", "action_not_permitted"})
-"""Fatal errors after which the peer recovers by itself: a silent wire, noticed after 60 s, is reported after 30, and who
-may not send is permitted to again."""
+"""Fatal errors after which the peer recovers by itself: a silent wire, noticed after 60 s, is reported after 30, and a
+peer that may not send is permitted to again."""
 
 CHECK_INTERVAL = 2.0
 

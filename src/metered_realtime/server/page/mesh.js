@@ -8,7 +8,7 @@
 
 import { Emitter } from "./events.js";
 import { Peer } from "./peer.js";
-import { Signalling, SignallingError, wireSize } from "./signalling.js";
+import { isFinal, Signalling, SignallingError, wireSize } from "./signalling.js";
 
 const MAX_PEERS = 256;
 const HOLD_MS = 5_000; // signals from somebody whom presence has not announced yet
@@ -213,9 +213,21 @@ export class Room extends Emitter {
     await write(this.#signalling);
   }
 
-  /** For peers: a signal that nobody waits for; a lost offer is repeated by its link. */
-  sendSignal(to, payload) {
-    this.#signalling?.send(to, { ...payload, channel: this.channel }).catch((error) => this.#undelivered(error));
+  /**
+   * For peers: send a signal. Resolves to whether the server took it, or to the error if it never will: a lost offer is
+   * repeated by its link, one that can never be delivered is taken back.
+   */
+  async sendSignal(to, payload) {
+    const data = { ...payload, channel: this.channel };
+    try {
+      // The documented cap of the hosted service is for the whole frame.
+      if (wireSize({ type: "send", to, data, requestId: "q0000000000" }) > this.#cap) throw new SignallingError("too_large", "A signal is too large for this server.");
+      await this.#signalling?.send(to, data);
+      return true;
+    } catch (error) {
+      this.#undelivered(error);
+      return isFinal(error) && error;
+    }
   }
 
   #undelivered(error) {

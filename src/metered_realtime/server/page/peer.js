@@ -74,8 +74,9 @@ export class Peer extends Emitter {
     return this.#room.connected && (!this.away || this.alias !== null);
   }
 
-  signal(payload) {
-    if (this.reachable) this.#room.sendSignal(this.alias ?? this.id, payload);
+  /** Resolves to whether it was delivered, or to the error if it never can be. */
+  async signal(payload) {
+    return this.reachable && this.#room.sendSignal(this.alias ?? this.id, payload);
   }
 
   // --- what it looks like from outside ------------------------------------------------------------------------------
@@ -285,6 +286,7 @@ export class Peer extends Emitter {
     on("control", ({ message }) => this.#controlled(message));
     on("replace", ({ reason, offer }) => (reason === "no answer" ? this.#repair(reason, true) : this.#connect(reason, offer)));
     on("hungup", () => this.#hungUp());
+    on("refused", () => link.pc.connectionState !== "connected" && clearTimeout(this.#timer)); // no other offer would get through
   }
 
   #linkState(state) {
