@@ -12,18 +12,21 @@ import pytest
 from metered_realtime import (
     ConnectionReset,
     DataChannel,
+    Disconnected,
     MediaStream,
     MeteredPeer,
     MeteredPeerOversizedError,
     NegotiationError,
     NegotiationFailedError,
+    PayloadTooLargeError,
+    ReconnectOptions,
     ServerRequestError,
     Track,
 )
 from metered_realtime.core import negotiation
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
-from tests.mesh.support import GreyTrack, Pair, Room, eventually, fresh_frames, shows
+from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
 
 CAP = 8_192
 """Bytes of a payload: room for the data section and four or five of video."""
@@ -152,6 +155,27 @@ async def test_a_server_that_takes_less_than_before_gets_smaller_offers(room: Ro
     takes(pair.a, 65_536)
     pair.a.add_track(GreyTrack(60))
     await shows((await pair.log_b.until(Track, 2)).track, 60)
+    assert unharmed(pair)
+
+
+async def test_a_server_that_ends_the_connection_for_a_large_frame_is_sent_no_other_one(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes less than it says, as one whose cap is for the frame with its envelope."""
+    monkeypatch.setattr(Limits, "max_frame_size", CAP)
+    one = room.peer("a", reconnect=ReconnectOptions(initial_delay=0.01, max_delay=0.05))
+    pair = await room.meet(one, room.peer("b"))
+    _, first = await pair.media_to_b(200)
+    losses = EventLog(one._seat.client)
+    many = tracks(12)
+    pair.a.add_stream(MediaStream(many))
+    event = await pair.log_a.until(NegotiationError, track_ids=())
+    assert isinstance(event.err, PayloadTooLargeError)
+    event = await pair.log_a.until(NegotiationError, 2)
+    assert isinstance(event.err, MeteredPeerOversizedError)
+    await pair.log_b.until(Track, 1 + len(many) - len(event.track_ids))
+    await fresh_frames(first)
+    assert [it.code for it in losses.of(Disconnected)] == [1009]
     assert unharmed(pair)
 
 

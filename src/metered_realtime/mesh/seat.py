@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,13 @@ from ..core.delivery import is_final
 from ..core.frames import Send, encode, encode_payload
 from ..core.names import MAX_PEER_ID_LENGTH
 from ..core.signals import MetadataSignal, Signal, in_channel
-from ..errors import MeteredPeerOversizedError, MeteredPeerStateError, ServerRequestError, SignallingError
+from ..errors import (
+    MeteredPeerOversizedError,
+    MeteredPeerStateError,
+    PayloadTooLargeError,
+    ServerRequestError,
+    SignallingError,
+)
 from ..events import Event, StateChange
 from ..log import Logger
 from ..options import IceServerConfig, SubscribeOptions
@@ -49,6 +56,7 @@ class SignallingSeat:
         self._options = SubscribeOptions()
         self.signals_ignored = 0
         self.signals_refused = 0
+        self._learnt_cap = math.inf
 
     @property
     def peer_id(self) -> str | None:
@@ -149,6 +157,8 @@ class SignallingSeat:
             await self.client._send_raw(peer_id, self._message(peer_id, signal))
         except Exception as error:
             self.signals_refused += is_final(error)
+            if isinstance(error, PayloadTooLargeError):  # the server ended the connection for it, whatever it says
+                self._learnt_cap = min(self._learnt_cap, error.cap)
             raise
 
     def check_signal(self, signal: Signal | MetadataSignal, peer_id: str = "-" * MAX_PEER_ID_LENGTH) -> None:
@@ -161,9 +171,10 @@ class SignallingSeat:
             payload = in_channel(payload, self.channel)
         encoded = encode_payload(payload)
         # The documented cap of the hosted service is for the frame, not for the payload.
-        size, cap = len(encode(Send(peer_id, encoded, _LONGEST_REQUEST_ID))), self.max_message_size
+        size = len(encode(Send(peer_id, encoded, _LONGEST_REQUEST_ID)))
+        cap = min(self.max_message_size, self._learnt_cap)
         if size > cap:
-            raise MeteredPeerOversizedError(size, cap)
+            raise MeteredPeerOversizedError(size, int(cap))
         return encoded
 
     # --- what arrives
