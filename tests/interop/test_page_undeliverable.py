@@ -34,7 +34,7 @@ async def small() -> AsyncIterator[SignallingServer]:
 
 async def test_an_offer_that_is_too_large_is_taken_back(chromium: Chromium, small: SignallingServer) -> None:
     ann, bob = await pair(chromium, small)
-    connections = await ann.evaluate("probe.connections.length")
+    connections = [await page.evaluate("probe.connections.length") for page in (ann, bob)]
     await ann.evaluate("window.notices = []; room.onnotice = ({ detail }) => notices.push(detail.text); null")
     await ann.evaluate(ADD, 10)
     await until(ann, "notices.length === 1")
@@ -44,8 +44,7 @@ async def test_an_offer_that_is_too_large_is_taken_back(chromium: Chromium, smal
     await ann.evaluate(ADD, 1)
     await until(bob, f"{STREAMS} === 2")
     await decoding(bob, beyond=before)
-    assert await ann.evaluate("probe.connections.length") == connections
-    assert await bob.evaluate("probe.connections.length") == connections
+    assert [await page.evaluate("probe.connections.length") for page in (ann, bob)] == connections
 
 
 async def test_an_offer_that_is_refused_is_not_repeated(chromium: Chromium, server: SignallingServer) -> None:

@@ -157,8 +157,9 @@ class SignallingSeat:
             await self.client._send_raw(peer_id, self._message(peer_id, signal))
         except Exception as error:
             self.signals_refused += is_final(error)
-            if isinstance(error, PayloadTooLargeError):  # the server ended the connection for it, whatever it says
-                self._learnt_cap = min(self._learnt_cap, error.cap)
+            if isinstance(error, PayloadTooLargeError):
+                # The server ended the connection for it and takes less than it says. Halving finds out how much.
+                self._learnt_cap = min(self._learnt_cap, error.size // 2)
             raise
 
     def check_signal(self, signal: Signal | MetadataSignal, peer_id: str = "-" * MAX_PEER_ID_LENGTH) -> None:
