@@ -18,6 +18,7 @@ from metered_realtime import (
     MeteredPeerOversizedError,
     NegotiationError,
     NegotiationFailedError,
+    PeerJoined,
     ReconnectOptions,
     ServerRequestError,
     Track,
@@ -25,7 +26,7 @@ from metered_realtime import (
 from metered_realtime.core import negotiation
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
-from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
+from tests.mesh.support import EventLog, GreyTrack, Pair, Room, Wire, eventually, fresh_frames, shows
 
 CAP = 8_192
 """Bytes of a payload: room for the data section and four or five of video."""
@@ -238,6 +239,31 @@ async def test_a_change_that_was_refused_goes_out_when_the_connection_to_the_ser
     await shows((await pair.log_b.until(Track, 2)).track, 60)
     await fresh_frames(first)
     assert unharmed(pair)
+
+
+async def test_a_peer_that_may_not_send_tries_once_and_again_with_its_next_connection(room: Room) -> None:
+    permissions = {"publish", "subscribe", "presence"}
+    async with Wire(room.server.port) as wire:
+        one = MeteredPeer(
+            token_provider=lambda: room.server.mint_token(peer_id="a", permissions=permissions),
+            url=wire.url,
+            reconnect=ReconnectOptions(initial_delay=0.01, max_delay=0.05),
+        )
+        room.peers.append(one)
+        pair = await room.meet(one, room.peer("b"))
+        offers = Passing(one, '"type":"offer"')
+        one.add_track(GreyTrack(60))
+        event = await pair.log_a.until(NegotiationError)
+        assert isinstance(event.err, ServerRequestError)
+        assert event.err.code == "action_not_permitted"
+        permissions.add("send")
+        back = EventLog(pair.b)
+        wire.break_off(told=True)
+        log = EventLog((await back.until(PeerJoined)).peer)
+        await shows((await log.until(Track)).track, 60)
+        assert offers.count == 2
+        assert pair.log_a.of(ConnectionReset) == log.of(ConnectionReset) == []
+        await one.close()
 
 
 async def test_an_answer_that_is_refused_is_not_repeated_and_what_flows_goes_on(

@@ -288,9 +288,9 @@ class Link:
         await self.pc.setLocalDescription(answer)
         by_mid = {transceiver.mid: transceiver for transceiver in self.pc.getTransceivers()}
         new = [mid for mid in offer.mids[1:] if mid in by_mid and mid not in self.mids and mid not in self._declined]
-        lines = first_lines(offer.sdp)
-        unsent = with_port_zero(self.pc.localDescription.sdp, self._declined)
-        self._declined |= {mid: lines[mid] for mid in too_much(unsent, new)}
+        if declined := too_much(with_port_zero(self.pc.localDescription.sdp, self._declined), new):
+            lines = first_lines(offer.sdp)
+            self._declined |= {mid: lines[mid] for mid in declined}
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for slot in self._slots:
             if slot.transceiver.currentDirection in ("sendrecv", "sendonly"):
