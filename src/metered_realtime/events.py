@@ -306,9 +306,15 @@ class ConnectionReset(Event):
 
 @dataclass(frozen=True, slots=True)
 class NegotiationError(Event):
-    """An offer, an answer or the recovery of a connection failed."""
+    """An offer, an answer or the recovery of a connection failed.
+
+    With `track_ids` it names local tracks that this remote is not sent: the offer of them, or their metadata, can never
+    be delivered, because it is larger than the server takes (`MeteredPeerOversizedError`, `PayloadTooLargeError`) or is
+    refused (`ServerRequestError`). What flows goes on.
+    """
 
     err: Exception
+    track_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,3 +107,20 @@ async def test_metadata_is_the_last_thing_said_before_the_offer_that_carries_its
     metadata = {"trackId": track.id, "metadata": {"title": "x"}, "kind": "video", "streamId": "camera"}
     assert theirs.metadata[-1] == metadata
     await theirs.close()
+
+
+async def test_metadata_of_a_track_in_a_section_that_this_end_offered_arrives_under_another_id(
+    meeting: Meeting,
+) -> None:
+    """The track id that the metadata names is in no description: the sender of a reused section keeps its own."""
+    theirs, log, ours = meeting.theirs, meeting.log, GreyTrack()
+    meeting.ours.add_track(ours, MediaStream([ours]))
+    await eventually(lambda: theirs.pc.connectionState == "connected")
+    track = GreyTrack(200)
+    theirs.pc.addTrack(track)
+    named = {"trackId": track.id, "metadata": {"title": "x"}}
+    await theirs.request(type="send", to="m", data={"__meteredTrackMeta": named})
+    await theirs.offer("m", lambda sdp: sdp.replace(track.id, "another-id"))
+    told = await log.until(Track)
+    assert (told.track.id, told.metadata) == ("another-id", {"title": "x"})
+    await shows(told.track, 200)

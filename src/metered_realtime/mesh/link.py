@@ -11,14 +11,14 @@ import contextlib
 import itertools
 import secrets
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
 from ..core.candidates import MAX_CANDIDATE_NAMES, MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
-from ..core.declined import stand_in, with_port_zero
+from ..core.declined import first_lines, stand_in, with_port_zero
 from ..core.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
 from ..core.sdp_sections import Form, in_form
 from ..log import Logger
@@ -46,6 +46,9 @@ POLITE_CLOSE = 0.5
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. What is left then is abandoned to the event loop (aiortc#283)."""
+
+
+TooMuchFn = Callable[[str, Sequence[str]], Collection[str]]
 
 
 class LinkObserver(Protocol):
@@ -161,6 +164,12 @@ class Link:
         return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in found]
 
     @property
+    def host_candidates(self) -> list[str]:
+        """Return the candidates that are known of this end as `candidate:...` lines."""
+        known = compat.ice_transport(self.pc).iceGatherer.getLocalCandidates()
+        return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in known]
+
+    @property
     def transport_mid(self) -> str:
         """Return the section that carries the transport (RFC 8843 section 7.1): the first one that is not declined."""
         return next((mid for mid in self.mids if mid not in self._declined), "0")
@@ -239,13 +248,16 @@ class Link:
 
     # --- offers
 
-    def plan(self, wanted: Mapping[Any, Outgoing]) -> OfferPlan:
-        """Plan an offer in which everything wanted has a section. The connection stays as it is."""
-        self.release(wanted)
+    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> OfferPlan:
+        """Plan an offer in which everything wanted has a section. The connection stays as it is.
+
+        A `frugal` one uses every idle section again before it opens another.
+        """
+        self.release({key: it for key, it in wanted.items() if not frugal or self._is_negotiated(it)})
         assigned = {slot.outgoing for slot in self._slots}
         for outgoing in wanted.values():
             if outgoing not in assigned:
-                self._free_slot(outgoing.kind).assign(outgoing)
+                self._free_slot(outgoing.kind, frugal=frugal).assign(outgoing)
         for slot in self._slots:
             slot.planned = slot.outgoing
         new = [slot.transceiver for slot in self._slots if slot.outgoing is not None and not slot.negotiated]
@@ -303,8 +315,12 @@ class Link:
         self._applied(remote)
         return self._unsent(wanted)
 
-    async def answer(self, offer: Description, wanted: Mapping[Any, Outgoing]) -> tuple[str, bool]:
+    async def answer(
+        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = lambda answer, mids: ()
+    ) -> tuple[str, bool]:
         """Answer an offer. Return the answer and whether something wanted found no section in it.
+
+        `too_much` is asked which of the new sections, by mid, have to be declined for the answer to be sent.
 
         Raises:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
@@ -322,6 +338,10 @@ class Link:
         answer = await self.pc.createAnswer()
         await self.pc.setLocalDescription(answer)
         by_mid = {transceiver.mid: transceiver for transceiver in self.pc.getTransceivers()}
+        new = [mid for mid in offer.mids[1:] if mid in by_mid and mid not in self.mids and mid not in self._declined]
+        if declined := too_much(with_port_zero(self.pc.localDescription.sdp, self._declined), new):
+            lines = first_lines(offer.sdp)
+            self._declined |= {mid: lines[mid] for mid in declined}
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for slot in self._slots:
             if slot.transceiver.currentDirection in ("sendrecv", "sendonly"):
@@ -503,14 +523,19 @@ class Link:
             directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
         return directions
 
-    def _free_slot(self, kind: str) -> SendingSection:
+    def _is_negotiated(self, outgoing: Outgoing) -> bool:
+        return any(slot.outgoing == outgoing and slot.negotiated for slot in self._slots)
+
+    def _free_slot(self, kind: str, *, frugal: bool) -> SendingSection:
         same_kind = [slot for slot in self._slots if slot.forward.kind == kind]
         idle = [slot for slot in same_kind if slot.outgoing is None and slot.is_usable]
-        unused = [slot for slot in idle if not slot.negotiated]
+        used, unused = ([slot for slot in idle if slot.negotiated is it] for it in (True, False))
+        if used and frugal:
+            return used[0]
         if unused:
             return unused[0]
-        if idle and len(same_kind) >= FRESH_SECTIONS:
-            return idle[0]
+        if used and len(same_kind) >= FRESH_SECTIONS:
+            return used[0]
         slot = SendingSection(self.pc, kind)
         self._slots.append(slot)
         return slot

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from ..core.attachments import AlreadyAttachedError, Attachment, Attachments
-from ..core.frames import encode_payload
 from ..core.signals import MetadataSignal
 from ..errors import (
-    MeteredPeerOversizedError,
     MeteredPeerReplaceTrackError,
     MeteredPeerStateError,
     ReplaceTrackFailure,
@@ -60,14 +58,14 @@ class LocalMedia:
         tracks: Iterable[Any],
         stream: MediaStream | None,
         metadata: StreamMetadata | None,
-        cap: int,
+        check: Callable[[MetadataSignal], None],
         method: str,
     ) -> None:
         """Send tracks to everybody, all of them or, if one cannot be, none. Raises like `_enter`."""
         added = []
         try:
             for track in tracks:
-                attachment = self._enter(track, stream, metadata, cap, method)
+                attachment = self._enter(track, stream, metadata, check, method)
                 if attachment is not None:
                     added.append(attachment)
         except Exception:
@@ -91,7 +89,7 @@ class LocalMedia:
             if remote._connection is not None:
                 remote._connection.detach(id(track))
 
-    def replace(self, old: Any, new: Any | None, cap: int) -> None:
+    def replace(self, old: Any, new: Any | None, check: Callable[[MetadataSignal], None]) -> None:
         """Swap a track on every remote that carries it, metadata included.
 
         One that has ended is sent to nobody any more: `new` is then sent anew, with its stream and its metadata.
@@ -106,7 +104,7 @@ class LocalMedia:
         if before is None and new is not None and self._is_ended(old):
             self._check_kinds(old, new)
             stream, metadata = self._ended[old]
-            self.attach([new], stream, metadata, cap, "replace_track")
+            self.attach([new], stream, metadata, check, "replace_track")
             del self._ended[old]
             return
         try:
@@ -158,7 +156,12 @@ class LocalMedia:
         remote._connect().attach(id(attachment.track), self._outgoing(attachment))
 
     def _enter(
-        self, track: Any, stream: MediaStream | None, metadata: StreamMetadata | None, cap: int, method: str
+        self,
+        track: Any,
+        stream: MediaStream | None,
+        metadata: StreamMetadata | None,
+        check: Callable[[MetadataSignal], None],
+        method: str,
     ) -> Attachment | None:
         """Enter a track. None if it is there already with the same stream.
 
@@ -167,7 +170,7 @@ class LocalMedia:
             TypeError: not a track, a stream or a metadata object.
             ValueError: the metadata is not JSON.
             MeteredPeerStateError: `track_already_attached`, with another stream.
-            MeteredPeerOversizedError: the metadata is too large to be sent. Nothing was remembered.
+            MeteredPeerOversizedError: `check` finds the metadata too large to be sent. Nothing was remembered.
         """
         _check_track(track)
         connection_class()
@@ -183,7 +186,7 @@ class LocalMedia:
             return None
         signal = attachment.metadata_signal()
         if signal is not None:
-            _check_size(signal, cap)
+            check(signal)
         self._book.add(attachment)
         if self._is_ended(track):
             del self._ended[track]
@@ -290,12 +293,6 @@ class LocalMedia:
 def _check_track(track: Any) -> None:
     if getattr(track, "kind", None) not in ("audio", "video") or not callable(getattr(track, "recv", None)):
         raise TypeError(f"an aiortc MediaStreamTrack of kind audio or video is needed, not {track!r}")
-
-
-def _check_size(signal: MetadataSignal, cap: int) -> None:
-    size = len(bytes(encode_payload(signal.payload())))
-    if size > cap:
-        raise MeteredPeerOversizedError(size, cap)
 
 
 def _already_attached(track: Any, method: str) -> MeteredPeerStateError:

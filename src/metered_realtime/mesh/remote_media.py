@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..core.signals import MetadataBook, MetadataSignal
+from ..core.signals import DescribedTrack, MetadataBook, MetadataSignal
 from ..events import Event, PictureRefused, StreamAdded, StreamRemoved, Track, TrackEnded
 from ..media.stream import MediaStream
 
@@ -60,6 +60,8 @@ class RemoteMedia:
         for incoming in removed:
             self._emit(TrackEnded(incoming.track))
         self._drop_streams(keep={stream_id for incoming in added for stream_id in incoming.stream_ids})
+        new = [DescribedTrack(it.track_id, it.track.kind, it.stream_id) for it in added]
+        self._metadata.describe(new, [it.track_id for it in self._incoming.values()])
         for incoming in added:
             self._announce(incoming)
 

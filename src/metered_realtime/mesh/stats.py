@@ -228,6 +228,10 @@ class PeerStats:
     bitrate_out: float = 0.0
     """Bits per second."""
     bitrate_in: float = 0.0
+    signals_ignored: int = 0
+    """Signals and calls that came through the server for another channel: another program of this peer id is there."""
+    signals_refused: int = 0
+    """Signals that can never be delivered: too large for the server, or refused by it. See `NegotiationError`."""
     remotes: Mapping[str, RemoteStats] = field(default_factory=dict)
     """By peer id, in the order of arrival."""
     connections_busy: int = 0
@@ -265,6 +269,8 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
         bytes_received=sum(it.bytes_received or 0 for it in every),
         bitrate_out=sum(it.bitrate_out or 0.0 for it in every),
         bitrate_in=sum(it.bitrate_in or 0.0 for it in every),
+        signals_ignored=peer._seat.signals_ignored,
+        signals_refused=peer._seat.signals_refused,
         remotes=remotes,
         connections_busy=peer._connections.set_ups.busy,
         connections_waiting=peer._connections.set_ups.waiting,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..core.sdp import Description, Direction, Section, sections
 from ..media.remote_track import RemoteTrack
-from ..mesh.link import FRESH_SECTIONS
+from ..mesh.link import FRESH_SECTIONS, TooMuchFn
 from ..mesh.sections import Incoming, Outgoing
 from ..options import IceServerConfig
 from .virtual_media import MediaPlane, VirtualChannel, VirtualPeerConnection
@@ -115,6 +115,11 @@ class VirtualLink:
         return self.pc.ufrag
 
     @property
+    def host_candidates(self) -> tuple[str, ...]:
+        """Return nothing: whoever hears of this end reaches it, if nothing is in between."""
+        return ()
+
+    @property
     def transport_mid(self) -> str:
         """Return the section that carries the transport: the first one."""
         return self._lines[0].mid if self._lines else "0"
@@ -167,7 +172,7 @@ class VirtualLink:
 
     # --- offers and answers
 
-    def plan(self, wanted: Mapping[Any, Outgoing]) -> _Plan:
+    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> _Plan:
         """Plan an offer in which everything wanted has a section. The connection stays as it is."""
         self._require_idle()
         self.release(wanted)
@@ -230,7 +235,9 @@ class VirtualLink:
             self._busy = False
         return self._unsent(wanted)
 
-    async def answer(self, offer: Description, wanted: Mapping[Any, Outgoing]) -> tuple[str, bool]:
+    async def answer(
+        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = lambda answer, mids: ()
+    ) -> tuple[str, bool]:
         """Answer an offer. Return the answer and whether something wanted found no section in it."""
         self._begin()
         try:

@@ -9,7 +9,7 @@
 
 import { Emitter } from "./events.js";
 import { Peer } from "./peer.js";
-import { Signalling, SignallingError, wireSize } from "./signalling.js";
+import { isFinal, Signalling, SignallingError, wireSize } from "./signalling.js";
 
 const MAX_PEERS = 256;
 const HOLD_MS = 5_000; // signals from somebody whom presence has not announced yet
@@ -222,9 +222,21 @@ export class Room extends Emitter {
     await write(this.#signalling);
   }
 
-  /** For peers: a signal that nobody waits for; a lost offer is repeated by its link. */
-  sendSignal(to, payload) {
-    this.#signalling?.send(to, payload).catch((error) => this.#undelivered(error));
+  /**
+   * For peers: send a signal. Resolves to whether the server took it, or to the error if it never will: a lost offer is
+   * repeated by its link, one that can never be delivered is taken back.
+   */
+  async sendSignal(to, payload) {
+    const data = { ...payload, channel: this.channel };
+    try {
+      // The documented cap of the hosted service is for the whole frame.
+      if (wireSize({ type: "send", to, data, requestId: "q0000000000" }) > this.#cap) throw new SignallingError("too_large", "A signal is too large for this server.");
+      await this.#signalling?.send(to, data);
+      return true;
+    } catch (error) {
+      this.#undelivered(error);
+      return isFinal(error) && error;
+    }
   }
 
   #undelivered(error) {
@@ -458,6 +470,8 @@ export class Room extends Emitter {
     if (typeof from !== "string" || this.#mine(from)) return;
     const kind = classify(data);
     if (kind === "data") return this.emit("data", { from, data, kind: "direct" });
+    // The same two people may meet in another channel too, from other programs: directs reach every connection of an id.
+    if (typeof data.channel === "string" && data.channel !== this.channel) return;
     const peer = this.#peers.get(from) ?? this.#recognise(from, kind, data);
     if (!peer) this.#hold(from, data);
     else if (kind === "description") peer.receiveDescription(data.description);

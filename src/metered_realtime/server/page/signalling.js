@@ -13,6 +13,10 @@ const OVER_CONCURRENT_LIMIT = 4010;
 const CLIENT_INACTIVITY = 4000;
 const RESUMED_ELSEWHERE = 4002; // another connection used our resume token
 const RESUME_TOKEN = /^[\x20-\x7e]{1,1024}$/;
+/** Failures of a request that may be over in a moment. After all others the same message is refused again. */
+const PASSING_FAILURES = new Set([
+  "ack_timeout", "backend_error", "closed", "disconnected", "internal_error", "not_connected", "overflow", "peer_not_found",
+]);
 const CLOSE_MEANINGS = {
   1001: "The server is going away.",
   1008: "The server refused what this page sent.",
@@ -78,6 +82,11 @@ async function whyUnreachable(url) {
   } catch (error) {
     return error.name === "TimeoutError" ? `${host} does not answer.` : unreachable;
   }
+}
+
+/** Whether the same message would fail again, whenever it is sent. @param {SignallingError} error */
+export function isFinal(error) {
+  return !PASSING_FAILURES.has(error.code);
 }
 
 export class SignallingError extends Error {
