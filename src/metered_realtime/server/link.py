@@ -41,8 +41,8 @@ EXPIRY_MARGIN = 0.25
 FRAMES_PER_TURN = 8
 """Frames that one client may have handled before others get their turn."""
 
-WORK_PER_TURN = 32_768
-"""And what they may cost together (`server.charges`): a message to 256 others and a little more, some 2 ms."""
+WORK_PER_TURN = 16_384
+"""And what they may cost together (`server.charges`): a message to 256 others, some 1 ms."""
 
 PLACE_TIMEOUT = 5.0
 """Seconds that a client which resumes has to subscribe again before others are told that it left. Clients do it with
