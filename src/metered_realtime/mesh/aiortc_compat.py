@@ -49,6 +49,7 @@ from ..options import IceServerConfig
 from .aiortc_compat_checks import pace_checks
 from .aiortc_compat_consent import keep_consent
 from .aiortc_compat_dtls import send_all
+from .aiortc_compat_monitor import outlive_cancellation
 from .aiortc_compat_sctp import speed_up_data
 from .aiortc_compat_senders import count_frames
 
@@ -106,6 +107,7 @@ def create_peer_connection(*, relay_only: bool = False, certificate: RTCCertific
     if EVENT_DRIVEN_CHECKS:
         pace_checks(ice_transport(pc)._connection)
     keep_consent(ice_transport(pc)._connection, lambda: received(pc)[1])
+    outlive_cancellation(ice_transport(pc))
     if FAST_DATA:
         speed_up_data(pc)
     measure(pc)

@@ -485,6 +485,10 @@ class FastSctpTransport(RTCSctpTransport):
         self._answer_due = True
         self._send_all()
 
+    async def _send_reconfig_param(self, param: Any) -> None:
+        with suppress(ConnectionError):  # the path is gone; aiortc sends these in tasks that nobody awaits
+            await super()._send_reconfig_param(param)
+
     def _send_all(self) -> None:
         """Send what is due and allowed, in as few packets as hold it."""
         if self._flush_handle is not None:

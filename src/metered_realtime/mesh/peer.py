@@ -42,6 +42,7 @@ from ..events import (
     TokenProviderError,
     TokenRefreshed,
 )
+from ..lifetime import Lifetime
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from ..options import (
@@ -177,7 +178,7 @@ class MeteredPeer(AsyncEventEmitter):
                 Direct: self._early.held_for(self._on_direct),
                 ServerError: self._on_server_error,
                 SubscriptionLost: self._on_subscription_lost,
-                TokenProviderError: self._on_token_provider_error,
+                TokenProviderError: lambda event: self.emit(FatalError(event.err, "token_provider_failed")),
                 TokenRefreshed: self._on_token_refreshed,
             },
             is_shared=client is not None,
@@ -187,13 +188,15 @@ class MeteredPeer(AsyncEventEmitter):
         )
         self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
         self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
-        self._watch = SnapshotWatch(self._seat.subscribe_again, self._on_no_snapshot, self._logger)
+        no_snapshot = FatalError(ReconcileTimeoutError(), "reconcile_timeout")
+        self._watch = SnapshotWatch(self._seat.subscribe_again, lambda: self.emit(no_snapshot), self._logger)
         self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger, self.emit)
         self._channels = PeerChannels(self._logger)
         self._seen_off: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._lifetime = Lifetime(self, self.close)
 
     def __repr__(self) -> str:
         return f"<MeteredPeer {self._peer_id or '-'} {self._state}>"
@@ -243,6 +246,7 @@ class MeteredPeer(AsyncEventEmitter):
             raise MeteredPeerSendError("reserved_channel", f"channel {channel!r} belongs to the service")
         self._channel = channel
         self._set_state("joining")
+        self._lifetime.begin()
         try:
             await self._ice_servers.prepare()
             await self._seat.enter(channel, SubscribeOptions(include_sender_metadata=include_sender_metadata))
@@ -532,9 +536,6 @@ class MeteredPeer(AsyncEventEmitter):
         self._permission.ask_again(is_reachable=self._state == "joined")
         self._remotes.retry()
 
-    def _on_token_provider_error(self, event: TokenProviderError) -> None:
-        self.emit(FatalError(event.err, "token_provider_failed"))
-
     def _on_message(self, event: Message) -> None:
         if event.channel == self._channel and event.sender_peer_id != self._peer_id:
             self.emit(Data(event.sender_peer_id, event.data, "broadcast", event.sender_metadata))
@@ -618,9 +619,6 @@ class MeteredPeer(AsyncEventEmitter):
 
     # --- inside: reconnecting
 
-    def _on_no_snapshot(self) -> None:
-        self.emit(FatalError(ReconcileTimeoutError(), "reconcile_timeout"))
-
     def _finish_reconnect(self) -> None:
         self._watch.stop()
         self._remotes.set_signalling_lost(False)
@@ -652,6 +650,8 @@ class MeteredPeer(AsyncEventEmitter):
     def _set_state(self, state: MeteredPeerState) -> None:
         if state != self._state:
             previous, self._state = self._state, state
+            if state == "closed" or (state == "idle" and not self._seat.is_open):
+                self._lifetime.end()
             self.emit(StateChange(previous, state))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:

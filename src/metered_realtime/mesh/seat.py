@@ -52,6 +52,8 @@ class SignallingSeat:
         self.client = client
         self.channel: str | None = None
         self._is_shared = is_shared
+        if not is_shared:
+            client._belong_to_peer()
         self._knows = knows
         self._not_permitted = not_permitted
         self._listeners = listeners
@@ -65,6 +67,11 @@ class SignallingSeat:
     def peer_id(self) -> str | None:
         """The id that the server gave the client last."""
         return self.client.peer_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a client of its own is connected, or about to be."""
+        return not self._is_shared and self.client.state not in ("idle", "closed")
 
     @property
     def ice_servers(self) -> tuple[IceServerConfig, ...] | None:

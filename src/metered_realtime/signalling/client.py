@@ -32,6 +32,7 @@ from ..core.session_effects import (
 from ..emitter import AsyncEventEmitter
 from ..errors import SignallingError
 from ..events import StateChange
+from ..lifetime import Lifetime
 from ..log import Logger, log_exception
 from ..options import (
     IceServerConfig,
@@ -139,6 +140,7 @@ class SignallingClient(AsyncEventEmitter):
         self._replies: dict[str, asyncio.Future[None]] = {}
         self._connecting: asyncio.Future[None] | None = None
         self._tearing_down: asyncio.Task[None] | None = None
+        self._lifetime: Lifetime | None = Lifetime(self, self.close)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} state={self._state}>"
@@ -268,6 +270,10 @@ class SignallingClient(AsyncEventEmitter):
         _check_peer_id(to_peer_id)
         await self._reply_to(*self._session.send(to_peer_id, payload, self._now()))
 
+    def _belong_to_peer(self) -> None:
+        """Leave it to a peer, which closes this client, to tell that neither was closed."""
+        self._lifetime = None
+
     def _doubt(self) -> None:
         """Find out soon whether the connection is alive: something else that used the network has failed."""
         self._apply(self._session.doubt(self._now()))
@@ -329,6 +335,11 @@ class SignallingClient(AsyncEventEmitter):
 
     def _enter_state(self, effect: EnterState) -> None:
         self._state = effect.to
+        if self._lifetime is not None:
+            if effect.to == "closed":
+                self._lifetime.end()
+            else:
+                self._lifetime.begin()
         self.emit(StateChange(effect.from_, effect.to))
 
     def _dial(self, effect: Dial) -> None:

@@ -187,7 +187,7 @@ class Link:
         """Report an end that `_run` could not: a token provider that cancels, a bug."""
         owner, self._owner = self._owner, None
         error = None if task.cancelled() else task.exception()
-        if owner is None:
+        if owner is None or (error is None and task.cancelling()):  # cancelled from outside: the event loop ends
             return
         reason = "CancelledError" if error is None else type(error).__name__
         if self._socket is None:
