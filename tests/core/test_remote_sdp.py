@@ -74,9 +74,6 @@ def lines_of(read: RemoteSdp, mid: str) -> list[str]:
         "a=msid:",
         "a=msid",
         "a=ice-ufrag",
-        "a=candidate:",
-        "a=candidate:1 1 udp 1 192.0.2.1 x typ host",
-        "a=candidate:1 1 udp 1 192.0.2.1",
         "a=sctp-port:x",
         "a=max-message-size:-1",
         "a=max-message-size:1e9",
@@ -327,7 +324,15 @@ def test_candidates_are_taken_out_of_the_text_once_and_bounded() -> None:
     assert [candidate.port for candidate in found.candidates] == [1000, 1001]
     assert "candidate:" not in found.text
     many = offer(*(line.format(1, port) for port in range(1000, 1500)))
-    assert (len(many.candidates), many.odd_lines) == (MAX_REMOTE_CANDIDATES, 500 - MAX_REMOTE_CANDIDATES)
+    assert (len(many.candidates), many.candidates_refused) == (MAX_REMOTE_CANDIDATES, 500 - MAX_REMOTE_CANDIDATES)
+    assert "more than 200" in many.refusal
+
+
+@pytest.mark.parametrize("line", ["a=candidate:", "a=candidate", "a=candidate:1 1 udp 1 192.0.2.1 x typ host"])
+def test_a_candidate_that_cannot_be_read_is_refused_alone(line: str) -> None:
+    odd, plain = offer(line), offer()
+    assert (odd.text, odd.odd_lines, odd.candidates_refused) == (plain.text, 0, 1)
+    assert line in odd.refusal
 
 
 @pytest.mark.parametrize(
@@ -346,4 +351,5 @@ def test_candidates_are_taken_out_of_the_text_once_and_bounded() -> None:
 def test_no_secret_is_shown(line: str) -> None:
     assert SECRET not in masked(line)
     assert SECRET not in str(SdpError("x", line))
-    assert all(SECRET not in it for it in offer(line.replace(SECRET, SECRET + "\u2028")).noted)
+    read = offer(line.replace(SECRET, SECRET + "\u2028"))
+    assert SECRET not in "".join(read.noted) + read.refusal

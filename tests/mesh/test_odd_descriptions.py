@@ -124,6 +124,9 @@ async def test_odd_lines_do_not_keep_media_and_data_from_flowing(meeting: Meetin
     await shows(meeting.observer.added[0].track, 60)
     await eventually(lambda: channel.readyState == "open")
     assert meeting.ours.odd_lines > 20
+    assert [str(error) for error in meeting.observer.refused] == [
+        "a candidate that cannot be read: 'a=candidate:1 1 udp nonsense'"
+    ]
     assert meeting.observer.declined == {}
 
 

@@ -40,11 +40,17 @@ class RemoteSection:
 
 @dataclass(frozen=True, slots=True)
 class RemoteSdp:
-    """A description of the remote. `noted` has the first odd lines, `odd_lines` counts them all."""
+    """A description of the remote.
+
+    `noted` has the first odd lines, `odd_lines` counts them all. `refusal` is why the first of the candidates that are
+    not taken is refused, `candidates_refused` counts them.
+    """
 
     text: str
     sections: tuple[RemoteSection, ...]
     candidates: tuple[Candidate, ...]
+    candidates_refused: int
+    refusal: str
     ufrag: str
     session: str
     fingerprint: str
@@ -77,6 +83,8 @@ class _Reader:
         self._candidates: dict[tuple[str, str, int], Candidate] = {}
         self._candidate_lines: set[str] = set()
         self._session_id: str | None = None
+        self._candidates_refused = 0
+        self._refusal = ""
         self._noted: list[str] = []
         self._odd_lines = 0
 
@@ -87,8 +95,9 @@ class _Reader:
                 raise SdpError(f"the description has more than {MAX_SDP_SECTIONS} sections")
             self._media.append(begin_section(line))
         elif line.startswith("a="):
-            known = self._candidate(line) if line.startswith("a=candidate:") else take_attribute(level, line)
-            if not known:
+            if line.startswith("a=candidate"):
+                self._candidate(line)
+            elif not take_attribute(level, line):
                 self._note(line)
         elif line.startswith("o="):
             self._session_id = self._session_id or [*line.split(), ""][1]
@@ -100,19 +109,20 @@ class _Reader:
         if len(self._noted) < MAX_NOTED_LINES:
             self._noted.append(masked(line))
 
-    def _candidate(self, line: str) -> bool:
+    def _candidate(self, line: str) -> None:
         if line in self._candidate_lines:
-            return True  # the sections of a BUNDLE may all have the same ones
-        if len(self._candidate_lines) == MAX_REMOTE_CANDIDATES:
-            return False
+            return  # the sections of a BUNDLE may all have the same ones
         try:
+            if len(self._candidate_lines) == MAX_REMOTE_CANDIDATES:
+                raise SdpError(f"more than {MAX_REMOTE_CANDIDATES} candidates in one description")
             candidate = parse_candidate(line)
-        except SdpError:
-            return False
+        except SdpError as error:
+            self._candidates_refused += 1
+            self._refusal = self._refusal or str(error)
+            return
         self._candidate_lines.add(line)
         if candidate.component == 1:  # RTP and RTCP are multiplexed (RFC 8834 section 4.5)
             self._candidates.setdefault(candidate.transport_address, candidate)
-        return True
 
     def result(self, known_mids: Sequence[str]) -> RemoteSdp:
         self._name(known_mids)
@@ -126,6 +136,8 @@ class _Reader:
             text=text,
             sections=tuple(map(_section, self._media)),
             candidates=tuple(self._candidates.values()),
+            candidates_refused=self._candidates_refused,
+            refusal=self._refusal,
             ufrag=ufrag,
             session=self._session_id or "",
             fingerprint=fingerprints[0].upper() if fingerprints else "",

@@ -26,12 +26,15 @@ class RemoteDescription(Description):
 
     `shown` is the text that aiortc is given. `declined` has the first lines of the sections that either end declines,
     by mid; `unusable` says of those which this end declines what is wrong with them. `forms` are those of first lines
-    that answers have to repeat. `noted` are odd lines that were left out, `odd_lines` is how many there were.
+    that answers have to repeat. `noted` are odd lines that were left out, `odd_lines` is how many there were;
+    `candidates_refused` is how many candidates were, and `refusal` why the first was.
     """
 
     shown: str
     sections: tuple[Section, ...]
     candidates: tuple[Candidate, ...]
+    candidates_refused: int
+    refusal: str
     declined: Mapping[str, str]
     unusable: Mapping[str, str]
     forms: Mapping[str, Form]
@@ -61,6 +64,8 @@ def admit(kind: DescriptionKind, sdp: str, known_mids: Sequence[str] = ()) -> Re
         shown=shown,
         sections=tuple(section.facts for section in read.sections),
         candidates=read.candidates,
+        candidates_refused=read.candidates_refused,
+        refusal=read.refusal,
         declined=declined,
         unusable=unusable,
         forms={it.facts.mid: it.form for it in read.sections if it.form is not None and it.facts.mid not in declined},
