@@ -58,6 +58,7 @@ def lines_of(read: RemoteSdp, mid: str) -> list[str]:
         "a=extmap:0 urn:x",
         "a=extmap:15 urn:x",
         "a=extmap:99999 urn:x",
+        f"a=extmap:1 {'x' * 300}",
         "a=ssrc:1",
         "a=ssrc:x cname:y",
         "a=ssrc:4294967296 cname:y",
