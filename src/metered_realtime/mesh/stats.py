@@ -191,9 +191,9 @@ class RemoteStats:
     """What it is sent, as soon as there is a section for it."""
     inbound: tuple[InboundTrackStats, ...] = ()
     data: DataStats | None = None
-    description_lines_skipped: int = 0
+    description_lines_skipped: int | None = None
     """Lines of the remote's descriptions that made no sense, or were too many, and were left out. The log has them."""
-    candidates_refused: int = 0
+    candidates_refused: int | None = None
     """Candidates of the remote that made no sense, or were too many. `IceCandidateError` tells why."""
 
 
