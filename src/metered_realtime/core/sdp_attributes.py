@@ -153,7 +153,7 @@ _OF_BOTH: dict[str, _Known] = {
     "ice-pwd": _of(_TEXT, _value),
     "setup": _of("(?i:active|passive|actpass)", _setup),
     "fingerprint": _of(r"([A-Za-z0-9-]{1,32}) +([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){0,127})", _fingerprint),
-    "extmap": _of(r"(\d{1,5})(?:/(sendrecv|sendonly|recvonly|inactive))? +(\S+)(?: .*)?", _extension),
+    "extmap": _of(r"(\d{1,5})(?:/(sendrecv|sendonly|recvonly|inactive))? +(\S{1,256})(?: .*)?", _extension),
     **dict.fromkeys(_DIRECTIONS, _of(".*", _direction)),
 }
 _OF_SESSION = _OF_BOTH | {

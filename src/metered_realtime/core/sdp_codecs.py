@@ -27,6 +27,9 @@ FEEDBACK = ("nack", "nack pli", "goog-remb")
 """The RTCP feedback that this end knows. Of a description nothing else is kept: `a=rtcp-fb:*` is for each codec of a
 section, and hundreds of either would make tens of thousands of objects."""
 
+UNUSED = "x-unused"
+"""What a codec is called that is offered once more under another number: the number is taken, and means nothing."""
+
 MAX_PARAMETERS = 32
 """Format parameters of one codec. Real ones have five."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from .declined import KINDS
 from .sdp import MAX_LINE_LENGTH, Direction, masked, section_texts
-from .sdp_codecs import FEEDBACK, Codec, codec_of
+from .sdp_codecs import FEEDBACK, UNUSED, Codec, codec_of
 
 SCTP_PORT = 5000
 """The SCTP port of an end that does not name one. All known ones use it."""
@@ -20,6 +20,9 @@ MAX_DATA_STREAMS = 65_535
 RTP_PROTO = "UDP/TLS/RTP/SAVPF"
 DATA_PROTO = "UDP/DTLS/SCTP"
 DATA_FORMAT = "webrtc-datachannel"
+
+IdentifyFn = Callable[[str, Codec], Hashable]
+"""Returns what a codec of a kind of media is at this end, None if it is unknown."""
 
 _FIRST_LINE = re.compile(r"m=([a-z]{1,16}) +(\d{1,5})(?:/\d{1,5})? +([A-Za-z0-9/]{1,32}) +(\S.*)", re.ASCII)
 _RTP = re.compile(r"(?:(?:UDP|TCP)/(?:D?TLS)/)?RTP/S?AVPF?", re.ASCII)
@@ -87,6 +90,8 @@ class MediaLevel(Level):
     parameters: list[tuple[int, str]] = field(default_factory=list)
     feedback: dict[str, set[str]] = field(default_factory=dict)
     sources: dict[int, str] = field(default_factory=dict)
+    repeated: set[int] = field(default_factory=set)
+    identities: set[Hashable] = field(default_factory=set)
 
     @property
     def is_data(self) -> bool:
@@ -127,8 +132,11 @@ class MediaLevel(Level):
         if "rtcp-mux" not in self.flags and (not is_bundled or "ice-ufrag" in self.values):
             self.fault = "it does not multiplex RTCP (RFC 5761)"
 
-    def choose_codecs(self) -> list[str]:
-        """Put the codecs in the order of the first line, with their parameters. Return the lines without a codec."""
+    def choose_codecs(self, identify: IdentifyFn) -> list[str]:
+        """Put the codecs in the order of the first line, with their parameters. Return the lines without a codec.
+
+        Each that is known here is used once. An answer repeats all that fit, and aiortc multiplies those of one number.
+        """
         if self.is_data:
             return []
         offered = [codec_of(int(number), self.codecs) for number in self.formats]
@@ -138,6 +146,12 @@ class MediaLevel(Level):
             codec = self.codecs.get(number)
             if codec is None or not codec.take_parameters(text):
                 odd.append(f"a=fmtp:{number} {text}")
+        for number, codec in self.codecs.items():
+            identity = identify(self.kind, codec)
+            if identity is not None and identity in self.identities:
+                self.repeated.add(number)
+            elif identity is not None:
+                self.identities.add(identity)
         return odd
 
     def lines(self) -> list[str]:
@@ -155,6 +169,9 @@ class MediaLevel(Level):
         lines += [f"a=extmap:{number} {uri}" for number, uri in self.extensions.items()]
         for_all = self.feedback.get("*", set())
         for number, codec in self.codecs.items():
+            if number in self.repeated:
+                lines.append(f"a=rtpmap:{number} {UNUSED}/{codec.clock_rate}")
+                continue
             wanted = self.feedback.get(str(number), set()) | for_all
             lines += codec.lines(kind for kind in FEEDBACK if kind in wanted)
         lines += [f"a=ssrc-group:{group}" for group in self.groups]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from aiortc.codecs import CODECS, is_rtx
 from aiortc.rtcicetransport import RTCIceCandidate, RTCIceParameters
 from aiortc.rtcpeerconnection import is_codec_compatible
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import DYNAMIC_PAYLOAD_TYPES
 from aiortc.sdp import SessionDescription
 
 from ..core.candidates import Candidate
@@ -26,12 +27,15 @@ class RemoteDescription(Description):
 
     `shown` is the text that aiortc is given. `declined` has the first lines of the sections that either end declines,
     by mid; `unusable` says of those which this end declines what is wrong with them. `forms` are those of first lines
-    that answers have to repeat. `noted` are odd lines that were left out, `odd_lines` is how many there were.
+    that answers have to repeat. `noted` are odd lines that were left out, `odd_lines` is how many there were;
+    `candidates_refused` is how many candidates were, and `refusal` why the first was.
     """
 
     shown: str
     sections: tuple[Section, ...]
     candidates: tuple[Candidate, ...]
+    candidates_refused: int
+    refusal: str
     declined: Mapping[str, str]
     unusable: Mapping[str, str]
     forms: Mapping[str, Form]
@@ -45,7 +49,7 @@ def admit(kind: DescriptionKind, sdp: str, known_mids: Sequence[str] = ()) -> Re
     Raises:
         SdpError: nothing, for aiortc would trip over it half-way, when the connection is already changed.
     """
-    read = read_remote(sdp, known_mids)
+    read = read_remote(sdp, known_mids, _identify)
     unusable = _unusable(read.sections)
     declined = {it.facts.mid: it.first_line for it in read.sections if it.facts.rejected or it.facts.mid in unusable}
     shown = stand_in(read.text, declined)
@@ -61,6 +65,8 @@ def admit(kind: DescriptionKind, sdp: str, known_mids: Sequence[str] = ()) -> Re
         shown=shown,
         sections=tuple(section.facts for section in read.sections),
         candidates=read.candidates,
+        candidates_refused=read.candidates_refused,
+        refusal=read.refusal,
         declined=declined,
         unusable=unusable,
         forms={it.facts.mid: it.form for it in read.sections if it.form is not None and it.facts.mid not in declined},
@@ -115,13 +121,25 @@ def _unusable(sections: Sequence[RemoteSection]) -> dict[str, str]:
 
 
 def _codec_fault(section: RemoteSection) -> str | None:
-    known = CODECS[section.facts.kind]
-    offered = [_parameters(section.facts.kind, codec) for codec in section.codecs]
-    if any(is_codec_compatible(ours, theirs) for theirs in offered if not is_rtx(theirs) for ours in known):
+    if any(not isinstance(identity, str) for identity in section.identities):
         return None
-    if not offered:
+    if not section.codecs:
         return f"no codec in common, and no number with a meaning in {section.first_line!r}"
     return f"no codec in common: {describe_misfits(section.codecs, _KNOWN[section.facts.kind])}"
+
+
+def _identify(kind: str, codec: Codec) -> Hashable:
+    """Return what a codec is at this end: the one of aiortc's that it is compatible with, or whose retransmission.
+
+    aiortc answers with a number of its own where the offered one is below 96. That is no reason to leave out another.
+    """
+    theirs = _parameters(kind, codec)
+    if is_rtx(theirs):
+        return f"rtx of {codec.parameters.get('apt')}"
+    for ours in CODECS.get(kind, ()):
+        if is_codec_compatible(ours, theirs):
+            return ours.payloadType, codec.payload_type in (ours.payloadType, *DYNAMIC_PAYLOAD_TYPES)
+    return None
 
 
 def _parameters(kind: str, codec: Codec) -> RTCRtpCodecParameters:

@@ -411,17 +411,18 @@ class Link:
             self._logger.warning("lines of a description left out", lines)
 
     def _new_candidates(self, description: RemoteDescription) -> list[Candidate]:
-        """Return the candidates of a description that are not known yet, and tell once of those that are too many."""
-        new, refused = [], []
+        """Return the candidates of a description that are not known yet, and tell once of those that are refused."""
+        new = []
+        refused, error = description.candidates_refused, ValueError(description.refusal)
         for candidate in description.candidates:
             try:
                 if self._count_candidate(candidate, description.ufrag):
                     new.append(candidate)
-            except ValueError as error:
-                refused.append(error)
-        self.candidates_refused += len(refused)
+            except ValueError as one_too_many:
+                refused, error = refused + 1, one_too_many
+        self.candidates_refused += refused
         if refused:
-            self._observer.candidate_refused(refused[0])
+            self._observer.candidate_refused(error)
         return new
 
     def _decline(self, description: RemoteDescription) -> None:

@@ -204,9 +204,9 @@ class RemoteStats:
     packets_refused: int | None = None
     """Packets of the remote that were dropped: malformed ones, those with too much in them, and those of media from too
     many sources."""
-    description_lines_skipped: int = 0
+    description_lines_skipped: int | None = None
     """Lines of the remote's descriptions that made no sense, or were too many, and were left out. The log has them."""
-    candidates_refused: int = 0
+    candidates_refused: int | None = None
     """Candidates of the remote that made no sense, or were too many. `IceCandidateError` tells why."""
 
 
