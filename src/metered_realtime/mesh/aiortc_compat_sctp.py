@@ -338,17 +338,22 @@ class FastSctpTransport(RTCSctpTransport):
     def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> Coroutine[Any, Any, None]:
         """Emit a message at once: replaces a coroutine. DCEP (RFC 8832) is left to aiortc.
 
-        What is wrong with a message, or with who listens, goes to the event loop's exception handler, not to the DTLS
-        transport, which would close.
+        What is wrong with who listens goes to the event loop's exception handler, not to the DTLS transport, which
+        would close. Text that is not UTF-8 is counted: the other end can send any number of it.
         """
         channel = self._data_channels.get(stream_id)
         if channel is None or pp_id == WEBRTC_DCEP:
             return super()._data_channel_receive(stream_id, pp_id, data)
         try:
+            text = data.decode() if pp_id == WEBRTC_STRING else None
+        except UnicodeDecodeError as error:
+            self._malformed(error)
+            return DONE
+        try:
             if pp_id == WEBRTC_BINARY:
                 channel.emit("message", data)
-            elif pp_id == WEBRTC_STRING:
-                channel.emit("message", data.decode())
+            elif text is not None:
+                channel.emit("message", text)
             elif pp_id in _EMPTY:
                 channel.emit("message", _EMPTY[pp_id])
         except Exception as error:
