@@ -48,6 +48,9 @@ MIN_PART = 1.0
 """Seconds from the beginning of one file to that of the next: a sender that changes its codec with each picture would
 cost a file, and opening and finishing it, for each of them."""
 
+QUICK_PARTS = 3
+"""Files that may begin sooner: pictures may come right after sound has begun, and adapt in the first second."""
+
 MAX_PARTS = 500
 """Files of one recording. A sender that adapts its H.264 every few minutes does not reach it in a day."""
 
@@ -173,7 +176,7 @@ class PacketFile:
         has_pictures = any(unit.kind == "video" for unit in self._pending)
         if (self._container is None and not has_pictures) or self._fits(key):
             return True
-        if not self._has_parts_left or self._clock() - self._began_at < MIN_PART:
+        if not self._has_parts_left or self._is_too_early:
             return False
         if self._container is None:
             self._begin()
@@ -183,6 +186,10 @@ class PacketFile:
     @property
     def _has_parts_left(self) -> bool:
         return len(self.files) < MAX_PARTS
+
+    @property
+    def _is_too_early(self) -> bool:
+        return len(self.files) >= QUICK_PARTS and self._clock() - self._began_at < MIN_PART
 
     def _fits(self, key: Unit) -> bool:
         has_pictures = "video" in self._lanes or self._container is None
