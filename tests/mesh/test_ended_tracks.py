@@ -23,6 +23,7 @@ from metered_realtime import (
     from_file,
     iter_frames,
 )
+from metered_realtime.media.player import Player
 from metered_realtime.media.testsource import ToneTrack, write_test_clip
 from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Pair, Room, eventually, frames, shows
 
@@ -187,3 +188,30 @@ async def test_a_track_that_is_passed_on_ends_with_its_origin(room: Room) -> Non
     pair.a.remove_track(source)
     await all_frames(back)
     assert (await pair.log_a.until(TrackEnded)).track is back
+
+
+class BrokenReader:
+    """A camera that is pulled out."""
+
+    ended, has_audio, has_video, reopened = False, False, True, 0
+
+    def __init__(self) -> None:
+        self.passed: dict[Any, Any] = {}
+
+    def frames(self, wanted: Any) -> Any:
+        raise OSError("pulled out")
+
+    def holds(self, kind: str) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+async def test_a_player_says_of_what_its_source_failed(room: Room) -> None:
+    pair = await room.pair()
+    log = EventLog(pair.a)
+    player = Player(BrokenReader())
+    pair.a.add_track(player.video)
+    assert repr((await log.until(LocalTrackEnded)).err) == "OSError('pulled out')"
+    await pair.log_b.until(TrackEnded)
+    await player.close()

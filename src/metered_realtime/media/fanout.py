@@ -8,7 +8,7 @@ codec, and are decoded only for others. It may say in `codec` what they are (`vi
 `request_key_frame()`. A track with `encoded()`, as `RemoteTrack` has it, is read by what that returns.
 
 Every remote has a `ForwardTrack` of its own, which lives as long as the sender that reads it: its source can be
-switched at any time, also to nothing. A forward track whose source ends just falls silent.
+switched at any time, also to nothing. When a track ends, its owner is told (`ended`), who takes it from all remotes.
 """
 
 from __future__ import annotations

@@ -24,9 +24,11 @@ from typing import Any
 import av
 from aiortc.mediastreams import MediaStreamError
 
+from ..core.track_clock import TrackClock
 from ..log import Logger, log_exception
 from .recorder_stats import RecorderStats
 from .recording import AudioPart, Part, VideoPart, join
+from .remote_track import RemoteTrack
 from .waiting import room_for
 
 MAX_WAITING = {"audio": 500, "video": 60}
@@ -55,6 +57,7 @@ class _Recorded:
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     anchor: tuple[float, float] | None = None  # place in the recording, and the track's own time there
+    clock: TrackClock = field(default_factory=lambda: TrackClock(math.inf))
     sent: int = 0
     refused: int = 0
 
@@ -235,7 +238,11 @@ class TrackRecorder:
         now, own = self._loop.time() - self._started_at, frame.time
         if own is None:
             return now
+        recorded.clock.note(own, now)
+        lost = recorded.clock.take_lost()
         if recorded.anchor is not None:
+            if not isinstance(recorded.track, RemoteTrack):  # what a remote sends comes late when the network does
+                recorded.anchor = recorded.anchor[0] + lost, recorded.anchor[1]
             at = recorded.anchor[0] + own - recorded.anchor[1]
             if abs(at - now) <= MAX_SKEW:
                 return max(0.0, at)
