@@ -104,13 +104,15 @@ async def measure(seconds: float, ahead: float = AHEAD) -> Report:
 
 
 async def _listen(track: Any, heard: Heard) -> None:
-    expected: int | None = None
+    expected: int | None = None  # None before and behind silence, which a program that is held up leaves out
     while True:
         frame = await track.recv()
         heard.times.append(time.perf_counter())
-        heard.samples += array("h", bytes(frame.planes[0])[: 4 * frame.samples])[0::2]
-        heard.jumps += expected is not None and frame.pts != expected
-        expected = frame.pts + frame.samples
+        samples = array("h", bytes(frame.planes[0])[: 4 * frame.samples])[0::2]
+        heard.samples += samples
+        is_loud = max(samples) > LEVEL // 10
+        heard.jumps += is_loud and expected is not None and frame.pts != expected
+        expected = frame.pts + frame.samples if is_loud else None
 
 
 async def _push(source: AudioSource, seconds: float, ahead: float) -> list[float]:

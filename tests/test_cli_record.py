@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,15 +38,20 @@ async def test_a_channel_is_recorded_until_it_is_enough(commands: Commands, tmp_
         assert len(list(container.decode(video=0))) > 30
 
 
-async def test_an_interrupt_finishes_the_files(commands: Commands, tmp_path: Path) -> None:
-    path = tmp_path / "mix.mp4"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupt_finishes_the_files_and_prints_them(
+    commands: Commands, tmp_path: Path, number: signal.Signals
+) -> None:
+    path = tmp_path / "calls" / "today" / "mix.mp4"  # neither directory is there
     process = await commands.start("record", str(path), "--channel", "room")
     assert process.stderr is not None
     async with asyncio.timeout(PATIENCE):
         assert b"recording room" in await process.stderr.readline()
         await eventually(lambda: path.exists() and path.stat().st_size > 5_000)
-        process.terminate()
-        assert await process.wait() == 130
+        process.send_signal(number)
+        printed, _ = await process.communicate()
+    assert process.returncode == 130
+    assert printed.decode().split() == [str(path)]
     with av.open(str(path)) as container:
         assert container.duration is not None
         assert container.duration > 500_000

@@ -162,6 +162,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "Track": {"track": REQUIRED, "streams": (), "metadata": None},
     "StreamAdded": {"stream": REQUIRED, "metadata": None},
     "StreamRemoved": {"stream": REQUIRED},
+    "PictureRefused": {"track": REQUIRED, "width": REQUIRED, "height": REQUIRED, "limit": REQUIRED},
     "DataChannelOpened": {"channel": REQUIRED},
     "NegotiationError": {"err": REQUIRED},
     "IceCandidateError": {"err": REQUIRED},

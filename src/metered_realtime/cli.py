@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,9 +23,23 @@ from .server import SignallingServer, mint_token
 from .server.config import DEFAULT_APP, ConfigError, load_config
 from .server.config_schema import DEFAULT_PORT, KeyKind
 from .server.keyfile import create_key, revoke_key
-from .server.keys import PublishableKey, SecretKey, new_publishable_key, new_secret_pair
+from .server.keys import (
+    DEFAULT_PUBLISHABLE_ACTIONS,
+    PublishableKey,
+    SecretKey,
+    new_publishable_key,
+    new_secret_pair,
+)
+from .server.rights import ACTIONS
 
 PROGRAM = "metered-realtime"
+
+ACTIONS_FOR = {"calls": ACTIONS, "messages": DEFAULT_PUBLISHABLE_ACTIONS}
+
+CANNOT_CALL = """\
+Note: this key is for publish/subscribe and presence alone. Peers that come with it cannot call each other: audio, video
+and data between them need the action "send", which lets the key address every peer of the app. With it: --for calls.
+Without this note: --for messages."""
 
 T = TypeVar("T")
 
@@ -108,7 +122,7 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Certificate chain in PEM: serve https and wss.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key of it, in PEM.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every connection.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every connection, its end and why.")] = False,
 ) -> None:
     """Run the signalling server and the room page until SIGINT or SIGTERM."""
     _log_to_stderr(logging.INFO if verbose else logging.WARNING)
@@ -197,13 +211,30 @@ def _create_key(
     pattern: Annotated[list[str] | None, typer.Option(help="Channels in scope, all by default; repeatable.")] = None,
     action: Annotated[list[str] | None, typer.Option(help="publish, subscribe, presence or send; repeatable.")] = None,
     origin: Annotated[list[str] | None, typer.Option(help="Origin of web pages let in; repeatable.")] = None,
+    purpose: Annotated[
+        Literal["calls", "messages"] | None,
+        typer.Option(
+            "--for",
+            help="Instead of --action. calls: everything, as audio, video and data between peers need it. "
+            "messages: everything but send, which is what a publishable key may do by default.",
+        ),
+    ] = None,
 ) -> None:
-    """Append a new key to a configuration file, and print it. Its secret is not shown again."""
+    """Append a new key to a configuration file, and print it. Its secret is not shown again.
+
+    A publishable key cannot call unless it is made --for calls: peers reach each other with the action send, and a key
+    that everybody can read gets it only when it is asked for.
+    """
+    if action and purpose:
+        raise typer.BadParameter("--for and --action say the same: give one of them")
+    actions = sorted(ACTIONS_FOR[purpose]) if purpose else action or ()
     credentials = _checked_file(
-        lambda: create_key(config, kind, app=app_id, patterns=pattern or (), actions=action or (), origins=origin or ())
+        lambda: create_key(config, kind, app=app_id, patterns=pattern or (), actions=actions, origins=origin or ())
     )
     for name, value in credentials.items():
         typer.echo(f"{name} = {value}")
+    if kind == "publishable" and not actions:
+        typer.echo(CANNOT_CALL, err=True)
 
 
 @keys_app.command("list")

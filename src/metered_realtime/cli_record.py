@@ -39,7 +39,7 @@ def record(
     transcode: Annotated[bool, typer.Option(help="Encode also what need not be.")] = False,
     allow_insecure_url: Insecure = False,
 ) -> None:
-    """Record everybody in a channel: MP4, WebM or Matroska by the name. Prints the path of each file."""
+    """Record everybody in a channel: MP4, WebM or Matroska by the name. Makes the directory, prints each path."""
     options = peer_options(url, key, token, allow_insecure_url)
     run(_record(options, channel, output, seconds, transcode))
 
@@ -49,18 +49,27 @@ async def _record(options: dict[str, Any], channel: str, output: Path, seconds: 
     from .mesh.peer import MeteredPeer
 
     recorder = Recorder(output, logger=StdlibLogger())
-    async with MeteredPeer(**options) as peer:
-        recorder.follow(peer, transcode=transcode)
-        await peer.join(channel)
-        await recorder.start()
-        typer.echo(f"recording {channel} as {peer.peer_id}", err=True)
-        try:
-            await _show(recorder, seconds)
-        finally:
-            await recorder.close()
-    for path in (path for it in recorder.stats().participants for path in it.files):
-        typer.echo(path)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        async with MeteredPeer(**options) as peer:
+            recorder.follow(peer, transcode=transcode)
+            await peer.join(channel)
+            await recorder.start()
+            typer.echo(f"recording {channel} as {peer.peer_id}", err=True)
+            try:
+                await _show(recorder, seconds)
+            finally:
+                await recorder.close()
+    finally:  # also when interrupted, or when one of the files failed
+        _print_files(recorder.stats())
     return 0
+
+
+def _print_files(stats: RecorderStats) -> None:
+    for path in (path for it in stats.participants for path in it.files):
+        typer.echo(path)
+    if stats.participants_forgotten:
+        typer.echo(f"and files of {stats.participants_forgotten} participants before them", err=True)
 
 
 async def _show(recorder: Recorder, seconds: float | None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar, overload
 
 from .events import Event
-from .log import Logger, NoopLogger
+from .log import Logger, NoopLogger, log_exception
 
 E = TypeVar("E", bound=Event)
 Handler = Callable[[E], Any]
@@ -228,9 +228,7 @@ class AsyncEventEmitter:
             self._log_handler_error(event, error)
 
     def _log_handler_error(self, event: Event, error: Exception) -> None:
-        self._logger.error(
-            "event handler failed", {"event": type(event).__name__, "error": f"{type(error).__name__}: {error}"}
-        )
+        log_exception(self._logger, "event handler failed", error, {"event": type(event).__name__})
 
     def _detach_stream(self, event_type: type[Event], stream: EventStream[Any]) -> None:
         streams = self._streams.get(event_type, [])

@@ -215,6 +215,17 @@ class Data(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LocalTrackEnded(Event):
+    """A track that this peer sends ended by itself, and is sent to nobody any more.
+
+    `err` is what it failed of, None if it came to its end. `replace_track` puts another one in its place.
+    """
+
+    track: Any
+    err: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FatalError(Event):
     """Something failed that the program has to react to.
 
@@ -240,6 +251,17 @@ class Track(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TrackEnded(Event):
+    """The remote stopped sending a track: it ended there, or was removed.
+
+    Comes before the `StreamRemoved` of its stream. A connection that is replaced (`ConnectionReset`) tells it only of
+    what does not come back.
+    """
+
+    track: Any
+
+
+@dataclass(frozen=True, slots=True)
 class StreamAdded(Event):
     """The first track of a stream of the remote arrived."""
 
@@ -252,6 +274,19 @@ class StreamRemoved(Event):
     """The last track of a stream of the remote ended."""
 
     stream: MediaStream
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRefused(Event):
+    """A picture of a `RemoteTrack` that is read has more pixels than its `max_picture_pixels`, here `limit`.
+
+    It is dropped with the pictures that depend on it. Emitted for the first one of a track; `pictures_refused` counts.
+    """
+
+    track: Any
+    width: int
+    height: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,9 +306,15 @@ class ConnectionReset(Event):
 
 @dataclass(frozen=True, slots=True)
 class NegotiationError(Event):
-    """An offer, an answer or the recovery of a connection failed."""
+    """An offer, an answer or the recovery of a connection failed.
+
+    With `track_ids` it names local tracks that this remote is not sent: the offer of them, or their metadata, can never
+    be delivered, because it is larger than the server takes (`MeteredPeerOversizedError`, `PayloadTooLargeError`) or is
+    refused (`ServerRequestError`). What flows goes on.
+    """
 
     err: Exception
+    track_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

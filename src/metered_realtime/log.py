@@ -1,9 +1,16 @@
-"""What the package logs to: a small protocol, a logger that is silent, and one over the standard library."""
+"""What the package logs to: a small protocol, a logger that is silent, and one over the standard library.
+
+What goes wrong in the code of the program itself (a handler that raises, a track whose `recv` does) is logged by
+`log_exception`, with its traceback, and is not silent by default.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol, runtime_checkable
+import traceback
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+Level: TypeAlias = Literal["warning", "error"]
 
 
 @runtime_checkable
@@ -16,8 +23,20 @@ class Logger(Protocol):
     def error(self, msg: str, ctx: dict[str, Any] | None = None) -> None: ...
 
 
+class ExceptionLogger:
+    """Base of loggers that take an exception as it is. Others get its traceback as text."""
+
+    def log_exception(self, level: Level, msg: str, error: BaseException, ctx: dict[str, Any]) -> None:
+        """Log a message with the traceback of an exception."""
+        raise NotImplementedError
+
+
 class NoopLogger:
-    """Log nothing: the default."""
+    """Log nothing: the default.
+
+    What the program's own code raises where nobody can catch it (handlers, tracks, providers) goes to the standard
+    library's logger `metered_realtime` with its traceback. Without any configuration that prints it to stderr.
+    """
 
     def debug(self, msg: str, ctx: dict[str, Any] | None = None) -> None:
         """Drop the message."""
@@ -32,7 +51,7 @@ class NoopLogger:
         """Drop the message."""
 
 
-class StdlibLogger:
+class StdlibLogger(ExceptionLogger):
     """Log to a standard library logger, `metered_realtime` by default, as `message key=value ...`."""
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
@@ -54,9 +73,29 @@ class StdlibLogger:
         """Log at ERROR."""
         self._log(logging.ERROR, msg, ctx)
 
-    def _log(self, level: int, msg: str, ctx: dict[str, Any] | None) -> None:
+    def log_exception(self, level: Level, msg: str, error: BaseException, ctx: dict[str, Any]) -> None:
+        """Log with the exception as `exc_info`."""
+        self._log(logging.WARNING if level == "warning" else logging.ERROR, msg, ctx, error)
+
+    def _log(self, level: int, msg: str, ctx: dict[str, Any] | None, error: BaseException | None = None) -> None:
         if not self._logger.isEnabledFor(level):
             return
         pairs = "".join(f" {key}={value!r}" for key, value in (ctx or {}).items())
         # The caller's frame is two up: _log, then debug/info/warning/error.
-        self._logger.log(level, "%s%s", msg, pairs, stacklevel=3)
+        self._logger.log(level, "%s%s", msg, pairs, exc_info=error, stacklevel=3)
+
+
+def log_exception(
+    logger: Logger, msg: str, error: BaseException, ctx: dict[str, Any] | None = None, *, level: Level = "error"
+) -> None:
+    """Log an exception of the program's own code with its traceback.
+
+    A logger of the program gets the class and the text of the exception as `error`, and the traceback as `traceback`.
+    """
+    context = {**(ctx or {}), "error": "".join(traceback.format_exception_only(error)).strip()}
+    logger = StdlibLogger() if type(logger) is NoopLogger else logger
+    if isinstance(logger, ExceptionLogger):
+        logger.log_exception(level, msg, error, context)
+    else:
+        text = "".join(traceback.format_exception(error)).rstrip()
+        getattr(logger, level)(msg, {**context, "traceback": text})

@@ -119,6 +119,11 @@ class End:
         self.busy = False
         self.effects: list[n.Effect] = []
         self.offers = 0
+        self.is_muted = False
+        self.refused = 0
+        self.max_sections = 1_000
+        self.taken_back = 0
+        self._delivered = ""
         self.connection = self._fresh()
         self.peer: End
 
@@ -129,6 +134,27 @@ class End:
     def change(self, item: str) -> None:
         self.items.remove(item) if item in self.items else self.items.append(item)
         self.feed(self.negotiator.changed(self.world.now))
+
+    def mute(self, seconds: float) -> None:
+        """Have everything that this end sends refused for good, for a while."""
+        self.is_muted = True
+        self.world.after(seconds, self.unmute)
+
+    def unmute(self) -> None:
+        self.is_muted = False
+        self.world.after(self.world.delay[1], lambda: self.feed(self.negotiator.retry(self.world.now)))
+
+    def delivered(self, kind: str, sdp: str) -> None:
+        self._delivered = sdp if kind == "offer" else self._delivered
+
+    def was_refused(self, kind: str, sdp: str) -> None:
+        """Hear from the server that a description is never delivered."""
+        self.refused += 1
+        if kind == "answer":
+            self.negotiator.answer_undeliverable(sdp)
+        else:
+            has_arrived = sdp == self._delivered
+            self.feed(self.negotiator.offer_undeliverable(self.world.now, sdp, has_arrived=has_arrived))
 
     def feed(self, effects: list[n.Effect]) -> None:
         self.effects += effects
@@ -156,12 +182,28 @@ class End:
                 case n.Rebuild():
                     self.rebuilds += 1
                     self.connection = self._fresh()
+                case n.Unanswered(reason):
+                    self.world.log(self.name, reason)
                 case n.GiveUp(reason):
                     self.world.log(self.name, f"gives up: {reason}")
                     self.world.after(self.world.random.uniform(0, 1), self.recover)
                 case _:
                     self.busy = True
                     self.world.after(self.world.random.uniform(0, 0.02), lambda e=effect: self._finish(e))
+
+    def _create_offer(self) -> Description | None:
+        """Create an offer, without the newest items if it would be too large. None if it is all the same."""
+        while True:
+            sdp = self.connection.create_offer(f"{self.connection.ufrag}.{self.offers}")
+            offer = Description.parse("offer", sdp)
+            if len(offer.mids) <= self.max_sections:
+                return offer
+            sent = {section.mine for section in self.connection.sections}
+            new = [item for item in self.items if item not in sent]
+            if not new:
+                return None
+            self.items.remove(new[-1])
+            self.taken_back += 1
 
     def recover(self) -> None:
         if self.negotiator.phase in (n.Phase.STABLE, n.Phase.OFFERED) and not self.effects and not self.busy:
@@ -175,8 +217,12 @@ class End:
         match effect:
             case n.CreateOffer():
                 self.offers += 1
-                sdp = self.connection.create_offer(f"{self.connection.ufrag}.{self.offers}")
-                self.feed(self.negotiator.offer_created(Description.parse("offer", sdp), now))
+                self.negotiator.planning()
+                offer = self._create_offer()
+                if offer is None:
+                    self.feed(self.negotiator.offer_undeliverable(now))
+                else:
+                    self.feed(self.negotiator.offer_created(offer, now))
             case n.CommitOffer(offer, answer):
                 more = self.connection.commit(offer, answer)
                 self.feed(self.negotiator.committed(now, more=more))
@@ -215,7 +261,11 @@ class World:
         self.trace.append(f"{self.now:8.3f} {who} {what}")
 
     def send(self, target: End, kind: str, sdp: str) -> None:
-        """Deliver in order, or not at all."""
+        """Deliver in order, or not at all, or refuse."""
+        if target.peer.is_muted:
+            self.log(target.peer.name, f"{kind} is refused")
+            self.after(self.random.uniform(*self.delay), lambda: target.peer.was_refused(kind, sdp))
+            return
         if self.random.random() < self.loss:
             self.log(target.peer.name, f"{kind} is lost")
             return
@@ -223,6 +273,7 @@ class World:
         self._last_arrival[target.name] = arrival
         self.log(target.peer.name, f"sends {kind}, arrives {arrival:.3f}")
         self.at(arrival, lambda: target.receive(kind, sdp))
+        self.at(arrival, lambda: target.peer.delivered(kind, sdp))
 
     def check_link(self) -> None:
         """The link comes up a moment after both ends hold each other's description."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metered_realtime.core.declined import declined_sections, first_lines, stand_in, with_known_mids, with_port_zero
+from metered_realtime.core.declined import first_lines, stand_in, with_port_zero
 from metered_realtime.core.sdp import Description
 
 TRANSPORT = ("a=ice-ufrag:abcd", "a=ice-pwd:" + "p" * 22, "a=fingerprint:sha-256 AA:BB", "a=setup:actpass")
@@ -19,20 +19,6 @@ def session(*mids: str) -> str:
 def section(kind: str, mid: str | None, *lines: str, port: int = 9) -> str:
     named = () if mid is None else (f"a=mid:{mid}",)
     return "\r\n".join((f"m={kind} {port} UDP/TLS/RTP/SAVPF 96 97", *named, *lines, ""))
-
-
-def test_port_0_and_kinds_that_there_are_not_are_declined() -> None:
-    sdp = (
-        session("0", "2", "3")
-        + section("audio", "0", *TRANSPORT)
-        + section("video", "1", port=0)
-        + section("video", "2", "a=bundle-only", port=0)
-        + section("text", "3")
-    )
-    assert declined_sections(sdp) == {
-        "1": "m=video 0 UDP/TLS/RTP/SAVPF 96 97",
-        "3": "m=text 9 UDP/TLS/RTP/SAVPF 96 97",
-    }
 
 
 @pytest.mark.parametrize(
@@ -50,6 +36,13 @@ def test_a_declined_section_is_shown_inactive_with_the_transport_of_the_others(k
     assert before.startswith(sdp.partition("a=mid:0")[0])
 
 
+def test_there_is_one_data_section_at_the_most() -> None:
+    data = [section("application", mid, *TRANSPORT) for mid in "012"]
+    shown = stand_in(session("0", "1", "2") + "".join(data), ["0", "2"])
+    kinds = [line.split()[0] for line in shown.splitlines() if line.startswith("m=")]
+    assert kinds == ["m=video", "m=application", "m=video"]
+
+
 def test_a_bundled_section_may_leave_out_what_it_shares() -> None:
     sdp = session("0", "1") + section("audio", "0", *TRANSPORT) + section("video", "1", "a=setup:active")
     video = stand_in(sdp, []).split("m=video")[1]
@@ -61,7 +54,7 @@ def test_a_bundled_section_may_leave_out_what_it_shares() -> None:
 
 def test_what_declines_nothing_stays_as_it_is() -> None:
     sdp = session("0") + section("audio", "0", *TRANSPORT) + "a=odd  \r\n"
-    assert stand_in(sdp, []) == with_port_zero(sdp, {}) == with_known_mids(sdp, ["0"]) == sdp
+    assert stand_in(sdp, []) == with_port_zero(sdp, {}) == sdp
 
 
 def test_a_description_of_this_end_says_port_0_and_leaves_the_bundle() -> None:
@@ -70,14 +63,6 @@ def test_a_description_of_this_end_says_port_0_and_leaves_the_bundle() -> None:
     assert "a=group:BUNDLE 0 2\r\n" in text
     assert "m=text 0 RTP/AVP 98 99\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=inactive\r\nm=video 9" in text
     assert Description.parse("answer", text).mids == ("0", "1", "2")
-
-
-def test_a_declined_section_without_a_mid_has_that_of_its_place() -> None:
-    sdp = session("a") + section("audio", "a", *TRANSPORT) + section("video", None, port=0) + section("video", None)
-    assert [line for line in with_known_mids(sdp, ["x", "b", "c"]).splitlines() if "mid" in line] == [
-        "a=mid:a",
-        "a=mid:b",
-    ]
 
 
 LINES = st.lists(
@@ -90,7 +75,6 @@ LINES = st.lists(
 @given(lines=LINES, declined=st.sets(st.sampled_from(["", "1", "2"])))
 def test_no_text_makes_them_raise(lines: list[str], declined: set[str]) -> None:
     sdp = "\n".join(lines)
-    known = first_lines(with_known_mids(sdp, ["1", "2"]))
-    declined_sections(sdp)
+    known = first_lines(sdp)
     stand_in(sdp, declined)
     with_port_zero(sdp, {mid: known.get(mid, "m=video 9 x 1") for mid in declined})

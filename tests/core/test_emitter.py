@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytest
 
 from metered_realtime.emitter import AsyncEventEmitter
 from metered_realtime.events import Event
+from metered_realtime.log import NoopLogger, StdlibLogger
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,58 @@ def test_a_handler_that_raises_is_logged_and_harms_nobody_else() -> None:
     emitter.on(Ping, seen.append)
     emitter.emit(Ping())
     assert seen == [Ping()]
-    assert logger.errors == [("event handler failed", {"event": "Ping", "error": "ValueError: oops"})]
+    ((message, context),) = logger.errors
+    assert message == "event handler failed"
+    assert context is not None
+    assert (context["event"], context["error"]) == ("Ping", "ValueError: oops")
+    assert 'raise ValueError("oops")' in context["traceback"]
+
+
+def fail_with_oops(_: Ping) -> None:
+    raise ValueError("oops")
+
+
+async def fail_later_with_oops(_: Ping) -> None:
+    raise ValueError("oops")
+
+
+@pytest.mark.parametrize("handler", [fail_with_oops, fail_later_with_oops])
+@pytest.mark.parametrize("logger", [None, NoopLogger()])
+async def test_by_default_a_mistake_in_a_handler_is_logged_by_logging_with_its_traceback(
+    logger: NoopLogger | None, handler: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    emitter = AsyncEventEmitter(logger)
+    emitter.on(Ping, handler)
+    emitter.emit(Ping())
+    await asyncio.sleep(0)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("metered_realtime", "ERROR")
+    assert "event handler failed event='Ping'" in record.getMessage()
+    assert f"in {handler.__name__}" in caplog.text
+
+
+async def test_a_mistake_goes_to_the_logger_of_the_program_alone(caplog: pytest.LogCaptureFixture) -> None:
+    emitter = AsyncEventEmitter(StdlibLogger(logging.getLogger("program")))
+    emitter.on(Ping, fail_with_oops)
+    emitter.emit(Ping())
+    (record,) = caplog.records
+    assert record.name == "program"
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "oops"
+
+
+def test_a_mistake_is_printed_where_logging_is_not_configured() -> None:
+    program = """
+        from metered_realtime.emitter import AsyncEventEmitter
+        from metered_realtime.events import Event
+        def mistaken(event): raise ValueError("oops")
+        emitter = AsyncEventEmitter()
+        emitter.on(Event, mistaken)
+        emitter.emit(Event())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert "Traceback" in done.stderr
+    assert done.stderr.rstrip().endswith("ValueError: oops")
 
 
 async def test_an_async_handler_that_raises_is_logged() -> None:

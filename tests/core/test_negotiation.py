@@ -418,3 +418,101 @@ def test_an_illegal_input_changes_nothing_and_raises(
     with pytest.raises(n.NegotiationStateError):
         call(end)
     assert (end.phase, end.dirty, end.deadline) == before
+
+
+# --- descriptions that can never be delivered
+
+
+def test_an_offer_that_is_undeliverable_is_forgotten_and_not_repeated() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    assert end.offer_undeliverable(2, OURS.sdp) == [n.ForgetOffer()]
+    assert end.settled
+    assert end.deadline is None
+    assert end.timer(100) == []
+
+
+def test_an_offer_that_cannot_even_be_created_changes_nothing() -> None:
+    end = settled()
+    assert end.changed(2) == [n.CreateOffer()]
+    end.planning()
+    assert end.offer_undeliverable(2) == []
+    assert end.settled
+    with pytest.raises(n.NegotiationStateError):
+        end.offer_undeliverable(2)
+
+
+@pytest.mark.parametrize("again", ["changed", "resume", "retry"])
+def test_what_was_refused_is_offered_again_when_there_is_a_reason(again: str) -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    end.offer_undeliverable(2, OURS.sdp)
+    if again == "resume":
+        end.pause()
+    assert getattr(end, again)(3) == [n.CreateOffer()]
+
+
+def test_what_was_refused_is_not_offered_again_because_the_other_end_offers() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    end.offer_undeliverable(2, OURS.sdp)
+    end.received(offer("2"), 3)
+    assert end.answered("x", 3, more=True) == [n.SendAnswer("x")]
+    assert end.settled
+
+
+def test_what_came_while_an_offer_was_refused_is_done_next() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    end.changed(2)
+    assert end.offer_undeliverable(2, OURS.sdp) == [n.ForgetOffer(), n.CreateOffer()]
+
+
+def test_late_news_of_an_undeliverable_offer_is_ignored() -> None:
+    end = committing()
+    assert end.offer_undeliverable(1, OURS.sdp) == []
+    assert end.phase is n.Phase.COMMITTING
+    end = offered()
+    assert end.offer_undeliverable(1, "another one") == []
+    assert end.phase is n.Phase.OFFERED
+
+
+def test_an_offer_that_arrived_and_cannot_be_repeated_waits_for_its_answer() -> None:
+    end = offered()
+    assert end.offer_undeliverable(1, OURS.sdp, has_arrived=True) == []
+    assert end.deadline is None
+    assert end.received(answer("mine"), 99) == [n.CommitOffer(OURS.sdp, answer("mine"))]
+
+
+def test_an_answer_that_is_undeliverable_is_not_sent_again_before_there_is_a_reason() -> None:
+    end = answering()
+    end.answered("x", 0)
+    end.answer_undeliverable("another one")
+    assert end.received(offer(), 5) == [n.SendAnswer("x")]
+    end.answer_undeliverable("x")
+    assert end.received(offer(), 10) == []
+    end.link_up(11)
+    end.changed(11)
+    assert end.offer_created(OURS, 11) == [n.SendOffer(OURS.sdp)]
+    end.pause()
+    assert end.resume(12) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
+
+
+def test_an_offer_that_is_not_answered_ends_no_connection_that_is_up() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    effects, waits, now = [], [], 2.0
+    for _ in range(n.MAX_OFFER_RESENDS + 12):
+        assert end.deadline is not None
+        waits.append(end.deadline - now)
+        now = end.deadline
+        effects += end.timer(now)
+    assert [type(it) for it in effects if not isinstance(it, n.SendOffer)] == [n.Unanswered]
+    assert waits[: n.MAX_OFFER_RESENDS + 2] == [n.OFFER_TIMEOUT] * (n.MAX_OFFER_RESENDS + 1) + [2 * n.OFFER_TIMEOUT]
+    assert waits[-1] == n.MAX_OFFER_WAIT
+    assert end.received(answer("mine"), now) == [n.CommitOffer(OURS.sdp, answer("mine"))]

@@ -72,3 +72,35 @@ def test_a_settled_pair_is_silent() -> None:
     before = len(world.trace)
     world.run(world.now + 300)
     assert len(world.trace) == before
+
+
+def test_what_is_refused_for_good_rebuilds_nothing_and_is_repeated_to_nobody() -> None:
+    """The windows are shorter than the time in which the other end repeats its offer for an answer."""
+    refused = 0
+    for seed in range(SEEDS):
+        world = World(seed, loss=0.0)
+        burst(world, until=8.0)
+        for end in (world.a, world.b):
+            if world.random.random() < 0.7:
+                start, seconds = world.random.uniform(0, 6), world.random.uniform(0.1, 8)
+                world.at(start, lambda e=end, s=seconds: e.mute(s))
+        settle(world, 14.0)
+        ends = world.a, world.b
+        assert (world.a.rebuilds, world.b.rebuilds) == (0, 0), "\n".join(world.trace)
+        assert all(end.refused <= 2 * (end.offers + end.peer.offers) for end in ends)
+        refused += world.a.refused + world.b.refused
+    assert refused > SEEDS
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.15])
+def test_what_no_offer_has_room_for_is_taken_back_and_the_rest_is_agreed_on(loss: float) -> None:
+    taken_back = 0
+    for seed in range(SEEDS):
+        world = World(seed, loss=loss)
+        burst(world, until=5.0)
+        world.a.max_sections = world.b.max_sections = world.random.randint(1, 4)
+        settle(world, 5.0)
+        if not loss:
+            assert (world.a.rebuilds, world.b.rebuilds) == (0, 0), "\n".join(world.trace)
+        taken_back += world.a.taken_back + world.b.taken_back
+    assert taken_back > SEEDS

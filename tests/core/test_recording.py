@@ -137,6 +137,18 @@ def test_no_peer_chooses_where_its_file_goes(name: str) -> None:
     assert len(made) < 150
 
 
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("{peer}.mp4", "_CON.mp4"),
+        ("COM².{peer}.mp4", "_COM².CON.mp4"),
+        ("{peer}-{start}.mp4", "CON-20260131T120005.mp4"),
+    ],
+)
+def test_no_recording_is_named_like_a_device_of_windows(template: str, name: str) -> None:
+    assert file_name(template, "CON", NOON) == name
+
+
 def test_templates_and_numbers() -> None:
     assert is_per_participant("{peer}.mp4")
     assert not is_per_participant("mix-{start}.mp4")

@@ -605,7 +605,7 @@ def test_a_message_that_is_given_up_is_forgotten() -> None:
     first = next(rpc_chunks.split(1, b"a" * 150_000))
     together.add(first)
     assert together.add(rpc_chunks.abandoned(1)) is None
-    assert (together._partial, together._bytes) == ({}, 0)
+    assert (together._partial, together._waiting.count) == ({}, 0)
 
 
 def test_pieces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -616,7 +616,7 @@ def test_pieces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ChunkError):
         together.add(one)
     assert together.add(last) == last[6:]
-    assert together._bytes == 0
+    assert together._waiting.count == 0
     for number in range(rpc_chunks.MAX_PARTIAL):
         together.add(next(rpc_chunks.split(number, b"a" * 70_000))[:100])
     with pytest.raises(ChunkError):
@@ -639,3 +639,23 @@ def test_ids_are_text_or_integers(value: Any) -> None:
 @pytest.mark.parametrize("value", [None, True, False, 1.0, 2**64, -(2**63) - 1, "x" * 257, [], {}, b"x"])
 def test_nothing_else_is_an_id(value: Any) -> None:
     assert not is_request_id(value)
+
+
+def test_an_answer_without_an_id_looks_no_further_than_the_second_call_that_it_could_be_for() -> None:
+    """A remote may send thousands of them while thousands of calls wait."""
+    caller = Caller()
+    for _ in range(1_000):
+        caller.queued(call_id := caller.start(15.0), WIRE)
+        caller.sent(call_id)
+    looked_at = 0
+
+    class Watched(dict):  # type: ignore[type-arg]
+        def values(self) -> Any:
+            nonlocal looked_at
+            for value in super().values():
+                looked_at += 1
+                yield value
+
+    caller._calls = Watched(caller._calls)
+    assert caller.answered(Failure(None, ErrorObject(1, "x")), WIRE) == []
+    assert looked_at == 2

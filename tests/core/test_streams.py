@@ -305,9 +305,22 @@ def test_who_floods_and_takes_no_answers_breaks_the_channel() -> None:
     for id in range(1, MAX_REPLIES + 1):
         opened(end, id)
         end.receive(encode(frames.END, id))
-    opened(end, MAX_REPLIES + 1)
     with pytest.raises(StreamProtocolError, match="wait to be taken"):
-        end.receive(encode(frames.END, MAX_REPLIES + 1))
+        opened(end, MAX_REPLIES + 1)
+
+
+def test_who_opens_what_nobody_takes_and_reads_nothing_breaks_the_channel() -> None:
+    end = StreamMultiplexer()
+    for id in range(1, MAX_REPLIES + 1):
+        opened(end, id)
+        end.cancel(id, "not_taken", "")
+    with pytest.raises(StreamProtocolError, match="wait to be taken"):
+        opened(end, MAX_REPLIES + 1)
+    reader = StreamMultiplexer()
+    for id in range(1, 2 * MAX_REPLIES):
+        opened(reader, id)
+        reader.cancel(id, "not_taken", "")
+        assert reader.next_frame() is not None  # who takes them may go on
 
 
 def test_streams_take_turns_and_one_without_credit_holds_up_nobody() -> None:

@@ -18,8 +18,8 @@ async def browser() -> AsyncIterator[Chromium]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
-    """The same one, with its pages closed and their errors looked at after the test."""
+async def chromium(browser: Chromium, server: SignallingServer) -> AsyncIterator[Chromium]:
+    """The same one, with its pages closed and their errors looked at after the test, while their server still runs."""
     yield browser
     await browser.clean()
 

@@ -48,6 +48,8 @@ class ForeignRemote {
     this.makingOffer = this.ignoreOffer = this.settingAnswer = false;
     this.received = [];
     this.channel = null;
+    this.unsaid = []; // metadata of tracks that no offer has carried yet
+    this.metadata = new Map(); // by the id of the track at its sender
     const { pc } = this;
     pc.ontrack = ({ track }) => peer.tracks.push(track);
     pc.ondatachannel = ({ channel }) => {
@@ -60,6 +62,7 @@ class ForeignRemote {
       try {
         this.makingOffer = true;
         await pc.setLocalDescription();
+        for (const entry of this.unsaid.splice(0)) this.tell({ __meteredTrackMeta: entry });
         this.tell({ type: "rtc-description", description: pc.localDescription });
       } catch (error) {
         peer.errors.push(String(error));
@@ -70,8 +73,17 @@ class ForeignRemote {
     for (const track of peer.stream?.getTracks() ?? []) pc.addTrack(track, peer.stream);
   }
 
-  async receive({ type, description, candidate }) {
+  /** Send a stream from now on. Its metadata names the tracks and nothing else, and goes right before the offer. */
+  share(stream, metadata) {
+    for (const track of stream.getTracks()) {
+      this.unsaid.push({ trackId: track.id, metadata });
+      this.pc.addTrack(track, stream);
+    }
+  }
+
+  async receive({ type, description, candidate, __meteredTrackMeta: entry }) {
     const { pc } = this;
+    if (entry) this.metadata.set(entry.trackId, entry.metadata);
     if (type === "rtc-description") {
       const ready = !this.makingOffer && (pc.signalingState === "stable" || this.settingAnswer);
       this.ignoreOffer = !this.polite && description.type === "offer" && !ready;

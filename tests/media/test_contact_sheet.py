@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from metered_realtime.media.contact_sheet import ContactSheet
+from metered_realtime.media.contact_sheet import MAX_SHAPE, ContactSheet
 from metered_realtime.media.pattern import Pattern, read_counter
 
 
@@ -88,3 +88,10 @@ def test_shapes_that_cannot_be_are_refused(shape: tuple[int, int, int]) -> None:
 def test_only_video_frames_are_taken() -> None:
     with pytest.raises(TypeError, match="AudioFrame"):
         ContactSheet().add(av.AudioFrame())  # type: ignore[arg-type]
+
+
+def test_a_first_picture_of_an_extreme_shape_makes_no_huge_cells() -> None:
+    sheet = ContactSheet(2, 2, 16)
+    sheet.add(av.VideoFrame(2, 2_000, "yuv420p"))
+    sheet.add(av.VideoFrame(16, 16, "yuv420p"))
+    assert sum(frame.width * frame.height for frame in sheet._kept) <= 2 * 16 * 16 * MAX_SHAPE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from fractions import Fraction
 from itertools import pairwise
@@ -11,7 +12,7 @@ from typing import Any
 import av
 import pytest
 
-from metered_realtime.media.decoding import Decoded, FrameReader
+from metered_realtime.media.decoding import MAX_SOUND, Decoded, FrameReader
 from metered_realtime.media.passthrough import Passthrough
 from metered_realtime.media.pattern import read_counter
 from metered_realtime.media.sources import from_file
@@ -210,3 +211,40 @@ def test_a_clip_of_the_demo_loops_without_drift(tmp_path: Path) -> None:
     seen = read(path, loop=True, until=LOOPS * 1.1)
     firsts = [frame.pts / 90_000 for frame in of("video", seen) if read_counter(frame) == 0]
     assert firsts[LOOPS] - firsts[0] == pytest.approx(LOOPS * (firsts[1] - firsts[0]), abs=0.03)
+
+
+def test_a_frame_of_sound_that_lasts_for_minutes_is_not_stretched_out(tmp_path: Path) -> None:
+    path = tmp_path / "t.flac"
+    with av.open(str(path), "w") as container:
+        sound: Any = container.add_stream("flac", rate=1)
+        sound.layout = "mono"
+        frame = av.AudioFrame("s16", "mono", 4_000)
+        frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+        frame.sample_rate, frame.pts = 1, 0
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    with av.open(str(path)) as container:
+        reader = FrameReader(container)
+        assert len(list(reader.frames(lambda: ("audio",)))) <= MAX_SOUND / 0.02 + 1
+        assert reader.errors > 0
+
+
+@pytest.mark.parametrize(("rate", "channels", "format"), [(8_000, 9, 1), (8_000, 1, 3)])
+def test_sound_that_cannot_be_played_is_counted(tmp_path: Path, rate: int, channels: int, format: int) -> None:
+    """Channels that nobody can mix; samples that are no numbers."""
+    path, size = tmp_path / "t.wav", 4 if format == 3 else 2
+    data = (struct.pack("<f", float("nan")) if format == 3 else b"\1\2") * channels * 20_000
+    layout = struct.pack("<IHHIIHH", 16, format, channels, rate, rate * size * channels, size * channels, 8 * size)
+    head = b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + layout + b"data" + struct.pack("<I", len(data))
+    path.write_bytes(head + data)
+    with av.open(str(path)) as container:
+        reader = FrameReader(container)
+        assert not list(reader.frames(lambda: ("audio",)))
+        assert reader.errors > 0
+
+
+@pytest.mark.parametrize("packets", [False, True])
+def test_pictures_without_times_follow_each_other(tmp_path: Path, packets: bool) -> None:
+    path = write(tmp_path / "t.h264", "libx264", None, **BASELINE)
+    seen = read(path, packets=packets)
+    assert [frame.pts for frame in of("video", seen)] == [3_600 * number for number in range(25)]

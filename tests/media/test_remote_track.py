@@ -6,17 +6,18 @@ import asyncio
 import gc
 import itertools
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media import key_frames, remote_track
+from metered_realtime.media import key_frames, remote_track, waiting
 from metered_realtime.media.encoded import MAX_LEAP, EncodedFrame, TimeLine, is_key_frame
 from metered_realtime.media.frame_decoder import MAX_UNDECODED
 from metered_realtime.media.key_frames import MIN_INTERVAL, KeyFrameRequests
 from metered_realtime.media.readers import MAX_WAITING_AUDIO, MAX_WAITING_PACKETS, MAX_WAITING_VIDEO
-from tests.media.coding import H264, OPUS, STEP, VP8, Remote, decode, pictures, settle, sound
+from tests.media.coding import H264, OPUS, STEP, VP8, Remote, decode, picture, pictures, settle, sound
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -318,9 +319,10 @@ async def test_a_program_that_has_its_frame_and_has_not_run_since_is_not_gone(mo
     (read,) = await begin(remote.track.recv())
     monkeypatch.setattr(remote_track, "RECV_PAUSE", 0.0)
     shared = next(iter(remote.track._frame_readers))
-    shared.take("a frame")
+    newest = picture(1)
+    shared.take(newest)
     remote.track._look_for_readers()
-    assert await read == "a frame"
+    assert await read is newest
     remote.track.stop()
 
 
@@ -571,3 +573,53 @@ def test_another_source_goes_on_by_the_time_that_has_passed(timestamp: int) -> N
     clock.now += 0.5
     assert line.place(timestamp + 45_000, 90_000) == 90_000
     assert line.place(timestamp + 45_000 + round((MAX_LEAP + 1) * 90_000), 90_000) == 90_001
+
+
+def claiming(frame: Any, width: int, height: int) -> Any:
+    """Return a VP8 key frame that says another size than it has."""
+    size = b"".join(side.to_bytes(2, "little") for side in (width, height))
+    return replace(frame, data=frame.data[:6] + size + frame.data[10:])
+
+
+async def test_a_picture_that_claims_to_be_huge_is_neither_decoded_nor_handed_on() -> None:
+    remote = Remote()
+    told: list[tuple[Any, ...]] = []
+    remote.track.on_refused = lambda *what: told.append(what)
+    decoded, encoded = remote.track.decoded(), remote.track.encoded()
+    frame, packet = asyncio.ensure_future(decoded.recv()), asyncio.ensure_future(encoded.recv())
+    await asyncio.sleep(0)
+    first, second, third = pictures(3, keys=(0, 2))
+    huge = claiming(first, 16_000, 16_000)
+    await remote.send(huge, second, huge)
+    assert (remote.track.pictures_refused, remote.track.frames_dropped, remote.track.frames_decoded) == (3, 3, 0)
+    assert told == [(remote.track, 16_000, 16_000, remote.track.max_picture_pixels)]
+    await remote.send(third)
+    assert (await frame).width == 64
+    assert (await packet).is_keyframe
+    assert not decoded.queue_length + encoded.queue_length, "nothing else came"
+    remote.track.stop()
+
+
+async def test_how_large_a_picture_may_be_can_be_set() -> None:
+    remote = Remote()
+    remote.track.max_picture_pixels = 64 * 48
+    with pytest.raises(ValueError, match="-1"):
+        remote.track.max_picture_pixels = -1
+    reader = remote.track.encoded()
+    packet = asyncio.ensure_future(reader.recv())
+    await asyncio.sleep(0)
+    first, second = pictures(2, keys=(0, 1))
+    await remote.send(claiming(first, 66, 48), second)
+    await packet
+    assert remote.track.pictures_refused == 1
+    remote.track.stop()
+
+
+async def test_of_large_pictures_fewer_wait_for_a_slow_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MAX_WAITING_BYTES", 3 * 64 * 48)  # two pictures in yuv420p
+    reader = Remote().track.decoded()
+    for number in range(4):
+        reader.take(picture(number))
+    assert reader.queue_length == 2
+    assert reader.frames_dropped == 2
+    reader.stop()

@@ -29,6 +29,7 @@ TOUCHED = {
     "__createSctpTransport": "test_data_shares_its_transport_from_the_start",
     "__octet_count": "test_what_a_sender_sends_is_counted_and_reported_by_the_other_end",
     "__packet_count": "test_what_a_sender_sends_is_counted_and_reported_by_the_other_end",
+    "__remoteDescription": "test_the_remote_description_can_be_had_as_aiortc_has_read_it",
     "__remote_streams": "test_what_a_receiver_takes_in_is_counted",
     "__rtx_ssrc": "test_late_sources_are_routed_with_their_retransmissions",
     "__rx_bytes": "test_what_a_connection_sends_is_counted",
@@ -299,6 +300,17 @@ async def test_late_sources_are_routed_with_their_retransmissions(pcs: list[RTCP
         assert router.ssrc_table[ssrc] is router.ssrc_table[rtx] is receiver
         inside: Any = receiver
         assert inside._RTCRtpReceiver__rtx_ssrc[rtx] == ssrc
+    assert {1_001, 1_002}.isdisjoint(router.ssrc_table), "what is not described any more is forgotten"
+    assert 1_002 not in inside._RTCRtpReceiver__rtx_ssrc
+
+
+async def test_the_remote_description_can_be_had_as_aiortc_has_read_it(pcs: list[RTCPeerConnection]) -> None:
+    pc, other = make(pcs), plain(pcs)
+    other.createDataChannel("x")
+    await other.setLocalDescription(await other.createOffer())
+    await pc.setRemoteDescription(other.localDescription)
+    read = compat.remote_description(pc)
+    assert (read.type, [media.kind for media in read.media]) == ("offer", ["application"])
 
 
 class _StunServer(asyncio.DatagramProtocol):

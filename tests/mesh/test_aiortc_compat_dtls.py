@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from aiortc import RTCPeerConnection
-from aiortc.rtp import RtpPacket
+from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParameters
+from aiortc.rtp import RtcpByePacket, RtcpPsfbPacket, RtcpRrPacket, RtpPacket, is_rtcp
 
 from metered_realtime.media.testsource import ToneTrack
 from metered_realtime.mesh import aiortc_compat as compat
@@ -36,6 +37,7 @@ TOUCHED = {
     "_protocols": "test_all_that_has_come_is_read_at_once",
     "_queue": "test_bytes_arrive_as_they_were_sent",
     "_recv_next": "test_bytes_arrive_as_they_were_sent",
+    "_rtp_router": "test_srtp_keeps_state_of_few_sources",
     "_rx_srtp": "test_sound_is_not_starved_by_data",
     "_send": "test_what_is_sent_has_left_before_sending_returns",
     "_sock": "test_all_that_has_come_is_read_at_once",
@@ -58,6 +60,11 @@ def test_every_private_name_is_watched() -> None:
         "_tapped",
         "_tap_sockets",
         "_take_records",
+        "_take_packet",
+        "_take_reports",
+        "_refuse_media",
+        "_has_room_for",
+        "_srtp_sources",
         "_take_media",
         "_decrypt",
         "_count_received",
@@ -295,6 +302,94 @@ def test_what_waits_is_bounded() -> None:
         inbox.put(b"\x17%d" % number)
     inbox.put(b"\x80")
     assert (len(inbox.records), inbox.dropped, len(inbox.media)) == (fast.MAX_WAITING, 7, 1)
+
+
+def test_what_no_path_carries_is_not_kept() -> None:
+    inbox = fast.Inbox()
+    for first in (b"\x17", b"\x80"):
+        inbox.put(first + bytes(fast.MAX_ARRIVAL))
+    assert (inbox.dropped, len(inbox.records), len(inbox.media)) == (2, 0, 0)
+
+
+# --- what media may be
+
+EXTENDED = b"\x90\x60" + bytes(10)
+
+ODD_MEDIA = {
+    "longer than SRTP takes": b"\x80\x60" + bytes(1_600),
+    "extensions without end": EXTENDED + b"\xbe\xde" + (300).to_bytes(2) + bytes(1_200),
+    "a time of two bytes": EXTENDED + b"\xbe\xde\0\1" + bytes((0x21, 1, 2, 0)),
+    "nothing": b"\x80\x60",
+    "an estimate without its sources": bytes(RtcpPsfbPacket(15, 1, 0, b"REMB" + bytes((255, 0, 0, 0)))),
+    "reports without number": bytes(RtcpByePacket([])) * 200,
+}
+
+
+@pytest.mark.parametrize("data", ODD_MEDIA.values(), ids=ODD_MEDIA)
+async def test_media_that_makes_no_sense_ends_nothing(
+    data: bytes, pcs: list[RTCPeerConnection], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other, mine, theirs = await connected(pcs)
+    heard: list[str] = []
+    theirs.on("message", heard.append)
+    sender, receiver = compat.dtls_transport(one), compat.dtls_transport(other)
+    time = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+    extension = RTCRtpHeaderExtensionParameters(id=2, uri=time)
+    receiver._rtp_header_extensions_map.configure(RTCRtpParameters(headerExtensions=[extension]))  # type: ignore[arg-type]
+    protect: Any = sender._tx_srtp.protect_rtcp if is_rtcp(data) else sender._tx_srtp.protect
+    received = compat.received(other)[1]
+    for _ in range(3):
+        if len(data) > 1_450:
+            await sender.transport._send(data)  # from anybody: it needs no key
+        elif len(data) >= 12:
+            await sender.transport._send(protect(data))
+        else:
+            await sender.transport._send(data)
+    await eventually(lambda: compat.received(other)[1] >= received + 3)
+    mine.send("still there")
+    await eventually(lambda: heard == ["still there"])
+    assert (one.connectionState, other.connectionState) == ("connected", "connected")
+    told = [it for it in caplog.records if "media packets of the remote refused" in it.getMessage()]
+    refused: Any = receiver
+    assert len(told) == (refused.media_refused > 0)
+
+
+async def test_srtp_keeps_state_of_few_sources(pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, *_ = await connected(pcs)
+    monkeypatch.setattr(fast, "MAX_SRTP_SOURCES", 8)
+    sender, receiver = compat.dtls_transport(one), compat.dtls_transport(other)
+    routed = receiver._rtp_router.ssrc_table
+    bounded: Any = receiver
+    for source in range(6):
+        routed[source] = bounded  # as if a section received from it
+    packets = [b"\x80\x60\0\1" + bytes(4) + source.to_bytes(4) + bytes(20) for source in range(100)]
+    before = compat.received(other)[1]
+    for packet in packets:
+        await sender._send_rtp(packet)
+        await sender._send_rtp(bytes(RtcpRrPacket(int.from_bytes(packet[8:12]) + 1_000)))
+    await eventually(lambda: compat.received(other)[1] >= before + 200)
+    assert len(bounded._srtp_sources) <= 8
+    assert {source.to_bytes(4) for source in range(6)} <= bounded._srtp_sources
+    for source in range(6, 8):
+        routed[source] = bounded
+        await sender._send_rtp(b"\x80\x60\0\2" + bytes(4) + source.to_bytes(4) + bytes(20))
+    await eventually(lambda: compat.received(other)[1] >= before + 202)
+    assert bounded.media_refused == 0
+    await sender._send_rtp(b"\x80\x60\0\2" + bytes(4) + b"\1\1\1\1" + bytes(20))
+    await eventually(lambda: bounded.media_refused == 1)
+
+
+async def test_media_that_has_piled_up_lets_others_have_their_turn(pcs: list[RTCPeerConnection]) -> None:
+    _, other, *_ = await connected(pcs)
+    transport: Any = compat.dtls_transport(other)
+    await eventually(lambda: transport._RTCDtlsTransport__handshake_done)
+    for _ in range(10 * fast.DRAIN):
+        transport._inbox.put(b"\x80" + bytes(20))
+    left: list[int] = []
+    while transport._inbox.media:
+        left.append(len(transport._inbox.media))
+        await asyncio.sleep(0)
+    assert len(left) >= 10
 
 
 async def test_the_end_comes_after_what_came_before_it() -> None:

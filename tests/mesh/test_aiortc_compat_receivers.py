@@ -26,6 +26,7 @@ TOUCHED = {
     "__codecs": "test_pictures_are_released_promptly",
     "__decoder_queue": "test_encoded_frames_go_to_the_sink_and_no_decoder_is_left",
     "__jitter_buffer": "test_pictures_are_released_promptly",
+    "__nack_generator": "test_packets_are_asked_for_again",
     "__timestamp_mapper": "test_timestamps_come_as_they_were_sent",
     "_data": "test_sound_comes_out_at_once",
     "_handle_rtcp_packet": "test_a_bye_is_ignored",

@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 from aiortc import RTCPeerConnection, RTCRtpSender
 from aiortc.mediastreams import MediaStreamTrack
-from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, pack_remb_fci
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    RtcpPacket,
+    RtcpPsfbPacket,
+    RtcpRtpfbPacket,
+    pack_remb_fci,
+)
 
 from metered_realtime.media.codec_encoders import SendCodec, make_encoder
 from metered_realtime.media.testsource import ToneTrack
@@ -21,6 +30,9 @@ from metered_realtime.mesh import aiortc_compat_senders as senders
 from tests.mesh.support import GreyTrack, eventually
 
 TOUCHED = {
+    "_RTCRtpSender__octet_count": "test_a_request_for_lost_packets_is_answered_once_in_a_round_trip",
+    "_RTCRtpSender__rtp_history": "test_a_request_for_lost_packets_is_answered_once_in_a_round_trip",
+    "_RTCRtpSender__rtt": "test_a_request_for_lost_packets_is_answered_once_in_a_round_trip",
     "_handle_rtcp_packet": "test_requests_and_estimates_are_heard_and_handed_on",
     "_next_encoded_frame": "test_the_level_of_sound_goes_out_with_its_packets",
     "_rtp_router": "test_a_full_intra_request_reaches_the_senders_that_it_names",
@@ -190,3 +202,56 @@ async def test_the_level_of_sound_goes_out_with_its_packets(
     await eventually(lambda: len(levels) > 3)
     assert all(level is not None and 5 <= abs(level[1]) <= 30 for level in levels), levels
     assert compat.sender_figures(sender).frames >= len(levels)
+
+
+async def test_a_request_for_lost_packets_is_answered_once_in_a_round_trip(
+    pcs: tuple[RTCPeerConnection, RTCPeerConnection],
+) -> None:
+    """Also where aiortc sends in its own way."""
+    one, other = pcs
+    sender: Any = one.addTrack(GreyTrack())
+    again: list[int] = []
+    retransmit = sender._retransmit
+
+    async def note(number: int) -> None:
+        again.append(number)
+        await retransmit(number)
+
+    sender._retransmit = note
+    retransmissions = senders.listen_to_feedback(sender, Heard())
+    await negotiate(one, other)
+    history = sender._RTCRtpSender__rtp_history
+    await eventually(lambda: len(history) >= 3)
+    assert sender._RTCRtpSender__rtt is None or sender._RTCRtpSender__rtt < 60
+    assert sender._RTCRtpSender__octet_count > 0
+    numbers = [packet.sequence_number for packet in history.values()][:2]
+    request = RtcpRtpfbPacket(fmt=RTCP_RTPFB_NACK, ssrc=1, media_ssrc=sender._ssrc)
+    request.lost = [*numbers * 2_000, (numbers[0] + 30_000) & 0xFFFF]
+    before = len(again)
+    await sender._handle_rtcp_packet(request)
+    assert sorted(again[before:]) == sorted(numbers)
+    request.lost = [*numbers]
+    await sender._handle_rtcp_packet(request)
+    assert retransmissions.sent + retransmissions.refused >= 4
+    assert sender._RTCRtpSender__octet_count > 0
+
+
+async def test_numbers_of_a_request_wrap(pcs: tuple[RTCPeerConnection, RTCPeerConnection]) -> None:
+    """aiortc reads 65,536 where a bit mask goes on after 65,535."""
+    sender: Any = pcs[0].addTrack(GreyTrack())
+    asked: list[int] = []
+
+    async def note(packet: Any) -> None:
+        asked.extend(packet.lost)
+
+    class Keeps:
+        def kept(self, numbers: set[int]) -> list[tuple[int, int]]:
+            return [(number, 1) for number in sorted(numbers)]
+
+    sender._handle_rtcp_packet = note
+    senders.listen_to_feedback(sender, Heard())
+    sender._next_encoded_frame = Keeps()
+    packet = RtcpRtpfbPacket(fmt=RTCP_RTPFB_NACK, ssrc=1, media_ssrc=sender._ssrc, lost=[65_535])
+    (parsed,) = RtcpPacket.parse(bytes(packet)[:-2] + b"\0\3")
+    await sender._handle_rtcp_packet(parsed)
+    assert asked == [0, 1, 65_535]

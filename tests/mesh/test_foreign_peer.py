@@ -8,8 +8,10 @@ import pytest
 
 from metered_realtime import (
     DataChannel,
+    IceCandidateError,
     MediaStream,
     MeteredPeer,
+    NegotiationError,
     PeerJoined,
     RemotePeer,
     StreamAdded,
@@ -17,7 +19,7 @@ from metered_realtime import (
     Track,
 )
 from tests.mesh.foreign import ForeignPeer
-from tests.mesh.support import EventLog, GreyTrack, Room, eventually, shows, state_of
+from tests.mesh.support import EventLog, GreyTrack, Room, eventually, fresh_frames, shows, state_of
 
 
 class Meeting:
@@ -107,3 +109,47 @@ async def test_metadata_is_the_last_thing_said_before_the_offer_that_carries_its
     metadata = {"trackId": track.id, "metadata": {"title": "x"}, "kind": "video", "streamId": "camera"}
     assert theirs.metadata[-1] == metadata
     await theirs.close()
+
+
+async def test_metadata_of_a_track_in_a_section_that_this_end_offered_arrives_under_another_id(
+    meeting: Meeting,
+) -> None:
+    """The track id that the metadata names is in no description: the sender of a reused section keeps its own."""
+    theirs, log, ours = meeting.theirs, meeting.log, GreyTrack()
+    meeting.ours.add_track(ours, MediaStream([ours]))
+    await eventually(lambda: theirs.pc.connectionState == "connected")
+    track = GreyTrack(200)
+    theirs.pc.addTrack(track)
+    named = {"trackId": track.id, "metadata": {"title": "x"}}
+    await theirs.request(type="send", to="m", data={"__meteredTrackMeta": named})
+    await theirs.offer("m", lambda sdp: sdp.replace(track.id, "another-id"))
+    told = await log.until(Track)
+    assert (told.track.id, told.metadata) == ("another-id", {"title": "x"})
+    await shows(told.track, 200)
+
+
+async def test_what_is_left_out_of_a_description_is_counted_and_told(meeting: Meeting) -> None:
+    theirs, remote = meeting.theirs, meeting.remote
+    theirs.pc.addTrack(GreyTrack(60))
+    odd = "a=fmtp:97\r\na=ssrc:1\r\na=candidate:1 1 udp 1 224.0.0.1 9 typ host\r\n"
+    await theirs.offer("m", lambda sdp: sdp.replace("a=rtcp-mux\r\n", f"a=rtcp-mux\r\n{odd}"))
+    await shows((await meeting.log.until(Track)).track, 60)
+    (refused,) = meeting.log.of(IceCandidateError)
+    assert "224.0.0.1" in str(refused.err)
+    assert (remote.stats().description_lines_skipped, remote.stats().candidates_refused) == (2, 1)
+    assert meeting.log.of(NegotiationError) == []
+
+
+async def test_a_description_of_any_size_leaves_the_connection_alone(meeting: Meeting) -> None:
+    theirs = meeting.theirs
+    theirs.pc.addTrack(GreyTrack(60))
+    await theirs.offer("m")
+    track = (await meeting.log.until(Track)).track
+    await shows(track, 60)
+    feedback = "".join(f"a=rtcp-fb:* x{number}\r\n" for number in range(1500))
+    await theirs.offer("m", lambda sdp: sdp.replace("a=rtpmap", f"{feedback}a=rtpmap", 1))
+    await eventually(lambda: len(theirs.descriptions) == 2)
+    await theirs.offer("m", lambda sdp: sdp.partition("m=")[0])
+    assert "no sections" in str((await meeting.log.until(NegotiationError)).err)
+    await fresh_frames(track)
+    assert meeting.remote.stats().generation == 1

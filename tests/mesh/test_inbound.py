@@ -12,7 +12,16 @@ import pytest
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 
-from metered_realtime import ConnectionReset, InboundTrackStats, MediaStream, RemotePeer, Track, iter_frames, iter_pcm
+from metered_realtime import (
+    ConnectionReset,
+    InboundTrackStats,
+    MediaStream,
+    PictureRefused,
+    RemotePeer,
+    Track,
+    iter_frames,
+    iter_pcm,
+)
 from metered_realtime.media import remote_track
 from metered_realtime.media.readers import MAX_WAITING_AUDIO, MAX_WAITING_VIDEO
 from metered_realtime.media.testsource import ToneTrack
@@ -249,3 +258,16 @@ async def test_cancelling_again_and_again_loses_nothing(room: Room) -> None:
         if not read.cancelled():
             seen.append(read.result().pts)
     assert seen == list(range(seen[0], seen[0] + 60 * 960, 960))
+
+
+async def test_a_picture_that_is_too_large_is_told_once_and_counted(room: Room) -> None:
+    pair = await room.pair()
+    video, sound = await arriving(pair, GreyTrack()), await arriving(pair, ToneTrack())
+    video.max_picture_pixels = 160 * 120 - 1
+    reading = asyncio.ensure_future(video.recv())
+    await eventually(lambda: video.pictures_refused >= 3)
+    assert [(it.track, it.width, it.height) for it in pair.log_b.of(PictureRefused)] == [(video, 160, 120)]
+    assert next(it for it in pair.to_a.stats().inbound if it.kind == "video").pictures_refused >= 3
+    assert (await sound.recv()).samples
+    video.max_picture_pixels = 160 * 120
+    assert level_of(await reading) == pytest.approx(128, abs=3)

@@ -18,6 +18,7 @@ from metered_realtime import (
     StreamAdded,
     StreamRemoved,
     Track,
+    TrackEnded,
 )
 from metered_realtime.media.testsource import ToneTrack
 from metered_realtime.mesh import peer as peer_module
@@ -546,5 +547,6 @@ async def test_what_was_removed_while_the_connection_was_replaced_is_told_once_a
     assert (await pair.log_b.until(StreamRemoved)).stream is before[gone.id]
     assert [stream.id for stream in pair.to_a.streams] == [kept.id]
     assert len(pair.log_b.of(StreamRemoved)) == 1
+    assert len(pair.log_b.of(TrackEnded)) == 1
     assert [event.stream.id for event in pair.log_b.of(StreamAdded)[2:]] == [kept.id]
     await frames(pair.to_a.streams[0].get_tracks()[0])

@@ -385,8 +385,9 @@ async def test_a_closed_remote_keeps_the_counters_and_nothing_of_the_moment(room
     await eventually(lambda: told)
     assert before.bytes_sent is not None
     for stats in (told[0], pair.to_b.stats()):
-        known = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "data")
-        unknown(stats, "peer_id", "state", "generation", *known)
+        known = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "packets_refused", "data")
+        of_signals = ("description_lines_skipped", "candidates_refused")
+        unknown(stats, "peer_id", "state", "generation", *known, *of_signals)
         assert (stats.state, stats.generation) == ("closed", before.generation)
         assert stats.bytes_sent is not None
         assert stats.bytes_sent >= before.bytes_sent

@@ -8,6 +8,7 @@ as lines of JSON on standard input, and each is answered by a line as soon as it
 
     {"loss": 0.1, "delay": 0.08, "jitter": 0.0}    for every frame, a fraction and seconds
     {"cut": [["a", "b"], ["a", "server"]]}         nothing passes between these ports, in neither direction
+    {"loses_fragments": true}                      fragments of packets are lost, as behind many a firewall
 
 What a command does not name stays as it is. The end of standard input ends the program.
 
@@ -48,6 +49,7 @@ class Switch:
     def __init__(self, ports: Mapping[str, socket.socket], seed: str) -> None:
         self.loss = self.delay = self.jitter = 0.0
         self.cut: list[list[str]] = []
+        self.loses_fragments = False
         self._ports = ports
         self._chance = {port: random.Random(f"{seed} {port}") for port in ports}
         self._homes: dict[bytes, str] = {}
@@ -63,6 +65,8 @@ class Switch:
     def take(self, port: str, frame: bytes, now: float) -> None:
         """Take a frame that came in at a port."""
         self._homes[frame[6:12]] = port
+        if self.loses_fragments and _is_fragment(frame):
+            return
         chance = self._chance[port]
         if chance.random() >= self.loss:
             due = max(now + self.delay + self.jitter * chance.random(), self._latest[port])
@@ -80,6 +84,14 @@ class Switch:
     def _targets(self, source: str, address: bytes) -> Iterator[str]:
         home = self._homes.get(address)
         return (port for port in self._ports if port != source and home in (None, port))
+
+
+def _is_fragment(frame: bytes) -> bool:
+    """Return whether a frame carries a part of a packet (RFC 791 section 3.1, RFC 8200 section 4.5)."""
+    kind = frame[12:14]
+    return (kind == b"\x08\x00" and int.from_bytes(frame[20:22]) & 0x3FFF != 0) or (
+        kind == b"\x86\xdd" and frame[20:21] == b"\x2c"
+    )
 
 
 def _send(port: socket.socket, frame: bytes) -> None:

@@ -8,6 +8,8 @@ Commands come as lines of JSON on standard input; its end ends the program.
     {"do": "open", "to": "b", "label": "chat"}               open a data channel
     {"do": "send", "label": "chat", "count": 100}            send the numbers from 0 on it
     {"do": "close"}                                          leave
+
+Media is `audio`, `video`, or `noise`: video whose pictures take many packets.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import sys
 import time
 from typing import Any
@@ -46,6 +49,18 @@ WIDTH, HEIGHT, FPS = 128, 96, 10
 """Small: a dozen of these programs run at once."""
 
 
+class NoiseTrack(PatternTrack):
+    """Pictures of which nothing can be left out."""
+
+    async def recv(self) -> Any:
+        frame = await super().recv()
+        frame.planes[0].update(random.randbytes(frame.planes[0].buffer_size))
+        return frame
+
+
+KINDS_OF_VIDEO = {"video": PatternTrack, "noise": NoiseTrack}
+
+
 def tell(event: str, **fields: Any) -> None:
     print(json.dumps({"at": time.monotonic(), "event": event, **fields}), flush=True)
 
@@ -68,7 +83,8 @@ class Program:
         self.peer.on(PeerLeft, lambda it: tell("left", peer=it.peer.id))
         if media:
             tracks = [
-                PatternTrack(width=WIDTH, height=HEIGHT, fps=FPS) if it == "video" else ToneTrack() for it in media
+                ToneTrack() if it == "audio" else KINDS_OF_VIDEO[it](width=WIDTH, height=HEIGHT, fps=FPS)
+                for it in media
             ]
             self.peer.add_stream(MediaStream(tracks))
 

@@ -162,6 +162,12 @@ class Segment:
         """Let everything pass again."""
         await self.cut()
 
+    async def narrow(self, mtu: int) -> None:
+        """Let packets be so long at the most. Longer ones leave in fragments, which are lost on the way."""
+        for name in self._names:
+            _ip("-n", self._namespace(name), "link", "set", "dev", "eth0", "mtu", str(mtu))
+        await self._command(loses_fragments=True)
+
     def change_address(self, name: str, address: str) -> None:
         """Take the address of a namespace away, and give it another one."""
         _ip("-n", self._namespace(name), batch=["address flush dev eth0", f"address add {address}/24 dev eth0"])

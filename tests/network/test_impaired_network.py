@@ -103,6 +103,13 @@ async def test_over_a_line_that_loses_a_tenth_and_takes_80_ms_everything_arrives
 
 
 @at_once
+async def test_pictures_arrive_over_a_path_of_1280_bytes_that_loses_fragments(net: Segment) -> None:
+    await net.narrow(1280)
+    _, a, b = await net.start_call("noise")
+    await a.talks_to(b, "there")
+
+
+@at_once
 async def test_joining_takes_no_harm_from_loss(net: Segment) -> None:
     await net.impair(loss=0.1)
     await net.start_server()

@@ -230,7 +230,7 @@ def test_decoding_never_calls_a_constructor() -> None:
     assert (decoded.message, decoded.data) == ("picky", {"account": 7, "missing": 3})
 
 
-def test_a_class_may_read_its_data_and_what_it_trips_over_is_a_plain_error() -> None:
+def test_a_class_may_read_its_data_and_what_it_trips_over_is_a_plain_error(caplog: pytest.LogCaptureFixture) -> None:
     registry = ErrorRegistry()
 
     class Reading(RpcError, code=1, registry=registry):
@@ -248,6 +248,7 @@ def test_a_class_may_read_its_data_and_what_it_trips_over_is_a_plain_error() -> 
     plain = registry.decode(ErrorObject(1, "m", "nonsense"))
     assert type(plain) is RpcError
     assert (plain.code, plain.message, plain.data) == (1, "m", "nonsense")
+    assert ", in from_wire" in caplog.text
 
 
 @pytest.mark.parametrize("error", [Lost("m", [1]), RpcError(7, "m", [1]), built_in.RpcBusyError()])

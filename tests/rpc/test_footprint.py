@@ -38,3 +38,8 @@ def test_small_messages_are_not_looked_into() -> None:
 def test_any_value_has_a_weight_in_proportion(value: Any) -> None:
     wire_size = SMALL + len(msgspec.msgpack.encode(value))
     assert wire_size < footprint(wire_size, [value]) <= wire_size * (1 + VALUE_SIZE + CONTAINER_SIZE)
+
+
+def test_text_weighs_four_bytes_a_character_if_one_of_them_needs_them() -> None:
+    text = "x" * 1_000_000 + "\N{GRINNING FACE}"
+    assert footprint(len(text.encode()), [[text]]) >= 4_000_000

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from metered_realtime.core import rpc_serving
+from metered_realtime.core import rpc_chunks, rpc_serving
+from metered_realtime.log import NoopLogger
 from metered_realtime.mesh import rpc_calls, rpc_lane, rpc_lanes
 from metered_realtime.rpc.built_in import (
     RpcRecipientDisconnectedError,
@@ -248,7 +249,7 @@ async def test_pieces_without_end_cost_their_bound_and_no_more(raw_json: Raw) ->
     for number in range(2_000):
         raw_json.near.deliver(b"\xc1\x00" + number.to_bytes(4, "big") + b"x" * 60_000)
     (lane,) = raw_json.endpoint._lanes._open.values()
-    assert lane._reassembly._bytes <= 8 * 60_000
+    assert lane._reassembly._waiting.count <= 8 * 60_000
     assert json.loads(await raw_json.ask('{"jsonrpc":"2.0","id":1,"method":"m"}'))["result"] == 1
     assert raw_json.endpoint.stats().malformed >= 1_000
 
@@ -346,3 +347,112 @@ async def test_requests_that_grow_in_memory_are_bounded_by_what_they_take_there(
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert results[:2] == [50_000] * 2
     assert {getattr(result, "code", None) for result in results[2:]} == {1429}
+
+
+# --- messages that would cost much to read
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("msgpack-rpc", b"\x94\x00\x01\xa1m\x91\x81\x90\x01"),
+        ("msgpack-rpc", b"\x94\x00\x01\xa1m\xdd\x00\x10\x00\x00" + b"\x90" * 2**20),
+        ("msgpack-rpc", b"\x94\x00\x01\xa1m" + b"\x91" * 200 + b"\x01"),
+        ("jsonrpc-2.0", '{"jsonrpc":"2.0","id":1,"method":"m","params":[' + "[]," * 100_000 + "1]}"),
+        ("jsonrpc-2.0", '{"jsonrpc":"2.0","id":1,"method":"m","params":' + "[" * 200 + "]" * 200 + "}"),
+        ("jsonrpc-2.0", f'{{"jsonrpc":"2.0","id":1,"method":"m","params":["{"x" * 70_000}",{"1" * 4_000}]}}'),
+    ],
+    ids=["list as key", "lists", "depth", "json lists", "json depth", "json digits"],
+)
+async def test_a_message_that_costs_too_much_is_answered_without_being_decoded(
+    monkeypatch: pytest.MonkeyPatch, name: RpcFormat, message: Any
+) -> None:
+    raw = Raw(name)
+    raw.serve()
+    called: list[Any] = []
+    raw.methods.add("m", called.append)
+    decode = msgspec.json.decode if name == "jsonrpc-2.0" else msgspec.msgpack.decode
+    with monkeypatch.context() as patch:
+        patch.setattr(msgspec.msgpack, "decode", called.append)
+        patch.setattr(msgspec.json, "decode", called.append)
+        answer = await raw.ask(message)
+    error = decode(answer)["error"] if name == "jsonrpc-2.0" else dict(enumerate(decode(answer)[2]))
+    assert error.get("code", error.get(0)) == -32700
+    assert called == []
+    assert raw.endpoint.stats().malformed == 1
+    await raw.close()
+
+
+@pytest.mark.parametrize("value", [[[]] * 100_000, list(range(300_000))], ids=["lists", "numbers"])
+async def test_what_the_other_end_would_refuse_is_not_sent(raw: Raw, value: Any) -> None:
+    with pytest.raises(ValueError, match="refused: more than"):
+        await raw.client.using(format=raw.name).call("m", value)
+    assert raw.near.sent == []
+
+
+async def test_a_method_has_a_short_name_for_it_is_remembered(raw: Raw) -> None:
+    encode = msgspec.json.encode if raw.name == "jsonrpc-2.0" else msgspec.msgpack.encode
+    name = "x" * 257
+    request = {"jsonrpc": "2.0", "id": 7, "method": name} if raw.name == "jsonrpc-2.0" else [0, 7, name, []]
+    answer: Any = await raw.ask(encode(request).decode() if raw.name == "jsonrpc-2.0" else encode(request))
+    assert b"-32600" in answer.encode() if raw.name == "jsonrpc-2.0" else msgspec.msgpack.decode(answer)[2][0] == -32600
+    with pytest.raises(ValueError, match="at most 256"):
+        raw.methods.add(name, print)
+
+
+async def test_pieces_of_messages_that_never_end_are_bounded_over_all_channels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc_chunks, "MAX_PARTIAL_BYTES", 300_000)
+    raw = Raw()
+    ends = [wire() for _ in range(4)]
+    for near, _ in ends:
+        raw.endpoint.serve(near)
+    piece = b"\xc1\x00\x00\x00\x00\x01" + bytes(100_000)
+    for near, _ in ends:
+        near.deliver(piece)
+    assert raw.endpoint._lanes._partial.count == 300_000
+    assert raw.endpoint.stats().malformed == 1
+    ends[0][0].cut()
+    assert raw.endpoint._lanes._partial.count == 200_000
+    await raw.close()
+    assert raw.endpoint._lanes._partial.count == 0
+
+
+async def test_faults_of_a_remote_are_logged_each_time_that_they_have_doubled() -> None:
+    class Log(NoopLogger):
+        def warning(self, message: str, context: Any = None) -> None:
+            warnings.append(context["count"])
+
+    warnings: list[int] = []
+    raw = Raw(logger=Log())
+    raw.serve()
+    for _ in range(100):
+        raw.near.deliver('{"jsonrpc":"2.0","id":7,"result":1}')
+    assert warnings == [1, 2, 4, 8, 16, 32, 64]
+    assert raw.endpoint.stats().dropped_answers == 100
+    await raw.close()
+
+
+async def test_a_flood_of_cancellations_looks_at_the_requests_that_it_names_only() -> None:
+    raw = Raw()
+    raw.serve()
+    raw.methods.add("wait", asyncio.Event().wait)
+    for number in range(300):
+        raw.near.deliver(json.dumps({"jsonrpc": "2.0", "id": number, "method": "wait"}))
+    assert (raw.endpoint.stats().running, raw.endpoint.stats().queued) == (64, 236)
+    looked_at = 0
+
+    class Watched(dict):  # type: ignore[type-arg]
+        def values(self) -> Any:
+            nonlocal looked_at
+            looked_at += len(self)
+            return super().values()
+
+    raw.endpoint._callee._live = Watched(raw.endpoint._callee._live)
+    for number in range(300):
+        raw.near.deliver(json.dumps({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": number}}))
+    assert looked_at == 0
+    await eventually(lambda: raw.endpoint.stats().running == 0)
+    assert raw.endpoint.stats().queued == 0
+    await raw.close()

@@ -155,11 +155,17 @@ class TestTokens:
             {"sub": "x" * 129},
             {"exp": None},
             {"exp": "soon"},
-            {"exp": 1.5},
             {"exp": True},
             {"exp": 10**400},
+            {"exp": float("inf")},
+            {"exp": float("nan")},
+            {"iat": "now"},
+            {"iat": True},
+            {"iat": float("nan")},
             {"nbf": NOW_INT + 60},
+            {"nbf": NOW_INT + 5.5},
             {"nbf": "now"},
+            {"nbf": False},
             {"channels": "a"},
             {"channels": [1]},
             {"permissions": {"send": True}},
@@ -173,6 +179,16 @@ class TestTokens:
     )
     def test_with_a_bad_claim_get_4001(self, claims: dict[str, Any]) -> None:
         assert refusal(authenticator(), token=forged(claims))[0] == 4001
+
+    @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.9])
+    def test_may_have_times_with_a_fraction(self, fraction: float) -> None:
+        claims = {"exp": NOW_INT + 60 + fraction, "iat": NOW_INT - fraction, "nbf": NOW_INT - fraction}
+        assert admit(authenticator(), token=forged(claims)).identity.expires_at == NOW_INT + 60 + fraction
+
+    def test_that_expired_a_fraction_of_a_second_ago_are_within_the_leeway(self) -> None:
+        admit(authenticator(), token=forged({"exp": NOW - 4.5}))
+        assert refusal(authenticator(), token=forged({"exp": NOW - 5.5}))[0] == 4002
+        assert refusal(authenticator(), token=forged({"exp": 1.5}))[0] == 4002
 
     def test_with_metadata_at_the_caps_are_good(self) -> None:
         bags = {"metadata": {"x": "y" * (8_192 - 8)}, "peerMetadata": {"x": "y" * (4_096 - 8)}}

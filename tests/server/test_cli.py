@@ -17,6 +17,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from metered_realtime.server.config import load_config
+
 SECRET_ID, SECRET = "sk_id_test", "sk_secret_" + "t" * 40
 
 
@@ -89,6 +91,23 @@ class TestServe:
         assert out == b""
         assert b"listening" in err
         assert b"sk_secret_" not in err
+
+    async def test_logs_connections_and_why_somebody_was_refused_when_verbose(self) -> None:
+        async with program("serve", "--port", "0", "--json", "-v") as process:
+            assert process.stdout is not None
+            line = json.loads(await process.stdout.readline())
+            async with connect(f"{line['url']}/v1?key={line['api_key']}") as client:
+                await client.recv()
+            async with connect(f"{line['url']}/v1?key=pk_live_other") as client:
+                with pytest.raises(ConnectionClosed):
+                    await client.recv()
+            process.terminate()
+            _, err = await process.communicate()
+        text = err.decode()
+        assert "INFO connection opened peer=" in text
+        assert "INFO connection closed code=1000 reason='by the client' peer=" in text
+        assert "WARNING connection refused address='127.0.0.1' code=4001 why='the publishable key is not known'" in text
+        assert line["api_key"] not in text
 
     async def test_on_a_port_in_use_exits_with_1_and_names_the_address(self) -> None:
         async with program("serve", "--port", "0", "--json") as first:
@@ -193,6 +212,36 @@ async def test_keys_prints_keys_that_a_server_takes(command: tuple[str, ...]) ->
     async with program("serve", "--port", "0", "--json", **values) as process:
         assert process.stdout is not None
         assert json.loads(await process.stdout.readline())["api_key"] == values["METERED_API_KEY"]
+
+
+class TestKeysCreate:
+    async def test_says_of_a_publishable_key_that_it_cannot_call(self, tmp_path: Path) -> None:
+        path = tmp_path / "server.toml"
+        code, out, err = await finished("keys", "create", "--config", str(path), "--kind", "publishable")
+        assert code == 0
+        assert out.startswith("key = pk_live_")
+        assert len(out.splitlines()) == 1
+        assert "cannot call" in err
+        assert "--for calls" in err
+        assert "send" not in load_config(path).apps[0].publishable_keys[0].actions
+
+    @pytest.mark.parametrize(("purpose", "sends"), [("calls", True), ("messages", False)])
+    async def test_makes_a_key_for_a_purpose(self, tmp_path: Path, purpose: str, sends: bool) -> None:
+        path = tmp_path / "server.toml"
+        arguments = ("keys", "create", "--config", str(path), "--kind", "publishable", "--for", purpose)
+        code, _, err = await finished(*arguments)
+        assert (code, err) == (0, "")
+        actions = load_config(path).apps[0].publishable_keys[0].actions
+        assert actions >= {"publish", "subscribe", "presence"}
+        assert ("send" in actions) is sends
+
+    async def test_takes_a_purpose_or_actions(self, tmp_path: Path) -> None:
+        path = tmp_path / "server.toml"
+        arguments = ("--kind", "publishable", "--for", "calls", "--action", "send")
+        code, _, err = await finished("keys", "create", "--config", str(path), *arguments)
+        assert code == 2
+        assert "give one of them" in err
+        assert not path.exists()
 
 
 async def test_version_is_shown() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from metered_realtime.server import SignallingServer
 
@@ -88,6 +90,22 @@ class TestStop:
             for probe in (one, two):
                 assert await probe.get() == {"type": "going_away", "retryAfterMs": 1000}
                 assert (await probe.ending())[0] == 1001
+            await stopping
+
+    async def test_tells_nobody_that_others_leave(self, server: SignallingServer) -> None:
+        async with AsyncExitStack() as stack:
+            probes = [await stack.enter_async_context(welcomed(server, f"p{number}")) for number in range(8)]
+            for index, probe in enumerate(probes):
+                await probe.join("c")
+                for other in probes[:index]:
+                    assert (await other.get())["joined"] == [{"peerId": f"p{index}"}]
+            stopping = asyncio.create_task(server.stop())
+            for probe in probes:
+                assert await probe.get() == {"type": "going_away", "retryAfterMs": 1000}
+                with pytest.raises(ConnectionClosed) as caught:
+                    await probe.socket.recv()
+                assert caught.value.rcvd is not None
+                assert caught.value.rcvd.code == 1001
             await stopping
 
     async def test_does_not_wait_for_clients_that_do_not_answer(self, server: SignallingServer) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from metered_realtime.errors import ServerRequestError, SignallingConnectError, SignallingError
 from metered_realtime.events import Connected
+from metered_realtime.log import StdlibLogger, log_exception
 from metered_realtime.options import IceServerConfig, SignallingClientOptions
 from metered_realtime.signalling import SignallingClient
-from metered_realtime.signalling.scrubbing import ScrubbingLogger, scrub_error, scrub_text
+from metered_realtime.signalling.scrubbing import ScrubbingLogger, scrub_error, scrub_text, scrubbing
 
 from .programs import Diary, make_client
 from .scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
@@ -222,3 +223,17 @@ def test_log_contexts_are_scrubbed() -> None:
     for log in (ScrubbingLogger(logger).debug, ScrubbingLogger(logger).error):
         log(f"token={SECRET}", {"url": f"?key={SECRET}", "n": 1})
     assert logger.lines == ["token=*** {'url': '?key=***', 'n': 1}"] * 2
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_the_traceback_of_a_mistake_is_scrubbed(is_own: bool, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        try:
+            raise OSError(f"GET https://example.com/?token={SECRET}")
+        except OSError as cause:
+            raise ValueError(f"no answer of ?key={SECRET}") from cause
+    except ValueError as error:
+        log_exception(scrubbing(StdlibLogger() if is_own else None), "provider failed", error)
+    assert "OSError: GET https://example.com/?token=***" in caplog.text
+    assert "ValueError: no answer of ?key=***" in caplog.text
+    assert SECRET not in caplog.text

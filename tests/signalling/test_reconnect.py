@@ -137,7 +137,9 @@ async def test_a_restarted_server_is_found_again() -> None:
         await client.close()
 
 
-async def test_token_failures_are_told_and_end_in_a_give_up_with_the_last_code() -> None:
+async def test_token_failures_are_told_and_end_in_a_give_up_with_the_last_code(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def expire(conversation: Conversation) -> None:
         await conversation.welcome()
         await conversation.hang_up(4002, "expired")
@@ -165,6 +167,8 @@ async def test_token_failures_are_told_and_end_in_a_give_up_with_the_last_code()
         assert [event.consecutive_failures for event in told] == [3, 4, 5]
         assert all(isinstance(event.err, LoginExpiredError) and event.err.user == "ann" for event in told)
         assert "s3cret" not in str(told[0].err)
+        assert caplog.text.count(", in provide") == 5
+        assert "https://auth/?token=s3cret" not in caplog.text.replace('f"https://auth/?token=s3cret for {user}"', "")
         assert diary.of(Disconnected)[-1] == Disconnected(4002, "token provider failed", False)
         await client.close()
 

@@ -70,7 +70,9 @@ async def test_a_server_that_knows_no_refresh_is_left_to_close_and_found_again()
         assert diary.of(TokenProviderError) == []
 
 
-async def test_failures_of_the_provider_are_told_from_the_third_on_and_cost_no_connection() -> None:
+async def test_failures_of_the_provider_are_told_from_the_third_on_and_cost_no_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def be_patient(conversation: Conversation) -> None:
         await conversation.welcome(**RATHER_SOON_OVER)
         await conversation.listen()
@@ -88,6 +90,9 @@ async def test_failures_of_the_provider_are_told_from_the_third_on_and_cost_no_c
         assert (told.consecutive_failures, str(told.err)) == (3, "https://auth/?token=***")
         assert client.state == "connected"
         assert server.conversations[0].heard == []
+    assert caplog.text.count("Traceback") == 3, "all of them are logged"
+    assert ", in provide" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 async def test_a_provider_that_cancels_itself_counts_as_failed() -> None:

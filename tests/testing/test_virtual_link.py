@@ -96,7 +96,7 @@ def test_an_exchange_connects_and_tells_of_the_tracks(pair: Pair) -> None:
 def test_descriptions_are_good_enough_for_the_real_parsers(pair: Pair) -> None:
     async def program() -> None:
         _, offer = await pair.offer_from_a(one=outgoing("t1"))
-        assert admit(offer.sdp).declined == {}
+        assert admit("offer", offer.sdp).declined == {}
         data, video = sections(offer.sdp)
         assert (data.kind, data.mid) == ("application", "0")
         assert (video.kind, video.direction) == ("video", "sendonly")

@@ -138,3 +138,23 @@ def test_nothing_is_left_behind(world: VirtualWorld) -> None:
     world.run(program())
     assert asyncio.all_tasks(world.loop) == set()
     assert world.loop.timers() == []
+
+
+@pytest.mark.parametrize("refused", ["a", "b"])
+def test_who_may_not_send_keeps_what_flows_and_catches_up_later(world: VirtualWorld, refused: str) -> None:
+    async def program() -> None:
+        a, b = peers = await meet(world, "a", "b")
+        resets: list[ConnectionReset] = []
+        for peer in peers:
+            peer.remote_peers[0].on(ConnectionReset, resets.append)
+        world.refuse(refused, 60.0)
+        a.add_stream(MediaStream([VirtualTrack("video", "late")], id="late"), {"of": "late"})
+        await asyncio.sleep(59)
+        assert {stream.id for stream in b.remote_peers[0].streams} >= {"a-stream"}
+        assert {peer.remote_peers[0].state for peer in peers} == {"connected"}
+        await asyncio.sleep(60)
+        assert {stream.id for stream in b.remote_peers[0].streams} == {"a-stream", "late"}
+        assert resets == []
+        await close(*peers)
+
+    world.run(program())

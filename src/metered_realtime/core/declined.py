@@ -14,33 +14,19 @@ from .sdp import section_texts
 KINDS = frozenset({"audio", "video", "application"})
 """What there can be sections of (RFC 8829 section 5.1.2)."""
 
+NAMELESS = "x-nameless-"
+"""What begins the mid that is made up for a declined section without one of its own. The other end never hears it."""
+
 _TRANSPORT = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup")
 """What the sections of a BUNDLE share: one that is not the first may leave it out (RFC 8843 section 7.1.3)."""
+
+_NEEDED = {"ice-ufrag", "ice-pwd", "fingerprint", "setup"}
 
 _STAND_INS = {
     "audio": ("m=audio 9 UDP/TLS/RTP/SAVPF 111", "a=rtpmap:111 opus/48000/2"),
     "video": ("m=video 9 UDP/TLS/RTP/SAVPF 96", "a=rtpmap:96 VP8/90000"),
     "application": ("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "a=sctp-port:5000"),
 }
-
-
-def with_known_mids(sdp: str, mids: Sequence[str]) -> str:
-    """Return the description with mids for declined sections that have none: they are those of the same place."""
-    session, sections = section_texts(sdp)
-    nameless = [
-        (mid, lines)
-        for mid, lines in zip(mids, sections, strict=False)
-        if _port(lines) == "0" and _attribute(lines, "mid") is None
-    ]
-    for mid, lines in nameless:
-        lines.append(f"a=mid:{mid}")
-    return _text(sdp, session, sections) if nameless else sdp
-
-
-def declined_sections(sdp: str) -> dict[str, str]:
-    """Return, by mid, the first lines of the sections that are declined here or of a kind that there is not."""
-    _, sections = section_texts(sdp)
-    return {_mid(lines): lines[0] for lines in sections if _is_declined(lines) or _kind(lines) not in KINDS}
 
 
 def first_lines(sdp: str) -> dict[str, str]:
@@ -56,8 +42,9 @@ def stand_in(sdp: str, declined: Collection[str]) -> str:
     session, sections = section_texts(sdp)
     bundled = _bundle(session)
     shared = _shared(sections, declined)
+    data = _data_mid(sections, declined)
     shown = [
-        _inactive(lines, shared)
+        _inactive(lines, shared, data)
         if _mid(lines) in declined
         else _completed(lines, shared if _mid(lines) in bundled else [])
         for lines in sections
@@ -74,30 +61,40 @@ def with_port_zero(sdp: str, declined: Mapping[str, str]) -> str:
         mid = _mid(lines)
         if mid in declined:
             kind, _, rest = declined[mid].partition(" ")
-            sections[index] = [f"{kind} 0 {rest.partition(' ')[2]}", "c=IN IP4 0.0.0.0", f"a=mid:{mid}", "a=inactive"]
+            name = [] if mid.startswith(NAMELESS) else [f"a=mid:{mid}"]
+            sections[index] = [f"{kind} 0 {rest.partition(' ')[2]}", "c=IN IP4 0.0.0.0", *name, "a=inactive"]
     session = [_without(line, declined) for line in session]
     return _text(sdp, session, sections)
 
 
 def _shared(sections: Sequence[list[str]], declined: Collection[str]) -> list[str]:
-    """Return the lines that describe the transport, if possible of a section that is not declined."""
-    complete = [lines for lines in sections if _attribute(lines, "ice-ufrag") is not None]
-    usable = [lines for lines in complete if _mid(lines) not in declined]
-    chosen = (usable or complete or [[]])[0]
+    """Return the lines that describe the transport: of a complete section, if possible one that is not declined."""
+    described = [lines for lines in sections if _attribute(lines, "ice-ufrag") is not None]
+    ranked = sorted(described, key=lambda lines: (not _names(lines) >= _NEEDED, _mid(lines) in declined))
+    chosen = ranked[0] if ranked else []
     # Whoever bundles multiplexes RTCP (RFC 8843 section 9.3), and a data section does not say so.
     return [*(line for line in chosen if _attribute_name(line) in _TRANSPORT), "a=rtcp-mux"]
 
 
-def _inactive(lines: Sequence[str], shared: Sequence[str]) -> list[str]:
-    first, codec = _STAND_INS.get(_kind(lines), _STAND_INS["video"])
-    return [first, "c=IN IP4 0.0.0.0", f"a=mid:{_mid(lines)}", "a=inactive", codec, *shared]
+def _data_mid(sections: Sequence[list[str]], declined: Collection[str]) -> str | None:
+    """Return the mid of the section that carries data: there is one at the most, if possible one not declined."""
+    mids = [_mid(lines) for lines in sections if _kind(lines) == "application"]
+    return next((mid for mid in mids if mid not in declined), mids[0] if mids else None)
+
+
+def _inactive(lines: Sequence[str], shared: Sequence[str], data: str | None) -> list[str]:
+    mid, kind = _mid(lines), _kind(lines)
+    first, codec = _STAND_INS[kind if kind == "audio" or (kind == "application" and mid == data) else "video"]
+    return [first, "c=IN IP4 0.0.0.0", f"a=mid:{mid}", "a=inactive", codec, *shared]
 
 
 def _completed(lines: list[str], shared: Sequence[str]) -> list[str]:
-    if _attribute(lines, "ice-ufrag") is not None:
-        return lines
-    names = {_attribute_name(line) for line in lines}
-    return [*lines, *(line for line in shared if _attribute_name(line) not in names)]
+    """Return a section with what it lacks. ICE credentials are taken together, or not at all."""
+    names = _names(lines)
+    lacking = [line for line in shared if _attribute_name(line) not in names]
+    if "ice-ufrag" in names:
+        lacking = [line for line in lacking if _attribute_name(line) in ("fingerprint", "setup")]
+    return [*lines, *lacking] if lacking else lines
 
 
 def _bundle(session: Sequence[str]) -> frozenset[str]:
@@ -112,16 +109,8 @@ def _without(line: str, mids: Collection[str]) -> str:
     return " ".join((name, *(mid for mid in members if mid not in mids)))
 
 
-def _is_declined(lines: Sequence[str]) -> bool:
-    return _port(lines) == "0" and "a=bundle-only" not in lines
-
-
 def _kind(lines: Sequence[str]) -> str:
     return lines[0][2:].partition(" ")[0]
-
-
-def _port(lines: Sequence[str]) -> str:
-    return lines[0].partition(" ")[2].partition(" ")[0]
 
 
 def _mid(lines: Sequence[str]) -> str:
@@ -130,6 +119,10 @@ def _mid(lines: Sequence[str]) -> str:
 
 def _attribute(lines: Sequence[str], name: str) -> str | None:
     return next((line.partition(":")[2] for line in lines if _attribute_name(line) == name), None)
+
+
+def _names(lines: Sequence[str]) -> set[str]:
+    return {_attribute_name(line) for line in lines}
 
 
 def _attribute_name(line: str) -> str:

@@ -173,7 +173,7 @@ class Exchange:
             if queued.payload_size > self.max_message_size:
                 effects.append(Settle(request_id, PayloadTooLargeError(queued.payload_size, self.max_message_size)))
                 continue
-            self._book.enter(request_id, now)
+            self._book.enter(request_id, now, size=queued.payload_size)
             effects.append(Transmit(queued.frame))
         return effects
 
@@ -181,12 +181,22 @@ class Exchange:
         """Replay nothing more on a connection that is over."""
         self._replays.clear()
 
-    def settle_written(self, text: str) -> Effects:
-        """Fail what was written and not answered. Nobody knows whether the server processed it."""
+    def settle_written(self, text: str, *, too_big: bool = False) -> Effects:
+        """Fail what was written and not answered. Nobody knows whether the server processed it.
+
+        If a frame was `too_big` for the server, it was that of the largest payload, which would end the next connection
+        as well: the server takes less than it says.
+        """
         drained = self._book.drain()
+        largest = max((it.size for it in drained), default=0) if too_big else 0
+        effects: Effects = []
         for pending in drained:
             self._keep(pending)
-        return [Settle(it.request_id, DisconnectedError(text)) for it in drained if it.purpose == "call"]
+            if pending.purpose == "call":
+                is_it = 0 < pending.size == largest
+                error = PayloadTooLargeError(largest, largest - 1) if is_it else DisconnectedError(text)
+                effects.append(Settle(pending.request_id, error))
+        return effects
 
     def settle_queued(self, text: str) -> Effects:
         """Fail what still waits for the connection."""
@@ -199,11 +209,11 @@ class Exchange:
     # --- inside
 
     def _write(self, frame: frames.ClientFrame, request_id: str, payload: Raw, now: float, queue: bool) -> Effects:
-        encoded = frames.encode(frame)
+        encoded, size = frames.encode(frame), len(memoryview(payload))
         if queue:
-            self._book.queue(request_id, encoded, len(memoryview(payload)))
+            self._book.queue(request_id, encoded, size)
             return []
-        self._book.enter(request_id, now)
+        self._book.enter(request_id, now, size=size)
         return [Transmit(encoded)]
 
     def _write_subscribe(self, channel: str, include: bool, request_id: str, now: float, purpose: Purpose) -> Transmit:

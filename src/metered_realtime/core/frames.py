@@ -13,8 +13,9 @@ from typing import Any, TypeGuard, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from .message_cost import json_fault
 from .names import MAX_REQUEST_ID_LENGTH, channel_fault, is_request_id, peer_id_fault
-from .surrogates import decode_json
+from .surrogates import decode_json, mend_json
 
 MAX_MESSAGE_SIZE = 65_536
 """Bytes of a payload that a server takes unless its welcome says otherwise."""
@@ -179,6 +180,7 @@ def is_resume_token(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= MAX_RESUME_TOKEN and value.isascii() and value.isprintable()
 
 
+_ABSENT = Raw(b"")
 _encoder = msgspec.json.Encoder()
 # Not msgspec: it writes NaN as null. One encoder for all: building one costs as much as a small payload.
 _encode_payload = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -204,16 +206,20 @@ def encode_payload(data: Any) -> Raw:
 
 
 class _LooseClientFrame(msgspec.Struct, rename="camel"):
-    type: Any = UNSET
-    channel: Any = UNSET
-    to: Any = UNSET
-    data: Raw = Raw(b"")
-    request_id: Any = UNSET
-    include_sender_metadata: Any = False
-    token: Any = UNSET
+    """The fields of a client frame as they came: what a frame does not use is skipped, and never decoded."""
+
+    type: Raw = _ABSENT
+    channel: Raw = _ABSENT
+    to: Raw = _ABSENT
+    data: Raw = _ABSENT
+    request_id: Raw = _ABSENT
+    include_sender_metadata: Raw = _ABSENT
+    token: Raw = _ABSENT
 
 
 _client_decoder = msgspec.json.Decoder(_LooseClientFrame)
+_text_decoder = msgspec.json.Decoder(str)
+_flag_decoder = msgspec.json.Decoder(bool)
 
 
 def decode_client_frame(text: str | bytes) -> ClientFrame:
@@ -223,13 +229,14 @@ def decode_client_frame(text: str | bytes) -> ClientFrame:
         FrameError: with the error code to answer and, where it could be read, the request id to echo.
     """
     try:
-        loose = decode_json(_client_decoder, text, names=("type", "channel", "to", "request_id", "token"))
+        loose = _decode_loose(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise FrameError("malformed_message", "the frame is not a JSON object") from None
-    if not isinstance(loose.type, str):
+    kind = _text(loose.type)
+    if kind is None:
         raise FrameError("malformed_message", "the frame has no string 'type'")
     request_id = _request_id(loose)
-    match loose.type:
+    match kind:
         case "subscribe":
             return Subscribe(_channel(loose, request_id), _include(loose, request_id), request_id)
         case "unsubscribe":
@@ -242,47 +249,77 @@ def decode_client_frame(text: str | bytes) -> ClientFrame:
             return Ping(request_id)
         case "refresh":
             return Refresh(_token(loose, request_id), request_id)
-    raise FrameError("unknown_type", f"unknown type {loose.type[:64]!r}", request_id)
+    raise FrameError("unknown_type", f"unknown type {kind[:64]!r}", request_id)
+
+
+def _decode_loose(text: str | bytes) -> _LooseClientFrame:
+    try:
+        return _client_decoder.decode(text)
+    except msgspec.DecodeError:
+        mended = mend_json(text)
+        if mended is None:
+            raise
+        loose = _client_decoder.decode(mended)
+        # Two names must not become one.
+        names = (loose.type, loose.channel, loose.to, loose.request_id, loose.token)
+        if any(rb"\ufffd" in bytes(name) for name in names):
+            raise
+        return loose
+
+
+def _text(raw: Raw) -> str | None:
+    """Return a field that is text. None if it is absent, or something else, which is refused by its first byte."""
+    try:
+        return _text_decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 def _request_id(loose: _LooseClientFrame) -> str | None:
-    if loose.request_id is UNSET:
+    if loose.request_id is _ABSENT:
         return None
-    if not is_request_id(loose.request_id):
+    request_id = _text(loose.request_id)
+    if not is_request_id(request_id):
         raise FrameError("malformed_message", f"'requestId' is no string of 1 to {MAX_REQUEST_ID_LENGTH} characters")
-    return str(loose.request_id)
+    return request_id
 
 
 def _channel(loose: _LooseClientFrame, request_id: str | None) -> str:
-    fault = channel_fault(loose.channel)
-    if fault is not None:
+    channel = _text(loose.channel)
+    fault = channel_fault(channel)
+    if channel is None or fault is not None:
         raise FrameError("invalid_channel", f"'channel' is not a channel name ({fault})", request_id)
-    return str(loose.channel)
+    return channel
 
 
 def _target(loose: _LooseClientFrame, request_id: str | None) -> str:
-    fault = peer_id_fault(loose.to)
-    if fault is not None:
+    target = _text(loose.to)
+    fault = peer_id_fault(target)
+    if target is None or fault is not None:
         raise FrameError("invalid_peer_id", f"'to' is not a peer id ({fault})", request_id)
-    return str(loose.to)
+    return target
 
 
 def _data(loose: _LooseClientFrame, request_id: str | None) -> Raw:
-    if not bytes(loose.data):
+    if loose.data is _ABSENT:
         raise FrameError("missing_data", "'data' is missing", request_id)
     return loose.data
 
 
 def _token(loose: _LooseClientFrame, request_id: str | None) -> str:
-    if not isinstance(loose.token, str) or not loose.token:
+    token = _text(loose.token)
+    if not token:
         raise FrameError("malformed_message", "'token' is missing or no text", request_id)
-    return loose.token
+    return token
 
 
 def _include(loose: _LooseClientFrame, request_id: str | None) -> bool:
-    if not isinstance(loose.include_sender_metadata, bool):
-        raise FrameError("malformed_message", "'includeSenderMetadata' is no boolean", request_id)
-    return loose.include_sender_metadata
+    if loose.include_sender_metadata is _ABSENT:
+        return False
+    try:
+        return _flag_decoder.decode(loose.include_sender_metadata)
+    except msgspec.DecodeError:
+        raise FrameError("malformed_message", "'includeSenderMetadata' is no boolean", request_id) from None
 
 
 class _LooseServerFrame(msgspec.Struct, rename="camel"):
@@ -315,6 +352,8 @@ def decode_server_frame(text: str | bytes) -> ServerFrame:
         UnknownServerFrameError: the type is not known.
         MalformedServerFrameError: anything else that is wrong with it.
     """
+    if fault := json_fault(text):
+        raise MalformedServerFrameError(fault)
     try:
         loose = decode_json(_server_decoder, text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

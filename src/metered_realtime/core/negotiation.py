@@ -18,9 +18,12 @@ Phases, and what each input does in them:
     committed        -                    -                   -                        -> STABLE    -
     answered         -                    -                   -                        -            send -> STABLE
     failed           -                    give up             -                        give up      give up
-    timer            -                    -                   resend, then give up     -            -
+    undeliverable    -                    forget changes      forget offer, changes    -            -
+    timer            -                    -                   resend, then give up,    -            -
+                                                              or tell if the link is up
 
-An input marked `-` is illegal there: it changes nothing and raises `NegotiationStateError`. A late timer is no error.
+An input marked `-` is illegal there: it changes nothing and raises `NegotiationStateError`. A timer that is late, and
+the news that a description is undeliverable, are no errors.
 
 Invariants:
 - At most one operation is under way at the connection, at most one offer is pending.
@@ -33,6 +36,8 @@ Invariants:
   restarted (`restartable`), and the description shows the same end as before, the connection goes on.
 - After `restart_ice` only an answer with another fragment fits: one without belongs to an earlier offer.
 - The same offer again means that its answer was lost: the answer is sent again, nothing is applied twice.
+- A description that is refused for good is not sent again, neither by a timer nor because the other end repeats itself,
+  and the connection stays as it is. `changed`, `resume` and `retry` offer everything that is not agreed on.
 - An offer that follows an answer is preceded by that answer, until the other end has shown that it is past it: one that
   never got it would take our offer for a collision, forget its own, and have the sections of that taken for ours.
 """
@@ -49,7 +54,12 @@ OFFER_TIMEOUT = 5.0
 """Seconds until an unanswered offer is sent again: several round trips of a bad mobile link."""
 
 MAX_OFFER_RESENDS = 4
-"""After that the other end is taken to be unable to answer this offer, and the connection is given up."""
+"""After that the other end is taken to be unable to answer this offer. A connection that is not up is given up. One
+that is up goes on: the other end may be unable to send at all, and could not answer the offer of another one either."""
+
+MAX_OFFER_WAIT = 300.0
+"""Seconds that the wait for an answer grows to, doubling, while the link is up. A message of some kilobytes costs
+little, and the other end may be able to answer again at any time."""
 
 MAX_INBOX = 32
 """Descriptions that wait for an operation. Peers send one or two; when full, the oldest goes."""
@@ -126,7 +136,14 @@ class GiveUp:
     reason: str
 
 
-Effect = CreateOffer | SendOffer | ForgetOffer | CommitOffer | ApplyOffer | SendAnswer | Rebuild | GiveUp
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Tell that the other end does not answer an offer. The connection goes on as it is."""
+
+    reason: str
+
+
+Effect = Unanswered | CreateOffer | SendOffer | ForgetOffer | CommitOffer | ApplyOffer | SendAnswer | Rebuild | GiveUp
 
 
 @dataclass(slots=True)
@@ -168,6 +185,8 @@ class Negotiator:
         self._answered: Description | None = None
         self._last_answer = ""
         self._answer_in_doubt = False
+        self._offer_refused = False
+        self._answer_refused = False
         self.deadline = None
 
     @property
@@ -183,6 +202,7 @@ class Negotiator:
     def changed(self, now: float) -> list[Effect]:
         """Note that something at this end has to be offered."""
         self.dirty = True
+        self._offer_refused = False
         return self._proceed(now)
 
     def link_up(self, now: float) -> list[Effect]:
@@ -205,12 +225,31 @@ class Negotiator:
         if not self._paused:
             return []
         self._paused = False
-        effects: list[Effect] = []
-        if self._pending is not None and self.phase is Phase.OFFERED:
-            self._pending.resends = 0
-            self.deadline = now + OFFER_TIMEOUT
-            effects += self._send_offer(self._pending)
+        return self._repeat(now) if self._pending is not None else self.retry(now)
+
+    def retry(self, now: float) -> list[Effect]:
+        """Send what was refused for good: the server may have other rules for this end now."""
+        if self._pending is not None and self.deadline is None:
+            return self._repeat(now)
+        effects = self._refused_answer()
+        self.dirty = self.dirty or self._offer_refused
+        self._offer_refused = False
         return effects + self._proceed(now)
+
+    def _repeat(self, now: float) -> list[Effect]:
+        """Send a pending offer as if it had never been sent."""
+        assert self._pending is not None
+        if self._paused:
+            return []
+        self._pending.resends = 0
+        self.deadline = now + OFFER_TIMEOUT
+        answer = self._refused_answer()
+        return [*answer, *(it for it in self._send_offer(self._pending) if it not in answer)]
+
+    def _refused_answer(self) -> list[Effect]:
+        """Send an answer once more that was refused."""
+        was_refused, self._answer_refused = self._answer_refused, False
+        return [SendAnswer(self._last_answer)] if was_refused else []
 
     def restart(self, now: float, reason: str) -> list[Effect]:
         """Begin again on a fresh connection and offer it.
@@ -235,7 +274,7 @@ class Negotiator:
         self._drop_pending()
         self.phase = Phase.STABLE
         self._restarting_ice = self.dirty = True
-        self._gave_up = False
+        self._gave_up = self._offer_refused = False
         return [*effects, *self._proceed(now)]
 
     def close(self) -> None:
@@ -277,6 +316,7 @@ class Negotiator:
         """Take the answer that `ApplyOffer` asked for. `more` if something of ours found no place in it."""
         self._require(Phase.ANSWERING)
         self._answered, self._last_answer = self._applying, answer
+        self._answer_refused = False
         self._restarting_ice = False  # the answer has the new credentials
         # Only ends like this one, which tag their offers, are sure to drop an answer that they have.
         self._answer_in_doubt = self._applying is not None and self._applying.tag is not None
@@ -287,19 +327,48 @@ class Negotiator:
         self._require(*_BUSY)
         return self._give_up(reason)
 
+    def offer_undeliverable(self, now: float, sdp: str | None = None, *, has_arrived: bool = False) -> list[Effect]:
+        """Note that an offer can never reach the other end: the one that was to be created, or one that was sent.
+
+        `has_arrived` if it was delivered before and only cannot be repeated: then its answer is waited for.
+        """
+        if sdp is None:
+            self._require(Phase.OFFERING)
+        elif self.phase is not Phase.OFFERED or self._pending is None or self._pending.offer.sdp != sdp:
+            return []
+        if has_arrived:
+            self.deadline = None
+            return []
+        effects: list[Effect] = [ForgetOffer()] if self._pending is not None else []
+        self._drop_pending()
+        self.phase = Phase.STABLE
+        self._offer_refused = True
+        return [*effects, *self._proceed(now)]
+
+    def answer_undeliverable(self, sdp: str) -> None:
+        """Note that an answer can never reach the other end: it is not repeated when the offer is."""
+        if sdp == self._last_answer:
+            self._answer_refused = True
+
     def timer(self, now: float) -> list[Effect]:
         """Send an unanswered offer again, or give up."""
         pending = self._pending
         if self.deadline is None or now < self.deadline or pending is None or self.phase is not Phase.OFFERED:
             return []
+        told: list[Effect] = []
         if pending.resends == MAX_OFFER_RESENDS:
-            return self._give_up(f"no answer to an offer sent {pending.resends + 1} times")
+            reason = f"no answer to an offer sent {pending.resends + 1} times"
+            if not self._link_up or self._restarting_ice:
+                return self._give_up(reason)
+            told.append(Unanswered(reason))
         pending.resends += 1
-        self.deadline = now + OFFER_TIMEOUT
-        return self._send_offer(pending)
+        doublings = max(0, pending.resends - MAX_OFFER_RESENDS)
+        self.deadline = now + min(OFFER_TIMEOUT * 2.0 ** min(doublings, 10), MAX_OFFER_WAIT)
+        return [*told, *self._send_offer(pending)]
 
     def _send_offer(self, pending: _Pending) -> list[Effect]:
-        answer: list[Effect] = [SendAnswer(self._last_answer)] if self._answer_in_doubt else []
+        again = self._answer_in_doubt and not self._answer_refused
+        answer: list[Effect] = [SendAnswer(self._last_answer)] if again else []
         return [*answer, SendOffer(pending.offer.sdp)]
 
     def _require(self, *phases: Phase) -> None:
@@ -330,7 +399,7 @@ class Negotiator:
 
     def _answer_again(self) -> list[Effect]:
         """The other end waits for this answer and ignored what we offered meanwhile: send both."""
-        effects: list[Effect] = [SendAnswer(self._last_answer)]
+        effects: list[Effect] = [] if self._answer_refused else [SendAnswer(self._last_answer)]
         if self._pending is not None:
             effects.append(SendOffer(self._pending.offer.sdp))
         return effects
@@ -368,7 +437,7 @@ class Negotiator:
         self._remote, self._applying = self._applying, None
         self._negotiated = True
         self.phase = Phase.STABLE
-        self.dirty = self.dirty or more
+        self.dirty = self.dirty or (more and not self._offer_refused)
         return self._proceed(now)
 
     def _give_up(self, reason: str) -> list[Effect]:

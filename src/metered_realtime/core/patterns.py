@@ -1,14 +1,22 @@
 r"""The pattern language of keys and tokens: `*` any run without `/`, `**` any run, `\*` and `\\` the characters.
 
 A pattern is matched against a whole name, case-sensitively. Everything here takes time bounded by the lengths
-involved: patterns come from outside, and a backtracking matcher could be made to hang. The places in a pattern at
-which the rest of a name may go on are the bits of one number: a character costs the same however many there are.
+involved: patterns come from outside, and a backtracking matcher could be made to hang. Sets of places, in a name or in
+a pattern, are the bits of one number: a step costs the same however many places there are.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
+
+MAX_WILDCARDS = 8
+"""Wildcards of a pattern that a client subscribes to: each is a step in the matching of every new name. Patterns that
+people write have one to three."""
+
+MANY_PLACES = 8
+"""Places of a literal in a name that are looked for one by one."""
 
 COVER_STEPS = 10_000
 """States that `pattern_covers` visits before it gives up and says no: some 10 ms. Patterns that people write take a
@@ -47,19 +55,84 @@ def is_pattern(name: str) -> bool:
     return "*" in name and any(isinstance(token, _Star) for token in _tokens(name))
 
 
+def count_wildcards(name: str) -> int:
+    """Return how many wildcards a channel name has. Adjacent stars are one."""
+    return sum(isinstance(token, _Star) for token in _tokens(name)) if "*" in name else 0
+
+
+def literal_prefix(pattern: str) -> str:
+    """Return what every name that a pattern matches begins with."""
+    first = next(iter(_pieces(pattern)), "")
+    return first if isinstance(first, str) else ""
+
+
 def pattern_matches(pattern: str, channel: str) -> bool:
-    """Tell whether a pattern matches a whole channel name."""
-    masks = _masks(pattern)
-    places = _closure(1, masks)
-    for character in channel:
-        places = _step(places, character, masks)
-        if not places:
+    """Return whether a pattern matches a whole channel name."""
+    return Name(channel).matches(pattern)
+
+
+class Name:
+    """A channel name that is matched with many patterns. What they ask of it is worked out once."""
+
+    __slots__ = ("_all", "_starts", "_steps", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._all = (1 << len(text) + 1) - 1
+        self._starts: dict[str, int] = {}
+        self._steps: int | None = None  # the places whose character `*` takes
+
+    def matches(self, pattern: str) -> bool:
+        """Return whether a pattern matches the whole name."""
+        pieces = _pieces(pattern)
+        first, last = pieces[0], pieces[-1]
+        if isinstance(first, str) and not self._text.startswith(first):
             return False
-    return bool(places & masks.end)
+        if isinstance(last, str) and not self._text.endswith(last):
+            return False
+        places = 1  # where in the name the rest of the pattern may begin
+        for piece in pieces:
+            if isinstance(piece, str):
+                places = (places & self._starts_of(piece)) << len(piece)
+            elif piece.crosses_slash:
+                places = self._all & -(places & -places)
+            else:
+                places = self._within_segments(places)
+            if not places:
+                return False
+        return bool(places >> len(self._text))
+
+    def _starts_of(self, literal: str) -> int:
+        starts = self._starts.get(literal)
+        if starts is None:
+            starts = self._starts[literal] = self._find(literal)
+        return starts
+
+    def _find(self, literal: str) -> int:
+        starts, count, at = 0, 0, self._text.find(literal)
+        while at >= 0:
+            if count == MANY_PLACES and len(literal) > 1:
+                # It overlaps itself: so do its halves, and many literals of that kind share them.
+                half = len(literal) // 2
+                return self._starts_of(literal[:half]) & self._starts_of(literal[half:]) >> half
+            starts |= 1 << at
+            count += 1
+            at = self._text.find(literal, at + 1)
+        return starts
+
+    def _within_segments(self, places: int) -> int:
+        if self._steps is None:
+            self._steps = sum(1 << at for at, character in enumerate(self._text) if character != "/")
+        # Adding carries each place through the run of steps that it is in, to the place behind the run.
+        return ((places & self._steps) + self._steps ^ self._steps) | places
 
 
 def pattern_covers(outer: str, inner: str) -> bool:
     """Tell whether `outer` matches every name that `inner` matches. Hopelessly intricate pairs count as no."""
+    if outer == inner or _tokens(outer) == (_DOUBLE_STAR,):
+        return True
+    if not literal_prefix(inner).startswith(literal_prefix(outer)):  # what a star of inner takes, a literal does not
+        return False
     cover, tokens = _masks(outer), _tokens(inner)
     alphabet = {"/", ANYTHING_ELSE, *cover.characters}
     pending = [(state, _closure(1, cover)) for state in _from(0, tokens)]
@@ -140,6 +213,16 @@ def _tokens(pattern: str) -> _Tokens:
             tokens.append(character)
             index += 1
     return tuple(tokens)
+
+
+@lru_cache(maxsize=4096)
+def _pieces(pattern: str) -> _Tokens:
+    """Return the tokens with the characters between stars put together. A pattern is never empty."""
+    pieces: list[str | _Star] = []
+    for is_literal, run in groupby(_tokens(pattern), lambda token: isinstance(token, str)):
+        tokens = list(run)
+        pieces.extend(["".join(map(str, tokens))] if is_literal else tokens)
+    return tuple(pieces) or ("",)
 
 
 @lru_cache(maxsize=4096)

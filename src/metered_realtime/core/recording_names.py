@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from .reserved_names import is_reserved
+
 FIELDS = ("peer", "start")
 """What a template may name: a participant's id, and when it began to be recorded."""
 
@@ -28,10 +30,11 @@ def is_per_participant(template: str) -> bool:
 
 
 def file_name(template: str, peer: str, start: datetime) -> str:
-    """Return the name for a participant: nothing in it leads to another directory, is hidden, needs quoting or
-    looks like an option of a command."""
+    """Return the name for a participant: nothing in it leads to another directory, is hidden, needs quoting,
+    looks like an option of a command or is a device of Windows."""
     values = {"peer": _UNSAFE.sub("_", peer)[:MAX_LENGTH] or "_", "start": start.strftime("%Y%m%dT%H%M%S")}
-    return _FIELD.sub(lambda match: values[match[1]], template)
+    name = _FIELD.sub(lambda match: values[match[1]], template)
+    return f"_{name}" if is_reserved(name) else name
 
 
 def numbered(name: str, number: int) -> str:

@@ -13,12 +13,13 @@ Purpose = Literal["call", "replay", "refresh", "abandoned"]
 
 @dataclass(slots=True)
 class Pending:
-    """A request that was written. `channel` is set for a subscribe."""
+    """A request that was written. `channel` is set for a subscribe, `size` for what has a payload: its bytes."""
 
     request_id: str
     deadline: float
     purpose: Purpose
     channel: str | None
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,11 @@ class RequestBook:
     def __len__(self) -> int:
         return len(self._pending) + len(self._queue)
 
-    def enter(self, request_id: str, now: float, purpose: Purpose = "call", channel: str | None = None) -> None:
+    def enter(
+        self, request_id: str, now: float, purpose: Purpose = "call", channel: str | None = None, size: int = 0
+    ) -> None:
         """Note a request that is being written now."""
-        self._pending[request_id] = Pending(request_id, now + self.timeout, purpose, channel)
+        self._pending[request_id] = Pending(request_id, now + self.timeout, purpose, channel, size)
 
     def queue(self, request_id: str, frame: bytes, payload_size: int) -> None:
         """Note a request that waits for the connection."""

@@ -28,6 +28,7 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import islice
 
 from .rpc_messages import BadReply, ErrorObject, Failure, Success
 
@@ -227,5 +228,6 @@ class Caller:
         """Return the only call that an answer without an id can be for."""
         if isinstance(answer, Failure) and answer.error.code in _OF_READABLE:
             return None
-        sent = [call.id for call in self._of(link) if call.sent]
-        return sent[0] if len(sent) == 1 else None
+        sent = (call.id for call in self._calls.values() if call.link == link and call.sent)
+        first, *others = (*islice(sent, 2), None)  # a remote may send many of these while many calls wait
+        return None if any(others) else first

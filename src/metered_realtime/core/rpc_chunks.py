@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 MARK = 0xC1
 LAST = 1
@@ -19,13 +20,13 @@ CHUNK_SIZE = 64_000
 small enough that other calls get their turn."""
 
 MAX_MESSAGE_SIZE = 8 * 1024 * 1024
-"""Bytes of a whole message. Decoded it may take many times that: of empty lists, 25 times."""
+"""Bytes of a whole message. How many values it may have is in `message_cost`."""
 
 MAX_PARTIAL = 8
 """Messages of one link that may arrive in pieces at once. Ours send one after the other."""
 
 MAX_PARTIAL_BYTES = 2 * MAX_MESSAGE_SIZE
-"""Bytes of a link that wait for the rest of their message."""
+"""Bytes of all links of one remote that wait for the rest of their message, which may never come."""
 
 _HEADER = struct.Struct(">BBI")
 _MAX_NUMBER = 0xFFFF_FFFF
@@ -52,12 +53,19 @@ def abandoned(number: int) -> bytes:
     return _HEADER.pack(MARK, ABANDONED, number & _MAX_NUMBER)
 
 
+@dataclass(slots=True)
+class PartialBytes:
+    """How many bytes wait for the rest of their message, over all links of a remote."""
+
+    count: int = 0
+
+
 class Reassembly:
     """Puts the pieces of one link together again."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: PartialBytes | None = None) -> None:
         self._partial: dict[int, bytearray] = {}
-        self._bytes = 0
+        self._waiting = waiting if waiting is not None else PartialBytes()
 
     def add(self, chunk: bytes) -> bytes | None:
         """Take a piece, and return the message if it was the last one.
@@ -77,15 +85,21 @@ class Reassembly:
         self._forget(number)
         return bytes(message)
 
+    def clear(self) -> None:
+        """Forget what is not complete: the link has ended."""
+        for number in tuple(self._partial):
+            self._forget(number)
+
     def _append(self, number: int, chunk: bytes) -> bytearray:
         message = self._partial.setdefault(number, bytearray())
         size = len(chunk) - _HEADER.size
-        self._bytes += size
+        self._waiting.count += size
         message += memoryview(chunk)[_HEADER.size :]
-        if len(message) > MAX_MESSAGE_SIZE or self._bytes > MAX_PARTIAL_BYTES or len(self._partial) > MAX_PARTIAL:
+        is_too_much = len(message) > MAX_MESSAGE_SIZE or self._waiting.count > MAX_PARTIAL_BYTES
+        if is_too_much or len(self._partial) > MAX_PARTIAL:
             self._forget(number)
             raise ChunkError("more in pieces than is taken")
         return message
 
     def _forget(self, number: int) -> None:
-        self._bytes -= len(self._partial.pop(number, b""))
+        self._waiting.count -= len(self._partial.pop(number, b""))

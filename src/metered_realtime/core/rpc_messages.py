@@ -16,6 +16,9 @@ MAX_ID_LENGTH = 256
 ID_NUMBERS = range(-(2**63), 2**64)
 """Request ids that are numbers: what 64 bits hold. MessagePack-RPC's have 32."""
 
+MAX_METHOD_LENGTH = 256
+"""Characters of a method's name. It is remembered with the ids of requests, and stands in log lines."""
+
 MAX_BATCH = 256
 """Items of a batch: what may wait at an end. A longer one could never be served whole."""
 
@@ -96,6 +99,8 @@ class Inbound:
 
     items: tuple[Message, ...]
     is_batch: bool = False
+    fault: str | None = None
+    """Why the message was not even decoded, for a log."""
 
 
 def is_request_id(value: object) -> TypeGuard[RequestId]:
@@ -107,7 +112,7 @@ def is_request_id(value: object) -> TypeGuard[RequestId]:
 
 def is_method(value: object) -> TypeGuard[str]:
     """Tell whether a value may be the name of a method. Whether there is one of that name is another question."""
-    return isinstance(value, str)
+    return isinstance(value, str) and len(value) <= MAX_METHOD_LENGTH
 
 
 def is_reserved(method: str) -> bool:

@@ -148,10 +148,12 @@ class _Session:
     links: dict[int, None] = field(default_factory=dict)
     by_id: dict[int, _Served] = field(default_factory=dict)
     announced: dict[RequestId, float] = field(default_factory=dict)
+    live: dict[RequestId | None, dict[int, _Served]] = field(default_factory=dict)
+    """Requests without an answer by id, and ticket: one without a name may use an id again."""
     has_served: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Served:
     ticket: int
     item: Request | Notification | BadRequest
@@ -291,7 +293,7 @@ class Callee:
         if item.method == TIMEOUT:
             self._announce(session, request_id, argument(item.params, 1, "ms"))
             return []
-        cancelled = [it for it in self._live.values() if it.session is session and it.id == request_id]
+        cancelled = tuple(session.live.get(request_id, {}).values())
         return [effect for served in cancelled for effect in self._dismiss(served, Refusal.CANCELLED)]
 
     def _announce(self, session: _Session, request_id: RequestId, ms: object) -> None:
@@ -316,6 +318,7 @@ class Callee:
         self._last_ticket += 1
         served = _Served(self._last_ticket, item, session, link, timeout, now + timeout, size, batch)
         self._live[served.ticket] = served
+        session.live.setdefault(request_id, {})[served.ticket] = served
         self._held_bytes += size
         if batch is not None:
             batch.answers[served.ticket] = None
@@ -343,6 +346,10 @@ class Callee:
         served = self._live.pop(ticket, None)
         if served is not None:
             self._held_bytes -= served.size
+            same = served.session.live[served.id]
+            del same[ticket]
+            if not same:
+                del served.session.live[served.id]
         return served
 
     def _await_deadline(self, served: _Served) -> None:

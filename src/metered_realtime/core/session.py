@@ -370,7 +370,8 @@ class Session:
 
     def _lose(self, loss: _Loss, now: float, chance: float) -> Effects:
         """Decide after the end of an attempt or of a connection."""
-        effects = self._exchange.settle_written("the connection ended before the answer")
+        too_big = loss.opened and loss.code == WsCloseCode.MESSAGE_TOO_BIG
+        effects = self._exchange.settle_written("the connection ended before the answer", too_big=too_big)
         self._drop_link()
         if loss.opened:
             self._last_code = loss.code

@@ -6,14 +6,14 @@ They travel as ordinary direct messages and are told apart by their shape. Anyth
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .sdp import DescriptionKind
 
 MAX_METADATA_ENTRIES = 512
-"""Track metadata kept for one remote. The oldest goes first."""
+"""Track metadata kept for one remote, twice the sections of the largest description. The oldest goes first."""
 
 MAX_IDENTIFIER_LENGTH = 256
 
@@ -84,12 +84,15 @@ others it clears the metadata of a track that does not exist, which does nothing
 
 
 def in_channel(payload: dict[str, Any], channel: str) -> dict[str, Any]:
-    """Return a signal's message with the channel that it belongs to, for ends that share more than one."""
+    """Return the message of a signal or a call with the channel that it belongs to.
+
+    A direct message goes to every connection of a peer id, also to those of its programs in other channels.
+    """
     return {**payload, _CHANNEL_KEY: channel}
 
 
 def channel_of(data: Any) -> str | None:
-    """Return the channel that a signal's message names."""
+    """Return the channel that the message of a signal or a call names."""
     return _text(data.get(_CHANNEL_KEY)) if isinstance(data, dict) else None
 
 
@@ -151,35 +154,84 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+@dataclass(frozen=True, slots=True)
+class DescribedTrack:
+    """A track of the remote as its description names it."""
+
+    track_id: str
+    kind: str
+    stream_id: str | None
+
+
 class MetadataBook:
-    """The track metadata that one remote has sent. Outlives its connections."""
+    """The track metadata that one remote has sent. Outlives its connections.
+
+    An entry has the track id of its sender. Three rules find the entry of a track that a description brings, in this
+    order, so that a guess never takes what has a real match:
+
+    1. The track id in the msid of its section.
+    2. Stream id and kind, if one entry alone has both and its track is not in the description under its own id.
+    3. What is left. A browser that puts a track into a section which the other end has offered describes it under
+       another id, and some implementations name neither stream nor kind: their entries wait for the next description
+       with tracks that have no match. The last entries that wait belong to those, in order. Fewer entries than tracks
+       belong to none.
+    """
 
     def __init__(self) -> None:
         self._entries: OrderedDict[str, MetadataSignal] = OrderedDict()
+        self._waiting: dict[str, None] = {}
+        self._described_as: dict[str, str] = {}
+        """By the track id in a description, the one in the entry that was found for it by the third rule."""
 
     def take(self, signal: MetadataSignal) -> None:
-        """Store or clear."""
-        self._entries.pop(signal.track_id, None)
+        """Store an entry, or remove it."""
+        is_placed = signal.track_id in self._described_as.values()
         if signal.metadata is None:
+            self._remove(signal.track_id)
             return
+        self._entries.pop(signal.track_id, None)
         while len(self._entries) >= MAX_METADATA_ENTRIES:
-            self._entries.popitem(last=False)
+            self._remove(next(iter(self._entries)))
         self._entries[signal.track_id] = signal
+        self._waiting.pop(signal.track_id, None)
+        if signal.kind is None and signal.stream_id is None and not is_placed:
+            self._waiting[signal.track_id] = None
+
+    def describe(self, new: Sequence[DescribedTrack], track_ids: Iterable[str]) -> None:
+        """Apply the third rule to the new tracks of a description. `track_ids` are those of all tracks in it."""
+        signalled = set(track_ids)
+        unmatched = [it for it in new if self.find(it.track_id, it.kind, it.stream_id, signalled) is None]
+        if not unmatched:
+            return
+        waiting = [track_id for track_id in self._waiting if track_id not in signalled]
+        self._waiting.clear()
+        if len(waiting) >= len(unmatched):
+            for track, track_id in zip(unmatched, waiting[-len(unmatched) :], strict=True):
+                self._described_as[track.track_id] = track_id
 
     def find(
         self, track_id: str, kind: str, stream_id: str | None, signalled: Iterable[str] = ()
     ) -> dict[str, Any] | None:
-        """Return the metadata of a track: by its id, else by a unique match of stream and kind.
+        """Return the metadata of a track.
 
-        The match leaves out entries whose track is `signalled` under its own id: they belong to that track.
+        By stream and kind an entry fits only if its track is not `signalled` under its own id.
         """
-        entry = self._entries.get(track_id)
-        if entry is None and stream_id is not None:
-            others = set(signalled)
-            fitting = [
-                it
-                for it in self._entries.values()
-                if it.stream_id == stream_id and it.kind == kind and it.track_id not in others
-            ]
-            entry = fitting[0] if len(fitting) == 1 else None
+        entry = self._entries.get(track_id) or self._of_stream(kind, stream_id, set(signalled))
+        if entry is None:
+            entry = self._entries.get(self._described_as.get(track_id, ""))
         return entry.metadata if entry is not None else None
+
+    def _of_stream(self, kind: str, stream_id: str | None, signalled: set[str]) -> MetadataSignal | None:
+        if stream_id is None:
+            return None
+        fitting = [
+            it
+            for it in self._entries.values()
+            if it.stream_id == stream_id and it.kind == kind and it.track_id not in signalled
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _remove(self, track_id: str) -> None:
+        self._entries.pop(track_id, None)
+        self._waiting.pop(track_id, None)
+        self._described_as = {name: it for name, it in self._described_as.items() if it != track_id}

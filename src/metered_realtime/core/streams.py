@@ -257,6 +257,7 @@ class StreamMultiplexer:
         self._credit_due.pop(id, None)
         if stream is not None:
             self._control.append(encode(CANCEL, id, encode_stop(code, detail)))
+            self._replies += 1  # the other end opened it, and may open the next one without reading this
 
     # --- the channel
 
@@ -319,6 +320,7 @@ class StreamMultiplexer:
     def _opened(self, frame: Frame) -> list[Effect]:
         if frame.id <= self._last_remote_id:
             raise StreamProtocolError(f"stream {frame.id} is opened again")
+        self._check_replies()
         opening = decode_opening(frame.payload)
         self._last_remote_id = frame.id
         if len(self._inbound) >= MAX_STREAMS:
@@ -389,8 +391,11 @@ class StreamMultiplexer:
         self._inbound.pop(id, None)
         self._credit_due.pop(id, None)
 
-    def _reply(self, frame: bytes) -> None:
+    def _check_replies(self) -> None:
         if self._replies >= MAX_REPLIES:
             raise StreamProtocolError(f"{self._replies} answers wait to be taken")
+
+    def _reply(self, frame: bytes) -> None:
+        self._check_replies()
         self._replies += 1
         self._control.append(frame)

@@ -7,39 +7,52 @@ an emoji. They are no Unicode: they cannot be sent as UTF-8, and the decoder her
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
 T = TypeVar("T")
 
-_ESCAPE = re.compile(
-    r"\\(?:"
-    r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
-    r"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})"
-    r"|.)",
-    re.DOTALL,
+MAX_LONE_HALVES = 1_000
+"""Halves that are mended in one text, some 0.3 ms. Text that was cut has one at each end."""
+
+_LONE_HALF = re.compile(
+    r"\\u[dD](?:"
+    r"[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
 
+# A backslash that is escaped begins no escape. JSON has no character NUL, so that it can stand in for a pair of them
+# and be read back; a substitution that calls back for every escape would take ten times as long.
+_PAIR, _STAND_IN = "\\\\", "\0\0"
 
-def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes, *, names: Sequence[str] = ()) -> T:
-    """Decode JSON, with the replacement character for each lone half, as browsers do where they need Unicode.
 
-    `names` are attributes of what is decoded in which none may stand: two names must not become one.
+def mend_json(text: str | bytes) -> str | None:
+    """Return JSON with the replacement character (U+FFFD, escaped) for each lone half.
+
+    None if there is nothing to mend, or too much: more than `MAX_LONE_HALVES`.
 
     Raises:
-        msgspec.DecodeError: it is no JSON, or not of the decoder's type, or a name is no Unicode.
+        UnicodeError: it is not UTF-8.
+    """
+    whole = text.decode() if isinstance(text, bytes) else text
+    if "\0" in whole:
+        return None
+    mended, count = _LONE_HALF.subn(r"\\ufffd", whole.replace(_PAIR, _STAND_IN), MAX_LONE_HALVES + 1)
+    return mended.replace(_STAND_IN, _PAIR) if 0 < count <= MAX_LONE_HALVES else None
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:
+    """Decode JSON, with the replacement character for each lone half, as browsers do where they need Unicode.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON, or not of the decoder's type.
         UnicodeError: it is not UTF-8.
     """
     try:
         return decoder.decode(text)
     except msgspec.DecodeError:
-        whole = text.decode() if isinstance(text, bytes) else text
-        clean = _ESCAPE.sub(lambda escape: r"\ufffd" if escape["lone"] else escape[0], whole)
-        if clean == whole:
+        mended = mend_json(text)
+        if mended is None:
             raise
-        decoded = decoder.decode(clean)
-        if any("\ufffd" in str(getattr(decoded, name)) for name in names):
-            raise
-        return decoded
+        return decoder.decode(mended)

@@ -38,6 +38,11 @@ class Timeline:
             self._placed = placed, now
         return placed
 
+    def skip(self, seconds: float) -> None:
+        """Have what follows stand so much later than its source says: it has lost that time."""
+        if self._shift is not None:
+            self._shift += Fraction(seconds).limit_denominator(90_000)
+
     def _follow(self, at: Fraction, now: float) -> Fraction:
         if self._shift is None:
             self._shift = self._now(now) - at if self._placed is not None else Fraction(0)

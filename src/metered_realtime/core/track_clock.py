@@ -41,16 +41,25 @@ MAX_HOLD = 5.0
 """Seconds of lateness after which a single frame is enough to know it: nothing on the way holds frames so long."""
 
 LATENESS_WINDOW = 1.0
-"""Seconds in which every frame has to be late by `MAX_LATENESS`."""
+"""Seconds in which every frame has to be late by `MAX_LATENESS`, or `LOST`."""
+
+LOST = 0.1
+"""Seconds by which every frame of a window is late when a local track has lost time: it was held up, and its own time
+did not go on meanwhile. What computes its frames varies by less."""
+
+STEADY = 0.05
+"""Seconds by which the lateness may shrink in a window. A track that is making up for lost time has lost none."""
 
 
 class TrackClock:
     """Places the frames of one track. Times are seconds: `own` in the track's time, `arrived` on the common one.
 
-    `note` every frame as it comes. Once `is_settled`, `place` those that came so far, and each one that comes.
+    `note` every frame as it comes. Once `is_settled`, `place` those that came so far, and each one that comes. A single
+    frame that is later than `max_hold` is where it arrived, and so are the next ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_hold: float = MAX_HOLD) -> None:
+        self._max_hold = max_hold
         self.turns = 0
         """How often the track's own time has begun anew."""
         self._offset = 0.0  # as it is applied
@@ -59,6 +68,7 @@ class TrackClock:
         self._now = 0.0
         self._window = _Window(0.0)
         self._late = _Window(0.0)
+        self._lost = 0.0
         self._lateness = 0.0  # of the last window's quickest frame
 
     @property
@@ -70,6 +80,14 @@ class TrackClock:
     def offset(self) -> float:
         """What `place` adds to the track's own time."""
         return self._offset
+
+    def take_lost(self) -> float:
+        """Return by how much all frames of the last window were late, steadily, if it is more than `LOST`; once.
+
+        It is for tracks that nothing holds up on the way: then it is time that the track has lost.
+        """
+        lost, self._lost = self._lost, 0.0
+        return lost
 
     def note(self, own: float, arrived: float) -> None:
         """Take note of a frame that has just come."""
@@ -98,8 +116,11 @@ class TrackClock:
 
     def _follow(self, delay: float, arrived: float, passed: float) -> None:
         lateness = delay - self._target
-        is_elsewhere = not -MAX_LEAD <= lateness <= MAX_HOLD
-        if is_elsewhere or self._late.quickest(lateness, arrived, LATENESS_WINDOW) > MAX_LATENESS:
+        is_elsewhere, first = not -MAX_LEAD <= lateness <= self._max_hold, self._late.first
+        late = -inf if is_elsewhere else self._late.quickest(lateness, arrived, LATENESS_WINDOW)
+        if late > LOST and first is not None and late > first - STEADY:
+            self._lost = late
+        if is_elsewhere or late > MAX_LATENESS:
             self._move(delay, arrived)
             return
         quickest = self._window.quickest(lateness, arrived, WINDOW)
@@ -131,11 +152,13 @@ class _Window:
     def __init__(self, began: float) -> None:
         self._began = began
         self.least = inf
+        self.first: float | None = None
 
     def quickest(self, value: float, now: float, length: float) -> float:
         """Take a value. Return the least one when the stretch is over, minus infinity before."""
+        self.first = value if self.first is None else self.first
         self.least = min(self.least, value)
         if now - self._began < length:
             return -inf
-        least, self.least, self._began = self.least, inf, now
+        least, self.least, self.first, self._began = self.least, inf, None, now
         return least

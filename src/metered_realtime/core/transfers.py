@@ -23,12 +23,15 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from .reserved_names import is_reserved
 from .stream_frames import MAX_TOTAL, Attributes
 
 OFFER_TOPIC = "metered.file.1"
 ANSWER_TOPIC = "metered.file.1.answer"
 
 TRANSFER_ID_LENGTH = 32
+PART_KEY_LENGTH = 32
+SHARED_KEY_LENGTH = 16
 DIGEST_BYTES = 64
 START_BYTES = 8
 
@@ -43,7 +46,6 @@ MAX_SUFFIX = 20
 
 T = TypeVar("T")
 
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(1, 10))}
 _FORBIDDEN = frozenset('<>:"|?*')
 
 _Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOTAL)]
@@ -109,7 +111,7 @@ def _parsed(attributes: Attributes, kind: type[T]) -> T:
 def transfer_id(path: str, name: str, size: int, mtime_ns: int) -> str:
     """Return the id of a transfer: the same after a restart of the sender, another one when the file was changed.
 
-    It takes in the full path, which nobody else knows, so that nobody else can go on with the part of a file.
+    It takes in the full path, which nobody else knows: only those who were sent the file can name its transfer.
     """
     facts = "\0".join((path, name, str(size), str(mtime_ns)))
     return blake2b(facts.encode(errors="surrogateescape"), digest_size=16).hexdigest()
@@ -202,7 +204,7 @@ def safe_name(offered: str) -> str:
     name = unicodedata.normalize("NFC", offered.replace("\\", "/").rpartition("/")[2])
     name = "".join("_" if it in _FORBIDDEN else it for it in name if not unicodedata.category(it).startswith("C"))
     name = _shortened(name.lstrip(". ").rstrip(". "))
-    if name.partition(".")[0].rstrip().upper() in _RESERVED:
+    if is_reserved(name):
         name = f"_{name}"
     return name or "file"
 
@@ -215,14 +217,23 @@ def numbered(name: str, number: int) -> str:
     return f"{stem} ({number}).{suffix}" if dot and stem else f"{name} ({number})"
 
 
-def part_name(name: str, transfer: str) -> str:
+def part_key(peer_id: str, transfer: str) -> str:
+    """Return what tells a part from others: each remote has its own, whatever transfer it claims to go on with.
+
+    Everybody who was sent a file knows the id of its transfer. Keys of one transfer begin alike.
+    """
+    owner = blake2b(peer_id.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    return transfer[:SHARED_KEY_LENGTH] + owner
+
+
+def part_name(name: str, key: str) -> str:
     """Return the name of a file that is not complete. Names of received files never begin with a dot."""
-    return f".{name}.{transfer}.part"
+    return f".{name}.{key}.part"
 
 
-def state_name(name: str, transfer: str) -> str:
+def state_name(name: str, key: str) -> str:
     """Return the name of what is known of such a file."""
-    return f".{name}.{transfer}.json"
+    return f".{name}.{key}.json"
 
 
 def _shortened(name: str) -> str:

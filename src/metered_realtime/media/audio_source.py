@@ -6,6 +6,8 @@ Invariants:
 - A push goes on while the track is live and its epoch is current. `flush` starts a new epoch, so that what
   was being said before a barge-in cannot resume after it.
 - After `end`, pushes under way finish without waiting for room; then the buffer drains and the track stops.
+- `pts` stays on the clock: time for which the event loop was held up is made up for or left out, and moves nothing
+  that follows.
 - Audio that follows audio is never broken by silence that is not needed: a frame that cannot be filled gets its silence
   in front when sound begins, and behind when it stops.
 """
@@ -20,7 +22,7 @@ import av
 from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime.log import Logger, NoopLogger
-from metered_realtime.media.pacing import Pacer
+from metered_realtime.media.pacing import SKIP_AFTER, Pacer
 from metered_realtime.media.pcm import (
     FRAME_BYTES,
     FRAME_SAMPLES,
@@ -38,20 +40,30 @@ MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; outside it is a mistake, such as kHz f
 MIN_DELAY = 0.04
 """Seconds: below two frames the jitter of the pushes alone would drop sound."""
 
+CATCH_UP_PAUSE = float(FRAME_SECONDS) / 4
+"""Seconds between frames that are late: four times as fast as they are played, which no queue on the way overflows."""
+
+MAX_ROUNDS = 40
+"""Pauses that a late frame waits at most, 0.2 s, while pushes that were held up come in faster than they are played."""
+
+AWAY_AFTER = SKIP_AFTER / 2
+"""Seconds behind its deadline from which a reader is away, if the event loop runs meanwhile."""
+
 SLICES_PER_SECOND = 50  # pushed bytes are converted, and the cap is checked, per 20 ms
 
 
 class AudioSource(SourceTrack):
     """Play pushed audio in real time: 48 kHz stereo s16, 960 samples (20 ms) per frame, silence on underrun.
 
-    The first frame comes at once, the others by absolute deadline. A reader that comes more than 100 ms late
-    makes the clock start afresh. `pts` counts samples and grows by 960 per frame, whatever happens.
+    The first frame comes at once, the others by absolute deadline, and `pts` counts samples of the clock since then.
+    When the event loop was held up for more than 100 ms, sound that was queued for that time, or is pushed late,
+    follows four times as fast, and silence of that time is left out: `pts` leaps. What is queued while nobody reads is
+    played from its beginning when somebody does.
     `input_rate` (Hz) and `input_layout` ("mono" or "stereo") describe pushed bytes; pushed frames describe
     themselves. `max_buffered_seconds` is how far ahead of real time `push` may run before it suspends.
 
     `max_delay` (seconds) is for sound that is pushed in real time: when more is queued, as after an event loop was held
-    up, the oldest is dropped down to half of it, and `dropped_seconds` counts. Without it nothing is ever dropped, and
-    what was late stays late until `flush`.
+    up, the oldest is dropped down to half of it, and `dropped_seconds` counts. Without it nothing is ever dropped.
 
     Raises:
         ValueError: A rate, layout or cap that is not usable.
@@ -89,7 +101,9 @@ class AudioSource(SourceTrack):
         self._drained = asyncio.Event()
         self._drained.set()
         self._pacer = Pacer(FRAME_SECONDS)
-        self._pts = 0
+        self._making_up = False  # for time that the event loop was held up
+        self._is_away = False  # the reader, while the event loop runs
+        self._look: asyncio.TimerHandle | None = None
         self._sounding = False  # the last frame ended with audio, not with silence
 
     @property
@@ -158,6 +172,7 @@ class AudioSource(SourceTrack):
 
     def _released(self) -> None:
         """Drop what is queued and wake suspended pushes."""
+        self._stop_looking()
         self._buffer.clear()
         self._room.set()
         self._drained.set()
@@ -170,14 +185,60 @@ class AudioSource(SourceTrack):
         """
         self._attach()
         self._stop_if_played_out()
-        stalls = self._pacer.reanchored
-        await self._pacer.wait()
+        self._stop_looking()
+        await self._until_due()
         self._stop_if_played_out()  # `stop` and `end` may have come while this waited
-        if self._pacer.reanchored > stalls:
-            self._logger.debug("audio source: read late, clock re-anchored", {"track": self.id})
-        frame = pcm_frame(self._next_20_ms(), self._pts)
-        self._pts += FRAME_SAMPLES
+        frame = pcm_frame(self._next_20_ms(), self._pacer.take() * FRAME_SAMPLES)
+        self._look_for_reader()
         return frame
+
+    async def _until_due(self) -> None:
+        await self._pacer.until_due()
+        if self._pacer.lateness <= SKIP_AFTER:
+            self._making_up = self._is_away = False
+        elif self._is_away:
+            self._is_away = False
+            self._pacer.skip_late()
+        else:
+            await self._make_up()
+
+    async def _make_up(self) -> None:
+        """Make up for time that the event loop was held up: with sound of that time, or by leaving silence out.
+
+        Programs that push by the clock push what is late when they run again; others push what is due now.
+        """
+        begins, self._making_up = not self._making_up, True
+        if begins:
+            self._logger.debug("audio source: held up", {"track": self.id, "seconds": self._pacer.lateness})
+            await self._let_pushes_come()
+        if not self._buffer and not self._pushing:
+            self._pacer.skip_late()
+        elif begins and self.buffered_seconds < self._pacer.lateness / 2:
+            self._pacer.skip_late(spared=self.buffered_seconds)
+        if self._pacer.lateness > SKIP_AFTER:
+            await asyncio.sleep(CATCH_UP_PAUSE)
+
+    async def _let_pushes_come(self) -> None:
+        """Wait for as long as more is pushed than is played in that time."""
+        for _ in range(MAX_ROUNDS):
+            before = len(self._buffer)
+            await asyncio.sleep(CATCH_UP_PAUSE)
+            if len(self._buffer) - before <= FRAME_BYTES:
+                return
+
+    def _look_for_reader(self) -> None:
+        """Find out whether the next read is late because nobody reads, or because the event loop is held up."""
+        loop = asyncio.get_running_loop()
+        late_at = loop.time() - self._pacer.lateness + AWAY_AFTER
+        self._look = loop.call_at(late_at, self._miss_reader)
+
+    def _miss_reader(self) -> None:
+        self._is_away = self._pacer.lateness <= SKIP_AFTER
+
+    def _stop_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _next_20_ms(self) -> bytes:
         if not self._buffer and not self._pushing:
@@ -220,7 +281,9 @@ class AudioSource(SourceTrack):
         late = len(self._buffer) - int(self._late / 2)
         late -= late % SAMPLE_BYTES
         del self._buffer[:late]
-        self.dropped_seconds += late / (RATE * SAMPLE_BYTES)
+        seconds = late / (RATE * SAMPLE_BYTES)
+        self.dropped_seconds += seconds
+        self._pacer.skip_late(spared=max(0.0, self._pacer.lateness - seconds))  # what follows keeps its place
         self._logger.debug("audio source: late sound dropped", {"track": self.id, "seconds": self.dropped_seconds})
 
     async def _room_for(self, epoch: int) -> bool:

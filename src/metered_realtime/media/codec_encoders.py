@@ -20,6 +20,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.video.frame import PictureType
 
 from ..core.renditions import Limits
+from .pictures import as_sent, copied, mark_as_sent
 
 Packet: TypeAlias = "av.Packet[Any]"
 Frame: TypeAlias = "av.VideoFrame | av.AudioFrame"
@@ -131,21 +132,8 @@ _H264_LIMITS = Limits(500_000, 1_000_000, 3_000_000, low_floor=150_000, step=0.1
 
 
 def _own_picture(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    if (frame.format.name, frame.width, frame.height) != ("yuv420p", width, height):
-        return frame.reformat(width=width, height=height, format="yuv420p")
-    copy = av.VideoFrame(width, height, "yuv420p")
-    ours: Any  # a plane takes whatever has a buffer, and is declared to take bytes
-    for ours, theirs in zip(copy.planes, frame.planes, strict=True):
-        if ours.line_size == theirs.line_size and ours.buffer_size == theirs.buffer_size:
-            ours.update(theirs)
-        else:
-            _copy_rows(memoryview(ours), ours.line_size, memoryview(theirs), theirs.line_size, ours.width, ours.height)
-    return copy
-
-
-def _copy_rows(ours: memoryview, our_step: int, theirs: memoryview, their_step: int, width: int, height: int) -> None:
-    for row in range(height):
-        ours[row * our_step : row * our_step + width] = theirs[row * their_step : row * their_step + width]
+    picture = as_sent(frame, width, height)
+    return copied(picture) if picture is frame else picture
 
 
 def _new_context(name: str, width: int, height: int, bitrate: int, options: dict[str, str]) -> av.VideoCodecContext:
@@ -157,6 +145,7 @@ def _new_context(name: str, width: int, height: int, bitrate: int, options: dict
     context.framerate = NOMINAL_RATE
     context.gop_size = KEY_FRAME_DISTANCE
     context.thread_count = number_of_threads(width * height, multiprocessing.cpu_count())
+    mark_as_sent(context)
     context.options = options
     return context
 

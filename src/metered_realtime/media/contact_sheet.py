@@ -11,6 +11,9 @@ from av import VideoFrame
 
 MAX_CELLS = 400
 MAX_WIDTH = 1920
+MAX_SHAPE = 4
+"""Times that a cell may be as high as wide. A first picture of one pixel by thousands would make cells of gigabytes."""
+
 SPARE = 2
 """Thumbnails kept per cell: with twice as many, thinning out still leaves enough for a full sheet."""
 
@@ -18,9 +21,9 @@ SPARE = 2
 class ContactSheet:
     """Keep thumbnails spread evenly over a stream whose length is not known, and write them as a grid.
 
-    `width` is that of one cell, in pixels; its height follows the first frame's shape, and frames of another
-    shape are fitted into it. Memory is bounded: at most `2 * columns * rows` thumbnails, however long the
-    stream is. When that many are held, every second one goes and from then on half as many frames are taken.
+    `width` is that of one cell, in pixels; its height follows the first frame's shape, up to four times the width, and
+    frames of another shape are fitted into it. Memory is bounded: at most `2 * columns * rows` thumbnails, however
+    long the stream is. When that many are held, every second one goes and from then on half as many frames are taken.
 
     Raises:
         ValueError: No cells, more than 400, or a width outside 16 to 1920.
@@ -78,7 +81,7 @@ class ContactSheet:
 
     def _keep(self, frame: VideoFrame) -> None:
         if not self._kept:
-            self._height = max(2, round(self.width * frame.height / frame.width))
+            self._height = max(2, min(MAX_SHAPE * self.width, round(self.width * frame.height / frame.width)))
         if len(self._kept) == SPARE * self.columns * self.rows:
             del self._kept[1::2]
             self._stride *= 2

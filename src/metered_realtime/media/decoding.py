@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any
 
 import av
 from aiortc.mediastreams import VIDEO_TIME_BASE
@@ -17,9 +17,15 @@ from metered_realtime.media.held_packets import HeldPackets
 from metered_realtime.media.pass_start import TOLERANCE, PassStart
 from metered_realtime.media.passthrough import Packet, Passthrough
 from metered_realtime.media.pcm import FRAME_SECONDS, RATE, TIME_BASE
+from metered_realtime.media.stream_choice import Kind, chosen_streams
+from metered_realtime.media.upright import Upright
 
-Kind = Literal["audio", "video"]
+__all__ = ["Decoded", "FrameReader", "Kind", "Wanted"]
+
 Wanted = Callable[[], Collection[str]]
+
+MAX_SOUND = 10.0
+"""Seconds of one frame of sound. A file may claim one sample a second, of each of which 48,000 would be made."""
 
 RETRY_AFTER = 0.01
 """Seconds until a device that had nothing yet (EAGAIN) is asked again: FFmpeg gives nothing to wait on."""
@@ -39,12 +45,13 @@ class Decoded:
 
 
 class FrameReader:
-    """Decode the first audio and the first video stream of a container.
+    """Decode the audio and the video stream of a container that a player would play.
 
-    Audio comes out as 48 kHz stereo s16, 20 ms per frame, video as it is, with `pts` in 1/90000 s. With
+    Audio comes out as 48 kHz stereo s16, 20 ms per frame, video upright, with `pts` in 1/90000 s. With
     `loop` the time line goes on where the file starts over, for sound and picture at the same place. What nobody
     wants is not decoded. Each pass begins `start` seconds into the file. Kinds in `passed` are not decoded at all;
-    if video is, a pass begins at the key frame before `start`. The time line begins at `offset`.
+    if video is, a pass begins at the key frame before `start`. The time line begins at `offset`. `read` has packets
+    that were taken from the container before.
 
     Raises:
         av.FFmpegError: There is a `start`, and the container cannot be moved there.
@@ -58,15 +65,19 @@ class FrameReader:
         start: float = 0.0,
         passed: dict[Kind, Passthrough] | None = None,
         offset: float = 0.0,
+        read: Sequence[Packet] = (),
     ) -> None:
-        self.has_audio = bool(container.streams.audio)
-        self.has_video = bool(container.streams.video)
+        chosen = chosen_streams(container)
+        video: Any = chosen.get("video")
+        self.has_audio = "audio" in chosen
+        self.has_video = video is not None
         self.passed: dict[Kind, Passthrough] = passed or {}
         self.reopened = 0  # this one never does that
         self.errors = 0  # packets that could not be decoded
         self.ended = False  # there is no more to read; packets may still be held
         self._container = container
-        self._streams = [*container.streams.audio[:1], *container.streams.video[:1]]
+        self._streams = list(chosen.values())
+        self._upright = Upright(video.sample_aspect_ratio if video is not None else None)
         self._loop = loop
         starts = [_start(stream) for stream in self._streams]
         self._base: float | None = min((start for start in starts if start is not None), default=None)
@@ -77,7 +88,8 @@ class FrameReader:
         self._last: dict[Kind, int] = {"audio": -1, "video": -1}  # the newest pts of what is not audio frames
         self._audio = AudioLine()
         self._from = start  # where in the file each pass begins
-        self._passes = PassStart(container)
+        self._read = [] if start else list(read)
+        self._passes = PassStart(container, video)
         if start:
             self._base = self._base or 0.0
             key = self._passes.find(self._base, start)
@@ -127,7 +139,7 @@ class FrameReader:
             passthrough.rewind()
 
     def _one_pass(self, wanted: Wanted) -> Iterator[Decoded]:
-        packets = self._container.demux(*self._streams)
+        packets = self._packets()
         while kinds := wanted():
             try:
                 packet = next(packets)
@@ -135,7 +147,7 @@ class FrameReader:
                 return
             except av.BlockingIOError:
                 time.sleep(RETRY_AFTER)
-                packets = self._container.demux(*self._streams)
+                packets = self._packets()
                 continue
             self._passes.note(packet)
             if packet.stream.type in kinds:
@@ -143,6 +155,11 @@ class FrameReader:
                 yield from self._take(packet)
             else:
                 self._held[_kind(packet)].add(packet)
+
+    def _packets(self) -> Iterator[Packet]:
+        while self._read:
+            yield self._read.pop(0)
+        yield from self._container.demux(*self._streams)
 
     def _release(self, kinds: Collection[str]) -> Iterator[Decoded]:
         """Decode what was held of kinds that are wanted by now."""
@@ -164,7 +181,7 @@ class FrameReader:
         kind = _kind(packet)
         base = VIDEO_TIME_BASE if kind == "video" else TIME_BASE
         for unit in self.passed[kind].packets(packet):
-            at = self._place_of(unit)
+            at = self._place_of(unit, packet.stream)
             if at is None:
                 continue
             length = (
@@ -179,7 +196,7 @@ class FrameReader:
     def _decode(self, packet: Packet) -> Iterator[Decoded]:
         try:
             frames = packet.decode()
-        except av.InvalidDataError:
+        except av.FFmpegError:  # what comes after a broken packet, or a picture that is too large, may still be shown
             self.errors += 1
             return
         for frame in frames:
@@ -189,7 +206,7 @@ class FrameReader:
                 yield from self._sound(frame)
 
     def _video(self, frame: av.VideoFrame, stream: av.stream.Stream) -> Iterator[Decoded]:
-        at = self._place_of(frame)
+        at = self._place_of(frame, stream)
         if at is None:
             return
         pts = round(at * VIDEO_TIME_BASE.denominator)
@@ -197,17 +214,25 @@ class FrameReader:
             return
         self._last["video"] = pts
         self._end = max(self._end, at + _length(stream))
+        frame = self._upright.show(frame)
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
         # A file's own key frames must not become key frames of the encoder that sends it.
         frame.pict_type = 0
         yield Decoded("video", at, frame)
 
     def _sound(self, frame: av.AudioFrame) -> Iterator[Decoded]:
+        if frame.samples > MAX_SOUND * frame.sample_rate:
+            self.errors += 1
+            return
         since = self._since_start(frame)
         if since is not None and not self._from and since < -MAX_FIX:
             since = 0.0  # not what a decoder warms up from, but a clock that was set back
         at = None if since is None else self._offset + since
-        self._audio.add(frame, at, begins=self._offset)
+        try:
+            self._audio.add(frame, at, begins=self._offset)
+        except (av.FFmpegError, ValueError):  # channels that cannot be mixed, samples that are no numbers
+            self.errors += 1
+            return
         if at is not None:
             self._end = max(self._end, at + frame.samples / frame.sample_rate)
         yield from self._audio_frames()
@@ -217,12 +242,21 @@ class FrameReader:
             assert frame.pts is not None
             yield Decoded("audio", frame.pts / RATE, frame)
 
-    def _place_of(self, unit: av.VideoFrame | Packet) -> float | None:
-        """Return where on the time line this belongs, None if nowhere: before the start of the pass, or no time."""
+    def _place_of(self, unit: av.VideoFrame | Packet, stream: av.stream.Stream) -> float | None:
+        """Return where on the time line this belongs, None if nowhere: before the start of the pass."""
+        if unit.pts is None:
+            return self._following(stream)
         since = self._since_start(unit)
         if since is None or (self._from and since < -TOLERANCE):
             return None
         return self._offset + max(0.0, since)
+
+    def _following(self, stream: av.stream.Stream) -> float:
+        """Return where something without a time belongs: bare streams of H.264 have none, and go on at their rate."""
+        last, base = (
+            (self._last["video"], VIDEO_TIME_BASE) if stream.type == "video" else (self._last["audio"], TIME_BASE)
+        )
+        return self._offset if last < 0 else max(self._offset, float(last * base) + _length(stream))
 
     def _since_start(self, unit: av.AudioFrame | av.VideoFrame | Packet) -> float | None:
         if unit.pts is None or unit.time_base is None:

@@ -8,13 +8,15 @@ codec, and are decoded only for others. It may say in `codec` what they are (`vi
 `request_key_frame()`. A track with `encoded()`, as `RemoteTrack` has it, is read by what that returns.
 
 Every remote has a `ForwardTrack` of its own, which lives as long as the sender that reads it: its source can be
-switched at any time, also to nothing. A forward track whose source ends just falls silent.
+switched at any time, also to nothing. When a track ends, its owner is told (`ended`), who takes it from all remotes.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 import av
@@ -22,7 +24,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ..core.timeline import Timeline
 from ..core.track_clock import TrackClock
-from ..log import Logger
+from ..log import Logger, log_exception
 from .codec_encoders import SendCodec
 from .codec_fanout import CodecFanout
 from .encoded import EncodedFrame
@@ -31,7 +33,7 @@ from .frame_decoder import FrameDecoder
 from .key_frames import KeyFrameRequests
 from .mailbox import Tally
 from .packet_forward import PacketForward, SourcePacket, time_of
-from .shared_encoder import SharedEncoder
+from .shared_encoder import LOG_PAUSE, SharedEncoder
 
 __all__ = ["ForwardTrack", "TrackFanout"]
 
@@ -39,12 +41,25 @@ REPEAT_AFTER = 0.2
 """Seconds without a picture after which the last one is sent again to whoever has none: a source may stand still."""
 
 
-class TrackFanout:
-    """Pulls one local track while there are forward tracks, and hands each packet to all of a codec."""
+LAST_WORDS = 1.0
+"""Seconds that the last frames of a track may take to be encoded and sent before the remotes are told that it ended."""
 
-    def __init__(self, track: MediaStreamTrack, logger: Logger) -> None:
+LAST_STEP = 0.1
+"""Seconds between looks at whether they are on their way; so long at least they have to arrive."""
+
+EndedFn = Callable[[Any, BaseException | None], None]
+
+
+class TrackFanout:
+    """Pulls one local track while there are forward tracks, and hands each packet to all of a codec.
+
+    `ended` is called once the track has ended, with what it failed of or None.
+    """
+
+    def __init__(self, track: MediaStreamTrack, logger: Logger, ended: EndedFn = lambda track, error: None) -> None:
         self.track = track
         self._logger = logger
+        self._ended = ended
         self._codecs: dict[SendCodec, CodecFanout] = {}
         self._source: Any = track
         self._reader: asyncio.Task[None] | None = None
@@ -56,13 +71,18 @@ class TrackFanout:
         self._decoder: FrameDecoder | None = None
         self._last: tuple[Any, float] | None = None
         self._repeat: asyncio.TimerHandle | None = None
-        self._failing = False
+        self._logged_at = -inf
 
     @property
     def codec(self) -> str | None:
         """The MIME type in which the track comes encoded, None if it does not or that is not known yet."""
         codec = getattr(self._source, "codec", None)
         return codec if isinstance(codec, str) else None
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the track is being pulled, or has just ended."""
+        return self._reader is not None and not self._reader.done()
 
     async def close(self) -> None:
         """Stop pulling and encoding. The local track belongs to the caller and stays as it is."""
@@ -85,7 +105,7 @@ class TrackFanout:
             )
             self._codecs[forward.codec] = codec
         codec.add(forward)
-        if self._reader is None or self._reader.done():
+        if not self.is_reading:
             self._reader = asyncio.ensure_future(self._read())
         self._repeat_later()
 
@@ -130,15 +150,35 @@ class TrackFanout:
             while True:
                 self._take(await source.recv())
                 await asyncio.sleep(0)  # a track that never waits must not keep everybody else from running
-        except MediaStreamError:
-            self._logger.debug("local track ended", {"track": self.track.id})
+        except MediaStreamError as end:
+            failure = end.__cause__
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            failure = error  # of something that the track waited for
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            self._logger.error("local track failed", {"track": self.track.id, "error": text})
+            failure = error
         finally:
             self._last = None
             if source is not self.track:
                 source.stop()
+        self._log_end(failure)
+        await self._say_last_words()
+        self._ended(self.track, failure)
+
+    def _log_end(self, failure: BaseException | None) -> None:
+        if failure is None:
+            self._logger.debug("local track ended", {"track": self.track.id})
+        else:
+            log_exception(self._logger, "local track failed", failure, {"track": self.track.id})
+
+    async def _say_last_words(self) -> None:
+        """Wait until what the track gave last has been encoded and sent, but not for ever."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LAST_WORDS
+        await asyncio.sleep(LAST_STEP)
+        while any(it.queue_length for it in self._forwards) and loop.time() < deadline:  # noqa: ASYNC110 - senders tell nothing
+            await asyncio.sleep(LAST_STEP)
 
     def _take(self, unit: Any) -> None:
         try:
@@ -148,13 +188,11 @@ class TrackFanout:
                 self._take_frame(unit)
         except Exception as error:  # whatever is wrong with it must not end the track
             self._fail(error)
-        else:
-            self._failing = False
 
     def _take_frame(self, frame: Any) -> None:
         now = asyncio.get_running_loop().time()
         at = self._timeline.place(time_of(frame), now)
-        self._note(float(at), now)
+        self._note(float(at), now, self._timeline)
         self._hand_out(frame, at)
         if self.track.kind == "video":
             self._last = frame, now
@@ -168,26 +206,36 @@ class TrackFanout:
         assert self._packets is not None
         now = asyncio.get_running_loop().time()
         for unit in self._packets.take(packet, now):
-            self._note(unit.at, now)
+            self._note(unit.at, now, self._packets.timeline)
             for codec in tuple(self._codecs.values()):
                 codec.pass_through(codec.codec.mime_type == unit.mime_type)
                 if codec.passes:
                     codec.packet(unit.packet)
             self._decode(unit)
 
-    def _note(self, at: float, now: float) -> None:
-        """Take note of when a unit came: one that was held up says less than the others."""
-        self._clock = self._clock or TrackClock()
+    def _note(self, at: float, now: float, timeline: Timeline) -> None:
+        """Take note of when a unit came: one that was held up says less than the others.
+
+        A track of this program that comes late from some moment on has lost time, which its own times do not tell: what
+        follows stands later. What a remote sends comes late when the network does.
+        """
+        is_local = self._source is self.track
+        self._clock = self._clock or (TrackClock(inf) if is_local else TrackClock())
         self._clock.note(at, now)
+        if is_local:
+            timeline.skip(self._clock.take_lost())
 
     def _fail(self, error: Exception) -> None:
-        for codec in self._codecs.values():
-            for forward in codec.forwards:
-                forward.frame_failed()
-        if not self._failing:
-            text = f"{type(error).__name__}: {error}"
-            self._logger.warning("frames cannot be sent", {"track": self.track.id, "error": text})
-        self._failing = True
+        for forward in self._forwards:
+            forward.frame_failed()
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at >= LOG_PAUSE:
+            self._logged_at = now
+            log_exception(self._logger, "frames cannot be sent", error, {"track": self.track.id}, level="warning")
+
+    @property
+    def _forwards(self) -> list[ForwardTrack]:
+        return [forward for codec in self._codecs.values() for forward in codec.forwards]
 
     def _ask_source(self) -> bool:
         """Ask a source of packets for a key frame, if it can be asked."""
@@ -262,3 +310,9 @@ class TrackFanout:
             reader.cancel()
             self._ending.add(reader)
             reader.add_done_callback(self._ending.discard)
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task is to end, and not only something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -56,11 +56,12 @@ class Mailbox(Generic[T]):
         """Whether somebody waits for an item, or was given one and has not run since."""
         return self._waiting > 0
 
-    def put(self, item: T) -> None:
-        """Add an item, and drop the oldest one if there are too many."""
+    def put(self, item: T, limit: int | None = None) -> None:
+        """Add an item, and drop the oldest ones so that there are no more than `limit`, if this is the smaller one."""
         if self._ended:
             return
-        if self.is_full:
+        limit = min(self._limit, limit or self._limit)
+        while len(self._items) >= limit:
             self._items.popleft()
             self._drops.add()
             self._late = self._newest

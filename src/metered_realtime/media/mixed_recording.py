@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ import av
 from aiortc.mediastreams import MediaStreamError
 
 from ..core.lip_sync import SyncGroup
-from ..log import Logger
+from ..log import Logger, log_exception
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
-from .mixing import Grid, SoundMixer
+from .mailbox import Tally
+from .mixing import Grid, SoundMixer, reduced
 from .packet_file import PacketFile
 from .participant_recording import PlacedTrack
 from .pcm import FRAME_SECONDS
-from .recorder_stats import ParticipantFigures, RecordingError, RecordingState
+from .recorder_stats import ParticipantFigures, RecordingError, RecordingState, Totals
 from .reencoding import PictureEncoder, SoundEncoder
+from .waiting import room_for
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25
 """Of the mixed picture, whatever the participants send."""
@@ -80,6 +83,8 @@ class _Mix:
             self._advance(item.until)
         elif isinstance(item, _Frame) and isinstance(item.frame, av.AudioFrame):
             self._mixer.add(item.source, item.frame, item.at)
+        elif isinstance(item, _Frame):  # it waits for its moment, up to a second of them for each source
+            self._coming.append(replace(item, frame=reduced(item.frame, WIDTH, HEIGHT)))
         else:
             self._coming.append(item)
 
@@ -131,6 +136,7 @@ class MixedRecording:
         logger: Logger,
         failed: Callable[[RecordingError], None] | None = None,
     ) -> None:
+        self.forgotten = Totals()  # nobody: there is one entry, for everybody
         self._path = path
         self._now = now
         self._logger = logger
@@ -138,7 +144,9 @@ class MixedRecording:
         self._error: RecordingError | None = None
         self._mix = _Mix(path, format, now)
         self._thread: FileThread[_Frame | _Gone | _Tick] = FileThread(self._mix, self._failed)
-        self._tracks: list[tuple[str, Any]] = []
+        self._unplaced = Tally()
+        self._tracks: set[Any] = set()
+        self._numbers = count(1)
         self._groups: defaultdict[str, SyncGroup] = defaultdict(SyncGroup)  # by participant
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking = asyncio.ensure_future(self._tick())
@@ -158,7 +166,7 @@ class MixedRecording:
                 bytes_written=file.bytes_written,
                 packets=dict(file.written),
                 lost=file.gaps,
-                dropped=file.left_out + self._thread.dropped + self._mix.pictures_skipped,
+                dropped=file.left_out + self._thread.dropped + self._mix.pictures_skipped + self._unplaced.count,
                 waiting=self._thread.waiting,
                 reencoded=("audio", "video"),
                 error=str(self._error) if self._error is not None else None,
@@ -175,15 +183,16 @@ class MixedRecording:
 
     def add_track(self, peer_id: str, track: Any) -> None:
         """Mix in a track from now on."""
-        if any(it is track for _, it in self._tracks):
+        if track in self._tracks:
             return
-        self._tracks.append((peer_id, track))
-        task = asyncio.ensure_future(self._record((peer_id, len(self._tracks)), track))
+        self._tracks.add(track)
+        task = asyncio.ensure_future(self._record((peer_id, next(self._numbers)), track))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def left(self, peer_id: str) -> None:
-        """Do nothing: tracks end, and give their places free."""
+        """Forget the clocks of a participant. Its tracks end, and give their places free."""
+        self._groups.pop(peer_id, None)
 
     async def close(self) -> None:
         """Mix what came so far and finish the file.
@@ -210,7 +219,7 @@ class MixedRecording:
     async def _record(self, source: Source, track: Any) -> None:
         reader = track.decoded()
         group = self._groups[source[0]]
-        placed = PlacedTrack(track, group, self._now, lambda frame: self._thread.put(frame, MAX_FRAMES))
+        placed = PlacedTrack(track, group, self._now, self._put, self._unplaced)
         try:
             while True:
                 frame = await reader.recv()
@@ -218,11 +227,15 @@ class MixedRecording:
         except MediaStreamError:
             pass
         except Exception as error:
-            self._logger.error("recorder: a track cannot be recorded", {"peer": source[0], "error": repr(error)})
+            log_exception(self._logger, "recorder: a track cannot be recorded", error, {"peer": source[0]})
         finally:
             placed.end()
             reader.stop()
+            self._tracks.discard(track)
             self._thread.put(_Gone(source, self._now()), MAX_WAITING)
+
+    def _put(self, item: _Frame) -> None:
+        self._thread.put(item, room_for(item.frame, MAX_FRAMES))
 
     def _failed(self, error: Exception) -> None:
         self._error = RecordingError(f"cannot write {str(self._path)!r}: {error}", {MIXED: self._path})

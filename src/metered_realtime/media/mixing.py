@@ -10,6 +10,7 @@ from av.filter import Graph
 
 from ..core.grid import Tile, fitted, tiles
 from .pcm import FRAME_BYTES, FRAME_SAMPLES, RATE, SAMPLE_BYTES, TIME_BASE, PcmConverter, pcm_frame
+from .pictures import as_sent
 
 MAX_SHIFT = round(0.01 * RATE)
 """Samples that sound may be away from its place without being moved: half a packet. One that is missing shows at once,
@@ -66,9 +67,17 @@ class Grid:
     def _draw(self, source: Hashable) -> None:
         frame = self._frames[source]
         place = fitted(self._tiles[source], frame.width, frame.height)
-        small = frame.reformat(width=place.width, height=place.height, format="yuv420p")
+        small = as_sent(frame, place.width, place.height)
         for index, (target, plane) in enumerate(zip(self._canvas.planes, small.planes, strict=True)):
             _paste(target, plane, place, 1 if index == 0 else 2)
+
+
+def reduced(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """Return a picture that fits into this size: the frame itself if it does."""
+    if frame.width <= width and frame.height <= height:
+        return frame
+    place = fitted(Tile(0, 0, width, height), frame.width, frame.height)
+    return as_sent(frame, place.width, place.height)
 
 
 def _paste(target: Any, plane: Any, place: Tile, share: int) -> None:

@@ -7,6 +7,8 @@ import errno
 import av
 from av.container import InputContainer
 
+from metered_realtime.media.stream_choice import LIMITS, chosen_streams, obstacle
+
 
 def open_source(
     file: str,
@@ -19,18 +21,24 @@ def open_source(
 ) -> InputContainer:
     """Open a file, stream or device that has audio or video. `timeout` is for opening, or for that and each read.
 
+    Pictures and streams beyond `stream_choice.LIMITS` are not probed.
+
     Raises:
         ValueError: It is no media, or has neither audio nor video. Errors name it as `shown` and end with the `hint`.
         OSError: It cannot be opened.
     """
     try:
-        container = av.open(file, "r", format=format, options=options, timeout=timeout)
+        container = av.open(file, "r", format=format, options=LIMITS | (options or {}), timeout=timeout)
     except (av.FFmpegError, ValueError) as exc:
         # `from None`: the original error's text may hold a URL with credentials.
         raise described(exc, shown, hint) from None
-    if not (container.streams.audio or container.streams.video):
+    chosen = chosen_streams(container)
+    for stream in chosen.values():
+        stream.codec_context.options = {"max_pixels": LIMITS["max_pixels"]}
+    if not chosen:
+        reasons = [f"its {it.type} is {obstacle(it)}" for it in container.streams if it.type in ("audio", "video")]
         container.close()
-        raise ValueError(f"{shown!r} has neither audio nor video")
+        raise ValueError(f"{shown!r} has neither audio nor video" + "".join(f"; {it}" for it in reasons[:3]))
     return container
 
 

@@ -1,12 +1,12 @@
-"""Pacing by absolute deadline: errors of single sleeps do not add up."""
+"""Pacing by absolute deadline: errors of single sleeps do not add up, and lost time is lost once."""
 
 from __future__ import annotations
 
 import asyncio
 from fractions import Fraction
 
-REANCHOR_AFTER = 0.1
-"""Seconds behind the deadline from which the clock starts afresh instead of catching up in a burst.
+SKIP_AFTER = 0.1
+"""Seconds behind the deadline from which deadlines are left out instead of made up for in a burst.
 
 Less than this a receiver's jitter buffer absorbs; a burst of more than five audio frames it would throw away.
 """
@@ -15,28 +15,51 @@ Less than this a receiver's jitter buffer absorbs; a burst of more than five aud
 class Pacer:
     """Let one caller through per `period` seconds, the first at once.
 
-    Deadline n is the anchor plus n periods in exact arithmetic, so there is no drift. `reanchored` counts how
-    often the caller came more than `REANCHOR_AFTER` seconds late and the anchor moved.
+    Deadline n is the first call plus n periods in exact arithmetic, so there is no drift. A caller that comes more
+    than `SKIP_AFTER` seconds late gets the latest deadline that has passed: what is stamped by these numbers stays on
+    the clock, and sources that lost the same time stay together. `skipped` counts the deadlines left out.
     """
 
     def __init__(self, period: Fraction) -> None:
-        self.reanchored = 0
+        self.skipped = 0
         self._period = period
         self._anchor: float | None = None
-        self._ticks = 0
+        self._next = 0
 
-    async def wait(self) -> None:
-        """Return at the next deadline. Cancellation uses up no deadline; concurrent callers get one each."""
-        clock = asyncio.get_running_loop().time
+    async def wait(self) -> int:
+        """Return the number of the next deadline, at it.
+
+        Cancellation uses up no deadline; concurrent callers get one each.
+        """
+        await self.until_due()
+        if self.lateness > SKIP_AFTER:
+            self.skip_late()
+        return self.take()
+
+    async def until_due(self) -> None:
+        """Return at the next deadline, and leave it for `take`."""
         if self._anchor is None:
-            self._anchor = clock()
-        while (delay := self._deadline() - clock()) > 0:  # noqa: ASYNC110 - time is all it waits for
+            self._anchor = asyncio.get_running_loop().time()
+        while (delay := -self.lateness) > 0:  # noqa: ASYNC110 - time is all it waits for
             await asyncio.sleep(delay)
-        if -delay > REANCHOR_AFTER:
-            self.reanchored += 1
-            self._anchor, self._ticks = clock(), 0
-        self._ticks += 1
 
-    def _deadline(self) -> float:
-        assert self._anchor is not None
-        return self._anchor + float(self._ticks * self._period)
+    @property
+    def lateness(self) -> float:
+        """Seconds since the next deadline; below 0 before it, and 0 before the first."""
+        if self._anchor is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._anchor - float(self._next * self._period)
+
+    def skip_late(self, spared: float = 0.0) -> None:
+        """Leave out the deadlines that have passed, but those of the last so many seconds."""
+        self.skip(max(0, int((self.lateness - spared) / self._period)))
+
+    def take(self) -> int:
+        """Use up the next deadline, and return its number."""
+        self._next += 1
+        return self._next - 1
+
+    def skip(self, deadlines: int) -> None:
+        """Leave out deadlines."""
+        self._next += deadlines
+        self.skipped += deadlines

@@ -2,13 +2,15 @@
 
 The file has a lane for sound, always Opus, and one for pictures if there are any in the first second. What a file
 cannot take once it has begun (pictures after all, another codec, other H.264 parameters) goes into the next one, whose
-name has a number. Pictures of VP8 may change their size in one file.
+name has a number, as far as `MIN_PART` and `MAX_PARTS` allow. Pictures of VP8 may change their size in one file.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import inf
@@ -21,6 +23,7 @@ from av.container import OutputContainer
 from ..core.coded_media import OPUS_RATE, OPUS_SILENCE, h264_parameters, opus_samples, vp8_size
 from ..core.recording_names import numbered
 from .encoders import require_encoder
+from .pictures import mark_as_sent
 
 CODECS = {
     "mp4": {"video/h264", "audio/opus"},
@@ -40,6 +43,16 @@ VIDEO_WAIT = 5.0
 
 FLUSH = 500
 """Milliseconds of media after which it is written to the disk: what a crash costs."""
+
+MIN_PART = 1.0
+"""Seconds from the beginning of one file to that of the next: a sender that changes its codec with each picture would
+cost a file, and opening and finishing it, for each of them."""
+
+QUICK_PARTS = 3
+"""Files that may begin sooner: pictures may come right after sound has begun, and adapt in the first second."""
+
+MAX_PARTS = 500
+"""Files of one recording. A sender that adapts its H.264 every few minutes does not reach it in a day."""
 
 SILENCE_LAG = 0.5
 """Seconds that sound may be behind the pictures of an MP4 before silence is put there: it may only be late."""
@@ -80,21 +93,25 @@ class PacketFile:
     """Write units to `path`, or to several files of which it is the first.
 
     Set `expects_video` when there is a video track. `wants_key` is True while pictures are left out for want of a key
-    frame.
+    frame. `changes_refused` counts key frames that needed another file too early, or one too many: pictures are left
+    out from there to one that a file may take, sound goes on.
     """
 
-    def __init__(self, path: Path, format: str) -> None:
+    def __init__(self, path: Path, format: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self.format = format
         self.files: list[Path] = []
         self.written = {"audio": 0, "video": 0}
         self.left_out = 0
+        self.changes_refused = 0
         self.gaps = 0
         self.bytes_written = 0
         self.first: float | None = None  # second of the recording
         self.last = 0.0
         self.wants_key = False
         self.expects_video = False
+        self._clock = clock
+        self._began_at = -inf
         self._container: OutputContainer | None = None
         self._lanes: dict[str, _Lane] = {}
         self._origin = 0.0
@@ -102,6 +119,7 @@ class PacketFile:
         self._pending: list[Unit] = []
         self._key: Unit | None = None
         self._key_lost = False
+        self._is_refused_for_good = False
 
     def write(self, unit: Unit) -> None:
         """Take a unit; those of one kind come in order. A picture that would be before the last one is put behind it:
@@ -111,7 +129,6 @@ class PacketFile:
             OSError: The disk failed.
         """
         if unit.kind == "video" and not self._admits(unit):
-            self.wants_key = True
             self.left_out += 1
             return
         if unit.kind == "video":
@@ -138,16 +155,45 @@ class PacketFile:
     # --- what goes into which file
 
     def _admits(self, unit: Unit) -> bool:
-        """Tell whether a picture can be decoded with what is in the file, beginning another file if it has to be."""
+        """Return whether a picture can be decoded with what is in the file, beginning another file if it has to be."""
         if unit.is_key:
-            if self._container is not None and not self._fits(unit):
-                self._end()
-            self._key = unit
-            self.wants_key = self._key_lost = False
-        return self._key is not None and self._key.codec == unit.codec and not self._key_lost
+            self._take_key(unit)
+        key = self._key
+        is_admitted = key is not None and key.codec == unit.codec and not self._key_lost
+        self.wants_key = not is_admitted and not self._is_refused_for_good
+        return is_admitted
+
+    def _take_key(self, key: Unit) -> None:
+        if self._has_place_for(key):
+            self._key, self._key_lost, self._is_refused_for_good = key, False, False
+            return
+        self.changes_refused += 1
+        self._key_lost = True  # what follows builds on this picture
+        self._is_refused_for_good = not self._has_parts_left
+
+    def _has_place_for(self, key: Unit) -> bool:
+        """Return whether the file takes a key frame, or another one may begin: the file is finished then."""
+        has_pictures = any(unit.kind == "video" for unit in self._pending)
+        if (self._container is None and not has_pictures) or self._fits(key):
+            return True
+        if not self._has_parts_left or self._is_too_early:
+            return False
+        if self._container is None:
+            self._begin()
+        self._end()
+        return True
+
+    @property
+    def _has_parts_left(self) -> bool:
+        return len(self.files) < MAX_PARTS
+
+    @property
+    def _is_too_early(self) -> bool:
+        return len(self.files) >= QUICK_PARTS and self._clock() - self._began_at < MIN_PART
 
     def _fits(self, key: Unit) -> bool:
-        if "video" not in self._lanes or self._key is None or self._key.codec != key.codec:
+        has_pictures = "video" in self._lanes or self._container is None
+        if not has_pictures or self._key is None or self._key.codec != key.codec:
             return False
         return key.codec != "video/h264" or h264_parameters(self._key.data) == h264_parameters(key.data)
 
@@ -167,6 +213,7 @@ class PacketFile:
         options = _COMMON_OPTIONS | _FLUSH_OPTIONS["mp4" if self.format == "mp4" else "matroska"]
         self._container = container = av.open(str(path), "w", format=self.format, options=options)
         self.files.append(path)
+        self._began_at = self._clock()
         self._origin = pending[0].at
         key = next((unit for unit in pending if unit.kind == "video"), None)
         if key is not None:
@@ -230,7 +277,10 @@ def _picture_stream(container: OutputContainer, key: Unit) -> Any:
     else:
         data, format = key.data, "h264"
     with av.open(io.BytesIO(data), format=format) as source:
-        return container.add_stream_from_template(source.streams.video[0])
+        stream: Any = container.add_stream_from_template(source.streams.video[0])
+    if key.codec == "video/vp8":
+        mark_as_sent(stream.codec_context)  # of H.264 the parameter sets say it
+    return stream
 
 
 def _ivf(key_frame: bytes) -> bytes:

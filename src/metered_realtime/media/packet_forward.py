@@ -62,7 +62,7 @@ class PacketForward:
 
     def __init__(self, track: Any) -> None:
         self._track = track
-        self._timeline = Timeline(reorders=True)
+        self.timeline = Timeline(reorders=True)
         self._codecs: dict[str, RTCRtpCodecParameters] = {}
         self._to_annex_b: Any = None
 
@@ -91,7 +91,7 @@ class PacketForward:
 
     def _placed(self, codec: RTCRtpCodecParameters, packet: Packet, now: float) -> Packet:
         """Return the packet as its own, at its place and known for a key frame if it is one."""
-        pts = round(self._timeline.place(time_of(packet), now) * codec.clockRate)
+        pts = round(self.timeline.place(time_of(packet), now) * codec.clockRate)
         placed: Packet = av.Packet(memoryview(packet))  # type: ignore[arg-type]  # it takes any buffer
         placed.pts = placed.dts = pts
         placed.time_base = Fraction(1, codec.clockRate)

@@ -14,11 +14,13 @@ import av
 from aiortc.mediastreams import MediaStreamError
 
 from ..core.lip_sync import SyncGroup
-from ..log import Logger
+from ..log import Logger, log_exception
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
+from .mailbox import Tally
 from .packet_file import CODECS, PacketFile, Unit
 from .recorder_stats import ParticipantFigures, RecordingState
 from .reencoding import PictureEncoder, SoundEncoder
+from .waiting import room_for
 
 SETTLING = 100
 """Frames of a track that may wait until it has its place. It takes half a second, or a whole one at most."""
@@ -35,9 +37,11 @@ class _Frame:
 class _File:
     """The writing side, in the thread: encodes what has to be, and writes."""
 
-    def __init__(self, path: Path, format: str, need_key: Callable[[], None]) -> None:
+    def __init__(self, path: Path, format: str, need_key: Callable[[], None], logger: Logger) -> None:
         self.packets = PacketFile(path, format)
         self._need_key = need_key
+        self._logger = logger
+        self._is_told = False
         self._pictures: PictureEncoder | None = None
         self._sound: SoundEncoder | None = None
 
@@ -60,6 +64,9 @@ class _File:
         self.packets.write(unit)
         if self.packets.wants_key and unit.kind == "video":
             self._need_key()
+        if self.packets.changes_refused and not self._is_told:
+            self._is_told = True  # once: the figures count on
+            self._logger.warning("recorder: pictures change too often", {"path": str(self.packets.path)})
 
 
 class ParticipantRecording:
@@ -92,10 +99,11 @@ class ParticipantRecording:
         self._logger = logger
         self._on_failed = failed
         self._transcode = transcode
+        self._unplaced = Tally()
         self._tracks: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._file = _File(path, format, self._need_key)
+        self._file = _File(path, format, self._need_key, logger)
         self._thread: FileThread[Unit | _Frame] = FileThread(self._file, self._failed)
         self._closing: asyncio.Future[None] | None = None
 
@@ -112,10 +120,11 @@ class ParticipantRecording:
             packets.bytes_written,
             dict(packets.written),
             packets.gaps,
-            packets.left_out + self._thread.dropped,
+            packets.left_out + self._thread.dropped + self._unplaced.count,
             self._thread.waiting,
             tuple(sorted(self.reencoded)),
             str(self.error) if self.error is not None else None,
+            packets.changes_refused,
         )
 
     @property
@@ -168,11 +177,11 @@ class ParticipantRecording:
         except MediaStreamError:
             pass
         except Exception as error:
-            self._logger.error("recorder: a track cannot be recorded", {"peer": self.peer_id, "error": repr(error)})
+            log_exception(self._logger, "recorder: a track cannot be recorded", error, {"peer": self.peer_id})
 
     async def _pass_on(self, track: Any) -> bool:
         """Record packets until the track ends. False as soon as there is one that the file does not take."""
-        placed, reader = PlacedTrack(track, self._group, self._now, self._put), track.encoded()
+        placed, reader = PlacedTrack(track, self._group, self._now, self._put, self._unplaced), track.encoded()
         try:
             while True:
                 packet = await reader.recv()
@@ -187,7 +196,7 @@ class ParticipantRecording:
 
     async def _encode(self, track: Any) -> None:
         """Record frames until the track ends."""
-        placed, reader = PlacedTrack(track, self._group, self._now, self._put), track.decoded()
+        placed, reader = PlacedTrack(track, self._group, self._now, self._put, self._unplaced), track.decoded()
         try:
             while True:
                 frame = await reader.recv()
@@ -197,7 +206,7 @@ class ParticipantRecording:
             reader.stop()
 
     def _put(self, item: Unit | _Frame) -> None:
-        limit = MAX_WAITING if isinstance(item, Unit) else MAX_FRAMES
+        limit = MAX_WAITING if isinstance(item, Unit) else room_for(item.frame, MAX_FRAMES)
         if not self._thread.put(item, limit) and self.error is None and isinstance(item, Unit) and item.kind == "video":
             self._file.packets.skip_to_key()
 
@@ -222,18 +231,26 @@ class ParticipantRecording:
 class PlacedTrack:
     """Gives the frames of one track their places in `at`, once it has one itself, and puts them out.
 
-    `group` has the other tracks of the same participant, with which it is kept together.
+    `group` has the other tracks of the same participant, with which it is kept together. `drops` counts frames that
+    were too many to wait.
     """
 
-    def __init__(self, track: Any, group: SyncGroup, now: Callable[[], float], put: Callable[[Any], object]) -> None:
+    def __init__(
+        self, track: Any, group: SyncGroup, now: Callable[[], float], put: Callable[[Any], object], drops: Tally
+    ) -> None:
         self._place = group.join(track.kind, track.sender_clock)
         self._now = now
         self._put = put
-        self._waiting: deque[tuple[float, Any]] = deque(maxlen=SETTLING)
+        self._drops = drops
+        self._waiting: deque[tuple[float, Any]] = deque()
 
     def take(self, own: float, frame: Any) -> None:
         """Take what came just now, with the track's time."""
         self._place.note(own, self._now())
+        limit = SETTLING if isinstance(frame, Unit) else room_for(frame.frame, SETTLING)
+        while len(self._waiting) >= limit:
+            self._waiting.popleft()
+            self._drops.add()
         self._waiting.append((own, frame))
         if self._place.is_settled:
             self._flush()

@@ -22,8 +22,9 @@ behind the packets from which a decoder of sound warms up. Others, such as MPEG-
 class PassStart:
     """Leads a container to the start of each pass: to its first packet, or to where `find` found its place."""
 
-    def __init__(self, container: InputContainer) -> None:
+    def __init__(self, container: InputContainer, video: av.stream.Stream | None) -> None:
         self._container = container
+        self._video = video
         self._first: tuple[av.stream.Stream, int] | None = None  # the first packet: its stream and time
         self._place: float | None = None  # seconds on the container's clock
 
@@ -68,8 +69,8 @@ class PassStart:
 
     def _next_key_frame(self, base: float) -> float | None:
         """Read up to the next key frame, and return how long after `base` it is."""
-        if self._container.streams.video:
-            for packet in self._container.demux(*self._container.streams.video[:1]):
+        if self._video is not None:
+            for packet in self._container.demux(self._video):
                 if packet.is_keyframe and packet.pts is not None and packet.time_base is not None:
                     return float(packet.pts * packet.time_base) - base
         return None

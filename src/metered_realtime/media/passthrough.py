@@ -7,6 +7,10 @@ from typing import Any, TypeAlias
 
 import av
 from av.bitstream import BitStreamFilterContext
+from av.container import InputContainer
+
+from metered_realtime.media.pictures import FULL_RANGE
+from metered_realtime.media.upright import is_upright
 
 Packet: TypeAlias = "av.Packet[Any]"
 
@@ -41,6 +45,45 @@ def codec_of(stream: av.stream.Stream) -> str:
             f"audio is Opus of {context.layout.nb_channels} channels, and only two can be sent as they are"
         )
     return codec
+
+
+MAX_PEEKED = 300
+"""Packets that are read to find the first picture. A file without one in some 3 s is passed on as it is."""
+
+
+def check_shown_as_it_is(stream: Any, picture: av.VideoFrame) -> None:
+    """Raise ValueError if a player would show the stream's pictures otherwise than a receiver of its packets does."""
+    if not is_upright(picture, stream.sample_aspect_ratio):
+        raise ValueError("video is shown turned or stretched, which packets do not say")
+    if picture.color_range == FULL_RANGE:
+        raise ValueError("video has colours of full range, and receivers of packets assume limited ones")
+
+
+def first_picture(
+    container: InputContainer, streams: list[av.stream.Stream]
+) -> tuple[av.VideoFrame | None, list[Packet]]:
+    """Read up to the first picture of the streams. Return it, and the packets that have been read."""
+    read: list[Packet] = []
+    picture: av.VideoFrame | None = None
+    for packet in container.demux(*streams):
+        if packet.size:
+            read.append(packet)
+        if packet.stream.type == "video":
+            picture = _decoded(packet)
+        if picture is not None or len(read) >= MAX_PEEKED:
+            break
+    for stream in streams:
+        if isinstance(stream, av.VideoStream):
+            stream.codec_context.flush_buffers()  # these packets are decoded again if they are not passed on
+    return picture, read
+
+
+def _decoded(packet: Any) -> av.VideoFrame | None:
+    try:
+        frames = packet.decode()
+    except av.FFmpegError:
+        return None
+    return frames[0] if frames else None
 
 
 class Passthrough:

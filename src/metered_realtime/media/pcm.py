@@ -44,6 +44,7 @@ class PcmConverter:
 
         Raises:
             ValueError: The frame has no sample rate, or samples that are not finite.
+            av.FFmpegError: Its channels cannot be mixed to two.
         """
         if frame.sample_rate <= 0:
             raise ValueError(f"an audio frame needs a sample rate, not {frame.sample_rate!r}")
@@ -55,7 +56,11 @@ class PcmConverter:
             # Mono stays mono here and is doubled below: FFmpeg would make stereo of it 3 dB quieter.
             layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
             self._resampler = AudioResampler(format="s16", layout=layout, rate=RATE)
-        return tail + self._bytes(self._resampler.resample(frame))
+        try:
+            return tail + self._bytes(self._resampler.resample(frame))
+        except av.FFmpegError:
+            self._resampler = self._signature = None  # it was never set up, and has nothing to give back
+            raise
 
     def drain(self) -> bytes:
         """Return what the resampler held back and forget it: the next frame starts afresh."""

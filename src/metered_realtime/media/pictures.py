@@ -1,4 +1,4 @@
-"""Pictures of programs as frames for encoders: arrays of bytes in, even-sized yuv420p out.
+"""Pictures as frames for encoders: arrays of bytes, or frames of any kind in, even-sized yuv420p out.
 
 Arrays are taken by the buffer protocol, so that numpy is not needed here and never imported.
 """
@@ -8,6 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 import av
+from av.video.reformatter import ColorRange
+
+FULL_RANGE = int(ColorRange.JPEG)
+LIMITED_RANGE = int(ColorRange.MPEG)
+
+BT601 = 6
+"""AVColorSpace of SMPTE 170M: the matrix of BT.601."""
+
+_OTHER_MATRICES = {1, 4, 7, 9, 10}
+"""AVColorSpace of BT.709, FCC, SMPTE 240M and both of BT.2020."""
 
 CHANNELS = {"rgb24": 3, "bgr24": 3}
 """Bytes of a pixel of each format that a three-dimensional array can have. A two-dimensional one is grey."""
@@ -29,9 +39,27 @@ def to_yuv420p(picture: Any, format: str, width: int | None, height: int | None)
     frame = picture if isinstance(picture, av.VideoFrame) else _from_array(picture, format)
     _check_sides(frame.width, frame.height)
     size = width or frame.width & ~1, height or frame.height & ~1
-    if frame.format.name == "yuv420p" and size == (frame.width, frame.height):
-        return copied(frame)
-    return frame.reformat(*size, format="yuv420p")
+    sent = as_sent(frame, *size)
+    return copied(sent) if sent is frame else sent
+
+
+def as_sent(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """Return the picture in yuv420p of this size, and in the colours that receivers assume: the matrix of BT.601 in its
+    limited range. VP8 knows no others (RFC 6386 section 9.2). What is not known of a frame counts as this.
+
+    The frame itself is returned if it is like that, and never changed.
+    """
+    changes: dict[str, Any] = {}
+    if frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj"):
+        changes["dst_color_range"] = LIMITED_RANGE
+    if frame.colorspace in _OTHER_MATRICES:
+        changes["dst_colorspace"] = "ITU601"
+    return frame.reformat(width=width, height=height, format="yuv420p", **changes)
+
+
+def mark_as_sent(context: Any) -> None:
+    """Have an encoder write into its stream how colours are, as far as that has a place for it."""
+    context.color_range, context.colorspace = LIMITED_RANGE, BT601
 
 
 def copied(frame: av.VideoFrame) -> av.VideoFrame:

@@ -29,10 +29,10 @@ from aiortc.mediastreams import MediaStreamError
 from metered_realtime.media.decoding import Decoded, Kind, Wanted
 from metered_realtime.media.passthrough import Packet, Passthrough
 from metered_realtime.media.source_track import SourceTrack
+from metered_realtime.media.waiting import room_for
 
 AHEAD = 0.5  # seconds decoded ahead of a file's reader: covers a slow disk or a large key frame
 MAX_QUEUED = 3.0  # seconds; files interleave coarsely, so one queue may have to grow past AHEAD
-MAX_QUEUED_BYTES = 128 * 1024 * 1024  # raw 4K pictures are 12 MB each
 LIVE_QUEUED = 0.5  # seconds; what is older than this is not live
 LIVE_IDLE = 5.0  # seconds without a reader after which a live source is not decoded any more, until one comes back
 LATE = 0.25  # seconds behind the clock from which a file's frame is skipped
@@ -54,6 +54,10 @@ class Reader(Protocol):
     has_video: bool
     passed: dict[Kind, Passthrough]
     reopened: int
+
+    @property
+    def errors(self) -> int:
+        """Packets that could not be decoded."""
 
     def frames(self, wanted: Wanted) -> Iterator[Decoded]:
         """Yield frames, as `FrameReader.frames` does."""
@@ -100,7 +104,7 @@ class PlayerTrack(SourceTrack):
                 self.stop()
                 break
             await self._wait(delay)
-        raise MediaStreamError(f"the {self.kind} track has ended")
+        raise MediaStreamError(f"the {self.kind} track has ended") from self._player.error
 
     async def _wait(self, delay: float | None) -> None:
         self.read_at = math.inf
@@ -167,6 +171,12 @@ class Player(MediaPlayer):
     def reopened(self) -> int:
         """How often a live source was opened again after it had failed or fallen silent."""
         return self._reader.reopened
+
+    @property
+    def packets_failed(self) -> int:
+        """Packets that could not be played: broken ones, pictures of more than 8192x4320 pixels, sound of channels that
+        cannot be mixed."""
+        return self._reader.errors
 
     async def close(self) -> None:
         """Stop both tracks and wait until the decoder thread has ended, but at most 2 s for a read that blocks.
@@ -303,7 +313,8 @@ class Player(MediaPlayer):
         if len(track.queue) < 2:
             return False
         limit = LIVE_QUEUED if self._live else MAX_QUEUED
-        return track.queued_seconds >= limit or len(track.queue) * _size(track.queue[-1]) >= MAX_QUEUED_BYTES
+        newest = track.queue[-1].frame
+        return track.queued_seconds >= limit or len(track.queue) >= room_for(newest, len(track.queue) + 1)
 
     def _wake_all(self) -> None:
         assert self._loop is not None
@@ -318,9 +329,3 @@ class Player(MediaPlayer):
 
 def _codec(reader: Reader, kind: Kind) -> str | None:
     return reader.passed[kind].codec if kind in reader.passed else None
-
-
-def _size(decoded: Decoded) -> int:
-    if isinstance(decoded.frame, av.AudioFrame | av.VideoFrame):
-        return sum(plane.buffer_size for plane in decoded.frame.planes)
-    return decoded.frame.size

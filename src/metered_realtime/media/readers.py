@@ -10,6 +10,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from .encoded import EncodedFrame
 from .mailbox import Mailbox, Tally
+from .waiting import room_for
 
 if TYPE_CHECKING:
     from .remote_track import RemoteTrack
@@ -87,7 +88,7 @@ class DecodedTrack(_Reader):
 
     def take(self, frame: Any) -> None:
         """Take a decoded frame."""
-        self._mailbox.put(frame)
+        self._mailbox.put(frame, room_for(frame, MAX_WAITING_AUDIO))
 
 
 class EncodedTrack(_Reader):

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..core.recording_names import check_template, file_name, is_per_participant
-from ..log import Logger, NoopLogger
-from .channel_recording import FilesOfParticipants, Followed, Takes
+from ..log import Logger, NoopLogger, log_exception
+from .channel_recording import MAX_ERRORS, FilesOfParticipants, Followed, Takes
 from .mixed_recording import MixedRecording
 from .recorder_stats import RecorderStats, RecordingError
 from .track_recorder import TrackRecorder
 
 FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm"}
-
-KINDS = ("audio", "video")
 
 
 class Recorder:
@@ -57,7 +57,7 @@ class Recorder:
         self._has_tracks = False
         self._source: tuple[Any, bool] | None = None  # what is followed, and whether that is to be encoded
         self._followed: Followed | None = None
-        self._errors: list[str] = []
+        self._errors: deque[str] = deque(maxlen=MAX_ERRORS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started_at = 0.0
         self._stopped_at: float | None = None
@@ -134,18 +134,22 @@ class Recorder:
         """Return the progress; cheap enough to ask every second."""
         if self._followed is None:
             return self._encoded.stats()
-        figures = self._followed.takes.figures
+        takes = self._followed.takes
+        figures, totals = takes.figures, replace(takes.forgotten)
+        for it in figures:
+            totals.add(it)
         assert self._loop is not None
         now = self._loop.time() if self._stopped_at is None else self._stopped_at
         return RecorderStats(
             seconds=now - self._started_at,
-            tracks=sum(it.packets[kind] > 0 for it in figures for kind in KINDS),
-            frames_written={kind: sum(it.packets[kind] for it in figures) for kind in KINDS},
-            frames_dropped={"audio": sum(it.lost for it in figures), "video": sum(it.dropped for it in figures)},
-            frames_waiting=sum(it.waiting for it in figures),
-            bytes_written=sum(it.bytes_written for it in figures),
+            tracks=totals.tracks,
+            frames_written={"audio": totals.audio, "video": totals.video},
+            frames_dropped={"audio": totals.lost, "video": totals.dropped},
+            frames_waiting=totals.waiting,
+            bytes_written=totals.bytes_written,
             errors=tuple(self._errors),
             participants=figures,
+            participants_forgotten=takes.forgotten.participants,
         )
 
     async def close(self) -> None:
@@ -196,7 +200,10 @@ class Recorder:
     def _report(self, error: RecordingError) -> None:
         self._errors.append(str(error))
         if self._on_error is not None:
-            self._on_error(error)
+            try:
+                self._on_error(error)
+            except Exception as mistake:
+                log_exception(self._logger, "recorder: on_error failed", mistake)
 
     def _check_open(self) -> None:
         if self._closing is not None:

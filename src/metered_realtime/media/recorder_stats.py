@@ -31,6 +31,32 @@ class ParticipantFigures:
     waiting: int
     reencoded: tuple[str, ...]
     error: str | None
+    changes_refused: int = 0
+
+
+@dataclass(slots=True)
+class Totals:
+    """The sums over participants."""
+
+    participants: int = 0
+    tracks: int = 0
+    audio: int = 0
+    video: int = 0
+    lost: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    bytes_written: int = 0
+
+    def add(self, figures: ParticipantFigures) -> None:
+        """Add a participant."""
+        self.participants += 1
+        self.tracks += sum(count > 0 for count in figures.packets.values())
+        self.audio += figures.packets["audio"]
+        self.video += figures.packets["video"]
+        self.lost += figures.lost
+        self.dropped += figures.dropped
+        self.waiting += figures.waiting
+        self.bytes_written += figures.bytes_written
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +65,9 @@ class RecorderStats:
 
     `seconds` since the start, frames by kind ("audio", "video"), `frames_waiting` for the encoder or the disk,
     `bytes_written` so far (of encoded media), and the texts of what went wrong. `participants` are those of what is
-    followed, in the order of arrival; the figures above then are of all together.
+    followed, in the order of arrival; the figures above then are of all together. Of those who have left only the last
+    `MAX_LEFT` (1,000) are listed; `participants_forgotten` counts the others, who are in the sums only. The texts of
+    errors are the last 100.
     """
 
     seconds: float
@@ -50,6 +78,7 @@ class RecorderStats:
     bytes_written: int
     errors: tuple[str, ...]
     participants: tuple[ParticipantFigures, ...] = ()
+    participants_forgotten: int = 0
 
 
 class RecordingError(OSError):

@@ -21,6 +21,7 @@ from av.filter import Graph
 
 from metered_realtime.media.encoders import AUDIO_ENCODERS, H264_ENCODERS, encoder_options, require_encoder
 from metered_realtime.media.pcm import FRAME_BYTES, RATE, SAMPLE_BYTES, PcmConverter, pcm_frame
+from metered_realtime.media.pictures import as_sent, mark_as_sent
 
 VIDEO_CLOCK = 90_000
 KEY_FRAME_SECONDS = 2  # how far apart a player can seek
@@ -128,7 +129,7 @@ class VideoPart:
         self._last = pts
         if self._stream is None:
             self._stream = self._open(frame)
-        fitted = self._fitted(frame, self._stream)
+        fitted = self._fitted(as_sent(frame, frame.width, frame.height), self._stream)
         fitted.pts, fitted.time_base = pts, Fraction(1, VIDEO_CLOCK)
         fitted.pict_type = 0  # the sender's choice of key frames is not ours
         self._container.mux(self._stream.encode(fitted))
@@ -152,6 +153,7 @@ class VideoPart:
         stream.codec_context.time_base = _time_base(name)
         stream.codec_context.gop_size = KEY_FRAME_SECONDS * 30
         stream.codec_context.thread_count = VIDEO_THREADS
+        mark_as_sent(stream.codec_context)
         return stream
 
     def _fitted(self, frame: av.VideoFrame, stream: av.VideoStream) -> av.VideoFrame:

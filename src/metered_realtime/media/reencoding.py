@@ -11,6 +11,7 @@ import av
 from .encoders import encoder_options, require_encoder
 from .packet_file import VIDEO_CLOCK, Unit
 from .pcm import FRAME_BYTES, RATE, SAMPLE_BYTES, PcmConverter, pcm_frame
+from .pictures import as_sent, copied, mark_as_sent
 
 KEY_FRAME_INTERVAL = 30
 """Pictures between key frames: a second or two, what a crash of the fragmented file may cost."""
@@ -31,7 +32,8 @@ _VP8_BITRATE = 1_500_000
 
 
 class PictureEncoder:
-    """Encode pictures of any size. Another size begins another stream, with a key frame."""
+    """Encode pictures of any size. Another size begins another stream, with a key frame, once in `KEY_FRAME_INTERVAL`
+    pictures at most: opening an encoder costs as much as a dozen of them. Until then pictures are scaled."""
 
     def __init__(self, format: str) -> None:
         self._codec, self._names = VIDEO_ENCODERS[format]
@@ -42,12 +44,13 @@ class PictureEncoder:
     def units(self, frame: av.VideoFrame, at: float) -> Iterator[Unit]:
         """Encode a frame, which is not changed."""
         width, height = max(2, frame.width & ~1), max(2, frame.height & ~1)
-        if self._context is None or (self._context.width, self._context.height) != (width, height):
+        is_other = self._context is None or (self._context.width, self._context.height) != (width, height)
+        if self._context is None or (is_other and self._number >= KEY_FRAME_INTERVAL):
             self._context = self._open(width, height)
             self._number = 0
-        copy = frame.reformat(width=width, height=height, format="yuv420p")
+        copy = as_sent(frame, self._context.width, self._context.height)
         if copy is frame:
-            copy = _copy(frame)
+            copy = copied(frame)
         self._last = copy.pts = max(self._last + 1, round(at * VIDEO_CLOCK))
         copy.time_base = Fraction(1, VIDEO_CLOCK)
         copy.pict_type = 1 if self._number % KEY_FRAME_INTERVAL == 0 else 0
@@ -63,6 +66,7 @@ class PictureEncoder:
         context.options = _VP8_OPTIONS if name == "libvpx" else encoder_options(name)
         if name == "libvpx":
             context.bit_rate = _VP8_BITRATE
+        mark_as_sent(context)
         context.thread_count = 2  # more would starve the rest of a small machine
         return context
 
@@ -99,21 +103,3 @@ class SoundEncoder:
         del self._pcm[:FRAME_BYTES]
         for packet in self._context.encode(sound):
             yield Unit("audio", "audio/opus", bytes(packet), at, True)
-
-
-def _copy(frame: av.VideoFrame) -> av.VideoFrame:
-    """Return a frame of its own. Its planes hold the same bytes."""
-    copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
-    for own, other in zip(copy.planes, frame.planes, strict=True):
-        if own.line_size == other.line_size and own.buffer_size == other.buffer_size:
-            own.update(bytes(other))
-        else:
-            _copy_rows(own, other)
-    return copy
-
-
-def _copy_rows(own: Any, other: Any) -> None:
-    target, source = memoryview(own), memoryview(other)
-    for row in range(own.height):
-        start = row * own.line_size
-        target[start : start + own.width] = source[row * other.line_size : row * other.line_size + own.width]

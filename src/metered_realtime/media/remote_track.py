@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from aiortc.mediastreams import MediaStreamTrack
 
+from ..core.picture_limit import PictureLimit
 from ..core.sender_clock import SenderClock
 from .encoded import EncodedFrame
 from .frame_decoder import FrameDecoder
@@ -43,6 +45,9 @@ class RemoteTrack(MediaStreamTrack):
     share the frames; `decoded()` gives a reader of its own that gets every frame, `encoded()` one that gets what the
     remote has encoded. A reader that is too slow drops its own: `frames_dropped` counts them.
 
+    Pictures of more than `max_picture_pixels` are dropped before they are decoded, recorded or sent on, together with
+    the pictures that depend on them. `pictures_refused` counts them, `PictureRefused` tells of the first one.
+
     The track ends when the remote stops sending it, leaves, or the connection is replaced; `recv()` then raises
     `MediaStreamError`.
     """
@@ -64,6 +69,10 @@ class RemoteTrack(MediaStreamTrack):
         self.frames_decoded = 0
         self.frames_unread = 0
         self.drops = Tally()
+        self.on_refused: Callable[[RemoteTrack, int, int, int], None] = lambda track, width, height, limit: None
+        """Called for the first picture that is too large, with its size and how many pixels it may have."""
+        self._limit = PictureLimit()
+        self._has_told_refused = False
         self._codec: Any = None
         self._upstream: Upstream = upstream if upstream is not None else _Nobody()
         self._is_wanted = False
@@ -86,9 +95,28 @@ class RemoteTrack(MediaStreamTrack):
         return self._decoder is not None
 
     @property
+    def max_picture_pixels(self) -> int:
+        """Pixels that a picture may have, 4096x4096 unless it is set. Decoded ones have 1.5 bytes each."""
+        return self._limit.most
+
+    @max_picture_pixels.setter
+    def max_picture_pixels(self, pixels: int) -> None:
+        if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 1:
+            raise ValueError(f"max_picture_pixels is a number of pixels, 1 or more, not {pixels!r}")
+        self._limit.most = pixels
+        if self._limit.refused:
+            self.request_key_frame()
+
+    @property
+    def pictures_refused(self) -> int:
+        """Pictures that were too large, and those after them up to a key frame that is not. All are among
+        `frames_dropped`."""
+        return self._limit.refused
+
+    @property
     def frames_dropped(self) -> int:
-        """Frames that were given up: `frames_unread`, those that came before a key frame or were broken, and those that
-        a reader was too slow for, once for each."""
+        """Frames that were given up: `frames_unread`, those that came before a key frame, were broken or too large, and
+        those that a reader was too slow for, once for each."""
         return self.frames_unread + self.drops.count
 
     @property
@@ -151,10 +179,19 @@ class RemoteTrack(MediaStreamTrack):
         if not self._update_wanted():
             self.frames_unread += 1
             return
+        if self.kind == "video" and not self._limit.passes(frame.codec.mimeType, frame.data, is_key=frame.is_key):
+            self._refuse()
+            return
         for reader in tuple(self._packet_readers):
             reader.take(frame)
         if self._decoder is not None:
             self._decoder.submit(frame)
+
+    def _refuse(self) -> None:
+        self.drops.add()
+        if self._limit.largest is not None and not self._has_told_refused:
+            self._has_told_refused = True
+            self.on_refused(self, *self._limit.largest, self._limit.most)
 
     def count_unread(self, frames: int) -> None:
         """Count frames that came while none was wanted."""

@@ -38,6 +38,7 @@ class ReopeningReader:
         self.ended = False
         self.passed: dict[Kind, Passthrough] = {}
         self.reopened = 0
+        self._errors = 0  # of the readers before this one
         self._open = open
         self._shown = shown
         self._silence = silence
@@ -49,6 +50,12 @@ class ReopeningReader:
         self._began: float | None = None  # the clock at the time line's 0
         self._position = 0.0
         self._pause = FIRST_PAUSE
+
+    @property
+    def errors(self) -> int:
+        """Packets that could not be decoded."""
+        reader = self._reader
+        return self._errors + (reader.errors if reader is not None else 0)
 
     def frames(self, wanted: Wanted) -> Iterator[Decoded]:
         """Yield frames until nobody wants any."""
@@ -68,6 +75,7 @@ class ReopeningReader:
         """Close the source."""
         reader, self._reader = self._reader, None
         if reader is not None:
+            self._errors += reader.errors
             self._position = max(self._position, reader.position)
             reader.close()
 

@@ -6,11 +6,12 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from math import inf
 from typing import Any, Protocol
 
 from ..core.key_frame_gate import KeyFrameGate
 from ..core.rates import RateWindow
-from ..log import Logger
+from ..log import Logger, log_exception
 from .codec_encoders import FrameEncoder, Packet
 
 MAX_WAITING_VIDEO = 2
@@ -18,6 +19,9 @@ MAX_WAITING_VIDEO = 2
 
 MAX_WAITING_AUDIO = 25
 """Frames that wait for a slow audio encoder: half a second at 20 ms each."""
+
+LOG_PAUSE = 60.0
+"""Seconds between log lines on frames of one track that cannot be sent: there may be 50 of them in a second."""
 
 THREAD_NAME = "metered-realtime-encoder"
 
@@ -33,7 +37,7 @@ class Outlet(Protocol):
 class SharedEncoder:
     """Encodes what it is fed. `bitrate`, in bits per second, may be set at any time.
 
-    A frame that cannot be encoded is left out; the first of a row is logged, and the next one meets a fresh encoder.
+    A frame that cannot be encoded is left out and logged, once in `LOG_PAUSE`; the next one meets a fresh encoder.
     """
 
     def __init__(self, encoder: FrameEncoder, kind: str, bitrate: int, outlet: Outlet, logger: Logger) -> None:
@@ -47,7 +51,7 @@ class SharedEncoder:
             maxlen=MAX_WAITING_VIDEO if kind == "video" else MAX_WAITING_AUDIO
         )
         self._arrived = asyncio.Event()
-        self._failing = False
+        self._logged_at = -inf
         self._bytes = 0
         self._rate = RateWindow(self._loop.time())
         self._thread = ThreadPoolExecutor(1, THREAD_NAME)
@@ -111,7 +115,6 @@ class SharedEncoder:
             self._encoder.reset()
             self._loop.call_soon_threadsafe(self._fail, error)
             return []
-        self._failing = False
         return packets
 
     def _take(self, packets: list[Packet]) -> None:
@@ -123,6 +126,7 @@ class SharedEncoder:
 
     def _fail(self, error: Exception) -> None:
         self._outlet.frame_failed()
-        if not self._failing:
-            self._logger.warning("frames cannot be sent", {"error": f"{type(error).__name__}: {error}"})
-        self._failing = True
+        now = self._loop.time()
+        if now - self._logged_at >= LOG_PAUSE:
+            self._logged_at = now
+            log_exception(self._logger, "frames cannot be sent", error, level="warning")

@@ -27,9 +27,10 @@ from metered_realtime.media.devices import (
     screen_input,
 )
 from metered_realtime.media.opening import described, open_source, without_credentials
-from metered_realtime.media.passthrough import Passthrough
+from metered_realtime.media.passthrough import Packet, Passthrough, check_shown_as_it_is, first_picture
 from metered_realtime.media.player import Player
 from metered_realtime.media.reopening import ReopeningReader
+from metered_realtime.media.stream_choice import chosen_streams
 
 RTSP_TRANSPORTS = ("tcp", "udp", "udp_multicast", "http")
 NETWORK_TIMEOUT = 10.0
@@ -169,23 +170,32 @@ def _file_reader(container: InputContainer, shown: str, loop: bool, start: float
         raise ValueError(f"{shown!r} cannot be looped: its length is not known")
     if length is not None and start and start >= length:
         raise ValueError(f"start must be before the end of {shown!r}, which takes {length:.3f} s, not {start!r}")
-    passed = {} if packets is False else _passthroughs(container, shown, required=bool(packets))
+    passed, read = ({}, []) if packets is False else _passthroughs(container, shown, required=bool(packets))
     try:
-        return FrameReader(container, loop=loop, start=start, passed=passed)
+        return FrameReader(container, loop=loop, start=start, passed=passed, read=read)
     except av.FFmpegError:
         raise ValueError(f"{shown!r} cannot be begun at {start!r} s: there is no way to seek in it") from None
 
 
-def _passthroughs(container: InputContainer, shown: str, *, required: bool) -> dict[Kind, Passthrough]:
+def _passthroughs(
+    container: InputContainer, shown: str, *, required: bool
+) -> tuple[dict[Kind, Passthrough], list[Packet]]:
+    """Return what is sent as packets, and the packets that were read to find out."""
     passed: dict[Kind, Passthrough] = {}
-    for kind, streams in (("audio", container.streams.audio), ("video", container.streams.video)):
+    read: list[Packet] = []
+    chosen = chosen_streams(container)
+    for kind, stream in chosen.items():
         try:
-            if streams:
-                passed["video" if kind == "video" else "audio"] = Passthrough(streams[0])
+            passthrough = Passthrough(stream)
+            if kind == "video":
+                picture, read = first_picture(container, list(chosen.values()))
+                if picture is not None:
+                    check_shown_as_it_is(stream, picture)
+            passed[kind] = passthrough
         except ValueError as error:
             if required:
                 raise ValueError(f"{shown!r} cannot be sent as packets: its {error}") from None
-    return passed
+    return passed, read
 
 
 def _check_start(start: Any) -> None:

@@ -61,9 +61,9 @@ class PatternTrack(SourceTrack):
         Raises:
             MediaStreamError: The track has been stopped.
         """
-        await _paced(self, self._pacer)
+        due = await _paced(self, self._pacer)
         frame = self._pattern.frame(self._number)
-        frame.pts = self._number * VIDEO_TIME_BASE.denominator // self.fps
+        frame.pts = due * VIDEO_TIME_BASE.denominator // self.fps
         frame.time_base = VIDEO_TIME_BASE
         self._number += 1
         return frame
@@ -82,7 +82,6 @@ class ToneTrack(SourceTrack):
         super().__init__()
         self._second = memoryview(_tone_second(frequency, click))
         self._pacer = Pacer(FRAME_SECONDS)
-        self._pts = 0
 
     async def recv(self) -> av.AudioFrame:
         """Return the next 20 ms when they are due.
@@ -90,11 +89,9 @@ class ToneTrack(SourceTrack):
         Raises:
             MediaStreamError: The track has been stopped.
         """
-        await _paced(self, self._pacer)
-        start = self._pts % RATE * SAMPLE_BYTES
-        frame = pcm_frame(self._second[start : start + FRAME_BYTES], self._pts)
-        self._pts += FRAME_SAMPLES
-        return frame
+        pts = await _paced(self, self._pacer) * FRAME_SAMPLES
+        start = pts % RATE * SAMPLE_BYTES
+        return pcm_frame(self._second[start : start + FRAME_BYTES], pts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +164,14 @@ def _write(
         container.mux(audio.encode(None))
 
 
-async def _paced(track: SourceTrack, pacer: Pacer) -> None:
+async def _paced(track: SourceTrack, pacer: Pacer) -> int:
+    due = -1
     for wait in (True, False):  # the track may be stopped before the wait or during it
         if track.readyState != "live":
             raise MediaStreamError("the track has been stopped")
         if wait:
-            await pacer.wait()
+            due = await pacer.wait()
+    return due
 
 
 def _tone_second(frequency: int, click: bool) -> bytes:

@@ -24,12 +24,16 @@ from typing import Any
 import av
 from aiortc.mediastreams import MediaStreamError
 
-from ..log import Logger
+from ..core.track_clock import TrackClock
+from ..log import Logger, log_exception
 from .recorder_stats import RecorderStats
 from .recording import AudioPart, Part, VideoPart, join
+from .remote_track import RemoteTrack
+from .waiting import room_for
 
 MAX_WAITING = {"audio": 500, "video": 60}
-"""Frames of one track that may wait for the encoder: 10 s of sound, 2 s of pictures (84 MB at 720p)."""
+"""Frames of one track that may wait for the encoder: 10 s of sound, 2 s of pictures (84 MB at 720p). Of larger ones
+fewer do."""
 
 MAX_SKEW = 2.0
 """Seconds that a track's timestamps may be away from the clock on arrival before they are anchored afresh.
@@ -53,6 +57,7 @@ class _Recorded:
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     anchor: tuple[float, float] | None = None  # place in the recording, and the track's own time there
+    clock: TrackClock = field(default_factory=lambda: TrackClock(math.inf))
     sent: int = 0
     refused: int = 0
 
@@ -221,7 +226,7 @@ class TrackRecorder:
         if self._stopped_at is not None:
             return
         at = self._place(recorded, frame)
-        if recorded.waiting >= MAX_WAITING[recorded.track.kind]:
+        if recorded.waiting >= room_for(frame, MAX_WAITING[recorded.track.kind]):
             recorded.refused += 1
             return
         recorded.sent += 1
@@ -233,7 +238,11 @@ class TrackRecorder:
         now, own = self._loop.time() - self._started_at, frame.time
         if own is None:
             return now
+        recorded.clock.note(own, now)
+        lost = recorded.clock.take_lost()
         if recorded.anchor is not None:
+            if not isinstance(recorded.track, RemoteTrack):  # what a remote sends comes late when the network does
+                recorded.anchor = recorded.anchor[0] + lost, recorded.anchor[1]
             at = recorded.anchor[0] + own - recorded.anchor[1]
             if abs(at - now) <= MAX_SKEW:
                 return max(0.0, at)
@@ -259,7 +268,7 @@ class TrackRecorder:
         track = recorded.track
         text = f"{track.kind} track {getattr(track, 'id', '?')}: {type(exc).__name__}: {exc}"
         self._errors.append(text)
-        self._logger.error("recorder: a track cannot be recorded", {"error": text})
+        log_exception(self._logger, "recorder: a track cannot be recorded", exc, {"kind": track.kind})
 
     # What follows runs in the thread.
 

@@ -289,6 +289,12 @@ def describe_data(pc: RTCPeerConnection, mid: str) -> MediaDescription:
     return rtcpeerconnection.create_media_description_for_sctp(_sctp(pc), legacy=False, mid=mid)
 
 
+def remote_description(pc: RTCPeerConnection) -> SessionDescription:
+    """Return what aiortc has read out of the remote description that was set last."""
+    description: SessionDescription = getattr(pc, f"{_PC}remoteDescription")()
+    return description
+
+
 # --- receiving
 
 
@@ -301,7 +307,8 @@ def route_sources(pc: RTCPeerConnection, description: SessionDescription) -> Non
     """Tell the router and the receivers the SSRCs of a remote description.
 
     aiortc learns them only when a receiver starts. Without this a source that appears later in a running section is
-    dropped, or lands in another section with the same payload type.
+    dropped, or lands in another section with the same payload type. Those of an earlier description that are not in
+    this one are forgotten.
     """
     router = dtls_transport(pc)._rtp_router
     for media in description.media:
@@ -309,11 +316,19 @@ def route_sources(pc: RTCPeerConnection, description: SessionDescription) -> Non
         if transceiver is None or transceiver.receiver not in router.receivers or not media.ssrc:
             continue
         receiver: Any = transceiver.receiver
-        for source in media.ssrc:
-            router.ssrc_table[source.ssrc] = receiver
+        described = frozenset(source.ssrc for source in media.ssrc)
+        for former in _described_sources.get(receiver, frozenset()) - described:
+            receiver._RTCRtpReceiver__rtx_ssrc.pop(former, None)
+            if router.ssrc_table.get(former) is receiver:
+                del router.ssrc_table[former]
+        _described_sources[receiver] = described
+        router.ssrc_table.update(dict.fromkeys(described, receiver))
         for group in media.ssrc_group:
             if group.semantic == "FID" and len(group.items) == 2:
                 receiver._RTCRtpReceiver__rtx_ssrc[group.items[1]] = group.items[0]
+
+
+_described_sources: weakref.WeakKeyDictionary[RTCRtpReceiver, frozenset[int]] = weakref.WeakKeyDictionary()
 
 
 # --- candidates
@@ -605,6 +620,13 @@ def received(pc: RTCPeerConnection) -> tuple[int, int]:
     """Return the bytes and the packets that a connection received."""
     dtls: Any = dtls_transport(pc)
     return dtls._RTCDtlsTransport__rx_bytes, dtls._RTCDtlsTransport__rx_packets
+
+
+def packets_refused(pc: RTCPeerConnection) -> int:
+    """Return how many packets of the remote the faster data path has refused."""
+    return sum(
+        getattr(it, "media_refused", 0) + getattr(it, "packets_malformed", 0) for it in (dtls_transport(pc), pc.sctp)
+    )
 
 
 def selected_pair(pc: RTCPeerConnection) -> Any:

@@ -11,10 +11,12 @@ tests/mesh/test_aiortc_compat_dtls.py fails when a release moves something under
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import suppress
+from struct import Struct
 from typing import Any, Protocol
 
 import pylibsrtp
@@ -47,6 +49,23 @@ APPLICATION_DATA = 23
 """First byte of a DTLS 1.2 record with data (RFC 6347 section 4.1, RFC 5246 section 6.2.1)."""
 
 RECORD_HEADER = 13
+
+MAX_ARRIVAL = 2_048
+"""Bytes of a datagram that is kept until TLS or SRTP takes it. Anybody can send to a socket, and no peer sends more
+than a path carries."""
+
+MAX_SRTP_SOURCES = 512
+"""Sources of which SRTP keeps state: it looks for the one of a packet in a list. Some 30 media sections have as many
+with retransmissions and reports."""
+
+MAX_RTCP_PACKETS = 32
+"""RTCP packets in one datagram that are parsed. Browsers put together five or six."""
+
+MAX_EXTENSION_WORDS = 64
+"""Words of 4 bytes in the header extensions of a packet (RFC 8285). Browsers send some 20; each element costs time."""
+
+_RTCP = Struct("!2xH")
+_log = logging.getLogger("metered_realtime")
 
 
 class Done(Coroutine[Any, Any, None]):
@@ -93,7 +112,7 @@ class Inbox:
         """Take a datagram."""
         first = data[0] if data else 0
         kind = self.records if 19 < first < 64 else self.media if 127 < first < 192 else None
-        if kind is None or len(kind) >= MAX_WAITING:
+        if kind is None or len(kind) >= MAX_WAITING or len(data) > MAX_ARRIVAL:
             self.dropped += 1
             return
         kind.append(data)
@@ -232,6 +251,8 @@ class FastDtlsTransport(RTCDtlsTransport):
         self._connection = connection
         self._tapped: set[Any] = set()
         self._late: set[asyncio.Future[None]] = set()
+        self._srtp_sources: set[bytes] = set()
+        self.media_refused = 0
         self.outlet = path._send = Outlet(connection)
 
     async def _recv_next(self) -> None:
@@ -246,7 +267,7 @@ class FastDtlsTransport(RTCDtlsTransport):
         inbox = self._inbox
         self._tap_sockets()
         await inbox.wait()
-        while inbox.media:
+        for _ in range(min(DRAIN, len(inbox.media))):
             await self._take_media(inbox.media.popleft())
         await self._take_records()
         if inbox.records or inbox.media:
@@ -302,18 +323,59 @@ class FastDtlsTransport(RTCDtlsTransport):
             return contents
 
     async def _take_media(self, data: bytes) -> None:
-        """Decrypt and route SRTP or SRTCP, as aiortc does."""
+        """Decrypt and route SRTP or SRTCP, as aiortc does. What it trips over costs that packet alone."""
         self._count_received(data)
         if not self._rx_srtp:
             return
-        arrival_time_ms = clock.current_ms()
         try:
-            if is_rtcp(data):
-                await self._handle_rtcp_data(self._rx_srtp.unprotect_rtcp(data))
-            else:
-                await self._handle_rtp_data(self._rx_srtp.unprotect(data), arrival_time_ms=arrival_time_ms)
+            await (self._take_reports(data) if is_rtcp(data) else self._take_packet(data))
         except pylibsrtp.Error:
             return  # as aiortc does: it was not for us, or came twice
+        except ConnectionError:
+            raise
+        except Exception as error:  # aiortc's parsers raise whatever a packet makes them trip over
+            self._refuse_media(error)
+
+    async def _take_packet(self, data: bytes) -> None:
+        arrival_time_ms = clock.current_ms()
+        source = data[8:12]
+        if len(data) > MAX_RECORD or _extension_words(data) > MAX_EXTENSION_WORDS or not self._has_room_for(source):
+            self._refuse_media()
+            return
+        packet = self._rx_srtp.unprotect(data)
+        self._srtp_sources.add(source)
+        await self._handle_rtp_data(packet, arrival_time_ms=arrival_time_ms)
+
+    async def _take_reports(self, data: bytes) -> None:
+        source = data[4:8]
+        if len(data) > MAX_RECORD or not self._has_room_for(source):
+            self._refuse_media()
+            return
+        packets = self._rx_srtp.unprotect_rtcp(data)
+        self._srtp_sources.add(source)
+        if _count_reports(packets) > MAX_RTCP_PACKETS:
+            self._refuse_media()
+            return
+        await self._handle_rtcp_data(packets)
+
+    def _has_room_for(self, source: bytes) -> bool:
+        """Return whether SRTP may keep state of a source. Those that no section receives from make room for it."""
+        known = self._srtp_sources
+        if source in known or len(known) < MAX_SRTP_SOURCES:
+            return True
+        inside: Any = self
+        routed = self._rtp_router.ssrc_table
+        for other in [it for it in known if int.from_bytes(it) not in routed]:
+            known.discard(other)
+            with suppress(pylibsrtp.Error):
+                inside._rx_srtp.remove_stream(int.from_bytes(other))
+        return len(known) < MAX_SRTP_SOURCES
+
+    def _refuse_media(self, error: Exception | None = None) -> None:
+        """Count a packet that is not taken, and tell of the first one."""
+        self.media_refused += 1
+        if self.media_refused == 1:
+            _log.warning("media packets of the remote refused: malformed, or too much in them", exc_info=error)
 
     def _count_received(self, data: bytes) -> None:
         inside: Any = self
@@ -362,6 +424,24 @@ class FastDtlsTransport(RTCDtlsTransport):
     async def _send_data(self, data: bytes) -> None:
         """Send without ever suspending: replaces a chain of coroutines."""
         self.send_now(data)
+
+
+def _extension_words(data: bytes) -> int:
+    """Return how long the header extensions of an RTP packet are (RFC 3550 section 5.3.1). They are not encrypted."""
+    if not data[0] & 0x10:
+        return 0
+    start = 12 + 4 * (data[0] & 0x0F)
+    return int.from_bytes(data[start + 2 : start + 4])
+
+
+def _count_reports(data: bytes) -> int:
+    """Return how many packets are in a compound one (RFC 3550 section 6.1), by their lengths alone."""
+    count = position = 0
+    while position + 4 <= len(data):
+        (words,) = _RTCP.unpack_from(data, position)
+        position += 4 * words + 4
+        count += 1
+    return count
 
 
 def _enlarge(transport: Any) -> None:

@@ -15,6 +15,7 @@ from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
 
 from . import aiortc_compat as compat
 from .aiortc_compat_pictures import PromptPictures, Several
+from .aiortc_compat_sources import BoundedNacks, forget_source, keep_reporting
 from .aiortc_compat_unread import Intake, UnreadSink
 
 PROMPT_PICTURES = True
@@ -85,8 +86,12 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
     buffer = getattr(tapped, f"{_RECEIVER}jitter_buffer")
     if PROMPT_SOUND and receiver.track.kind == "audio":
         _PromptSound(buffer)
+    if receiver.track.kind == "video":
+        setattr(tapped, f"{_RECEIVER}nack_generator", BoundedNacks())
     intake = tapped._handle_rtp_packet = Intake(receiver, sink)
     compat.count_packets(receiver)
+    _forget_when_silent(receiver, intake)
+    keep_reporting(receiver)
     reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)
     if PROMPT_PICTURES and receiver.track.kind == "video":
         PromptPictures(buffer, getattr(tapped, f"{_RECEIVER}codecs"), sink.picture_lost, _Requests(receiver))
@@ -100,6 +105,19 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
 
     tapped._handle_rtcp_packet = handle_rtcp
     return Tap(receiver, intake, reports)
+
+
+def _forget_when_silent(receiver: RTCRtpReceiver, intake: Intake) -> None:
+    """Have everything forget a source that has lost its place (`SourceGate`)."""
+    tapped: Any = receiver
+    counter = tapped._handle_rtp_packet
+
+    def forget(source: int) -> None:
+        intake.forget(source)
+        counter.sources.pop(source, None)
+        forget_source(receiver, source)
+
+    tapped.forget_source = forget
 
 
 def _pass_report(packet: RtcpSrPacket, receiver: RTCRtpReceiver, sink: Sink) -> None:

@@ -24,7 +24,7 @@ from struct import Struct
 from typing import Any, Protocol
 
 from aiortc import RTCRtpSender
-from aiortc.codecs import get_encoder, vpx
+from aiortc.codecs import get_encoder, h264, vpx
 from aiortc.rtcrtpsender import random_sequence_number
 from aiortc.rtp import (
     RTP_HISTORY_SIZE,
@@ -42,8 +42,9 @@ from aiortc.utils import random32
 from ..core.rates import RateWindow
 from ..media.codec_encoders import Packet
 from ..media.parcel import Placed
+from ..media.rtp_payload import MAX_PAYLOAD
 from .aiortc_compat_dtls import DONE, FastDtlsTransport, one_by_one
-from .aiortc_compat_sctp import fingerprint
+from .aiortc_compat_known import fingerprint
 from .aiortc_compat_senders import send_levels
 
 _log = logging.getLogger(__name__)
@@ -86,8 +87,11 @@ VP8_DESCRIPTOR = Struct("!BBH")
 
 VP8_EXTENDED, VP8_START, VP8_HAS_PICTURE_ID, VP8_LONG_PICTURE_ID = 0x80, 0x10, 0x80, 0x8000
 
-VP8_PAYLOAD = vpx.PACKET_MAX - VP8_DESCRIPTOR.size
-"""Bytes of a frame in a packet, as aiortc cuts it."""
+VP8_PAYLOAD = MAX_PAYLOAD - VP8_DESCRIPTOR.size
+"""Bytes of a frame in a packet."""
+
+# What aiortc's own encoders and packers read when they cut a frame.
+vpx.PACKET_MAX = h264.PACKET_MAX = MAX_PAYLOAD
 
 
 class ParcelTrack(Protocol):
@@ -156,6 +160,14 @@ class ParcelSender:
         if abs(began - self._told) > MAX_WRONG and now >= self._silent_until:
             self._told, self._silent_until = began, now + REPORT_PAUSE
             await self._report()
+
+    def kept(self, numbers: set[int]) -> list[tuple[int, int]]:
+        """Return which packets are there for `retransmit`, the oldest first, and how many bytes each has."""
+        following = self._sequence_number
+        near = [number for number in numbers if (following - 1 - number) & 0xFFFF < RTP_HISTORY_SIZE]
+        near.sort(key=lambda number: (number - following) & 0xFFFF)
+        kept = ((number, self._history[number % RTP_HISTORY_SIZE]) for number in near)
+        return [(number, len(it[1]) + len(it[2])) for number, it in kept if it is not None and it[0] == number]
 
     async def retransmit(self, sequence_number: int) -> None:
         """Send a packet again if it is still there, as RTX (RFC 4588 section 4) if that was negotiated."""
@@ -276,8 +288,17 @@ def cut_vp8(packet: Packet) -> list[bytes]:
     return [frame[start : start + VP8_PAYLOAD] for start in range(0, len(frame), VP8_PAYLOAD)]
 
 
+def cut_h264(packet: Packet) -> list[bytes]:
+    """Cut a frame of H.264 as aiortc does (RFC 6184): small units together, large ones in fragments. Empty ones, which
+    it trips over, are left out."""
+    units = h264.H264Encoder._split_bitstream(bytes(packet))
+    return h264.H264Encoder._packetize(unit for unit in units if unit)
+
+
 def _cutter(codec: Any) -> Callable[[Packet], list[bytes]]:
     """Return what cuts as aiortc does, for codecs whose payloads are the same for all receivers."""
+    if codec.mimeType.lower() == "video/h264":
+        return cut_h264
     packer = get_encoder(codec)
 
     def cut(packet: Packet) -> list[bytes]:
@@ -328,8 +349,12 @@ PARTS: list[Callable[..., Any]] = [
     wrap_rtx,
     vpx.Vp8Encoder.pack,
     vpx.Vp8Encoder._packetize,
+    h264.H264Encoder._packetize,
+    h264.H264Encoder._packetize_fu_a,
+    h264.H264Encoder._packetize_stap_a,
+    h264.H264Encoder._split_bitstream,
 ]
 """What is replaced, and what calls the replacements or is read by them."""
 
-KNOWN = "f7829f0b093fe8aa"
+KNOWN = "1755c19858ba280c"
 """The digest of all parts."""

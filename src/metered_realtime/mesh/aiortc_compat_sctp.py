@@ -13,22 +13,16 @@ goes its own way. tests/mesh/test_aiortc_compat_sctp.py fails when a release mov
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import inspect
-import linecache
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
-from functools import cache
 from struct import Struct
 from typing import Any
 
-import aioice.ice
 from aiortc import RTCDataChannel, RTCPeerConnection
-from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcsctptransport import (
     CHUNK_TYPES,
+    RECONFIG_MAX_STREAMS,
     SCTP_MAX_PACKET_LENGTH,
     USERDATA_MAX_LENGTH,
     WEBRTC_BINARY,
@@ -41,7 +35,10 @@ from aiortc.rtcsctptransport import (
 from google_crc32c import extend as crc32c_extend
 from google_crc32c import value as crc32c
 
+from .aiortc_compat_dcep import open_message
 from .aiortc_compat_dtls import DONE, FastDtlsTransport
+from .aiortc_compat_known import insides_are_known
+from .sctp_control import MAX_CONTROL_CHUNKS, is_sound, is_sound_packet
 from .sctp_inbound import FARTHEST, HALF, MAX_HELD_CHUNKS, TSN_MASK, Reassembly, ReceivedTsns
 from .sctp_outbound import Acknowledged, FairQueue, Limits, Outbound, acknowledged_now
 
@@ -130,11 +127,18 @@ class FastSctpTransport(RTCSctpTransport):
         self._header_in = self._header_out = b""
         self._seed_in = self._seed_out = 0
         self.chunks_refused = 0
+        self.packets_malformed = 0
         self.packets_corrupt = 0
         self.packets_sent = 0
 
     def _set_state(self, state: RTCSctpTransport.State) -> None:
-        """Follow aiortc's state. The verification tags are known once it is established."""
+        """Follow aiortc's state. The verification tags are known once it is established.
+
+        A COOKIE ECHO may come again (RFC 9260 section 5.2.4): that is no reason to visit every channel again.
+        """
+        if state == self._association_state == self.State.ESTABLISHED:
+            self._know_headers()
+            return
         super()._set_state(state)
         if state == self.State.ESTABLISHED:
             self._know_headers()
@@ -179,13 +183,12 @@ class FastSctpTransport(RTCSctpTransport):
         """Take a packet. What it calls for is sent now if it should not wait for `finish`."""
         if self._association_state == self.State.CLOSED:
             return
-        if data[:8] != self._header_in or len(data) <= HEADER:
-            run_now(super()._handle_data(data))  # not established, or not of this association
-        elif crc32c_extend(self._seed_in, data[HEADER:]) == _LE32.unpack_from(data, 8)[0]:
-            self._take_chunks(data)
-        else:
-            self.packets_corrupt += 1
-            return
+        try:
+            self._take_packet(data)
+        except ConnectionError:
+            raise
+        except Exception as error:  # aiortc raises whatever a chunk makes it trip over: the others go on
+            self._malformed(error)
         if self._has_data:
             self._has_data = False
             self._note_packet()
@@ -193,6 +196,23 @@ class FastSctpTransport(RTCSctpTransport):
             run_now(self._reset_deferred_streams())
         if self._answer_due or self._send_due:
             self._send_all()
+
+    def _take_packet(self, data: bytes) -> None:
+        if data[:8] != self._header_in or len(data) <= HEADER:
+            if is_sound_packet(data):
+                run_now(super()._handle_data(data))  # not established, or not of this association
+            else:
+                self._malformed()
+        elif crc32c_extend(self._seed_in, data[HEADER:]) == _LE32.unpack_from(data, 8)[0]:
+            self._take_chunks(data)
+        else:
+            self.packets_corrupt += 1
+
+    def _malformed(self, error: Exception | None = None) -> None:
+        """Count a packet with chunks that cannot be taken, and tell of the first one."""
+        self.packets_malformed += 1
+        if self.packets_malformed == 1:
+            _log.warning("SCTP packets of the remote refused: malformed, or too many chunks", exc_info=error)
 
     def _note_packet(self) -> None:
         """Count a packet with data, and decide whether it is acknowledged by itself."""
@@ -214,7 +234,7 @@ class FastSctpTransport(RTCSctpTransport):
 
     def _take_chunks(self, data: bytes) -> None:
         """Take all chunks of a packet in their order (RFC 9260 section 6.10): replaces an object for each one."""
-        position, end = HEADER, len(data)
+        position, end, controls = HEADER, len(data), 0
         while position + 4 <= end:
             kind, flags, length = _CHUNK.unpack_from(data, position)
             stop = position + length
@@ -224,12 +244,24 @@ class FastSctpTransport(RTCSctpTransport):
                 if length > 16:
                     _, tsn, stream_id, sequence, protocol = _DATA.unpack_from(data, position)
                     self._take_data(tsn, flags, stream_id, sequence, protocol, data[position + 16 : stop])
-            elif kind == SACK:
-                if length >= 16:
-                    self._take_sack(data, position, length)
-            elif (known := CHUNK_TYPES.get(kind)) is not None:
-                run_now(self._receive_chunk(known(flags=flags, body=data[position + 4 : stop])))
+            else:
+                controls += 1
+                if controls > MAX_CONTROL_CHUNKS:
+                    self._malformed()
+                    return
+                self._take_control(kind, flags, data, position, length)
             position = (stop + 3) & ~3
+
+    def _take_control(self, kind: int, flags: int, data: bytes, position: int, length: int) -> None:
+        if kind == SACK:
+            if length >= 16:
+                self._take_sack(data, position, length)
+        elif (known := CHUNK_TYPES.get(kind)) is not None:
+            body = data[position + 4 : position + length]
+            if is_sound(kind, body):
+                run_now(self._receive_chunk(known(flags=flags, body=body)))
+            else:
+                self._malformed()
 
     # --- data that arrives
 
@@ -241,7 +273,8 @@ class FastSctpTransport(RTCSctpTransport):
         self._has_data = True
         reassembly = self._reassembly
         ahead = (tsn - received.cumulative) & TSN_MASK
-        if (ahead != 1 or reassembly.held_bytes > RECEIVE_WINDOW) and not self._has_room(ahead, len(data)):
+        holds_much = reassembly.held_bytes > RECEIVE_WINDOW or reassembly.held_chunks > MAX_HELD_CHUNKS
+        if (ahead != 1 or holds_much) and not self._has_room(ahead, len(data)):
             return
         place = received.add(tsn)
         if place is not None:
@@ -251,16 +284,17 @@ class FastSctpTransport(RTCSctpTransport):
     def _has_room(self, ahead: int, size: int) -> bool:
         """Keep to the window that was announced (RFC 9260 section 6.2): what is refused comes again.
 
-        What comes next is never refused, it may be what the rest waits for. If it is not, and the window has been
-        exceeded twofold, the other end sends a message without an end.
+        What comes next is never refused, it may be what the rest waits for. If it is not, and the window or the number
+        of chunks has been exceeded twofold, the other end sends a message without an end, or begins ever new ones.
         """
         held, chunks = self._reassembly.held_bytes + size, self._reassembly.held_chunks
         if ahead == 0 or ahead >= HALF:
             return True  # known already
         if ahead == 1:
-            if held > 2 * RECEIVE_WINDOW:
+            is_too_much = held > 2 * RECEIVE_WINDOW or chunks >= 2 * MAX_HELD_CHUNKS
+            if is_too_much:
                 self._refuse_association()
-            return held <= 2 * RECEIVE_WINDOW
+            return not is_too_much
         if held <= RECEIVE_WINDOW and chunks < MAX_HELD_CHUNKS and ahead <= FARTHEST:
             return True
         self.chunks_refused += 1
@@ -304,17 +338,22 @@ class FastSctpTransport(RTCSctpTransport):
     def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> Coroutine[Any, Any, None]:
         """Emit a message at once: replaces a coroutine. DCEP (RFC 8832) is left to aiortc.
 
-        What is wrong with a message, or with who listens, goes to the event loop's exception handler, not to the DTLS
-        transport, which would close.
+        What is wrong with who listens goes to the event loop's exception handler, not to the DTLS transport, which
+        would close. Text that is not UTF-8 is counted: the other end can send any number of it.
         """
         channel = self._data_channels.get(stream_id)
         if channel is None or pp_id == WEBRTC_DCEP:
             return super()._data_channel_receive(stream_id, pp_id, data)
         try:
+            text = data.decode() if pp_id == WEBRTC_STRING else None
+        except UnicodeDecodeError as error:
+            self._malformed(error)
+            return DONE
+        try:
             if pp_id == WEBRTC_BINARY:
                 channel.emit("message", data)
-            elif pp_id == WEBRTC_STRING:
-                channel.emit("message", data.decode())
+            elif text is not None:
+                channel.emit("message", text)
             elif pp_id in _EMPTY:
                 channel.emit("message", _EMPTY[pp_id])
         except Exception as error:
@@ -393,6 +432,16 @@ class FastSctpTransport(RTCSctpTransport):
 
     # --- sending
 
+    def _data_channel_open(self, channel: RTCDataChannel) -> None:
+        """Announce a channel: aiortc counts characters where `open_message` counts bytes."""
+        if channel.id is not None:
+            if channel.id in self._data_channels:
+                raise ValueError(f"Data channel with ID {channel.id} already registered")
+            self._data_channels[channel.id] = channel
+        self._data_channel_queue.append((channel, WEBRTC_DCEP, open_message(channel)))
+        if self._flush_handle is None:
+            self._flush_handle = self._event_loop.call_soon(self._flush)
+
     def _data_channel_send(self, channel: RTCDataChannel, data: bytes | str) -> None:
         """Queue a message, and have all that were queued in this turn of the event loop sent: replaces a task each."""
         if isinstance(data, str):
@@ -421,6 +470,20 @@ class FastSctpTransport(RTCSctpTransport):
     async def _transmit(self) -> None:
         """Send what is queued: aiortc's name for it."""
         self._send_all()
+
+    async def _transmit_reconfig(self) -> None:
+        """Reset the streams that wait for it: replaces a walk through every message that is queued."""
+        streams, queue = self._reconfig_queue[:RECONFIG_MAX_STREAMS], self._data_channel_queue
+        if not streams or self._reconfig_request or not isinstance(queue, FairQueue):
+            return
+        if {channel.id for channel in queue.channels()}.intersection(streams):
+            return
+        inside: Any = self
+        inside._data_channel_queue = ()  # nothing of it concerns these streams
+        try:
+            await super()._transmit_reconfig()
+        finally:
+            inside._data_channel_queue = queue
 
     async def _send_sack(self) -> None:
         """Acknowledge: aiortc's name for it."""
@@ -636,64 +699,3 @@ def speed_up_data(pc: RTCPeerConnection) -> None:
     transport.quicken()
     association.__class__ = FastSctpTransport
     association.quicken()
-
-
-@cache
-def insides_are_known() -> bool:
-    """Tell whether everything that this relies on reads as it did when this was written. If not, say so once."""
-    changed = [name for name, (known, parts) in KNOWN.items() if fingerprint(parts()) != known]
-    if changed:
-        _log.warning("data channels take aiortc's own, slower path: %s changed", ", ".join(changed))
-    return not changed
-
-
-def fingerprint(parts: list[Callable[..., Any]]) -> str:
-    """Return a digest of the source of functions. That of nothing where there is no source."""
-    return hashlib.sha256("".join(map(_source, parts)).encode()).hexdigest()[:16]
-
-
-def _source(function: Callable[..., Any]) -> str:
-    """Return the lines of a function. `inspect.getsource` reads on to the end of the block, which takes 5 times as
-    long; a connection waits for this."""
-    code = function.__code__
-    last = max(end for _, end, _, _ in code.co_positions() if end is not None)
-    return "".join(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : last])
-
-
-def _all_of(owner: type) -> list[Callable[..., Any]]:
-    return [it for it in vars(owner).values() if inspect.isfunction(it)]
-
-
-def _some_of(owner: Any, *names: str) -> list[Callable[..., Any]]:
-    return [getattr(owner, name) for name in names]
-
-
-KNOWN: dict[str, tuple[str, Callable[[], list[Callable[..., Any]]]]] = {
-    "RTCSctpTransport": ("ea2322c8aa980c46", lambda: _all_of(RTCSctpTransport)),
-    "RTCDataChannel": ("0bdc32681c7b000c", lambda: _all_of(RTCDataChannel)),
-    "RTCDtlsTransport": (
-        "b2106a99fdd8a2b8",
-        lambda: _some_of(
-            RTCDtlsTransport,
-            "__init__",
-            "_do_handshake",
-            "_RTCDtlsTransport__run",
-            "_handle_rtcp_data",
-            "_handle_rtp_data",
-            "_recv_next",
-            "_send_data",
-            "_send_rtp",
-            "_write_ssl",
-            "stop",
-        ),
-    ),
-    "RTCIceTransport": ("d3d11f6af7e5f7dd", lambda: _all_of(RTCIceTransport)),
-    "aioice.Connection": (
-        "b35851e19d9154e0",
-        lambda: _some_of(
-            aioice.ice.Connection, "recv", "recvfrom", "send", "sendto", "data_received", "protocol_lost", "close"
-        ),
-    ),
-    "aioice.StunProtocol": ("9d5873dfff69a1a6", lambda: _all_of(aioice.ice.StunProtocol)),
-}
-"""What is replaced and what the replacements call or are called by: its digest, and where it is found."""

@@ -10,18 +10,36 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from aiortc import RTCDtlsTransport, RTCRtpSender
-from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, unpack_remb_fci
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    RTP_HISTORY_SIZE,
+    RtcpPsfbPacket,
+    RtcpRtpfbPacket,
+    unpack_remb_fci,
+)
 
 from ..core.rates import RateWindow
+from ..core.retransmissions import Retransmissions
 
 MAX_SANE_BITRATE = 10**10
 """Bits per second above which an estimate (REMB) is noise: the format holds up to 2^81."""
 
 FIR_ENTRY = struct.Struct(">I4x")
 """The source that is to send a key frame; a sequence number and a reserved field follow (RFC 5104 section 4.3.1.1)."""
+
+
+@runtime_checkable
+class KeepsPackets(Protocol):
+    """A sender's own step that keeps what it has sent."""
+
+    def kept(self, numbers: set[int]) -> list[tuple[int, int]]:
+        """Return which packets are there, the oldest first, and how many bytes each has."""
 
 
 class Feedback(Protocol):
@@ -31,8 +49,10 @@ class Feedback(Protocol):
     def take_estimate(self, bitrate: int) -> None: ...
 
 
-def listen_to_feedback(sender: RTCRtpSender, feedback: Feedback) -> None:
+def listen_to_feedback(sender: RTCRtpSender, feedback: Feedback) -> Retransmissions:
     """Tell of each PLI and FIR (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1) and of each REMB for a sender.
+
+    Return what decides on requests for lost packets.
 
     An estimate is shared out equally among the senders for which it is.
 
@@ -40,7 +60,8 @@ def listen_to_feedback(sender: RTCRtpSender, feedback: Feedback) -> None:
     packets has neither.
     """
     hooked: Any = sender
-    hooked._handle_rtcp_packet = _FeedbackTap(hooked, feedback)
+    tap = hooked._handle_rtcp_packet = _FeedbackTap(hooked, feedback)
+    return tap.retransmissions
 
 
 def route_full_intra_requests(transport: RTCDtlsTransport) -> None:
@@ -116,6 +137,8 @@ class _FeedbackTap:
         self._sender = sender
         self._feedback = feedback
         self._pass_on: Callable[[Any], Awaitable[None]] = sender._handle_rtcp_packet
+        self._rate = RateWindow(time.monotonic())
+        self.retransmissions = Retransmissions()
 
     async def __call__(self, packet: Any) -> None:
         if isinstance(packet, RtcpPsfbPacket):
@@ -123,7 +146,30 @@ class _FeedbackTap:
                 self._feedback.request_key_frame()
             elif packet.fmt == RTCP_PSFB_APP:
                 self._take_estimate(packet.fci)
+        elif isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
+            packet.lost = self._admitted(packet.lost)
         await self._pass_on(packet)
+
+    def _admitted(self, lost: list[int]) -> list[int]:
+        """Return which of the numbers in a request are sent again. aiortc does not wrap those of a bit mask."""
+        now = time.monotonic()
+        sender = self._sender
+        octets: int = sender._RTCRtpSender__octet_count
+        rate, round_trip = self._rate.rate(octets, now), sender._RTCRtpSender__rtt
+        return [
+            number
+            for number, size in self._kept({number & 0xFFFF for number in lost})
+            if self.retransmissions.admit(number, size, now, round_trip=round_trip, rate=rate)
+        ]
+
+    def _kept(self, numbers: set[int]) -> list[tuple[int, int]]:
+        """Return the packets that the sender still has, with their sizes."""
+        source = self._sender._next_encoded_frame
+        if isinstance(source, KeepsPackets):
+            return source.kept(numbers)
+        history = self._sender._RTCRtpSender__rtp_history
+        kept = [(number, history.get(number % RTP_HISTORY_SIZE)) for number in numbers]
+        return [(number, len(it.payload)) for number, it in kept if it is not None and it.sequence_number == number]
 
     def _take_estimate(self, message: bytes) -> None:
         try:

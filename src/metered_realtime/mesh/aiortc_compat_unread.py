@@ -65,6 +65,13 @@ class Intake:
         """Let none through."""
         self._is_open = False
 
+    def forget(self, ssrc: int) -> None:
+        """Forget a source that is silent."""
+        source = self._sources.pop(ssrc, None)
+        if source is not None:
+            source.flush()
+            _gate_of(self._receiver).sources.pop(ssrc.to_bytes(4, "big"), None)
+
     async def _drop(self, packet: RtpPacket) -> None:
         codec = getattr(self._receiver, f"{_RECEIVER}codecs").get(packet.payload_type)
         if codec is None or is_rtx(codec):

@@ -8,9 +8,13 @@ from typing import Any
 from ..core.channel_frames import LOSSY_PROTOCOL, PROTOCOL
 from ..core.replay import MAX_MESSAGE
 from ..core.replay_window import MAX_WINDOW_BYTES, MAX_WINDOW_MESSAGES
+from .unheard import message_size
 
 MAX_LABEL = 1_024
 """Characters of a label, which is a name. DCEP would take 65,535 bytes."""
+
+MAX_NAME_BYTES = 65_535
+"""Bytes in UTF-8 of the label or the protocol of any data channel: lengths have 16 bits (RFC 8832 section 5.1)."""
 
 INTERNAL_LABELS = "metered."
 """Labels that begin so belong to this package."""
@@ -76,6 +80,21 @@ def check_label(label: object) -> None:
     if label.startswith(INTERNAL_LABELS):
         raise ValueError(f"labels that begin with {INTERNAL_LABELS!r} are reserved: {label!r}")
     label.encode()  # a lone surrogate is a UnicodeEncodeError
+
+
+def check_names(label: object, protocol: object = "") -> None:
+    """Check what names a data channel.
+
+    Raises:
+        TypeError: one is not str.
+        ValueError: one is too long, or not Unicode.
+    """
+    for what, name in (("label", label), ("protocol", protocol)):
+        if not isinstance(name, str):
+            raise TypeError(f"a {what} is str, not {type(name).__name__}")
+        size = message_size(name)
+        if size > MAX_NAME_BYTES:
+            raise ValueError(f"a {what} of {size} bytes, at most {MAX_NAME_BYTES} fit (RFC 8832 section 5.1)")
 
 
 def _check_int(name: str, value: object, low: int, high: int | None = None) -> None:

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
 from ..core import negotiation as n
-from ..core.declined import with_known_mids
+from ..core.candidates import MAX_REMOTE_CANDIDATES
+from ..core.delivery import DECLINED_SECTION_SIZE, is_final, last_sections, trimmed
 from ..core.recovery import CONNECT_TIMEOUT, Ladder
-from ..core.sdp import Description, with_answer_tag, with_offer_tag
+from ..core.sdp import Description, DescriptionKind, SdpError, sections, with_answer_tag, with_offer_tag
 from ..core.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import (
     DisconnectedError,
     IceRecoveryExhaustedError,
+    MeteredPeerOversizedError,
     MeteredRealtimeError,
     NegotiationFailedError,
     NotConnectedError,
-    SignallingError,
 )
 from ..log import Logger
 from ..options import PeerConnectionState
 from . import aiortc_compat as compat
 from .admission import admit
 from .ice_servers import IceServers, choose
-from .link import MAX_REMOTE_CANDIDATES, Link
+from .link import Link
 from .offer import OfferPlan
 from .sections import Incoming, Outgoing
 from .set_ups import SET_UP_TIME, SetUps, Turn
@@ -46,6 +47,9 @@ client of the remote that was away in between. None comes back sooner."""
 
 SendSignal = Callable[[Signal], Awaitable[None]]
 
+CheckSignal = Callable[[Signal], None]
+"""Raises MeteredPeerOversizedError for a signal that cannot be sent."""
+
 
 class ConnectionObserver(Protocol):
     """What a connection tells."""
@@ -55,6 +59,7 @@ class ConnectionObserver(Protocol):
     def channel_opened(self, channel: RTCDataChannel) -> None: ...
     def connection_reset(self) -> None: ...
     def negotiation_failed(self, error: Exception) -> None: ...
+    def tracks_withheld(self, error: Exception, track_ids: Sequence[str]) -> None: ...
     def candidate_refused(self, error: Exception) -> None: ...
     def metadata_in_doubt(self) -> None: ...
 
@@ -77,11 +82,13 @@ class PeerConnection:
         free_to_offer_at: float = 0.0,
         offer_held: Callable[[], None] = lambda: None,
         set_ups: SetUps | None = None,
+        check_signal: CheckSignal = lambda signal: None,
     ) -> None:
         compat.check_version()
         self.state: PeerConnectionState = "idle"
         self.generation = 0
         self._send_signal = send_signal
+        self._check_signal = check_signal
         self._ice_servers = ice_servers
         self._observer = observer
         self._logger = logger
@@ -103,6 +110,7 @@ class PeerConnection:
         self._uncommitted_offers = 0
         self._changed_at: float | None = None
         self._answered_generation = 0
+        self._delivered_offer = ""
         self._was_connected = False
         self._effects: deque[n.Effect] = deque()
         self._restart_reason: str | None = None
@@ -210,6 +218,10 @@ class PeerConnection:
         self._disarm("release")
         self._feed(self._negotiator.release(self._loop.time()))
 
+    def retry(self) -> None:
+        """Send what the server refused for good: its rules for this end may have changed."""
+        self._feed(self._negotiator.retry(self._loop.time()))
+
     def set_reachable(self, reachable: bool) -> None:
         """Note whether signals can be sent. While they cannot, nothing is negotiated and no offer counts as lost."""
         if reachable:
@@ -256,9 +268,8 @@ class PeerConnection:
 
     def _receive_description(self, kind: Any, sdp: str) -> None:
         try:
-            description = Description.parse(kind, self._with_known_mids(kind, sdp))
-            admit(description.sdp)
-        except Exception as error:  # aiortc's parser raises whatever the text makes it trip over
+            description = admit(kind, sdp, self._known_mids(kind))
+        except SdpError as error:
             self._fail_negotiation(f"the remote's {kind} is not usable", error)
             return
         if kind == "offer" and self._ladder.exhausted:
@@ -267,17 +278,17 @@ class PeerConnection:
         self._negotiator.restartable = self._is_foreign and self._link is not None and self._link.can_restart_ice
         self._feed(self._negotiator.received(description, self._loop.time()))
 
-    def _with_known_mids(self, kind: str, sdp: str) -> str:
+    def _known_mids(self, kind: str) -> Sequence[str]:
         if kind == "answer" and self._plan is not None:
-            return with_known_mids(sdp, self._plan.mids)
-        return with_known_mids(sdp, self._link.mids) if self._link is not None else sdp
+            return self._plan.mids
+        return self._link.mids if self._link is not None else ()
 
     async def _receive_candidate(self, signal: CandidateSignal) -> None:
         try:
             if self._link is None:
                 await self._wait_with_candidate()
             await self._ensure_link().add_candidate(signal.candidate, signal.ufrag)
-        except Exception as error:  # parsing is aiortc's and raises whatever the text makes it trip over
+        except Exception as error:  # looking for the name of one may fail in any way
             self._observer.candidate_refused(error)
 
     async def _wait_with_candidate(self) -> None:
@@ -335,7 +346,7 @@ class PeerConnection:
                 self._ensure_link().offer_sent()
                 self._tell_metadata_again(is_due=self._uncommitted_offers > 0 or self._was_held())
                 self._uncommitted_offers += 1
-                self._send(DescriptionSignal("offer", sdp))
+                self._describe("offer", sdp)
             case n.ForgetOffer():
                 self._plan = None
                 self._ensure_link().offer_forgotten()
@@ -346,9 +357,13 @@ class PeerConnection:
             case n.SendAnswer(sdp):
                 self._tell_metadata_again(is_due=self._answered_generation != self.generation)
                 self._answered_generation = self.generation
-                self._send(DescriptionSignal("answer", sdp))
+                self._await_link(self._ensure_link())
+                self._describe("answer", sdp)
             case n.Rebuild(reason):
                 self._replace_link(reason)
+            case n.Unanswered(reason):
+                self._logger.warning("offer not answered", {"reason": reason})
+                self._observer.negotiation_failed(NegotiationFailedError(reason))
             case n.GiveUp(reason):
                 self._must_rebuild = True
                 self._link_failed(reason)
@@ -370,11 +385,45 @@ class PeerConnection:
         link = self._ensure_link()
         await self._gather(link)
         self._negotiator.planning()
-        self._plan = link.plan(self._outgoing)
+        offer = self._plan_offer(link)
+        if offer is None:
+            self._plan = None
+            return self._negotiator.offer_undeliverable(self._loop.time())
+        return self._negotiator.offer_created(offer, self._loop.time())
+
+    def _plan_offer(self, link: Link) -> Description | None:
+        """Plan an offer that can be delivered, if need be without the newest tracks. None if there is none."""
+        text = self._planned(link)
+        first_error = error = self._oversize("offer", text)
+        if first_error is None:
+            return Description.parse("offer", text)
+        withheld: list[str] = []
+        while error is not None:
+            text = self._planned(link, frugal=True)
+            error = self._oversize("offer", text)
+            newest = self._withhold(link, text, error.size - error.cap) if error is not None else []
+            withheld += newest
+            if not newest:
+                break
+        if withheld or error is not None:
+            self._logger.warning("offer too large", {"error": str(first_error), "left_out": len(withheld)})
+            self._observer.tracks_withheld(first_error, withheld)
+        return Description.parse("offer", text) if error is None else None
+
+    def _planned(self, link: Link, *, frugal: bool = False) -> str:
+        self._plan = link.plan(self._outgoing, frugal=frugal)
         self._offers += 1
-        parsed = Description.parse("offer", link.offer_text(self._plan))
-        tagged = with_offer_tag(parsed.sdp, f"{parsed.ufrag}.{self._offers}")
-        return self._negotiator.offer_created(Description.parse("offer", tagged), self._loop.time())
+        text = with_offer_tag(link.offer_text(self._plan), f"{link.local_ufrag}.{self._offers}")
+        return self._fitting("offer", text)
+
+    def _withhold(self, link: Link, offer: str, excess: int) -> list[str]:
+        """Stop wanting to send the newest tracks of an offer that is too large. Return their ids."""
+        keys = {outgoing.track_id: key for key, outgoing in self._outgoing.items()}
+        new = {mid: track_id for mid, track_id in _new_tracks(offer, link.mids).items() if track_id in keys}
+        withheld = [new[mid] for mid in last_sections(offer, new, excess)]
+        for track_id in withheld:
+            del self._outgoing[keys[track_id]]
+        return withheld
 
     async def _commit(self, offer: str, answer: Description) -> list[n.Effect]:
         plan, self._plan = self._plan, None
@@ -391,9 +440,32 @@ class PeerConnection:
         await self._take_turn()
         link = self._ensure_link()
         await self._gather(link)
-        answer, more = await link.answer(offer, self._outgoing)
-        self._await_link(link)
-        return self._negotiator.answered(with_answer_tag(answer, offer.tag), self._loop.time(), more=more)
+        first_error: list[MeteredPeerOversizedError] = []
+
+        def too_much(answer: str, eligible: Sequence[str]) -> list[str]:
+            text = self._fitting("answer", with_answer_tag(answer, offer.tag))
+            if (error := self._oversize("answer", text)) is None:
+                return []
+            first_error.append(error)
+            return last_sections(text, eligible, error.size - error.cap, remains=DECLINED_SECTION_SIZE)
+
+        answer, more = await link.answer(offer, self._outgoing, too_much)
+        for error in first_error:
+            self._observer.negotiation_failed(error)
+        text = self._fitting("answer", with_answer_tag(answer, offer.tag))
+        return self._negotiator.answered(text, self._loop.time(), more=more)
+
+    # --- what the server takes
+
+    def _oversize(self, kind: DescriptionKind, sdp: str) -> MeteredPeerOversizedError | None:
+        try:
+            self._check_signal(DescriptionSignal(kind, sdp))
+        except MeteredPeerOversizedError as error:
+            return error
+        return None
+
+    def _fitting(self, kind: DescriptionKind, sdp: str) -> str:
+        return sdp if self._oversize(kind, sdp) is None else trimmed(sdp)
 
     async def _gather(self, link: Link) -> None:
         self._gathering_link = link
@@ -411,6 +483,13 @@ class PeerConnection:
         if link is self._link and self.state != "closed":
             self._send(CandidateSignal(None))
 
+    def _describe(self, kind: DescriptionKind, sdp: str) -> None:
+        """Send a description, and behind it the candidates for which it had no room."""
+        self._send(DescriptionSignal(kind, sdp))
+        link = self._ensure_link()
+        for candidate in link.host_candidates if "a=candidate:" not in sdp else ():
+            self._send(CandidateSignal(candidate, link.transport_mid, 0, link.local_ufrag))
+
     def _send(self, signal: Signal) -> None:
         self._spawn(self._deliver(signal))
 
@@ -420,9 +499,37 @@ class PeerConnection:
         except (NotConnectedError, DisconnectedError):
             # `set_reachable` repairs that: an offer is sent again, an answer when its offer comes again.
             self._logger.debug("signal not delivered: signalling is down")
-        except SignallingError as error:
-            if isinstance(signal, DescriptionSignal):
-                self._observer.negotiation_failed(error)
+        except (MeteredRealtimeError, ValueError) as error:
+            if isinstance(signal, DescriptionSignal) and self.state != "closed":
+                self._not_delivered(signal, error)
+            else:
+                self._logger.debug("candidate not delivered", {"error": str(error)})
+        else:
+            if isinstance(signal, DescriptionSignal) and signal.kind == "offer":
+                self._delivered_offer = signal.sdp
+
+    def _not_delivered(self, signal: DescriptionSignal, error: Exception) -> None:
+        """Leave it at that if a description can never be delivered: what flows goes on. Others are sent again."""
+        if not is_final(error):
+            self._observer.negotiation_failed(error)
+        elif signal.kind == "answer":
+            self._negotiator.answer_undeliverable(signal.sdp)
+            self._answered_generation = 0  # the metadata before it may have been refused as well
+            self._disarm("connect")  # nothing can come up, and an offer would be refused too
+            self._observer.negotiation_failed(error)
+        else:
+            self._offer_not_delivered(signal.sdp, error)
+
+    def _offer_not_delivered(self, sdp: str, error: Exception) -> None:
+        has_arrived = sdp == self._delivered_offer
+        self._feed(self._negotiator.offer_undeliverable(self._loop.time(), sdp, has_arrived=has_arrived))
+        if self._oversize("offer", sdp) is not None:  # the server takes less than it did when this was planned
+            self._feed(self._negotiator.changed(self._loop.time()))
+        elif has_arrived:
+            self._observer.negotiation_failed(error)
+        else:
+            known = self._link.mids if self._link is not None else ()
+            self._observer.tracks_withheld(error, tuple(_new_tracks(sdp, known).values()))
 
     def _on_offer_timer(self) -> None:
         self._feed(self._negotiator.timer(self._loop.time()))
@@ -551,6 +658,10 @@ class PeerConnection:
         """Tell that something of the remote cannot be received."""
         self._observer.negotiation_failed(NegotiationFailedError(f"section {mid!r} of the remote declined: {reason}"))
 
+    def candidate_refused(self, error: Exception) -> None:
+        """Tell of a candidate that is not taken."""
+        self._observer.candidate_refused(error)
+
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Pass on a data channel that the remote opened."""
         self._observer.channel_opened(channel)
@@ -603,3 +714,9 @@ class PeerConnection:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _new_tracks(offer: str, known_mids: Container[str]) -> dict[str, str]:
+    """Return the ids of the tracks in new sections of an offer by mid."""
+    new = (section for section in sections(offer) if section.mid not in known_mids and section.sends)
+    return {section.mid: section.track_id for section in new if section.track_id is not None}

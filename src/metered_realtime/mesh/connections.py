@@ -44,6 +44,9 @@ class PeerConnections:
         async def send_signal(signal: Signal) -> None:
             await self._seat.send_signal(remote.id, signal)
 
+        def check_signal(signal: Signal) -> None:
+            self._seat.check_signal(signal, remote.id)
+
         kind = self._kind()
         # One for all: whoever is in the channel knows this peer by its id anyway.
         self._certificate = kind.certificate_for_now(self._certificate)
@@ -52,6 +55,7 @@ class PeerConnections:
             free_to_offer_at=remote._free_to_offer_at,
             offer_held=remote._greet,
             send_signal=send_signal,
+            check_signal=check_signal,
             ice_servers=self._ice_servers,
             observer=remote,
             logger=self._logger,

@@ -13,6 +13,7 @@ from ..events import DCClose, DCError, DCMessage, DCOpen, Event
 from ..log import Logger
 from .aiortc_compat_channels import remote_max_message_size
 from .inbox import Inbox
+from .unheard import MAX_UNHEARD_OF_REMOTE, message_size, unheard_of
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_UNHEARD_BYTES = 16 * 1024 * 1024
 """What may arrive and not be read. Beyond that the channel is closed with a `DCError`: a bare channel cannot make the
-other end wait."""
+other end wait. All channels of a remote share `MAX_UNHEARD_OF_REMOTE` as well."""
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 """What the sends that wait may hold: 256 of the largest messages that aiortc and browsers take."""
@@ -70,7 +71,8 @@ class DataChannel(AsyncEventEmitter):
         self._queue: deque[_QueuedSend] = deque()
         self._queued_bytes = 0
         self._messages_sent = self._bytes_sent = self._messages_received = self._bytes_received = 0
-        self._unheard = Inbox(self._deliver, lambda: self._is_heard(DCMessage))
+        self._unheard_of_all = unheard_of(channel)
+        self._unheard = Inbox(self._deliver, lambda: self._is_heard(DCMessage), self._unheard_of_all)
         self._opening: set[asyncio.Future[None]] = set()
         self._draining: set[asyncio.Future[None]] = set()
         self._closed_underneath = False
@@ -213,7 +215,7 @@ class DataChannel(AsyncEventEmitter):
             raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
         if self.ready_state != "open":
             raise ChannelClosedError(self.label, f"it is {self.ready_state}")
-        size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
+        size = message_size(data)
         if size > self._cap:
             raise MessageTooLargeError(size, self._cap)
         return size
@@ -287,13 +289,21 @@ class DataChannel(AsyncEventEmitter):
 
     def _on_message(self, message: str | bytes) -> None:
         self._messages_received += 1
-        self._bytes_received += (
-            len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
-        )
-        self._unheard.put(message)
+        size = message_size(message)
+        self._bytes_received += size
+        fits = self._unheard.put(message, size)
         if self._unheard.bytes > MAX_UNHEARD_BYTES:
-            self.emit(DCError(DataChannelOverflowError(self._unheard.bytes, MAX_UNHEARD_BYTES, unit="bytes")))
-            self.close()
+            self._give_up(self._unheard.bytes, MAX_UNHEARD_BYTES)
+        elif not fits:
+            self._give_up(self._unheard_of_all.bytes, MAX_UNHEARD_OF_REMOTE)
+
+    def _give_up(self, waiting: int, cap: int) -> None:
+        """Close the channel, since nobody reads it. An iteration still gets what it has."""
+        self._unheard_of_all.closed += 1
+        self.emit(DCError(DataChannelOverflowError(waiting, cap, unit="bytes")))
+        self.close()
+        if not self._unheard.is_iterated:
+            self._unheard.clear()
 
     def _on_error(self, error: Any = None) -> None:
         self.emit(DCError(error if isinstance(error, Exception) else MeteredRealtimeError(str(error))))

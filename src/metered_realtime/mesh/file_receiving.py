@@ -19,6 +19,7 @@ from ..core import transfers as core
 from ..emitter import EventStream
 from ..errors import FileTransferError, MeteredRealtimeError, StreamEndedError
 from ..events import Event, FileFailed, FileOffered, FileReceived
+from ..log import log_exception
 from .file_sending import ProgressFn, TransferProgress
 from .part_file import PartFile, prune_parts
 from .remote_peer import RemotePeer
@@ -44,6 +45,19 @@ STALLED = 10.0
 """Seconds without a byte after which an attempt makes way for the next one of the same file: a dead path is noticed
 after 6, so its sender has given it up."""
 
+MIN_PROGRESS = 16_384
+"""Bytes that count as a step. Who sends less in `STALLED` seconds, when all places are taken, gives its place up."""
+
+MAX_OPENING = 2
+"""Parts that are hashed or copied at once. The executor of the event loop has few threads, and others need them."""
+
+PRUNE_EVERY = 32
+"""Files after which old parts are looked for: to look takes the longer the more files there are."""
+
+SMALL_READ = 65_536
+SMALL_PAUSE = 0.01
+"""Seconds to wait for more after fewer bytes than that: each step costs a thread its turn, and the program a word."""
+
 MAX_ACCEPTED = 1024
 """Transfers that the program has accepted and is not asked about again when they go on."""
 
@@ -54,18 +68,31 @@ WIDER_WINDOW = 786_432
 FAREWELL = 0.5
 """Seconds that `close` leaves for senders to hear that their files are stored. Who does not asks again."""
 
+_Key = tuple[str, str]
+"""The id of a remote and that of its transfer: whoever was sent a file knows the latter."""
+
 AcceptFn = Callable[[FileOffered], "bool | Awaitable[bool]"]
 
 
 @dataclass(slots=True)
 class _Incoming:
-    """A file that is being received: from whom, by what, when the last of it came, and how many bytes are to come."""
+    """A file that is being received: by what, when so many bytes of it had come, and how many are to come.
 
-    peer_id: str
+    It `is_open` while it waits for its sender, and not for the program or the disk.
+    """
+
+    reader: StreamReader
     task: asyncio.Task[None]
     moved: float
+    position: int = 0
     has_begun: bool = False
+    is_open: bool = False
     missing: int = 0
+
+    def note(self, position: int, now: float) -> None:
+        """Note how much there is. Single bytes are no step."""
+        if abs(position - self.position) >= MIN_PROGRESS:
+            self.position, self.moved = position, now
 
 
 class FileReceiver:
@@ -89,9 +116,13 @@ class FileReceiver:
         self._max_size = max_size
         self._progress = progress
         self._received = received
-        self._active: dict[str, _Incoming] = {}
+        self.refused = 0
+        """Offers that found no place and were asked to come again."""
+        self._active: dict[_Key, _Incoming] = {}
         self._sharing_room = threading.Lock()
-        self._accepted: OrderedDict[str, None] = OrderedDict()
+        self._accepted: OrderedDict[_Key, None] = OrderedDict()
+        self._opening = asyncio.Semaphore(MAX_OPENING)
+        self._opened = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._stored: set[asyncio.Task[None]] = set()
 
@@ -128,51 +159,66 @@ class FileReceiver:
             reader.cancel("protocol_error")
             return
         if not self._has_room(remote, offer):
+            self.refused += 1
             reader.cancel("busy")
             return
+        key = remote.id, offer.transfer
         task = asyncio.ensure_future(self._receive(remote, reader, offer))
-        self._active[offer.transfer] = _Incoming(remote.id, task, asyncio.get_running_loop().time())
+        self._active[key] = _Incoming(reader, task, asyncio.get_running_loop().time())
         self._tasks.add(task)
-        task.add_done_callback(partial(self._done, reader, offer))
+        task.add_done_callback(partial(self._done, reader, key))
 
     # --- inside
 
     def _has_room(self, remote: RemotePeer, offer: core.Offer) -> bool:
         """Tell whether another file may come. An attempt of the same one that stands still is ended for the next."""
-        same = self._active.get(offer.transfer)
+        same = self._active.get((remote.id, offer.transfer))
         if same is not None:
             if asyncio.get_running_loop().time() - same.moved >= STALLED:
                 same.task.cancel()
             return False
-        of_this_one = sum(incoming.peer_id == remote.id for incoming in self._active.values())
-        return len(self._active) < MAX_INCOMING and of_this_one < MAX_INCOMING_OF_ONE
+        if sum(peer_id == remote.id for peer_id, _ in self._active) >= MAX_INCOMING_OF_ONE:
+            return False
+        if len(self._active) >= MAX_INCOMING:
+            self._end_slowest()
+        return len(self._active) < MAX_INCOMING
 
-    def _done(self, reader: StreamReader, offer: core.Offer, task: asyncio.Task[None]) -> None:
+    def _end_slowest(self) -> None:
+        """Ask the sender of a file that stands still to come again later: others wait for the place."""
+        slowest = min((it for it in self._active.values() if it.is_open), key=lambda it: it.moved, default=None)
+        if slowest is not None and asyncio.get_running_loop().time() - slowest.moved >= STALLED:
+            slowest.reader.cancel("busy")
+            slowest.task.cancel()
+
+    def _done(self, reader: StreamReader, key: _Key, task: asyncio.Task[None]) -> None:
         """Let go of a transfer. A task that is cancelled before its first step runs none of its own code."""
         self._tasks.discard(task)
         self._stored.discard(task)
-        if not self._active.pop(offer.transfer).has_begun:
+        if not self._active.pop(key).has_begun:
             reader.cancel("not_receiving")
 
     async def _receive(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer) -> None:
-        self._active[offer.transfer].has_begun = True
+        self._active[remote.id, offer.transfer].has_begun = True
         name = core.safe_name(offer.name)
         try:
             with _failing(reader):
                 await self._check(FileOffered(remote, name, offer.size, offer.mtime), offer)
                 await self._store(remote, reader, offer, name)
         except Exception as error:  # the callbacks are the program's
+            if not isinstance(error, MeteredRealtimeError | core.TransferProtocolError | OSError):
+                log_exception(self._files.peer._logger, "receiving a file failed", error, {"name": name})
             self._tell(remote, FileFailed(remote, name, _failure(error)))
 
     async def _check(self, offered: FileOffered, offer: core.Offer) -> None:
         """Raise FileTransferError if the program, or the disk, does not want the file."""
         if offer.size > self._max_size:
             raise FileTransferError("too_large", f"{offer.size} bytes")
-        if offer.transfer not in self._accepted:
+        key = offered.peer.id, offer.transfer
+        if key not in self._accepted:
             self._tell(offered.peer, offered)
             if not await self._is_accepted(offered):
                 raise FileTransferError("refused")
-            self._accepted[offer.transfer] = None
+            self._accepted[key] = None
             if len(self._accepted) > MAX_ACCEPTED:
                 self._accepted.popitem(last=False)
 
@@ -181,13 +227,16 @@ class FileReceiver:
         return bool(await answer if inspect.isawaitable(answer) else answer)
 
     async def _store(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, name: str) -> None:
-        part = PartFile(self.directory, name, offer)
+        part = PartFile(self.directory, name, offer, remote.id)
+        incoming = self._active[remote.id, offer.transfer]
         try:
-            await asyncio.to_thread(self._open_part, part, offer, self._active[offer.transfer])
+            async with self._opening:
+                await asyncio.to_thread(self._open_part, part, offer, incoming)
             acceptance = core.Acceptance(attempt=offer.attempt, offset=part.offset, digest=part.digest())
             answer = remote.open_stream(core.ANSWER_TOPIC, core.attributes_of(acceptance))
             with _failing(reader, answer):
                 await answer.__aenter__()
+                incoming.is_open, incoming.moved = True, asyncio.get_running_loop().time()
                 digest = await self._take_content(remote, reader, offer, part)
                 path = await asyncio.to_thread(part.finish, digest)
             self._note_stored()
@@ -206,7 +255,9 @@ class FileReceiver:
 
     def _open_part(self, part: PartFile, offer: core.Offer, incoming: _Incoming) -> None:
         """Open a part, if what is to come has room beside what is to come of all other files. Blocks."""
-        prune_parts(self.directory, set(self._active))
+        if self._opened % PRUNE_EVERY == 0:
+            prune_parts(self.directory, {core.part_key(*key) for key in tuple(self._active)})
+        self._opened += 1
         part.open()
         missing = offer.size - part.offset
         with self._sharing_room:  # of two that do not both fit the one that comes first has its place
@@ -214,6 +265,8 @@ class FileReceiver:
             if missing + elsewhere > shutil.disk_usage(self.directory).free - FREE_RESERVE:
                 raise FileTransferError("no_space", f"{offer.size} bytes")
             incoming.missing = missing
+        part.copy_others()
+        incoming.missing, incoming.position = offer.size - part.offset, part.offset
 
     async def _take_content(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, part: PartFile) -> str:
         """Store what comes and return the digest that the sender has of it."""
@@ -230,12 +283,15 @@ class FileReceiver:
                     case core.Write(piece):
                         await asyncio.to_thread(part.write, piece)
                         self._show(remote, offer, part)
+                        if len(piece) < SMALL_READ and part.offset < offer.size:
+                            await asyncio.sleep(SMALL_PAUSE)
                     case core.Verify(digest):
                         return digest
 
     def _show(self, remote: RemotePeer, offer: core.Offer, part: PartFile) -> None:
-        incoming = self._active[offer.transfer]
-        incoming.moved, incoming.missing = asyncio.get_running_loop().time(), offer.size - part.offset
+        incoming = self._active[remote.id, offer.transfer]
+        incoming.note(part.offset, asyncio.get_running_loop().time())
+        incoming.missing = offer.size - part.offset
         if self._progress is not None:
             self._progress(TransferProgress(remote.id, core.safe_name(offer.name), part.offset, offer.size))
 

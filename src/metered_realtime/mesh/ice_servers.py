@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..log import Logger
+from ..log import Logger, log_exception
 from ..options import IceServerConfig, IceServersOption, IceTransportPolicy
 from ..signalling.scrubbing import scrub_error
 
@@ -77,7 +77,7 @@ class IceServers:
         try:
             await self.prepare()
         except Exception as error:
-            self._logger.warning("ICE server provider failed", {"error": f"{type(error).__name__}: {error}"})
+            log_exception(self._logger, "ICE server provider failed", error, level="warning")
         return self._latest()
 
     async def usable(self, is_usable: Callable[[IceServerConfig], bool]) -> Sequence[IceServerConfig]:

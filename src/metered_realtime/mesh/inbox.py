@@ -6,36 +6,46 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from .unheard import Unheard
+
 
 class Inbox:
     """Gives messages to handlers and streams as they come, and holds them while there are none.
 
     An iteration reads what is held. Once one has begun, messages are held for it whether or not handlers get them too.
+    What is held counts in `unheard`, and `bytes` are those of UTF-8.
     """
 
-    def __init__(self, emit: Callable[[str | bytes], None], is_heard: Callable[[], bool]) -> None:
+    def __init__(
+        self, emit: Callable[[str | bytes], None], is_heard: Callable[[], bool], unheard: Unheard | None = None
+    ) -> None:
         self.bytes = 0
         self.when_held: Callable[[], None] = lambda: None
         self.is_iterated = False
         self._emit = emit
         self._is_heard = is_heard
-        self._held: deque[str | bytes] = deque()
+        self._held: deque[tuple[str | bytes, int]] = deque()
+        self._unheard = unheard if unheard is not None else Unheard()
+        self._unheard.join(self)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._ended = False
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def put(self, message: str | bytes) -> None:
-        """Take a message that has arrived."""
+    def put(self, message: str | bytes, size: int) -> bool:
+        """Take a message of so many bytes that has arrived. Return whether all that waits is within its bounds."""
         heard = (self.is_iterated or not self._held) and self._is_heard()
         if heard:
             self._emit(message)
         if self.is_iterated or not heard:
-            self._held.append(message)
-            self.bytes += len(message)
+            self._held.append((message, size))
+            self.bytes += size
+            fits = self._unheard.note(size, 1)
             self._wake()
             self.when_held()
+            return fits
+        return True
 
     def release(self) -> None:
         """Give what is held to the handlers and streams, if there are any now and no iteration has begun."""
@@ -71,12 +81,14 @@ class Inbox:
 
     def clear(self) -> None:
         """Forget what is held."""
+        self._unheard.note(-self.bytes, -len(self._held))
         self._held.clear()
         self.bytes = 0
 
     def _pop(self) -> str | bytes:
-        message = self._held.popleft()
-        self.bytes -= len(message)
+        message, size = self._held.popleft()
+        self.bytes -= size
+        self._unheard.note(-size, -1)
         return message
 
     def _wake(self) -> None:

@@ -11,21 +11,25 @@ import contextlib
 import itertools
 import secrets
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
-from aiortc.rtcicetransport import RTCIceCandidate
-from aiortc.sdp import SessionDescription, candidate_from_sdp, candidate_to_sdp
+from aiortc.sdp import SessionDescription, candidate_to_sdp
 
-from ..core.declined import stand_in, with_port_zero
-from ..core.sdp import Description, SdpError, sections, with_origin, without_end_of_candidates
+from ..core.candidates import MAX_CANDIDATE_NAMES, MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
+from ..core.declined import first_lines, stand_in, with_port_zero
+from ..core.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
+from ..core.sdp_sections import Form, in_form
 from ..log import Logger
 from ..options import IceServerConfig
 from . import aiortc_compat as compat
-from .admission import Admission, admit, usable_ice
+from .admission import RemoteDescription, admitted, ice_candidate, usable_ice
+from .aiortc_compat_closing import close_by_force
+from .aiortc_compat_dcep import ChannelAdmission
 from .aiortc_compat_restart import IceRestarts
 from .aiortc_compat_senders import route_full_intra_requests
+from .aiortc_compat_sources import bound_sources
 from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .sections import Incoming, Outgoing, ReceivingSection, SendingSection
@@ -37,14 +41,14 @@ browser under its own id; the bound keeps descriptions from growing for as long 
 CANCEL_AGAIN = 0.05
 """Seconds after which a connect that goes on is cancelled once more."""
 
+POLITE_CLOSE = 0.5
+"""Seconds in which aiortc may end one thing after the other. Then the sockets close, whatever it waits for."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. What is left then is abandoned to the event loop (aiortc#283)."""
 
-MAX_REMOTE_CANDIDATES = 200
-"""Candidates of the remote taken for one connection. Browsers with many interfaces send tens."""
 
-MAX_CANDIDATE_LENGTH = 1_000
-"""Characters of a candidate line. Real ones have about 120."""
+TooMuchFn = Callable[[str, Sequence[str]], Collection[str]]
 
 
 class LinkObserver(Protocol):
@@ -53,6 +57,7 @@ class LinkObserver(Protocol):
     def link_state_changed(self, link: Link, state: str) -> None: ...
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
     def section_declined(self, mid: str, reason: str) -> None: ...
+    def candidate_refused(self, error: Exception) -> None: ...
     def channel_opened(self, channel: RTCDataChannel) -> None: ...
 
 
@@ -68,24 +73,31 @@ class Link:
         relay_only: bool = False,
         certificate: compat.SharedCertificate | None = None,
     ) -> None:
+        self._logger = logger
         self.pc = compat.create_peer_connection(relay_only=relay_only, certificate=certificate)
-        route_full_intra_requests(compat.dtls_transport(self.pc))
+        transport = compat.dtls_transport(self.pc)
+        route_full_intra_requests(transport)
+        self.sources = bound_sources(transport)
+        self.admission = ChannelAdmission(self.pc, self._channels_refused)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
         self._has_servers = self._server_gathering_due = has_servers
         self.local_candidates_complete = not has_servers
         self._observer = observer
-        self._logger = logger
         self._slots: list[SendingSection] = []
         self._order: tuple[PlannedSection, ...] = ()
         self._declined: dict[str, str] = {}
-        self._unusable: dict[str, str] = {}
+        self._unusable: Mapping[str, str] = {}
+        self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
         self._taps: dict[str, ReceivingSection] = {}
         self._remote_ufrag: str | None = None
         self._parsed_remote: SessionDescription | None = None
-        self._held_candidates: list[tuple[str | None, RTCIceCandidate]] = []
-        self._candidates_taken = 0
+        self._held_candidates: list[tuple[str | None, Candidate]] = []
+        self._known_candidates: set[tuple[str | None, str, str, int]] = set()
+        self._candidate_names = 0
+        self.candidates_refused = 0
+        self.odd_lines = 0
         self._candidate_tasks: set[asyncio.Task[None]] = set()
         self._channels: weakref.WeakSet[RTCDataChannel] = weakref.WeakSet()
         self._gathering: asyncio.Task[None] | None = None
@@ -107,6 +119,9 @@ class Link:
         self._channels.add(channel)
         return channel
 
+    def _channels_refused(self, reason: str) -> None:
+        self._logger.warning("data channels of the remote refused", {"reason": reason})
+
     # --- restarts of ICE
 
     @property
@@ -123,7 +138,7 @@ class Link:
         await self._ice.renew()
         self._server_gathering_due = self._has_servers
         self.local_candidates_complete = not self._has_servers
-        self._candidates_taken = len(self._held_candidates)
+        self._count_held()
 
     # --- candidates
 
@@ -149,6 +164,12 @@ class Link:
         return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in found]
 
     @property
+    def host_candidates(self) -> list[str]:
+        """Return the candidates that are known of this end as `candidate:...` lines."""
+        known = compat.ice_transport(self.pc).iceGatherer.getLocalCandidates()
+        return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in known]
+
+    @property
     def transport_mid(self) -> str:
         """Return the section that carries the transport (RFC 8843 section 7.1): the first one that is not declined."""
         return next((mid for mid in self.mids if mid not in self._declined), "0")
@@ -171,32 +192,72 @@ class Link:
         Raises:
             ValueError: the candidate cannot be parsed, is refused, or is one too many.
         """
-        if self._candidates_taken >= MAX_REMOTE_CANDIDATES:
-            raise ValueError(f"more than {MAX_REMOTE_CANDIDATES} candidates for one connection")
         if candidate is None:
             await self._end_candidates(ufrag)
             return
-        parsed = _parse_candidate(candidate)
-        self._candidates_taken += 1
+        parsed = self._new_candidate(candidate, ufrag)
+        if parsed is None:
+            return
         if self._remote_ufrag is None or (ufrag is not None and ufrag != self._remote_ufrag):
             self._held_candidates.append((ufrag, parsed))
         else:
-            await compat.ice_transport(self.pc).addRemoteCandidate(parsed)
+            await compat.ice_transport(self.pc).addRemoteCandidate(ice_candidate(parsed))
+
+    def _new_candidate(self, text: str, ufrag: str | None) -> Candidate | None:
+        """Read a candidate. Return None if it is known already, or of no use with RTP and RTCP on one port.
+
+        Raises:
+            ValueError: the candidate cannot be parsed, is refused, or is one too many.
+        """
+        try:
+            candidate = parse_candidate(text)
+            if candidate.component != 1:
+                return None
+            return candidate if self._count_candidate(candidate, ufrag) else None
+        except ValueError:
+            self.candidates_refused += 1
+            raise
+
+    def _count_candidate(self, candidate: Candidate, ufrag: str | None) -> bool:
+        """Return whether a candidate is a new one. Those of descriptions count like those that came alone.
+
+        Raises:
+            ValueError: it is one too many.
+        """
+        key = (ufrag or self._remote_ufrag, *candidate.transport_address)
+        if key in self._known_candidates:
+            return False
+        if len(self._known_candidates) == MAX_REMOTE_CANDIDATES:
+            raise ValueError(f"more than {MAX_REMOTE_CANDIDATES} candidates for one connection")
+        if candidate.is_name:
+            if self._candidate_names == MAX_CANDIDATE_NAMES:
+                raise ValueError(f"more than {MAX_CANDIDATE_NAMES} candidates with a name for one connection")
+            self._candidate_names += 1
+        self._known_candidates.add(key)
+        return True
 
     def inherit_candidates(self, old: Link) -> None:
         """Take over what came for a description that the old link did not live to see."""
         self._held_candidates = old._held_candidates
-        self._candidates_taken = len(self._held_candidates)
+        self._count_held()
+
+    def _count_held(self) -> None:
+        """Begin to count with what is held for a description to come."""
+        self._known_candidates = {(ufrag, *it.transport_address) for ufrag, it in self._held_candidates}
+        self._candidate_names = sum(candidate.is_name for _, candidate in self._held_candidates)
 
     # --- offers
 
-    def plan(self, wanted: Mapping[Any, Outgoing]) -> OfferPlan:
-        """Plan an offer in which everything wanted has a section. The connection stays as it is."""
-        self.release(wanted)
+    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> OfferPlan:
+        """Plan an offer in which everything wanted has a section. The connection stays as it is.
+
+        A `frugal` one uses every idle section again before it opens another.
+        """
+        self.release({key: it for key, it in wanted.items() if not frugal or self._is_negotiated(it)})
         assigned = {slot.outgoing for slot in self._slots}
         for outgoing in wanted.values():
             if outgoing not in assigned:
-                self._free_slot(outgoing.kind).assign(outgoing)
+                self._free_slot(outgoing.kind, frugal=frugal).assign(outgoing)
         for slot in self._slots:
             slot.planned = slot.outgoing
         new = [slot.transceiver for slot in self._slots if slot.outgoing is not None and not slot.negotiated]
@@ -244,38 +305,48 @@ class Link:
             compat.set_section_index(self.pc, section.transceiver, index)
         if self._ice.is_renewed:
             self._ice.take_role(controlling=True)
-        shown = stand_in(offer, self._declined) if self._declined else offer
+        shown = stand_in(plan.sdp, self._declined) if self._declined else offer
         await self.pc.setLocalDescription(RTCSessionDescription(sdp=shown, type="offer"))
-        await self._set_remote(answer)
+        remote = admitted(answer)
+        await self._set_remote(remote)
         self._order = plan.sections
         for slot in self._slots:
             slot.told = slot.planned if slot.planned == slot.outgoing else None
-        self._applied(answer)
+        self._applied(remote)
         return self._unsent(wanted)
 
-    async def answer(self, offer: Description, wanted: Mapping[Any, Outgoing]) -> tuple[str, bool]:
+    async def answer(
+        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = lambda answer, mids: ()
+    ) -> tuple[str, bool]:
         """Answer an offer. Return the answer and whether something wanted found no section in it.
+
+        `too_much` is asked which of the new sections, by mid, have to be declined for the answer to be sent.
 
         Raises:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
+        remote = admitted(offer)
         await self._give_up_reused(offer)
         if self._remote_ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
             await self.restart_ice()
         if self._ice.is_renewed:
             self._ice.take_role(controlling=False)
-        await self._set_remote(offer)
+        await self._set_remote(remote)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
             transceiver.direction = "sendrecv" if directions[transceiver].startswith("send") else "recvonly"
         answer = await self.pc.createAnswer()
         await self.pc.setLocalDescription(answer)
         by_mid = {transceiver.mid: transceiver for transceiver in self.pc.getTransceivers()}
+        new = [mid for mid in offer.mids[1:] if mid in by_mid and mid not in self.mids and mid not in self._declined]
+        if declined := too_much(with_port_zero(self.pc.localDescription.sdp, self._declined), new):
+            lines = first_lines(offer.sdp)
+            self._declined |= {mid: lines[mid] for mid in declined}
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for slot in self._slots:
             if slot.transceiver.currentDirection in ("sendrecv", "sendonly"):
                 slot.told = slot.outgoing
-        self._applied(offer)
+        self._applied(remote)
         return self._as_sent(self.pc.localDescription.sdp), self._unsent(wanted)
 
     async def close(self) -> None:
@@ -292,13 +363,21 @@ class Link:
             target.end()
         for task in self._candidate_tasks:
             task.cancel()
+        politely = asyncio.ensure_future(self._close_politely())
+        await asyncio.wait([politely], timeout=POLITE_CLOSE)
+        if not politely.done():
+            self._logger.warning("connection closed by force", {"after": POLITE_CLOSE})
+            politely.cancel()
+            await close_by_force(self.pc)
+        for channel in tuple(self._channels):
+            channel.close()  # aiortc forgets those that never opened
+
+    async def _close_politely(self) -> None:
         await self._stop_connecting()
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is being thrown away
             if self._gathering is not None:
                 await self._gathering
             await self.pc.close()
-        for channel in tuple(self._channels):
-            channel.close()  # aiortc forgets those that never opened
 
     async def _stop_connecting(self) -> None:
         """Have the connect end before the connection is closed, which does not stop what is started after it.
@@ -312,28 +391,49 @@ class Link:
 
     # --- inside
 
-    async def _set_remote(self, description: Description) -> None:
+    async def _set_remote(self, description: RemoteDescription) -> None:
         await self.gather_host()
-        admitted = admit(description.sdp)
-        parsed = admitted.parsed
-        # With BUNDLE only one section carries candidates; aiortc takes those of the last section.
+        self._note_odd_lines(description)
+        # With BUNDLE only one section carries candidates, and aiortc would take those of the last one.
         ice = compat.ice_transport(self.pc)
-        candidates = [candidate for media in parsed.media for candidate in media.ice_candidates]
+        candidates = map(ice_candidate, self._new_candidates(description))
         await asyncio.gather(*map(ice.addRemoteCandidate, candidates))  # names (mDNS) take up to a second each
-        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=admitted.sdp, type=description.kind))
-        compat.route_sources(self.pc, parsed)
-        self._parsed_remote = parsed
-        self._decline(admitted)
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.shown, type=description.kind))
+        self._parsed_remote = compat.remote_description(self.pc)
+        compat.route_sources(self.pc, self._parsed_remote)
+        self._forms |= description.forms
+        self._decline(description)
 
-    def _decline(self, admitted: Admission) -> None:
+    def _note_odd_lines(self, description: RemoteDescription) -> None:
+        self.odd_lines += description.odd_lines
+        if description.odd_lines:
+            lines = {"count": description.odd_lines, "lines": list(description.noted)}
+            self._logger.warning("lines of a description left out", lines)
+
+    def _new_candidates(self, description: RemoteDescription) -> list[Candidate]:
+        """Return the candidates of a description that are not known yet, and tell once of those that are refused."""
+        new = []
+        refused, error = description.candidates_refused, ValueError(description.refusal)
+        for candidate in description.candidates:
+            try:
+                if self._count_candidate(candidate, description.ufrag):
+                    new.append(candidate)
+            except ValueError as one_too_many:
+                refused, error = refused + 1, one_too_many
+        self.candidates_refused += refused
+        if refused:
+            self._observer.candidate_refused(error)
+        return new
+
+    def _decline(self, description: RemoteDescription) -> None:
         """Send nothing in sections that the remote declined, and tell which ones this end declines."""
-        self._declined = admitted.declined
+        self._declined = dict(description.declined)
         for slot in self._slots:
             if slot.transceiver.mid in self._declined:
                 slot.is_usable = False
                 slot.forward.switch(None)
-        known, self._unusable = self._unusable, admitted.unusable
-        for mid, reason in admitted.unusable.items():
+        known, self._unusable = self._unusable, description.unusable
+        for mid, reason in description.unusable.items():
             if mid not in known:
                 self._observer.section_declined(mid, reason)
 
@@ -354,10 +454,11 @@ class Link:
     def _as_sent(self, text: str) -> str:
         """Return a description of this end as the remote is sent it."""
         session, versions = self._session
-        text = with_origin(with_port_zero(text, self._declined), session, next(versions))
+        text = in_form(with_port_zero(text, self._declined), self._forms)
+        text = with_origin(text, session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
-    def _applied(self, remote: Description) -> None:
+    def _applied(self, remote: RemoteDescription) -> None:
         """Start what the exchange agreed on, and tell which tracks came and went."""
         self._remote_ufrag = remote.ufrag
         for slot in self._slots:
@@ -365,7 +466,7 @@ class Link:
                 slot.choose_codec()
         self._connect()
         self._flush_candidates()
-        self._update_incoming(remote)
+        self._update_incoming(remote.sections)
 
     async def _end_candidates(self, ufrag: str | None) -> None:
         """Pass the end on where it is sure to belong to this description.
@@ -386,7 +487,8 @@ class Link:
         self._held_candidates = [(ufrag, candidate) for ufrag, candidate in held if ufrag not in ours]
         for ufrag, candidate in held:
             if ufrag in ours:
-                task = asyncio.ensure_future(compat.ice_transport(self.pc).addRemoteCandidate(candidate))
+                ice = compat.ice_transport(self.pc)
+                task = asyncio.ensure_future(ice.addRemoteCandidate(ice_candidate(candidate)))
                 self._candidate_tasks.add(task)
                 task.add_done_callback(self._candidate_done)
 
@@ -394,11 +496,12 @@ class Link:
         self._candidate_tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._logger.warning("candidate refused", {"error": f"{type(error).__name__}: {error}"})
+            self.candidates_refused += 1
+            self._observer.candidate_refused(error if isinstance(error, Exception) else RuntimeError(str(error)))
 
-    def _update_incoming(self, remote: Description) -> None:
+    def _update_incoming(self, sections: Sequence[Section]) -> None:
         changes = []
-        for section in sections(remote.sdp):
+        for section in sections:
             target = self._taps.get(section.mid)
             if target is not None:
                 sends = section.sends and section.mid not in self._declined
@@ -421,14 +524,19 @@ class Link:
             directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
         return directions
 
-    def _free_slot(self, kind: str) -> SendingSection:
+    def _is_negotiated(self, outgoing: Outgoing) -> bool:
+        return any(slot.outgoing == outgoing and slot.negotiated for slot in self._slots)
+
+    def _free_slot(self, kind: str, *, frugal: bool) -> SendingSection:
         same_kind = [slot for slot in self._slots if slot.forward.kind == kind]
         idle = [slot for slot in same_kind if slot.outgoing is None and slot.is_usable]
-        unused = [slot for slot in idle if not slot.negotiated]
+        used, unused = ([slot for slot in idle if slot.negotiated is it] for it in (True, False))
+        if used and frugal:
+            return used[0]
         if unused:
             return unused[0]
-        if idle and len(same_kind) >= FRESH_SECTIONS:
-            return idle[0]
+        if used and len(same_kind) >= FRESH_SECTIONS:
+            return used[0]
         slot = SendingSection(self.pc, kind)
         self._slots.append(slot)
         return slot
@@ -474,11 +582,3 @@ _DIRECTIONS = {
     (True, False): "sendonly",
     (False, True): "recvonly",
 }
-
-
-def _parse_candidate(text: str) -> RTCIceCandidate:
-    if len(text) > MAX_CANDIDATE_LENGTH:
-        raise ValueError(f"a candidate of {len(text)} characters")
-    candidate = candidate_from_sdp(text.removeprefix("a=").removeprefix("candidate:"))
-    candidate.sdpMLineIndex = 0
-    return candidate

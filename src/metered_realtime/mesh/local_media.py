@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..core.attachments import AlreadyAttachedError, Attachment, Attachments
-from ..core.frames import encode_payload
 from ..core.signals import MetadataSignal
 from ..errors import (
-    MeteredPeerOversizedError,
     MeteredPeerReplaceTrackError,
     MeteredPeerStateError,
     ReplaceTrackFailure,
 )
+from ..events import Event, LocalTrackEnded
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from ..signalling.scrubbing import scrub_error
@@ -30,6 +31,7 @@ class LocalMedia:
     """The tracks of one `MeteredPeer`, for the `remotes` of now and all that come.
 
     `tell` sends a remote the metadata of a track: before the track itself, so that it is known when the track comes.
+    `emit` takes the event of a track that has ended by itself.
     """
 
     def __init__(
@@ -37,9 +39,13 @@ class LocalMedia:
         remotes: Callable[[], list[RemotePeer]],
         tell: Callable[[RemotePeer, MetadataSignal], None],
         logger: Logger,
+        emit: Callable[[Event], None],
     ) -> None:
+        self.tracks_failed = 0
         self._remotes = remotes
         self._tell = tell
+        self._emit = emit
+        self._ended: WeakKeyDictionary[Any, tuple[MediaStream | None, StreamMetadata | None]] = WeakKeyDictionary()
         self._book = Attachments()
         self._fanouts: dict[int, TrackFanout] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -52,14 +58,14 @@ class LocalMedia:
         tracks: Iterable[Any],
         stream: MediaStream | None,
         metadata: StreamMetadata | None,
-        cap: int,
+        check: Callable[[MetadataSignal], None],
         method: str,
     ) -> None:
         """Send tracks to everybody, all of them or, if one cannot be, none. Raises like `_enter`."""
         added = []
         try:
             for track in tracks:
-                attachment = self._enter(track, stream, metadata, cap, method)
+                attachment = self._enter(track, stream, metadata, check, method)
                 if attachment is not None:
                     added.append(attachment)
         except Exception:
@@ -83,8 +89,10 @@ class LocalMedia:
             if remote._connection is not None:
                 remote._connection.detach(id(track))
 
-    def replace(self, old: Any, new: Any | None) -> None:
+    def replace(self, old: Any, new: Any | None, check: Callable[[MetadataSignal], None]) -> None:
         """Swap a track on every remote that carries it, metadata included.
+
+        One that has ended is sent to nobody any more: `new` is then sent anew, with its stream and its metadata.
 
         Raises:
             TypeError: `new` is not a track.
@@ -93,6 +101,12 @@ class LocalMedia:
             MeteredPeerReplaceTrackError: it failed on some remotes. The book holds `new` if any remote has it.
         """
         before = self._book.get(old)
+        if before is None and new is not None and self._is_ended(old):
+            self._check_kinds(old, new)
+            stream, metadata = self._ended[old]
+            self.attach([new], stream, metadata, check, "replace_track")
+            del self._ended[old]
+            return
         try:
             self._replace(self._remotes(), old, new)
         finally:
@@ -124,9 +138,12 @@ class LocalMedia:
             self._tell_all_of(remote, attachment)
 
     def send_everything(self, remote: RemotePeer) -> None:
-        """Attach everything to a remote."""
+        """Attach everything to a remote that has not ended."""
         for attachment in self._book:
-            self._send(remote, attachment)
+            if getattr(attachment.track, "readyState", "live") != "ended":
+                self._send(remote, attachment)
+            elif not self._fanout(attachment.track).is_reading:
+                self._track_ended(attachment.track, None)  # nobody received it, so nobody has noticed
 
     # --- inside
 
@@ -139,7 +156,12 @@ class LocalMedia:
         remote._connect().attach(id(attachment.track), self._outgoing(attachment))
 
     def _enter(
-        self, track: Any, stream: MediaStream | None, metadata: StreamMetadata | None, cap: int, method: str
+        self,
+        track: Any,
+        stream: MediaStream | None,
+        metadata: StreamMetadata | None,
+        check: Callable[[MetadataSignal], None],
+        method: str,
     ) -> Attachment | None:
         """Enter a track. None if it is there already with the same stream.
 
@@ -148,7 +170,7 @@ class LocalMedia:
             TypeError: not a track, a stream or a metadata object.
             ValueError: the metadata is not JSON.
             MeteredPeerStateError: `track_already_attached`, with another stream.
-            MeteredPeerOversizedError: the metadata is too large to be sent. Nothing was remembered.
+            MeteredPeerOversizedError: `check` finds the metadata too large to be sent. Nothing was remembered.
         """
         _check_track(track)
         connection_class()
@@ -164,18 +186,23 @@ class LocalMedia:
             return None
         signal = attachment.metadata_signal()
         if signal is not None:
-            _check_size(signal, cap)
+            check(signal)
         self._book.add(attachment)
+        if self._is_ended(track):
+            del self._ended[track]
         return attachment
+
+    def _check_kinds(self, old: Any, new: Any) -> None:
+        _check_track(new)
+        if old.kind != new.kind:
+            raise ValueError(f"a track of kind {old.kind!r} cannot be replaced by one of kind {new.kind!r}")
 
     def _replace(self, remotes: list[RemotePeer], old: Any, new: Any | None) -> None:
         present = self._book.get(old)
         if new is old:
             return
         if new is not None:
-            _check_track(new)
-            if old.kind != new.kind:
-                raise ValueError(f"a track of kind {old.kind!r} cannot be replaced by one of kind {new.kind!r}")
+            self._check_kinds(old, new)
         if present is None:
             # Nobody has it, or an earlier replacement left it on some remotes: those follow now.
             attachment = self._book.get(new)
@@ -235,8 +262,25 @@ class LocalMedia:
 
         fanout = self._fanouts.get(id(track))
         if fanout is None:
-            fanout = self._fanouts[id(track)] = TrackFanout(track, self._logger)
+            fanout = self._fanouts[id(track)] = TrackFanout(track, self._logger, self._track_ended)
         return fanout
+
+    def _track_ended(self, track: Any, error: BaseException | None) -> None:
+        """Take a track that has ended by itself from everybody, as if it had been removed."""
+        attachment = self._book.get(track)
+        if attachment is None:
+            return
+        self.tracks_failed += error is not None
+        self.detach(track)
+        with suppress(TypeError):  # a track of the program's own class that cannot be referred to weakly
+            self._ended[track] = attachment.stream, attachment.metadata
+        self._emit(LocalTrackEnded(track, error))
+
+    def _is_ended(self, track: Any) -> bool:
+        try:
+            return track in self._ended
+        except TypeError:
+            return False
 
     def _close_fanout(self, track_id: int) -> None:
         fanout = self._fanouts.pop(track_id, None)
@@ -249,12 +293,6 @@ class LocalMedia:
 def _check_track(track: Any) -> None:
     if getattr(track, "kind", None) not in ("audio", "video") or not callable(getattr(track, "recv", None)):
         raise TypeError(f"an aiortc MediaStreamTrack of kind audio or video is needed, not {track!r}")
-
-
-def _check_size(signal: MetadataSignal, cap: int) -> None:
-    size = len(bytes(encode_payload(signal.payload())))
-    if size > cap:
-        raise MeteredPeerOversizedError(size, cap)
 
 
 def _already_attached(track: Any, method: str) -> MeteredPeerStateError:

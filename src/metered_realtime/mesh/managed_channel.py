@@ -23,6 +23,7 @@ from ..events import ChannelResumed, DCClose, DCError, DCMessage, DCOpen, Event
 from ..log import Logger
 from .inbox import Inbox
 from .raw_channel import RawChannel
+from .unheard import message_size
 
 MAX_QUEUED_SENDS = 256
 """Calls of `send` that may wait for the window, as for a `DataChannel`."""
@@ -497,8 +498,9 @@ class ManagedChannel(AsyncEventEmitter):
 
     def _keep(self, data: str | bytes) -> None:
         self._messages_received += 1
-        self._bytes_received += len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
-        self._inbox.put(data)
+        size = message_size(data)
+        self._bytes_received += size
+        self._inbox.put(data, size)
         if self._inbox and not self._note_read():
             error = DataChannelOverflowError(self._inbox.bytes, HELD_BYTES, unit="bytes")
             self._logger.warning("channel closed: nobody reads", {"label": self.label, "bytes": self._inbox.bytes})

@@ -172,21 +172,28 @@ class _Numbers:
         if identity not in self._payload_types:
             used = self._taken | set(self._payload_types.values())
             candidates = itertools.chain([usual], _DYNAMIC_PAYLOAD_TYPES)
-            self._payload_types[identity] = next(number for number in candidates if number not in used)
+            # Where the other end has taken them all, packets are still told apart by their mid.
+            self._payload_types[identity] = next((number for number in candidates if number not in used), usual)
         return self._payload_types[identity]
 
     def _extensions(self, kind: str) -> list[RTCRtpHeaderExtensionParameters]:
+        numbered = {default.uri: self._extension_id(default.uri) for default in HEADER_EXTENSIONS[kind]}
         return [
-            RTCRtpHeaderExtensionParameters(id=self._extension_id(default.uri), uri=default.uri)
-            for default in HEADER_EXTENSIONS[kind]
+            RTCRtpHeaderExtensionParameters(id=number, uri=uri)
+            for uri, number in numbered.items()
+            if number is not None
         ]
 
-    def _extension_id(self, uri: str) -> int:
+    def _extension_id(self, uri: str) -> int | None:
+        """Return the number of an extension, None if the other end has taken them all."""
         if uri not in self._extension_ids:
             used = set(self._extension_ids.values())
             # 1 to 14 fit the one-byte header (RFC 8285 section 4.2). Free ones are taken from the top.
             candidates = itertools.chain([_EXTENSION_IDS.get(uri, 14)], range(14, 0, -1))
-            self._extension_ids[uri] = next(number for number in candidates if number not in used)
+            free = next((number for number in candidates if number not in used), None)
+            if free is None:
+                return None
+            self._extension_ids[uri] = free
         return self._extension_ids[uri]
 
 

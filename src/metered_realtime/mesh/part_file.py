@@ -15,7 +15,15 @@ from pathlib import Path
 
 import msgspec
 
-from ..core.transfers import TRANSFER_ID_LENGTH, Offer, numbered, part_name, state_name
+from ..core.transfers import (
+    PART_KEY_LENGTH,
+    SHARED_KEY_LENGTH,
+    Offer,
+    numbered,
+    part_key,
+    part_name,
+    state_name,
+)
 from ..errors import FileTransferError
 
 READ_BLOCK = 1024 * 1024
@@ -45,18 +53,20 @@ class PartState(msgspec.Struct, kw_only=True):
 
 
 class PartFile:
-    """The part of one transfer, from `open` on. `offset` is how much there is, `digest()` its BLAKE2b-512.
+    """The part of one transfer from one remote, from `open` on. `offset` is how much there is, `digest()` its
+    BLAKE2b-512. No other remote reaches it; one that goes on with the same transfer gets a copy of its own.
 
     `close` may come at any time, from another thread: it ends `open`, and nothing is opened after it.
     """
 
-    def __init__(self, directory: Path, name: str, offer: Offer) -> None:
+    def __init__(self, directory: Path, name: str, offer: Offer, peer_id: str) -> None:
         self.offset = 0
         self._directory = directory
         self._offer = offer
         self._name = name
-        self._path = directory / part_name(name, offer.transfer)
-        self._state_path = directory / state_name(name, offer.transfer)
+        key = part_key(peer_id, offer.transfer)
+        self._path = directory / part_name(name, key)
+        self._state_path = directory / state_name(name, key)
         self._lock = threading.Lock()
         self._hash = blake2b()
         self._unsynced = 0
@@ -79,6 +89,18 @@ class PartFile:
             else:
                 self._hash_prefix(self._stored)
 
+    def copy_others(self) -> None:
+        """Begin with a copy of what another remote has sent of the same transfer, if there is nothing yet.
+
+        A sender that is started again may have another id. Its file is compared with the copy, as with any part.
+        """
+        with self._lock:
+            if self.offset or self._stored is not None:
+                return
+            found = [path for path in map(self._content_of, self._other_states()) if path is not None]
+            for path in sorted(found, key=lambda it: -it.stat().st_size)[:1]:
+                self._copy(path)
+
     def digest(self) -> str:
         """Return the digest of what there is, in hex."""
         return self._hash.hexdigest()
@@ -96,15 +118,7 @@ class PartFile:
     def write(self, data: bytes) -> None:
         """Append."""
         with self._lock:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._open_file(), view) :]
-            self._hash.update(data)
-            self.offset += len(data)
-            self._unsynced += len(data)
-            if self._unsynced >= SYNC_BYTES:
-                os.fsync(self._open_file())
-                self._unsynced = 0
+            self._write(data)
 
     def finish(self, digest: str) -> Path:
         """Check the whole and give it its name.
@@ -134,15 +148,45 @@ class PartFile:
 
     def _find_stored(self) -> Path | None:
         """Return the complete file, if the sender may not know yet that it arrived."""
+        if self._path.exists():
+            return None
+        path = self._content_of(self._state_path)
+        return path if path is not None and path.stat().st_size == self._offer.size else None
+
+    def _content_of(self, state_path: Path) -> Path | None:
+        """Return the file that a state tells of, if it has to do with this transfer: the part, or the complete one."""
         try:
-            raw = self._state_path.read_bytes()[:MAX_STATE_BYTES]
-            state = msgspec.json.decode(raw, type=PartState)
+            with open(state_path, "rb") as file:
+                state = msgspec.json.decode(file.read(MAX_STATE_BYTES), type=PartState)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        if state.final is None or self._path.exists() or Path(state.final).name != state.final:
-            return None
-        path = self._directory / state.final
-        return path if path.is_file() and path.stat().st_size == self._offer.size else None
+        path = state_path.with_suffix(".part") if state.final is None else self._directory / state.final
+        is_ours = state.transfer == self._offer.transfer and path.parent == self._directory
+        return path if is_ours and path.is_file() and not path.is_symlink() else None
+
+    def _other_states(self) -> list[Path]:
+        shared = state_name(self._name, self._offer.transfer[:SHARED_KEY_LENGTH]).removesuffix(".json")
+        return [
+            path
+            for path in self._directory.glob(".*.json")
+            if path.name.startswith(shared) and path != self._state_path
+        ]
+
+    def _copy(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            while piece := file.read(min(READ_BLOCK, self._offer.size - self.offset)):
+                self._write(piece)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._open_file(), view) :]
+        self._hash.update(data)
+        self.offset += len(data)
+        self._unsynced += len(data)
+        if self._unsynced >= SYNC_BYTES:
+            os.fsync(self._open_file())
+            self._unsynced = 0
 
     def _open(self) -> None:
         self._check_open()
@@ -201,13 +245,13 @@ class PartFile:
 
 
 def prune_parts(directory: Path, active: set[str]) -> None:
-    """Remove what is left of transfers that nobody came back for."""
-    by_transfer: dict[str, list[Path]] = {}
+    """Remove what is left of transfers that nobody came back for. `active` has the keys of parts to keep."""
+    by_key: dict[str, list[Path]] = {}
     for path in (*directory.glob(".*.part"), *directory.glob(".*.json")):
-        transfer = path.stem.rpartition(".")[2]
-        if len(transfer) == TRANSFER_ID_LENGTH and transfer not in active:
-            by_transfer.setdefault(transfer, []).append(path)
-    left = sorted(by_transfer.values(), key=_age)
+        key = path.stem.rpartition(".")[2]
+        if len(key) == PART_KEY_LENGTH and key not in active:
+            by_key.setdefault(key, []).append(path)
+    left = sorted(by_key.values(), key=_age)
     for paths in left:
         if _age(paths) > PART_LIFETIME or paths in left[MAX_PARTS:]:
             for path in paths:
@@ -223,14 +267,27 @@ def _age(paths: list[Path]) -> float:
 
 def _free_path(directory: Path, name: str) -> Path:
     """Return a path that was free, with an empty file in its place so that it is nobody else's."""
-    for number in range(1, MAX_SAME_NAMES):
+    number = 0
+    while (number := _free_number(directory, name, number)) < MAX_SAME_NAMES:
         path = directory / numbered(name, number)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         except FileExistsError:
-            continue
+            continue  # taken meanwhile
         return path
     raise FileTransferError("disk_error", f"{MAX_SAME_NAMES} files are called {name}")
+
+
+def _free_number(directory: Path, name: str, after: int) -> int:
+    """Return a number under which no file is found: by leaps, for a remote may send thousands of one name."""
+    taken, leap = after, 1
+    while os.path.lexists(directory / numbered(name, taken + leap)):
+        taken, leap = taken + leap, 2 * leap
+    free = taken + leap
+    while free - taken > 1:
+        middle = (free + taken) // 2
+        taken, free = (middle, free) if os.path.lexists(directory / numbered(name, middle)) else (taken, middle)
+    return free
 
 
 def _sync_directory(directory: Path) -> None:

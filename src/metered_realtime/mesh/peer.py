@@ -20,7 +20,6 @@ from ..errors import (
     FileTransferError,
     MeteredPeerSendError,
     MeteredPeerStateError,
-    MeteredRealtimeError,
     ReconcileTimeoutError,
     ServerRequestError,
 )
@@ -59,7 +58,7 @@ from ..rpc.errors import ErrorRegistry, RpcError
 from ..rpc.methods import RpcInvocationData, RpcMethods
 from ..signalling import SignallingClient
 from ..signalling.link import TOKEN_PROVIDER_FAILED
-from ..signalling.scrubbing import ScrubbingLogger
+from ..signalling.scrubbing import scrubbing
 from .call_permission import CallPermission
 from .channel_options import ChannelOptions
 from .connections import PeerConnections
@@ -70,6 +69,7 @@ from .local_media import LocalMedia
 from .peer_channel import PATIENCE, PeerChannel, PeerChannels
 from .remote_peer import RemotePeer
 from .remotes import Remotes
+from .rpc_transports import is_envelope
 from .seat import SignallingSeat
 from .snapshot_watch import SnapshotWatch
 from .stats import PeerStats, peer_stats
@@ -103,8 +103,8 @@ class MeteredPeer(AsyncEventEmitter):
     Subscriptions always come back after a reconnect: a peer without its channel would be joined and deaf.
 
     Several peers, each in a channel of its own, may share a `client`: one connection to the server for all of them.
-    It belongs to the program, which closes it; the first join connects it. Direct messages name no channel: those that
-    are no signals reach every peer that knows the sender.
+    It belongs to the program, which closes it; the first join connects it. Direct messages of the program name no
+    channel: they reach every peer that knows the sender.
 
     `ice_servers` replaces the STUN and TURN servers that the signalling server names: a sequence, in which one server
     of each kind is used and each recovery of a connection takes the next ones, or a function, plain or async, that is
@@ -156,7 +156,7 @@ class MeteredPeer(AsyncEventEmitter):
             ssl_context=ssl_context,
             allow_insecure_url=allow_insecure_url,
         )
-        super().__init__(None if chosen.logger is None else ScrubbingLogger(chosen.logger))
+        super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
         self._state: MeteredPeerState = "idle"
@@ -179,7 +179,7 @@ class MeteredPeer(AsyncEventEmitter):
                 ServerError: self._on_server_error,
                 SubscriptionLost: self._on_subscription_lost,
                 TokenProviderError: lambda event: self.emit(FatalError(event.err, "token_provider_failed")),
-                TokenRefreshed: lambda event: self._permission.ask_again(is_reachable=self._state == "joined"),
+                TokenRefreshed: self._on_token_refreshed,
             },
             is_shared=client is not None,
             knows=self._remotes.__contains__,
@@ -190,7 +190,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
         no_snapshot = FatalError(ReconcileTimeoutError(), "reconcile_timeout")
         self._watch = SnapshotWatch(self._seat.subscribe_again, lambda: self.emit(no_snapshot), self._logger)
-        self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger)
+        self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger, self.emit)
         self._channels = PeerChannels(self._logger)
         self._seen_off: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -366,7 +366,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._require_open("add_stream")
         if not isinstance(stream, MediaStream):
             raise TypeError(f"a MediaStream is needed, not {stream!r}")
-        self._media.attach(stream.get_tracks(), stream, metadata, self._seat.max_message_size, "add_stream")
+        self._media.attach(stream.get_tracks(), stream, metadata, self._seat.check_signal, "add_stream")
 
     def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
         """Send a track to every current and future peer. With the same stream again it does nothing.
@@ -377,7 +377,7 @@ class MeteredPeer(AsyncEventEmitter):
             TypeError: not a track, a stream or a dict.
         """
         self._require_open("add_track")
-        self._media.attach([track], stream, metadata, self._seat.max_message_size, "add_track")
+        self._media.attach([track], stream, metadata, self._seat.check_signal, "add_track")
 
     def remove_stream(self, stream: MediaStream) -> None:
         """Stop sending the tracks of a stream. Does nothing for an unknown one."""
@@ -412,7 +412,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._require_state("replace_track", "idle", "joining", "joined")
         if old_track is None:
             raise TypeError("old_track must be a track, not None")
-        self._media.replace(old_track, new_track)
+        self._media.replace(old_track, new_track, self._seat.check_signal)
 
     # --- files
 
@@ -531,6 +531,11 @@ class MeteredPeer(AsyncEventEmitter):
         if event.channel == self._channel:
             self.emit(FatalError(event.err, getattr(event.err, "code", "subscription_lost")))
 
+    def _on_token_refreshed(self, _: TokenRefreshed) -> None:
+        """Signal again what the server has refused: a new token may permit it."""
+        self._permission.ask_again(is_reachable=self._state == "joined")
+        self._remotes.retry()
+
     def _on_message(self, event: Message) -> None:
         if event.channel == self._channel and event.sender_peer_id != self._peer_id:
             self.emit(Data(event.sender_peer_id, event.data, "broadcast", event.sender_metadata))
@@ -538,14 +543,15 @@ class MeteredPeer(AsyncEventEmitter):
     def _on_direct(self, event: Direct) -> None:
         if self._state not in ("joined", "reconnecting"):
             return
-        signal = parse_signal(event.data)
-        if signal is None:
-            if (remote := self._remotes.get(event.sender_peer_id)) is not None and remote._takes_direct(event.data):
-                return
-            if not self._seat.is_strange(event.sender_peer_id):
-                self.emit(Data(event.sender_peer_id, event.data, "direct", event.sender_metadata))
-        elif self._seat.is_addressed(event.sender_peer_id, channel_of(event.data)):
-            self._remotes.receive(event.sender_peer_id, signal)
+        sender, signal, is_call = event.sender_peer_id, parse_signal(event.data), is_envelope(event.data)
+        if (signal is not None or is_call) and not self._seat.is_addressed(sender, channel_of(event.data)):
+            return
+        if signal is not None:
+            self._remotes.receive(sender, signal)
+        elif is_call and (remote := self._remotes.get(sender)) is not None:
+            remote._take_call(event.data)
+        elif not self._seat.is_strange(sender):
+            self.emit(Data(sender, event.data, "direct", event.sender_metadata))
 
     def _on_presence(self, event: Presence) -> None:
         if event.channel != self._channel or self._state not in ("joined", "reconnecting"):
@@ -570,6 +576,7 @@ class MeteredPeer(AsyncEventEmitter):
             files=self._files,
             methods=self.rpc,
             server_cap=lambda: self._seat.max_message_size,
+            channel=self._channel,
         )
         if not remote.polite:
             remote._hold_back(MEETING_TIME)
@@ -620,13 +627,7 @@ class MeteredPeer(AsyncEventEmitter):
     # --- inside: media
 
     def _tell_metadata(self, remote: RemotePeer, signal: MetadataSignal) -> None:
-        self._spawn(self._deliver_metadata(remote.id, signal))
-
-    async def _deliver_metadata(self, peer_id: str, signal: MetadataSignal) -> None:
-        try:
-            await self._seat.send_signal(peer_id, signal)
-        except MeteredRealtimeError as error:
-            self._logger.warning("track metadata not delivered", {"peer": peer_id, "error": str(error)})
+        self._spawn(remote._tell(signal, self._seat.send_signal))
 
     # --- inside: checks, state, the end
 

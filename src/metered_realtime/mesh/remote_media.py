@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..core.signals import MetadataBook, MetadataSignal
-from ..events import Event, StreamAdded, StreamRemoved, Track
+from ..core.signals import DescribedTrack, MetadataBook, MetadataSignal
+from ..events import Event, PictureRefused, StreamAdded, StreamRemoved, Track, TrackEnded
 from ..media.stream import MediaStream
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class RemoteMedia:
         self._streams: dict[str, MediaStream] = {}
         self._incoming: dict[str, Incoming] = {}
         self._missing: dict[str, MediaStream] = {}
+        self._missing_tracks: dict[str, Incoming] = {}
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -44,7 +45,8 @@ class RemoteMedia:
         self._metadata.take(signal)
 
     def change(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
-        """Take what one description changed. Tell which streams ended, then of each new track before its new stream.
+        """Take what one description changed. Tell which tracks and streams ended, then of each new track before its new
+        stream.
 
         All of it at once: a stream whose tracks go and come is not removed, and metadata that belongs to a track which
         is told of later is not taken for that of an earlier one.
@@ -55,7 +57,11 @@ class RemoteMedia:
                 if stream_id in self._streams:
                     self._streams[stream_id].remove_track(incoming.track)
         self._incoming.update((incoming.mid, incoming) for incoming in added)
+        for incoming in removed:
+            self._emit(TrackEnded(incoming.track))
         self._drop_streams(keep={stream_id for incoming in added for stream_id in incoming.stream_ids})
+        new = [DescribedTrack(it.track_id, it.track.kind, it.stream_id) for it in added]
+        self._metadata.describe(new, [it.track_id for it in self._incoming.values()])
         for incoming in added:
             self._announce(incoming)
 
@@ -66,6 +72,7 @@ class RemoteMedia:
                 self._emit(StreamRemoved(stream))
 
     def _announce(self, incoming: Incoming) -> None:
+        self._missing_tracks.pop(incoming.track_id, None)
         signalled = [it.track_id for it in self._incoming.values()]
         metadata = self._metadata.find(incoming.track_id, incoming.track.kind, incoming.stream_id, signalled)
         new = [MediaStream(id=stream_id) for stream_id in incoming.stream_ids if stream_id not in self._streams]
@@ -74,6 +81,7 @@ class RemoteMedia:
         for stream in streams:
             self._missing.pop(stream.id, None)
             stream.add_track(incoming.track)
+        incoming.track.on_refused = lambda *what: self._emit(PictureRefused(*what))
         self._emit(Track(incoming.track, streams, metadata))
         for stream in new:
             self._emit(StreamAdded(stream, metadata))
@@ -82,12 +90,13 @@ class RemoteMedia:
         """Expect everything to come back on another connection."""
         self.disconnected()
         self._missing.update(self._streams)
+        self._missing_tracks.update((it.track_id, it) for it in self._incoming.values())
         self._streams.clear()
         self._incoming.clear()
 
     def connected(self) -> None:
         """Note that the connection is up: what does not come back soon has been removed meanwhile."""
-        if self._missing and self._deadline is None:
+        if (self._missing or self._missing_tracks) and self._deadline is None:
             self._deadline = asyncio.get_running_loop().call_later(RETURN_TIMEOUT, self._give_up_missing)
 
     def disconnected(self) -> None:
@@ -98,6 +107,9 @@ class RemoteMedia:
 
     def _give_up_missing(self) -> None:
         self._deadline = None
+        tracks, self._missing_tracks = self._missing_tracks, {}
         missing, self._missing = self._missing, {}
+        for incoming in tracks.values():
+            self._emit(TrackEnded(incoming.track))
         for stream in missing.values():
             self._emit(StreamRemoved(stream))

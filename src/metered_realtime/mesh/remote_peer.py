@@ -11,7 +11,7 @@ from ..core.frames import MAX_MESSAGE_SIZE
 from ..core.signals import GREETING, MetadataSignal, Signal
 from ..core.stream_frames import Attributes, StreamKind
 from ..emitter import AsyncEventEmitter
-from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError
+from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError, SignallingError
 from ..events import (
     ConnectionReset,
     DataChannelOpened,
@@ -25,14 +25,13 @@ from ..options import PeerConnectionState
 from ..rpc.codec import format_of, is_foreign
 from ..rpc.methods import RpcMethods
 from ..signalling.scrubbing import scrub_error
-from .channel_options import ChannelOptions
+from .channel_options import ChannelOptions, check_names
 from .channels import RemoteChannels
 from .early_messages import EarlyMessages
 from .managed_channel import ManagedChannel
 from .remote_media import RemoteMedia
 from .rpc_client import RpcClient
 from .rpc_remote import RemoteRpc
-from .rpc_transports import unwrap
 from .stats import RemoteStats, remote_stats
 from .stream_binding import StreamBinding
 from .stream_writer import StreamWriter
@@ -51,9 +50,9 @@ ConnectionFactory = Callable[["RemotePeer"], "PeerConnection"]
 class RemotePeer(AsyncEventEmitter):
     """A peer that shares a channel with a `MeteredPeer`, which makes and owns it.
 
-    Events: `StateChange`, `Track`, `StreamAdded`, `StreamRemoved`, `DataChannelOpened`, `ChannelOpened`,
-    `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has media or a data
-    channel for the other.
+    Events: `StateChange`, `Track`, `TrackEnded`, `StreamAdded`, `StreamRemoved`, `PictureRefused`, `DataChannelOpened`,
+    `ChannelOpened`, `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has
+    media or a data channel for the other.
 
     `connection` makes the connection when it is first needed; `polite` peers give way when both offer at once.
     """
@@ -72,6 +71,7 @@ class RemotePeer(AsyncEventEmitter):
         files: FileTransfers | None = None,
         methods: RpcMethods | None = None,
         server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
+        channel: str | None = None,
     ) -> None:
         super().__init__(logger)
         self.id = id
@@ -82,6 +82,7 @@ class RemotePeer(AsyncEventEmitter):
         self._tell_metadata = tell_metadata
         self._tell_greeting = greet
         self._has_greeted = False
+        self._silent_tracks: set[str] = set()
         self._connection: PeerConnection | None = None
         self._free_to_offer_at = 0.0
         self._state: PeerConnectionState = "idle"
@@ -93,6 +94,7 @@ class RemotePeer(AsyncEventEmitter):
         self._exchange = StreamBinding(self, self._channels, files)
         self._methods = methods if methods is not None else RpcMethods()
         self._server_cap = server_cap
+        self._channel = channel
         self._rpc: RemoteRpc | None = None
 
     def __repr__(self) -> str:
@@ -140,8 +142,11 @@ class RemotePeer(AsyncEventEmitter):
         `id`.
 
         Raises:
+            TypeError: the label or the protocol is not str.
+            ValueError: one of them has more than 65,535 bytes in UTF-8.
             MeteredRealtimeError: it has left.
         """
+        check_names(label, kwargs.get("protocol", ""))
         if self._state == "closed":
             raise MeteredRealtimeError(f"peer {self.id!r} has left")
         return self._connect().create_data_channel(label, **kwargs)
@@ -255,6 +260,16 @@ class RemotePeer(AsyncEventEmitter):
         """Offer nothing for a moment: what it offers itself comes first."""
         self._free_to_offer_at = asyncio.get_running_loop().time() + seconds
 
+    async def _tell(self, signal: MetadataSignal, send: Callable[[str, MetadataSignal], Awaitable[None]]) -> None:
+        """Send it metadata of a track. It is sent with many descriptions: what can never be sent is an event once."""
+        try:
+            await send(self.id, signal)
+        except (MeteredRealtimeError, ValueError) as error:
+            self._logger.warning("track metadata not delivered", {"peer": self.id, "error": str(error)})
+            if not isinstance(error, SignallingError) and signal.track_id not in self._silent_tracks:
+                self._silent_tracks.add(signal.track_id)
+                self.tracks_withheld(error, (signal.track_id,))
+
     def _set_metadata(self, metadata: dict[str, Any] | None) -> None:
         self._metadata = metadata
 
@@ -280,12 +295,14 @@ class RemotePeer(AsyncEventEmitter):
 
     def _calls(self) -> RemoteRpc:
         if self._rpc is None:
-            self._rpc = RemoteRpc(self, self._methods, server_cap=self._server_cap, logger=self._logger)
+            self._rpc = RemoteRpc(
+                self, self._methods, server_cap=self._server_cap, channel=self._channel, logger=self._logger
+            )
         return self._rpc
 
-    def _takes_direct(self, data: Any) -> bool:
-        """Take data that came through the server if it is a call or its answer."""
-        return unwrap(data) is not None and self._calls().take_direct(data)
+    def _take_call(self, data: Any) -> None:
+        """Take a call, or its answer, that came through the server."""
+        self._calls().take_direct(data)
 
     def _takes_calls(self, channel: RTCDataChannel) -> bool:
         """Take a channel that it opened if it is for calls."""
@@ -346,6 +363,10 @@ class RemotePeer(AsyncEventEmitter):
             if self._rpc is not None:
                 self._rpc.connection_lost()
         self.emit(NegotiationError(scrub_error(error)))
+
+    def tracks_withheld(self, error: Exception, track_ids: Sequence[str]) -> None:
+        """Tell that it is not sent local tracks, because no offer of them, or nothing about them, can be delivered."""
+        self.emit(NegotiationError(scrub_error(error), tuple(track_ids)))
 
     def candidate_refused(self, error: Exception) -> None:
         """Tell of a candidate that could not be used."""

@@ -93,6 +93,12 @@ class Remotes:
             for remote in tuple(self._departed.values()):
                 self._remove_if_dead(remote)
 
+    def retry(self) -> None:
+        """Send everybody what the server has refused: a new token may permit it."""
+        for remote in self:
+            if remote._connection is not None:
+                remote._connection.retry()
+
     def receive(self, sender: str, signal: Signal | MetadataSignal) -> None:
         """Pass a signal to its remote, or hold it until presence announces one."""
         remote = self._by_id.get(sender)

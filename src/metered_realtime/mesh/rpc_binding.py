@@ -213,6 +213,8 @@ class RpcEndpoint:
         if whole is None:
             return
         inbound = lane.codec.decode(whole)
+        if inbound.fault is not None:
+            self._warn("rpc message refused", self._malformed + 1, error=inbound.fault)
         if self._is_other_format(lane, message, inbound):
             return
         for item in inbound.items:
@@ -229,8 +231,13 @@ class RpcEndpoint:
             return lane.whole(message)
         except ChunkError as error:
             self._malformed += 1
-            self._logger.warning("rpc message dropped", {"peer": self.identity, "error": str(error)})
+            self._warn("rpc message dropped", self._malformed, error=str(error))
             return None
+
+    def _warn(self, what: str, count: int, **context: str) -> None:
+        """Log what a remote does wrong: each time that it has done so twice as often, for it decides how often."""
+        if count & (count - 1) == 0:
+            self._logger.warning(what, {"peer": self.identity, "count": count, **context})
 
     def _is_other_format(self, lane: Lane, message: str | bytes, inbound: Inbound) -> bool:
         """Tell whether the other end answers in another format, and so does not speak this one."""
@@ -244,8 +251,8 @@ class RpcEndpoint:
         match item:
             case Success() | Failure() | BadReply():
                 if not self._calls.answered(item, lane):
-                    context = {"peer": self.identity, "error": RpcUnknownIdError.__name__}
-                    self._logger.warning("rpc answer dropped", context)
+                    dropped = self._calls.caller.dropped_answers
+                    self._warn("rpc answer dropped", dropped, error=RpcUnknownIdError.__name__)
             case Notification(method) if method == HELLO:
                 session = lane.meet(item)
                 if session is not None:

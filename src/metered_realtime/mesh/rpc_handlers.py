@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.rpc_messages import ErrorObject, Notification, Request
 from ..core.rpc_serving import Refusal, Refuse, Run
-from ..log import Logger
+from ..log import Logger, log_exception
 from ..rpc.built_in import (
     RpcApplicationError,
     RpcBusyError,
@@ -100,7 +100,7 @@ class Handlers:
             return error
         if isinstance(error, asyncio.CancelledError):
             return RpcCancelledError()
-        self._logger.error("rpc handler failed", {"method": method, "error": repr(error)})
+        log_exception(self._logger, "rpc handler failed", error, {"method": method})
         if not self._debug:
             return RpcApplicationError()
         trace = "".join(traceback.format_exception(error))[-MAX_DEBUG_CHARACTERS:]
@@ -169,7 +169,7 @@ class _Work:
         try:
             answer = self._codec.encode_error(item.id, told)
         except (TypeError, ValueError, RecursionError) as reason:
-            self._handlers._logger.error("rpc error sent without its data", {"error": repr(reason)})
+            log_exception(self._handlers._logger, "rpc error sent without its data", reason)
             answer = b""
         if answer and len(answer) <= self._max_size:
             return answer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from ..core.rpc_chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, Reassembly, abandoned, is_chunk, split
+from ..core.rpc_chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, PartialBytes, Reassembly, abandoned, is_chunk, split
 from ..core.rpc_messages import HELLO, Notification, argument
 from ..errors import MeteredRealtimeError
 from ..log import Logger
@@ -58,6 +58,7 @@ class Lane:
         *,
         session: str,
         on_failure: Callable[[Lane], None],
+        partial: PartialBytes,
         logger: Logger,
     ) -> None:
         self.number = number
@@ -85,7 +86,7 @@ class Lane:
         self._answers = 0
         self._answer_bytes = 0
         self._last_parcel = 0
-        self._reassembly = Reassembly()
+        self._reassembly = Reassembly(partial)
         self._more = asyncio.Event()
         self._writer = asyncio.ensure_future(self._write())
 
@@ -266,6 +267,7 @@ class Lane:
         self.is_closed, self.is_open = True, False
         self._writer.cancel()
         self._transport.close()
+        self._reassembly.clear()
         self._settle_opening()
         for parcel in (*self._small, *self._large):
             parcel.end(MeteredRealtimeError("the channel is closed"))

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from ..core.rpc_chunks import PartialBytes
 from ..errors import MeteredRealtimeError
 from ..log import Logger
 from ..rpc.built_in import (
@@ -72,6 +73,8 @@ class Lanes:
         self._lost: dict[int, Lane] = {}
         self._verdicts: dict[int, asyncio.TimerHandle] = {}
         self._last = 0
+        self._partial = PartialBytes()
+        self.refused = 0
         self.is_closed = False
 
     def __len__(self) -> int:
@@ -88,7 +91,9 @@ class Lanes:
     def serve(self, transport: RpcTransport, name: RpcFormat, path: RpcPath) -> Lane | None:
         """Serve a channel that the remote opened. None, and it is closed, if there are too many."""
         if self.is_closed or len(self._open) >= MAX_LANES:
-            self._logger.warning("rpc channel refused", {"format": name})
+            self.refused += 1
+            if self.refused & (self.refused - 1) == 0:
+                self._logger.warning("rpc channel refused", {"format": name, "count": self.refused})
             transport.close()
             return None
         return self._attach(transport, name, path)
@@ -244,7 +249,14 @@ class Lanes:
     def _attach(self, transport: RpcTransport, name: RpcFormat, path: RpcPath) -> Lane:
         self._last += 1
         lane = Lane(
-            self._last, name, path, transport, session=self._session, on_failure=self.failed, logger=self._logger
+            self._last,
+            name,
+            path,
+            transport,
+            session=self._session,
+            on_failure=self.failed,
+            partial=self._partial,
+            logger=self._logger,
         )
         self._open[lane.number] = lane
         self._owner.lane_opened(lane)

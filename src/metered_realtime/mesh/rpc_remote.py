@@ -36,7 +36,7 @@ class Remote(Protocol):
 class RemoteRpc:
     """The calls with one remote. Its owner passes on what happens to the remote; nothing is opened before it is needed.
 
-    `server_cap` tells the bytes of a direct message that the server takes.
+    `server_cap` tells the bytes of a direct message that the server takes. Calls through the server name the `channel`.
     """
 
     def __init__(
@@ -45,10 +45,12 @@ class RemoteRpc:
         methods: RpcMethods,
         *,
         server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
+        channel: str | None = None,
         logger: Logger | None = None,
     ) -> None:
         self._remote = remote
         self._server_cap = server_cap
+        self._channel = channel
         self._logger = logger
         self._server: ServerTransport | None = None
         self.endpoint = RpcEndpoint(
@@ -119,4 +121,4 @@ class RemoteRpc:
             raise RpcSendError from error
 
     def _make_server(self) -> ServerTransport:
-        return ServerTransport(self._remote.send, self._server_cap())
+        return ServerTransport(self._remote.send, self._server_cap(), self._channel)

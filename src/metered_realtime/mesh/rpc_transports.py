@@ -7,6 +7,8 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..core.frames import encode_payload
+from ..core.signals import channel_of, in_channel
 from ..errors import (
     DataChannelOverflowError,
     MeteredPeerOversizedError,
@@ -34,8 +36,6 @@ MAX_BUFFERED = 512 * 1024
 
 ENVELOPE_KEY = "__meteredRpc"
 """The reserved key of direct messages that carry calls."""
-
-ENVELOPE_SIZE = len(f'{{"{ENVELOPE_KEY}":}}')
 
 _REFUSALS: dict[str, type[RpcError]] = {
     "peer_not_found": RpcRecipientNotFoundError,
@@ -142,21 +142,23 @@ class DataChannelTransport:
 class ServerTransport:
     """Direct messages through the signalling server, for peers without WebRTC. JSON-RPC only.
 
-    `send` is that of a `RemotePeer`; what `unwrap` returns of its messages goes to `receive`.
+    `send` is that of a `RemotePeer`; what `unwrap` returns of its messages goes to `receive`. The messages name the
+    `channel`: a call is not for the programs of the remote in other channels.
     """
 
     takes_pieces = False
 
-    def __init__(self, send: Callable[[Any], Awaitable[None]], server_cap: int) -> None:
+    def __init__(self, send: Callable[[Any], Awaitable[None]], server_cap: int, channel: str | None = None) -> None:
         self._send = send
-        self._cap = server_cap
+        self._channel = channel
+        self._cap = server_cap - len(bytes(encode_payload(self._wrap(0)))) + 1
         self._on_message: MessageHandler | None = None
         self.is_closed = False
 
     @property
     def max_message_size(self) -> int:
         """What the server takes, without the envelope."""
-        return self._cap - ENVELOPE_SIZE
+        return self._cap
 
     def listen(self, on_message: MessageHandler, on_close: CloseHandler) -> None:
         """Deliver what arrives. It has no end of its own."""
@@ -175,7 +177,7 @@ class ServerTransport:
             RpcSendError: it could not be reached, did not confirm it, or could not take it now.
         """
         try:
-            await self._send({ENVELOPE_KEY: json.loads(message)})
+            await self._send(self._wrap(json.loads(message)))
         except ServerRequestError as error:
             raise _REFUSALS.get(error.code, RpcUnsupportedServerError) from error
         except (MeteredPeerOversizedError, PayloadTooLargeError) as error:
@@ -196,10 +198,21 @@ class ServerTransport:
         """Take nothing any more."""
         self.is_closed = True
 
+    def _wrap(self, message: Any) -> dict[str, Any]:
+        envelope = {ENVELOPE_KEY: message}
+        return envelope if self._channel is None else in_channel(envelope, self._channel)
+
+
+def is_envelope(data: Any) -> bool:
+    """Return whether a direct message carries an RPC message, with or without the name of a channel."""
+    if not isinstance(data, dict) or ENVELOPE_KEY not in data:
+        return False
+    return len(data) == 1 or (len(data) == 2 and channel_of(data) is not None)
+
 
 def unwrap(data: Any) -> str | None:
     """Return the RPC message that a direct message carries, or None if it is something else."""
-    if not isinstance(data, dict) or len(data) != 1 or ENVELOPE_KEY not in data:
+    if not is_envelope(data):
         return None
     try:
         return json.dumps(data[ENVELOPE_KEY], ensure_ascii=False)

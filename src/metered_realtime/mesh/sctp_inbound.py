@@ -10,7 +10,7 @@ TSNs are 32 bits on the wire. Here they count on beyond that, so that they can b
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from operator import itemgetter
 from struct import Struct
 
@@ -28,7 +28,7 @@ MAX_BLOCKS = 256
 """Gap blocks and duplicates in one acknowledgement: each takes 4 bytes, and it has to fit a packet."""
 
 MAX_HELD_CHUNKS = 16_384
-"""Chunks that wait for others, whatever their size: each costs some 200 bytes beside its data. A window of 1 MiB full
+"""Chunks that wait for others, whatever their size: each costs some 300 bytes beside its data. A window of 1 MiB full
 of messages of 64 bytes is as many."""
 
 _SACK = Struct("!BBHLLHH")
@@ -63,7 +63,7 @@ class ReceivedTsns:
         if ahead == 0 or ahead >= HALF:
             return False
         self.cumulative += ahead
-        self.blocks = [block for block in self.blocks if block[1] > self.cumulative]
+        del self.blocks[: bisect_right(self.blocks, self.cumulative, key=itemgetter(1))]
         if self.blocks:
             self.blocks[0][0] = max(self.blocks[0][0], self.cumulative + 1)
         self._absorb()
@@ -110,95 +110,121 @@ class ReceivedTsns:
 class _Run:
     """Fragments of one message with consecutive TSNs (RFC 9260 section 6.9)."""
 
-    __slots__ = ("flags", "last", "parts", "protocol", "sequence", "size", "start")
+    __slots__ = ("flags", "last", "parts", "protocol", "sequence", "size", "start", "stream_id")
 
-    def __init__(self, place: int, flags: int, sequence: int, protocol: int, data: bytes) -> None:
+    def __init__(self, place: int, stream_id: int, flags: int, sequence: int, protocol: int, data: bytes) -> None:
         self.start = self.last = place
+        self.stream_id = stream_id
         self.flags = flags
         self.sequence = sequence
         self.protocol = protocol
         self.parts = [data]
         self.size = len(data)
 
+    def append(self, tail: _Run) -> None:
+        """Append the fragments of another run. The shorter list is the one that moves."""
+        if len(tail.parts) > len(self.parts):
+            tail.parts[:0] = self.parts
+            self.parts = tail.parts
+        else:
+            self.parts += tail.parts
+        self.size += tail.size
+        self.flags |= tail.flags
+        self.last = tail.last
+
 
 Message = tuple[int, int, bytes]
 """Stream, payload protocol identifier, data."""
 
 
-class InboundStream:
-    """One stream: runs of fragments by their first and last TSN, and whole messages that wait for their turn."""
-
-    __slots__ = ("by_last", "by_start", "next", "ready")
+class _Fragments:
+    """Runs of incomplete messages by their first and last TSN, which no two streams share, and by stream."""
 
     def __init__(self) -> None:
-        self.next = 0
         self.by_start: dict[int, _Run] = {}
         self.by_last: dict[int, _Run] = {}
-        self.ready: dict[int, _Run] = {}
+        self._of_stream: dict[int, dict[int, _Run]] = {}
 
     def join(self, run: _Run) -> _Run:
         """Put a fragment to its neighbours. Return the run that it is part of."""
         before = None if run.flags & FIRST else self.by_last.get(run.start - 1)
-        if before is not None and not before.flags & LAST:
-            del self.by_last[before.last]
-            _append(before, run)
+        if before is not None and not before.flags & LAST and before.stream_id == run.stream_id:
+            self.remove(before)
+            before.append(run)
             run = before
         after = None if run.flags & LAST else self.by_start.get(run.last + 1)
-        if after is not None and not after.flags & FIRST:
+        if after is not None and not after.flags & FIRST and after.stream_id == run.stream_id:
             self.remove(after)
-            _append(run, after)
+            run.append(after)
         self.by_start[run.start] = run
         self.by_last[run.last] = run
+        self._of_stream.setdefault(run.stream_id, {})[run.start] = run
         return run
 
     def remove(self, run: _Run) -> None:
         """Forget a run."""
         del self.by_start[run.start]
         del self.by_last[run.last]
+        runs = self._of_stream[run.stream_id]
+        del runs[run.start]
+        if not runs:
+            del self._of_stream[run.stream_id]
 
-    def is_behind(self, sequence: int) -> bool:
-        """Tell whether messages of this number have had their turn."""
-        return (self.next - sequence - 1) & 0xFFFF < 0x8000
+    def of_stream(self, stream_id: int) -> list[_Run]:
+        """Return the runs of a stream."""
+        return list(self._of_stream.get(stream_id, {}).values())
 
-    def take_ready(self) -> Iterator[_Run]:
-        """Yield the messages whose turn it is."""
-        while (run := self.ready.pop(self.next, None)) is not None:
-            self.next = (self.next + 1) & 0xFFFF
-            yield run
+    def ending_between(self, before: int | None, after: int) -> Iterable[_Run]:
+        """Return the runs with an edge in a range of TSNs, and maybe others.
 
-    def skip(self, sequence: int) -> Iterator[_Run]:
-        """Yield what waits up to a number and whose turn it is then. Never goes back (RFC 3758 section 3.6)."""
-        if not self.is_behind(sequence):
-            ready = self.ready
-            behind = sorted((it for it in ready if (sequence - it) & 0xFFFF < 0x8000), key=self._distance)
-            self.next = (sequence + 1) & 0xFFFF
-            for number in behind:
-                yield ready.pop(number)
-        yield from self.take_ready()
-
-    def _distance(self, sequence: int) -> int:
-        return (sequence - self.next) & 0xFFFF
-
-    def held(self) -> Iterator[_Run]:
-        """Yield everything that waits."""
-        yield from self.by_start.values()
-        yield from self.ready.values()
+        The shorter of two walks is taken, that through the range or that through all runs, so that many small steps
+        cost no more than one large one.
+        """
+        if before is None or after - before >= len(self.by_start):
+            return list(self.by_start.values())
+        edges = (index.get(place) for place in range(before, after + 1) for index in (self.by_start, self.by_last))
+        return {id(run): run for run in edges if run is not None}.values()
 
 
-def _append(run: _Run, tail: _Run) -> None:
-    run.parts += tail.parts
-    run.size += tail.size
-    run.flags |= tail.flags
-    run.last = tail.last
+class _Turns:
+    """Whole messages of an ordered stream that wait for the ones before them, by their number."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, _Run] = {}
+
+    def take(self, number: int) -> tuple[list[_Run], int]:
+        """Take the messages whose turn it is from a number on. Return them, and the number that comes next."""
+        runs = []
+        while (run := self.waiting.pop(number, None)) is not None:
+            runs.append(run)
+            number = (number + 1) & 0xFFFF
+        return runs, number
+
+    def take_until(self, first: int, last: int) -> list[_Run]:
+        """Take the messages between two numbers, in their order, by the shorter walk."""
+        distance = (last - first) & 0xFFFF
+        if distance < len(self.waiting):
+            numbers = [(first + step) & 0xFFFF for step in range(distance + 1)]
+        else:
+            numbers = sorted(self.waiting, key=lambda number: (number - first) & 0xFFFF)
+            numbers = [number for number in numbers if (number - first) & 0xFFFF <= distance]
+        return [self.waiting.pop(number) for number in numbers if number in self.waiting]
+
+
+def _is_behind(sequence: int, following: int) -> bool:
+    """Return whether messages of a number have had their turn when this one follows."""
+    return (following - sequence - 1) & 0xFFFF < 0x8000
 
 
 class Reassembly:
-    """The streams of an association, and what waits in them."""
+    """The streams of an association, and what waits in them. A stream in which nothing waits costs one number."""
 
     def __init__(self) -> None:
-        self.streams: dict[int, InboundStream] = {}
         self.held_bytes = 0
         self.held_chunks = 0
+        self._next: dict[int, int] = {}
+        self._turns: dict[int, _Turns] = {}
+        self._fragments = _Fragments()
         self._gone: int | None = None
         """The last TSN that was given up: what continues it cannot be completed."""
 
@@ -206,73 +232,100 @@ class Reassembly:
         self, place: int, stream_id: int, flags: int, sequence: int, protocol: int, data: bytes
     ) -> Iterable[Message]:
         """Take a chunk that is new. Return the messages that it completes or whose turn it makes it."""
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            stream = self.streams[stream_id] = InboundStream()
         if flags & FIRST and flags & LAST:
             if flags & UNORDERED:
                 return ((stream_id, protocol, data),)
-            if sequence == stream.next and not stream.ready:
-                stream.next = (sequence + 1) & 0xFFFF
+            if sequence == self._next.get(stream_id, 0) and stream_id not in self._turns:
+                self._next[stream_id] = (sequence + 1) & 0xFFFF
                 return ((stream_id, protocol, data),)
         self.held_bytes += len(data)
         self.held_chunks += 1
+        fragments = self._fragments
         if not flags & FIRST:
-            run = stream.by_last.get(place - 1)
-            if run is not None and not run.flags & LAST and place + 1 not in stream.by_start:
-                return self._continue(stream, stream_id, run, flags, data)
-        return self._place(stream, stream_id, stream.join(_Run(place, flags, sequence, protocol, data)))
+            run = fragments.by_last.get(place - 1)
+            if (
+                run is not None
+                and run.stream_id == stream_id
+                and not run.flags & LAST
+                and place + 1 not in fragments.by_start
+            ):
+                return self._continue(run, flags, data)
+        return self._place(fragments.join(_Run(place, stream_id, flags, sequence, protocol, data)))
 
     def skip(self, cumulative: int, streams: Iterable[tuple[int, int]]) -> list[Message]:
-        """Give up what cannot be completed once everything up to a TSN counts as received. Return what has its turn."""
-        self._gone = cumulative
-        messages: list[Message] = []
-        for stream_id, sequence in streams:
-            stream = self.streams.setdefault(stream_id, InboundStream())
-            messages += [self._release(stream_id, run) for run in stream.skip(sequence)]
-        for stream in self.streams.values():
-            for run in [run for run in stream.by_start.values() if _is_hopeless(run, cumulative)]:
-                stream.remove(run)
+        """Give up what cannot be completed once everything up to a TSN counts as received. Return what has its turn.
+
+        It takes time for the streams and the TSNs that are named, whatever streams there are.
+        """
+        before, self._gone = self._gone, cumulative
+        messages = [message for stream_id, sequence in streams for message in self._skip_to(stream_id, sequence)]
+        for run in self._fragments.ending_between(before, cumulative + 1):
+            if _is_hopeless(run, cumulative):
+                self._fragments.remove(run)
                 self._forget(run)
         return messages
 
     def pop(self, stream_id: int, default: object = None) -> None:
         """Forget a stream that was reset (RFC 6525). Named as a dict names it: aiortc has one in this place."""
-        stream = self.streams.pop(stream_id, None)
-        for run in stream.held() if stream is not None else ():
+        self._next.pop(stream_id, None)
+        for run in self._fragments.of_stream(stream_id):
+            self._fragments.remove(run)
+            self._forget(run)
+        turns = self._turns.pop(stream_id, None)
+        for run in turns.waiting.values() if turns is not None else ():
             self._forget(run)
 
-    def _continue(self, stream: InboundStream, stream_id: int, run: _Run, flags: int, data: bytes) -> Iterable[Message]:
+    def _continue(self, run: _Run, flags: int, data: bytes) -> Iterable[Message]:
         """Put a fragment behind the one before it: nearly all of them arrive like this."""
-        del stream.by_last[run.last]
+        by_last = self._fragments.by_last
+        del by_last[run.last]
         run.last += 1
         run.flags |= flags
         run.size += len(data)
         run.parts.append(data)
-        stream.by_last[run.last] = run
-        return self._place(stream, stream_id, run) if flags & LAST else ()
+        by_last[run.last] = run
+        return self._place(run) if flags & LAST else ()
 
-    def _place(self, stream: InboundStream, stream_id: int, run: _Run) -> list[Message]:
+    def _place(self, run: _Run) -> list[Message]:
         """Return what a run that has grown releases."""
         if not run.flags & FIRST and self._gone is not None and run.start == self._gone + 1:
             self._gone = run.last
-            stream.remove(run)
+            self._fragments.remove(run)
             self._forget(run)
             return []
         if not (run.flags & FIRST and run.flags & LAST):
             return []
-        stream.remove(run)
-        if run.flags & UNORDERED or stream.is_behind(run.sequence):
-            return [self._release(stream_id, run)]
-        if run.sequence in stream.ready:  # a remote that counts wrongly: the number is taken
+        self._fragments.remove(run)
+        following = self._next.get(run.stream_id, 0)
+        if run.flags & UNORDERED or _is_behind(run.sequence, following):
+            return [self._release(run)]
+        turns = self._turns.setdefault(run.stream_id, _Turns())
+        if run.sequence in turns.waiting:  # a remote that counts wrongly: the number is taken
             self._forget(run)
             return []
-        stream.ready[run.sequence] = run
-        return [self._release(stream_id, it) for it in stream.take_ready()]
+        turns.waiting[run.sequence] = run
+        return self._take_turns(run.stream_id, turns, following)
 
-    def _release(self, stream_id: int, run: _Run) -> Message:
+    def _skip_to(self, stream_id: int, sequence: int) -> list[Message]:
+        """Release what waits up to a number and whose turn it is then. Never goes back (RFC 3758 section 3.6)."""
+        following = self._next.get(stream_id, 0)
+        turns = self._turns.get(stream_id)
+        messages: list[Message] = []
+        if not _is_behind(sequence, following):
+            if turns is not None:
+                messages = [self._release(run) for run in turns.take_until(following, sequence)]
+            following = self._next[stream_id] = (sequence + 1) & 0xFFFF
+        return messages + self._take_turns(stream_id, turns, following) if turns is not None else messages
+
+    def _take_turns(self, stream_id: int, turns: _Turns, following: int) -> list[Message]:
+        runs, self._next[stream_id] = turns.take(following)
+        if not turns.waiting:
+            self._turns.pop(stream_id, None)
+        return [self._release(run) for run in runs]
+
+    def _release(self, run: _Run) -> Message:
         self._forget(run)
-        return stream_id, run.protocol, b"".join(run.parts)
+        return run.stream_id, run.protocol, b"".join(run.parts)
 
     def _forget(self, run: _Run) -> None:
         self.held_bytes -= run.size
@@ -280,7 +333,7 @@ class Reassembly:
 
 
 def _is_hopeless(run: _Run, cumulative: int) -> bool:
-    """Tell whether the start of a message, or what follows what is there, will not come any more."""
+    """Return whether the start of a message, or what follows what is there, will not come any more."""
     lacks_start = not run.flags & FIRST and run.start <= cumulative + 1
     lacks_rest = not run.flags & LAST and run.last < cumulative
     return lacks_start or lacks_rest

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any
@@ -68,6 +68,10 @@ class FairQueue:
         elif len(turns) > 1:
             turns.rotate(-1)
         return message
+
+    def channels(self) -> Collection[Any]:
+        """Return the channels with messages that wait."""
+        return self._queues.keys()
 
     def __bool__(self) -> bool:
         return bool(self._turns)
@@ -276,10 +280,13 @@ class Outbound:
         newest = None
         known, self._blocks = self._blocks, {}
         highest = self.highest_sent
-        for first, last in gaps:
-            start, end = self.sacked + first, min(self.sacked + last, highest)
+        looked_up_to = self.sacked
+        for first, last in sorted(gaps):
+            # Blocks are apart from each other (RFC 9260 section 3.3.4). What overlaps is looked at once.
+            start, end = max(self.sacked + first, looked_up_to + 1), min(self.sacked + last, highest)
             if end < start or first == 0:
                 continue
+            looked_up_to = end
             self._blocks[start] = end
             # A block that begins where one did before has only its end to look at.
             for tsn in range(known.get(start, start - 1) + 1, end + 1):

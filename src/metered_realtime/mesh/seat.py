@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from msgspec import Raw
 
-from ..core.frames import encode_payload
+from ..core.delivery import is_final
+from ..core.frames import Send, encode, encode_payload
+from ..core.names import MAX_PEER_ID_LENGTH
 from ..core.signals import MetadataSignal, Signal, in_channel
-from ..errors import MeteredPeerOversizedError, MeteredPeerStateError, ServerRequestError, SignallingError
+from ..errors import (
+    MeteredPeerOversizedError,
+    MeteredPeerStateError,
+    PayloadTooLargeError,
+    ServerRequestError,
+    SignallingError,
+)
 from ..events import Event, StateChange
 from ..log import Logger
 from ..options import IceServerConfig, SubscribeOptions
@@ -19,6 +28,8 @@ from . import call_permission
 
 _seats: weakref.WeakKeyDictionary[SignallingClient, list[SignallingSeat]] = weakref.WeakKeyDictionary()
 """The seats of each client that are in a channel, in the order in which they entered."""
+
+_LONGEST_REQUEST_ID = "0" * 20
 
 
 class SignallingSeat:
@@ -48,6 +59,9 @@ class SignallingSeat:
         self._listeners = listeners
         self._logger = logger
         self._options = SubscribeOptions()
+        self.signals_ignored = 0
+        self.signals_refused = 0
+        self._learnt_cap = math.inf
 
     @property
     def peer_id(self) -> str | None:
@@ -155,19 +169,44 @@ class SignallingSeat:
         await self.client._send_raw(peer_id, payload)
 
     async def send_signal(self, peer_id: str, signal: Signal | MetadataSignal) -> None:
-        """Send a signal to one peer; when the client is shared, with the channel that it belongs to.
+        """Send a signal to one peer, with the channel that it belongs to.
 
         What this peer may not send to anybody is dropped.
+
+        Raises:
+            MeteredPeerOversizedError: the server does not take as much. Nothing was sent.
+            ValueError: it has text that is no Unicode.
+            SignallingError: as for `SignallingClient.send`.
         """
-        payload = signal.payload()
-        if self.channel is not None and any(self._others()):
-            payload = in_channel(payload, self.channel)
         try:
-            await self.client._send_raw(peer_id, encode_payload(payload))
+            await self.client._send_raw(peer_id, self._message(peer_id, signal))
         except ServerRequestError as error:
+            self.signals_refused += is_final(error)
             if error.code != call_permission.CODE:
                 raise
             self._not_permitted(error)  # once for all, not at each of them
+        except Exception as error:
+            self.signals_refused += is_final(error)
+            if isinstance(error, PayloadTooLargeError):
+                # The server ended the connection for it and takes less than it says. Halving finds out how much.
+                self._learnt_cap = min(self._learnt_cap, error.size // 2)
+            raise
+
+    def check_signal(self, signal: Signal | MetadataSignal, peer_id: str = "-" * MAX_PEER_ID_LENGTH) -> None:
+        """Raise what `send_signal` would raise for its size, by default to a peer of the longest id that there is."""
+        self._message(peer_id, signal)
+
+    def _message(self, peer_id: str, signal: Signal | MetadataSignal) -> Raw:
+        payload = signal.payload()
+        if self.channel is not None:
+            payload = in_channel(payload, self.channel)
+        encoded = encode_payload(payload)
+        # The documented cap of the hosted service is for the frame, not for the payload.
+        size = len(encode(Send(peer_id, encoded, _LONGEST_REQUEST_ID)))
+        cap = min(self.max_message_size, self._learnt_cap)
+        if size > cap:
+            raise MeteredPeerOversizedError(size, int(cap))
+        return encoded
 
     # --- what arrives
 
@@ -176,13 +215,15 @@ class SignallingSeat:
         return not self._knows(sender) and any(seat._knows(sender) for seat in self._others())
 
     def is_addressed(self, sender: str, channel: str | None) -> bool:
-        """Tell whether a signal is for this peer: by its channel, else for the first one who knows the sender.
+        """Return whether a signal or a call is for this peer: by its channel, else for the first who knows the sender.
 
-        What nobody can place is for everybody: presence may be about to announce the sender.
+        One without a channel whose sender nobody knows is for everybody: presence may be about to announce the sender.
+        One for a channel in which no peer of this client is counts as ignored.
         """
-        if channel is not None:
-            return channel == self.channel
         seats = _seats.get(self.client, [])
+        if channel is not None:
+            self.signals_ignored += all(seat.channel != channel for seat in seats)
+            return channel == self.channel
         return next((seat for seat in seats if seat._knows(sender)), self) is self
 
     # --- inside

@@ -18,6 +18,7 @@ from . import aiortc_compat as compat
 from .aiortc_compat_receivers import tap_receiver
 from .aiortc_compat_rtp import send_parcels
 from .aiortc_compat_senders import listen_to_feedback
+from .aiortc_compat_sources import keep_reporting
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,9 @@ class SendingSection:
     def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
         self.forward = ForwardTrack(kind)
         self.transceiver = compat.new_transceiver(pc, self.forward)
-        listen_to_feedback(self.transceiver.sender, self.forward)
+        self.retransmissions = listen_to_feedback(self.transceiver.sender, self.forward)
         send_parcels(self.transceiver.sender, self.forward)
+        keep_reporting(self.transceiver.sender)
         self.is_usable = True
         self.outgoing: Outgoing | None = None
         self.planned: Outgoing | None = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..options import MeteredPeerState, PeerConnectionState, SignallingClientState
 from .data_channel import DataChannel
+from .unheard import unheard_on
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCRtpTransceiver
@@ -85,6 +86,10 @@ class OutboundTrackStats:
     """The part of the packets, from 0 to 1, that was lost between its last two reports."""
     jitter: float | None = None
     """Seconds by which the arrival of packets varies at the remote (RFC 3550 section 6.4.1)."""
+    retransmissions: int = 0
+    """Packets that were sent again because the remote asked for them: W3C retransmittedPacketsSent."""
+    retransmissions_refused: int = 0
+    """Requests for packets that were not sent again: within one round trip, or beyond the bytes that may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,8 @@ class InboundTrackStats:
     """Pictures, or packets of audio, that arrived whole."""
     frames_unread: int = 0
     """Those that came while nobody read. They are among `frames_dropped`."""
+    pictures_refused: int = 0
+    """Those with more pixels than `RemoteTrack.max_picture_pixels`, and what builds on them. Among `frames_dropped`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +160,9 @@ class DataStats:
     """Bytes that wait to be sent."""
     channels: tuple[DataChannelStats, ...] = ()
     """By id, those without one last."""
+    channels_refused: int = 0
+    """Channels that the remote opened and that were closed: too many, names that are too long in all, or more than may
+    wait for a reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +201,13 @@ class RemoteStats:
     """What it is sent, as soon as there is a section for it."""
     inbound: tuple[InboundTrackStats, ...] = ()
     data: DataStats | None = None
+    packets_refused: int | None = None
+    """Packets of the remote that were dropped: malformed ones, those with too much in them, and those of media from too
+    many sources."""
+    description_lines_skipped: int | None = None
+    """Lines of the remote's descriptions that made no sense, or were too many, and were left out. The log has them."""
+    candidates_refused: int | None = None
+    """Candidates of the remote that made no sense, or were too many. `IceCandidateError` tells why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +228,18 @@ class PeerStats:
     bitrate_out: float = 0.0
     """Bits per second."""
     bitrate_in: float = 0.0
+    signals_ignored: int = 0
+    """Signals and calls that came through the server for another channel: another program of this peer id is there."""
+    signals_refused: int = 0
+    """Signals that can never be delivered: too large for the server, or refused by it. See `NegotiationError`."""
     remotes: Mapping[str, RemoteStats] = field(default_factory=dict)
     """By peer id, in the order of arrival."""
     connections_busy: int = 0
     """Connections that are being made or torn down, at most 64 as long as any wait."""
     connections_waiting: int = 0
     """Connections that wait for their turn to be made: presence lets peers come and go faster than they can be."""
+    tracks_failed: int = 0
+    """Tracks of this end that ended because their `recv` raised. `LocalTrackEnded` has each with its exception."""
 
 
 def remote_stats(remote: RemotePeer) -> RemoteStats:
@@ -246,9 +269,12 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
         bytes_received=sum(it.bytes_received or 0 for it in every),
         bitrate_out=sum(it.bitrate_out or 0.0 for it in every),
         bitrate_in=sum(it.bitrate_in or 0.0 for it in every),
+        signals_ignored=peer._seat.signals_ignored,
+        signals_refused=peer._seat.signals_refused,
         remotes=remotes,
         connections_busy=peer._connections.set_ups.busy,
         connections_waiting=peer._connections.set_ups.waiting,
+        tracks_failed=peer._media.tracks_failed,
     )
 
 
@@ -272,7 +298,10 @@ def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         bytes_received=bytes_received,
         packets_sent=meter.packets_sent,
         packets_received=packets_received,
-        data=_data_stats(compat.message_total(link.pc), ()),
+        data=_data_stats(link, compat.message_total(link.pc), ()),
+        packets_refused=compat.packets_refused(link.pc) + link.sources.refused,
+        description_lines_skipped=link.odd_lines,
+        candidates_refused=link.candidates_refused,
     )
 
 
@@ -304,7 +333,10 @@ def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         dtls_state=compat.dtls_transport(pc).state,
         outbound=outbound,
         inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(link)),
-        data=_data_stats(compat.message_total(pc), channels),
+        data=_data_stats(link, compat.message_total(pc), channels),
+        packets_refused=compat.packets_refused(pc) + link.sources.refused,
+        description_lines_skipped=link.odd_lines,
+        candidates_refused=link.candidates_refused,
     )
 
 
@@ -348,6 +380,8 @@ def _outbound(slot: SendingSection, now: float) -> OutboundTrackStats:
         packets_lost=report.packetsLost if report is not None else None,
         fraction_lost=report.fractionLost / 256 if report is not None else None,
         jitter=report.jitter / codec.clockRate if report is not None and codec is not None else None,
+        retransmissions=slot.retransmissions.sent,
+        retransmissions_refused=slot.retransmissions.refused,
     )
 
 
@@ -380,10 +414,11 @@ def _inbound(incoming: Incoming, transceiver: RTCRtpTransceiver, now: float) -> 
         queue_length=track.queue_length,
         frames_received=track.frames_received,
         frames_unread=track.frames_unread,
+        pictures_refused=track.pictures_refused,
     )
 
 
-def _data_stats(total: MessageCounter, channels: tuple[DataChannelStats, ...]) -> DataStats:
+def _data_stats(link: Link, total: MessageCounter, channels: tuple[DataChannelStats, ...]) -> DataStats:
     return DataStats(
         messages_sent=total.messages_sent,
         bytes_sent=total.bytes_sent,
@@ -391,6 +426,7 @@ def _data_stats(total: MessageCounter, channels: tuple[DataChannelStats, ...]) -
         bytes_received=total.bytes_received,
         buffered_amount=sum(channel.buffered_amount for channel in channels),
         channels=channels,
+        channels_refused=link.admission.refused + unheard_on(link.pc.sctp).closed,
     )
 
 

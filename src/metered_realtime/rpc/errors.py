@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, overload
 
 from ..core.rpc_messages import ErrorObject
 from ..errors import MeteredRealtimeError
+from ..log import NoopLogger, log_exception
 
 _RESERVED = (range(1_001, 2_000), range(-32_768, -31_999))
 """Codes that only built-in errors have: those of the LiveKit family, and those that JSON-RPC 2.0 reserves."""
@@ -191,7 +192,8 @@ class ErrorRegistry:
         error_class = self.lookup(code) or RpcError
         try:
             decoded = error_class.from_wire(code, error.message, error.data)
-        except Exception:  # a user's method, with data of a remote's
+        except Exception as mistake:  # a user's method, with data of a remote's
+            log_exception(NoopLogger(), "from_wire of an RPC error failed", mistake, {"code": code}, level="warning")
             decoded = RpcError.from_wire(code, error.message, error.data)
         decoded._wire_code = error.code
         return decoded

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ..core.frames import encode_payload
+from ..core.message_cost import json_fault
 from ..core.rpc_messages import (
     MAX_BATCH,
     BadReply,
@@ -63,6 +64,8 @@ class JsonRpcCodec:
 
     def decode(self, message: str | bytes) -> Inbound:
         """Read a message. What is wrong with it comes back as an item; nothing is raised."""
+        if fault := json_fault(message):
+            return Inbound((BadRequest(None, PARSE_ERROR),), fault=fault)
         try:
             value = msgspec.json.decode(message)
         except (msgspec.DecodeError, ValueError, RecursionError):
@@ -73,7 +76,10 @@ class JsonRpcCodec:
 
 
 def _encode(message: dict[str, Any]) -> bytes:
-    return bytes(encode_payload(message))
+    encoded = bytes(encode_payload(message))
+    if fault := json_fault(encoded):  # the other end would not read it
+        raise ValueError(f"a message is refused: {fault}")
+    return encoded
 
 
 def _optional(params: Params) -> dict[str, Any]:

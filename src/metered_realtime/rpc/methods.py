@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from ..core.rpc_messages import Params, is_reserved
+from ..core.rpc_messages import MAX_METHOD_LENGTH, Params, is_reserved
 from .built_in import RpcInvalidParamsError, RpcUnsupportedMethodError
 from .errors import ErrorRegistry, RpcError, registry_of
 
@@ -144,6 +144,8 @@ class RpcMethods:
     def _enter(self, name: str, method: RpcMethod, replace: bool) -> None:
         if not isinstance(name, str) or not name or is_reserved(name):
             raise ValueError(f"a method's name is text that does not begin with '$/' or 'rpc.', not {name!r}")
+        if len(name) > MAX_METHOD_LENGTH:
+            raise ValueError(f"a method's name has at most {MAX_METHOD_LENGTH} characters, not {len(name)}")
         if name in self._methods and not replace:
             raise ValueError(f"method {name!r} is registered already: give replace=True to replace it")
         self._methods[name] = method

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ..core.message_cost import msgpack_fault
 from ..core.rpc_messages import (
     BadReply,
     BadRequest,
@@ -63,6 +64,8 @@ class MsgpackRpcCodec:
         """Read a message. What is wrong with it comes back as an item; nothing is raised."""
         if isinstance(message, str):
             return Inbound((BadRequest(None, PARSE_ERROR),))
+        if fault := msgpack_fault(message):
+            return Inbound((BadRequest(None, PARSE_ERROR),), fault=fault)
         try:
             value = msgspec.msgpack.decode(message)
         except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError):
@@ -72,9 +75,12 @@ class MsgpackRpcCodec:
 
 def _encode(message: list[Any]) -> bytes:
     try:
-        return msgspec.msgpack.encode(message)
+        encoded = msgspec.msgpack.encode(message)
     except (RecursionError, OverflowError) as error:
         raise ValueError("data is nested too deeply, or a number is too large") from error
+    if fault := msgpack_fault(encoded):  # the other end would not read it
+        raise ValueError(f"a message is refused: {fault}")
+    return encoded
 
 
 def _by_position(params: Params) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +15,12 @@ from ..core.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
 from ..log import Logger
 from .auth import Admission, Authenticator, RefusedError
+from .client_log import ClientLog
+from .frame_heads import POLICY_VIOLATION, PROTOCOL_ERROR
 from .keys import App
-from .limits import ConnectLimiter, Limits
-from .link import CLOSE_TIMEOUT, Link, seal
-from .proxies import Network, client_address
+from .limits import ConnectLimiter, Limits, RateLimiter
+from .link import CLOSE_TIMEOUT, INVALID_TEXT, OUTBOX_FULL, Ending, Link, seal
+from .proxies import Network, client_address, network_of
 from .rest import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
@@ -34,8 +37,27 @@ RETRY_AFTER_MS = 1_000
 """What clients are asked to wait before they come back after a shutdown."""
 
 
+COMPLAINT_INTERVAL = 60.0
+"""Seconds after which too many attempts of an address are told again."""
+
+MISBEHAVIOUR = frozenset(
+    (
+        PROTOCOL_ERROR,
+        POLICY_VIOLATION,
+        INVALID_TEXT,
+        WsCloseCode.MESSAGE_TOO_BIG,
+        WsCloseCode.OVER_MESSAGE_RATE,
+    )
+)
+"""Codes of endings that are worth a warning."""
+
+
 class SignallingApp:
-    """Serves one set of apps. Holds every open link, so that `drain` can end them."""
+    """Serves one set of apps. Holds every open link, so that `drain` can end them.
+
+    Attributes:
+        endings: How often connections ended or were refused, by the reason.
+    """
 
     def __init__(
         self,
@@ -45,16 +67,19 @@ class SignallingApp:
         logger: Logger,
         page_key: PageKey,
         trusted_proxies: tuple[Network, ...] = (),
+        endings: Counter[str] | None = None,
     ) -> None:
+        self.endings = Counter() if endings is None else endings
         self._authenticator = authenticator
         self._limits = limits
-        self._logger = logger
+        self._logger: Logger = ClientLog(logger)
         self._page_key = page_key
         self._trusted_proxies = trusted_proxies
         self._page = load_page()
         self._tenants = {app_id: Tenant(app, limits) for app_id, app in apps.items()}
         self._door = ConnectLimiter(limits.connects_per_address, limits.connect_window)
-        self._rest = RestApi(self._tenants, authenticator, limits, logger, self._address)
+        self._complaints = RateLimiter(1 / COMPLAINT_INTERVAL, 1)
+        self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network)
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
 
@@ -98,8 +123,13 @@ class SignallingApp:
             del self._tenants[app_id]
 
     async def drain(self, timeout: float) -> None:
-        """Ask every client to come back later, and close its connection. New ones are turned away."""
+        """Ask every client to come back later, and close its connection. New ones are turned away.
+
+        Nobody is told that the others leave: they all come back, and calls between them go on meanwhile.
+        """
         self._draining = True
+        for tenant in self._tenants.values():
+            tenant.hub.fall_silent()
         goodbye = seal(encode(GoingAwayFrame(RETRY_AFTER_MS)))
         for link in self._links():
             link.write(goodbye)
@@ -114,7 +144,9 @@ class SignallingApp:
         try:
             link.regrant(self._authenticator.review(link.admission))
         except RefusedError as refused:
-            self._logger.info("connection ended", {"code": int(refused.code), "reason": refused.reason})
+            self._logger.info(
+                "connection no longer allowed", {"peer": link.peer_id, "code": int(refused.code), "why": refused.cause}
+            )
             link.close(refused.code, refused.reason)
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
@@ -134,7 +166,7 @@ class SignallingApp:
         try:
             admission = self._admit(request)
         except RefusedError as refused:
-            self._logger.info("connection refused", {"code": int(refused.code), "reason": refused.reason})
+            self._note_refusal(request, refused)
             await ws.close(code=refused.code, message=refused.reason.encode())
             return ws
         await self._serve(request, ws, admission)
@@ -144,15 +176,25 @@ class SignallingApp:
         """Return the answer to a handshake that gets no WebSocket at all."""
         if self._draining:
             return web.Response(status=503, headers={"Retry-After": "1"}, text="shutting down\n")
-        address, now = self._address(request), time.monotonic()
-        if not self._door.admit(address, now):
-            self._logger.warning("too many connection attempts", {"address": address})
-            retry_after = math.ceil(self._door.retry_after(address, now))
+        network, now = self._network(request), time.monotonic()
+        if not self._door.admit(network, now):
+            self.endings["too many attempts"] += 1
+            if self._complaints.admit(network, now):
+                self._logger.warning("too many connection attempts", {"address": network})
+            retry_after = math.ceil(self._door.retry_after(network, now))
             return web.Response(status=429, headers={"Retry-After": str(retry_after)}, text="too many attempts\n")
         return None
 
     def _address(self, request: web.Request) -> str:
         return client_address(request.remote, request.headers.getall("X-Forwarded-For", []), self._trusted_proxies)
+
+    def _network(self, request: web.Request) -> str:
+        return network_of(self._address(request))
+
+    def _note_refusal(self, request: web.Request, refused: RefusedError) -> None:
+        self.endings[refused.reason] += 1
+        context = {"address": self._address(request), "code": int(refused.code), "why": refused.cause}
+        self._logger.warning("connection refused", context)
 
     def _admit(self, request: web.Request) -> Admission:
         if self._draining:  # it began during the upgrade
@@ -162,7 +204,8 @@ class SignallingApp:
             keys, tokens, request.headers.get("Origin"), time.time(), request.query.getall("resume", [])
         )
         if not self._tenants[admission.app].admits(admission):
-            raise RefusedError(WsCloseCode.OVER_CONCURRENT_LIMIT, "too many connections")
+            why = f"the plan of app {admission.app!r} has no room for another connection"
+            raise RefusedError(WsCloseCode.OVER_CONCURRENT_LIMIT, "too many connections", why)
         return admission
 
     def _note_visit(self) -> None:
@@ -179,10 +222,20 @@ class SignallingApp:
         link = Link(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
         replaced = tenant.replaced_by(admission)
         tenant.enter(link)
+        who = {"peer": link.peer_id, "app": admission.app, "address": self._address(request)}
+        self._logger.info("connection opened", {**who, "by": admission.kind})
+        begun = time.monotonic()
         try:
             await link.run(replaced)
         finally:
             tenant.leave(link)
+            self._note_ending(link.ending, {**who, "seconds": round(time.monotonic() - begun, 1)})
+
+    def _note_ending(self, ending: Ending, context: dict[str, Any]) -> None:
+        self.endings[ending.reason] += 1
+        is_misbehaviour = ending.code in MISBEHAVIOUR or ending.reason == OUTBOX_FULL
+        log = self._logger.warning if is_misbehaviour else self._logger.info
+        log("connection closed", {"code": int(ending.code), "reason": ending.reason, **context})
 
     async def _index(self, request: web.Request) -> web.Response:
         return self._page_file("index.html")

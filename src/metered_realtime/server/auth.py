@@ -1,7 +1,7 @@
 """Who connects: a publishable key or a token becomes an identity, or a close code.
 
 An unknown, a wrong and a revoked credential look the same from outside: the same close code and reason, after the
-same work.
+same work. The cause is for the log of the server, and holds no credential.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..core.frames import FrameError, Refresh, encode_payload
+from ..core.key_forms import SECRET_ID_PREFIX
 from ..events import WsCloseCode
+from .client_log import shortened
 from .hub import Identity
 from .keys import App, Keyring, PublishableKey, SecretKey, new_secret_pair
 from .limits import Limits
@@ -27,13 +29,17 @@ from .turn import TurnServer
 __all__ = ["Admission", "Authenticator", "RefusedError", "mint_token"]
 
 
-class RefusedError(Exception):
-    """A connection that ends before its welcome, with this close code."""
+INVALID_CREDENTIAL = "invalid credential"
 
-    def __init__(self, code: WsCloseCode, reason: str) -> None:
+
+class RefusedError(Exception):
+    """A connection that ends before its welcome, with this close code. `cause` is not for the client."""
+
+    def __init__(self, code: WsCloseCode, reason: str, cause: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.cause = shortened(reason if cause is None else cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,11 @@ class Admission:
     key: PublishableKey | SecretKey = field(repr=False)
     origin: str | None = None
     resumes: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it came with: `key` or `token`."""
+        return "key" if isinstance(self.key, PublishableKey) else "token"
 
     def is_by_same_key(self, other: Admission) -> bool:
         """Tell whether both came with one publishable key. The settings of the key may have changed in between."""
@@ -109,7 +120,7 @@ class Authenticator:
         """
         found = self._present(admission)
         if found is None or found[0].id != admission.app:
-            raise _invalid()
+            raise _invalid("its key is gone, revoked, or no longer for its origin or its app")
         _check_active(found[0])
         key, grant = found[1], admission.identity.grant
         return _with_a_channel(Grant(key.actions, key.channel_patterns, grant.permissions, grant.channels))
@@ -148,18 +159,20 @@ class Authenticator:
         except RefusedError as refused:
             scope = refused.code is WsCloseCode.CHANNEL_NOT_AUTHORIZED
             code = "channel_not_authorized" if scope else "action_not_permitted"
-            raise FrameError(code, f"refresh refused: {refused.reason}", frame.request_id) from None
+            raise FrameError(code, f"refresh refused: {refused.reason}", frame.request_id) from refused
         if admission.app != current.app:
-            raise FrameError("action_not_permitted", f"refresh refused: {_invalid().reason}", frame.request_id)
+            raise FrameError("action_not_permitted", f"refresh refused: {INVALID_CREDENTIAL}", frame.request_id)
         if admission.identity.peer_id != current.identity.peer_id:
             raise FrameError("invalid_peer_id", "refresh refused: the token is for another peer", frame.request_id)
         return admission
 
     def _by_key(self, value: str, resumes: Sequence[str], origin: str | None, now: float) -> Admission:
         found = self._keyring.publishable(value)
-        if found is None or not _origin_allowed(found[1], origin):
-            raise _invalid()
+        if found is None:
+            raise _invalid(self._why_not(value, "the publishable key"))
         app, key = found
+        if not _origin_allowed(key, origin):
+            raise _invalid("the key needs an Origin" if origin is None else f"the origin {origin!r} is not allowed")
         _check_active(app)
         grant = Grant(key.actions, key.channel_patterns)
         former = self._resume_tokens.read(resumes[0], app, key, now) if len(resumes) == 1 else None
@@ -173,18 +186,27 @@ class Authenticator:
         return Admission(app.id, identity, key, origin, resumes=former is not None)
 
     def _by_token(self, token: str, now: float) -> Admission:
-        found = self._keyring.secret(key_id(token) or "")
+        named = key_id(token) or ""
+        found = self._keyring.secret(named)
         try:
             claims = verify_token(token, found[1] if found else self._decoy, now, self._limits)
         except InvalidTokenError as error:
             if error.expired:
-                raise RefusedError(WsCloseCode.TOKEN_EXPIRED, "token expired") from None
-            raise _invalid() from None
+                raise RefusedError(WsCloseCode.TOKEN_EXPIRED, "token expired", str(error)) from None
+            raise _invalid(str(error) if found else self._why_unknown(named)) from None
         if found is None:
-            raise _invalid()
+            raise _invalid(self._why_unknown(named))
         app, key = found
         _check_active(app)
         return Admission(app.id, self._identity(key, claims, now), key)
+
+    def _why_unknown(self, named: str) -> str:
+        if not named.startswith(SECRET_ID_PREFIX):  # it may be anything, a secret included
+            return f"the token is none, or names no secret key by an id that begins with {SECRET_ID_PREFIX}"
+        return self._why_not(named, f"the secret key {shortened(named)!r}")
+
+    def _why_not(self, key: str, name: str) -> str:
+        return f"{name} is {'revoked' if self._keyring.is_revoked(key) else 'not known'}"
 
     def _identity(self, key: SecretKey, claims: Claims, now: float) -> Identity:
         grant = Grant(key.actions, key.channel_patterns, claims.permissions, claims.channels)
@@ -212,13 +234,13 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
-def _invalid() -> RefusedError:
-    return RefusedError(WsCloseCode.INVALID_TOKEN, "invalid credential")
+def _invalid(cause: str) -> RefusedError:
+    return RefusedError(WsCloseCode.INVALID_TOKEN, INVALID_CREDENTIAL, cause)
 
 
 def _check_active(app: App) -> None:
     if app.suspended:
-        raise RefusedError(WsCloseCode.ACCOUNT_SUSPENDED, "account suspended")
+        raise RefusedError(WsCloseCode.ACCOUNT_SUSPENDED, "account suspended", f"app {app.id!r} is suspended")
 
 
 def _with_a_channel(grant: Grant) -> Grant:

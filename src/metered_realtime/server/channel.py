@@ -6,17 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.frames import PresenceEntry
-from ..core.patterns import pattern_matches
+from ..core.patterns import Name, literal_prefix
 from .rights import Grant
 
 MATCH_CACHE = 1_024
-"""Channel names whose matching patterns are remembered. Each costs a scan of all patterns when it is new."""
+"""Channel names whose matching patterns are remembered. Each is compared with patterns when it is new."""
 
 
 class Connection:
     """One connection as the hub sees it: whose it is, what it may do, where its frames go."""
 
-    __slots__ = ("entry", "grant", "peer_id", "peer_metadata", "places", "serial", "subscriptions", "write")
+    __slots__ = (
+        "charges",
+        "entry",
+        "grant",
+        "greeted",
+        "peer_id",
+        "peer_metadata",
+        "places",
+        "serial",
+        "subscriptions",
+        "work",
+        "write",
+    )
 
     def __init__(
         self, serial: int, peer_id: str, grant: Grant, peer_metadata: Any, write: Callable[[bytes], None]
@@ -29,6 +41,24 @@ class Connection:
         self.entry = PresenceEntry(peer_id, peer_metadata)
         self.subscriptions: set[str] = set()
         self.places: set[str] = set()  # channels in which its peer is seen, though it has not subscribed yet
+        self.greeted: set[str] = set()  # channels whose first subscription was free of charges
+        self.charges = 0  # what it is yet to pay for, in bytes: `server.charges`
+        self.work = 0  # the same, with what was free, since it was last asked for
+
+    def charge(self, amount: int) -> None:
+        """Add to what is to be paid."""
+        self.charges += amount
+        self.work += amount
+
+    def collect_charges(self) -> int:
+        """Return what is to be paid, and owe nothing from now on."""
+        charges, self.charges = self.charges, 0
+        return charges
+
+    def collect_work(self) -> int:
+        """Return what was done since the last call."""
+        work, self.work = self.work, 0
+        return work
 
     def describe(self, peer_metadata: Any) -> None:
         """Change what others are told of the peer."""
@@ -78,19 +108,30 @@ class Channel:
 
 
 class PatternTable:
-    """Pattern subscriptions: they get messages, once per connection, and no presence."""
+    """Pattern subscriptions: they get messages, once per connection, and no presence.
+
+    A name is compared with the patterns whose literal beginning it has, and with no others.
+    """
 
     def __init__(self) -> None:
         self._subscribers: dict[str, dict[Connection, bool]] = {}
+        self._by_prefix: dict[str, dict[str, None]] = {}
         self._matching: dict[str, tuple[str, ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._subscribers)
 
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    def __contains__(self, pattern: str) -> bool:
+        return pattern in self._subscribers
+
     def add(self, pattern: str, connection: Connection, wants_metadata: bool) -> None:
         """Subscribe a connection to every channel that matches, or change what it wants."""
         if pattern not in self._subscribers:
             self._matching.clear()
+            self._by_prefix.setdefault(literal_prefix(pattern), {})[pattern] = None
         self._subscribers.setdefault(pattern, {})[connection] = wants_metadata
 
     def remove(self, pattern: str, connection: Connection) -> None:
@@ -99,6 +140,10 @@ class PatternTable:
         if not self._subscribers[pattern]:
             del self._subscribers[pattern]
             self._matching.clear()
+            prefix = literal_prefix(pattern)
+            del self._by_prefix[prefix][pattern]
+            if not self._by_prefix[prefix]:
+                del self._by_prefix[prefix]
 
     def receivers(self, channel: str, exact: dict[Connection, bool]) -> dict[Connection, bool]:
         """Return who gets a message, the `exact` subscribers included, and whether they want metadata."""
@@ -108,14 +153,26 @@ class PatternTable:
                 merged[connection] = merged.get(connection, False) or wants_metadata
         return merged
 
+    def comparisons(self, channel: str) -> int:
+        """Return with how many patterns the name would have to be compared now: none when it is remembered."""
+        return 0 if channel in self._matching else len(self._candidates(channel))
+
     def _patterns_of(self, channel: str) -> tuple[str, ...]:
         matching = self._matching.get(channel)
         if matching is None:
-            matching = tuple(pattern for pattern in self._subscribers if pattern_matches(pattern, channel))
+            name = Name(channel)
+            matching = tuple(pattern for pattern in self._candidates(channel) if name.matches(pattern))
             if len(self._matching) >= MATCH_CACHE:
                 self._matching.clear()
             self._matching[channel] = matching
         return matching
+
+    def _candidates(self, channel: str) -> list[str]:
+        if len(self._by_prefix) > len(channel):
+            prefixes = [channel[:size] for size in range(len(channel) + 1)]
+        else:
+            prefixes = [prefix for prefix in self._by_prefix if channel.startswith(prefix)]
+        return [pattern for prefix in prefixes for pattern in self._by_prefix.get(prefix, ())]
 
 
 def _serial(connection: Connection) -> int:

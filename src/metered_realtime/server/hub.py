@@ -17,10 +17,14 @@ Promises, in the order that a client sees them:
   in turn, others have heard neither `left` nor `joined`. Until then nothing of the channel is sent to it. A place that
   is not taken before `release`, that it gives up or loses the right to, or that is left over when it goes, ends with
   the `left` that was due. Connections of the same peer id that are not replaced live on.
+- What a frame costs beyond its bytes is added to the `charges` of its connection (`server.charges`), to be paid from
+  its bucket. The first subscription to a channel is free: a client which comes back may subscribe to all it had.
+- After `fall_silent` nobody hears of anybody's coming and going: the server stops, and whoever leaves comes back.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +53,8 @@ from ..core.frames import (
     encode,
 )
 from ..core.names import is_reserved_channel
-from ..core.patterns import is_pattern
+from ..core.patterns import MAX_WILDCARDS, count_wildcards, is_pattern
+from . import charges
 from .channel import Channel, Connection, PatternTable
 from .limits import Limits
 from .plan import Meter
@@ -65,7 +70,7 @@ class Identity:
 
     peer_id: str
     grant: Grant
-    expires_at: int | None = None
+    expires_at: float | None = None
     metadata: dict[str, Any] | None = None
     peer_metadata: Raw | None = None
     resume_token: str | None = field(default=None, repr=False)
@@ -84,6 +89,7 @@ class Hub:
         self._peers: dict[str, list[Connection]] = {}
         self._channels: dict[str, Channel] = {}
         self._patterns = PatternTable()
+        self._silent = False
 
     def connect(
         self, identity: Identity, write: Callable[[bytes], None], now: float, replaced: Sequence[Connection] = ()
@@ -118,6 +124,10 @@ class Hub:
         while connection.places:
             self._vacate(connection, connection.places.pop())
 
+    def fall_silent(self) -> None:
+        """Tell nobody any more who comes and goes."""
+        self._silent = True
+
     def renew(self, connection: Connection, resume_token: str) -> None:
         """Give a connection its next resume token."""
         self._reply(connection, Resume(resume_token))
@@ -126,7 +136,9 @@ class Hub:
         """Let a connection live on as the same peer with the rights, the expiry and the metadata of a new token."""
         connection.describe(identity.peer_metadata)
         if request_id is not None:
-            self._reply(connection, Ack(request_id, identity.expires_at, identity.metadata))
+            ack = self._pack(Ack(request_id, _seconds(identity.expires_at), identity.metadata))
+            connection.charge(len(ack))
+            connection.write(ack)
         self.regrant(connection, identity.grant)
 
     def handle(self, connection: Connection, frame: ClientFrame) -> None:
@@ -202,7 +214,9 @@ class Hub:
         _check_action(connection, "publish", frame.request_id)
         _check_channel(frame.channel, connection.grant.reaches, frame.request_id)
         self._count(frame.request_id)
-        self.publish(frame.channel, connection.peer_id, frame.data, connection.peer_metadata)
+        connection.charge(charges.PER_PATTERN_COMPARED * self._patterns.comparisons(frame.channel))
+        delivered = self.publish(frame.channel, connection.peer_id, frame.data, connection.peer_metadata)
+        connection.charge(charges.fan_out(delivered, memoryview(frame.data).nbytes))
         self._acknowledge(connection, frame.request_id)
 
     def _send(self, connection: Connection, frame: Send) -> None:
@@ -216,11 +230,15 @@ class Hub:
         )
         for target in targets:
             target.write(packed)
+        connection.charge(charges.fan_out(len(targets), len(packed)))
         self._acknowledge(connection, frame.request_id)
 
     def _subscribe(self, connection: Connection, frame: Subscribe) -> None:
         _check_action(connection, "subscribe", frame.request_id)
         pattern = is_pattern(frame.channel)
+        if pattern:
+            connection.charge(charges.PER_PATTERN_SUBSCRIPTION)
+            _check_wildcards(frame)
         _check_channel(
             frame.channel, connection.grant.covers if pattern else connection.grant.reaches, frame.request_id
         )
@@ -244,10 +262,14 @@ class Hub:
         channel = self._channels.setdefault(frame.channel, Channel())
         is_new = channel.add(connection, frame.include_sender_metadata)
         connection.places.discard(frame.channel)
+        owed = connection.charges
         if connection.grant.permits("presence"):
             self._send_snapshot(connection, frame.channel, channel.others(connection.peer_id))
         if is_new:
-            self._announce(channel, PresenceFrame(frame.channel, (connection.entry,), ()), connection.peer_id)
+            self._announce(channel, PresenceFrame(frame.channel, (connection.entry,), ()), connection)
+        if frame.channel not in connection.greeted and len(connection.greeted) < self._limits.channels_per_connection:
+            connection.greeted.add(frame.channel)
+            connection.charges = owed
 
     def _drop(self, connection: Connection, name: str) -> None:
         if is_pattern(name):
@@ -265,7 +287,7 @@ class Hub:
         if not channel.peers:
             del self._channels[name]
         elif is_gone:
-            self._announce(channel, PresenceFrame(name, (), (connection.entry,)), connection.peer_id)
+            self._announce(channel, PresenceFrame(name, (), (connection.entry,)), connection)
 
     def _forget(self, connection: Connection) -> bool:
         """Take a connection out of its peer, and leave it in its channels. False if it is gone already."""
@@ -295,14 +317,19 @@ class Hub:
     def _welcome(self, connection: Connection, identity: Identity, now: float) -> None:
         size, token = self._limits.max_message_size, identity.resume_token
         self._reply(
-            connection, Welcome(identity.peer_id, identity.expires_at, int(now), size, identity.metadata, token)
+            connection,
+            Welcome(identity.peer_id, _seconds(identity.expires_at), int(now), size, identity.metadata, token),
         )
 
-    def _announce(self, channel: Channel, frame: PresenceFrame, peer_id: str) -> None:
-        packed = self._pack(frame)
+    def _announce(self, channel: Channel, frame: PresenceFrame, subject: Connection) -> None:
+        if self._silent:
+            return
+        packed, told = self._pack(frame), 0
         for connection in channel.subscribers:
-            if connection.peer_id != peer_id and connection.grant.permits("presence"):
+            if connection.peer_id != subject.peer_id and connection.grant.permits("presence"):
                 connection.write(packed)
+                told += 1
+        subject.charge(charges.fan_out(told, len(packed)))
 
     def _send_snapshot(self, connection: Connection, name: str, entries: list[PresenceEntry]) -> None:
         """Send who is there, in one frame if at all possible: clients take the first one for the whole roster.
@@ -310,22 +337,38 @@ class Hub:
         A snapshot that clients would refuse for its size goes without metadata, and only when the names alone are
         too many in several frames.
         """
-        frame = encode(PresenceFrame(name, tuple(entries), ()))
-        if len(frame) < MAX_SERVER_FRAME:
-            connection.write(self._seal(frame))
-            return
+        if sum(map(_size, entries)) < MAX_SERVER_FRAME:  # or it need not be encoded to know
+            frame = encode(PresenceFrame(name, tuple(entries), ()))
+            if len(frame) < MAX_SERVER_FRAME:
+                connection.charge(len(frame))
+                connection.write(self._seal(frame))
+                return
         bare = [PresenceEntry(entry.peer_id) for entry in entries]
         for start in range(0, len(bare), SNAPSHOT_PAGE):
-            self._reply(connection, PresenceFrame(name, tuple(bare[start : start + SNAPSHOT_PAGE]), ()))
+            page = self._pack(PresenceFrame(name, tuple(bare[start : start + SNAPSHOT_PAGE]), ()))
+            connection.charge(len(page))
+            connection.write(page)
 
     def _count(self, request_id: str | None) -> None:
         if not self._meter.take_message():
             raise FrameError("over_message_quota", "the messages of this period are used up", request_id)
 
     def _check_room(self, connection: Connection, frame: Subscribe) -> None:
+        if frame.channel in connection.subscriptions:
+            return
         limit = self._limits.channels_per_connection
-        if frame.channel not in connection.subscriptions and len(connection.subscriptions) >= limit:
+        if len(connection.subscriptions) >= limit:
             raise FrameError("channel_limit_exceeded", f"at most {limit} channels per connection", frame.request_id)
+        if is_pattern(frame.channel):
+            self._check_room_for_pattern(connection, frame)
+
+    def _check_room_for_pattern(self, connection: Connection, frame: Subscribe) -> None:
+        limit = self._limits.patterns_per_connection
+        if sum(map(is_pattern, connection.subscriptions)) >= limit:
+            raise FrameError("channel_limit_exceeded", f"at most {limit} patterns per connection", frame.request_id)
+        limit = self._limits.patterns_per_app
+        if frame.channel not in self._patterns and len(self._patterns) >= limit:
+            raise FrameError("channel_limit_exceeded", f"at most {limit} patterns per app", frame.request_id)
 
     def _receivers(self, channel: str) -> dict[Connection, bool]:
         room = self._channels.get(channel)
@@ -346,6 +389,21 @@ class Hub:
 def _check_action(connection: Connection, action: Action, request_id: str | None) -> None:
     if not connection.grant.permits(action):
         raise FrameError("action_not_permitted", f"'{action}' is not granted", request_id)
+
+
+def _check_wildcards(frame: Subscribe) -> None:
+    if count_wildcards(frame.channel) > MAX_WILDCARDS:
+        raise FrameError("invalid_channel", f"a pattern has at most {MAX_WILDCARDS} wildcards", frame.request_id)
+
+
+def _seconds(expires_at: float | None) -> int | None:
+    """Return a time as frames have it: whole seconds, for clients that know no others."""
+    return None if expires_at is None else math.floor(expires_at)
+
+
+def _size(entry: PresenceEntry) -> int:
+    """Return how many bytes of a snapshot an entry takes at least."""
+    return len(entry.peer_id) + (0 if entry.metadata is None else memoryview(entry.metadata).nbytes)
 
 
 def _may_return(connection: Connection, name: str) -> bool:

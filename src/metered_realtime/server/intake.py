@@ -1,6 +1,8 @@
-"""What happens to a frame of a client before the hub sees it: its share of the rate, its form, its abuse.
+"""What happens to a frame of a client before the hub sees it: its share of the rates, its form, its abuse.
 
-The order is: size (the shell checks it before it has the text), JSON, type, request id, rate, fields; then the hub.
+The order is: size (the shell checks it before it has the text), rate of bytes, JSON, type, request id, rate of frames,
+fields; then the hub. Three buckets: bytes, with what the hub charges for beyond them; frames; and pings, which are free
+of the second, the pings and pongs of WebSocket included.
 """
 
 from __future__ import annotations
@@ -22,24 +24,35 @@ class Close:
     reason: str
 
 
+PING_RATE_EXCEEDED = Close(WsCloseCode.OVER_MESSAGE_RATE, "ping rate exceeded")
+
+
 class Intake:
     """Takes the frames of one connection. Times are of any clock that does not step back."""
 
-    __slots__ = ("_bucket", "_connection", "_faults", "_hub")
+    __slots__ = ("_bytes", "_connection", "_faults", "_frames", "_hub", "_pings")
 
     def __init__(self, hub: Hub, connection: Connection, limits: Limits, now: float) -> None:
         self._hub = hub
         self._connection = connection
-        self._bucket = TokenBucket(limits.frames_per_second, limits.frame_burst, now)
+        self._frames = TokenBucket(limits.frames_per_second, limits.frame_burst, now)
+        self._bytes = TokenBucket(limits.bytes_per_second, limits.byte_burst, now)
+        self._pings = TokenBucket(limits.pings_per_second, limits.ping_burst, now)
         self._faults = FaultCounter(limits.malformed_frames, limits.malformed_window)
 
     def take(self, text: bytes, now: float) -> Close | Refresh | None:
         """Have a frame answered. Return a `Close` when the client has gone too far, and a `Refresh` to be decided."""
+        self._bytes.charge(self._connection.collect_charges())
+        if not self._bytes.take(now, len(text)):
+            return Close(WsCloseCode.OVER_MESSAGE_RATE, "byte rate exceeded")
         try:
             frame: ClientFrame | FrameError = decode_client_frame(text)
         except FrameError as fault:
             frame = fault
-        if not isinstance(frame, Ping) and not self._bucket.take(now):
+        if isinstance(frame, Ping):
+            if not self._pings.take(now):
+                return PING_RATE_EXCEEDED
+        elif not self._frames.take(now):
             return Close(WsCloseCode.OVER_MESSAGE_RATE, "message rate exceeded")
         if isinstance(frame, FrameError):
             return self._refuse(frame, now)
@@ -47,6 +60,10 @@ class Intake:
             return frame
         self._hub.handle(self._connection, frame)
         return None
+
+    def take_control_frame(self, now: float) -> Close | None:
+        """Count a ping or a pong of WebSocket itself. Return a `Close` when there were too many."""
+        return None if self._pings.take(now) else PING_RATE_EXCEEDED
 
     def _refuse(self, fault: FrameError, now: float) -> Close | None:
         self._hub.refuse(self._connection, fault)

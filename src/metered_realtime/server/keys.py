@@ -112,6 +112,11 @@ class Keyring:
         found = self._publishable.get(key)
         return None if found is None or found[1].revoked else found
 
+    def is_revoked(self, key: str) -> bool:
+        """Return whether a publishable key, or the secret key of an id, is known and revoked."""
+        found = self._publishable.get(key) or self._secret.get(key)
+        return found is not None and found[1].revoked
+
     def secret(self, key_id: str) -> tuple[App, SecretKey] | None:
         """Return the app and the key, unless it is unknown or revoked."""
         found = self._secret.get(key_id)

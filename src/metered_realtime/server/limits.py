@@ -38,6 +38,23 @@ class Limits:
     frame_burst: int = 200
     """What the bucket holds: a browser's trickled candidates come in bursts of tens."""
 
+    bytes_per_frame: int = 40_960
+    """What each frame of that bucket may have on average. A second bucket counts bytes, so many for each frame of the
+    first: 4 MB per second and 8 MB at once by default. Descriptions have tens of KB, and most frames 0.2 KB. What the
+    server has to do beyond reading a frame is paid for in bytes as well (`server.charges`). Empty closes with 4011."""
+
+    pings_per_second: float = 50.0
+    """What refills the bucket of pings, WebSocket's own included. Clients send one in 25 s. Empty closes with 4011."""
+
+    ping_burst: int = 500
+
+    patterns_per_connection: int = 25
+    """Subscriptions of one connection that are patterns, so that nobody uses up those of the app at once."""
+
+    patterns_per_app: int = 250
+    """Different patterns that are subscribed to in one app. Each is compared with every new name that begins as it
+    does: 10 to 25 microseconds each at the worst, 2 as a rule."""
+
     malformed_frames: int = 10
     """This many malformed frames within `malformed_window` close the connection with 1008."""
 
@@ -84,6 +101,16 @@ class Limits:
         """The largest client frame, payload and envelope."""
         return self.max_message_size + ENVELOPE_ALLOWANCE
 
+    @property
+    def bytes_per_second(self) -> float:
+        """What refills the bucket of bytes."""
+        return self.frames_per_second * self.bytes_per_frame
+
+    @property
+    def byte_burst(self) -> int:
+        """What the bucket of bytes holds."""
+        return max(self.frame_burst * self.bytes_per_frame, self.max_frame_size)
+
 
 def _check(name: str, value: object, *, whole: bool) -> None:
     kinds = (int,) if whole else (int, float)
@@ -103,15 +130,27 @@ class TokenBucket:
         self._tokens = float(burst)
         self._at = now
 
-    def take(self, now: float) -> bool:
-        """Take one, if there is one."""
+    def take(self, now: float, amount: int = 1) -> bool:
+        """Take some, if there are so many."""
+        self._refill(now)
+        if self._tokens < amount:
+            return False
+        self._tokens -= amount
+        return True
+
+    def left(self, now: float) -> int:
+        """Return how many there are."""
+        self._refill(now)
+        return max(0, int(self._tokens))
+
+    def charge(self, amount: int) -> None:
+        """Take some that are used already. What is missing is owed, up to one burst."""
+        self._tokens = max(-self._burst, self._tokens - amount)
+
+    def _refill(self, now: float) -> None:
         # A clock that steps back must not take away what was there.
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class RateLimiter:

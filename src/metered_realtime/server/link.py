@@ -14,16 +14,17 @@ import asyncio
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
 from ..core.frames import FrameError, Refresh
 from ..core.session import TERMINAL_CODES
 from ..events import WsCloseCode
 from ..log import Logger
-from .auth import Admission, Authenticator
+from .auth import Admission, Authenticator, RefusedError
 from .channel import Connection
+from .frame_heads import FrameGuard
 from .hub import Hub
 from .intake import Intake
 from .limits import Limits
@@ -38,13 +39,18 @@ EXPIRY_MARGIN = 0.25
 """Seconds before its token expires that a connection is closed: the client's next token is then in time."""
 
 FRAMES_PER_TURN = 8
-"""Frames that one client may have handled before others get their turn. Each may go to hundreds of connections."""
+"""Frames that one client may have handled before others get their turn."""
+
+WORK_PER_TURN = 16_384
+"""And what they may cost together (`server.charges`): a message to 256 others, some 1 ms."""
 
 PLACE_TIMEOUT = 5.0
 """Seconds that a client which resumes has to subscribe again before others are told that it left. Clients do it with
 the welcome: a round trip, and patience for a slow one."""
 
-INVALID_TEXT, INTERNAL_ERROR = 1007, 1011
+NO_STATUS, ABNORMAL, INVALID_TEXT, INTERNAL_ERROR = 1005, 1006, 1007, 1011
+OUTBOX_FULL = "outbox full"
+_LAST_MESSAGES = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 _TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 
 
@@ -62,8 +68,15 @@ def _frame(head: int, payload: bytes) -> bytes:
     return struct.pack("!BBQ", head, 127, size) + payload
 
 
+class Ending(NamedTuple):
+    """How a connection ended. There are few reasons: a client does not choose the words."""
+
+    code: int
+    reason: str
+
+
 class Link:
-    """Carries one connection from its welcome to its end."""
+    """Carries one connection from its welcome to its end, and tells in `ending` how it ended."""
 
     def __init__(
         self,
@@ -89,6 +102,7 @@ class Link:
         self._authenticator = authenticator
         self._deadline: asyncio.TimerHandle | None = None  # set while closing
         self._dropped = False
+        self.ending = Ending(ABNORMAL, "connection lost")
         self._heard = True
         self._heartbeat: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -119,6 +133,7 @@ class Link:
         self._expect_expiry(now)
         if self.admission.identity.resume_token is not None:
             self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._renew)
+        self._transport.set_protocol(FrameGuard(_protocol_of(self._transport), self._loop.time, self.close))
         try:
             await self._read(intake)
         finally:
@@ -129,7 +144,7 @@ class Link:
         """Send a sealed frame, or drop the connection if too much waits already."""
         size = len(frame)
         if size > self._room and not self._has_room(size):
-            self.drop("outbox full")
+            self.drop(OUTBOX_FULL)
         if not self._is_closing():
             self._room -= size
             self._transmit(frame)
@@ -137,6 +152,7 @@ class Link:
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Closing twice does nothing."""
         if self._deadline is None and not self._dropped:
+            self.ending = Ending(code, reason)
             self._leave(expelled=code in TERMINAL_CODES)
             self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
@@ -150,7 +166,7 @@ class Link:
         """End the connection without a word. The hub hears of it when the reading ends, never within a fan-out."""
         if not self._dropped:
             self._dropped = True
-            self._logger.warning("connection dropped", {"reason": reason})
+            self.ending = Ending(ABNORMAL, reason)
             self._transport.abort()
 
     def _begin(self, replaced: Sequence[Link], now: float) -> Connection:
@@ -172,20 +188,25 @@ class Link:
         return size <= self._room or not waiting
 
     async def _read(self, intake: Intake) -> None:
-        count = 0
-        async for message in self._ws:
+        count = work = 0
+        while (message := await self._ws.receive()).type not in _LAST_MESSAGES:
             self._heard = True
             count += 1
-            if count % FRAMES_PER_TURN == 0:
+            if self._connection is not None:
+                work += self._connection.collect_work()
+            if count >= FRAMES_PER_TURN or work > WORK_PER_TURN:
+                count = work = 0
                 await asyncio.sleep(0)  # what is buffered is read without waiting: let others have their turn
             if self._deadline is not None or self._dropped:
                 continue
             if message.type is WSMsgType.TEXT:
                 self._take(intake, message.data)
-            elif message.type is WSMsgType.PING:
-                self.write(_frame(_PONG, message.data))
+            elif message.type in (WSMsgType.PING, WSMsgType.PONG):
+                self._take_control_frame(intake, message)
             elif message.type is WSMsgType.BINARY:
                 self.close(WsCloseCode.POLICY_VIOLATION, "text frames only")
+        if self._deadline is None and not self._dropped:
+            self.ending = _ending_of(message)
 
     def _take(self, intake: Intake, text: bytes) -> None:
         if len(text) > self._limits.max_frame_size:
@@ -203,6 +224,13 @@ class Link:
             self.close(outcome.code, outcome.reason)
         return None
 
+    def _take_control_frame(self, intake: Intake, message: WSMessage) -> None:
+        outcome = intake.take_control_frame(self._loop.time())
+        if outcome is not None:
+            self.close(outcome.code, outcome.reason)
+        elif message.type is WSMsgType.PING:
+            self.write(_frame(_PONG, message.data))
+
     def _refresh(self, frame: Refresh) -> None:
         connection, now = self._connection, time.time()
         if connection is None:
@@ -210,6 +238,8 @@ class Link:
         try:
             self.admission = self._authenticator.refresh(frame, self.admission, now)
         except FrameError as fault:
+            why = fault.__cause__.cause if isinstance(fault.__cause__, RefusedError) else fault.message
+            self._logger.warning("refresh refused", {"peer": self.peer_id, "why": why})
             self._hub.refuse(connection, fault)
         else:
             self._hub.refresh(connection, self.admission.identity, frame.request_id)
@@ -259,10 +289,25 @@ class Link:
             self._transport.abort()  # it left without reading what it was sent, and would never be done
 
 
-def _seconds_left(expires_at: int, now: float) -> float:
+def _seconds_left(expires_at: float, now: float) -> float:
     left = expires_at - EXPIRY_MARGIN - now
     # A token that was let in although its time was up, for clocks may differ, gets the rest of the leeway.
     return left if left > 0 else max(0.0, expires_at + LEEWAY - now)
+
+
+def _ending_of(message: WSMessage) -> Ending:
+    if message.type is WSMsgType.CLOSE:
+        return Ending(message.data or NO_STATUS, "by the client")
+    if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+        too_big = message.data.code == WsCloseCode.MESSAGE_TOO_BIG
+        return Ending(message.data.code, "frame too large" if too_big else "against the WebSocket protocol")
+    return Ending(ABNORMAL, "connection lost")
+
+
+def _protocol_of(transport: asyncio.Transport) -> asyncio.Protocol:
+    protocol = transport.get_protocol()
+    assert isinstance(protocol, asyncio.Protocol)  # what aiohttp serves HTTP with
+    return protocol
 
 
 def _is_utf8(text: bytes) -> bool:

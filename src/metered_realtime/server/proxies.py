@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
 
@@ -39,13 +39,27 @@ def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequen
     return address
 
 
+def network_of(address: str) -> str:
+    """Return what stands for a client in limits: its IPv4 address, or the /64 of its IPv6 address.
+
+    A site has a /64 at the least (RFC 6177), and each of its hosts may take any address of that.
+    """
+    if not _is_address(address):
+        return address
+    ip = _plain(address)
+    return str(ip) if isinstance(ip, IPv4Address) else str(ip_network((int(ip) >> 64 << 64, 64)))
+
+
+def _plain(address: str) -> IPv4Address | IPv6Address:
+    """Read an address. What a socket for both families shows of an IPv4 client is one of IPv4."""
+    ip = ip_address(address)
+    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+
+
 def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
     if not trusted or not _is_address(address):
         return False
-    ip = ip_address(address)
-    # What a socket for both families shows of an IPv4 client.
-    plain = (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
-    return any(plain in network for network in trusted)
+    return any(_plain(address) in network for network in trusted)
 
 
 def _is_address(text: str) -> bool:

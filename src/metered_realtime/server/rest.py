@@ -70,6 +70,8 @@ class RestApi:
         try:
             answer = await self._answer(request)
         except RestError as error:
+            context = {"address": self._address(request), "status": error.status, "why": error.message}
+            self._logger.info("request refused", context)
             return _refusal(error)
         except Exception as error:
             self._logger.error("request failed", {"error": f"{type(error).__name__}: {error}"})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
-from ..core.patterns import pattern_covers, pattern_matches, patterns_meet
+from ..core.patterns import Name, pattern_covers, patterns_meet
 
 Action = Literal["publish", "subscribe", "presence", "send"]
 ACTIONS: frozenset[Action] = frozenset(get_args(Action))
@@ -50,7 +50,8 @@ class Grant:
 # Programs use few channels and use them again; the bound keeps hostile variety from growing memory.
 @lru_cache(maxsize=8192)
 def _matches_any(patterns: tuple[str, ...], channel: str) -> bool:
-    return any(pattern_matches(pattern, channel) for pattern in patterns)
+    name = Name(channel)
+    return any(name.matches(pattern) for pattern in patterns)
 
 
 @lru_cache(maxsize=1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ from aiohttp import web
 from ..log import Logger, NoopLogger
 from .app import SignallingApp
 from .auth import Authenticator
+from .client_log import ClientLog, HttpLog
 from .config import Config
 from .ice import IceServer, ice_server_list
 from .keys import App, Keyring, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
@@ -93,6 +95,7 @@ class SignallingServer:
         self._app: SignallingApp | None = None
         self._runner: web.AppRunner | None = None  # while running
         self._stopping: asyncio.Task[None] | None = None
+        self._endings: Counter[str] = Counter()
 
     @classmethod
     def from_config(
@@ -168,6 +171,15 @@ class SignallingServer:
         return f"{'http' if self._certificate is None else 'https'}://{self._authority}"
 
     @property
+    def endings(self) -> dict[str, int]:
+        """How often connections ended or were refused since the server was made, by the reason.
+
+        The reasons are those of close frames; `too many attempts` for a handshake that is answered with 429;
+        `outbox full` and `no pong` for a client that was cut off; `by the client`; and `connection lost`.
+        """
+        return dict(self._endings)
+
+    @property
     def _authority(self) -> str:
         # An address that means "all of them" is no address to connect to.
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
@@ -190,10 +202,12 @@ class SignallingServer:
             self._logger,
             self._page_key,
             self._trusted_proxies,
+            self._endings,
         )
         runner = web.AppRunner(
             app.build(),
             access_log=None,  # request lines hold credentials
+            logger=HttpLog(ClientLog(self._logger)),
             handle_signals=False,
             shutdown_timeout=CLEAN_UP_TIME / 4,  # aiohttp waits up to twice as long
             keepalive_timeout=KEEP_ALIVE,

@@ -54,7 +54,7 @@ class Claims:
     """What a valid token says."""
 
     peer_id: str
-    expires_at: int
+    expires_at: float
     channels: tuple[str, ...] | None
     permissions: frozenset[str] | None
     metadata: dict[str, Any] | None
@@ -122,9 +122,11 @@ def verify_token(token: str, key: SecretKey, now: float, limits: Limits = _DEFAU
 
 
 def _read(claims: dict[str, Any], now: float, limits: Limits) -> Claims:
-    expires_at = claims.get("exp")
-    if isinstance(expires_at, bool) or not isinstance(expires_at, int) or abs(expires_at) > MAX_TIME:
-        raise ValueError("exp is missing or no time in whole seconds")
+    expires_at = _time(claims, "exp")
+    if expires_at is None:
+        raise ValueError("exp is missing")
+    not_before = _time(claims, "nbf")
+    _time(claims, "iat")
     channels = _strings(claims, "channels")
     permissions = _strings(claims, "permissions")
     read = Claims(
@@ -135,15 +137,21 @@ def _read(claims: dict[str, Any], now: float, limits: Limits) -> Claims:
         metadata=_bag("metadata", claims.get("metadata"), limits.metadata_size),
         peer_metadata=_bag("peerMetadata", claims.get("peerMetadata"), limits.peer_metadata_size),
     )
-    _check_time(claims.get("nbf"), expires_at, now)
+    if not_before is not None and not_before > now + LEEWAY:
+        raise ValueError(f"the token is not valid before {not_before - now:.1f} s from now")
+    if expires_at <= now - LEEWAY:
+        raise InvalidTokenError(f"the token has expired {now - expires_at:.1f} s ago", expired=True)
     return read
 
 
-def _check_time(not_before: object, expires_at: int, now: float) -> None:
-    if not_before is not None and not (isinstance(not_before, int | float) and not_before <= now + LEEWAY):
-        raise ValueError("the token is not valid yet")
-    if expires_at <= now - LEEWAY:
-        raise InvalidTokenError("the token has expired", expired=True)
+def _time(claims: dict[str, Any], name: str) -> float | None:
+    """Return a NumericDate (RFC 7519, 2), which may have a fraction."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_TIME:
+        raise ValueError(f"{name} is no time in unix seconds")
+    return value
 
 
 def _strings(claims: dict[str, Any], name: str) -> list[str] | None:

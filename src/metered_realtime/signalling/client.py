@@ -33,7 +33,7 @@ from ..emitter import AsyncEventEmitter
 from ..errors import SignallingError
 from ..events import StateChange
 from ..lifetime import Lifetime
-from ..log import Logger
+from ..log import Logger, log_exception
 from ..options import (
     IceServerConfig,
     ReconnectOptions,
@@ -45,7 +45,7 @@ from ..options import (
 from .credentials import FreshTokenFn, attempt_urls, fresh_tokens
 from .endpoint import parse_origin
 from .link import Link
-from .scrubbing import ScrubbingLogger, scrub_error
+from .scrubbing import scrub_error, scrubbing
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: the closing handshake first, then the handlers that still run."""
@@ -108,7 +108,7 @@ class SignallingClient(AsyncEventEmitter):
             raise ValueError("token_provider_timeout must be a number of seconds, not nan")
         if chosen.queue_while_reconnecting < 0:
             raise ValueError(f"queue_while_reconnecting must be at least 0, not {chosen.queue_while_reconnecting}")
-        super().__init__(None if chosen.logger is None else ScrubbingLogger(chosen.logger))
+        super().__init__(scrubbing(chosen.logger))
         self._timings = _timings if _timings is not None else Timings()
         self._chance = _chance
         self._ssl_context = chosen.ssl_context
@@ -293,6 +293,7 @@ class SignallingClient(AsyncEventEmitter):
         try:
             token = await fresh_token()
         except Exception as error:
+            log_exception(self._logger, "token provider failed", error, level="warning")
             self._apply(self._session.token_failed(number, scrub_error(error), self._now()))
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -305,6 +306,8 @@ class SignallingClient(AsyncEventEmitter):
 
     def _link_failed(self, link: Link, failure: DialFailure) -> None:
         self._link = None
+        if failure.token_error is not None and self._state == "reconnecting":  # else whoever connects is told
+            log_exception(self._logger, "token provider failed", failure.token_error, level="warning")
         self._apply(self._session.dial_failed(failure, self._now(), self._chance()))
 
     def _link_ended(self, link: Link, code: int, reason: str) -> None:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ..errors import SignallingError
-from ..log import Logger
+from ..log import ExceptionLogger, Level, Logger, NoopLogger, log_exception
 
 MASK = "***"
 
@@ -89,7 +89,7 @@ def _scrub_value(value: Any) -> Any:
     return scrub_text(value) if isinstance(value, str) else value
 
 
-class ScrubbingLogger:
+class ScrubbingLogger(ExceptionLogger):
     """Pass log lines on with their texts scrubbed."""
 
     def __init__(self, logger: Logger) -> None:
@@ -110,6 +110,22 @@ class ScrubbingLogger:
     def error(self, msg: str, ctx: dict[str, Any] | None = None) -> None:
         """Log at ERROR."""
         self._logger.error(scrub_text(msg), _scrub_context(ctx))
+
+    def log_exception(self, level: Level, msg: str, error: BaseException, ctx: dict[str, Any]) -> None:
+        """Log an exception."""
+        log_exception(self._logger, scrub_text(msg), _scrub_exception(error, 0), _scrub_context(ctx), level=level)
+
+
+class _SilentLogger(NoopLogger, ExceptionLogger):
+    """Log nothing but exceptions, and those with their texts scrubbed."""
+
+    def log_exception(self, level: Level, msg: str, error: BaseException, ctx: dict[str, Any]) -> None:
+        ScrubbingLogger(NoopLogger()).log_exception(level, msg, error, ctx)
+
+
+def scrubbing(logger: Logger | None) -> Logger:
+    """Return a logger that passes on to one, the default if it is None, with all texts scrubbed."""
+    return _SilentLogger() if logger is None else ScrubbingLogger(logger)
 
 
 def _scrub_context(ctx: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -8,10 +8,14 @@ from random import Random
 from .trace import Trace
 from .virtual_network import Conditions
 
-FAULTS = ("lost_client", "lost_server", "lost_both", "silent", "restart", "cut", "isolate", "offline", "kill", "vanish")
+FAULTS = (
+    *("lost_client", "lost_server", "lost_both", "silent", "restart", "cut", "isolate", "offline", "kill", "vanish"),
+    "refuse",
+)
 """What may go wrong. `lost_*`: the connection to the server breaks, and this end of it notices at once. `silent`: none
 does. `cut` and `isolate`: the media path between two is interrupted, or that of one to everybody; `offline`: that and
-the way to the server. `vanish`: a program is killed, and the server notices late."""
+the way to the server. `vanish`: a program is killed, and the server notices late. `refuse`: direct messages of one are
+refused for good, until he has other rights with his next connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

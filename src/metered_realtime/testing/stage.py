@@ -28,8 +28,9 @@ RETURN = 20.0
 """Seconds after somebody came back under his old id in which a connection may be replaced: he answers what was meant
 for his former life and was still on its way, and the connection that it asks for never comes up."""
 
-SELF_HEALING = frozenset({"reconcile_timeout"})
-"""Fatal errors after which the peer recovers by itself: a silent wire, noticed after 60 s, is reported after 30."""
+SELF_HEALING = frozenset({"reconcile_timeout", "action_not_permitted"})
+"""Fatal errors after which the peer recovers by itself: a silent wire, noticed after 60 s, is reported after 30, and a
+peer that may not send is permitted to again."""
 
 CHECK_INTERVAL = 2.0
 
@@ -143,6 +144,8 @@ class _Stage:
                 return lambda: world.cut(actor.host, other.host, short_or_long)
             case "isolate":
                 return lambda: world.isolate(actor.host, short_or_long)
+            case "refuse":
+                return lambda: world.refuse(actor.host, short_or_long)
             case "offline":
                 return lambda: world.go_offline(actor.host, short_or_long)
         comes_back = random.choice((None, 0.1, 2.0, 10.0))

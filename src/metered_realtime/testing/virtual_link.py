@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..core.sdp import Description, Direction, Section, sections
 from ..media.remote_track import RemoteTrack
-from ..mesh.link import FRESH_SECTIONS
+from ..mesh.link import FRESH_SECTIONS, TooMuchFn
 from ..mesh.sections import Incoming, Outgoing
 from ..options import IceServerConfig
 from .virtual_media import MediaPlane, VirtualChannel, VirtualPeerConnection
@@ -115,6 +115,11 @@ class VirtualLink:
         return self.pc.ufrag
 
     @property
+    def host_candidates(self) -> tuple[str, ...]:
+        """Return nothing: whoever hears of this end reaches it, if nothing is in between."""
+        return ()
+
+    @property
     def transport_mid(self) -> str:
         """Return the section that carries the transport: the first one."""
         return self._lines[0].mid if self._lines else "0"
@@ -167,7 +172,7 @@ class VirtualLink:
 
     # --- offers and answers
 
-    def plan(self, wanted: Mapping[Any, Outgoing]) -> _Plan:
+    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> _Plan:
         """Plan an offer in which everything wanted has a section. The connection stays as it is."""
         self._require_idle()
         self.release(wanted)
@@ -183,7 +188,7 @@ class VirtualLink:
             if slot.mid is None and slot.outgoing is not None:
                 lines.append(_Line(_free_mid(lines), slot.kind, slot))
         directions = [self._direction(line.slot, is_new=line not in self._lines) for line in lines]
-        return _Plan(self._describe(lines, directions), tuple(lines))
+        return _Plan(self._describe(lines, directions, "actpass"), tuple(lines))
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending at once what is not wanted any more."""
@@ -230,7 +235,9 @@ class VirtualLink:
             self._busy = False
         return self._unsent(wanted)
 
-    async def answer(self, offer: Description, wanted: Mapping[Any, Outgoing]) -> tuple[str, bool]:
+    async def answer(
+        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = lambda answer, mids: ()
+    ) -> tuple[str, bool]:
         """Answer an offer. Return the answer and whether something wanted found no section in it."""
         self._begin()
         try:
@@ -240,7 +247,7 @@ class VirtualLink:
             new = tuple(_Line(section.mid, section.kind) for section in theirs[len(self._lines) :])
             lines = (*self._lines, *new)
             directions = [_answer_direction(line.slot, their) for line, their in zip(lines, theirs, strict=True)]
-            text = self._describe(lines, directions)
+            text = self._describe(lines, directions, "active")
             await self._take_time()
             self._lines = lines
             for line, direction in zip(lines, directions, strict=True):
@@ -323,10 +330,10 @@ class VirtualLink:
     def _direction(self, slot: _Slot | None, *, is_new: bool) -> Direction:
         return _DIRECTIONS[slot is not None and slot.outgoing is not None, not is_new]
 
-    def _describe(self, lines: tuple[_Line, ...] | list[_Line], directions: list[Direction]) -> str:
+    def _describe(self, lines: Sequence[_Line], directions: list[Direction], setup: str) -> str:
         text = [
             "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
-            f"a=ice-ufrag:{self.pc.ufrag}\r\na=ice-pwd:virtual\r\na=fingerprint:sha-256 00\r\na=setup:actpass"
+            f"a=ice-ufrag:{self.pc.ufrag}\r\na=ice-pwd:virtual\r\na=fingerprint:sha-256 00\r\na=setup:{setup}"
         ]
         if self.local_candidates_complete:
             text.append(_REFLEXIVE)
@@ -364,6 +371,7 @@ class _Nobody:
     def link_state_changed(self, link: object, state: str) -> None: ...
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
     def section_declined(self, mid: str, reason: str) -> None: ...
+    def candidate_refused(self, error: Exception) -> None: ...
     def channel_opened(self, channel: object) -> None: ...
 
 

@@ -60,7 +60,7 @@ class ServerEnd:
         self._client: ClientEnd | None = None
         self._open = True
         hub = server.hub
-        identity = Identity(peer_id, server.grant, metadata=server.welcome_metadata)
+        identity = Identity(peer_id, server.grant_of(process.host), metadata=server.welcome_metadata)
         self._connection: Connection = hub.connect(identity, self.write, 0.0, [end._connection for end in replaced])
         if replaced:
             server.call_later(PLACE_TIMEOUT, hub.release, self._connection)
@@ -147,6 +147,10 @@ class ServerEnd:
             self.is_deaf = True
             self._server.call_later(self._network.random.uniform(*GHOST_TIME), self._leave)
 
+    def regrant(self) -> None:
+        """Apply the rights that the host has now."""
+        self._hub.regrant(self._connection, self._server.grant_of(self.host))
+
     def _leave(self, *, expelled: bool = False) -> None:
         if self._open:
             self._open = False
@@ -191,6 +195,7 @@ class VirtualServer:
         self.lost_metadata: set[tuple[str, str]] = set()
         self.is_up = True
         self.offline: set[str] = set()
+        self.refused: set[str] = set()
         self.now = loop.time
         self.call_later = loop.call_later
         self._serial = 0
@@ -199,6 +204,10 @@ class VirtualServer:
     def ends_of(self, host: str) -> list[ServerEnd]:
         """Return the open connections of a host, ghosts included, oldest first."""
         return [end for end in self.ends.values() if end.host == host]
+
+    def grant_of(self, host: str) -> Grant:
+        """Return the rights of a host: all, or all but that to send."""
+        return Grant(ACTIONS - {"send"}, ("*",)) if host in self.refused else self.grant
 
     def _new_hub(self) -> Hub:
         return Hub(self.limits, meter=Meter(clock=self.now))

@@ -85,6 +85,18 @@ class VirtualWorld:
         self.loop.call_later(seconds, self.server.offline.discard, host)
         self.isolate(host, seconds)
 
+    def refuse(self, host: str, seconds: float) -> None:
+        """Have everything that a host sends to others refused for good. Its next connection after a while may send."""
+        self.trace(host, "may not send for %.1f s", seconds)
+        self.server.refused.add(host)
+        for end in self.server.ends_of(host):
+            end.regrant()
+        self.loop.call_later(seconds, self._permit, host)
+
+    def _permit(self, host: str) -> None:
+        self.server.refused.discard(host)
+        self.drop_signalling(host, client=True, server=True)
+
     def isolate(self, host: str, seconds: float) -> None:
         """Interrupt the media paths between a host and all others that there have been, for a while."""
         for other in self._lives:

@@ -1,8 +1,14 @@
 // The chat box: messages to everybody over the server, messages to one person over a data channel labelled "chat".
+//
+// A recipient is never widened: whoever was chosen stays chosen when they leave, and to send then says so.
+
+import { shown } from "./names.js";
 
 const MAX_MESSAGES = 200;
 const MAX_TEXT = 4000;
+const MAX_NAME = 60;
 const LABEL = "chat";
+const HIDDEN_MS = 250; // between two drawings of what came while nobody looks
 
 export class Chat {
   #room;
@@ -11,40 +17,64 @@ export class Chat {
   #text = document.getElementById("chat-text");
   #onMessage;
   #nameOf;
+  #knownName;
+  #people = []; // {id, name, away}
+  #chosen = { id: "", name: "" };
+  #fresh = []; // messages that are not drawn yet
+  #drawing = false;
 
-  /** @param {import("./mesh.js").Room} room @param {{nameOf(id: string): string, onMessage(): void, onProblem(text: string): void}} seams */
-  constructor(room, { nameOf, onMessage, onProblem }) {
+  /**
+   * @param {import("./mesh.js").Room} room
+   * @param {{nameOf(id: string): string, knownName(id: string): string|null, onMessage(): void, onProblem(text: string): void}} seams
+   */
+  constructor(room, { nameOf, knownName, onMessage, onProblem }) {
     this.#room = room;
     this.#nameOf = nameOf;
+    this.#knownName = knownName;
     this.#onMessage = onMessage;
     document.getElementById("chat-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit().catch((error) => onProblem(error.message));
     });
+    this.#to.addEventListener("change", () => {
+      this.#chosen = { id: this.#to.value, name: this.#people.find(({ id }) => id === this.#to.value)?.name ?? "" };
+      this.people(this.#people);
+    });
     room.addEventListener("data", ({ detail }) => this.#received(detail));
     room.addEventListener("channelmessage", ({ detail }) => {
-      if (detail.label === LABEL && typeof detail.data === "string") this.#incoming(detail.peerId, this.#nameOf(detail.peerId), detail.data, true);
+      if (detail.label === LABEL && typeof detail.data === "string") this.#incoming(this.#nameOf(detail.peerId), detail.data, true);
     });
   }
 
-  /** Who can be written to alone. @param {{id: string, name: string}[]} people */
+  /** Who can be written to alone. @param {{id: string, name: string, away?: boolean}[]} people */
   people(people) {
-    const chosen = this.#to.value;
-    this.#to.replaceChildren(new Option("Everyone", ""), ...people.map(({ id, name }) => new Option(`${name} only`, id)));
-    this.#to.value = people.some(({ id }) => id === chosen) ? chosen : "";
+    this.#people = people;
+    const { id, name } = this.#chosen;
+    const present = people.find((person) => person.id === id);
+    if (present) this.#chosen.name = present.name;
+    const options = people.map((person) => new Option(this.#label(person), person.id));
+    if (id && !present) options.push(new Option(`${name} (has left)`, id));
+    this.#to.replaceChildren(new Option("Everyone", ""), ...options);
+    this.#to.value = id;
+  }
+
+  /** Two people of one name are told apart, so that a message for one does not go to the other. */
+  #label({ id, name }) {
+    const alone = this.#people.filter((person) => person.name === name).length === 1;
+    return alone ? `${name} only` : `${name} (${shown(id, 6)}) only`;
   }
 
   /** The recipient goes on under another id. */
   renamed(previous, id) {
-    for (const option of this.#to.options) if (option.value === previous) option.value = id;
+    if (this.#chosen.id === previous) this.#chosen.id = id;
   }
 
-  note(text) {
-    this.#append({ kind: "note", text });
-  }
-
+  /** We left. A message that was begun for one person is not to go to everybody in the next room. */
   clear() {
+    this.#fresh.length = 0;
     this.#list.replaceChildren();
+    if (this.#chosen.id) this.#text.value = "";
+    this.#chosen = { id: "", name: "" };
     this.people([]);
   }
 
@@ -52,15 +82,21 @@ export class Chat {
     const text = this.#text.value.trim();
     if (!text) return;
     const to = this.#to.value;
+    const name = this.#chosen.name;
+    if (to && !this.#people.some(({ id }) => id === to)) {
+      throw new Error(`${name} has left. Your message was not sent: choose who should get it.`);
+    }
     this.#text.value = ""; // now: the next message may be typed while this one is on its way
+    const mine = { kind: "mine", private: Boolean(to), name: to ? `You to ${name}` : "You", text };
     try {
       if (to) await this.#whisper(to, text);
       else await this.#room.send({ type: "chat", text, name: this.#room.profile.name || undefined });
     } catch (error) {
-      this.#text.value ||= text;
-      throw error;
+      if (this.#to.value === to) this.#text.value ||= text;
+      else this.#append({ ...mine, kind: "mine unsent", name: `${mine.name}, not sent` }); // the next one is for others
+      throw to && !this.#room.peers.has(to) ? new Error(`${name} has left. Your message was not sent.`) : error;
     }
-    this.#append({ kind: "mine", private: Boolean(to), name: to ? `You to ${this.#nameOf(to)}` : "You", text });
+    this.#append(mine);
   }
 
   async #whisper(to, text) {
@@ -71,30 +107,45 @@ export class Chat {
   }
 
   #received({ from, data, kind }) {
-    const text = typeof data === "string" ? data : data?.type === "chat" || data?.text !== undefined ? data.text : null;
+    const text = typeof data === "string" ? data : data?.text;
     if (typeof text !== "string") return;
-    const given = typeof data.name === "string" && data.name.trim() ? data.name.trim().slice(0, 60) : null;
-    this.#incoming(from, given ?? this.#nameOf(from), text, kind === "direct");
+    // The name that somebody goes by here, before one that a message brings: nobody speaks for another.
+    const name = this.#knownName(from) ?? shown(data.name, MAX_NAME) ?? this.#nameOf(from);
+    this.#incoming(name, text, kind === "direct");
   }
 
-  #incoming(from, name, text, isPrivate) {
+  #incoming(name, text, isPrivate) {
     this.#append({ kind: "theirs", private: isPrivate, name: isPrivate ? `${name} to you` : name, text });
     this.#onMessage();
   }
 
-  #append({ kind, name, text, private: isPrivate = false }) {
-    const atEnd = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 60;
-    const item = make("li", `message ${kind}${isPrivate ? " private" : ""}`);
-    if (name) {
-      const who = make("div", "who");
-      who.append(make("b", "", name), make("time", "", new Date().toTimeString().slice(0, 5)));
-      item.append(who);
-    }
-    item.append(make("div", "text", text.slice(0, MAX_TEXT)));
-    this.#list.append(item);
-    while (this.#list.childElementCount > MAX_MESSAGES) this.#list.firstElementChild.remove();
-    if (atEnd || kind === "mine") this.#list.scrollTop = this.#list.scrollHeight;
+  /** Show a message with all others that come until the next frame: each drawing takes as long as the list is. */
+  #append(message) {
+    this.#fresh.push({ ...message, text: message.text.slice(0, MAX_TEXT), at: new Date().toTimeString().slice(0, 5) });
+    if (this.#fresh.length > MAX_MESSAGES) this.#fresh.shift();
+    if (this.#drawing) return;
+    this.#drawing = true;
+    const draw = () => this.#draw();
+    if (document.hidden) setTimeout(draw, HIDDEN_MS);
+    else requestAnimationFrame(draw);
   }
+
+  #draw() {
+    this.#drawing = false;
+    const fresh = this.#fresh.splice(0);
+    const atEnd = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 60;
+    this.#list.append(...fresh.map(item));
+    while (this.#list.childElementCount > MAX_MESSAGES) this.#list.firstElementChild.remove();
+    if (atEnd || fresh.some(({ kind }) => kind.startsWith("mine"))) this.#list.scrollTop = this.#list.scrollHeight;
+  }
+}
+
+function item({ kind, name, text, at, private: isPrivate }) {
+  const element = make("li", `message ${kind}${isPrivate ? " private" : ""}`);
+  const who = make("div", "who");
+  who.append(make("b", "", name), make("time", "", at));
+  element.append(who, make("div", "text", text));
+  return element;
 }
 
 function make(tag, className, text) {

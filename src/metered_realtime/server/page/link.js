@@ -11,7 +11,9 @@
 //   then follows it. An implementation that keeps its data section first too can meet our offer without harm: Chromium
 //   cannot take back an offer whose data section has another mid than the one in the offer it gives way to.
 // - An end that has negotiated nothing yet gives way by starting over on a fresh connection. Later, by rollback.
-// - An offer that finds no answer is sent again, four times, then the link is replaced.
+// - An offer that finds no answer is sent again, four times, then the link is replaced. One that works goes on instead, and
+//   the offer is repeated less and less often: the other end may be unable to send, and could not answer on another link.
+// - An offer that can never be delivered, too large or refused, is taken back by rollback. What flows goes on.
 // - Two ends that start over at the same time could answer each other's abandoned offers for ever. So an impolite end
 //   with an offer of its own ignores the other one even if it comes from a new connection: it repeats its own, and the
 //   answer, from that new connection, then tells it to start over too. An answer says which offer it belongs
@@ -23,6 +25,7 @@ import { answers, replying, sameEnd, startedOver, summarise } from "./sdp.js";
 
 const ANSWER_MS = 5_000;
 const OFFER_REPEATS = 4;
+const ANSWER_MAX_MS = 300_000; // what the wait for an answer grows to while the connection works
 const CROSSING_MS = 700; // two offers closer than this in time are taken to have crossed
 const MAX_CANDIDATES = 200; // per description, both directions
 const MAX_CANDIDATE_LENGTH = 1000;
@@ -31,8 +34,9 @@ const CONTROL = { label: "control", id: 1022 };
 const MAX_CONTROL_LENGTH = 4096;
 
 /**
- * Events: `state` {state}, `ice` {state}, `track` {track, stream, section}, `described` {summary}, `channel` {raw}, `control` {message},
- * `replace` {reason, offer}, `hungup` {}.
+ * Events: `state` {state}, `ice` {state}, `describing` {summary} before the tracks of a description, `track` {track, stream, section},
+ * `described` {summary} after them, `channel` {raw}, `control` {message}, `replace` {reason, offer}, `hungup` {},
+ * `refused` {}: an offer can never be delivered.
  */
 export class Link extends Emitter {
   #owner;
@@ -42,6 +46,8 @@ export class Link extends Emitter {
   #endWaiting;
   #whenClosed = new Promise((resolve) => (this.#endWaiting = resolve));
   #needed = false;
+  #muted = false; // an offer can never be delivered: no other one before something changes
+  #withheld = new Set(); // local tracks for which no offer has room
   #senders = new Map(); // local track -> RTCRtpSender
   #early = []; // remote candidates before the first remote description
   #held = []; // our candidates before the description that they belong to
@@ -71,7 +77,7 @@ export class Link extends Emitter {
     this.#control.onopen = () => this.emit("controlopen", {});
     this.#control.onmessage = (event) => this.#controlled(event.data);
     this.#control.onclose = () => !this.#closed && this.emit("hungup", {});
-    pc.onnegotiationneeded = () => this.negotiate();
+    pc.onnegotiationneeded = () => this.#muted || this.negotiate();
     pc.onicecandidate = (event) => this.#found(event.candidate);
     pc.onconnectionstatechange = () => this.emit("state", { state: pc.connectionState });
     pc.oniceconnectionstatechange = () => this.emit("ice", { state: pc.iceConnectionState });
@@ -81,6 +87,11 @@ export class Link extends Emitter {
 
   get usable() {
     return !this.#closed && this.#control.readyState !== "closed" && this.pc.connectionState === "connected";
+  }
+
+  /** Whether the other end has closed the connection, rather than lost it. */
+  get hungUp() {
+    return this.#control.readyState === "closed";
   }
 
   close() {
@@ -104,11 +115,13 @@ export class Link extends Emitter {
   /** Bring what we send in line with the local tracks; the browser asks for an offer if that changed anything. */
   refresh() {
     this.#run(() => (this.pc.localDescription ? this.#attach() : undefined));
+    if (this.#muted) this.negotiate();
   }
 
   /** Offer as soon as nothing else is under way; a new link does so by itself unless it is given an offer at once. */
   negotiate() {
     this.#needed = true;
+    this.#muted = false;
     this.#run(() => this.#offer());
   }
 
@@ -118,7 +131,7 @@ export class Link extends Emitter {
    */
   resume(offer = false) {
     if (this.#pending) this.#repeat(false);
-    else if (offer || (this.pc.connectionState !== "connected" && this.pc.localDescription)) this.negotiate();
+    else if (offer || this.#muted || (this.pc.connectionState !== "connected" && this.pc.localDescription)) this.negotiate();
   }
 
   // --- descriptions -------------------------------------------------------------------------------------------------
@@ -154,6 +167,7 @@ export class Link extends Emitter {
     if (anew) return this.#replace("the other end started over", offer);
     this.#settle();
     if (!pc.remoteDescription) this.#attach();
+    this.emit("describing", { summary: about });
     await pc.setRemoteDescription(offer);
     this.#heard(about);
     this.#attach();
@@ -172,6 +186,7 @@ export class Link extends Emitter {
     if (!answers(this.#pending.summary, about) || this.#stale.has(about.ufrag)) return;
     if (this.remote && startedOver(this.remote, about)) return this.#replace("the other end started over", null);
     this.#settle();
+    this.emit("describing", { summary: about });
     await pc.setRemoteDescription(answer);
     this.#heard(about);
     await this.#useEarly();
@@ -195,19 +210,48 @@ export class Link extends Emitter {
     const { type, sdp } = this.pc.localDescription;
     this.announce(summarise(sdp));
     const text = type === "answer" ? replying(sdp, this.remote) : sdp;
-    this.#owner.signal({ type: "rtc-description", description: { type, sdp: text } });
+    const offer = this.#pending;
+    const sent = this.#owner.signal({ type: "rtc-description", description: { type, sdp: text } });
+    if (type === "offer" && offer) sent.then((result) => this.#delivered(offer, result));
     this.#described = true;
     for (const candidate of this.#held.splice(0)) this.#send(candidate);
   }
 
   #await() {
     clearTimeout(this.#answerTimer);
-    this.#answerTimer = setTimeout(() => this.#repeat(true), ANSWER_MS);
+    const wait = Math.min(ANSWER_MS * 2 ** Math.max(0, this.#pending.repeats - OFFER_REPEATS), ANSWER_MAX_MS);
+    this.#answerTimer = setTimeout(() => this.#repeat(true), wait);
+  }
+
+  #delivered(offer, result) {
+    if (result === true) offer.arrived = true;
+    if (typeof result !== "object" || this.#pending !== offer) return;
+    clearTimeout(this.#answerTimer); // the owner may resume it
+    this.emit("refused", {});
+    if (!offer.arrived && this.pc.remoteDescription) this.#run(() => this.#takeBack(offer, result));
+  }
+
+  /** Go back to what was agreed on last, without the tracks for which an offer has no room. */
+  async #takeBack(offer, error) {
+    if (this.#pending !== offer) return;
+    this.#settle();
+    this.#muted = true;
+    await this.pc.setLocalDescription({ type: "rollback" });
+    if (error.code === "too_large") for (const [track, sender] of [...this.#senders]) this.#withhold(track, sender);
+  }
+
+  #withhold(track, sender) {
+    const transceiver = this.pc.getTransceivers().find((t) => t.sender === sender);
+    if (transceiver?.currentDirection?.startsWith("send")) return;
+    this.#withheld.add(track);
+    this.#senders.delete(track);
+    if (transceiver?.mid) this.pc.removeTrack(sender);
+    else transceiver?.stop();
   }
 
   #repeat(count) {
     if (this.#closed || !this.#pending) return;
-    if (count && this.#owner.reachable && ++this.#pending.repeats > OFFER_REPEATS) {
+    if (count && this.#owner.reachable && ++this.#pending.repeats > OFFER_REPEATS && !this.usable) {
       this.#run(() => this.#replace("no answer", null));
       return;
     }
@@ -280,8 +324,9 @@ export class Link extends Emitter {
 
   #attach() {
     for (const [track, { stream }] of this.#owner.local) {
-      if (!this.#senders.has(track)) this.#senders.set(track, this.pc.addTrack(track, stream));
+      if (!this.#senders.has(track) && !this.#withheld.has(track)) this.#senders.set(track, this.pc.addTrack(track, stream));
     }
+    for (const track of [...this.#withheld]) if (!this.#owner.local.has(track)) this.#withheld.delete(track);
     for (const [track, sender] of [...this.#senders]) {
       if (this.#owner.local.has(track)) continue;
       this.pc.removeTrack(sender);

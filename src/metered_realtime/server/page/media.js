@@ -1,45 +1,69 @@
-// Local media: camera and microphone, or a drawn picture and a soft tone where there are none.
+// Local media: camera and microphone, or a drawn picture and a soft tone for those who choose them.
 
 import { hue } from "./names.js";
 
 const WIDTH = 640;
 const HEIGHT = 360;
 const FPS = 25;
+const AUDIO = { echoCancellation: true, noiseSuppression: true };
+const VIDEO = { width: { ideal: 960 }, height: { ideal: 540 }, frameRate: { ideal: 30, max: 30 } };
+const FAULTS = {
+  NotAllowedError: (device) => `The ${device} is not allowed.`,
+  NotReadableError: (device) => `The ${device} is in use elsewhere or does not work.`,
+};
 
 /**
- * Open what was asked for; a missing or refused camera leads to the drawn picture, never to an error.
+ * Open what was asked for. What is missing or refused is left out, and said in `missing`; nothing else is sent instead.
  * @param {{media: "camera"|"canvas", name: string}} wish
- * @returns {Promise<{stream: MediaStream, source: "camera"|"canvas", fallback: string|null, stop(): void}>}
+ * @returns {Promise<{stream: MediaStream, source: "camera"|"canvas", missing: string|null, stop(): void}>}
  */
-export async function openMedia({ media, name }) {
-  if (media !== "camera") return drawn(name, null);
-  if (!navigator.mediaDevices?.getUserMedia) return drawn(name, "This page has no access to cameras (it needs https or localhost).");
-  try {
-    return await camera();
-  } catch (error) {
-    return drawn(name, error.name === "NotAllowedError" ? "The camera was not allowed." : "There is no usable camera.");
-  }
+export function openMedia({ media, name }) {
+  return media === "canvas" ? drawn(name) : camera();
 }
 
 async function camera() {
-  const stream = await navigator.mediaDevices.getUserMedia({
-    audio: { echoCancellation: true, noiseSuppression: true },
-    video: { width: { ideal: 960 }, height: { ideal: 540 }, frameRate: { ideal: 30, max: 30 } },
-  });
-  return { stream, source: "camera", fallback: null, stop: () => stopTracks(stream) };
+  if (!navigator.mediaDevices?.getUserMedia) {
+    return captured(new MediaStream(), "This page gets no camera and no microphone: it needs https, or localhost.");
+  }
+  try {
+    return captured(await navigator.mediaDevices.getUserMedia({ audio: AUDIO, video: VIDEO }), null);
+  } catch {
+    // one of them, perhaps: the other is not to be lost for it
+  }
+  const video = await alone("camera", { video: VIDEO });
+  const audio = await alone("microphone", { audio: AUDIO });
+  const stream = new MediaStream([...video.tracks, ...audio.tracks]);
+  return captured(stream, `${video.fault}${audio.fault}${consequence(video, audio)}`);
+}
+
+function captured(stream, missing) {
+  return { stream, source: "camera", missing, stop: () => stopTracks(stream) };
+}
+
+async function alone(device, wish) {
+  try {
+    return { tracks: (await navigator.mediaDevices.getUserMedia(wish)).getTracks(), fault: "" };
+  } catch (error) {
+    return { tracks: [], fault: `${FAULTS[error.name]?.(device) ?? `There is no ${device}.`} ` };
+  }
+}
+
+function consequence(video, audio) {
+  if (audio.tracks.length) return video.tracks.length ? "" : "Others hear you and do not see you.";
+  return video.tracks.length ? "Others see you and do not hear you." : "You can watch, listen and write.";
 }
 
 /** A window or screen, chosen by the user. Rejects when they choose none. */
 export async function openScreen() {
   const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { ideal: 15 } }, audio: true });
-  return { stream, source: "screen", fallback: null, stop: () => stopTracks(stream) };
+  return { stream, source: "screen", missing: null, stop: () => stopTracks(stream) };
 }
 
 function stopTracks(stream) {
   for (const track of stream.getTracks()) track.stop();
 }
 
-function drawn(name, fallback) {
+function drawn(name) {
   const canvas = Object.assign(document.createElement("canvas"), { width: WIDTH, height: HEIGHT });
   const picture = new Picture(canvas, name);
   const ticker = new Worker(new URL("ticker.js", import.meta.url));
@@ -54,7 +78,7 @@ function drawn(name, fallback) {
     tone?.stop();
     stopTracks(stream);
   };
-  return { stream, source: "canvas", fallback, stop };
+  return { stream, source: "canvas", missing: null, stop };
 }
 
 /** A moving picture that is easy to recognise, cheap to encode, and shows at a glance whether it is live. */

@@ -1,19 +1,20 @@
 // The room: who is in the channel, what we send to all of them, and what they send to us.
 //
-// A publishable key gets a new peer id with every connection to the server. So that media survives a short loss of the
-// server, a member that leaves the channel while its connection still works lingers for a moment. Whoever returns under
+// Presence is the server's word, a connection that lives is proof: a member that leaves the channel while its connection
+// works lingers until that ends too, for the server may just have restarted. Nobody is removed while our own connection to
+// the server is down. A publishable key gets a new peer id with every connection to the server. Whoever returns under
 // a new id says so over that connection, and offers on it again under the new id: an offer whose credentials belong to a
 // lingering connection proves that both are the same, and the peer takes its new name. Newcomers that might be such a
 // peer wait for that proof for a moment before they are treated as new.
 
 import { Emitter } from "./events.js";
 import { Peer } from "./peer.js";
-import { Signalling, SignallingError, wireSize } from "./signalling.js";
+import { isFinal, Signalling, SignallingError, wireSize } from "./signalling.js";
 
 const MAX_PEERS = 256;
 const HOLD_MS = 5_000; // signals from somebody whom presence has not announced yet
 const MAX_HELD = 256;
-const LINGER_MS = 12_000; // for a member whose media still flows
+const LINGER_MS = 12_000; // for a member that left and whose connection is lost, too; then it is looked at again
 const LIMBO_MS = 1_500; // for a newcomer that may be a lingering member
 const SNAPSHOT_MS = 10_000;
 const SNAPSHOT_RETRIES = 2;
@@ -34,7 +35,7 @@ const MAX_OLD_IDS = 256;
  * | `channel` | `{peerId, channel}`: the other end opened a data channel |
  * | `channelmessage` | `{peerId, channel, label, data}` |
  * | `data` | `{from, data, kind}`, kind `broadcast` or `direct` |
- * | `notice` | `{text}`: something a person should know |
+ * | `notice` | `{text, lasting?}`: something a person should know, for as long as they are here if it is lasting |
  */
 export class Room extends Emitter {
   #config;
@@ -51,6 +52,7 @@ export class Room extends Emitter {
   #awaitingSnapshot = false;
   #snapshotTimer = 0;
   #warned = new Set();
+  #mayCall = true;
 
   /**
    * @param {{key: string|null, url: string}} config where the server is, and the key to use when join() gets none
@@ -77,6 +79,11 @@ export class Room extends Emitter {
 
   get connected() {
     return this.#signalling?.connected ?? false;
+  }
+
+  /** Whether calls can be set up: the server has not refused a signal for want of a permission of the key. */
+  get mayCall() {
+    return this.#mayCall;
   }
 
   /** A snapshot: id -> {id, name, state, away, metadata, tracks, streams, channels}. @returns {Map<string, object>} */
@@ -113,7 +120,8 @@ export class Room extends Emitter {
   async #openLocal(media, name) {
     const opened = await this.#openMedia({ media, name });
     this.media = opened;
-    this.addStream(opened.stream, { name, source: opened.source });
+    const has = (kind) => opened.stream.getTracks().some((track) => track.kind === kind);
+    this.addStream(opened.stream, { name, source: opened.source, audio: has("audio"), video: has("video") });
   }
 
   async #enter(channel, key) {
@@ -154,6 +162,7 @@ export class Room extends Emitter {
     this.media = null;
     for (const collection of [this.local, this.#limbo, this.#ownIds, this.#retired, this.#warned]) collection.clear();
     this.#held.length = 0;
+    this.#mayCall = true;
     this.peerId = this.channel = null;
   }
 
@@ -213,18 +222,36 @@ export class Room extends Emitter {
     await write(this.#signalling);
   }
 
-  /** For peers: a signal that nobody waits for; a lost offer is repeated by its link. */
-  sendSignal(to, payload) {
-    this.#signalling?.send(to, payload).catch((error) => this.#undelivered(error));
+  /**
+   * For peers: send a signal. Resolves to whether the server took it, or to the error if it never will: a lost offer is
+   * repeated by its link, one that can never be delivered is taken back.
+   */
+  async sendSignal(to, payload) {
+    const data = { ...payload, channel: this.channel };
+    try {
+      // The documented cap of the hosted service is for the whole frame.
+      if (wireSize({ type: "send", to, data, requestId: "q0000000000" }) > this.#cap) throw new SignallingError("too_large", "A signal is too large for this server.");
+      await this.#signalling?.send(to, data);
+      return true;
+    } catch (error) {
+      this.#undelivered(error);
+      return isFinal(error) && error;
+    }
   }
 
   #undelivered(error) {
     if (["peer_not_found", "disconnected", "not_connected"].includes(error.code) || this.#warned.has(error.code)) return;
     this.#warned.add(error.code);
-    const text = error.code === "action_not_permitted"
-      ? "This key may not send direct messages, so calls cannot be set up. Chat still works."
-      : `The server refused a message: ${error.message}`;
-    this.emit("notice", { text });
+    if (error.code === "action_not_permitted") return this.#cannotCall();
+    this.emit("notice", { text: `The server refused a message: ${error.message}` });
+  }
+
+  /** One word about it, not one for each peer, and no further attempts: they would all end in the same way. */
+  #cannotCall() {
+    this.#mayCall = false;
+    const text = "This key cannot call: it lacks the permission to send direct messages (action_not_permitted). You can see who is here.";
+    this.emit("notice", { text, lasting: true });
+    for (const peer of this.#peers.values()) this.emit("metadata", { peerId: peer.id });
   }
 
   /** Open a data channel to a peer. Returns it at once; wait for `opened()`. */
@@ -373,10 +400,21 @@ export class Room extends Emitter {
     this.#leaveLimbo(id);
     const peer = this.#peers.get(id);
     if (!peer || peer.away) return;
-    if (!peer.alive) return this.#remove(peer);
+    if (!peer.alive && !peer.mayReturn) return this.#remove(peer);
     peer.away = true;
-    this.#lingering.set(peer, setTimeout(() => this.#remove(peer), LINGER_MS));
+    this.#linger(peer);
     this.emit("metadata", { peerId: id });
+  }
+
+  #linger(peer) {
+    this.#lingering.set(peer, setTimeout(() => this.#gone(peer) || this.#linger(peer), LINGER_MS));
+  }
+
+  /** Remove a peer that left, if that is known for sure: its connection is over, and we are told who is here. */
+  #gone(peer) {
+    const sure = peer.away && !peer.alive && this.connected && !this.#awaitingSnapshot;
+    if (sure) this.#remove(peer);
+    return sure;
   }
 
   #stopLingering(peer) {
@@ -416,8 +454,7 @@ export class Room extends Emitter {
     peer.addEventListener("profile", () => this.emit("metadata", { peerId: peer.id }));
     peer.addEventListener("channelmessage", ({ detail: { channel, data } }) =>
       this.emit("channelmessage", { peerId: peer.id, channel, label: channel.label, data }));
-    peer.addEventListener("hungup", () => peer.away && this.#remove(peer));
-    peer.addEventListener("state", ({ detail }) => peer.away && detail.state === "reconnecting" && this.#remove(peer));
+    peer.addEventListener("hungup", () => this.#gone(peer));
     peer.addEventListener("rename", ({ detail }) => this.#hinted(peer, detail.id));
   }
 
@@ -433,6 +470,8 @@ export class Room extends Emitter {
     if (typeof from !== "string" || this.#mine(from)) return;
     const kind = classify(data);
     if (kind === "data") return this.emit("data", { from, data, kind: "direct" });
+    // The same two people may meet in another channel too, from other programs: directs reach every connection of an id.
+    if (typeof data.channel === "string" && data.channel !== this.channel) return;
     const peer = this.#peers.get(from) ?? this.#recognise(from, kind, data);
     if (!peer) this.#hold(from, data);
     else if (kind === "description") peer.receiveDescription(data.description);

@@ -1,4 +1,15 @@
-// A colour and two letters for a name, the same on every screen.
+// Names that others give themselves, made fit to be shown; a colour and two letters for each, the same on every screen.
+
+// Controls, also those that turn the direction of the text around them; not the joiners, which some scripts need.
+const UNSHOWN = /(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu;
+const VISIBLE = /[\p{L}\p{N}\p{P}\p{S}]/u;
+
+/** A name in one line without controls, or null if nothing of it can be seen. @param {unknown} name @param {number} max characters */
+export function shown(name, max = 80) {
+  if (typeof name !== "string") return null;
+  const clean = [...name.slice(0, 4 * max).replace(UNSHOWN, "").trim()].slice(0, max).join("");
+  return VISIBLE.test(clean) ? clean : null;
+}
 
 /** A hue in degrees. @param {string} name */
 export function hue(name) {

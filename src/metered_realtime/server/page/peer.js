@@ -4,6 +4,7 @@ import { Channel } from "./channel.js";
 import { PROTOCOL } from "./channel_frames.js";
 import { Emitter } from "./events.js";
 import { Link } from "./link.js";
+import { shown } from "./names.js";
 
 /** Waits before the attempts to repair a failed link; the first ones restart ICE, the others replace the link. */
 const LADDER_MS = [0, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000];
@@ -30,6 +31,8 @@ export class Peer extends Emitter {
   #inbox = Promise.resolve();
   #state = "idle";
   #metadata = new Map(); // sender's track id -> {trackId, metadata, kind, streamId}
+  #waiting = new Set(); // track ids of entries that name neither stream nor kind, until a description has tracks for them
+  #describedAs = new Map(); // track id in a description -> the one in its entry, where the sender's browser changed it
   #streams = new Map(); // stream id -> {stream, tracks: Map(track -> {kind, trackId})}
   #attempt = 0;
   #timer = 0;
@@ -42,7 +45,7 @@ export class Peer extends Emitter {
   /**
    * @param {string} id
    * @param {object|null} presence its presence metadata
-   * @param {{peerId: string, local: Map, iceServers: RTCIceServer[], connected: boolean, profile: object,
+   * @param {{peerId: string, local: Map, iceServers: RTCIceServer[], connected: boolean, mayCall: boolean, profile: object,
    *   sendSignal(to: string, payload: object): void}} room
    */
   constructor(id, presence, room) {
@@ -69,11 +72,12 @@ export class Peer extends Emitter {
   }
 
   get reachable() {
-    return this.#room.connected && (!this.away || this.alias !== null);
+    return this.#room.connected && this.#room.mayCall && (!this.away || this.alias !== null);
   }
 
-  signal(payload) {
-    if (this.reachable) this.#room.sendSignal(this.alias ?? this.id, payload);
+  /** Resolves to whether it was delivered, or to the error if it never can be. */
+  async signal(payload) {
+    return this.reachable && this.#room.sendSignal(this.alias ?? this.id, payload);
   }
 
   // --- what it looks like from outside ------------------------------------------------------------------------------
@@ -85,6 +89,11 @@ export class Peer extends Emitter {
   /** Whether media or data could flow at this moment. */
   get alive() {
     return this.#link?.usable ?? false;
+  }
+
+  /** Whether its connection may be lost for a moment only, and not closed by the other end. */
+  get mayReturn() {
+    return this.#state === "reconnecting" && !this.#link?.hungUp;
   }
 
   get streams() {
@@ -108,8 +117,8 @@ export class Peer extends Emitter {
   get name() {
     const told = this.tracks.map((t) => t.metadata).filter(Boolean);
     for (const source of [this.presence, this.profile, ...told]) {
-      const name = source?.name ?? source?.displayName;
-      if (typeof name === "string" && name.trim()) return name.trim().slice(0, 80);
+      const name = shown(source?.name ?? source?.displayName);
+      if (name) return name;
     }
     return null;
   }
@@ -190,21 +199,51 @@ export class Peer extends Emitter {
 
   receiveMetadata({ trackId, metadata, kind, streamId }) {
     const known = this.#metadata.get(trackId);
+    const placed = [...this.#describedAs.values()].includes(trackId);
     this.#metadata.delete(trackId);
-    if (metadata) this.#metadata.set(trackId, { trackId, metadata, kind, streamId });
-    if (this.#metadata.size > MAX_METADATA) this.#metadata.delete(this.#metadata.keys().next().value);
+    this.#waiting.delete(trackId);
+    if (!metadata) this.#forget(trackId);
+    else this.#metadata.set(trackId, { trackId, metadata, kind, streamId });
+    if (metadata && !placed && !kind && !streamId) this.#waiting.add(trackId);
+    if (this.#metadata.size > MAX_METADATA) this.#forget(this.#metadata.keys().next().value);
     this.emit("metadata", { streamId: streamId ?? known?.streamId ?? null });
   }
 
-  /** By the signalled track id, else by stream and kind if only one entry that is not signalled itself fits. */
-  #find(trackId, streamId, kind) {
+  #forget(trackId) {
+    this.#metadata.delete(trackId);
+    this.#waiting.delete(trackId);
+    for (const [described, id] of [...this.#describedAs]) if (id === trackId) this.#describedAs.delete(described);
+  }
+
+  /**
+   * By the signalled track id, else by stream and kind if only one entry that is not signalled itself fits, else what
+   * `#place` found.
+   */
+  #find(trackId, streamId, kind, sections = this.#link?.remote?.sections ?? []) {
     const exact = trackId && this.#metadata.get(trackId);
     if (exact) return exact.metadata;
-    const signalled = new Set((this.#link?.remote?.sections ?? []).flatMap((s) => s.streams.map((x) => x.trackId)));
+    const signalled = trackIds(sections);
     const fitting = [...this.#metadata.values()].filter(
-      (m) => m.streamId === streamId && m.kind === kind && !signalled.has(m.trackId),
+      (m) => m.streamId && m.streamId === streamId && m.kind === kind && !signalled.has(m.trackId),
     );
-    return fitting.length === 1 ? fitting[0].metadata : null;
+    if (fitting.length === 1) return fitting[0].metadata;
+    return this.#metadata.get(this.#describedAs.get(trackId))?.metadata ?? null;
+  }
+
+  /**
+   * Metadata of a track that its sender put into a section which we had offered: the description has another track id.
+   * The last entries that wait belong to the new tracks without a match, in order; fewer entries than those to none.
+   */
+  #place({ sections }) {
+    const known = trackIds(this.#link.remote?.sections ?? []);
+    const unmatched = sections.filter(({ kind, sending, streams: [track] }) =>
+      sending && track && !known.has(track.trackId) && !this.#find(track.trackId, track.streamId, kind, sections));
+    if (!unmatched.length) return;
+    const signalled = trackIds(sections);
+    const waiting = [...this.#waiting].filter((id) => !signalled.has(id)).slice(-unmatched.length);
+    this.#waiting.clear();
+    if (waiting.length < unmatched.length) return;
+    unmatched.forEach(({ streams: [track] }, index) => this.#describedAs.set(track.trackId, waiting[index]));
   }
 
   // --- the link -----------------------------------------------------------------------------------------------------
@@ -246,12 +285,14 @@ export class Peer extends Emitter {
     on("state", ({ state }) => this.#linkState(state));
     on("ice", ({ state }) => this.#iceState(state));
     on("track", (detail) => this.#tracked(detail));
+    on("describing", ({ summary }) => this.#place(summary));
     on("described", ({ summary }) => this.#described(summary));
     on("channel", ({ raw }) => this.#channelArrived(raw));
     on("controlopen", () => link.tell({ type: "profile", ...this.#room.profile }));
     on("control", ({ message }) => this.#controlled(message));
     on("replace", ({ reason, offer }) => (reason === "no answer" ? this.#repair(reason, true) : this.#connect(reason, offer)));
     on("hungup", () => this.#hungUp());
+    on("refused", () => link.pc.connectionState !== "connected" && clearTimeout(this.#timer)); // no other offer would get through
   }
 
   #linkState(state) {
@@ -322,7 +363,7 @@ export class Peer extends Emitter {
 
   #controlled(message) {
     if (message.type === "profile" && typeof message.name === "string") {
-      this.profile = { name: message.name.slice(0, 80) };
+      this.profile = { name: shown(message.name) };
       this.emit("profile", {});
     } else if (message.type === "rename" && typeof message.id === "string" && message.id.length <= 128) {
       this.emit("rename", { id: message.id });
@@ -454,4 +495,9 @@ export class Peer extends Emitter {
       result.streams[id] = { framesDecoded: item.framesDecoded ?? 0, framesPerSecond: Math.round(item.framesPerSecond ?? 0) };
     }
   }
+}
+
+/** The track ids that the sending sections of a description name. */
+function trackIds(sections) {
+  return new Set(sections.filter((s) => s.sending).flatMap((s) => s.streams.map((x) => x.trackId)));
 }

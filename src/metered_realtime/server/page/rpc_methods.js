@@ -11,7 +11,7 @@ export class RpcError extends Error {
 }
 
 export class Methods {
-  #running = new Map(); // id -> AbortController
+  #running = new Map(); // AbortController -> id, which the other end may use for many
 
   /** Run a function. Resolves to its answer: {id, text}. */
   async run(methods, id, name, params) {
@@ -19,7 +19,7 @@ export class Methods {
     if (typeof method !== "function") return failure(id, -32601, "Method not supported at destination");
     if (this.#running.size >= MAX_RUNNING) return failure(id, 1429, "Too many calls at once");
     const control = new AbortController();
-    this.#running.set(id, control);
+    this.#running.set(control, id);
     try {
       const result = await method.apply({ signal: control.signal }, Array.isArray(params) ? params : [params]);
       return answer(id, "result", result);
@@ -28,16 +28,16 @@ export class Methods {
       console.warn(`The method ${name} failed.`, error);
       return failure(id, -32000, "Application error in method handler");
     } finally {
-      this.#running.delete(id);
+      this.#running.delete(control);
     }
   }
 
   cancel(id) {
-    this.#running.get(id)?.abort();
+    for (const [control, running] of this.#running) if (running === id) control.abort();
   }
 
   cancelAll() {
-    for (const control of this.#running.values()) control.abort();
+    for (const control of this.#running.keys()) control.abort();
   }
 }
 

@@ -13,11 +13,23 @@ const OVER_CONCURRENT_LIMIT = 4010;
 const CLIENT_INACTIVITY = 4000;
 const RESUMED_ELSEWHERE = 4002; // another connection used our resume token
 const RESUME_TOKEN = /^[\x20-\x7e]{1,1024}$/;
+/** Failures of a request that may be over in a moment. After all others the same message is refused again. */
+const PASSING_FAILURES = new Set([
+  "ack_timeout", "backend_error", "closed", "disconnected", "internal_error", "not_connected", "overflow", "peer_not_found",
+]);
 const CLOSE_MEANINGS = {
+  1001: "The server is going away.",
+  1008: "The server refused what this page sent.",
+  1009: "The server found a message too large.",
+  1011: "The server failed.",
+  1012: "The server restarts.",
+  1013: "The server is too busy.",
+  4000: "Nothing was heard from the server for a minute.",
   4001: "The key or token was not accepted.",
-  4002: "The connection was continued elsewhere.",
+  4002: "The token has expired, or the connection was continued elsewhere.",
   4003: "This key may not use that channel.",
   4010: "The server has reached its connection limit.",
+  4011: "This page sent too many messages.",
   4012: "The account is suspended.",
   4020: "You were disconnected by an administrator.",
 };
@@ -26,7 +38,9 @@ const HANDSHAKE_MS = 10_000; // for the socket to open, and again for the welcom
 const ACK_MS = 15_000;
 const PING_AFTER_MS = 20_000; // of inbound silence
 const DEAD_AFTER_MS = 60_000; // of inbound silence
-const BACKOFF = { first: 500, factor: 2, max: 30_000, jitter: 0.2, attempts: 100 };
+const PROBE_MS = 3_000; // for a plain request to show what is wrong with the host
+// Waits double up to `steady`, and grow beyond it with the outage: to a fifth of it, so that nobody comes back much late.
+const BACKOFF = { first: 500, factor: 2, steady: 3_000, share: 0.2, max: 30_000, jitter: 0.2, attempts: 100 };
 const LIMIT_FLOOR_MS = 30_000; // never sooner after "over the connection limit"
 const GOING_AWAY_MAX_MS = 300_000;
 const MAX_QUEUED_FRAMES = 4096; // frames waiting for the pacer; more means something is wrong
@@ -45,6 +59,34 @@ function resumeToken(frame) {
 /** Size on the wire of a JSON value, in UTF-8 bytes. */
 export function wireSize(value) {
   return encoder.encode(JSON.stringify(value)).length;
+}
+
+/** What a close code means, with what the server said and which server that is. */
+function meaning(host, code, reason) {
+  const said = reason && !CLOSE_MEANINGS[code] ? `: ${String(reason).slice(0, 200)}` : "";
+  return `${CLOSE_MEANINGS[code] ?? `The connection to the server ended${said}.`} (${host}, code ${code})`;
+}
+
+/** Why a WebSocket did not open, as far as a page can know. @param {URL} url */
+async function whyUnreachable(url) {
+  const plain = new URL(url.pathname, url.origin.replace(/^ws/, "http")); // without the key
+  const host = url.host;
+  if (!navigator.onLine) return "This device is offline.";
+  const certificate = plain.protocol === "https:" ? " its certificate is not trusted here," : "";
+  const unreachable = `${host} cannot be reached: it refuses connections,${certificate} or the network does not lead there.`;
+  if (plain.origin !== location.origin) return unreachable;
+  try {
+    const { status } = await fetch(plain, { cache: "no-store", signal: AbortSignal.timeout(PROBE_MS) });
+    if (status === 429) return `${host} takes no more connections from here at the moment (HTTP 429). Try again in a minute.`;
+    return `${host} answers, but no WebSocket comes through (HTTP ${status}). Is there a proxy in between?`;
+  } catch (error) {
+    return error.name === "TimeoutError" ? `${host} does not answer.` : unreachable;
+  }
+}
+
+/** Whether the same message would fail again, whenever it is sent. @param {SignallingError} error */
+export function isFinal(error) {
+  return !PASSING_FAILURES.has(error.code);
 }
 
 export class SignallingError extends Error {
@@ -70,6 +112,8 @@ export class Signalling extends Emitter {
   #subscriptions = new Map();
   #resumeToken = null; // makes the next attempt the same peer again; a credential, so it is shown nowhere
   #attempt = 0;
+  #lostAt = 0;
+  #opened = false; // whether the socket was, so that the server speaks WebSocket at least
   #notBefore = 0;
   #timers = new Map();
   #queue = [];
@@ -147,9 +191,13 @@ export class Signalling extends Emitter {
       return;
     }
     this.#socket = socket;
+    this.#opened = false;
     const give = (code, reason) => this.#lost(socket, code, reason);
     this.#timer("handshake", HANDSHAKE_MS, () => give(1006, "no answer"));
-    socket.onopen = () => this.#timer("handshake", HANDSHAKE_MS, () => give(1006, "no welcome"));
+    socket.onopen = () => {
+      this.#opened = true;
+      this.#timer("handshake", HANDSHAKE_MS, () => give(1006, `no welcome within ${HANDSHAKE_MS / 1000} s`));
+    };
     socket.onclose = (event) => give(event.code, event.reason);
     socket.onmessage = (event) => this.#receive(socket, event.data);
   }
@@ -236,6 +284,8 @@ export class Signalling extends Emitter {
   #lost(socket, code, reason) {
     if (socket !== this.#socket || this.#state === "closed") return;
     const starting = this.#state === "connecting";
+    if (this.connected) this.#lostAt = performance.now();
+    const opened = this.#opened;
     if (code === RESUMED_ELSEWHERE) this.#resumeToken = null; // two with one token would evict each other for ever
     this.#drop(code === CLIENT_INACTIVITY ? CLIENT_INACTIVITY : 1000, reason);
     const terminal = starting || TERMINAL_CODES.has(code) || this.#attempt >= BACKOFF.attempts;
@@ -244,13 +294,20 @@ export class Signalling extends Emitter {
       this.#subscriptions.clear();
     }
     this.#setState(terminal ? "closed" : "reconnecting");
-    if (starting) this.#first?.reject(new SignallingError(code, CLOSE_MEANINGS[code] ?? "The server could not be reached."));
-    else this.emit("lost", { code, reason: CLOSE_MEANINGS[code] ?? reason, retrying: !terminal });
+    if (starting) this.#failed(code, reason, opened);
+    else this.emit("lost", { code, reason: meaning(this.#url.host, code, reason), retrying: !terminal });
     if (!terminal) this.#timer("retry", this.#delay(code), () => this.#open());
   }
 
+  /** A browser says nothing about why a socket did not open; a plain request to the same host may. */
+  async #failed(code, reason, opened) {
+    const text = opened || code !== 1006 ? meaning(this.#url.host, code, reason) : await whyUnreachable(this.#url);
+    this.#first?.reject(new SignallingError(code, text));
+  }
+
   #delay(code) {
-    const base = Math.min(BACKOFF.first * BACKOFF.factor ** this.#attempt++, BACKOFF.max);
+    const most = Math.min(Math.max(BACKOFF.steady, (performance.now() - this.#lostAt) * BACKOFF.share), BACKOFF.max);
+    const base = Math.min(BACKOFF.first * BACKOFF.factor ** this.#attempt++, most);
     const jittered = base * (1 + BACKOFF.jitter * (2 * Math.random() - 1));
     const floor = code === OVER_CONCURRENT_LIMIT ? LIMIT_FLOOR_MS : 0;
     return Math.max(jittered, floor, this.#notBefore - performance.now());

@@ -2,6 +2,7 @@
 
 import { Chat } from "./chat.js";
 import { openScreen } from "./media.js";
+import { shown } from "./names.js";
 import { Tiles } from "./tiles.js";
 
 const STATS_MS = 1000;
@@ -29,6 +30,7 @@ export class Screen {
     this.#tiles = new Tiles($("grid"), (silenced) => ($("hear").hidden = !silenced));
     this.#chat = new Chat(room, {
       nameOf: (id) => this.#nameOf(id),
+      knownName: (id) => this.#room.peers.get(id)?.name ?? null,
       onMessage: () => this.#count(),
       onProblem: (text) => this.toast(text),
     });
@@ -195,12 +197,13 @@ export class Screen {
       this.#chat.renamed(detail.previous, detail.peerId);
       this.#refresh();
     });
-    room.addEventListener("notice", ({ detail }) => this.toast(detail.text));
+    room.addEventListener("notice", ({ detail }) => (detail.lasting ? this.#lasting(detail.text) : this.toast(detail.text)));
   }
 
   #roomState({ state, reason }) {
     $("status").textContent = STATUS[state];
     $("status").dataset.state = state;
+    $("status").title = reason ?? "";
     if (state === "joined") this.#entered();
     else if (state === "idle") this.#left(reason);
   }
@@ -217,7 +220,7 @@ export class Screen {
       $(button).disabled = !has(kind);
       this.#pressed(button, has(kind));
     }
-    if (media?.fallback) this.toast(`${media.fallback} Others see a test picture.`);
+    if (media?.missing) this.toast(media.missing, 2 * TOAST_MS);
     const small = matchMedia("(max-width: 760px)").matches;
     $("stage").classList.toggle("no-chat", small);
     $("toggle-chat").setAttribute("aria-expanded", String(!small));
@@ -231,6 +234,7 @@ export class Screen {
     document.title = "Room";
     this.#tiles.clear();
     this.#chat.clear();
+    this.#lasting("");
     this.#unread = 0;
     $("unread").hidden = true;
     if (reason) this.#problem(reason);
@@ -250,7 +254,7 @@ export class Screen {
   #draw() {
     const peers = [...this.#room.peers.values()];
     this.#tiles.show([...this.#ownTiles(), ...peers.flatMap((peer) => this.#tilesOf(peer))]);
-    this.#chat.people(peers.map(({ id }) => ({ id, name: this.#nameOf(id) })));
+    this.#chat.people(peers.map(({ id, away }) => ({ id, name: this.#nameOf(id), away })));
     $("people-count").textContent = String(peers.length + 1);
   }
 
@@ -267,7 +271,7 @@ export class Screen {
 
   #tilesOf(peer) {
     const streams = this.#room.streams(peer.id);
-    const base = { peerId: peer.id, name: this.#nameOf(peer.id), state: peer.away ? "reconnecting" : peer.state };
+    const base = { peerId: peer.id, name: this.#nameOf(peer.id), state: this.#stateOf(peer) };
     if (!streams.size) return [{ ...base, key: `${peer.id} `, about: "", stream: null, muted: false, cameraOff: true, screen: false }];
     return [...streams].map(([streamId, stream]) => {
       const tracks = peer.tracks.filter((t) => t.streamId === streamId);
@@ -280,8 +284,13 @@ export class Screen {
     });
   }
 
+  #stateOf({ away, state }) {
+    if (away) return "reconnecting";
+    return !this.#room.mayCall && state === "connecting" ? "failed" : state;
+  }
+
   #nameOf(id) {
-    return this.#room.peers.get(id)?.name ?? `Guest ${id.slice(0, 4)}`;
+    return this.#room.peers.get(id)?.name ?? guest(id);
   }
 
   async #measure() {
@@ -292,12 +301,18 @@ export class Screen {
     }
   }
 
+  /** Say something for as long as it is true, which is until we leave. */
+  #lasting(text) {
+    $("lasting").textContent = text;
+    $("lasting").hidden = !text;
+  }
+
   /** Say something for a few seconds. */
-  toast(text) {
+  toast(text, ms = TOAST_MS) {
     const element = Object.assign(document.createElement("p"), { className: "toast", textContent: text.slice(0, 300) });
     $("toasts").append(element);
     while ($("toasts").childElementCount > MAX_TOASTS) $("toasts").firstElementChild.remove();
-    setTimeout(() => element.remove(), TOAST_MS);
+    setTimeout(() => element.remove(), ms);
   }
 }
 
@@ -305,7 +320,11 @@ export class Screen {
 function about(metadata) {
   if (metadata.source === "screen") return "Screen";
   const value = metadata.label ?? metadata.title ?? metadata.role ?? (["camera", "canvas"].includes(metadata.source) ? "" : metadata.source);
-  return typeof value === "string" ? value.slice(0, 60) : "";
+  return shown(value, 60) ?? "";
+}
+
+function guest(id) {
+  return `Guest ${shown(id, 4) ?? ""}`.trim();
 }
 
 function readable({ framesPerSecond, kbps, rttMs, framesDecoded }) {
