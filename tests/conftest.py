@@ -8,6 +8,11 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes depends on what else runs on the machine: it decides nothing.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 logging.getLogger("aioice").setLevel(logging.WARNING)  # it tells of every pair that it checks
 

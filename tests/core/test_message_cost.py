@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metered_realtime.core.message_cost import (
@@ -36,7 +36,7 @@ def mapping(count: int, content: bytes) -> bytes:
     return b"\xdf" + count.to_bytes(4, "big") + content
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(VALUES | st.binary() | st.lists(st.binary()) | st.dictionaries(st.integers(-(2**63), 2**64 - 1), st.binary()))
 def test_ordinary_messagepack_is_taken_and_followed_to_its_end(value: Any) -> None:
     message = msgpack.packb(value)
@@ -45,7 +45,7 @@ def test_ordinary_messagepack_is_taken_and_followed_to_its_end(value: Any) -> No
     assert msgpack_fault(array(3, message + b"\x81\x90\x01" + b"\xc4\xff" + bytes(255))) is not None
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(VALUES)
 def test_ordinary_json_is_taken(value: Any) -> None:
     assert json_fault(json.dumps(value)) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metered_realtime.core.renditions import (
@@ -121,7 +121,6 @@ def test_a_target_falls_at_once_and_rises_slowly() -> None:
 ESTIMATES = st.dictionaries(st.sampled_from("abcdef"), st.integers(10_000, 5_000_000), min_size=1)
 
 
-@settings(deadline=None)  # simulated minutes take a while on a busy machine
 @given(ESTIMATES)
 def test_the_slow_never_drag_the_fast_down(estimates: dict[str, int]) -> None:
     decision = Room(estimates).run(10)
@@ -136,7 +135,6 @@ def test_the_slow_never_drag_the_fast_down(estimates: dict[str, int]) -> None:
         assert fast <= (name not in decision.slow)
 
 
-@settings(deadline=None)  # simulated minutes take a while on a busy machine
 @given(ESTIMATES)
 def test_what_stays_the_same_moves_ever_more_rarely(estimates: dict[str, int]) -> None:
     """Once, and to and fro for each trial, which come after 15, 30, 60, 120 and 240 s."""

@@ -159,7 +159,7 @@ def play(connection: Connection, script: list[tuple[str, bool, object]], max_mes
 
 
 @given(actions, st.integers(1, 6), st.integers(100, 12_000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_everything_accepted_arrives_once_and_in_order(
     script: list[tuple[str, bool, object]], max_messages: int, max_bytes: int
 ) -> None:
@@ -176,7 +176,7 @@ def test_everything_accepted_arrives_once_and_in_order(
 
 
 @given(st.lists(actions, min_size=2, max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_programs_that_start_again_get_the_rest_and_what_may_not_have_arrived(
     lives: list[list[tuple[str, bool, object]]],
 ) -> None:
@@ -208,7 +208,7 @@ IN_PART = [("send", False, bytes(2_039)), ("connect", False, None), *[("step", i
 
 @given(actions, st.integers(1, 6), st.booleans())
 @example(IN_PART, 1, False)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_lossy_channel_loses_whole_messages_only_and_says_how_many(
     script: list[tuple[str, bool, object]], max_messages: int, unordered: bool
 ) -> None:
@@ -230,7 +230,7 @@ def test_a_lossy_channel_loses_whole_messages_only_and_says_how_many(
 
 
 @given(st.lists(st.binary(max_size=80), max_size=30), st.integers(0, 2**32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_hostile_frames_raise_nothing_but_frame_errors(garbage: list[bytes], seed: int) -> None:
     chance = random.Random(seed)
     a, _, _ = connected(max_messages=4, max_bytes=10_000, max_message=5_000)

@@ -172,7 +172,7 @@ def test_answered_calls_leave_nothing_behind() -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_call_is_settled_exactly_once(seed: int) -> None:
     chance = random.Random(seed)
     caller, now, link = Caller(), 0.0, 1
@@ -525,7 +525,7 @@ def test_a_session_of_many_calls_stays_small() -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_happens_each_id_runs_at_most_once_and_places_come_free(seed: int) -> None:
     chance = random.Random(seed)
     it, now, link = callee(), 0.0, WIRE
@@ -581,7 +581,7 @@ def test_whatever_happens_each_id_runs_at_most_once_and_places_come_free(seed: i
 
 
 @given(st.integers(0, 200_000), st.integers(0, 2**40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pieces_make_the_message_again(size: int, number: int) -> None:
     message = random.Random(size).randbytes(size)
     pieces = list(rpc_chunks.split(number, message))

@@ -111,7 +111,7 @@ class World:
         self.driver.session.abandon(str(number))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEPS | OFTEN, max_size=60))
 def test_nothing_raises_and_every_request_and_every_connect_ends_exactly_once(steps: list[tuple[Any, ...]]) -> None:
     world = World()
@@ -128,7 +128,7 @@ def test_nothing_raises_and_every_request_and_every_connect_ends_exactly_once(st
     assert len(world.driver.take(FinishConnect)) + world.finished_or_abandoned == world.connects
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEPS | OFTEN, max_size=60))
 def test_states_follow_each_other_and_a_client_that_gives_up_says_so(steps: list[tuple[Any, ...]]) -> None:
     world = World()
@@ -142,7 +142,7 @@ def test_states_follow_each_other_and_a_client_that_gives_up_says_so(steps: list
     assert all(change.from_ != change.to for change in changes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEPS | OFTEN | st.just(("welcome_until", 60)), max_size=60))
 def test_tokens_are_fetched_for_live_connections_only_one_at_a_time_and_not_for_ever(
     steps: list[tuple[Any, ...]],

@@ -168,7 +168,7 @@ def check(pair: Pair) -> None:
                 assert (reading.ended, writing.finished) == (writing.ended, writing.ended)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ACTIONS)
 def test_whatever_happens_everything_arrives_in_order_or_is_known_to_be_over(actions: list[tuple[Any, ...]]) -> None:
     pair = Pair()
@@ -192,7 +192,7 @@ def test_whatever_happens_everything_arrives_in_order_or_is_known_to_be_over(act
     assert all(end.mux._inbound == {} == end.mux._outbound for end in pair.ends)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4), st.binary(max_size=12)), max_size=60))
 def test_hostile_frames_break_the_channel_or_nothing(hostile: list[tuple[int, int, bytes]]) -> None:
     end = StreamMultiplexer()

@@ -183,7 +183,7 @@ def perform(world: World, number: int, what: str, amount: int, max_frame: int) -
             world.act(number, what, amount)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(steps, min_size=5, max_size=60), st.sampled_from([1_100, 9_000, 65_536]))
 def test_streams_outlive_their_connections_and_end_with_their_program(
     history: list[tuple[int, str, int]], max_frame: int

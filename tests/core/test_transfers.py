@@ -6,7 +6,7 @@ import unicodedata
 from hashlib import blake2b
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metered_realtime.core.transfers import (
@@ -71,7 +71,6 @@ class Receiver:
 SIZES = st.lists(st.integers(0, 90), max_size=8)
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=300),
     st.lists(st.tuples(SIZES, st.integers(0, 400), st.booleans()), max_size=5),
@@ -93,7 +92,6 @@ def test_after_any_losses_the_file_is_whole(
     assert sent == (len(file) - len(had) if file.startswith(had) else len(file))
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=200), st.binary(max_size=200), st.integers(8, 300))
 def test_a_file_that_was_changed_meanwhile_is_never_mixed_with_what_it_was(old: bytes, new: bytes, lost: int) -> None:
     receiver = Receiver()

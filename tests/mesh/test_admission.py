@@ -208,7 +208,7 @@ def outcome(sdp: str) -> tuple[RemoteDescription | None, str]:
 
 
 @given(edits=EDITS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_comes_is_refused_with_a_reason_or_shown_so_that_aiortc_takes_it(
     edits: list[tuple[int, int, str]],
 ) -> None:
@@ -220,7 +220,6 @@ def test_whatever_comes_is_refused_with_a_reason_or_shown_so_that_aiortc_takes_i
 
 
 @given(text=st.text(alphabet=st.sampled_from("a=m:;/ 019x\r\n\u2028")))
-@settings(deadline=None)
 def test_garbage_is_refused_with_a_reason(text: str) -> None:
     with pytest.raises(SdpError):
         admit("offer", text)

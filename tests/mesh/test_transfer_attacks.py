@@ -39,9 +39,8 @@ async def attacker(room: Room, pair: Pair) -> RemotePeer:
     third = room.peer("c")
     seen = EventLog(third)
     await third.join("room")
-    return next(
-        it.peer for it in [await seen.until(PeerJoined, peer=it) for it in third.remote_peers] if it.peer.id == "b"
-    )
+    await seen.until(PeerJoined, count=2)
+    return next(event.peer for event in seen.of(PeerJoined) if event.peer.id == "b")
 
 
 @pytest.fixture
