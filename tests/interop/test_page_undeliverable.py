@@ -57,7 +57,7 @@ async def test_an_offer_that_is_refused_is_not_repeated(chromium: Chromium, serv
         window.offers += 1;
         if (window.refused) return send(text);
         window.refused = 1;
-        const error = JSON.stringify({ type: "error", code: "action_not_permitted", requestId });
+        const error = JSON.stringify({ type: "error", code: "channel_not_authorized", requestId });
         setTimeout(() => socket.onmessage({ data: error }));
       };
     }""")

@@ -13,6 +13,7 @@ from metered_realtime import (
     ConnectionReset,
     DataChannel,
     Disconnected,
+    FatalError,
     MediaStream,
     MeteredPeer,
     MeteredPeerOversizedError,
@@ -52,7 +53,7 @@ def unharmed(pair: Pair) -> bool:
 class Refusing:
     """Refuses signals of a peer that have a text in them, as a server does."""
 
-    def __init__(self, peer: MeteredPeer, text: str, code: str = "action_not_permitted") -> None:
+    def __init__(self, peer: MeteredPeer, text: str, code: str = "channel_not_authorized") -> None:
         self.refused: list[Any] = []
         self.is_on = True
         client: Any = peer._seat.client
@@ -216,7 +217,7 @@ async def test_an_offer_that_is_refused_is_told_and_not_repeated_and_what_flows_
     pair.a.add_track(track)
     event = await pair.log_a.until(NegotiationError)
     assert isinstance(event.err, ServerRequestError)
-    assert (event.err.code, event.track_ids) == ("action_not_permitted", (track.id,))
+    assert (event.err.code, event.track_ids) == ("channel_not_authorized", (track.id,))
     await fresh_frames(first, 10)  # longer than all the repetitions that there used to be
     assert len(refusing.refused) == 1
     assert pair.a.stats().signals_refused == 1
@@ -251,17 +252,18 @@ async def test_a_peer_that_may_not_send_tries_once_and_again_with_its_next_conne
         )
         room.peers.append(one)
         pair = await room.meet(one, room.peer("b"))
+        told = EventLog(one)
         offers = Passing(one, '"type":"offer"')
         one.add_track(GreyTrack(60))
-        event = await pair.log_a.until(NegotiationError)
-        assert isinstance(event.err, ServerRequestError)
-        assert event.err.code == "action_not_permitted"
+        assert (await told.until(FatalError)).code == "action_not_permitted"
         permissions.add("send")
         back = EventLog(pair.b)
         wire.break_off(told=True)
         log = EventLog((await back.until(PeerJoined)).peer)
         await shows((await log.until(Track)).track, 60)
         assert offers.count == 2
+        assert len(told.of(FatalError)) == 1
+        assert pair.log_a.of(NegotiationError) == []
         assert pair.log_a.of(ConnectionReset) == log.of(ConnectionReset) == []
         await one.close()
 

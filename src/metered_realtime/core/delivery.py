@@ -11,6 +11,9 @@ from .sdp import section_texts
 PASSING_REFUSALS = frozenset({"peer_not_found", "backend_error", "internal_error"})
 """Codes of refusals that may be over in a moment. After all others the same message is refused again."""
 
+NOT_PERMITTED = "action_not_permitted"
+"""The code of a refusal that concerns every remote alike: this end may not send signals to anybody."""
+
 DECLINED_SECTION_SIZE = 100
 """Bytes that a section takes which is declined: its first line, mid and direction."""
 
@@ -22,6 +25,11 @@ def is_final(error: Exception) -> bool:
     if isinstance(error, PayloadTooLargeError | MeteredPeerOversizedError):
         return True
     return not isinstance(error, SignallingError)  # it cannot even be written
+
+
+def concerns_everybody(error: Exception) -> bool:
+    """Return whether a refusal is told once for the whole peer, and not for each remote."""
+    return isinstance(error, ServerRequestError) and error.code == NOT_PERMITTED
 
 
 def trimmed(sdp: str) -> str:

@@ -6,14 +6,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ..core.delivery import NOT_PERMITTED
 from ..errors import ServerRequestError
 from ..events import FatalError
 
 if TYPE_CHECKING:
     from .connection import PeerConnection
     from .remote_peer import RemotePeer
-
-CODE = "action_not_permitted"
 
 ADVICE = (
     "this key or token lacks the action `send`, without which there are no calls: "
@@ -46,11 +45,11 @@ class CallPermission:
         self.is_refused = True
         for connection in self._connections():
             connection.set_reachable(False)
-        error = ServerRequestError(CODE, ADVICE, refusal.request_id)
+        error = ServerRequestError(NOT_PERMITTED, ADVICE, refusal.request_id)
         error.__cause__ = refusal
         if not self._is_heard(FatalError):
             logging.getLogger("metered_realtime").error("%s", error)
-        self._emit(FatalError(error, CODE))
+        self._emit(FatalError(error, NOT_PERMITTED))
 
     def ask_again(self, *, is_reachable: bool) -> None:
         """Signal again: there is another connection to the server, or another token."""

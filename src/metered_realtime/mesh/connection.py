@@ -15,7 +15,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 
 from ..core import negotiation as n
 from ..core.candidates import MAX_REMOTE_CANDIDATES
-from ..core.delivery import DECLINED_SECTION_SIZE, is_final, last_sections, trimmed
+from ..core.delivery import DECLINED_SECTION_SIZE, concerns_everybody, is_final, last_sections, trimmed
 from ..core.recovery import CONNECT_TIMEOUT, Ladder
 from ..core.sdp import Description, DescriptionKind, SdpError, sections, with_answer_tag, with_offer_tag
 from ..core.signals import CandidateSignal, DescriptionSignal, Signal
@@ -516,13 +516,16 @@ class PeerConnection:
             self._negotiator.answer_undeliverable(signal.sdp)
             self._answered_generation = 0  # the metadata before it may have been refused as well
             self._disarm("connect")  # nothing can come up, and an offer would be refused too
-            self._observer.negotiation_failed(error)
+            if not concerns_everybody(error):
+                self._observer.negotiation_failed(error)
         else:
             self._offer_not_delivered(signal.sdp, error)
 
     def _offer_not_delivered(self, sdp: str, error: Exception) -> None:
         has_arrived = sdp == self._delivered_offer
         self._feed(self._negotiator.offer_undeliverable(self._loop.time(), sdp, has_arrived=has_arrived))
+        if concerns_everybody(error):
+            return  # `set_reachable` and `retry` offer it again
         if self._oversize("offer", sdp) is not None:  # the server takes less than it did when this was planned
             self._feed(self._negotiator.changed(self._loop.time()))
         elif has_arrived:

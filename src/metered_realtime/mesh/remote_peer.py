@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.delivery import concerns_everybody
 from ..core.frames import MAX_MESSAGE_SIZE
 from ..core.signals import GREETING, MetadataSignal, Signal
 from ..core.stream_frames import Attributes, StreamKind
@@ -265,6 +266,8 @@ class RemotePeer(AsyncEventEmitter):
         try:
             await send(self.id, signal)
         except (MeteredRealtimeError, ValueError) as error:
+            if concerns_everybody(error):
+                return
             self._logger.warning("track metadata not delivered", {"peer": self.id, "error": str(error)})
             if not isinstance(error, SignallingError) and signal.track_id not in self._silent_tracks:
                 self._silent_tracks.add(signal.track_id)

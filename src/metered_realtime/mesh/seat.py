@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from ..core.delivery import is_final
+from ..core.delivery import concerns_everybody, is_final
 from ..core.frames import Send, encode, encode_payload
 from ..core.names import MAX_PEER_ID_LENGTH
 from ..core.signals import MetadataSignal, Signal, in_channel
@@ -24,7 +24,6 @@ from ..events import Event, StateChange
 from ..log import Logger
 from ..options import IceServerConfig, SubscribeOptions
 from ..signalling import SignallingClient
-from . import call_permission
 
 _seats: weakref.WeakKeyDictionary[SignallingClient, list[SignallingSeat]] = weakref.WeakKeyDictionary()
 """The seats of each client that are in a channel, in the order in which they entered."""
@@ -171,7 +170,7 @@ class SignallingSeat:
     async def send_signal(self, peer_id: str, signal: Signal | MetadataSignal) -> None:
         """Send a signal to one peer, with the channel that it belongs to.
 
-        What this peer may not send to anybody is dropped.
+        A refusal that concerns every remote is told to `not_permitted` as well.
 
         Raises:
             MeteredPeerOversizedError: the server does not take as much. Nothing was sent.
@@ -182,9 +181,9 @@ class SignallingSeat:
             await self.client._send_raw(peer_id, self._message(peer_id, signal))
         except ServerRequestError as error:
             self.signals_refused += is_final(error)
-            if error.code != call_permission.CODE:
-                raise
-            self._not_permitted(error)  # once for all, not at each of them
+            if concerns_everybody(error):
+                self._not_permitted(error)
+            raise
         except Exception as error:
             self.signals_refused += is_final(error)
             if isinstance(error, PayloadTooLargeError):
