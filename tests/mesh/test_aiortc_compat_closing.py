@@ -58,3 +58,27 @@ async def test_a_receiver_that_does_not_stop_keeps_no_socket_and_no_task(
     assert all(task.done() for task in started)
     await asyncio.wait_for(pc.close(), 5.0)
     await asyncio.gather(*(stop() for stop in stops))
+
+
+async def test_a_close_that_is_cut_off_while_it_closes_the_sockets_leaves_none(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "POLITE_CLOSE", 0.05)
+    pair = await room.pair()
+    await pair.media_to_b()
+    ice: Any = pair.to_a.pc.sctp.transport.transport
+    close, calls = ice._connection.close, 0
+
+    async def slow_at_first() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.get_running_loop().create_future()
+        await close()
+
+    ice._connection.close = slow_at_first
+    monitor = ice._RTCIceTransport__monitor_task
+    await pair.b.close()
+    assert calls == 2
+    assert ice._connection._protocols == []
+    await asyncio.wait_for(monitor, 5.0)

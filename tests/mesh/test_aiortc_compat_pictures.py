@@ -154,6 +154,21 @@ def test_what_is_missing_is_asked_for_again_and_then_given_up() -> None:
     assert pictures.take(65_535, 2, b"b", "|") == pictures.seen, "too late"
 
 
+def test_numbers_that_begin_elsewhere_leave_nothing_of_the_former_ones() -> None:
+    pictures = Pictures()
+    pictures.take(1_000, 1, b"a", "|")
+    pictures.take(1_002, 3, b"c", "|")  # 1001 is missing
+    pictures.take(700, 10, b"k", "|")  # so far back that the buffer begins anew
+    pictures.now = ASK_AGAIN
+    pictures.take(701, 11, b"l", "|")
+    assert pictures.asked == []
+    pictures.take(703, 13, b"n", "|")
+    pictures.now += ASK_AGAIN
+    pictures.take(704, 14, b"o", "|")
+    assert pictures.asked == [[702]]
+    assert pictures.seen == [b"a", b"k", b"l"]
+
+
 def test_a_key_frame_behind_a_gap_is_kept() -> None:
     pictures = Pictures()
     pictures.take(0, 1, b"a", "|")

@@ -146,8 +146,9 @@ class TrackFanout:
         encoded = getattr(self.track, "encoded", None)
         source = self._source = encoded() if callable(encoded) else self.track
         self._packets = PacketForward(source)
+        failure: BaseException | None = None
         try:
-            while True:
+            while not _is_cancelled():  # the track may keep the cancellation to itself
                 self._take(await source.recv())
                 await asyncio.sleep(0)  # a track that never waits must not keep everybody else from running
         except MediaStreamError as end:
@@ -162,6 +163,8 @@ class TrackFanout:
             self._last = None
             if source is not self.track:
                 source.stop()
+        if _is_cancelled():
+            return
         self._log_end(failure)
         await self._say_last_words()
         self._ended(self.track, failure)

@@ -19,7 +19,10 @@ async def close_by_force(pc: RTCPeerConnection) -> None:
     """Close the sockets of a connection, then cancel what its senders and receivers still do."""
     sctp = pc.sctp
     transport = compat.dtls_transport(pc)
-    for stop in (sctp.stop if sctp is not None else transport.stop, transport.stop, transport.transport.stop):
+    ice: Any = transport.transport
+    # `RTCIceTransport.stop()` does nothing more once it has begun, even if it was cancelled before the sockets closed.
+    stops = (sctp.stop if sctp is not None else transport.stop, transport.stop, ice.stop, ice._connection.close)
+    for stop in stops:
         with contextlib.suppress(Exception):  # whatever is wrong with one, the others are to end
             await stop()
     for task in _tasks(pc):

@@ -66,7 +66,7 @@ class PromptPictures:
 
     def _remove(self, sequence_number: int) -> JitterFrame | None:
         """Stand in for what the buffer calls when a packet is in its place."""
-        if not self._distance(sequence_number) <= self._distance(self._newest) < self._buffer.capacity:
+        if not (self._has(self._newest) and self._distance(sequence_number) <= self._distance(self._newest)):
             self._newest = sequence_number
         frames = self._complete()
         while self._gives_up():
@@ -158,6 +158,11 @@ class PromptPictures:
         origin = self._buffer._origin
         assert origin is not None, "the buffer has had a packet"
         return origin
+
+    def _has(self, sequence_number: int) -> bool:
+        """Return whether a packet is there. The buffer drops all that it has when the numbers begin elsewhere."""
+        packet = self._packet(sequence_number)
+        return packet is not None and packet.sequence_number == sequence_number
 
     def _packet(self, sequence_number: int) -> Any:
         return self._buffer._packets[sequence_number % self._buffer.capacity]

@@ -368,6 +368,8 @@ class Link:
         if not politely.done():
             self._logger.warning("connection closed by force", {"after": POLITE_CLOSE})
             politely.cancel()
+            if self._gathering is not None:
+                await asyncio.wait([self._gathering])  # it knows its sockets only when it is done
             await close_by_force(self.pc)
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
@@ -376,7 +378,7 @@ class Link:
         await self._stop_connecting()
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is being thrown away
             if self._gathering is not None:
-                await self._gathering
+                await asyncio.shield(self._gathering)
             await self.pc.close()
 
     async def _stop_connecting(self) -> None:
