@@ -138,7 +138,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """Tell that the other end does not answer an offer. The connection goes on as it is."""
+    """Report that the other end does not answer an offer. The connection goes on as it is."""
 
     reason: str
 
@@ -328,7 +328,7 @@ class Negotiator:
         return self._give_up(reason)
 
     def offer_undeliverable(self, now: float, sdp: str | None = None, *, has_arrived: bool = False) -> list[Effect]:
-        """Note that an offer can never reach the other end: the one that was to be created, or one that was sent.
+        """Handle an offer that can never reach the other end: the one that was to be created, or one that was sent.
 
         `has_arrived` if it was delivered before and only cannot be repeated: then its answer is waited for.
         """
@@ -346,7 +346,7 @@ class Negotiator:
         return [*effects, *self._proceed(now)]
 
     def answer_undeliverable(self, sdp: str) -> None:
-        """Note that an answer can never reach the other end: it is not repeated when the offer is."""
+        """Handle an answer that can never reach the other end: it is not repeated when the offer is."""
         if sdp == self._last_answer:
             self._answer_refused = True
 

@@ -217,7 +217,7 @@ class TrackFanout:
             self._decode(unit)
 
     def _note(self, at: float, now: float, timeline: Timeline) -> None:
-        """Take note of when a unit came: one that was held up says less than the others.
+        """Record when a unit came: one that was held up says less than the others.
 
         A track of this program that comes late from some moment on has lost time, which its own times do not tell: what
         follows stands later. What a remote sends comes late when the network does.

@@ -24,7 +24,7 @@ class CallPermission:
     """Tells once, for each connection to the server, that signals are refused, and stops all further ones.
 
     Attributes:
-        is_refused: The server has refused a signal since it was last asked anew.
+        is_refused: Whether the server has refused a signal since the last token or connection.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CallPermission:
         self._remotes = remotes
 
     def refuse(self, refusal: ServerRequestError) -> None:
-        """Tell that a signal was refused, once."""
+        """Report, once, that a signal was refused."""
         if self.is_refused:
             return
         self.is_refused = True

@@ -92,7 +92,7 @@ class LocalMedia:
     def replace(self, old: Any, new: Any | None, check: Callable[[MetadataSignal], None]) -> None:
         """Swap a track on every remote that carries it, metadata included.
 
-        One that has ended is sent to nobody any more: `new` is then sent anew, with its stream and its metadata.
+        One that has ended is sent to nobody any more: `new` is then attached with its stream and its metadata.
 
         Raises:
             TypeError: `new` is not a track.

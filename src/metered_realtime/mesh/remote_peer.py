@@ -368,7 +368,7 @@ class RemotePeer(AsyncEventEmitter):
         self.emit(NegotiationError(scrub_error(error)))
 
     def tracks_withheld(self, error: Exception, track_ids: Sequence[str]) -> None:
-        """Tell that it is not sent local tracks, because no offer of them, or nothing about them, can be delivered."""
+        """Report local tracks that are not sent: no offer of them, or nothing about them, can be delivered."""
         self.emit(NegotiationError(scrub_error(error), tuple(track_ids)))
 
     def candidate_refused(self, error: Exception) -> None:
