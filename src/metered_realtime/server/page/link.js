@@ -13,7 +13,7 @@
 // - An end that has negotiated nothing yet gives way by starting over on a fresh connection. Later, by rollback.
 // - An offer that finds no answer is sent again, four times, then the link is replaced. One that works goes on instead, and
 //   the offer is repeated less and less often: the other end may be unable to send, and could not answer on another link.
-// - An offer that can never be delivered, too large or refused, is taken back by rollback. What flows goes on.
+// - An offer that can never be delivered, too large or refused, is put aside until another takes its place. What flows goes on.
 // - Two ends that start over at the same time could answer each other's abandoned offers for ever. So an impolite end
 //   with an offer of its own ignores the other one even if it comes from a new connection: it repeats its own, and the
 //   answer, from that new connection, then tells it to start over too. An answer says which offer it belongs
@@ -59,7 +59,7 @@ export class Link extends Emitter {
   #control;
 
   /**
-   * @param {{polite: boolean, local: Map, signal(payload): void, reachable: boolean}} owner
+   * @param {{polite: boolean, local: Map, signal(payload): void, fits(payload): boolean, reachable: boolean}} owner
    * @param {RTCIceServer[]} iceServers
    * @param {Set<string>} stale credentials of the other end that belong to earlier links: late answers
    */
@@ -130,7 +130,7 @@ export class Link extends Emitter {
    * @param {boolean} [offer] offer even if nothing seems to be missing
    */
   resume(offer = false) {
-    if (this.#pending) this.#repeat(false);
+    if (this.#pending && !this.#pending.undeliverable) this.#repeat(false);
     else if (offer || this.#muted || (this.pc.connectionState !== "connected" && this.pc.localDescription)) this.negotiate();
   }
 
@@ -142,14 +142,18 @@ export class Link extends Emitter {
   }
 
   async #offer() {
-    if (!this.#needed || this.pc.signalingState !== "stable") return;
+    if (!this.#needed || (this.pc.signalingState !== "stable" && !this.#pending?.undeliverable)) return;
     this.#needed = false;
     const { pc } = this;
     if (!pc.localDescription) {
       await pc.setLocalDescription(await pc.createOffer());
       this.#attach();
     }
-    await pc.setLocalDescription(await pc.createOffer());
+    const made = await pc.createOffer();
+    if (pc.remoteDescription && !this.#owner.fits({ type: "rtc-description", description: { type: made.type, sdp: made.sdp } })) {
+      return this.#leaveOutNew();
+    }
+    await pc.setLocalDescription(made);
     this.#pending = { summary: summarise(pc.localDescription.sdp), repeats: 0 };
     this.#candidates.out = 0;
     this.#describe();
@@ -160,7 +164,7 @@ export class Link extends Emitter {
     const { pc } = this;
     const about = summarise(offer.sdp);
     const anew = this.remote !== null && startedOver(this.remote, about);
-    if (pc.signalingState !== "stable") {
+    if (pc.signalingState !== "stable" && !this.#pending?.undeliverable) {
       if (!this.#owner.polite) return this.#insist(anew);
       if (!pc.remoteDescription) return this.#replace("gave way to the other offer", offer);
     }
@@ -228,16 +232,24 @@ export class Link extends Emitter {
     if (typeof result !== "object" || this.#pending !== offer) return;
     clearTimeout(this.#answerTimer); // the owner may resume it
     this.emit("refused", {});
-    if (!offer.arrived && this.pc.remoteDescription) this.#run(() => this.#takeBack(offer, result));
+    if (!offer.arrived && this.pc.remoteDescription) this.#run(() => this.#putAside(offer, result));
   }
 
-  /** Go back to what was agreed on last, without the tracks for which an offer has no room. */
-  async #takeBack(offer, error) {
+  /**
+   * Leave an offer without an answer until the next one, of either end, takes its place. It is not rolled back: Chromium
+   * that answered last stops sending when nothing follows a rollback.
+   */
+  #putAside(offer, error) {
     if (this.#pending !== offer) return;
-    this.#settle();
+    offer.undeliverable = true;
     this.#muted = true;
-    await this.pc.setLocalDescription({ type: "rollback" });
-    if (error.code === "too_large") for (const [track, sender] of [...this.#senders]) this.#withhold(track, sender);
+    if (error.code === "too_large") this.#leaveOutNew();
+  }
+
+  /** Offer nothing more, and none of the tracks for which an offer has no room, before something changes. */
+  #leaveOutNew() {
+    this.#muted = true;
+    for (const [track, sender] of [...this.#senders]) this.#withhold(track, sender);
   }
 
   #withhold(track, sender) {
@@ -245,12 +257,12 @@ export class Link extends Emitter {
     if (transceiver?.currentDirection?.startsWith("send")) return;
     this.#withheld.add(track);
     this.#senders.delete(track);
-    if (transceiver?.mid) this.pc.removeTrack(sender);
-    else transceiver?.stop();
+    if (transceiver?.currentDirection) this.pc.removeTrack(sender);
+    else transceiver?.stop(); // it has no section yet
   }
 
   #repeat(count) {
-    if (this.#closed || !this.#pending) return;
+    if (this.#closed || !this.#pending || this.#pending.undeliverable) return;
     if (count && this.#owner.reachable && ++this.#pending.repeats > OFFER_REPEATS && !this.usable) {
       this.#run(() => this.#replace("no answer", null));
       return;

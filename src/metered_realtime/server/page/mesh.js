@@ -21,6 +21,8 @@ const SNAPSHOT_RETRIES = 2;
 const MAX_ICE_SERVERS = 16;
 const MAX_OLD_IDS = 256;
 
+const TOO_LARGE = new SignallingError("too_large", "A signal is too large for this server.");
+
 /**
  * A channel and everybody in it. Every event is a CustomEvent; `room.on<name> = handler` works too.
  *
@@ -227,16 +229,22 @@ export class Room extends Emitter {
    * repeated by its link, one that can never be delivered is taken back.
    */
   async sendSignal(to, payload) {
-    const data = { ...payload, channel: this.channel };
+    if (!this.fits(to, payload)) return TOO_LARGE;
     try {
-      // The documented cap of the hosted service is for the whole frame.
-      if (wireSize({ type: "send", to, data, requestId: "q0000000000" }) > this.#cap) throw new SignallingError("too_large", "A signal is too large for this server.");
-      await this.#signalling?.send(to, data);
+      await this.#signalling?.send(to, { ...payload, channel: this.channel });
       return true;
     } catch (error) {
       this.#undelivered(error);
       return isFinal(error) && error;
     }
+  }
+
+  /** Whether the server takes a signal to a peer: the documented cap of the hosted service is for the whole frame. */
+  fits(to, payload) {
+    const frame = { type: "send", to, data: { ...payload, channel: this.channel }, requestId: "q0000000000" };
+    const is = wireSize(frame) <= this.#cap;
+    if (!is) this.#undelivered(TOO_LARGE);
+    return is;
   }
 
   #undelivered(error) {

@@ -80,6 +80,11 @@ export class Peer extends Emitter {
     return this.reachable && this.#room.sendSignal(this.alias ?? this.id, payload);
   }
 
+  /** Whether the server takes a signal of this size. What it does not take is told once. */
+  fits(payload) {
+    return this.#room.fits(this.alias ?? this.id, payload);
+  }
+
   // --- what it looks like from outside ------------------------------------------------------------------------------
 
   get state() {
