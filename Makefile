@@ -13,6 +13,9 @@ WORKERS ?= $(if $(CI),2,4)
 MEDIA  ?=
 OUTPUT ?= demo-output
 
+# Tests start many programs. Without byte code on the disk each of them would compile the whole package.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check pytest benchmark serve clean
 
 demo: $(VENV)/.installed-all  ## stream a media file between two peers and show that it works
