@@ -188,7 +188,7 @@ async def test_channels_of_other_kinds(pc: RTCPeerConnection, page: Page, option
     assert len(got) == len(set(got))
     await page.evaluate(ECHO, ["other", 100_000])
     await eventually(lambda: len(heard) >= len(got) * 9 // 10)
-    assert set(heard) <= set(got)
+    assert set(heard) <= set(sent)  # some may have arrived there after `got` was read
 
 
 async def test_a_channel_closes_at_both_ends(pc: RTCPeerConnection, page: Page) -> None:

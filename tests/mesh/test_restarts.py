@@ -62,6 +62,7 @@ class Reader:
                 self._grew.set()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_call_goes_on_while_the_server_restarts(number: signal.Signals) -> None:
     peers: list[MeteredPeer] = []

@@ -371,6 +371,9 @@ class Link:
             if self._gathering is not None:
                 await asyncio.wait([self._gathering])  # it knows its sockets only when it is done
             await close_by_force(self.pc)
+            if self._connect_task is not None and not self._connect_task.done():
+                await self._stop_connecting()
+                await close_by_force(self.pc)  # what it has started meanwhile
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
 
