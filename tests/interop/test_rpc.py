@@ -162,6 +162,7 @@ async def test_both_call_each_other_over_the_channel_of_the_page(meeting: Meetin
     assert await meeting.page.evaluate("window.inbound === undefined"), "nobody opened another one"
 
 
+@pytest.mark.alone
 async def test_deadlines_and_cancellation_both_ways(meeting: Meeting) -> None:
     cancelled: list[str] = []
 
@@ -193,6 +194,7 @@ async def test_deadlines_and_cancellation_both_ways(meeting: Meeting) -> None:
     await until(meeting.page, "stopped === 2")
 
 
+@pytest.mark.alone
 async def test_five_megabytes_both_ways(meeting: Meeting) -> None:
     meeting.methods.add("echo", lambda value: value)
     payload = "0123456789" * 500_000

@@ -125,6 +125,7 @@ async def tapped() -> AsyncIterator[Tapped]:
     await asyncio.gather(tapped.one.close(), tapped.other.close())
 
 
+@pytest.mark.alone
 async def test_encoded_frames_go_to_the_sink_and_no_decoder_is_left(tapped: Tapped) -> None:
     codec, data, _ = tapped.notes.frames[0]
     assert (codec.mimeType, codec.clockRate) == ("video/VP8", 90_000)
