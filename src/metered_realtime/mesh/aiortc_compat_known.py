@@ -25,7 +25,7 @@ _log = logging.getLogger("metered_realtime")
 
 @cache
 def insides_are_known() -> bool:
-    """Tell whether everything that this relies on reads as it did when this was written. If not, say so once."""
+    """Return whether everything that this relies on reads as it did when this was written. If not, log it once."""
     changed = [name for name, (known, parts) in KNOWN.items() if fingerprint(parts()) != known]
     if changed:
         _log.warning("data channels take aiortc's own, slower path: %s changed", ", ".join(changed))
