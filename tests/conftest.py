@@ -19,7 +19,7 @@ logging.getLogger("aioice").setLevel(logging.WARNING)  # it tells of every pair 
 SETTLE_TURNS = 20
 """Turns of the event loop that finished work may need to be collected. No time passes in them."""
 
-THREAD_TIMEOUT = 1.0
+THREAD_TIMEOUT = 30.0
 """Seconds that a thread which has been told to end may take."""
 
 

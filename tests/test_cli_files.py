@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from metered_realtime.cli import app
 from metered_realtime.server import SignallingServer
-
-PATIENCE = 30.0
+from tests.patience import PATIENCE
 
 
 class Commands:

@@ -14,7 +14,8 @@ from metered_realtime import MediaStream, MeteredPeer
 from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
 from tests.mesh.support import eventually
-from tests.test_cli_files import PATIENCE, Commands
+from tests.patience import PATIENCE
+from tests.test_cli_files import Commands
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from pathlib import Path
 import av
 
 from metered_realtime.media.testsource import write_test_clip
-
-PATIENCE = 50.0
+from tests.patience import PATIENCE
 
 
 async def demo(*arguments: str) -> tuple[int | None, str]:

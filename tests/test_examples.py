@@ -11,9 +11,9 @@ import pytest
 
 from metered_realtime.media.testsource import write_test_clip
 from metered_realtime.server import SignallingServer
+from tests.patience import PATIENCE
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PATIENCE = 30.0
 
 
 class Program:

@@ -10,10 +10,8 @@ from typing import Any
 from metered_realtime.options import ReconnectOptions
 from metered_realtime.server import SignallingServer
 from metered_realtime.signalling import SignallingClient
+from tests.patience import PATIENCE
 from tests.signalling.programs import Diary
-
-PATIENCE = 30.0
-"""Seconds after which what has to happen did not. Nothing sleeps for it."""
 
 AT_ONCE = ReconnectOptions(initial_delay=0.001, max_delay=0.001, max_attempts=5)
 

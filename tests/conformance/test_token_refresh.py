@@ -8,8 +8,9 @@ import time
 from metered_realtime import Data, MeteredPeer, StateChange, TokenRefreshed
 from metered_realtime.events import Connected, Disconnected, Event, TokenProviderError
 from metered_realtime.server import SignallingServer
+from tests.patience import PATIENCE
 
-from .support import PATIENCE, client_at
+from .support import client_at
 
 SHORT = 3
 """Seconds of the first token: about one second in the client asks for the next."""

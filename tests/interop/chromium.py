@@ -14,7 +14,9 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, async_playwright, expect
+
+from tests.patience import PATIENCE
 
 EXECUTABLE = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
@@ -44,8 +46,10 @@ _FUNCTION = re.compile(r"(async\s*)?\([^()]*\)\s*=>")
 EXIT_TIMEOUT = 5.0
 """Seconds that the browser's processes get to go away before they are killed."""
 
-DEFAULT_TIMEOUT = 15_000
+DEFAULT_TIMEOUT = PATIENCE * 1000
 """Milliseconds that a page's wait takes at most."""
+
+expect.set_options(timeout=DEFAULT_TIMEOUT)
 
 PROBE = """
 (() => {
@@ -78,7 +82,7 @@ async def until(page: Page, condition: str, arg: Any = None) -> Any:
       }
     }""".replace("CONDITION", function)
     try:
-        async with asyncio.timeout(DEFAULT_TIMEOUT / 1000):
+        async with asyncio.timeout(PATIENCE):
             return await page.evaluate(loop, arg)
     except TimeoutError:
         raise AssertionError(f"never became true: {condition}") from None

@@ -16,10 +16,9 @@ from playwright.async_api import Page
 from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.server import SignallingServer
 from tests.interop.chromium import Chromium, needs_chromium, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
-
-PATIENCE = 30.0
 
 PAGE = """async (offer) => {
   const pc = window.direct = new RTCPeerConnection();

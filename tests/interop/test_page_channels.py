@@ -25,10 +25,9 @@ from metered_realtime import (
 from metered_realtime.server import SignallingServer
 from tests.interop.chromium import Chromium, needs_chromium, until
 from tests.mesh.support import eventually
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
-
-PATIENCE = 20.0
 
 LISTEN = """(id) => {
   window.got = [];

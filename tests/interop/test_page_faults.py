@@ -13,6 +13,7 @@ from metered_realtime.server import App, PublishableKey, SignallingServer
 from metered_realtime.server.keys import new_publishable_key
 from tests.interop.chromium import Chromium, needs_chromium, until
 from tests.interop.test_page_alone import PEER, decoding, pair, say
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
@@ -182,7 +183,7 @@ async def test_a_server_without_a_welcome_is_said_so(chromium: Chromium, server:
     await page.clock.install()
     await page.get_by_role("button", name="Join").click()
     await until(page, "probe.sockets.length || room.state === 'joining'")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while not await page.locator("#join-error").is_visible():
             await page.clock.fast_forward(11_000)
             await asyncio.sleep(0.05)

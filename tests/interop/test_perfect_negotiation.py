@@ -16,8 +16,9 @@ from metered_realtime import DataChannel, DCMessage, MeteredPeer, StateChange, S
 from metered_realtime.mesh import aiortc_compat_consent
 from metered_realtime.server import SignallingServer
 from tests.interop.chromium import Chromium, needs_chromium, until
-from tests.interop.test_python_and_chromium import IDS, PATIENCE, Bot, picture_and_tone
+from tests.interop.test_python_and_chromium import IDS, Bot, picture_and_tone
 from tests.mesh.support import EventLog
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -31,10 +31,10 @@ from metered_realtime import (
 from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
 from tests.interop.chromium import Chromium, needs_chromium, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
-PATIENCE = 30.0
 IDS = {"polite": "!python", "impolite": "~python"}
 """Ids that sort before and after every id that the server gives a page: the smaller one is polite."""
 

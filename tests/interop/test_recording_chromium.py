@@ -18,10 +18,9 @@ from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.server import SignallingServer
 from tests.interop.chromium import Chromium, needs_chromium
 from tests.mesh.support import eventually
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.alone, pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
-
-PATIENCE = 40.0
 
 LATE = 0.25
 """Seconds that pictures take longer than sound."""

@@ -24,7 +24,8 @@ from metered_realtime.rpc.methods import RpcInvocationData, RpcMethods
 from metered_realtime.server import SignallingServer
 from tests.interop.chromium import Chromium, needs_chromium, until
 from tests.mesh.rpc_support import tie
-from tests.mesh.support import PATIENCE, eventually
+from tests.mesh.support import eventually
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -15,6 +15,7 @@ from av import VideoFrame
 from metered_realtime.media.encoded import EncodedFrame, is_key_frame
 from metered_realtime.media.pcm import pcm_frame
 from metered_realtime.media.remote_track import RemoteTrack
+from tests.patience import PATIENCE
 
 VP8 = RTCRtpCodecParameters(mimeType="video/VP8", clockRate=90_000, payloadType=96)
 H264 = RTCRtpCodecParameters(mimeType="video/H264", clockRate=90_000, payloadType=97)
@@ -88,6 +89,6 @@ class Remote:
 
 async def settle(track: RemoteTrack) -> None:
     """Return when the decoder has nothing left to do."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while track._decoder is not None and track._decoder._waiting:  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.001)

@@ -19,6 +19,7 @@ from metered_realtime.media.player import Player
 from metered_realtime.media.sources import from_file
 from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from metered_realtime.media.video_source import VideoSource
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -202,7 +203,7 @@ async def test_sources_that_are_told_to_end_can_be_told_so_twice_and_from_a_thre
         enders = [threading.Thread(target=source.end) for _ in range(2)]
         for ender in enders:
             ender.start()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             assert all([frame async for frame in iter_frames(source)])
         await asyncio.gather(reading, return_exceptions=True)
         for ender in enders:

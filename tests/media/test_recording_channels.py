@@ -17,7 +17,8 @@ from benchmarks.flash_and_click import ClickTrack, FlashTrack, Metronome, clicks
 from metered_realtime import MediaStream, MeteredPeer, Recorder, RecordingError, RemotePeer
 from metered_realtime.media.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
-from tests.mesh.support import PATIENCE, GreyTrack, Room, eventually
+from tests.mesh.support import GreyTrack, Room, eventually
+from tests.patience import PATIENCE
 
 
 @pytest.fixture

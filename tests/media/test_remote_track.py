@@ -18,6 +18,7 @@ from metered_realtime.media.frame_decoder import MAX_UNDECODED
 from metered_realtime.media.key_frames import MIN_INTERVAL, KeyFrameRequests
 from metered_realtime.media.readers import MAX_WAITING_AUDIO, MAX_WAITING_PACKETS, MAX_WAITING_VIDEO
 from tests.media.coding import H264, OPUS, STEP, VP8, Remote, decode, picture, pictures, settle, sound
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -232,7 +233,7 @@ async def test_cancelling_a_reader_loses_no_frame() -> None:
     remote, frames = Remote(), pictures(2)
     first, second = await begin(remote.track.recv(), remote.track.recv())
     remote.track.feed(frames[0])
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not first.done():
             if remote.track.queue_length:
                 first.cancel()

@@ -16,6 +16,7 @@ from metered_realtime.media import player as player_module
 from metered_realtime.media.pattern import read_counter
 from metered_realtime.media.player import Player, PlayerTrack
 from metered_realtime.media.sources import from_rtsp
+from tests.patience import PATIENCE
 
 from .rtsp_server import FPS, HEIGHT, WIDTH, Camera
 
@@ -121,7 +122,7 @@ async def test_a_camera_that_is_away_for_a_while_is_asked_again_and_again(camera
     await picture(player.video)
     camera.refuses = True
     camera.hang_up()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while camera.refused < 2:  # noqa: ASYNC110 - the camera has no event for it
             await asyncio.sleep(0.02)
     camera.refuses = False
@@ -147,7 +148,7 @@ async def test_a_camera_that_nobody_watches_any_more_is_not_decoded_until_somebo
     monkeypatch.setattr(player_module, "LIVE_IDLE", 0.3)
     player = await watch(camera)
     await picture(player.video)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while any(it.name == player_module.THREAD_NAME for it in threading.enumerate()):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
     await asyncio.sleep(SILENCE)
@@ -164,7 +165,7 @@ async def test_closing_does_not_wait_for_a_camera_that_is_away(camera: Camera) -
     await picture(player.video)
     camera.refuses = True
     camera.hang_up()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not camera.refused:  # noqa: ASYNC110 - the camera has no event for it
             await asyncio.sleep(0.02)
     reading = asyncio.ensure_future(picture(player.video))

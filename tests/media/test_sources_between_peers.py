@@ -16,10 +16,9 @@ import pytest
 from metered_realtime import MediaStream, MeteredPeer, PeerJoined, Track, VideoSource, from_file
 from metered_realtime.media.pattern import read_counter
 from metered_realtime.server import SignallingServer
+from tests.patience import PATIENCE
 
 from .clips import FPS, write
-
-PATIENCE = 20.0
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime.media.inbound import iter_frames
 from metered_realtime.media.video_source import STILL_SECONDS, VideoSource
+from tests.patience import PATIENCE
 
 from .virtual_time import now, virtual_time
 
@@ -224,7 +225,7 @@ async def test_any_thread_may_push_and_end() -> None:
 
     producer = threading.Thread(target=produce)
     producer.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         seen = [frame async for frame in iter_frames(source)]
     producer.join()
     assert len(seen) > 5

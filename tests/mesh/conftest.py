@@ -22,7 +22,7 @@ async def no_socket_left_behind() -> AsyncIterator[None]:
         return [transport for transport in loop._transports.values() if not transport.is_closing()]
 
     try:
-        await eventually(lambda: not open_transports(), within=1.0)
+        await eventually(lambda: not open_transports())
     except TimeoutError:
         pytest.fail(f"sockets left behind: {[it.get_extra_info('sockname') for it in open_transports()]}")
 

@@ -11,7 +11,7 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSess
 from websockets.asyncio.client import ClientConnection, connect
 
 from metered_realtime.server import SignallingServer
-from tests.mesh.support import PATIENCE
+from tests.patience import PATIENCE
 
 
 class ForeignPeer:

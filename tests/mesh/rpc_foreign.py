@@ -22,7 +22,7 @@ from trio_jsonrpc.main import JsonRpcConnection, JsonRpcConnectionType
 from trio_jsonrpc.transport import BaseTransport, TransportClosed
 
 from metered_realtime import DataChannel, DCMessage
-from tests.mesh.support import PATIENCE
+from tests.patience import PATIENCE
 
 Message = str | bytes
 

@@ -14,12 +14,10 @@ from metered_realtime import Event, MediaStream, MeteredPeer, PeerJoined, Remote
 from metered_realtime.emitter import AsyncEventEmitter
 from metered_realtime.media.pacing import Pacer
 from metered_realtime.server import SignallingServer
+from tests.patience import PATIENCE
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
-
-PATIENCE = 20.0
-"""Seconds after which a test that waits fails. Generous: nothing sleeps for it."""
 
 FPS = 20
 

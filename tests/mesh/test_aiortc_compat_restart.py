@@ -15,7 +15,8 @@ from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.mesh import aiortc_compat_consent as consent
 from metered_realtime.mesh import aiortc_compat_restart as restart
 from metered_realtime.mesh.aiortc_compat_restart import IceRestarts
-from tests.mesh.support import PATIENCE, eventually
+from tests.mesh.support import eventually
+from tests.patience import PATIENCE
 
 TOUCHED = {
     "__setState": "test_a_restart_keeps_everything_and_changes_the_credentials",

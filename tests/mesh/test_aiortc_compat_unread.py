@@ -19,6 +19,7 @@ from metered_realtime.mesh import aiortc_compat as compat
 from metered_realtime.mesh import aiortc_compat_unread as unread
 from metered_realtime.mesh.aiortc_compat_receivers import Tap, tap_receiver
 from tests.mesh.support import GreyTrack, eventually
+from tests.patience import PATIENCE
 
 TOUCHED = {
     "__codecs": "test_what_is_not_wanted_is_counted_and_dropped",
@@ -191,7 +192,7 @@ async def test_the_figures_are_those_of_a_receiver_that_takes_everything(pair: P
 
 async def test_the_other_end_hears_reports(pair: Pair) -> None:
     await pair.connect(ToneTrack())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             reports = [it for it in (await pair.sender.getStats()).values() if it.type == "remote-inbound-rtp"]
             if reports:

@@ -22,7 +22,8 @@ from metered_realtime import (
     NegotiationError,
 )
 from metered_realtime.mesh import data_channel, early_messages
-from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
+from tests.mesh.support import EventLog, Pair, Room, eventually
+from tests.patience import PATIENCE
 
 
 async def opened(pair: Pair, **options: Any) -> tuple[DataChannel, DataChannel]:

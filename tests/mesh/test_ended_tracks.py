@@ -25,7 +25,8 @@ from metered_realtime import (
 )
 from metered_realtime.media.player import Player
 from metered_realtime.media.testsource import ToneTrack, write_test_clip
-from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Pair, Room, eventually, frames, shows
+from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, frames, shows
+from tests.patience import PATIENCE
 
 
 class FailingTrack(GreyTrack):

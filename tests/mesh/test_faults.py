@@ -38,7 +38,6 @@ from metered_realtime.core.signals import GREETING
 from metered_realtime.mesh import connection, snapshot_watch
 from metered_realtime.server.resume import ResumeTokens
 from tests.mesh.support import (
-    PATIENCE,
     EventLog,
     GreyTrack,
     Pair,
@@ -51,6 +50,7 @@ from tests.mesh.support import (
     shows,
     state_of,
 )
+from tests.patience import PATIENCE
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 

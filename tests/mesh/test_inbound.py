@@ -114,7 +114,7 @@ async def test_several_readers_have_one_decoder_and_it_ends_with_them(
     for seen in results:
         assert seen == list(range(seen[0], seen[0] + 12 * STEP, STEP))
     assert received.frames_decoded <= 14
-    await eventually(lambda: not decoders(), within=1)
+    await eventually(lambda: not decoders())
     count = received.frames_decoded
     await eventually(lambda: received.frames_unread >= 5)
     assert received.frames_decoded == count

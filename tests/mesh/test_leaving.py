@@ -22,7 +22,8 @@ from metered_realtime import (
     Track,
 )
 from metered_realtime.media.testsource import ToneTrack
-from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Room, Wire, eventually, frames, shows, state_of
+from tests.mesh.support import EventLog, GreyTrack, Room, Wire, eventually, frames, shows, state_of
+from tests.patience import PATIENCE
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 

@@ -35,7 +35,8 @@ from metered_realtime import (
 )
 from metered_realtime.core.channel_frames import LOSSY_PROTOCOL, PROTOCOL, Hello, encode_hello, encode_message
 from metered_realtime.mesh import channels, managed_channel
-from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually, state_of
+from tests.mesh.support import EventLog, Pair, Room, eventually, state_of
+from tests.patience import PATIENCE
 
 
 def messages(log: EventLog) -> list[str | bytes]:

@@ -24,7 +24,6 @@ from metered_realtime.media.testsource import ToneTrack
 from metered_realtime.mesh import peer as peer_module
 from metered_realtime.mesh import remote_media
 from tests.mesh.support import (
-    PATIENCE,
     EventLog,
     GreyTrack,
     Room,
@@ -34,6 +33,7 @@ from tests.mesh.support import (
     fresh_frames,
     shows,
 )
+from tests.patience import PATIENCE
 
 
 def receive_all(peer: Any) -> list[Any]:

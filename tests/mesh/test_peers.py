@@ -30,7 +30,8 @@ from metered_realtime import (
     WsCloseCode,
 )
 from metered_realtime.server import SignallingServer
-from tests.mesh.support import PATIENCE, EventLog, GreyTrack, Room, Wire, eventually, next_event, state_of
+from tests.mesh.support import EventLog, GreyTrack, Room, Wire, eventually, next_event, state_of
+from tests.patience import PATIENCE
 
 
 def states(log: EventLog) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime import ConnectionReset, MeteredPeer, PeerJoined, PeerLeft, Track
 from tests.mesh.support import EventLog, GreyTrack, Pair, state_of
+from tests.patience import PATIENCE
 from tests.server.test_cli import program
 
 KEYS = ("--api-key", "pk_live_mine", "--secret-id", "sk_id_test", "--secret", "sk_secret_" + "t" * 40)
@@ -41,7 +42,7 @@ class Reader:
     async def more(self, count: int) -> None:
         """Return when so many further frames have come."""
         wanted = self.frames + count
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while self.frames < wanted:
                 self._grew.clear()
                 await self._grew.wait()

@@ -13,7 +13,8 @@ import pytest
 from metered_realtime.mesh import rpc_lane
 from metered_realtime.rpc.errors import RpcError
 from tests.mesh.rpc_support import RpcPair
-from tests.mesh.support import PATIENCE, Room, eventually
+from tests.mesh.support import Room, eventually
+from tests.patience import PATIENCE
 
 Message = str | bytes
 

@@ -28,7 +28,8 @@ from metered_realtime.core.channel_frames import LOSSY_PROTOCOL
 from metered_realtime.core.streams import MAX_STREAMS, WINDOW
 from metered_realtime.mesh.connection import PeerConnection
 from metered_realtime.mesh.streams import LABEL, WINDOW_BYTES
-from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
+from tests.mesh.support import EventLog, Pair, Room, eventually
+from tests.patience import PATIENCE
 
 OPENING = frames.encode_opening(frames.Opening(topic="x"))
 

@@ -26,7 +26,8 @@ from metered_realtime.media.forward_track import (
 from metered_realtime.media.parcel import Parcel, Placed
 from metered_realtime.media.pattern import Pattern, read_counter
 from metered_realtime.media.testsource import write_test_clip
-from tests.mesh.support import PATIENCE, eventually
+from tests.mesh.support import eventually
+from tests.patience import PATIENCE
 
 VP8 = SendCodec("video/vp8", 90_000)
 H264 = SendCodec("video/h264", 90_000, "42")

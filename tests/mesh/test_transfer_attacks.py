@@ -16,7 +16,8 @@ from metered_realtime.core.transfers import OFFER_TOPIC, Offer, attributes_of, c
 from metered_realtime.mesh import file_receiving, file_sending, part_file
 from metered_realtime.mesh.file_source import FileSource
 from metered_realtime.mesh.stream_writer import StreamWriter
-from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
+from tests.mesh.support import EventLog, Pair, Room, eventually
+from tests.patience import PATIENCE
 
 SIZE = 3_000_000
 

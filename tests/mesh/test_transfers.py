@@ -32,7 +32,8 @@ from metered_realtime.mesh import file_receiving, file_sending, part_file
 from metered_realtime.mesh.connection import PeerConnection
 from metered_realtime.mesh.file_receiving import WIDER_WINDOW
 from metered_realtime.mesh.file_source import FileSource
-from tests.mesh.support import PATIENCE, EventLog, Pair, Room, eventually
+from tests.mesh.support import EventLog, Pair, Room, eventually
+from tests.patience import PATIENCE
 
 LOST = 2 * WIDER_WINDOW
 """Bytes that one interruption may make the sender send twice: what was on the way."""

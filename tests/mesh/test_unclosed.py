@@ -18,7 +18,7 @@ PRELUDE = """
 import asyncio, sys
 from metered_realtime import *
 from metered_realtime.media.testsource import ToneTrack
-from tests.mesh.support import EventLog, GreyTrack, PATIENCE, eventually, frames, state_of
+from tests.mesh.support import EventLog, GreyTrack, eventually, frames, state_of
 
 URL, KEY = sys.argv[1:]
 

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.patience import PATIENCE
 
-PATIENCE = 45.0
-"""Seconds after which a wait fails, unless it says otherwise. Generous: two cores start fifty programs."""
+ROOT = Path(__file__).parents[2]
 
 SHOWN_LINES = 60
 """Lines of each kind that a failure shows."""

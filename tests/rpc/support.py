@@ -11,11 +11,9 @@ from metered_realtime.mesh.rpc_binding import RpcEndpoint
 from metered_realtime.mesh.rpc_client import RpcClient
 from metered_realtime.rpc.codec import RpcFormat, RpcPath
 from metered_realtime.rpc.methods import RpcMethods
+from tests.patience import PATIENCE
 
 Message = str | bytes
-
-PATIENCE = 30.0
-"""Seconds after which a test that waits fails."""
 
 
 class MemoryTransport:

@@ -13,6 +13,7 @@ import pytest
 from metered_realtime.mesh import rpc_calls, rpc_lanes
 from metered_realtime.mesh.rpc_client import RpcClient
 from metered_realtime.rpc.errors import RpcError
+from tests.patience import PATIENCE
 from tests.rpc.support import World, eventually
 
 STEPS = 60
@@ -92,7 +93,7 @@ async def live(life: Life) -> None:
     for pair in life.world.wires:
         for end in pair:
             end.flowing.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*calls)
 
 

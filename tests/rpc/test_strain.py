@@ -19,6 +19,7 @@ from metered_realtime.rpc.built_in import (
     RpcUnsupportedVersionError,
 )
 from metered_realtime.rpc.codec import RpcFormat
+from tests.patience import PATIENCE
 from tests.rpc.support import Raw, World, eventually, wire
 
 # --- notifications
@@ -120,7 +121,7 @@ async def test_a_large_request_that_is_cancelled_after_its_last_piece_is_cancell
     while near.sent[-1][1:2] != b"\x01":  # noqa: ASYNC110 - until the last piece is out
         await asyncio.sleep(0)
     call.cancel()  # before the writer has noticed that this was the last one
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await entered.wait()
         await cancelled.wait()
     await world.close()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 EXECUTABLE = shutil.which("turnserver")
 
 needs_coturn = pytest.mark.skipif(
@@ -41,7 +43,7 @@ async def coturn(shared_secret: str, directory: Path) -> AsyncIterator[str]:
     )
     try:
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await _answering(port)
         except TimeoutError:
             raise AssertionError(f"coturn does not answer on port {port}:\n{log.read_text()}") from None

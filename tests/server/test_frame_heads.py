@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.frame_heads import HEAD_BURST, BadFrameError, FrameHeads
+from tests.patience import PATIENCE
 
 from .probe import dialled, welcomed
 from .test_hostile import entered
@@ -106,7 +107,7 @@ class TestUnmaskedFrames:
         async with welcomed(server, "ann") as ann:
             ann.socket.transport.write(frame(0, is_masked=False))
             await ann.ending()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not server.endings.get("frames of clients are masked"):  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
 

@@ -13,6 +13,7 @@ import pytest
 
 from metered_realtime.server import App, Limits, Plan, PublishableKey, SecretKey, SignallingServer, mint_token
 from metered_realtime.server.client_log import LINE_BURST, ClientLog
+from tests.patience import PATIENCE
 
 from .probe import dialled, welcomed
 
@@ -45,7 +46,7 @@ class Lines:
 
     async def one(self, msg: str) -> tuple[str, dict[str, Any]]:
         """Return the first line of a message, when it is there."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not self.of(msg):  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
         return self.of(msg)[0]

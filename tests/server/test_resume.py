@@ -23,6 +23,7 @@ from metered_realtime.server.plan import Meter, Plan
 from metered_realtime.server.resume import LIFETIME, ResumeTokens
 from metered_realtime.server.rights import ACTIONS, Grant
 from metered_realtime.server.tokens import InvalidTokenError, verify_token
+from tests.patience import PATIENCE
 
 from .probe import EVERYTHING, NOW, Guest, Probe, dialled, key_query
 
@@ -457,7 +458,7 @@ class TestTheServer:
         app = server._app
         assert app is not None
         (tenant,) = app._tenants.values()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while tenant.links:  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
         assert not tenant._links_of

@@ -22,6 +22,7 @@ from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
 from metered_realtime.core.ice_servers import parse_ice_servers
 from metered_realtime.server import App, PublishableKey, SignallingServer, TurnServer
+from tests.patience import PATIENCE
 
 from .coturn import coturn, needs_coturn
 from .probe import dialled
@@ -130,7 +131,7 @@ async def test_a_real_turn_server_relays_media_and_data(tmp_path: Path) -> None:
             remote.on("message", heard.set_result)
 
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await connect(caller, callee)
                 assert set(candidates(caller) + candidates(callee)) == {"relay"}
                 assert await heard == "hello"

@@ -15,6 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from metered_realtime.server import App, Limits, PublishableKey, SecretKey, SignallingServer, mint_token
+from tests.patience import PATIENCE
 
 from .probe import Probe, dialled, key_query, welcomed
 
@@ -298,7 +299,7 @@ class TestLiveness:
             await ann.join("c")
             await bob.get()
             ann.socket.transport.pause_reading()  # it hears no ping any more
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE):
                 assert (await bob.get())["left"] == [{"peerId": "ann"}]
             ann.socket.transport.abort()
 
