@@ -17,7 +17,7 @@ from typing import Any
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from metered_realtime import DataChannel, DCMessage
-from metered_realtime.mesh import aiortc_compat as compat
+from metered_realtime.aiortc_compat import peer_connection as compat
 
 HIGH_WATER = 262_144
 """Bytes buffered beyond which a sender waits: what a careful program would take, and the wrapper is told the same."""

@@ -21,12 +21,12 @@ from aiortc.contrib.media import MediaRelay
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_realtime import NoopLogger
-from metered_realtime.core.sdp import Description
-from metered_realtime.media.fanout import TrackFanout
+from metered_realtime.connection.peer_connection import Link
+from metered_realtime.connection.sections import Incoming, Outgoing
+from metered_realtime.core.negotiation.sdp import Description
 from metered_realtime.media.pacing import Pacer
-from metered_realtime.media.pattern import Pattern, read_counter
-from metered_realtime.mesh.link import Link
-from metered_realtime.mesh.sections import Incoming, Outgoing
+from metered_realtime.media.sending.fanout import TrackFanout
+from metered_realtime.media.sources.pattern import Pattern, read_counter
 
 FPS = 30
 LOOP = 40

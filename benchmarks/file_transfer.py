@@ -21,7 +21,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from tests.mesh.support import Wire
+from tests.support.peers import Wire
 
 from metered_realtime.server import SignallingServer
 

@@ -14,7 +14,7 @@ import threading
 from typing import Any
 
 from metered_realtime import MeteredPeer, PeerJoined, TransferProgress
-from metered_realtime.mesh.streams import LABEL, MAX_FRAME
+from metered_realtime.streams.stream_channel import LABEL, MAX_FRAME
 
 STEP = 0.005
 """Progress is printed in steps of this share."""

@@ -30,10 +30,10 @@ from playwright.async_api import Page
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from tests.interop.chromium import EXECUTABLE, Chromium
+from tests.support.chromium import EXECUTABLE, Chromium
 
 from metered_realtime import DataChannel, DCOpen, MediaStream, MeteredPeer, PeerJoined, RemotePeer, Track
-from metered_realtime.media.testsource import PatternTrack
+from metered_realtime.media.sources.testsource import PatternTrack
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
 

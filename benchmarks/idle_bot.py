@@ -28,7 +28,7 @@ from rich.table import Table
 
 from metered_realtime import MediaStream, MeteredPeer, PeerJoined, Track, iter_frames
 from metered_realtime.media.pacing import Pacer
-from metered_realtime.media.testsource import ToneTrack
+from metered_realtime.media.sources.testsource import ToneTrack
 from metered_realtime.server import SignallingServer
 
 SENDERS = 4

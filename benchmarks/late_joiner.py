@@ -25,11 +25,11 @@ from playwright.async_api import Page
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from tests.interop.chromium import EXECUTABLE, Chromium
+from tests.support.chromium import EXECUTABLE, Chromium
 
 from metered_realtime import MediaStream, MeteredPeer, PeerJoined, RemotePeer, StateChange, Track, iter_frames
-from metered_realtime.media.testsource import PatternTrack
-from metered_realtime.mesh import aiortc_compat as compat
+from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.media.sources.testsource import PatternTrack
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from metered_realtime.media.testsource import write_test_clip
+from metered_realtime.media.sources.testsource import write_test_clip
 from metered_realtime.server import SignallingServer
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.file_transfer import MAX_MEMORY, scenario
 
-from metered_realtime.core.streams import WINDOW
-from metered_realtime.mesh.file_receiving import WIDER_WINDOW
-from metered_realtime.mesh.stream_writer import WRITE_AHEAD
+from metered_realtime.core.streams.multiplexer import WINDOW
+from metered_realtime.files.receiving import WIDER_WINDOW
+from metered_realtime.streams.writer import WRITE_AHEAD
 
 SIZE = 10_000_000
 

@@ -19,7 +19,7 @@ from google_crc32c import value as crc32c
 
 from benchmarks.attacks.stage import CHANNEL, Attack, Stage
 from metered_realtime import DataChannel, DataChannelOpened, MediaStream, PeerJoined, Track
-from metered_realtime.media.testsource import PatternTrack
+from metered_realtime.media.sources.testsource import PatternTrack
 
 FORWARD_TSN, SACK, HEARTBEAT, RECONFIG = 192, 3, 4, 130
 FIRST, LAST, UNORDERED = 2, 1, 4

@@ -10,6 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
+from .channels.data_channel import DataChannel
+from .channels.managed_channel import ManagedChannel, ManagedChannelState, ManagedChannelStats
+from .channels.options import ChannelOptions
+from .channels.peer_channel import PeerChannel
+from .channels.stats import DataChannelStats, DataStats
 from .errors import (
     AckTimeoutError,
     ChannelClosedError,
@@ -87,29 +92,18 @@ from .events import (
     TrackEnded,
     WsCloseCode,
 )
+from .files.transfers import FileReceiver, TransferProgress, TransferResult
 from .log import Logger, NoopLogger, StdlibLogger
 from .media.stream import MediaStream, StreamMetadata
-from .mesh.channel_options import ChannelOptions
-from .mesh.data_channel import DataChannel
-from .mesh.managed_channel import ManagedChannel, ManagedChannelState, ManagedChannelStats
 from .mesh.peer import MeteredPeer
-from .mesh.peer_channel import PeerChannel
 from .mesh.remote_peer import RemotePeer
-from .mesh.rpc_binding import RpcStats
-from .mesh.rpc_client import RpcBatch, RpcClient
-from .mesh.rpc_lanes import RpcVia
 from .mesh.stats import (
     CandidateStats,
-    DataChannelStats,
-    DataStats,
     InboundTrackStats,
     OutboundTrackStats,
     PeerStats,
     RemoteStats,
 )
-from .mesh.stream_reader import StreamReader
-from .mesh.stream_writer import StreamWriter
-from .mesh.transfers import FileReceiver, TransferProgress, TransferResult
 from .options import (
     IceServerConfig,
     MeteredPeerState,
@@ -146,39 +140,44 @@ from .rpc.built_in import (
     RpcUnsupportedServerError,
     RpcUnsupportedVersionError,
 )
+from .rpc.channels import RpcVia
+from .rpc.client import RpcBatch, RpcClient
 from .rpc.codec import RpcFormat
+from .rpc.endpoint import RpcStats
 from .rpc.errors import ErrorRegistry, RpcError
 from .rpc.methods import RpcInvocationData, RpcMethods
 from .signalling import SignallingClient
+from .streams.reader import StreamReader
+from .streams.writer import StreamWriter
 
 if TYPE_CHECKING:
-    from .media.audio_source import AudioSource
-    from .media.inbound import iter_frames, iter_pcm, track_to_numpy
-    from .media.recorder import Recorder
-    from .media.recorder_stats import ParticipantFigures, RecorderStats, RecordingError
-    from .media.sources import from_camera, from_file, from_microphone, from_rtsp, screen_share
-    from .media.testsource import PatternTrack, ToneTrack
-    from .media.video_source import VideoSource
+    from .media.receiving.inbound import iter_frames, iter_pcm, track_to_numpy
+    from .media.sources.audio_source import AudioSource
+    from .media.sources.factories import from_camera, from_file, from_microphone, from_rtsp, screen_share
+    from .media.sources.testsource import PatternTrack, ToneTrack
+    from .media.sources.video_source import VideoSource
+    from .recording.recorder import Recorder
+    from .recording.stats import ParticipantFigures, RecorderStats, RecordingError
     from .server.auth import mint_token
 
 _LAZY = {
-    "AudioSource": "media.audio_source",
-    "ParticipantFigures": "media.recorder_stats",
-    "PatternTrack": "media.testsource",
-    "Recorder": "media.recorder",
-    "RecorderStats": "media.recorder_stats",
-    "RecordingError": "media.recorder_stats",
-    "ToneTrack": "media.testsource",
-    "VideoSource": "media.video_source",
-    "from_camera": "media.sources",
-    "from_file": "media.sources",
-    "from_microphone": "media.sources",
-    "from_rtsp": "media.sources",
-    "iter_frames": "media.inbound",
-    "iter_pcm": "media.inbound",
+    "AudioSource": "media.sources.audio_source",
+    "ParticipantFigures": "recording.stats",
+    "PatternTrack": "media.sources.testsource",
+    "Recorder": "recording.recorder",
+    "RecorderStats": "recording.stats",
+    "RecordingError": "recording.stats",
+    "ToneTrack": "media.sources.testsource",
+    "VideoSource": "media.sources.video_source",
+    "from_camera": "media.sources.factories",
+    "from_file": "media.sources.factories",
+    "from_microphone": "media.sources.factories",
+    "from_rtsp": "media.sources.factories",
+    "iter_frames": "media.receiving.inbound",
+    "iter_pcm": "media.receiving.inbound",
     "mint_token": "server.auth",
-    "screen_share": "media.sources",
-    "track_to_numpy": "media.inbound",
+    "screen_share": "media.sources.factories",
+    "track_to_numpy": "media.receiving.inbound",
 }
 """Names that need an extra, and the module that has each."""
 

@@ -10,7 +10,7 @@ CLI_DEPENDENCIES = frozenset({"aiohttp", "jwt", "rich", "typer"})
 def main() -> None:
     """Run the command line, or say what to install for it."""
     try:
-        from .cli import run
+        from .cli.app import run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in CLI_DEPENDENCIES:
             raise

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from .options import IceServerConfig
 
 if TYPE_CHECKING:
+    from .channels.managed_channel import ManagedChannel
     from .media.stream import MediaStream, StreamMetadata
-    from .mesh.managed_channel import ManagedChannel
     from .mesh.remote_peer import RemotePeer
-    from .mesh.stream_reader import StreamReader
+    from .streams.reader import StreamReader
 
 
 class WsCloseCode(IntEnum):

@@ -10,8 +10,8 @@ from typing import Any
 from metered_realtime.options import ReconnectOptions
 from metered_realtime.server import SignallingServer
 from metered_realtime.signalling import SignallingClient
-from tests.patience import PATIENCE
-from tests.signalling.programs import Diary
+from tests.support.patience import PATIENCE
+from tests.support.programs import Diary
 
 AT_ONCE = ReconnectOptions(initial_delay=0.001, max_delay=0.001, max_attempts=5)
 

@@ -21,14 +21,14 @@ from metered_realtime.events import Connected, Disconnected, GoingAway, Reconnec
 from metered_realtime.options import ReconnectOptions
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.auth import mint_token
-from metered_realtime.server.config import Config, parse_config
+from metered_realtime.server.config.file import Config, parse_config
 from metered_realtime.server.keys import App, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.plan import Plan
 from metered_realtime.signalling import SignallingClient
-from tests.server.rest_client import backend
-from tests.signalling.programs import Diary
-from tests.signalling.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
+from tests.support.programs import Diary
+from tests.support.rest_client import backend
+from tests.support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
 
 from .support import client_at, connected, tokens, write
 

@@ -22,7 +22,7 @@ from metered_realtime.server.keys import App, SecretKey, new_secret_pair
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.plan import Plan
 from metered_realtime.signalling import SignallingClient
-from tests.signalling.scripted_server import Conversation, ScriptedServer
+from tests.support.scripted_server import Conversation, ScriptedServer
 
 from .support import client_at, connected, write
 

@@ -34,9 +34,9 @@ from metered_realtime import (
 )
 from metered_realtime.options import ReconnectOptions
 from metered_realtime.server import SignallingServer
-from tests.patience import PATIENCE
-from tests.server.rest_client import backend
-from tests.signalling.scripted_server import Conversation, ScriptedServer, refuse_handshake
+from tests.support.patience import PATIENCE
+from tests.support.rest_client import backend
+from tests.support.scripted_server import Conversation, ScriptedServer, refuse_handshake
 
 from .support import AT_ONCE
 

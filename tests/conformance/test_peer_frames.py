@@ -10,8 +10,8 @@ import pytest
 from metered_realtime import Data, FatalError, Joined, MeteredPeer, PeerJoined, Presence, StateChange
 from metered_realtime.mesh.early_events import MAX_EARLY_EVENTS
 from metered_realtime.signalling import SignallingClient
-from tests.signalling.programs import HASTY, make_client
-from tests.signalling.scripted_server import Conversation, ScriptedServer
+from tests.support.programs import HASTY, make_client
+from tests.support.scripted_server import Conversation, ScriptedServer
 
 from .test_peer_errors import PeerDiary, peer_at
 

@@ -16,10 +16,10 @@ from metered_realtime import (
     ServerRequestError,
     SignallingError,
 )
-from metered_realtime.core.session import Timings
+from metered_realtime.core.session.session import Timings
 from metered_realtime.server import SignallingServer
 from metered_realtime.signalling import SignallingClient
-from tests.signalling.scripted_server import Conversation, ScriptedServer
+from tests.support.scripted_server import Conversation, ScriptedServer
 
 from .support import client_at, connected
 

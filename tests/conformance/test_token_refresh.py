@@ -8,7 +8,7 @@ import time
 from metered_realtime import Data, MeteredPeer, StateChange, TokenRefreshed
 from metered_realtime.events import Connected, Disconnected, Event, TokenProviderError
 from metered_realtime.server import SignallingServer
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 from .support import client_at
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from metered_realtime.core.frames import ENVELOPE_ALLOWANCE, MAX_MESSAGE_SIZE
+from metered_realtime.core.wire.frames import ENVELOPE_ALLOWANCE, MAX_MESSAGE_SIZE
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.keys import App, PublishableKey, new_publishable_key
 from metered_realtime.server.limits import Limits
-from tests.server.probe import Probe, dialled, key_query, welcomed
-from tests.server.rest_client import backend
+from tests.support.probe import Probe, dialled, key_query, welcomed
+from tests.support.rest_client import backend
 
 
 def ack(request_id: str = "r") -> dict[str, Any]:

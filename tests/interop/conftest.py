@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium
+from tests.support.chromium import Chromium
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

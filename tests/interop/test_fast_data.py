@@ -13,10 +13,10 @@ import pytest_asyncio
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from playwright.async_api import Page
 
-from metered_realtime.mesh import aiortc_compat as compat
+from metered_realtime.aiortc_compat import peer_connection as compat
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium, needs_chromium, until
-from tests.patience import PATIENCE
+from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,9 +11,9 @@ import pytest
 from playwright.async_api import Page
 
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium, needs_chromium, until
 from tests.interop.test_perfect_negotiation import FOREIGN, REMOTE, bot
 from tests.interop.test_python_and_chromium import Bot
+from tests.support.chromium import Chromium, needs_chromium, until
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

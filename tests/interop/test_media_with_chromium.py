@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from metered_realtime import MediaStream, MeteredPeer, PeerJoined, Track, from_file
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium, needs_chromium, until
 from tests.interop.test_python_and_chromium import Bot, page_decodes
-from tests.media import clips
+from tests.support import clips
+from tests.support.chromium import Chromium, needs_chromium, until
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

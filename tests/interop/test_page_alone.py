@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.resume import ResumeTokens
-from tests.interop.chromium import Chromium, needs_chromium, until
+from tests.support.chromium import Chromium, needs_chromium, until
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

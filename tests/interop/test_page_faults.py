@@ -11,9 +11,9 @@ from playwright.async_api import Page, expect
 from metered_realtime import MeteredPeer
 from metered_realtime.server import App, PublishableKey, SignallingServer
 from metered_realtime.server.keys import new_publishable_key
-from tests.interop.chromium import Chromium, needs_chromium, until
 from tests.interop.test_page_alone import PEER, decoding, pair, say
-from tests.patience import PATIENCE
+from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

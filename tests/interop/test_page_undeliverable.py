@@ -9,8 +9,8 @@ import pytest_asyncio
 
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
-from tests.interop.chromium import Chromium, needs_chromium, until
 from tests.interop.test_page_alone import decoding, pair
+from tests.support.chromium import Chromium, needs_chromium, until
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -13,12 +13,12 @@ import pytest_asyncio
 from playwright.async_api import Page
 
 from metered_realtime import DataChannel, DCMessage, MeteredPeer, StateChange, StdlibLogger
-from metered_realtime.mesh import aiortc_compat_consent
+from metered_realtime.aiortc_compat import ice_consent
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium, needs_chromium, until
 from tests.interop.test_python_and_chromium import IDS, Bot, picture_and_tone
-from tests.mesh.support import EventLog
-from tests.patience import PATIENCE
+from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.patience import PATIENCE
+from tests.support.peers import EventLog
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
@@ -124,8 +124,8 @@ async def test_an_ice_restart_of_the_browser_loses_nothing(page: Page, bot: Bot)
 async def test_a_path_that_dies_is_replaced_by_another_and_what_was_sent_arrives(
     page: Page, bot: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aiortc_compat_consent, "CONSENT_INTERVAL", 0.3)
-    monkeypatch.setattr(aiortc_compat_consent, "CONSENT_TIMEOUT", 1.5)
+    monkeypatch.setattr(ice_consent, "CONSENT_INTERVAL", 0.3)
+    monkeypatch.setattr(ice_consent, "CONSENT_TIMEOUT", 1.5)
     remote = bot.remote.result()
     channel, sending = await numbers(page, bot)
     messages = channel.events(DCMessage)

@@ -28,10 +28,10 @@ from metered_realtime import (
     Track,
     iter_frames,
 )
-from metered_realtime.media.testsource import PatternTrack, ToneTrack
+from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium, needs_chromium, until
-from tests.patience import PATIENCE
+from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,8 +11,8 @@ from playwright.async_api import Page
 
 from metered_realtime import ConnectionReset, Event, MediaStream, MeteredPeer, NegotiationError, PeerJoined, RemotePeer
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium, needs_chromium, until
-from tests.mesh.support import GreyTrack, eventually
+from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.peers import GreyTrack, eventually
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -14,11 +14,11 @@ from aiortc.rtp import is_rtcp
 from benchmarks.flash_and_click import offsets
 
 from metered_realtime import MeteredPeer, Recorder, RemotePeer
-from metered_realtime.mesh import aiortc_compat as compat
+from metered_realtime.aiortc_compat import peer_connection as compat
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium, needs_chromium
-from tests.mesh.support import eventually
-from tests.patience import PATIENCE
+from tests.support.chromium import Chromium, needs_chromium
+from tests.support.patience import PATIENCE
+from tests.support.peers import eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

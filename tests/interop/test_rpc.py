@@ -11,21 +11,21 @@ import pytest_asyncio
 from playwright.async_api import Page
 
 from metered_realtime import MeteredPeer, PeerJoined
-from metered_realtime.mesh.rpc_client import RpcClient
-from metered_realtime.mesh.rpc_remote import RemoteRpc
 from metered_realtime.rpc.built_in import (
     RpcApplicationError,
     RpcBusyError,
     RpcResponseTimeoutError,
     RpcUnsupportedMethodError,
 )
+from metered_realtime.rpc.client import RpcClient
 from metered_realtime.rpc.errors import RpcError
 from metered_realtime.rpc.methods import RpcInvocationData, RpcMethods
+from metered_realtime.rpc.remote import RemoteRpc
 from metered_realtime.server import SignallingServer
-from tests.interop.chromium import Chromium, needs_chromium, until
-from tests.mesh.rpc_support import tie
-from tests.mesh.support import eventually
-from tests.patience import PATIENCE
+from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.patience import PATIENCE
+from tests.support.peers import eventually
+from tests.support.rpc_peers import tie
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,9 +11,9 @@ import av
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media.audio_source import AudioSource
+from metered_realtime.media.sources.audio_source import AudioSource
 
-from .virtual_time import block, now, virtual_time
+from ..support.virtual_time import block, now, virtual_time
 
 FRAME = 960
 

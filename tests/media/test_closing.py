@@ -12,14 +12,14 @@ import av
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media.audio_source import AudioSource
-from metered_realtime.media.decoding import FrameReader
-from metered_realtime.media.inbound import iter_frames
-from metered_realtime.media.player import Player
-from metered_realtime.media.sources import from_file
-from metered_realtime.media.testsource import PatternTrack, ToneTrack
-from metered_realtime.media.video_source import VideoSource
-from tests.patience import PATIENCE
+from metered_realtime.media.receiving.inbound import iter_frames
+from metered_realtime.media.sources.audio_source import AudioSource
+from metered_realtime.media.sources.decoding import FrameReader
+from metered_realtime.media.sources.factories import from_file
+from metered_realtime.media.sources.player import Player
+from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
+from metered_realtime.media.sources.video_source import VideoSource
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

@@ -10,15 +10,15 @@ from typing import Any
 import av
 import pytest
 
-from metered_realtime.media.codec_encoders import SendCodec, make_encoder
-from metered_realtime.media.contact_sheet import ContactSheet
-from metered_realtime.media.mixing import Grid
-from metered_realtime.media.packet_file import PacketFile, Unit
-from metered_realtime.media.pictures import FULL_RANGE, LIMITED_RANGE
-from metered_realtime.media.recording import VideoPart
-from metered_realtime.media.reencoding import PictureEncoder
-from metered_realtime.media.sources import from_file
-from metered_realtime.media.video_source import VideoSource
+from metered_realtime.media.codecs.encoders import SendCodec, make_encoder
+from metered_realtime.media.codecs.pictures import FULL_RANGE, LIMITED_RANGE
+from metered_realtime.media.sources.factories import from_file
+from metered_realtime.media.sources.video_source import VideoSource
+from metered_realtime.recording.contact_sheet import ContactSheet
+from metered_realtime.recording.mixing import Grid
+from metered_realtime.recording.packet_file import PacketFile, Unit
+from metered_realtime.recording.parts import VideoPart
+from metered_realtime.recording.reencoding import PictureEncoder
 
 GREYS = (0, 64, 128, 192, 255)
 WIDTH, HEIGHT = 320, 64

@@ -12,13 +12,13 @@ from typing import Any
 import av
 import pytest
 
-from metered_realtime.media.decoding import MAX_SOUND, Decoded, FrameReader
-from metered_realtime.media.passthrough import Passthrough
-from metered_realtime.media.pattern import read_counter
-from metered_realtime.media.sources import from_file
-from metered_realtime.media.testsource import write_test_clip
+from metered_realtime.media.sources.decoding import MAX_SOUND, Decoded, FrameReader
+from metered_realtime.media.sources.factories import from_file
+from metered_realtime.media.sources.passthrough import Passthrough
+from metered_realtime.media.sources.pattern import read_counter
+from metered_realtime.media.sources.testsource import write_test_clip
 
-from .clips import write
+from ..support.clips import write
 
 LOOPS = 20
 

@@ -14,11 +14,11 @@ import pytest
 from aiortc.mediastreams import MediaStreamError
 from av.stream import Disposition
 
-from metered_realtime.media import stream_choice
-from metered_realtime.media.pictures import FULL_RANGE
-from metered_realtime.media.player import Player
-from metered_realtime.media.sources import from_file
-from metered_realtime.media.upright import stretched
+from metered_realtime.media.codecs.pictures import FULL_RANGE
+from metered_realtime.media.sources import stream_choice
+from metered_realtime.media.sources.factories import from_file
+from metered_realtime.media.sources.player import Player
+from metered_realtime.media.sources.upright import stretched
 
 WIDTH, HEIGHT = 64, 32
 CORNERS = ((40, 90), (140, 200))

@@ -13,11 +13,11 @@ import numpy
 import pytest
 from av import AudioFrame
 
-from metered_realtime.media.inbound import MAX_CHUNK, iter_frames, iter_pcm, track_to_numpy
-from metered_realtime.media.pcm import pcm_frame, s16_frame
-from metered_realtime.media.pcm_chunks import MAX_SILENCE
-from metered_realtime.media.testsource import PatternTrack
-from tests.media.coding import Remote, picture, pictures, sound
+from metered_realtime.media.codecs.pcm import pcm_frame, s16_frame
+from metered_realtime.media.codecs.pcm_chunks import MAX_SILENCE
+from metered_realtime.media.receiving.inbound import MAX_CHUNK, iter_frames, iter_pcm, track_to_numpy
+from metered_realtime.media.sources.testsource import PatternTrack
+from tests.support.coding import Remote, picture, pictures, sound
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

@@ -14,15 +14,15 @@ import pytest
 from aiortc.contrib.media import MediaPlayer
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media import player as player_module
-from metered_realtime.media.decoding import FrameReader
-from metered_realtime.media.inbound import iter_frames
-from metered_realtime.media.pattern import read_counter
-from metered_realtime.media.player import Player, PlayerTrack
-from metered_realtime.media.sources import from_file
-from metered_realtime.media.testsource import write_test_clip
+from metered_realtime.media.receiving.inbound import iter_frames
+from metered_realtime.media.sources import player as player_module
+from metered_realtime.media.sources.decoding import FrameReader
+from metered_realtime.media.sources.factories import from_file
+from metered_realtime.media.sources.pattern import read_counter
+from metered_realtime.media.sources.player import Player, PlayerTrack
+from metered_realtime.media.sources.testsource import write_test_clip
 
-from .clips import FPS, write
+from ..support.clips import FPS, write
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media import key_frames, remote_track, waiting
-from metered_realtime.media.encoded import MAX_LEAP, EncodedFrame, TimeLine, is_key_frame
-from metered_realtime.media.frame_decoder import MAX_UNDECODED
-from metered_realtime.media.key_frames import MIN_INTERVAL, KeyFrameRequests
-from metered_realtime.media.readers import MAX_WAITING_AUDIO, MAX_WAITING_PACKETS, MAX_WAITING_VIDEO
-from tests.media.coding import H264, OPUS, STEP, VP8, Remote, decode, picture, pictures, settle, sound
-from tests.patience import PATIENCE
+from metered_realtime.media.codecs.encoded import MAX_LEAP, EncodedFrame, TimeLine, is_key_frame
+from metered_realtime.media.receiving import key_frames, remote_track, waiting
+from metered_realtime.media.receiving.frame_decoder import MAX_UNDECODED
+from metered_realtime.media.receiving.key_frames import MIN_INTERVAL, KeyFrameRequests
+from metered_realtime.media.receiving.readers import MAX_WAITING_AUDIO, MAX_WAITING_PACKETS, MAX_WAITING_VIDEO
+from tests.support.coding import H264, OPUS, STEP, VP8, Remote, decode, picture, pictures, settle, sound
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -414,7 +414,7 @@ async def test_a_decoder_that_is_too_slow_goes_on_with_a_key_frame(monkeypatch: 
             gate.wait()
             return []
 
-    monkeypatch.setattr("metered_realtime.media.frame_decoder._new_decoder", lambda frame: Slow())
+    monkeypatch.setattr("metered_realtime.media.receiving.frame_decoder._new_decoder", lambda frame: Slow())
     remote, (key, delta) = Remote(), pictures(2)
     (read,) = await begin(remote.track.recv())
     for frame in [key, *[delta] * (MAX_UNDECODED["video"] + 9), key]:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media import player as player_module
-from metered_realtime.media.pattern import read_counter
-from metered_realtime.media.player import Player, PlayerTrack
-from metered_realtime.media.sources import from_rtsp
-from tests.patience import PATIENCE
+from metered_realtime.media.sources import player as player_module
+from metered_realtime.media.sources.factories import from_rtsp
+from metered_realtime.media.sources.pattern import read_counter
+from metered_realtime.media.sources.player import Player, PlayerTrack
+from tests.support.patience import PATIENCE
 
-from .rtsp_server import FPS, HEIGHT, WIDTH, Camera
+from ..support.rtsp_server import FPS, HEIGHT, WIDTH, Camera
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

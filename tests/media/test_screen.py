@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from metered_realtime.media.sources import screen_share
+from metered_realtime.media.sources.factories import screen_share
 
 pytestmark = [
     pytest.mark.usefixtures("no_task_left"),

@@ -16,15 +16,15 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 
 from metered_realtime import NoopLogger
-from metered_realtime.core.key_frame_gate import MIN_INTERVAL
-from metered_realtime.media import codec_fanout, fanout
-from metered_realtime.media.codec_encoders import SendCodec, make_encoder
-from metered_realtime.media.fanout import TrackFanout
-from metered_realtime.media.forward_track import ForwardTrack
-from metered_realtime.media.pattern import Pattern
-from metered_realtime.media.pcm import pcm_frame
-from metered_realtime.media.shared_encoder import MAX_WAITING_VIDEO, THREAD_NAME, SharedEncoder
-from tests.mesh.support import eventually
+from metered_realtime.core.media.key_frame_gate import MIN_INTERVAL
+from metered_realtime.media.codecs.encoders import SendCodec, make_encoder
+from metered_realtime.media.codecs.pcm import pcm_frame
+from metered_realtime.media.sending import codec_fanout, fanout
+from metered_realtime.media.sending.fanout import TrackFanout
+from metered_realtime.media.sending.forward_track import ForwardTrack
+from metered_realtime.media.sending.shared_encoder import MAX_WAITING_VIDEO, THREAD_NAME, SharedEncoder
+from metered_realtime.media.sources.pattern import Pattern
+from tests.support.peers import eventually
 
 VP8 = SendCodec("video/vp8", 90_000)
 H264 = SendCodec("video/h264", 90_000, "42")

@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 
-from metered_realtime.media import sources
-from metered_realtime.media.devices import DeviceInput, camera_input, find_alsa_config, microphone_input, screen_input
-from metered_realtime.media.sources import (
+from metered_realtime.media.sources import factories
+from metered_realtime.media.sources.devices import (
+    DeviceInput,
+    camera_input,
+    find_alsa_config,
+    microphone_input,
+    screen_input,
+)
+from metered_realtime.media.sources.factories import (
     from_camera,
     from_file,
     from_microphone,
@@ -119,14 +125,14 @@ def test_alsa_is_told_where_its_configuration_is_unless_the_user_did(tmp_path: P
 
 @pytest.mark.parametrize("open_device", [from_camera, from_microphone, screen_share])
 def test_other_platforms_have_none(open_device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.sys, "platform", "sunos5")
+    monkeypatch.setattr(factories.sys, "platform", "sunos5")
     with pytest.raises(RuntimeError, match="sunos5"):
         open_device()
 
 
 def test_a_build_without_the_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.sys, "platform", "win32")
-    monkeypatch.setattr(sources.av, "formats_available", {"mp4"})
+    monkeypatch.setattr(factories.sys, "platform", "win32")
+    monkeypatch.setattr(factories.av, "formats_available", {"mp4"})
     with pytest.raises(RuntimeError, match="gdigrab"):
         screen_share()
 
@@ -149,7 +155,7 @@ def test_devices_are_named_by_a_word(open_device: Any) -> None:
 
 
 def test_a_device_that_is_not_there_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.sys, "platform", "linux")
+    monkeypatch.setattr(factories.sys, "platform", "linux")
     with pytest.raises(FileNotFoundError, match=r"camera.*v4l2-ctl"):
         from_camera("/dev/no-such-camera")
     with pytest.raises(OSError, match=r"microphone.*arecord -L"):

@@ -14,11 +14,11 @@ import numpy
 import pytest
 
 from metered_realtime import MediaStream, MeteredPeer, PeerJoined, Track, VideoSource, from_file
-from metered_realtime.media.pattern import read_counter
+from metered_realtime.media.sources.pattern import read_counter
 from metered_realtime.server import SignallingServer
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
-from .clips import FPS, write
+from ..support.clips import FPS, write
 
 
 @asynccontextmanager

@@ -11,11 +11,11 @@ import av
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media import testsource
-from metered_realtime.media.pattern import Pattern, read_counter
-from metered_realtime.media.testsource import PatternTrack, ToneTrack, write_test_clip
+from metered_realtime.media.sources import testsource
+from metered_realtime.media.sources.pattern import Pattern, read_counter
+from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack, write_test_clip
 
-from .virtual_time import now, virtual_time
+from ..support.virtual_time import now, virtual_time
 
 
 @pytest.mark.parametrize("size", [(64, 64), (640, 480), (642, 362), (1280, 720)])

@@ -14,11 +14,11 @@ import numpy
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media.inbound import iter_frames
-from metered_realtime.media.video_source import STILL_SECONDS, VideoSource
-from tests.patience import PATIENCE
+from metered_realtime.media.receiving.inbound import iter_frames
+from metered_realtime.media.sources.video_source import STILL_SECONDS, VideoSource
+from tests.support.patience import PATIENCE
 
-from .virtual_time import now, virtual_time
+from ..support.virtual_time import now, virtual_time
 
 
 def grey(level: int, width: int = 64, height: int = 48) -> numpy.ndarray[Any, Any]:
@@ -282,6 +282,6 @@ async def test_a_format_that_is_not_known_is_named_in_push() -> None:
 
 
 def test_numpy_is_not_needed() -> None:
-    program = "import sys; sys.modules['numpy'] = None; import metered_realtime.media.video_source as v; "
+    program = "import sys; sys.modules['numpy'] = None; import metered_realtime.media.sources.video_source as v; "
     program += "v.VideoSource().push(memoryview(bytes(64 * 48)).cast('B', (48, 64)))"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,36 +1,5 @@
-"""A room with a server for every test, and a check that every socket is closed in the end."""
+"""Peers over real UDP."""
 
-from __future__ import annotations
+from tests.support.peer_fixtures import no_socket_left_behind, room
 
-import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
-
-import pytest
-
-from metered_realtime.server import SignallingServer
-from tests.mesh.support import Room, eventually
-
-
-@pytest.fixture(autouse=True)
-async def no_socket_left_behind() -> AsyncIterator[None]:
-    """Fail a test after which sockets are open."""
-    loop: Any = asyncio.get_running_loop()
-    yield
-
-    def open_transports() -> list[Any]:
-        return [transport for transport in loop._transports.values() if not transport.is_closing()]
-
-    try:
-        await eventually(lambda: not open_transports())
-    except TimeoutError:
-        pytest.fail(f"sockets left behind: {[it.get_extra_info('sockname') for it in open_transports()]}")
-
-
-@pytest.fixture
-async def room() -> AsyncIterator[Room]:
-    """Give a test a server with an empty channel, and let every peer it made leave in the end."""
-    async with SignallingServer(port=0) as server:
-        room = Room(server)
-        yield room
-        await asyncio.gather(*(peer.close() for peer in room.peers))
+__all__ = ["no_socket_left_behind", "room"]

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from metered_realtime import FatalError, MeteredPeer, NegotiationError, PeerJoined, ReconnectOptions, ServerRequestError
-from tests.mesh.support import EventLog, GreyTrack, Room, Wire, eventually, state_of
+from tests.support.peers import EventLog, GreyTrack, Room, Wire, eventually, state_of
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 NO_CALLS = ["publish", "subscribe", "presence"]

@@ -23,10 +23,10 @@ from metered_realtime import (
     from_file,
     iter_frames,
 )
-from metered_realtime.media.player import Player
-from metered_realtime.media.testsource import ToneTrack, write_test_clip
-from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, frames, shows
-from tests.patience import PATIENCE
+from metered_realtime.media.sources.player import Player
+from metered_realtime.media.sources.testsource import ToneTrack, write_test_clip
+from tests.support.patience import PATIENCE
+from tests.support.peers import EventLog, GreyTrack, Pair, Room, eventually, frames, shows
 
 
 class FailingTrack(GreyTrack):

@@ -33,11 +33,13 @@ from metered_realtime import (
     StateChange,
     Track,
 )
-from metered_realtime.core import negotiation, recovery
-from metered_realtime.core.signals import GREETING
-from metered_realtime.mesh import connection, snapshot_watch
+from metered_realtime.connection import remote_connection
+from metered_realtime.core.negotiation import ladder, negotiator
+from metered_realtime.core.negotiation.signals import GREETING
+from metered_realtime.mesh import snapshot_watch
 from metered_realtime.server.resume import ResumeTokens
-from tests.mesh.support import (
+from tests.support.patience import PATIENCE
+from tests.support.peers import (
     EventLog,
     GreyTrack,
     Pair,
@@ -50,7 +52,6 @@ from tests.mesh.support import (
     shows,
     state_of,
 )
-from tests.patience import PATIENCE
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 
@@ -83,7 +84,7 @@ def lose(monkeypatch: pytest.MonkeyPatch, peer: MeteredPeer, kind: str, count: i
 
 @pytest.mark.parametrize("kind", ["offer", "answer"])
 async def test_a_description_that_is_lost_is_sent_again(room: Room, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.3)
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.3)
     pair = await room.pair()
     lost = lose(monkeypatch, pair.a if kind == "offer" else pair.b, kind)
     await pair.media_to_b()
@@ -93,7 +94,7 @@ async def test_a_description_that_is_lost_is_sent_again(room: Room, monkeypatch:
 
 
 async def test_metadata_that_is_lost_with_its_offer_is_told_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.3)
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.3)
     pair = await room.pair()
     send, lost = pair.a._seat.client._send_raw, []
 
@@ -111,7 +112,7 @@ async def test_metadata_that_is_lost_with_its_offer_is_told_again(room: Room, mo
 
 
 async def test_an_answer_that_is_lost_in_mid_call_disturbs_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.3)
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.3)
     pair = await room.pair()
     _, first = await pair.media_to_b(60)
     lost = lose(monkeypatch, pair.b, "answer")
@@ -126,12 +127,12 @@ async def test_an_answer_that_is_lost_in_mid_call_disturbs_nothing(room: Room, m
 async def test_an_end_that_never_answers_is_given_up_and_tried_afresh(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.1)
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.1)
     pair = await room.pair()
-    lost = lose(monkeypatch, pair.b, "answer", negotiation.MAX_OFFER_RESENDS + 1)
+    lost = lose(monkeypatch, pair.b, "answer", negotiator.MAX_OFFER_RESENDS + 1)
     pair.a.add_track(GreyTrack())
     await pair.log_a.until(ConnectionReset)
-    assert len(lost) == negotiation.MAX_OFFER_RESENDS + 1
+    assert len(lost) == negotiator.MAX_OFFER_RESENDS + 1
     await frames((await pair.log_b.until(Track, 2)).track)
     await pair.connected()
 
@@ -139,9 +140,9 @@ async def test_an_end_that_never_answers_is_given_up_and_tried_afresh(
 async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign_of_life_revives_it(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.02)
-    monkeypatch.setattr(recovery, "LADDER", (0.0, 0.01, 0.01))
-    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 3.0)  # b believes for so long that its answers arrived
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.02)
+    monkeypatch.setattr(ladder, "LADDER", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(remote_connection, "CONNECT_TIMEOUT", 3.0)  # b believes for so long that its answers arrived
     pair = await room.pair()
     every_one = 1_000
     lost = lose(monkeypatch, pair.b, "answer", every_one)
@@ -150,7 +151,7 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
     assert isinstance(error, IceRecoveryExhaustedError)
     assert error.attempts == 3
     assert 0 < error.seconds < PATIENCE
-    assert len(lost) >= 4 * (negotiation.MAX_OFFER_RESENDS + 1)
+    assert len(lost) >= 4 * (negotiator.MAX_OFFER_RESENDS + 1)
     await settled(pair.to_b)
     assert len(pair.log_a.of(NegotiationError)) == 1
     assert len(pair.log_a.of(ConnectionReset)) == 3
@@ -330,7 +331,7 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
     event = await log.until(Track)
     assert event.metadata == {"n": 1}
     await frames(event.track)
-    assert time.monotonic() - started < negotiation.OFFER_TIMEOUT - 1, "the held offer was used, not a repetition"
+    assert time.monotonic() - started < negotiator.OFFER_TIMEOUT - 1, "the held offer was used, not a repetition"
 
 
 async def test_a_process_that_vanishes_is_gone(room: Room) -> None:
@@ -338,7 +339,7 @@ async def test_a_process_that_vanishes_is_gone(room: Room) -> None:
         f"""
         import asyncio
         from metered_realtime import MeteredPeer, MediaStream
-        from metered_realtime.media.testsource import PatternTrack
+        from metered_realtime.media.sources.testsource import PatternTrack
 
         async def main():
             peer = MeteredPeer(api_key={room.server.api_key!r}, url={room.server.url!r})
@@ -505,10 +506,10 @@ async def test_another_program_under_the_same_id_gets_a_connection_of_its_own(ro
     async with Wire(room.server.port) as wire:
         pair = await room.meet(room.peer("a", url=wire.url, reconnect=False), room.peer("b"))
         await pair.media_to_a(60)
-        connection = pair.to_b._connection
-        assert connection is not None
+        remote_connection = pair.to_b._connection
+        assert remote_connection is not None
         old, seen = pair.to_a.pc, EventLog(pair.b)
-        for protocol in connection.pc.sctp.transport.transport._connection._protocols:
+        for protocol in remote_connection.pc.sctp.transport.transport._connection._protocols:
             protocol.transport.abort()  # as if the process had been killed: nothing is told
         wire.break_off(told=True)
         await state_of(pair.to_a, "reconnecting")

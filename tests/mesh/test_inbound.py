@@ -22,11 +22,11 @@ from metered_realtime import (
     iter_frames,
     iter_pcm,
 )
-from metered_realtime.media import remote_track
-from metered_realtime.media.readers import MAX_WAITING_AUDIO, MAX_WAITING_VIDEO
-from metered_realtime.media.testsource import ToneTrack
-from tests.media.coding import decode
-from tests.mesh.support import FPS, GreyTrack, Pair, Room, ended, eventually, frames, level_of
+from metered_realtime.media.receiving import remote_track
+from metered_realtime.media.receiving.readers import MAX_WAITING_AUDIO, MAX_WAITING_VIDEO
+from metered_realtime.media.sources.testsource import ToneTrack
+from tests.support.coding import decode
+from tests.support.peers import FPS, GreyTrack, Pair, Room, ended, eventually, frames, level_of
 
 STEP = 90_000 // FPS
 

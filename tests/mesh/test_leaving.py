@@ -21,9 +21,9 @@ from metered_realtime import (
     StateChange,
     Track,
 )
-from metered_realtime.media.testsource import ToneTrack
-from tests.mesh.support import EventLog, GreyTrack, Room, Wire, eventually, frames, shows, state_of
-from tests.patience import PATIENCE
+from metered_realtime.media.sources.testsource import ToneTrack
+from tests.support.patience import PATIENCE
+from tests.support.peers import EventLog, GreyTrack, Room, Wire, eventually, frames, shows, state_of
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 

@@ -20,10 +20,11 @@ from metered_realtime import (
     Track,
     TrackEnded,
 )
-from metered_realtime.media.testsource import ToneTrack
+from metered_realtime.media.sources.testsource import ToneTrack
 from metered_realtime.mesh import peer as peer_module
 from metered_realtime.mesh import remote_media
-from tests.mesh.support import (
+from tests.support.patience import PATIENCE
+from tests.support.peers import (
     EventLog,
     GreyTrack,
     Room,
@@ -33,7 +34,6 @@ from tests.mesh.support import (
     fresh_frames,
     shows,
 )
-from tests.patience import PATIENCE
 
 
 def receive_all(peer: Any) -> list[Any]:

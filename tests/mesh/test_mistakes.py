@@ -19,9 +19,9 @@ from metered_realtime import (
     RpcError,
     Track,
 )
-from metered_realtime.media.recorder_stats import RecordingError
-from metered_realtime.media.testsource import ToneTrack
-from tests.mesh.support import GreyTrack, Room, eventually, frames
+from metered_realtime.media.sources.testsource import ToneTrack
+from metered_realtime.recording.stats import RecordingError
+from tests.support.peers import GreyTrack, Room, eventually, frames
 
 
 class ListLogger:

@@ -30,8 +30,8 @@ from metered_realtime import (
     WsCloseCode,
 )
 from metered_realtime.server import SignallingServer
-from tests.mesh.support import EventLog, GreyTrack, Room, Wire, eventually, next_event, state_of
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
+from tests.support.peers import EventLog, GreyTrack, Room, Wire, eventually, next_event, state_of
 
 
 def states(log: EventLog) -> list[tuple[str, str]]:

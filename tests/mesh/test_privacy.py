@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from metered_realtime import IceCandidateError, NegotiationError
-from metered_realtime.core.signals import CandidateSignal, DescriptionSignal
-from tests.mesh.support import Room
+from metered_realtime.core.negotiation.signals import CandidateSignal, DescriptionSignal
+from tests.support.peers import Room
 
 SECRET = "0123456789abcdef012345"
 

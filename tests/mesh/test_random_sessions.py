@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from metered_realtime import ConnectionReset, DataChannel, MediaStream, MeteredPeer, NegotiationError, RemotePeer
-from tests.mesh.support import GreyTrack, Pair, Room, eventually, fresh_frames
+from tests.support.peers import GreyTrack, Pair, Room, eventually, fresh_frames
 
 SEEDS = 8
 OPERATIONS = 12

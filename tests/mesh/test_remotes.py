@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from metered_realtime import NoopLogger, PresencePeer, RemotePeer
-from metered_realtime.core.roster import MAX_REMOTE_PEERS
+from metered_realtime.core.session.roster import MAX_REMOTE_PEERS
 from metered_realtime.mesh.remotes import Remotes
 
 

@@ -14,9 +14,9 @@ import pytest
 from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime import ConnectionReset, MeteredPeer, PeerJoined, PeerLeft, Track
-from tests.mesh.support import EventLog, GreyTrack, Pair, state_of
-from tests.patience import PATIENCE
-from tests.server.test_cli import program
+from tests.cli.test_serve import program
+from tests.support.patience import PATIENCE
+from tests.support.peers import EventLog, GreyTrack, Pair, state_of
 
 KEYS = ("--api-key", "pk_live_mine", "--secret-id", "sk_id_test", "--secret", "sk_secret_" + "t" * 40)
 

@@ -20,7 +20,7 @@ from metered_realtime import (
     Track,
 )
 from metered_realtime.server.resume import ResumeTokens
-from tests.mesh.support import EventLog, Pair, Room, Wire, eventually, fresh_frames, state_of
+from tests.support.peers import EventLog, Pair, Room, Wire, eventually, fresh_frames, state_of
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 

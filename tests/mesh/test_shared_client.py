@@ -26,7 +26,7 @@ from metered_realtime import (
     StreamRemoved,
     Track,
 )
-from tests.mesh.support import EventLog, GreyTrack, Room, Wire, shows, state_of
+from tests.support.peers import EventLog, GreyTrack, Room, Wire, shows, state_of
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 

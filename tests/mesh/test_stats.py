@@ -23,11 +23,11 @@ from metered_realtime import (
     RemotePeer,
     RemoteStats,
 )
-from metered_realtime.media.remote_track import MAX_WAITING_VIDEO
-from metered_realtime.media.testsource import ToneTrack
-from metered_realtime.mesh import aiortc_compat as compat
+from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.media.receiving.remote_track import MAX_WAITING_VIDEO
+from metered_realtime.media.sources.testsource import ToneTrack
 from metered_realtime.mesh.stats import remote_stats
-from tests.mesh.support import EventLog, GreyTrack, Pair, Room, eventually, frames, next_event, shows
+from tests.support.peers import EventLog, GreyTrack, Pair, Room, eventually, frames, next_event, shows
 
 
 def sent(remote: RemotePeer) -> OutboundTrackStats:

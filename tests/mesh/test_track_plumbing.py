@@ -13,21 +13,21 @@ import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_realtime import NoopLogger
-from metered_realtime.media import codec_fanout
-from metered_realtime.media.codec_encoders import Packet, SendCodec, make_encoder
-from metered_realtime.media.codec_fanout import MAX_KEPT_PACKETS
-from metered_realtime.media.fanout import TrackFanout
-from metered_realtime.media.forward_track import (
+from metered_realtime.media.codecs.encoders import Packet, SendCodec, make_encoder
+from metered_realtime.media.sending import codec_fanout
+from metered_realtime.media.sending.codec_fanout import MAX_KEPT_PACKETS
+from metered_realtime.media.sending.fanout import TrackFanout
+from metered_realtime.media.sending.forward_track import (
     CATCH_UP_STEP,
     MAX_WAITING_AUDIO,
     MAX_WAITING_VIDEO,
     ForwardTrack,
 )
-from metered_realtime.media.parcel import Parcel, Placed
-from metered_realtime.media.pattern import Pattern, read_counter
-from metered_realtime.media.testsource import write_test_clip
-from tests.mesh.support import eventually
-from tests.patience import PATIENCE
+from metered_realtime.media.sending.shared_packet import Parcel, Placed
+from metered_realtime.media.sources.pattern import Pattern, read_counter
+from metered_realtime.media.sources.testsource import write_test_clip
+from tests.support.patience import PATIENCE
+from tests.support.peers import eventually
 
 VP8 = SendCodec("video/vp8", 90_000)
 H264 = SendCodec("video/h264", 90_000, "42")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from metered_realtime import ConnectionReset, Data, MediaStream, MeteredPeer, NegotiationError, PeerJoined, Track
-from metered_realtime.core.signals import CandidateSignal, DescriptionSignal, MetadataSignal, parse_signal
-from tests.mesh.foreign import ForeignPeer
-from tests.mesh.support import EventLog, GreyTrack, Room, eventually, fresh_frames, shows
+from metered_realtime.core.negotiation.signals import CandidateSignal, DescriptionSignal, MetadataSignal, parse_signal
+from tests.support.foreign import ForeignPeer
+from tests.support.peers import EventLog, GreyTrack, Room, eventually, fresh_frames, shows
 
 LEVELS = {("a", "red"): 40, ("a", "blue"): 90, ("b", "red"): 140, ("b", "blue"): 200}
 

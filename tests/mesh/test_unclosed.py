@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 PRELUDE = """
 import asyncio, sys
 from metered_realtime import *
-from metered_realtime.media.testsource import ToneTrack
-from tests.mesh.support import EventLog, GreyTrack, eventually, frames, state_of
+from metered_realtime.media.sources.testsource import ToneTrack
+from tests.support.peers import EventLog, GreyTrack, eventually, frames, state_of
 
 URL, KEY = sys.argv[1:]
 

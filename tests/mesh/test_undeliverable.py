@@ -24,10 +24,10 @@ from metered_realtime import (
     ServerRequestError,
     Track,
 )
-from metered_realtime.core import negotiation
+from metered_realtime.core.negotiation import negotiator
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
-from tests.mesh.support import EventLog, GreyTrack, Pair, Room, Wire, eventually, fresh_frames, shows
+from tests.support.peers import EventLog, GreyTrack, Pair, Room, Wire, eventually, fresh_frames, shows
 
 CAP = 8_192
 """Bytes of a payload: room for the data section and four or five of video."""
@@ -213,7 +213,7 @@ async def test_an_offer_that_is_refused_is_told_and_not_repeated_and_what_flows_
 ) -> None:
     pair = await room.pair()
     _, first = await pair.media_to_b(200)
-    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.05)
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.05)
     refusing = Refusing(pair.a, '"type":"offer"')
     track = GreyTrack()
     pair.a.add_track(track)
@@ -275,14 +275,14 @@ async def test_an_answer_that_is_refused_is_not_repeated_and_what_flows_goes_on(
 ) -> None:
     pair = await room.pair()
     _, first = await pair.media_to_b(200)
-    monkeypatch.setattr(negotiation, "OFFER_TIMEOUT", 0.05)
-    monkeypatch.setattr(negotiation, "MAX_OFFER_WAIT", 0.05)
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.05)
+    monkeypatch.setattr(negotiator, "MAX_OFFER_WAIT", 0.05)
     refusing = Refusing(pair.b, '"type":"answer"')
     offers = Passing(pair.a, '"type":"offer"')
     pair.a.add_track(GreyTrack(60))
     event = await pair.log_b.until(NegotiationError)
     assert isinstance(event.err, ServerRequestError)
-    await eventually(lambda: offers.count > 2 * negotiation.MAX_OFFER_RESENDS)
+    await eventually(lambda: offers.count > 2 * negotiator.MAX_OFFER_RESENDS)
     refused, more = len(refusing.refused), offers.count + 5
     await eventually(lambda: offers.count > more)
     assert len(refusing.refused) == refused < offers.count / 2

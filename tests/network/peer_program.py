@@ -41,7 +41,7 @@ from metered_realtime import (
     Track,
     iter_frames,
 )
-from metered_realtime.media.testsource import PatternTrack, ToneTrack
+from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import mint_token
 
 CHANNEL = "room"

@@ -19,7 +19,7 @@ import pytest
 
 from metered_realtime.server.keys import new_secret_pair
 from tests.network.programs import Program
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 PREFIX = "metered"
 """Namespaces are called `metered-PID-NUMBER-NAME`, after the process that made them."""

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from metered_realtime.mesh.aiortc_compat_consent import CONSENT_TIMEOUT
+from metered_realtime.aiortc_compat.ice_consent import CONSENT_TIMEOUT
 from metered_realtime.server.limits import Limits
 from tests.network.scenario import at_once
 from tests.network.segment import Peer, Segment, needs_namespaces

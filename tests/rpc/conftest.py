@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.rpc.support import Raw, World
+from tests.support.peer_fixtures import no_socket_left_behind, room
+from tests.support.rpc_world import Raw, World
+
+__all__ = ["no_socket_left_behind", "raw", "raw_json", "room", "world"]
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from metered_realtime.core import rpc, rpc_chunks
-from metered_realtime.mesh import rpc_calls, rpc_lane, rpc_lanes
+from metered_realtime.core.rpc import caller, chunks
+from metered_realtime.rpc import calls as rpc_calls
+from metered_realtime.rpc import channels, rpc_channel
 from metered_realtime.rpc.built_in import (
     RpcApplicationError,
     RpcBusyError,
@@ -32,7 +33,7 @@ from metered_realtime.rpc.built_in import (
 from metered_realtime.rpc.codec import RpcFormat
 from metered_realtime.rpc.errors import ErrorRegistry, RpcError
 from metered_realtime.rpc.methods import RpcInvocationData
-from tests.rpc.support import Message, Raw, World, eventually, wire
+from tests.support.rpc_world import Message, Raw, World, eventually, wire
 
 FORMATS: list[RpcFormat] = ["jsonrpc-2.0", "msgpack-rpc"]
 
@@ -384,7 +385,7 @@ async def test_a_thousand_quick_calls_at_once_are_all_answered(world: World) -> 
 
 
 async def test_too_many_calls_of_ones_own_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "MAX_PENDING", 2)
+    monkeypatch.setattr(caller, "MAX_PENDING", 2)
     gate = Gate()
     world.methods_b.add("slow", gate)
     calls = [asyncio.ensure_future(world.to_b.call("slow", n)) for n in range(3)]
@@ -494,12 +495,12 @@ async def test_a_large_call_that_is_cancelled_half_way_is_given_up(world: World)
 async def test_a_request_beyond_the_bound_is_refused_before_it_is_sent(world: World) -> None:
     world.methods_b.add("size", len)
     with pytest.raises(RpcRequestTooLargeError):
-        await world.to_b.call("size", "x" * (rpc_chunks.MAX_MESSAGE_SIZE + 1))
+        await world.to_b.call("size", "x" * (chunks.MAX_MESSAGE_SIZE + 1))
     assert sum(len(message) for message in world.wires[0][0].sent) < 1_000
 
 
 async def test_a_result_beyond_the_bound_is_refused_by_the_callee(world: World) -> None:
-    world.methods_b.add("large", lambda: "x" * (rpc_chunks.MAX_MESSAGE_SIZE + 1))
+    world.methods_b.add("large", lambda: "x" * (chunks.MAX_MESSAGE_SIZE + 1))
     with pytest.raises(RpcResponseTooLargeError):
         await world.to_b.call("large")
 
@@ -553,7 +554,7 @@ async def test_leaving_cancels_the_handlers_and_may_be_done_in_one(world: World)
 
 
 async def test_a_channel_that_ends_by_itself_fails_its_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(channels, "LOSS_GRACE", 0.01)
     gate = Gate()
     world.methods_b.add("slow", gate)
     sent = asyncio.ensure_future(world.to_b.call("slow"))
@@ -646,7 +647,7 @@ async def test_a_batch_is_carried_over_call_by_call(world: World) -> None:
 async def test_calls_wait_for_a_connection_that_is_being_repaired(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(channels, "LOSS_GRACE", 0.01)
     gate = Gate()
     world.methods_b.add("slow", gate)
     call = asyncio.ensure_future(world.to_b.call("slow", 1))
@@ -753,7 +754,7 @@ async def test_a_channel_that_does_not_open_in_time() -> None:
 async def test_a_transport_that_fails_in_its_own_way_is_a_channel_that_ended(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(channels, "LOSS_GRACE", 0.01)
     await world.to_b.notify("warm up")
 
     async def broken(message: Message) -> None:
@@ -765,7 +766,7 @@ async def test_a_transport_that_fails_in_its_own_way_is_a_channel_that_ended(
 
 
 async def test_a_channel_that_ends_before_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(channels, "LOSS_GRACE", 0.01)
     raw = Raw()
     raw.near.open_event.clear()
     call = asyncio.ensure_future(raw.client.call("m"))
@@ -788,9 +789,9 @@ async def test_who_leaves_while_the_channel_opens_is_not_found() -> None:
 
 
 async def test_channels_of_one_remote_are_few(world: World) -> None:
-    ends = [wire() for _ in range(rpc_lanes.MAX_LANES + 1)]
+    ends = [wire() for _ in range(channels.MAX_LANES + 1)]
     served = [world.a.serve(near) for near, _ in ends]
-    assert [lane is not None for lane in served] == [True] * rpc_lanes.MAX_LANES + [False]
+    assert [lane is not None for lane in served] == [True] * channels.MAX_LANES + [False]
     assert ends[-1][0].is_closed
 
 
@@ -924,7 +925,7 @@ async def test_nearly_valid_messages_get_an_error_or_nothing(raw: Raw) -> None:
 
 
 async def test_who_asks_and_does_not_read_loses_the_channel(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_lane, "MAX_ANSWERS_WAITING", 100)
+    monkeypatch.setattr(rpc_channel, "MAX_ANSWERS_WAITING", 100)
     raw.near.flowing.clear()
     for _ in range(200):
         raw.near.deliver("garbage")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metered_realtime.core.rpc_messages import (
+from metered_realtime.core.rpc.messages import (
     BadReply,
     BadRequest,
     ErrorObject,

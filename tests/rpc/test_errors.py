@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from metered_realtime import MeteredRealtimeError
-from metered_realtime.core.rpc_messages import ErrorObject
+from metered_realtime.core.rpc.messages import ErrorObject
 from metered_realtime.rpc import built_in
 from metered_realtime.rpc.errors import (
     ErrorRegistry,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from metered_realtime.core.rpc_messages import Params
+from metered_realtime.core.rpc.messages import Params
 from metered_realtime.rpc.built_in import RpcInvalidParamsError, RpcUnsupportedMethodError
 from metered_realtime.rpc.methods import RpcInvocationData, RpcMethods
 

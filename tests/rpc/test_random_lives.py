@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from metered_realtime.mesh import rpc_calls, rpc_lanes
-from metered_realtime.mesh.rpc_client import RpcClient
+from metered_realtime.rpc import calls as rpc_calls
+from metered_realtime.rpc import channels
+from metered_realtime.rpc.client import RpcClient
 from metered_realtime.rpc.errors import RpcError
-from tests.patience import PATIENCE
-from tests.rpc.support import World, eventually
+from tests.support.patience import PATIENCE
+from tests.support.rpc_world import World, eventually
 
 STEPS = 60
 FORMATS = ("jsonrpc-2.0", "msgpack-rpc")
@@ -106,7 +107,7 @@ def nothing_is_under_way(end: Any) -> bool:
 async def test_whatever_happens_calls_end_run_once_and_leave_nothing(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.02)
+    monkeypatch.setattr(channels, "LOSS_GRACE", 0.02)
     monkeypatch.setattr(rpc_calls, "GREETING_PATIENCE", 0.05)
     life = Life(seed)
     await live(life)

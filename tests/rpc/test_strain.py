@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from metered_realtime.core import rpc_chunks, rpc_serving
+from metered_realtime.core.rpc import callee, chunks
 from metered_realtime.log import NoopLogger
-from metered_realtime.mesh import rpc_calls, rpc_lane, rpc_lanes
+from metered_realtime.rpc import calls as rpc_calls
+from metered_realtime.rpc import channels, rpc_channel
 from metered_realtime.rpc.built_in import (
     RpcRecipientDisconnectedError,
     RpcResponseTimeoutError,
@@ -19,8 +20,8 @@ from metered_realtime.rpc.built_in import (
     RpcUnsupportedVersionError,
 )
 from metered_realtime.rpc.codec import RpcFormat
-from tests.patience import PATIENCE
-from tests.rpc.support import Raw, World, eventually, wire
+from tests.support.patience import PATIENCE
+from tests.support.rpc_world import Raw, World, eventually, wire
 
 # --- notifications
 
@@ -68,7 +69,7 @@ async def test_a_notification_waits_for_a_connection_that_is_replaced(world: Wor
 async def test_many_notifications_of_ones_own_are_no_answers_that_nobody_reads(
     raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_lane, "MAX_ANSWERS_WAITING", 100)
+    monkeypatch.setattr(rpc_channel, "MAX_ANSWERS_WAITING", 100)
     raw.near.flowing.clear()
     notes = [asyncio.ensure_future(raw.client.using(format=raw.name).notify("m", "x" * 200)) for _ in range(300)]
     await asyncio.sleep(0.01)
@@ -172,7 +173,7 @@ async def test_many_small_calls_in_a_format_without_batches_are_not_one_large_on
 
 
 async def test_each_channel_that_ends_has_a_grace_of_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.2)
+    monkeypatch.setattr(channels, "LOSS_GRACE", 0.2)
     gate = asyncio.Event()
     world.methods_b.add("slow", gate.wait)
     await world.to_b.using(format="msgpack-rpc").notify("warm up")
@@ -189,13 +190,13 @@ async def test_each_channel_that_ends_has_a_grace_of_its_own(world: World, monke
 
 
 async def test_who_opens_and_closes_channels_makes_nothing_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 60.0)
+    monkeypatch.setattr(channels, "LOSS_GRACE", 60.0)
     raw = Raw()
     for _ in range(50):
         near, _ = wire()
         raw.endpoint.serve(near)
         near.cut()
-    assert len(raw.endpoint._lanes._lost) == rpc_lanes.MAX_LANES
+    assert len(raw.endpoint._lanes._lost) == channels.MAX_LANES
     await raw.close()
     assert (raw.endpoint._lanes._lost, raw.endpoint._lanes._verdicts) == ({}, {})
 
@@ -203,7 +204,7 @@ async def test_who_opens_and_closes_channels_makes_nothing_wait(monkeypatch: pyt
 async def test_a_channel_through_the_server_needs_no_connection_to_be_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_lanes, "LOSS_GRACE", 0.01)
+    monkeypatch.setattr(channels, "LOSS_GRACE", 0.01)
     world.connected = False
     call = asyncio.ensure_future(world.to_b.using(via="server").call("slow"))
     world.methods_b.add("slow", asyncio.Event().wait)
@@ -298,7 +299,7 @@ async def test_a_batch_of_ones_own_whose_answers_do_not_fit_is_answered(world: W
 async def test_who_asks_for_large_batches_and_does_not_read_loses_the_channel(
     raw_json: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_lane, "MAX_ANSWER_BYTES_WAITING", 1_000_000)
+    monkeypatch.setattr(rpc_channel, "MAX_ANSWER_BYTES_WAITING", 1_000_000)
     raw_json.methods.add("text", lambda: "x" * 100_000)
     raw_json.near.flowing.clear()
     for _ in range(20):
@@ -310,7 +311,7 @@ async def test_who_asks_for_large_batches_and_does_not_read_loses_the_channel(
 async def test_requests_that_wait_are_bounded_in_bytes(
     world: World, format: RpcFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_serving, "MAX_HELD_BYTES", 1_000_000)
+    monkeypatch.setattr(callee, "MAX_HELD_BYTES", 1_000_000)
     monkeypatch.setattr(rpc_calls, "GREETING_PATIENCE", 5.0)
     gate = asyncio.Event()
 
@@ -332,7 +333,7 @@ async def test_requests_that_wait_are_bounded_in_bytes(
 async def test_requests_that_grow_in_memory_are_bounded_by_what_they_take_there(
     world: World, format: RpcFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_serving, "MAX_HELD_BYTES", 10_000_000)
+    monkeypatch.setattr(callee, "MAX_HELD_BYTES", 10_000_000)
     monkeypatch.setattr(rpc_calls, "GREETING_PATIENCE", 5.0)
     gate = asyncio.Event()
 
@@ -404,7 +405,7 @@ async def test_a_method_has_a_short_name_for_it_is_remembered(raw: Raw) -> None:
 async def test_pieces_of_messages_that_never_end_are_bounded_over_all_channels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rpc_chunks, "MAX_PARTIAL_BYTES", 300_000)
+    monkeypatch.setattr(chunks, "MAX_PARTIAL_BYTES", 300_000)
     raw = Raw()
     ends = [wire() for _ in range(4)]
     for near, _ in ends:

@@ -15,10 +15,7 @@ from metered_realtime import (
     PayloadTooLargeError,
     ServerRequestError,
 )
-from metered_realtime.mesh import rpc_lanes
-from metered_realtime.mesh.rpc_binding import RpcEndpoint
-from metered_realtime.mesh.rpc_client import RpcClient
-from metered_realtime.mesh.rpc_transports import ENVELOPE_KEY, ServerTransport, unwrap
+from metered_realtime.rpc import channels
 from metered_realtime.rpc.built_in import (
     RpcRecipientNotFoundError,
     RpcRequestTooLargeError,
@@ -26,9 +23,12 @@ from metered_realtime.rpc.built_in import (
     RpcUnsupportedServerError,
     RpcUnsupportedVersionError,
 )
+from metered_realtime.rpc.client import RpcClient
 from metered_realtime.rpc.codec import RpcFormat, RpcPath
+from metered_realtime.rpc.endpoint import RpcEndpoint
 from metered_realtime.rpc.methods import RpcMethods
-from tests.rpc.support import MemoryTransport, wire
+from metered_realtime.rpc.transports import ENVELOPE_KEY, ServerTransport, unwrap
+from tests.support.rpc_world import MemoryTransport, wire
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ class TwoWays:
 
 
 async def test_a_call_goes_through_the_server_if_no_direct_channel_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.05)
+    monkeypatch.setattr(channels, "DIRECT_PATIENCE", 0.05)
     ways = TwoWays()
     ways.methods.add("m", lambda: 1)
     assert await ways.client.call("m") == 1
@@ -136,7 +136,7 @@ async def test_a_call_with_little_time_spends_half_of_it_on_a_direct_channel() -
 async def test_a_call_that_the_server_does_not_carry_waits_for_a_direct_channel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.01)
+    monkeypatch.setattr(channels, "DIRECT_PATIENCE", 0.01)
     methods, refusals = RpcMethods(), asyncio.Event()
     far = RpcEndpoint(lambda name, path: wire()[0], identity="near", methods=methods)
     methods.add("m", lambda: 1)
@@ -178,7 +178,7 @@ async def test_a_call_that_a_remote_refused_in_the_same_words_is_not_made_again(
 
 
 async def test_a_call_that_shall_be_direct_waits_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_lanes, "DIRECT_PATIENCE", 0.01)
+    monkeypatch.setattr(channels, "DIRECT_PATIENCE", 0.01)
     ways = TwoWays()
     for client in (ways.client.using(via="p2p", timeout=0.05), ways.client.using(format="msgpack-rpc", timeout=0.05)):
         with pytest.raises(MeteredRealtimeError) as caught:

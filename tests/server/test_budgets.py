@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from metered_realtime.core.frames import FrameError, Ping, Refresh, decode_client_frame
-from metered_realtime.core.patterns import MAX_WILDCARDS
-from metered_realtime.core.surrogates import MAX_LONE_HALVES
-from metered_realtime.server.channel import PatternTable
+from metered_realtime.core.wire.frames import FrameError, Ping, Refresh, decode_client_frame
+from metered_realtime.core.wire.patterns import MAX_WILDCARDS
+from metered_realtime.core.wire.surrogates import MAX_LONE_HALVES
 from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.intake import Close, Intake
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.rights import ACTIONS, Grant
+from metered_realtime.server.routing import PatternTable
 
-from .probe import EVERYTHING, Guest
+from ..support.probe import EVERYTHING, Guest
 
 BLIND = Grant(ACTIONS - {"presence"}, ("**",))
 """Of members who see nobody, so that making many of them takes little."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.frame_heads import HEAD_BURST, BadFrameError, FrameHeads
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
-from .probe import dialled, welcomed
+from ..support.probe import dialled, welcomed
 from .test_hostile import entered
 from .test_tls import self_signed, trusting
 

@@ -16,7 +16,7 @@ from websockets.frames import Frame, Opcode
 
 from metered_realtime.server import Limits, SignallingServer
 
-from .probe import Probe, dialled, welcomed
+from ..support.probe import Probe, dialled, welcomed
 from .test_tls import self_signed, trusting
 
 NARROW = {"channels": ["a/*"]}

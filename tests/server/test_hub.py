@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from metered_realtime.core.frames import Ping, Publish, Subscribe
+from metered_realtime.core.wire.frames import Ping, Publish, Subscribe
 from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.rights import ACTIONS, Grant
 
-from .probe import EVERYTHING, NOW, Guest
+from ..support.probe import EVERYTHING, NOW, Guest
 
 
 @pytest.fixture

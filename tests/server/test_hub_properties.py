@@ -10,13 +10,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from metered_realtime.core.patterns import is_pattern
+from metered_realtime.core.wire.patterns import is_pattern
 from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.intake import Intake
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.rights import ACTIONS, Grant
 
-from .probe import Guest
+from ..support.probe import Guest
 
 PEERS = ("ann", "bob", "eve")
 CHANNELS = ("a", "a/x", "a/y", "b", "_metered/x", "a/*", "**", "", "x" * 300, "\x07", "é")

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from metered_realtime.server import SignallingServer
 
-from .probe import dialled, welcomed
+from ..support.probe import dialled, welcomed
 
 
 class TestStart:

@@ -13,9 +13,9 @@ import pytest
 
 from metered_realtime.server import App, Limits, Plan, PublishableKey, SecretKey, SignallingServer, mint_token
 from metered_realtime.server.client_log import LINE_BURST, ClientLog
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
-from .probe import dialled, welcomed
+from ..support.probe import dialled, welcomed
 
 SECRET_ID, SECRET = "sk_id_shop", "sk_secret_" + "s" * 40
 REVOKED_ID = "sk_id_old"

@@ -9,12 +9,12 @@ import pytest
 
 from metered_realtime.server import App, SecretKey, SignallingServer
 from metered_realtime.server.auth import mint_token
-from metered_realtime.server.config import parse_config
+from metered_realtime.server.config.file import parse_config
 from metered_realtime.server.plan import Meter, Plan
 
-from .probe import Probe, dialled
-from .rest_client import backend
-from .test_reload import PATH
+from ..support.probe import Probe, dialled
+from ..support.rest_client import backend
+from .config.test_reload import PATH
 
 SECRET = "sk_secret_" + "s" * 40
 

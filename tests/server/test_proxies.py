@@ -8,7 +8,7 @@ from aiohttp import ClientSession
 from metered_realtime.server import Limits, SignallingServer
 from metered_realtime.server.proxies import client_address, network_of, networks
 
-from .rest_client import backend
+from ..support.rest_client import backend
 
 TRUSTED = networks(["10.0.0.0/8", "::1"])
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from metered_realtime.core.frames import encode_payload
+from metered_realtime.core.wire.frames import encode_payload
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.auth import mint_token
 from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.keys import App, SecretKey, new_secret_pair
 from metered_realtime.server.rights import ACTIONS, Grant
 
-from .probe import EVERYTHING, Guest, Probe, dialled, key_query, welcomed
+from ..support.probe import EVERYTHING, Guest, Probe, dialled, key_query, welcomed
 
 ACK = {"type": "ack", "requestId": "r"}
 

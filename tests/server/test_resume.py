@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metered_realtime.core.frames import MAX_RESUME_TOKEN
+from metered_realtime.core.wire.frames import MAX_RESUME_TOKEN
 from metered_realtime.log import NoopLogger
 from metered_realtime.server import Limits, SignallingServer
-from metered_realtime.server import link as link_module
+from metered_realtime.server import client_socket as link_module
 from metered_realtime.server.auth import Admission, Authenticator, RefusedError, mint_token
 from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.keys import App, Keyring, PublishableKey, SecretKey
@@ -23,9 +23,9 @@ from metered_realtime.server.plan import Meter, Plan
 from metered_realtime.server.resume import LIFETIME, ResumeTokens
 from metered_realtime.server.rights import ACTIONS, Grant
 from metered_realtime.server.tokens import InvalidTokenError, verify_token
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
-from .probe import EVERYTHING, NOW, Guest, Probe, dialled, key_query
+from ..support.probe import EVERYTHING, NOW, Guest, Probe, dialled, key_query
 
 KEY = "pk_live_" + "a" * 40
 OTHER_KEY = "pk_live_" + "b" * 40

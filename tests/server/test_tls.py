@@ -22,10 +22,10 @@ from cryptography.x509.oid import NameOID
 from websockets.asyncio.client import connect
 
 from metered_realtime.server import SignallingServer
-from metered_realtime.server.config import parse_config
+from metered_realtime.server.config.file import parse_config
 
-from .probe import Probe, dialled
-from .test_cli import finished, program
+from ..cli.test_serve import finished, program
+from ..support.probe import Probe, dialled
 
 
 def self_signed(directory: Path, name: str = "ours", password: bytes | None = None) -> tuple[Path, Path]:

@@ -20,12 +20,12 @@ from aiortc import (
 from aiortc.mediastreams import AudioStreamTrack
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
-from metered_realtime.core.ice_servers import parse_ice_servers
+from metered_realtime.core.wire.ice_servers import parse_ice_servers
 from metered_realtime.server import App, PublishableKey, SignallingServer, TurnServer
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
-from .coturn import coturn, needs_coturn
-from .probe import dialled
+from ..support.coturn import coturn, needs_coturn
+from ..support.probe import dialled
 
 NOW = 1_800_000_000.0
 

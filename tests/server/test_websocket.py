@@ -15,9 +15,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from metered_realtime.server import App, Limits, PublishableKey, SecretKey, SignallingServer, mint_token
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
-from .probe import Probe, dialled, key_query, welcomed
+from ..support.probe import Probe, dialled, key_query, welcomed
 
 
 class Log:

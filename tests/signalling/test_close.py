@@ -10,8 +10,8 @@ from metered_realtime.errors import DisconnectedError
 from metered_realtime.events import Connected, Direct, Message, StateChange
 from metered_realtime.signalling.client import CLOSE_TIMEOUT
 
-from .programs import Diary, make_client
-from .scripted_server import Conversation, ScriptedServer, behave
+from ..support.programs import Diary, make_client
+from ..support.scripted_server import Conversation, ScriptedServer, behave
 
 SLACK = 0.5
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from metered_realtime.core.key_forms import PUBLISHABLE_RANDOM, SECRET_ID_RANDOM, local_key, local_secret_id
-from metered_realtime.core.session import Timings
+from metered_realtime.core.session.session import Timings
+from metered_realtime.core.wire.key_forms import PUBLISHABLE_RANDOM, SECRET_ID_RANDOM, local_key, local_secret_id
 from metered_realtime.errors import LocalCredentialError, NotConnectedError, SignallingConnectError, SignallingError
 from metered_realtime.events import Connected, Disconnected, Event, Message, StateChange
 from metered_realtime.options import IceServerConfig, SignallingClientOptions
 from metered_realtime.server.tokens import mint_token
-from metered_realtime.signalling import SignallingClient, link
+from metered_realtime.signalling import SignallingClient
+from metered_realtime.signalling import socket as link
 
-from .programs import HASTY, Diary, make_client
-from .scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
+from ..support.programs import HASTY, Diary, make_client
+from ..support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
 
 
 async def stay_silent(conversation: Conversation) -> None:

@@ -16,8 +16,8 @@ from metered_realtime.options import IceServerConfig, SignallingClientOptions
 from metered_realtime.signalling import SignallingClient
 from metered_realtime.signalling.scrubbing import ScrubbingLogger, scrub_error, scrub_text, scrubbing
 
-from .programs import Diary, make_client
-from .scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
+from ..support.programs import Diary, make_client
+from ..support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
 
 SECRET = "sEcReT/123"
 ENCODED = "sEcReT%2F123"

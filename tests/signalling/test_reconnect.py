@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from metered_realtime.core.session import Timings
+from metered_realtime.core.session.session import Timings
 from metered_realtime.errors import DisconnectedError, NotConnectedError
 from metered_realtime.events import (
     Connected,
@@ -20,8 +20,8 @@ from metered_realtime.events import (
 )
 from metered_realtime.options import ReconnectOptions
 
-from .programs import SOON, Diary, make_client
-from .scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
+from ..support.programs import SOON, Diary, make_client
+from ..support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
 
 
 async def drop_when_asked(conversation: Conversation) -> None:

@@ -13,8 +13,8 @@ from metered_realtime.errors import ServerRequestError, SignallingError
 from metered_realtime.events import Connected, Disconnected, TokenProviderError, TokenRefreshed
 from metered_realtime.signalling import SignallingClient
 
-from .programs import Diary, make_client
-from .scripted_server import Conversation, ScriptedServer, behave
+from ..support.programs import Diary, make_client
+from ..support.scripted_server import Conversation, ScriptedServer, behave
 
 SOON_OVER = {"serverTime": 1_000, "expiresAt": 1_002}
 """A token of two seconds, 0.75 s of which a client may use: it refreshes half a second in."""

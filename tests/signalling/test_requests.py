@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from metered_realtime.core.frames import encode_payload
-from metered_realtime.core.session import Timings
+from metered_realtime.core.session.session import Timings
+from metered_realtime.core.wire.frames import encode_payload
 from metered_realtime.errors import (
     AckTimeoutError,
     DisconnectedError,
@@ -19,10 +19,10 @@ from metered_realtime.errors import (
 )
 from metered_realtime.events import Direct, Message, Presence, PresencePeer, ServerError
 from metered_realtime.options import SubscribeOptions
-from metered_realtime.signalling import link
+from metered_realtime.signalling import socket
 
-from .programs import Diary, make_client
-from .scripted_server import Conversation, ScriptedServer
+from ..support.programs import Diary, make_client
+from ..support.scripted_server import Conversation, ScriptedServer
 
 PATIENT = Timings(welcome_timeout=5, ack_timeout=0.02)
 
@@ -248,7 +248,7 @@ async def test_a_sync_handler_may_start_requests_and_an_async_one_may_await_them
 
 
 async def test_in_a_burst_of_frames_other_tasks_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "TURN_TIME", 0.0, raising=False)
+    monkeypatch.setattr(socket, "TURN_TIME", 0.0, raising=False)
     count, turns = 100, 0
     turns_at: list[int] = []
 

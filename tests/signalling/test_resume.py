@@ -16,10 +16,10 @@ from metered_realtime.server import SignallingServer
 from metered_realtime.server.keys import App, PublishableKey, SecretKey, new_secret_pair
 from metered_realtime.server.rights import ACTIONS
 from metered_realtime.signalling import SignallingClient
-from tests.mesh.support import Wire
+from tests.support.peers import Wire
 
-from .programs import Diary, make_client
-from .scripted_server import ScriptedServer
+from ..support.programs import Diary, make_client
+from ..support.scripted_server import ScriptedServer
 from .test_privacy import ListLogger
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.02, max_attempts=1000)

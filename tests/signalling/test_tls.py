@@ -15,8 +15,8 @@ from cryptography.x509.oid import NameOID
 
 from metered_realtime.errors import SignallingConnectError
 
-from .programs import make_client
-from .scripted_server import ScriptedServer
+from ..support.programs import make_client
+from ..support.scripted_server import ScriptedServer
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from metered_realtime.options import ReconnectOptions, SubscribeOptions
 from metered_realtime.server import Limits, SignallingServer
 from metered_realtime.signalling import SignallingClient
 
-from .programs import Diary
+from ..support.programs import Diary
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.02, max_attempts=1000)
 

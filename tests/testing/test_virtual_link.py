@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from metered_realtime.core.sdp import Description, sections
+from metered_realtime.connection.remote_description import admit
+from metered_realtime.connection.sections import Incoming, Outgoing
+from metered_realtime.core.negotiation.sdp import Description, sections
 from metered_realtime.log import NoopLogger
-from metered_realtime.media.fanout import TrackFanout
-from metered_realtime.mesh.admission import admit
-from metered_realtime.mesh.sections import Incoming, Outgoing
+from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.testing import VirtualTrack, VirtualWorld
 from metered_realtime.testing.virtual_link import RefusedError, VirtualLink
 from metered_realtime.testing.virtual_network import Process

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ..core.delivery import NOT_PERMITTED
+from ..core.negotiation.delivery import NOT_PERMITTED
 from ..errors import ServerRequestError
 from ..events import FatalError
 
 if TYPE_CHECKING:
-    from .connection import PeerConnection
+    from ..connection.remote_connection import PeerConnection
     from .remote_peer import RemotePeer
 
 ADVICE = (

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..core.signals import Signal
+from ..connection.ice_servers import IceServers
+from ..connection.set_ups import SetUps
+from ..core.negotiation.signals import Signal
 from ..log import Logger
-from .ice_servers import IceServers
 from .remote_peer import RemotePeer
 from .seat import SignallingSeat
-from .set_ups import SetUps
 
 if TYPE_CHECKING:
-    from .aiortc_compat import SharedCertificate
-    from .connection import PeerConnection
+    from ..aiortc_compat.peer_connection import SharedCertificate
+    from ..connection.remote_connection import PeerConnection
 
 
 class PeerConnections:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ..core.attachments import AlreadyAttachedError, Attachment, Attachments
-from ..core.signals import MetadataSignal
+from ..core.negotiation.attachments import AlreadyAttachedError, Attachment, Attachments
+from ..core.negotiation.signals import MetadataSignal
 from ..errors import (
     MeteredPeerReplaceTrackError,
     MeteredPeerStateError,
@@ -23,8 +23,8 @@ from .remote_peer import RemotePeer
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
-    from ..media.fanout import TrackFanout
-    from .sections import Outgoing
+    from ..connection.sections import Outgoing
+    from ..media.sending.fanout import TrackFanout
 
 
 class LocalMedia:
@@ -253,12 +253,12 @@ class LocalMedia:
             await asyncio.wait(self._closing)
 
     def _outgoing(self, attachment: Attachment) -> Outgoing:
-        from .sections import Outgoing
+        from ..connection.sections import Outgoing
 
         return Outgoing(attachment.kind, attachment.track_id, attachment.stream_id, self._fanout(attachment.track))
 
     def _fanout(self, track: Any) -> TrackFanout:
-        from ..media.fanout import TrackFanout
+        from ..media.sending.fanout import TrackFanout
 
         fanout = self._fanouts.get(id(track))
         if fanout is None:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from ..core.fatal import FATAL_CLOSES, FATAL_ERROR_CODES, code_of_close
-from ..core.names import is_reserved_channel, peer_id_fault
-from ..core.signals import GREETING, MetadataSignal, channel_of, parse_signal
+from ..channels.options import ChannelOptions
+from ..channels.peer_channel import PATIENCE, PeerChannel, PeerChannels
+from ..connection.ice_servers import IceServers
+from ..core.negotiation.signals import GREETING, MetadataSignal, channel_of, parse_signal
+from ..core.session.close_codes import FATAL_CLOSES, FATAL_ERROR_CODES, code_of_close
+from ..core.wire.names import is_reserved_channel, peer_id_fault
 from ..emitter import AsyncEventEmitter
 from ..errors import (
     ConnectionEndedError,
@@ -42,6 +45,7 @@ from ..events import (
     TokenProviderError,
     TokenRefreshed,
 )
+from ..files.transfers import AcceptFn, FileReceiver, FileTransfers, ProgressFn, TransferResult
 from ..lifetime import Lifetime
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
@@ -56,28 +60,24 @@ from ..options import (
 )
 from ..rpc.errors import ErrorRegistry, RpcError
 from ..rpc.methods import RpcInvocationData, RpcMethods
+from ..rpc.transports import is_envelope
 from ..signalling import SignallingClient
-from ..signalling.link import TOKEN_PROVIDER_FAILED
 from ..signalling.scrubbing import scrubbing
+from ..signalling.socket import TOKEN_PROVIDER_FAILED
 from .call_permission import CallPermission
-from .channel_options import ChannelOptions
 from .connections import PeerConnections
 from .early_events import EarlyEvents
-from .ice_servers import IceServers
 from .joined_context import _JoinedContext
 from .local_media import LocalMedia
-from .peer_channel import PATIENCE, PeerChannel, PeerChannels
 from .remote_peer import RemotePeer
 from .remotes import Remotes
-from .rpc_transports import is_envelope
 from .seat import SignallingSeat
 from .snapshot_watch import SnapshotWatch
 from .stats import PeerStats, peer_stats
-from .transfers import AcceptFn, FileReceiver, FileTransfers, ProgressFn, TransferResult
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
-    from .connection import PeerConnection
+    from ..connection.remote_connection import PeerConnection
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: connections, signalling, then the handlers that still run."""

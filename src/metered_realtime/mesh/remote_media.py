@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..core.signals import DescribedTrack, MetadataBook, MetadataSignal
+from ..core.negotiation.signals import DescribedTrack, MetadataBook, MetadataSignal
 from ..events import Event, PictureRefused, StreamAdded, StreamRemoved, Track, TrackEnded
 from ..media.stream import MediaStream
 
 if TYPE_CHECKING:
-    from .sections import Incoming
+    from ..connection.sections import Incoming
 
 RETURN_TIMEOUT = 12.0
 """Seconds after a replaced connection is up within which a stream has to be back before it counts as removed. What

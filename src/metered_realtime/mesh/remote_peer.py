@@ -7,10 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.delivery import concerns_everybody
-from ..core.frames import MAX_MESSAGE_SIZE
-from ..core.signals import GREETING, MetadataSignal, Signal
-from ..core.stream_frames import Attributes, StreamKind
+from ..channels.early_messages import EarlyMessages
+from ..channels.managed_channel import ManagedChannel
+from ..channels.options import ChannelOptions, check_names
+from ..channels.registry import RemoteChannels
+from ..core.negotiation.delivery import concerns_everybody
+from ..core.negotiation.signals import GREETING, MetadataSignal, Signal
+from ..core.streams.frames import Attributes, StreamKind
+from ..core.wire.frames import MAX_MESSAGE_SIZE
 from ..emitter import AsyncEventEmitter
 from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError, SignallingError
 from ..events import (
@@ -23,26 +27,22 @@ from ..events import (
 from ..log import Logger
 from ..media.stream import MediaStream
 from ..options import PeerConnectionState
+from ..rpc.client import RpcClient
 from ..rpc.codec import format_of, is_foreign
 from ..rpc.methods import RpcMethods
+from ..rpc.remote import RemoteRpc
 from ..signalling.scrubbing import scrub_error
-from .channel_options import ChannelOptions, check_names
-from .channels import RemoteChannels
-from .early_messages import EarlyMessages
-from .managed_channel import ManagedChannel
+from ..streams.binding import StreamBinding
+from ..streams.writer import StreamWriter
 from .remote_media import RemoteMedia
-from .rpc_client import RpcClient
-from .rpc_remote import RemoteRpc
 from .stats import RemoteStats, remote_stats
-from .stream_binding import StreamBinding
-from .stream_writer import StreamWriter
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCPeerConnection
 
-    from .connection import PeerConnection
-    from .sections import Incoming
-    from .transfers import FileTransfers, ProgressFn, TransferResult
+    from ..connection.remote_connection import PeerConnection
+    from ..connection.sections import Incoming
+    from ..files.transfers import FileTransfers, ProgressFn, TransferResult
 
 SendFn = Callable[[str, Any], Awaitable[None]]
 ConnectionFactory = Callable[["RemotePeer"], "PeerConnection"]

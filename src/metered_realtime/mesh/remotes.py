@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from ..core.held_signals import HeldSignals
-from ..core.roster import MAX_REMOTE_PEERS, Roster
-from ..core.signals import MetadataSignal, Signal
+from ..core.negotiation.held_signals import HeldSignals
+from ..core.negotiation.signals import MetadataSignal, Signal
+from ..core.session.roster import MAX_REMOTE_PEERS, Roster
 from ..events import PresencePeer
 from ..log import Logger
 from .remote_peer import RemotePeer

@@ -9,10 +9,10 @@ from typing import Any
 
 from msgspec import Raw
 
-from ..core.delivery import concerns_everybody, is_final
-from ..core.frames import Send, encode, encode_payload
-from ..core.names import MAX_PEER_ID_LENGTH
-from ..core.signals import MetadataSignal, Signal, in_channel
+from ..core.negotiation.delivery import concerns_everybody, is_final
+from ..core.negotiation.signals import MetadataSignal, Signal, in_channel
+from ..core.wire.frames import Send, encode, encode_payload
+from ..core.wire.names import MAX_PEER_ID_LENGTH
 from ..errors import (
     MeteredPeerOversizedError,
     MeteredPeerStateError,

@@ -15,18 +15,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..channels.data_channel import DataChannel
+from ..channels.stats import DataChannelStats, DataStats
+from ..channels.unheard import unheard_on
 from ..options import MeteredPeerState, PeerConnectionState, SignallingClientState
-from .data_channel import DataChannel
-from .unheard import unheard_on
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCRtpTransceiver
 
-    from .aiortc_compat import MessageCounter
-    from .link import Link
+    from ..aiortc_compat.peer_connection import MessageCounter
+    from ..connection.peer_connection import Link
+    from ..connection.sections import Incoming, SendingSection
     from .peer import MeteredPeer
     from .remote_peer import RemotePeer
-    from .sections import Incoming, SendingSection
 
 CandidateType = Literal["host", "srflx", "prflx", "relay"]
 
@@ -126,43 +127,6 @@ class InboundTrackStats:
     """Those that came while nobody read. They are among `frames_dropped`."""
     pictures_refused: int = 0
     """Those with more pixels than `RemoteTrack.max_picture_pixels`, and what builds on them. Among `frames_dropped`."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataChannelStats:
-    """A data channel that has not ended: W3C RTCDataChannelStats, and its queues. Bytes are those of messages."""
-
-    label: str
-    id: int | None
-    """None until the connection is up for the first time."""
-    state: str
-    """`connecting`, `open` or `closing`."""
-    messages_sent: int
-    bytes_sent: int
-    """What was handed to the channel; `buffered_amount` of it is still here."""
-    messages_received: int
-    bytes_received: int
-    buffered_amount: int
-    """Bytes that wait to be sent."""
-    queued_sends: int | None
-    """Calls of `DataChannel.send` that wait for room. None for a channel that is used without a `DataChannel`."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataStats:
-    """All data channels of a connection together, also those that have ended, and each one that has not."""
-
-    messages_sent: int = 0
-    bytes_sent: int = 0
-    messages_received: int = 0
-    bytes_received: int = 0
-    buffered_amount: int = 0
-    """Bytes that wait to be sent."""
-    channels: tuple[DataChannelStats, ...] = ()
-    """By id, those without one last."""
-    channels_refused: int = 0
-    """Channels that the remote opened and that were closed: too many, names that are too long in all, or more than may
-    wait for a reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +244,13 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
 
 def _is_measured(link: object) -> bool:
     """Tell whether a link is one over aiortc. Those of a simulation are not, and have no figures."""
-    from .link import Link
+    from ..connection.peer_connection import Link
 
     return isinstance(link, Link)
 
 
 def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
-    from . import aiortc_compat as compat
+    from ..aiortc_compat import peer_connection as compat
 
     meter = compat.link_meter(link.pc)
     bytes_received, packets_received = compat.received(link.pc)
@@ -306,7 +270,7 @@ def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
 
 
 def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
-    from . import aiortc_compat as compat
+    from ..aiortc_compat import peer_connection as compat
 
     now = time.monotonic()
     pc = link.pc
@@ -341,7 +305,7 @@ def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
 
 
 def _round_trip_time(pair: Any, outbound: tuple[OutboundTrackStats, ...]) -> float | None:
-    from . import aiortc_compat as compat
+    from ..aiortc_compat import peer_connection as compat
 
     if pair is None:
         return None
@@ -356,7 +320,7 @@ def _candidate(candidate: Any, address: tuple[str, int]) -> CandidateStats:
 
 
 def _outbound(slot: SendingSection, now: float) -> OutboundTrackStats:
-    from . import aiortc_compat as compat
+    from ..aiortc_compat import peer_connection as compat
 
     outgoing = slot.outgoing
     assert outgoing is not None
@@ -394,7 +358,7 @@ def _receiving(link: Link) -> Iterator[tuple[Incoming, RTCRtpTransceiver]]:
 
 
 def _inbound(incoming: Incoming, transceiver: RTCRtpTransceiver, now: float) -> InboundTrackStats:
-    from . import aiortc_compat as compat
+    from ..aiortc_compat import peer_connection as compat
 
     figures = compat.receiver_figures(transceiver.receiver)
     codec = figures.codec

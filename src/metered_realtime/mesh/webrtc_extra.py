@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .connection import PeerConnection
+    from ..connection.remote_connection import PeerConnection
 
 
 def connection_class() -> type[PeerConnection]:
@@ -15,8 +15,8 @@ def connection_class() -> type[PeerConnection]:
         ImportError: aiortc or av is missing, or a release whose insides are not known here is installed.
     """
     try:
-        from .aiortc_compat import check_version
-        from .connection import PeerConnection
+        from ..aiortc_compat.peer_connection import check_version
+        from ..connection.remote_connection import PeerConnection
     except ModuleNotFoundError as error:
         raise ImportError(
             f"media and data channels need {error.name}: pip install 'metered-realtime-mesh[webrtc]'", name=error.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args
 
-from ..core.rpc_messages import ErrorObject, Inbound, Params, RequestId
+from ..core.rpc.messages import ErrorObject, Inbound, Params, RequestId
 from .jsonrpc import JsonRpcCodec
 from .msgpackrpc import MsgpackRpcCodec
 

@@ -7,7 +7,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, overload
 
-from ..core.rpc_messages import ErrorObject
+from ..core.rpc.messages import ErrorObject
 from ..errors import MeteredRealtimeError
 from ..log import NoopLogger, log_exception
 

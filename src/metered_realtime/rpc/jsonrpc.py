@@ -7,9 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..core.frames import encode_payload
-from ..core.message_cost import json_fault
-from ..core.rpc_messages import (
+from ..core.rpc.messages import (
     MAX_BATCH,
     BadReply,
     BadRequest,
@@ -25,6 +23,8 @@ from ..core.rpc_messages import (
     is_method,
     is_request_id,
 )
+from ..core.wire.frames import encode_payload
+from ..core.wire.message_cost import json_fault
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600

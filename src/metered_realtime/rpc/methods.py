@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from ..core.rpc_messages import MAX_METHOD_LENGTH, Params, is_reserved
+from ..core.rpc.messages import MAX_METHOD_LENGTH, Params, is_reserved
 from .built_in import RpcInvalidParamsError, RpcUnsupportedMethodError
 from .errors import ErrorRegistry, RpcError, registry_of
 

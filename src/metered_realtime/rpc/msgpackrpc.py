@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..core.message_cost import msgpack_fault
-from ..core.rpc_messages import (
+from ..core.rpc.messages import (
     BadReply,
     BadRequest,
     ErrorObject,
@@ -22,6 +21,7 @@ from ..core.rpc_messages import (
     Success,
     is_method,
 )
+from ..core.wire.message_cost import msgpack_fault
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600

@@ -11,17 +11,17 @@ from typing import Any
 
 from aiohttp import web
 
-from ..core.frames import GoingAwayFrame, encode
+from ..core.wire.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
 from ..log import Logger
 from .auth import Admission, Authenticator, RefusedError
 from .client_log import ClientLog
+from .client_socket import CLOSE_TIMEOUT, INVALID_TEXT, OUTBOX_FULL, Ending, Link, seal
 from .frame_heads import POLICY_VIOLATION, PROTOCOL_ERROR
 from .keys import App
 from .limits import ConnectLimiter, Limits, RateLimiter
-from .link import CLOSE_TIMEOUT, INVALID_TEXT, OUTBOX_FULL, Ending, Link, seal
 from .proxies import Network, client_address, network_of
-from .rest import RestApi, not_found
+from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..core.frames import FrameError, Refresh, encode_payload
-from ..core.key_forms import SECRET_ID_PREFIX
+from ..core.wire.frames import FrameError, Refresh, encode_payload
+from ..core.wire.key_forms import SECRET_ID_PREFIX
 from ..events import WsCloseCode
 from .client_log import shortened
 from .hub import Identity

@@ -31,7 +31,7 @@ from typing import Any
 
 from msgspec import Raw, structs
 
-from ..core.frames import (
+from ..core.wire.frames import (
     MAX_SERVER_FRAME,
     Ack,
     ClientFrame,
@@ -52,13 +52,13 @@ from ..core.frames import (
     Welcome,
     encode,
 )
-from ..core.names import is_reserved_channel
-from ..core.patterns import MAX_WILDCARDS, count_wildcards, is_pattern
+from ..core.wire.names import is_reserved_channel
+from ..core.wire.patterns import MAX_WILDCARDS, count_wildcards, is_pattern
 from . import charges
-from .channel import Channel, Connection, PatternTable
 from .limits import Limits
 from .plan import Meter
 from .rights import Action, Grant
+from .routing import Channel, Connection, PatternTable
 
 SNAPSHOT_PAGE = 3_500
 """Peers per frame of a snapshot without metadata: ids of 128 characters that all need escaping stay in the limit."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.frames import ClientFrame, FrameError, Ping, Refresh, decode_client_frame
+from ..core.wire.frames import ClientFrame, FrameError, Ping, Refresh, decode_client_frame
 from ..events import WsCloseCode
-from .channel import Connection
 from .hub import Hub
 from .limits import FaultCounter, Limits, TokenBucket
+from .routing import Connection
 
 
 @dataclass(frozen=True, slots=True)

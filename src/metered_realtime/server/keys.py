@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ..core.key_forms import (
+from ..core.wire.key_forms import (
     PUBLISHABLE_PREFIX,
     PUBLISHABLE_RANDOM,
     SECRET_ID_PREFIX,

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, fields
 
-from ..core.frames import ENVELOPE_ALLOWANCE, MAX_MESSAGE_SIZE, MAX_SERVER_FRAME
+from ..core.wire.frames import ENVELOPE_ALLOWANCE, MAX_MESSAGE_SIZE, MAX_SERVER_FRAME
 
 MAX_ADDRESSES = 4_096
 """Addresses whose connection attempts are remembered: at 60 attempts each some 10 MB when all are at their limit."""

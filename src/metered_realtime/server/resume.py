@@ -19,8 +19,8 @@ from typing import Any
 
 import jwt
 
-from ..core.frames import is_resume_token
-from ..core.names import identity_fault
+from ..core.wire.frames import is_resume_token
+from ..core.wire.names import identity_fault
 from .keys import App, PublishableKey
 from .tokens import ALGORITHM, RESUME_TYPE, SIGNATURE_ONLY
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
-from ..core.patterns import Name, pattern_covers, patterns_meet
+from ..core.wire.patterns import Name, pattern_covers, patterns_meet
 
 Action = Literal["publish", "subscribe", "presence", "send"]
 ACTIONS: frozenset[Action] = frozenset(get_args(Action))

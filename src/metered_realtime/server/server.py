@@ -14,7 +14,7 @@ from ..log import Logger, NoopLogger
 from .app import SignallingApp
 from .auth import Authenticator
 from .client_log import ClientLog, HttpLog
-from .config import Config
+from .config.file import Config
 from .ice import IceServer, ice_server_list
 from .keys import App, Keyring, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
 from .limits import Limits

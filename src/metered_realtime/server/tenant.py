@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..events import WsCloseCode
 from .auth import Admission
+from .client_socket import Link, seal
 from .hub import Hub
 from .keys import App
 from .limits import Limits
-from .link import Link, seal
 from .plan import Meter
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import jwt
 
-from ..core.frames import encode_payload
-from ..core.names import channel_fault, identity_fault
+from ..core.wire.frames import encode_payload
+from ..core.wire.names import channel_fault, identity_fault
 from .keys import SecretKey, check_secret_pair
 from .limits import Limits
 from .rights import ACTIONS

@@ -1,4 +1,4 @@
-"""The signalling client: asyncio and websockets around the decisions in `core.session`."""
+"""The signalling client: asyncio and websockets around the decisions in `core.session.session`."""
 
 from .client import SignallingClient
 

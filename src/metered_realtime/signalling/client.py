@@ -11,11 +11,8 @@ from typing import Any
 
 from msgspec import Raw
 
-from ..core.backoff import SHORT_OUTAGE
-from ..core.frames import encode_payload
-from ..core.names import channel_fault, peer_id_fault
-from ..core.session import DialFailure, Session, Timings
-from ..core.session_effects import (
+from ..core.session.backoff import SHORT_OUTAGE
+from ..core.session.effects import (
     Dial,
     Effect,
     Effects,
@@ -29,6 +26,9 @@ from ..core.session_effects import (
     TearDown,
     Transmit,
 )
+from ..core.session.session import DialFailure, Session, Timings
+from ..core.wire.frames import encode_payload
+from ..core.wire.names import channel_fault, peer_id_fault
 from ..emitter import AsyncEventEmitter
 from ..errors import SignallingError
 from ..events import StateChange
@@ -44,8 +44,8 @@ from ..options import (
 )
 from .credentials import FreshTokenFn, attempt_urls, fresh_tokens
 from .endpoint import parse_origin
-from .link import Link
 from .scrubbing import scrub_error, scrubbing
+from .socket import Link
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: the closing handshake first, then the handlers that still run."""

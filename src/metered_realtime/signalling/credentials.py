@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-from ..core.key_forms import is_local_key, is_local_token
+from ..core.wire.key_forms import is_local_key, is_local_token
 from ..errors import LocalCredentialError
 from ..options import TokenProviderFn
 from .endpoint import attempt_url, is_hosted

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from random import Random
 
-from ..core.attachments import Attachment
+from ..core.negotiation.attachments import Attachment
 from ..errors import MeteredRealtimeError
 from ..events import Track
 from ..media.stream import MediaStream

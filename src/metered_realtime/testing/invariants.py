@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..core.attachments import Attachment
+from ..connection.sections import Incoming
+from ..core.negotiation.attachments import Attachment
 from ..mesh.remote_peer import RemotePeer
-from ..mesh.sections import Incoming
 from .actor import Actor
 from .ledger import MESSAGES
 from .virtual_media import VirtualChannel

@@ -1,4 +1,4 @@
-"""One generation of a virtual connection: what `mesh.link.Link` is over aiortc, this is over the virtual media plane.
+"""One generation of a virtual connection: `connection.peer_connection.Link` without aiortc, on the virtual media plane.
 
 It knows of m-sections what JSEP knows, in descriptions that are short but real enough for every parser here, and
 refuses what a real connection refuses. It does not encode, decode, or number payload types.
@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from ..core.sdp import Description, Direction, Section, sections
-from ..media.remote_track import RemoteTrack
-from ..mesh.link import FRESH_SECTIONS, TooMuchFn
-from ..mesh.sections import Incoming, Outgoing
+from ..connection.peer_connection import FRESH_SECTIONS, TooMuchFn
+from ..connection.sections import Incoming, Outgoing
+from ..core.negotiation.sdp import Description, Direction, Section, sections
+from ..media.receiving.remote_track import RemoteTrack
 from ..options import IceServerConfig
 from .virtual_media import MediaPlane, VirtualChannel, VirtualPeerConnection
 from .virtual_network import Process
 
 if TYPE_CHECKING:
-    from ..mesh.link import Link, LinkObserver
+    from ..connection.peer_connection import Link, LinkObserver
 
 OPERATION = (0.0, 0.03)
 """Seconds that one call of a connection takes."""

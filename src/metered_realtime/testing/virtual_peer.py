@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import Any, ClassVar, NoReturn, cast
 
+from ..connection.peer_connection import Link
+from ..connection.remote_connection import PeerConnection
 from ..log import Logger
-from ..mesh.connection import PeerConnection
-from ..mesh.link import Link
 from ..mesh.peer import MeteredPeer
 from ..options import SignallingClientOptions
 from ..signalling.client import SignallingClient

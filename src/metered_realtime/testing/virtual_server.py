@@ -6,18 +6,18 @@ import asyncio
 import json
 from typing import Any
 
-from ..core.frames import GoingAwayFrame, encode
-from ..core.sdp import Description, sections
-from ..core.session import ABNORMAL, TERMINAL_CODES
-from ..core.signals import DescriptionSignal, parse_signal
+from ..core.negotiation.sdp import Description, sections
+from ..core.negotiation.signals import DescriptionSignal, parse_signal
+from ..core.session.session import ABNORMAL, TERMINAL_CODES
+from ..core.wire.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
-from ..server.channel import Connection
+from ..server.client_socket import PLACE_TIMEOUT
 from ..server.hub import Hub, Identity
 from ..server.intake import Close, Intake
 from ..server.limits import Limits
-from ..server.link import PLACE_TIMEOUT
 from ..server.plan import Meter
 from ..server.rights import ACTIONS, Grant
+from ..server.routing import Connection
 from .virtual_network import Process, VirtualNetwork
 
 GHOST_TIME = (10.0, 40.0)

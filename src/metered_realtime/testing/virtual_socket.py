@@ -6,15 +6,15 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..core.session import DialFailure
+from ..core.session.session import DialFailure
 from ..log import Logger
 from ..signalling.client import SignallingClient
-from ..signalling.link import HANG_UP_TIMEOUT
+from ..signalling.socket import HANG_UP_TIMEOUT
 from .virtual_network import Process
 from .virtual_server import ClientEnd, ServerEnd, VirtualServer
 
 if TYPE_CHECKING:
-    from ..signalling.link import Link, LinkOwner
+    from ..signalling.socket import Link, LinkOwner
 
 CredentialKind = Literal["token", "key", "resume"]
 
@@ -46,7 +46,7 @@ class Credential:
 
 
 class VirtualSocket(ClientEnd):
-    """Does what `signalling.link.Link` does, over the virtual network."""
+    """Does what `signalling.socket.Link` does, over the virtual network."""
 
     def __init__(self, owner: LinkOwner, server: VirtualServer, process: Process, credential: Credential) -> None:
         loop = asyncio.get_running_loop()

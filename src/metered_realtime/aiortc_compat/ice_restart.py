@@ -1,0 +1,137 @@
+"""ICE restart (RFC 8445 section 9, RFC 8839 section 4.4.1.1.1): another path under a connection that goes on.
+
+aiortc has none (aiortc#1367): a path that is lost takes DTLS, SCTP and all media with it. Here aioice's connection is
+made to begin again in its place: the same sockets, and those of addresses that the host has got since, under new
+credentials. DTLS and what is above it notice nothing but a gap. Until there is a new path the former one is used, if it
+has not been lost.
+
+tests/aiortc_compat/test_ice_restart.py fails when a release moves something underneath.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+import aioice.ice
+from aioice.utils import random_string
+from aiortc import RTCPeerConnection
+from aiortc.rtcicetransport import RTCIceParameters
+
+from .dtls import FastDtlsTransport
+
+PASSWORD_LENGTH = 22
+"""Characters of a password: 128 bits at least (RFC 8839 section 5.4), as aioice has it."""
+
+USERNAME_LENGTH = 8
+"""Characters of a user fragment. It has to differ from all former ones of the connection."""
+
+
+COMPONENT = 1
+"""RTP and RTCP, the only component there is (RFC 8834 section 4.5)."""
+
+
+class IceRestarts:
+    """Restarts the ICE of one connection: `renew`, exchange descriptions, `run`.
+
+    `is_renewed` from a `renew` until its `run`.
+    """
+
+    def __init__(self, pc: RTCPeerConnection) -> None:
+        sctp = pc.sctp
+        assert sctp is not None
+        self._dtls: Any = sctp.transport
+        self._ice: Any = sctp.transport.transport
+        self._connection: Any = self._ice._connection
+        self.is_renewed = False
+        self._round = 0
+
+    @property
+    def is_possible(self) -> bool:
+        """Tell whether there is something to be kept: DTLS is up, and both ends have found each other once."""
+        is_known = isinstance(self._dtls, FastDtlsTransport) and hasattr(self._connection, "checks")
+        return bool(is_known and self._dtls.state == "connected" and not self._connection._closing)
+
+    def survive_losses(self) -> None:
+        """Have a lost path end nothing: the connection reads `failed` and waits for a restart."""
+        self._connection.consent_lost = self._lose
+
+    async def renew(self) -> None:
+        """Take new credentials, forget those of the other end with its candidates, and look for new addresses.
+
+        Checks that are under way end.
+        """
+        connection = self._connection
+        self._round += 1
+        self.is_renewed = True
+        self._stop_checks()
+        self._dtls.outlet.former = connection._nominated.pop(COMPONENT, self._dtls.outlet.former)
+        self._dtls.outlet.is_paused = True
+        connection._local_username = random_string(USERNAME_LENGTH)
+        connection._local_password = random_string(PASSWORD_LENGTH)
+        connection._tie_breaker = secrets.randbits(64)
+        connection.remote_username = connection.remote_password = None
+        connection._remote_candidates.clear()
+        connection._remote_candidates_end = self._ice.iceGatherer._remote_candidates_end = False
+        connection._early_checks.clear()
+        connection._early_checks_done = False
+        connection._nominating.clear()
+        connection._components = {COMPONENT}  # it is gone where no candidates came
+        await self._gather_new_addresses()
+
+    def take_role(self, *, controlling: bool) -> None:
+        """Take the role that an offerer, or the other end, has (RFC 8445 section 6.1.1)."""
+        self._connection.switch_role(controlling)
+
+    async def run(self, remote: RTCIceParameters) -> None:
+        """Look for a path to the other end. The state of the connection tells the outcome. Returns early if another
+        `renew` comes in between."""
+        connection, this_round = self._connection, self._round
+        self.is_renewed = False
+        connection.remote_username, connection.remote_password = remote.usernameFragment, remote.password
+        self._set_state("checking")
+        try:
+            await connection.connect()
+        except ConnectionError:
+            outcome = "failed"
+        else:
+            outcome = "completed"
+        if this_round == self._round and not connection._closing:
+            self._dtls.outlet.former = None
+            self._dtls.outlet.is_paused = outcome == "failed"
+            self._set_state(outcome)
+
+    def _stop_checks(self) -> None:
+        connection = self._connection
+        if connection._query_consent_task is not None:
+            connection._query_consent_task.cancel()
+            connection._query_consent_task = None
+        connection.checks.pause()
+        for pair in connection._check_list:
+            if pair.task is not None:
+                pair.task.cancel()
+        connection._check_list.clear()
+        connection._check_list_state.put_nowait(aioice.ice.ICE_FAILED)  # for a `run` that waits
+        connection._check_list_state = asyncio.Queue()
+        connection._check_list_done = False
+
+    async def _gather_new_addresses(self) -> None:
+        connection = self._connection
+        if connection._transport_policy is not aioice.ice.TransportPolicy.ALL:
+            return
+        known = {protocol.local_candidate.host for protocol in connection._protocols}
+        addresses = aioice.ice.get_host_addresses(use_ipv4=connection._use_ipv4, use_ipv6=connection._use_ipv6)
+        new = [address for address in addresses if address not in known]
+        connection.stun_server = connection.turn_server = None  # they are asked later, and others than before
+        connection._local_candidates += await connection.get_component_candidates(component=COMPONENT, addresses=new)
+
+    async def _lose(self) -> None:
+        """Note that the other end has not answered for too long: nothing may be sent (RFC 7675 section 5.1)."""
+        self._connection._nominated.clear()
+        self._dtls.outlet.former = None
+        self._dtls.outlet.is_paused = True
+        self._set_state("failed")
+
+    def _set_state(self, state: str) -> None:
+        self._ice._RTCIceTransport__setState(state)

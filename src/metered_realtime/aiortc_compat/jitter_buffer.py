@@ -1,0 +1,168 @@
+"""Pictures as they come out of a receiver's jitter buffer: at once, and not held up for good by what is lost.
+
+aiortc knows a picture to be complete by the first packet of the next one, which makes all video late by a whole
+interval. It asks for a lost packet once. If that does not help it holds back everything behind the gap until 512
+packets are there: many seconds at a low rate. And then it lets out one picture for each packet that comes.
+
+tests/aiortc_compat/test_jitter_buffer.py fails when a release moves something underneath.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
+
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+
+from ..media.codecs.encoded import is_key_frame
+
+ASK_AGAIN = 0.1
+"""Seconds after which a missing packet is asked for again: the round trip of a good line, and half of that of a bad
+one. A request is lost as easily as a packet."""
+
+GIVE_UP = 0.5
+"""Seconds that a picture waits for what is missing. Longer than a round trip over two continents and a repetition;
+whoever watches would rather have a key frame then."""
+
+
+class Several(JitterFrame):
+    """Frames that come out together: the first one, and `more`."""
+
+    def __init__(self, frames: list[JitterFrame]) -> None:
+        super().__init__(frames[0].data, frames[0].timestamp)
+        self.more = frames[1:]
+
+
+class PromptPictures:
+    """Releases a picture with its last packet, which carries the marker bit (RFC 7741 section 4.1, RFC 6184).
+
+    `codecs` are those of the receiver by payload type. `ask` is given a source and the numbers of packets that are to
+    be sent again. `lost` is told when a picture is given up: what comes next builds on it, up to a key frame.
+    """
+
+    def __init__(
+        self,
+        buffer: JitterBuffer,
+        codecs: Mapping[int, Any],
+        lost: Callable[[], None],
+        ask: Callable[[int, list[int]], None],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._buffer = buffer
+        self._codecs = codecs
+        self._lost = lost
+        self._ask = ask
+        self._clock = clock
+        self._by_timestamp = buffer._remove_frame
+        self._released: int | None = None
+        self._broken: int | None = None
+        self._trusts_marks = True
+        self._newest = 0
+        self._since: dict[int, float] = {}  # when packets were found to be missing
+        self._asked_at = 0.0
+        patched: Any = buffer
+        patched._remove_frame = self._remove
+
+    def _remove(self, sequence_number: int) -> JitterFrame | None:
+        """Stand in for what the buffer calls when a packet is in its place."""
+        if not (self._has(self._newest) and self._distance(sequence_number) <= self._distance(self._newest)):
+            self._newest = sequence_number
+        frames = self._complete()
+        while self._gives_up():
+            frames += self._complete()
+        return Several(frames) if frames else None
+
+    def _complete(self) -> list[JitterFrame]:
+        frames = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> JitterFrame | None:
+        self._skip_rest()
+        frame = self._by_timestamp(self._origin)
+        if frame is None and self._trusts_marks:
+            frame = self._marked()
+        if frame is not None:
+            self._released = frame.timestamp
+        return frame
+
+    def _skip_rest(self) -> None:
+        """Drop the rest of a picture that was given up, and padding behind a mark.
+
+        A sender that puts media there is not to be trusted again.
+        """
+        while (packet := self._packet(self._origin)) is not None and packet.timestamp in (self._released, self._broken):
+            if packet._data and packet.timestamp != self._broken:
+                self._trusts_marks = False
+            self._buffer.remove(1)
+
+    def _marked(self) -> JitterFrame | None:
+        """Remove the first picture if it is there from the first packet to the mark."""
+        packets: list[Any] = []
+        while len(packets) < self._buffer.capacity:
+            packet = self._packet(self._origin + len(packets))
+            if packet is None or (packets and packet.timestamp != packets[0].timestamp):
+                return None
+            packets.append(packet)
+            if packet.marker:
+                self._buffer.remove(len(packets))
+                return JitterFrame(b"".join(it._data for it in packets), packet.timestamp)
+        return None
+
+    # --- what is missing
+
+    def _gives_up(self) -> bool:
+        """Ask again for what is missing. Tell whether some was given up, so that there may be pictures behind it."""
+        now = self._clock()
+        missing = self._missing()
+        self._since = {number: self._since.get(number, now) for number in missing}
+        if not missing:
+            return False
+        if now - self._since[missing[0]] >= GIVE_UP:
+            self._give_up()
+            return True
+        # What is new aiortc has just asked for.
+        late = [number for number in missing if now - self._since[number] >= ASK_AGAIN]
+        if late and now - self._asked_at >= ASK_AGAIN:
+            self._asked_at = now
+            self._ask(self._packet(self._newest).ssrc, late)
+        return False
+
+    def _missing(self) -> list[int]:
+        """Return the numbers of the packets that are missing before the newest one."""
+        numbers = ((self._origin + offset) % 65_536 for offset in range(self._distance(self._newest)))
+        return [number for number in numbers if self._packet(number) is None]
+
+    def _give_up(self) -> None:
+        """Drop the picture with the gap, and the one behind it unless that is a key frame from its beginning on."""
+        while self._packet(self._origin) is not None:
+            self._buffer.remove(1)
+        while self._packet(self._origin) is None:
+            self._buffer.remove(1)
+        packet = self._packet(self._origin)
+        codec = self._codecs.get(packet.payload_type)
+        if codec is None or not is_key_frame(codec, packet._data):
+            self._broken = packet.timestamp
+            self._skip_rest()
+        self._lost()
+
+    def _distance(self, sequence_number: int) -> int:
+        """Return how many packets a number is behind the first one in the buffer. Before it that is below 0."""
+        distance = (sequence_number - self._origin) % 65_536
+        return distance if distance < 32_768 else distance - 65_536
+
+    @property
+    def _origin(self) -> int:
+        origin = self._buffer._origin
+        assert origin is not None, "the buffer has had a packet"
+        return origin
+
+    def _has(self, sequence_number: int) -> bool:
+        """Return whether a packet is there. The buffer drops all that it has when the numbers begin elsewhere."""
+        packet = self._packet(sequence_number)
+        return packet is not None and packet.sequence_number == sequence_number
+
+    def _packet(self, sequence_number: int) -> Any:
+        return self._buffer._packets[sequence_number % self._buffer.capacity]

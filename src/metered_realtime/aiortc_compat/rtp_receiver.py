@@ -1,0 +1,226 @@
+"""The private attributes of aiortc's receivers: what arrives is taken between the jitter buffer and the decoder.
+
+aiortc decodes every track in a thread of its own and queues the frames without bound, read or not (aiortc#554,
+aiortc#680). tests/aiortc_compat/test_rtp_receiver.py fails when a release moves something underneath.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtcrtpreceiver import RTCRtpReceiver
+from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
+
+from . import peer_connection as compat
+from .jitter_buffer import PromptPictures, Several
+from .rtp_sources import BoundedNacks, forget_source, keep_reporting
+from .unread_gate import Intake, UnreadSink
+
+PROMPT_PICTURES = True
+"""Whether new receivers release pictures as `PromptPictures` does, or aiortc's way."""
+
+PROMPT_SOUND = True
+"""Whether new receivers release sound as `_PromptSound` does, or aiortc's way."""
+
+LATE_SOUND = 4
+"""Packets behind a gap that wait for what is missing: 80 ms. What comes later than that is left out."""
+
+NTP_SECOND = 1 << 32
+"""Units of a report's time in a second."""
+
+_RECEIVER = "_RTCRtpReceiver__"
+
+
+class Sink(UnreadSink, Protocol):
+    """Where a receiver puts what arrives. Called on the event loop."""
+
+    def take(self, codec: Any, data: bytes, timestamp: int) -> None:
+        """Take an encoded frame with the 32-bit timestamp that it came under."""
+
+    def reported(self, source: int, clock: float, timestamp: int) -> None:
+        """Take a sender report (RFC 3550 section 6.4.1) of the source whose media arrives: what has this 32-bit
+        timestamp was there at that second of the sender's clock."""
+
+    def picture_lost(self) -> None:
+        """Take note that aiortc would ask the sender for a key frame."""
+
+    def ended(self) -> None:
+        """Take note that nothing more comes."""
+
+
+class Tap:
+    """A receiver that was tapped."""
+
+    def __init__(self, receiver: Any, intake: Intake, reports: _LossReports) -> None:
+        self._receiver = receiver
+        self._intake = intake
+        self._reports = reports
+
+    def set_wanted(self, wanted: bool) -> None:
+        """Say whether frames are wanted. As long as they are not, packets are only counted."""
+        if wanted:
+            self._intake.open()
+        else:
+            self._intake.close()
+
+    def request_key_frame(self) -> bool:
+        """Send a PLI (RFC 4585 section 6.3.1) to the source that was heard last. False if there was none yet."""
+        source = _source_of(self._receiver)
+        if source is not None:
+            self._reports.send(source)
+        return source is not None
+
+
+def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
+    """Have encoded frames go to `sink` while they are wanted, and none to a decoder.
+
+    Call it before the receiver starts. RTCP BYE is ignored from then on: a browser sends one when it pauses a sender,
+    and aiortc would end the track for good. Directions in the SDP tell the end of a track.
+    """
+    tapped: Any = receiver
+    tapped._track._queue = _Nowhere()
+    setattr(tapped, f"{_RECEIVER}decoder_queue", _EncodedTap(sink))
+    setattr(tapped, f"{_RECEIVER}timestamp_mapper", _RawTimestamps())
+    buffer = getattr(tapped, f"{_RECEIVER}jitter_buffer")
+    if PROMPT_SOUND and receiver.track.kind == "audio":
+        _PromptSound(buffer)
+    if receiver.track.kind == "video":
+        setattr(tapped, f"{_RECEIVER}nack_generator", BoundedNacks())
+    intake = tapped._handle_rtp_packet = Intake(receiver, sink)
+    compat.count_packets(receiver)
+    _forget_when_silent(receiver, intake)
+    keep_reporting(receiver)
+    reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)
+    if PROMPT_PICTURES and receiver.track.kind == "video":
+        PromptPictures(buffer, getattr(tapped, f"{_RECEIVER}codecs"), sink.picture_lost, _Requests(receiver))
+    handle = receiver._handle_rtcp_packet
+
+    async def handle_rtcp(packet: Any) -> None:
+        if isinstance(packet, RtcpSrPacket):
+            _pass_report(packet, receiver, sink)
+        if not isinstance(packet, RtcpByePacket):
+            await handle(packet)
+
+    tapped._handle_rtcp_packet = handle_rtcp
+    return Tap(receiver, intake, reports)
+
+
+def _forget_when_silent(receiver: RTCRtpReceiver, intake: Intake) -> None:
+    """Have everything forget a source that has lost its place (`SourceGate`)."""
+    tapped: Any = receiver
+    counter = tapped._handle_rtp_packet
+
+    def forget(source: int) -> None:
+        intake.forget(source)
+        counter.sources.pop(source, None)
+        forget_source(receiver, source)
+
+    tapped.forget_source = forget
+
+
+def _pass_report(packet: RtcpSrPacket, receiver: RTCRtpReceiver, sink: Sink) -> None:
+    """Pass on what a sender of media reports. It may have no clock, or nothing sent yet as aiortc: that is a zero."""
+    told = packet.sender_info
+    if told.ntp_timestamp and packet.ssrc == _source_of(receiver):
+        sink.reported(packet.ssrc, told.ntp_timestamp / NTP_SECOND, told.rtp_timestamp)
+
+
+def _source_of(receiver: Any) -> int | None:
+    """Return the source of media that was heard last."""
+    sources: dict[int, None] = receiver._handle_rtp_packet.sources
+    return next(reversed(sources), None)
+
+
+class _EncodedTap:
+    """Stands in for the queue between jitter buffer and aiortc's decoder thread, which ends as soon as it starts."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def put(self, item: tuple[Any, Any] | None) -> None:
+        if item is None:
+            self._sink.ended()
+        else:
+            codec, frame = item
+            for each in (frame, *getattr(frame, "more", ())):
+                self._sink.take(codec, each.data, each.timestamp)
+
+    def get(self) -> None:
+        """Return what ends the thread."""
+
+
+class _Nowhere:
+    """Stands in for the queue of aiortc's own track, which nobody reads."""
+
+    async def put(self, frame: Any) -> None:
+        """Take the end that the decoder thread tells when it ends."""
+
+
+class _RawTimestamps:
+    """Stands in for aiortc's mapper, which takes every step back for a wrap: also that to another source."""
+
+    def map(self, timestamp: int) -> int:
+        return timestamp
+
+
+class _LossReports:
+    """Stands in for what sends a PLI: whether somebody misses the picture is the sink's to know."""
+
+    def __init__(self, receiver: RTCRtpReceiver, sink: Sink) -> None:
+        self._send = receiver._send_rtcp_pli
+        self._sink = sink
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, media_ssrc: int) -> None:
+        self._sink.picture_lost()
+
+    def send(self, media_ssrc: int) -> None:
+        task = asyncio.ensure_future(self._send(media_ssrc))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Requests:
+    """Asks the sender for packets once more (RFC 4585 section 6.2.1)."""
+
+    def __init__(self, receiver: RTCRtpReceiver) -> None:
+        self._send = receiver._send_rtcp_nack
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, media_ssrc: int, missing: list[int]) -> None:
+        task = asyncio.ensure_future(self._send(media_ssrc, missing))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _PromptSound:
+    """Releases sound in order and at once; at a gap it waits for `LATE_SOUND` packets and then goes on without.
+
+    aiortc's jitter buffer holds four packets back, and after a gap it releases one only when the next four are there,
+    too: with a tenth of the packets lost, half of those that arrived are never heard.
+    """
+
+    def __init__(self, buffer: JitterBuffer) -> None:
+        self._buffer = buffer
+        patched: Any = buffer
+        patched._remove_frame = self._remove
+
+    def _remove(self, sequence_number: int) -> JitterFrame | None:
+        """Stand in for what the buffer calls when a packet is in its place."""
+        packets: list[Any] = []
+        while True:
+            packet = self._first()
+            if packet is not None:
+                packets.append(packet)
+            elif sum(it is not None for it in self._buffer._packets) < LATE_SOUND:
+                break
+            self._buffer.remove(1)
+        packets = [packet for packet in packets if packet._data]
+        return Several([JitterFrame(it._data, it.timestamp) for it in packets]) if packets else None
+
+    def _first(self) -> RtpPacket | None:
+        origin = self._buffer._origin
+        assert origin is not None, "the buffer has had a packet"
+        return self._buffer._packets[origin % self._buffer.capacity]

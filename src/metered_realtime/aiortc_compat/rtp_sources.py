@@ -1,0 +1,125 @@
+"""What is kept of the sources that a remote sends from, and reports that go on: private attributes of aiortc.
+
+aiortc keeps state of every source (SSRC) that it hears, for ever. Its report of more than 31 of them raises, which ends
+its reporting without a word, and `stop()` waits for that end for ever. tests/aiortc_compat/test_rtp_sources.py fails
+when a release moves something underneath.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from aiortc import RTCDtlsTransport
+from aiortc.rtcrtpreceiver import NackGenerator, RTCRtpReceiver
+from aiortc.rtcrtpsender import RTCRtpSender
+from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
+
+from ..core.media.source_table import MAX_SOURCES, SourceTable
+
+_log = logging.getLogger("metered_realtime")
+
+_RECEIVER = "_RTCRtpReceiver__"
+
+
+class SourceGate:
+    """Stands in for the routing of RTP: what comes from one source too many goes nowhere."""
+
+    def __init__(self, router: Any, clock: Callable[[], float] = monotonic) -> None:
+        self.refused = 0
+        self._router = router
+        self._route: Callable[[RtpPacket], Any] = router.route_rtp
+        self._clock = clock
+        self._tables: WeakKeyDictionary[Any, SourceTable] = WeakKeyDictionary()
+        router.route_rtp = self
+
+    def __call__(self, packet: RtpPacket) -> Any:
+        receiver = self._route(packet)
+        if receiver is None:
+            return None
+        table = self._tables.get(receiver)
+        if table is None:
+            table = self._tables[receiver] = SourceTable()
+        is_taken, gone = table.hear(packet.ssrc, self._clock())
+        if gone is not None:
+            self._forget(receiver, gone)
+        if not is_taken:
+            self._refuse(packet.ssrc)
+            return None
+        return receiver
+
+    def _refuse(self, source: int) -> None:
+        self._router.ssrc_table.pop(source, None)
+        self.refused += 1
+        if self.refused == 1:
+            _log.warning("media of the remote dropped: more than %d sources in one section", MAX_SOURCES)
+
+    def _forget(self, receiver: Any, source: int) -> None:
+        self._router.ssrc_table.pop(source, None)
+        forget: Callable[[int], None] | None = getattr(receiver, "forget_source", None)
+        if forget is not None:
+            forget(source)
+
+
+def bound_sources(transport: RTCDtlsTransport) -> SourceGate:
+    """Have each section of a new connection take `MAX_SOURCES` sources at the most."""
+    return SourceGate(transport._rtp_router)
+
+
+def forget_source(receiver: RTCRtpReceiver, source: int) -> None:
+    """Have a receiver forget a source that is silent."""
+    for name in ("active_ssrc", "remote_streams", "lsr", "lsr_time"):
+        getattr(receiver, f"{_RECEIVER}{name}").pop(source, None)
+    estimator = getattr(receiver, f"{_RECEIVER}remote_bitrate_estimator")
+    if estimator is not None:
+        estimator.ssrcs.pop(source, None)
+
+
+class BoundedNacks(NackGenerator):
+    """Tells which packets are missing, among those that a sender still has: a step over more is not walked through."""
+
+    def add(self, packet: RtpPacket) -> bool:
+        """Note a packet. Return whether some before it are missing."""
+        if self.max_seq is not None:
+            step = (packet.sequence_number - self.max_seq) & 0xFFFF
+            if RTP_HISTORY_SIZE < step < 0x8000:
+                self.max_seq = (packet.sequence_number - RTP_HISTORY_SIZE - 1) & 0xFFFF
+        return super().add(packet)
+
+
+def keep_reporting(owner: RTCRtpReceiver | RTCRtpSender) -> None:
+    """Have the reports of a new receiver or sender go on after one that fails, and its `stop` return in any case."""
+    patched: Any = owner
+    run = patched._run_rtcp
+    exited: asyncio.Event = getattr(patched, f"_{_base_of(owner).__name__}__rtcp_exited")
+
+    async def run_on() -> None:
+        is_told = False
+        try:
+            while True:
+                try:
+                    await run()
+                    return
+                except Exception as error:  # whatever it is, the next report may be fine
+                    if not is_told:
+                        is_told = True
+                        _log.warning("RTCP report failed", exc_info=error)
+                    if _is_cancelled():  # aiortc has taken the cancellation for itself
+                        return
+        finally:
+            exited.set()
+
+    patched._run_rtcp = run_on
+
+
+def _base_of(owner: object) -> type:
+    return RTCRtpReceiver if isinstance(owner, RTCRtpReceiver) else RTCRtpSender
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,222 @@
+"""What nobody reads goes no further than it must: private attributes of aiortc's and aioice's receiving path.
+
+Decrypting, parsing and reassembling a packet, and asking for lost ones, costs far more than counting it. While a track
+is not read its packets are counted as they come from the socket, and dropped. The figures that RTCP reports, loss and
+jitter among them, go on. tests/aiortc_compat/test_unread_gate.py fails when a release moves something underneath.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from struct import Struct
+from typing import Any, NamedTuple, Protocol
+
+from aiortc.codecs import is_rtx
+from aiortc.rtcrtpreceiver import RTCRtpReceiver, StreamStatistics
+from aiortc.rtp import RtpPacket
+
+PASS_EVERY = 256
+"""One packet of so many is decrypted, so that SRTP keeps up with the sequence numbers: it needs one in 32,768 to know
+how often they have wrapped (RFC 3711 section 3.3.1)."""
+
+BATCH = 8
+"""Packets that are counted together. Figures of a track that nobody reads lag by so many at most."""
+
+RTP_OVERHEAD = 36
+"""Bytes of a packet that are no payload, before one has shown how many there are."""
+
+_SEQUENCE_AND_TIMESTAMP = Struct("!2xHI")
+_RECEIVER = "_RTCRtpReceiver__"
+
+
+class UnreadSink(Protocol):
+    """Where an intake counts what nobody reads."""
+
+    def skipped(self, frames: int) -> None:
+        """Count frames."""
+
+    def passed(self, codec: Any, timestamp: int) -> None:
+        """Take note of what is being sent, now and then."""
+
+
+class Intake:
+    """Stands in for a receiver's packet handler: closed, it counts and drops; open, it passes packets on."""
+
+    def __init__(self, receiver: RTCRtpReceiver, sink: UnreadSink) -> None:
+        self._receiver: Any = receiver
+        self._sink = sink
+        self._handle = receiver._handle_rtp_packet
+        self._is_open = False
+        self._sources: dict[int, _Source] = {}
+
+    def __call__(self, packet: RtpPacket, arrival_time_ms: int) -> Coroutine[Any, Any, None]:
+        if self._is_open:
+            return self._handle(packet, arrival_time_ms=arrival_time_ms)
+        return self._drop(packet)
+
+    def open(self) -> None:
+        """Let packets through, to a receiver that does not miss those that were dropped."""
+        if not self._is_open:
+            self._is_open = True
+            self._leave_gate()
+            self._forget_losses()
+
+    def close(self) -> None:
+        """Let none through."""
+        self._is_open = False
+
+    def forget(self, ssrc: int) -> None:
+        """Forget a source that is silent."""
+        source = self._sources.pop(ssrc, None)
+        if source is not None:
+            source.flush()
+            _gate_of(self._receiver).sources.pop(ssrc.to_bytes(4, "big"), None)
+
+    async def _drop(self, packet: RtpPacket) -> None:
+        codec = getattr(self._receiver, f"{_RECEIVER}codecs").get(packet.payload_type)
+        if codec is None or is_rtx(codec):
+            return
+        source = self._sources.get(packet.ssrc)
+        if source is None:
+            source = self._sources[packet.ssrc] = self._new_source(packet.ssrc, codec.clockRate)
+        source.passed(packet)
+        self._sink.passed(codec, packet.timestamp)
+
+    def _new_source(self, ssrc: int, clock_rate: int) -> _Source:
+        streams = getattr(self._receiver, f"{_RECEIVER}remote_streams")
+        statistics = streams.setdefault(ssrc, StreamStatistics(clock_rate))
+        source = _Source(self._receiver, statistics, self._sink)
+        _gate_of(self._receiver).sources[ssrc.to_bytes(4, "big")] = source
+        return source
+
+    def _leave_gate(self) -> None:
+        if self._sources:
+            sources = _gate_of(self._receiver).sources
+            for ssrc, source in self._sources.items():
+                source.flush()
+                if sources.get(ssrc.to_bytes(4, "big")) is source:
+                    del sources[ssrc.to_bytes(4, "big")]
+            self._sources.clear()
+
+    def _forget_losses(self) -> None:
+        """Let the next packet be the first one: otherwise those before it would be asked for, all that were dropped."""
+        inside = self._receiver
+        buffer = getattr(inside, f"{_RECEIVER}jitter_buffer")
+        if buffer._origin is not None:
+            buffer.remove(buffer.capacity)
+            buffer._origin = None
+        for name in ("nack_generator", "remote_bitrate_estimator"):
+            old = getattr(inside, f"{_RECEIVER}{name}")
+            if old is not None:
+                setattr(inside, f"{_RECEIVER}{name}", type(old)())
+
+
+class _Source:
+    """One SSRC that nobody reads: its packets are counted before they are decrypted, in batches."""
+
+    def __init__(self, receiver: Any, statistics: StreamStatistics, sink: UnreadSink) -> None:
+        self._receiver = receiver
+        self._statistics = statistics
+        self._sink = sink
+        self._is_audio = receiver.track.kind == "audio"
+        self._packets = 0
+        self._bytes = 0
+        self._frames = 0
+        self._until_pass = PASS_EVERY
+        self._overhead = RTP_OVERHEAD
+        self._size: int | None = None
+
+    def drops(self, data: bytes) -> bool:
+        """Count an encrypted packet. False if it is to be decrypted."""
+        self._until_pass -= 1
+        if not self._until_pass:
+            self._until_pass = PASS_EVERY
+            self._size = len(data)
+            return False
+        self._packets += 1
+        self._bytes += len(data)
+        if self._is_audio or data[1] > 127:  # the marker bit: the last packet of a picture
+            self._frames += 1
+        if self._packets == BATCH:
+            self.flush()
+            # The last packet of a batch stands for all of it where it is about time and order.
+            self._statistics.packets_received -= 1
+            self._statistics.add(_Header(*_SEQUENCE_AND_TIMESTAMP.unpack_from(data)))  # type: ignore[arg-type]
+        return True
+
+    def passed(self, packet: RtpPacket) -> None:
+        """Count a packet that was decrypted. Its bytes have been."""
+        if self._size is not None:
+            self._overhead, self._size = self._size - len(packet.payload), None
+        self.flush()
+        self._statistics.add(packet)
+        self._sink.skipped(1 if self._is_audio else packet.marker)
+
+    def flush(self) -> None:
+        """Enter what was counted so far."""
+        packets, self._packets = self._packets, 0
+        size, self._bytes = self._bytes, 0
+        frames, self._frames = self._frames, 0
+        self._statistics.packets_received += packets
+        self._receiver._handle_rtp_packet.bytes += size - packets * self._overhead
+        self._receiver.transport._RTCDtlsTransport__rx_bytes += size
+        self._receiver.transport._RTCDtlsTransport__rx_packets += packets
+        self._sink.skipped(frames)
+
+
+class _Header(NamedTuple):
+    """What `StreamStatistics` looks at in a packet."""
+
+    sequence_number: int
+    timestamp: int
+
+
+class _Gate:
+    """Stands in for what takes datagrams from the sockets of a connection (RFC 7983) on their way to DTLS."""
+
+    def __init__(self, connection: Any) -> None:
+        self.sources: dict[bytes, _Source] = {}
+        self._connection = connection
+        self._pass_on = connection.data_received
+        self._watched: list[Any] = []
+
+    def __call__(self, data: bytes, component: int) -> None:
+        """Take what a socket passes on that is not watched yet, and watch it."""
+        source = self._source_of(data)
+        if source is None or not source.drops(data):
+            self._pass_on(data, component)
+        if source is not None:
+            self._watch_sockets()
+
+    def _source_of(self, data: bytes) -> _Source | None:
+        """Return whose packet this is, None for all that is not to be dropped."""
+        source = self.sources.get(data[8:12])
+        if source is not None and 127 < data[0] < 192 and not 191 < data[1] < 224:
+            return source  # RTCP has its types where RTP has the marker and the payload type (RFC 5761 section 4)
+        return None
+
+    def _watch_sockets(self) -> None:
+        """Look at datagrams before aioice takes each for a STUN message until that fails."""
+        for protocol in self._connection._protocols:
+            if protocol not in self._watched:
+                self._watched.append(protocol)
+                protocol.datagram_received = self._before(protocol, protocol.datagram_received)
+
+    def _before(self, protocol: Any, receive: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
+        def look(data: bytes, address: Any) -> None:
+            source = self._source_of(data)
+            if source is None:
+                receive(data, address)
+            elif not source.drops(data):
+                self._pass_on(data, protocol.local_candidate.component)
+
+        return look
+
+
+def _gate_of(receiver: Any) -> _Gate:
+    """Return the gate of the connection that a receiver shares with others."""
+    connection = receiver.transport.transport._connection
+    if not isinstance(connection.data_received, _Gate):
+        connection.data_received = _Gate(connection)
+    gate: _Gate = connection.data_received
+    return gate

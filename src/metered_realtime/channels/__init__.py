@@ -1,0 +1,1 @@
+"""Data channels, plain and managed."""

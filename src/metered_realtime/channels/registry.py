@@ -1,0 +1,299 @@
+"""The channels to one remote that survive their connections: which there are, and what carries them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.channels.frames import LOSSY_PROTOCOL, PROTOCOL, encode_close
+from ..errors import ChannelClosedError, ChannelProtocolError, MeteredRealtimeError
+from ..events import ChannelOpened, Event
+from ..log import Logger
+from .carrier import MAX_BUFFERED, RawChannel
+from .managed_channel import BROKEN_RULES, ManagedChannel
+from .options import MAX_LABEL, ChannelOptions, check_label
+
+if TYPE_CHECKING:
+    from aiortc import RTCDataChannel
+
+    from ..connection.remote_connection import PeerConnection
+
+MAX_CHANNELS = 1_024
+"""Channels to one remote. It can open them without being asked."""
+
+MAX_UNREAD_BYTES = 128 * 1024 * 1024
+"""What all channels of one remote may keep unread: two of the largest messages, or eight full windows. An honest end
+stops by itself when its window is full; one that does not loses the channel."""
+
+MAX_CLOSED = 1_024
+"""Closed channels that are remembered, so that an end which was away when one was closed is told on its return."""
+
+INBOUND_GRACE = 0.5
+"""Seconds in which the polite end should open a channel again on a new connection, before the other one does."""
+
+REOPEN_DELAY = 0.3
+MAX_REOPEN_DELAY = 30.0
+"""Seconds, doubled each time, before a channel is opened again that was closed on a connection that lives. A new one
+is on its way as a rule, and an end that closes it always must not cost more than a little."""
+
+
+class Remote(Protocol):
+    """What is asked of the remote."""
+
+    id: str
+    _connection: PeerConnection | None
+
+    @property
+    def polite(self) -> bool: ...
+    def emit(self, event: Event) -> None: ...
+    def create_data_channel(self, label: str, **kwargs: Any) -> RTCDataChannel: ...
+    def _when_free(self, action: Callable[[], None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """A label that belongs to this package, whichever end opens it.
+
+    `taken` is told of a channel that the other end has opened, before any message. At most `max_buffered` bytes wait in
+    the data channel below. What the other end has not had is of no use to another program in its place, and dropped.
+    """
+
+    options: ChannelOptions
+    max_buffered: int
+    taken: Callable[[ManagedChannel], object]
+
+
+@dataclass(slots=True)
+class _Entry:
+    channel: ManagedChannel
+    options: ChannelOptions
+    announced: bool
+    reservation: Reservation | None = None
+    delay: float = REOPEN_DELAY
+    timer: asyncio.TimerHandle | None = None
+
+
+class RemoteChannels:
+    """Every channel by its label, over all connections to a remote.
+
+    Either end may open the data channel below. When both do, that of the polite end is used: the other end changes to
+    it, and nothing is lost, since nothing is sent before both ends have said what they have.
+    """
+
+    def __init__(self, remote: Remote, logger: Logger) -> None:
+        self.claim: Callable[[ManagedChannel], bool] = lambda channel: False
+        self._remote = remote
+        self._logger = logger
+        self._entries: dict[str, _Entry] = {}
+        self._reserved: dict[str, Reservation] = {}
+        self._closed_sessions: OrderedDict[int, None] = OrderedDict()
+        self._unread_bytes = 0
+        self._has_left = False
+
+    def open(self, label: str, options: ChannelOptions) -> ManagedChannel:
+        """Return the channel under a label, opened if it is not. Its first options stay.
+
+        Raises:
+            TypeError: the label is not str.
+            ValueError: it is open with another `reliable`, or the label cannot be taken.
+            MeteredRealtimeError: the remote has left, or there are too many channels.
+        """
+        check_label(label)
+        if label not in self._entries and len(self._entries) >= MAX_CHANNELS and not self._has_left:
+            raise MeteredRealtimeError(f"there are {MAX_CHANNELS} channels to peer {self._remote.id!r} already")
+        return self._open(label, options)
+
+    def reserve(self, label: str, reservation: Reservation) -> None:
+        """Keep a label from programs."""
+        self._reserved[label] = reservation
+
+    def open_reserved(self, label: str) -> ManagedChannel:
+        """Return the channel under a reserved label, opened if it is not.
+
+        Raises:
+            MeteredRealtimeError: the remote has left.
+        """
+        return self._open(label, self._reserved[label].options)
+
+    def _open(self, label: str, options: ChannelOptions) -> ManagedChannel:
+        entry = self._entries.get(label)
+        if entry is not None:
+            if entry.options.reliable is not options.reliable:
+                raise ValueError(f"channel {label!r} is open with reliable={entry.options.reliable}")
+            entry.announced = True
+            return entry.channel
+        if self._has_left:
+            raise ChannelClosedError(label, f"peer {self._remote.id!r} has left")
+        entry = self._make(label, options, announced=True)
+        try:
+            self._remote._when_free(lambda: self._open_first(entry))
+        except BaseException:
+            del self._entries[label]
+            raise
+        return entry.channel
+
+    def takes(self, raw: RTCDataChannel) -> bool:
+        """Take a data channel that the remote has opened, if it is one to carry such a channel."""
+        protocol = getattr(raw, "protocol", "")
+        if protocol not in (PROTOCOL, LOSSY_PROTOCOL):
+            return False
+        reliable = protocol == PROTOCOL
+        entry = self._entries.get(raw.label)
+        if entry is None:
+            if not self._may_open(raw.label):
+                self._logger.warning("channel refused", {"peer": self._remote.id, "channels": len(self._entries)})
+                raw.close()
+                return True
+            entry = self._make(raw.label, self._options_of(raw, reliable), announced=False)
+        if entry.options.reliable is not reliable:
+            self._refuse(entry, raw)
+        else:
+            self._bind_inbound(entry, raw)
+        return True
+
+    def reset(self) -> None:
+        """Take note that the connection was replaced. The polite end opens the channels again."""
+        for entry in tuple(self._entries.values()):
+            if not entry.announced:
+                entry.channel.remote_closed()  # nothing has come of it, and the other end knows whether it wants it
+                continue
+            entry.channel.unbind()
+            if self._remote.polite:
+                self._reopen(entry)
+
+    def link_up(self) -> None:
+        """Take note that the connection is up: what the other end does not open now is opened by this one."""
+        for entry in self._entries.values():
+            if entry.channel.raw is None:
+                self._reopen_in(entry, INBOUND_GRACE)
+
+    def end(self) -> None:
+        """Take note that the remote has left: every channel ends."""
+        self._has_left = True
+        for entry in tuple(self._entries.values()):
+            entry.channel.remote_closed()
+
+    # --- inside
+
+    def _may_open(self, label: str) -> bool:
+        """Tell whether the remote may open a channel that is new here."""
+        has_room = len(self._entries) < MAX_CHANNELS and len(label) <= MAX_LABEL
+        return not self._has_left and (has_room or label in self._reserved)
+
+    def _options_of(self, raw: RTCDataChannel, reliable: bool) -> ChannelOptions:
+        """Return the options of a channel that the remote opens."""
+        if raw.label in self._reserved:
+            return self._reserved[raw.label].options
+        return ChannelOptions(
+            reliable=reliable,
+            ordered=reliable or raw.ordered,
+            max_retransmits=None if reliable else raw.maxRetransmits,
+            max_packet_life_time=None if reliable else raw.maxPacketLifeTime,
+        )
+
+    def _make(self, label: str, options: ChannelOptions, *, announced: bool) -> _Entry:
+        reservation = self._reserved.get(label)
+        channel = ManagedChannel(
+            label,
+            secrets.randbits(63) + 1,
+            reliable=options.reliable,
+            window_messages=options.window_messages,
+            window_bytes=options.window_bytes,
+            max_message_size=options.max_message_size,
+            serves_successors=reservation is None,
+            unread=self._count_unread,
+            greeted=self._greeted,
+            ended=self._ended,
+            logger=self._logger,
+        )
+        entry = self._entries[label] = _Entry(channel, options, announced, reservation)
+        return entry
+
+    def _bind_inbound(self, entry: _Entry, raw: RTCDataChannel) -> None:
+        current = entry.channel.raw
+        if current is not None and current.own and self._remote.polite and entry.channel.ready_state != "open":
+            return  # both ends have opened one: the other end sees this one's, and closes its own
+        self._bind(entry, raw, own=False)
+        if current is not None:
+            current.close()
+
+    def _refuse(self, entry: _Entry, raw: RTCDataChannel) -> None:
+        """End a channel that the two ends have opened in different ways: no choice would be right for both."""
+        raw.send(encode_close(BROKEN_RULES))
+        raw.close()
+        text = f"the other end has opened channel {raw.label!r} with reliable={not entry.options.reliable}"
+        entry.channel.fail(ChannelProtocolError(text))
+
+    def _open_first(self, entry: _Entry) -> None:
+        if entry.channel.raw is None and entry.channel.ready_state != "closed":  # the other end may have been faster
+            self._open_raw(entry)
+
+    def _open_raw(self, entry: _Entry) -> None:
+        raw = self._remote.create_data_channel(entry.channel.label, **entry.options.for_aiortc())
+        self._bind(entry, raw, own=True)
+
+    def _bind(self, entry: _Entry, raw: RTCDataChannel, *, own: bool) -> None:
+        max_buffered = entry.reservation.max_buffered if entry.reservation is not None else MAX_BUFFERED
+        closed = partial(self._raw_closed, entry)
+        entry.channel.bind(RawChannel(raw, own=own, closed=closed, max_buffered=max_buffered))
+
+    def _raw_closed(self, entry: _Entry, raw: RawChannel) -> None:
+        if entry.channel.raw is raw:
+            if not entry.announced:
+                entry.channel.remote_closed()
+                return
+            entry.channel.unbind()
+            self._reopen_in(entry, entry.delay)
+            entry.delay = min(2 * entry.delay, MAX_REOPEN_DELAY)
+
+    def _reopen_in(self, entry: _Entry, delay: float) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
+        entry.timer = asyncio.get_running_loop().call_later(delay, self._reopen_when_connected, entry)
+
+    def _reopen_when_connected(self, entry: _Entry) -> None:
+        entry.timer = None
+        connection = self._remote._connection
+        if connection is not None and connection.is_connected:  # if not, `link_up` comes
+            self._reopen(entry)
+
+    def _reopen(self, entry: _Entry) -> None:
+        if entry.channel.raw is None and entry.channel.ready_state != "closed":
+            with contextlib.suppress(MeteredRealtimeError):  # the remote is about to leave
+                self._open_raw(entry)
+
+    def _greeted(self, channel: ManagedChannel, known: int) -> bool:
+        """Tell of a channel that the other end has opened. False if it was closed here while that end was away."""
+        if known in self._closed_sessions:
+            return False
+        entry = self._entries.get(channel.label)
+        if entry is None or entry.channel is not channel:
+            return True
+        entry.delay = REOPEN_DELAY
+        if not entry.announced:
+            entry.announced = True
+            if entry.reservation is not None:
+                entry.reservation.taken(channel)
+            elif not self.claim(channel):
+                self._remote.emit(ChannelOpened(channel))
+        return True
+
+    def _ended(self, channel: ManagedChannel) -> None:
+        entry = self._entries.get(channel.label)
+        if entry is not None and entry.channel is channel:
+            del self._entries[channel.label]
+            if entry.timer is not None:
+                entry.timer.cancel()
+        self._closed_sessions[channel.session] = None
+        if len(self._closed_sessions) > MAX_CLOSED:
+            self._closed_sessions.popitem(last=False)
+
+    def _count_unread(self, change: int) -> bool:
+        self._unread_bytes += change
+        return change <= 0 or self._unread_bytes <= MAX_UNREAD_BYTES

@@ -1,0 +1,1 @@
+"""The connection to one remote peer: `RTCPeerConnection`, offers, sections and ICE servers."""

@@ -1,0 +1,1 @@
+"""Clocks, timelines, renditions and limits of media."""

@@ -1,0 +1,192 @@
+"""A description of the remote, read once: bounded, with its facts, and as text in a normal form.
+
+What the other end sends may be odd, old or hostile. aiortc's parser trips over a line that it does not expect, with
+whatever Python raises there, and takes time and memory that grow with the product of what is in a section. It is given
+the normal form, which is written here: known attributes only, each section with its direction, its payload types in the
+order of preference (RFC 8829 section 5.2.1), without candidates. An attribute that cannot be read is left out and
+noted; a section that cannot be used has a `fault`, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from .candidates import MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
+from .rejected_sections import NAMELESS
+from .sdp import MAX_SDP_SECTIONS, SdpError, Section, masked
+from .sdp_attributes import take_attribute
+from .sdp_codecs import Codec
+from .sdp_sections import Form, IdentifyFn, Level, MediaLevel, begin_section
+
+MAX_SDP_LENGTH = 256 * 1024
+"""Characters of a description: four times what a server passes on by default. Reading them takes about 0.1 s."""
+
+MAX_NOTED_LINES = 8
+"""Odd lines that are shown. The others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSection:
+    """What one m-section says. `first_line` is as it came, `fault` why it cannot be used, if it cannot.
+
+    `identities` are what its codecs are at this end, without those that are unknown.
+    """
+
+    facts: Section
+    first_line: str
+    fault: str | None
+    form: Form | None
+    codecs: tuple[Codec, ...]
+    identities: frozenset[Hashable]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSdp:
+    """A description of the remote.
+
+    `noted` has the first odd lines, `odd_lines` counts them all. `refusal` is why the first of the candidates that are
+    not taken is refused, `candidates_refused` counts them.
+    """
+
+    text: str
+    sections: tuple[RemoteSection, ...]
+    candidates: tuple[Candidate, ...]
+    candidates_refused: int
+    refusal: str
+    ufrag: str
+    session: str
+    fingerprint: str
+    offer_tag: str | None
+    answer_tag: str | None
+    noted: tuple[str, ...]
+    odd_lines: int
+
+
+def read_remote(sdp: str, known_mids: Sequence[str] = (), identify: IdentifyFn = lambda kind, codec: None) -> RemoteSdp:
+    """Read a description of the remote. `known_mids` name declined sections without a mid, by their place.
+
+    `identify` says what a codec is at this end.
+
+    Raises:
+        SdpError: it is too large, or has no ICE user fragment, or no sections with a mid.
+    """
+    if len(sdp) > MAX_SDP_LENGTH:
+        raise SdpError(f"a description of {len(sdp)} characters, more than {MAX_SDP_LENGTH}")
+    reader = _Reader()
+    for line in re.split(r"\r\n|\n|\r", sdp):
+        reader.take(line.replace("\t", " ").strip(" "))
+    return reader.result(known_mids, identify)
+
+
+class _Reader:
+    """Takes the lines of one description. Each costs the same, whatever came before it."""
+
+    def __init__(self) -> None:
+        self._session = Level()
+        self._media: list[MediaLevel] = []
+        self._candidates: dict[tuple[str, str, int], Candidate] = {}
+        self._candidate_lines: set[str] = set()
+        self._session_id: str | None = None
+        self._candidates_refused = 0
+        self._refusal = ""
+        self._noted: list[str] = []
+        self._odd_lines = 0
+
+    def take(self, line: str) -> None:
+        level = self._media[-1] if self._media else self._session
+        if line.startswith("m="):
+            if len(self._media) == MAX_SDP_SECTIONS:
+                raise SdpError(f"the description has more than {MAX_SDP_SECTIONS} sections")
+            self._media.append(begin_section(line))
+        elif line.startswith("a="):
+            if line.startswith("a=candidate"):
+                self._candidate(line)
+            elif not take_attribute(level, line):
+                self._note(line)
+        elif line.startswith("o="):
+            self._session_id = self._session_id or [*line.split(), ""][1]
+        elif line and line[1:2] != "=":
+            self._note(line)
+
+    def _note(self, line: str) -> None:
+        self._odd_lines += 1
+        if len(self._noted) < MAX_NOTED_LINES:
+            self._noted.append(masked(line))
+
+    def _candidate(self, line: str) -> None:
+        if line in self._candidate_lines:
+            return  # the sections of a BUNDLE may all have the same ones
+        try:
+            if len(self._candidate_lines) == MAX_REMOTE_CANDIDATES:
+                raise SdpError(f"more than {MAX_REMOTE_CANDIDATES} candidates in one description")
+            candidate = parse_candidate(line)
+        except SdpError as error:
+            self._candidates_refused += 1
+            self._refusal = self._refusal or str(error)
+            return
+        self._candidate_lines.add(line)
+        if candidate.component == 1:  # RTP and RTCP are multiplexed (RFC 8834 section 4.5)
+            self._candidates.setdefault(candidate.transport_address, candidate)
+
+    def result(self, known_mids: Sequence[str], identify: IdentifyFn) -> RemoteSdp:
+        self._name(known_mids)
+        levels = (self._session, *self._media)
+        ufrag = next((level.values["ice-ufrag"] for level in levels if "ice-ufrag" in level.values), None)
+        if ufrag is None:
+            raise SdpError("the description has no ICE user fragment")
+        fingerprints = [fingerprint for level in levels for fingerprint in level.fingerprints]
+        text = self._normal_form(identify)
+        return RemoteSdp(
+            text=text,
+            sections=tuple(map(_section, self._media)),
+            candidates=tuple(self._candidates.values()),
+            candidates_refused=self._candidates_refused,
+            refusal=self._refusal,
+            ufrag=ufrag,
+            session=self._session_id or "",
+            fingerprint=fingerprints[0].upper() if fingerprints else "",
+            offer_tag=self._session.values.get("x-metered-offer"),
+            answer_tag=self._session.values.get("x-metered-answer"),
+            noted=tuple(self._noted),
+            odd_lines=self._odd_lines,
+        )
+
+    def _name(self, known_mids: Sequence[str]) -> None:
+        """Give each section a mid of its own."""
+        for media, mid in zip(self._media, known_mids, strict=False):
+            if media.is_rejected:
+                media.values.setdefault("mid", mid)
+        if not any(media.mid for media in self._media):
+            raise SdpError("the description has no sections with a mid")
+        used: set[str] = set()
+        for place, media in enumerate(self._media):
+            if not media.mid or media.mid in used:
+                line = f"a=mid:{media.mid}" if media.mid else media.first_line
+                media.fault = f"it has no mid of its own: {masked(line)!r}"
+                media.values["mid"] = f"{NAMELESS}{place}"
+            if media.mid in used:
+                raise SdpError("two sections have one mid", f"a=mid:{media.mid}")
+            used.add(media.mid)
+
+    def _normal_form(self, identify: IdentifyFn) -> str:
+        mids = {media.mid for media in self._media}
+        bundle = [mid for mid in dict.fromkeys(self._session.groups) if mid in mids]
+        lines = ["v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0"]
+        lines += ["a=ice-lite"] if "ice-lite" in self._session.flags else []
+        lines += [f"a=group:BUNDLE {' '.join(bundle)}"] if bundle else []
+        bundled = frozenset(bundle)
+        for media in self._media:
+            media.complete(self._session, is_bundled=media.mid in bundled)
+            for odd in media.choose_codecs(identify):
+                self._note(odd)
+            lines += media.lines()
+        return "".join(f"{line}\r\n" for line in lines)
+
+
+def _section(media: MediaLevel) -> RemoteSection:
+    direction = media.direction or "sendrecv"
+    facts = Section(media.kind, media.mid, media.is_rejected, direction, tuple(media.streams), media.track)
+    codecs, identities = tuple(media.codecs.values()), frozenset(media.identities)
+    return RemoteSection(facts, media.first_line, media.fault, media.form, codecs, identities)

@@ -1,0 +1,1 @@
+"""Calls: messages and their pieces, the calling end and the serving end."""

@@ -1,0 +1,1 @@
+"""The session with the signalling server: connecting, requests, subscriptions, resuming and renewing."""

@@ -1,0 +1,67 @@
+"""How long to wait before the next connection attempt, and when to stop."""
+
+from __future__ import annotations
+
+import math
+
+from ...options import ReconnectOptions
+
+OVER_LIMIT_FLOOR = 30.0
+"""Seconds to stay away after close code 4010: the server is full, asking sooner keeps it so."""
+
+MAX_FLOOR = 300.0
+"""Seconds that a server may ask for at most: a typo there must not silence a client for a day."""
+
+SHORT_DELAY = 4.0
+"""Most seconds between attempts while an outage is short. With the default jitter 4.8, a server that is restarted is
+found within 5 s; the jitter spreads those who lost it together, over 1.6 s then."""
+
+SHORT_OUTAGE = 60.0
+"""Seconds of waiting for which an outage is short by default: restarts and failovers. About 16 attempts."""
+
+
+class Backoff:
+    """Attempt n waits `initial_delay * multiplier ** (n - 1)`, at most `max_delay`, varied by the jitter.
+
+    While no more than `short_outage` seconds have been waited, the delay grows to `SHORT_DELAY` only.
+
+    A floor that the server asked for holds for the next attempt only, and after the jitter: a delay below it is
+    replaced by the floor plus jitter upwards, so that clients told the same floor still spread out.
+    """
+
+    def __init__(self, options: ReconnectOptions | None) -> None:
+        self._options = options
+        self._floor = 0.0
+        self._base = 0.0
+        self._waited = 0.0
+        self.attempts = 0
+
+    def reset(self) -> None:
+        """Forget the attempts and the floor: a server welcomed the client."""
+        self.attempts = 0
+        self._floor = 0.0
+        self._base = 0.0
+        self._waited = 0.0
+
+    def require(self, floor: float) -> None:
+        """Wait at least `floor` seconds before the next attempt."""
+        self._floor = max(self._floor, min(floor, MAX_FLOOR))
+
+    def next_delay(self, chance: float) -> float | None:
+        """Count an attempt and return the seconds to wait before it. None means no attempt is left.
+
+        `chance` is a number from 0 to 1.
+        """
+        options = self._options
+        if options is None or self.attempts >= options.max_attempts:
+            return None
+        self.attempts += 1
+        # Step by step instead of a power: attempt 1100 would overflow a float.
+        grown = self._base * options.multiplier if self._base else options.initial_delay
+        is_short = self._waited < options.short_outage
+        self._base = min(grown, options.max_delay, SHORT_DELAY if is_short else math.inf)
+        delay = self._base * (1 + options.jitter_ratio * (2 * chance - 1))
+        floor, self._floor = self._floor, 0.0
+        delay = delay if delay >= floor else floor * (1 + options.jitter_ratio * chance)
+        self._waited += delay
+        return delay

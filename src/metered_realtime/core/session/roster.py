@@ -1,0 +1,106 @@
+"""Who is in the channel, from a presence snapshot and the deltas that follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...events import PresencePeer
+from ..wire.names import peer_id_fault
+
+MAX_REMOTE_PEERS = 256
+"""A mesh of more would be 256 connections at each peer; further ones are counted, not added. So are ids that nothing
+can be sent to."""
+
+
+@dataclass(frozen=True, slots=True)
+class RosterChange:
+    """Who came, who left, and who is still there with what is known of them now. In the order of the frame.
+
+    `expelled` are those of `left` whom the server made leave.
+    """
+
+    joined: tuple[PresencePeer, ...] = ()
+    left: tuple[str, ...] = ()
+    stayed: tuple[PresencePeer, ...] = ()
+    expelled: frozenset[str] = frozenset()
+
+
+class Roster:
+    """The other peers of one channel. The first presence after `expect_snapshot` is the whole truth."""
+
+    def __init__(self) -> None:
+        self._own_id: str | None = None
+        self._former_ids: set[str] = set()
+        self.refused = 0
+        self._present: dict[str, PresencePeer] = {}
+        self._snapshot_expected = True
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    @property
+    def awaits_snapshot(self) -> bool:
+        """Tell whether the next presence frame lists everybody."""
+        return self._snapshot_expected
+
+    def expect_snapshot(self, own_id: str) -> None:
+        """Take the next presence as complete: a subscription was made, perhaps under a new own id.
+
+        Presence under a former own id is a ghost, that of a connection whose end the server has not noticed yet.
+        """
+        if self._own_id not in (None, own_id):
+            self._former_ids.add(str(self._own_id))
+        self._own_id = own_id
+        self._snapshot_expected = True
+
+    def update(self, joined: Iterable[PresencePeer], left: Iterable[PresencePeer]) -> RosterChange:
+        """Apply a presence frame."""
+        if self._snapshot_expected:
+            self._snapshot_expected = False
+            return self._reconcile(joined)
+        everybody_left = tuple(left)
+        left_ids = [peer.peer_id for peer in everybody_left]
+        self._former_ids.difference_update(left_ids)
+        gone = tuple(peer_id for peer_id in left_ids if self._present.pop(peer_id, None) is not None)
+        expelled = frozenset(peer.peer_id for peer in everybody_left if peer.expelled)
+        return self._add(_distinct(joined), gone, expelled)
+
+    def clear(self) -> tuple[str, ...]:
+        """Forget everybody, and return who was there. Own ghosts stay known."""
+        gone = tuple(self._present)
+        self._present.clear()
+        self._snapshot_expected = True
+        return gone
+
+    def _reconcile(self, everybody: Iterable[PresencePeer]) -> RosterChange:
+        listed = _distinct(everybody)
+        ids = {peer.peer_id for peer in listed}
+        self._former_ids &= ids
+        ids -= {self._own_id, *self._former_ids}
+        gone = tuple(peer_id for peer_id in self._present if peer_id not in ids)
+        for peer_id in gone:
+            del self._present[peer_id]
+        return self._add(listed, gone)
+
+    def _add(
+        self, peers: Iterable[PresencePeer], gone: tuple[str, ...], expelled: frozenset[str] = frozenset()
+    ) -> RosterChange:
+        joined, stayed = [], []
+        for peer in peers:
+            if peer.peer_id == self._own_id or peer.peer_id in self._former_ids:
+                continue
+            if peer.peer_id in self._present:
+                stayed.append(peer)
+            elif len(self._present) >= MAX_REMOTE_PEERS or peer_id_fault(peer.peer_id) is not None:
+                self.refused += 1
+                continue
+            else:
+                joined.append(peer)
+            self._present[peer.peer_id] = peer
+        return RosterChange(tuple(joined), gone, tuple(stayed), expelled)
+
+
+def _distinct(peers: Iterable[PresencePeer]) -> list[PresencePeer]:
+    """Take a peer that is listed twice for one, as it was listed last."""
+    return list({peer.peer_id: peer for peer in peers}.values())

@@ -1,0 +1,1 @@
+"""Byte streams and file transfers that share one managed channel."""

@@ -1,0 +1,401 @@
+"""Many streams over one reliable, ordered channel of messages: who may send how much, and whose turn it is.
+
+A stream goes one way. Its life at the end that writes, and at the end that reads:
+
+    writing     open -> write ... -> end -> (FINISHED arrives) gone        abort or CANCEL: gone at once
+    reading     (OPEN arrives) -> (DATA arrives), consumed ... -> (END arrives) -> all consumed, FINISHED goes out: gone
+                                                                           cancel or ABORT: gone at once
+
+Invariants, whatever the other end sends:
+
+- What has arrived and is not consumed stays within the credit given: `WINDOW`, and what `widen` added, per stream.
+- What a reader consumes comes back as credit, a quarter of the window at a time, so a writer never waits for credit
+  while its reader has nothing to read.
+- A stream that has credit and something to send is served once in each round, whatever the others do.
+- A frame of a stream that is gone is ignored: it was on its way when the stream ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from .frames import (
+    ABORT,
+    CANCEL,
+    CREDIT,
+    DATA,
+    END,
+    FINISHED,
+    MAX_CHUNK,
+    MAX_CREDIT,
+    MAX_ID,
+    OPEN,
+    Code,
+    Frame,
+    Opening,
+    StreamProtocolError,
+    decode_opening,
+    decode_stop,
+    encode,
+    encode_opening,
+    encode_stop,
+    parse,
+)
+
+WINDOW = 262_144
+"""Bytes that a writer may send before its reader has read any: 5 MB/s at 50 ms, and a bounded loss at a reset."""
+
+REFILL = WINDOW // 4
+"""Credit goes back in pieces of this size: one small frame for eight of data."""
+
+MAX_STREAMS = 128
+"""Streams of one direction at once: with the window 32 MiB that a remote can make this end hold."""
+
+MAX_REPLIES = 1024
+"""Frames about its own doings that a remote may have waiting. Who causes more does not read, or floods."""
+
+
+class TooManyStreamsError(ValueError):
+    """`MAX_STREAMS` streams are open in this direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The other end opened a stream."""
+
+    id: int
+    opening: Opening
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Content of a stream that this end reads arrived."""
+
+    id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """All content of a stream that this end reads has arrived."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """The writer of a stream that this end reads gave up."""
+
+    id: int
+    code: Code
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The reader of a stream that this end writes wants no more of it."""
+
+    id: int
+    code: Code
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The reader of a stream that this end writes has read everything."""
+
+    id: int
+
+
+Effect = Opened | Arrived | Ended | Aborted | Cancelled | Finished
+
+
+@dataclass(slots=True)
+class _Outbound:
+    total: int | None
+    credit: int = WINDOW
+    pieces: deque[memoryview] = field(default_factory=deque)
+    pending: int = 0
+    taken: int = 0
+    ending: bool = False
+    end_sent: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        if self.pending:
+            return self.credit > 0
+        return self.ending and not self.end_sent
+
+    def take(self, room: int) -> bytes:
+        """Take out up to `room` bytes: small writes share a frame."""
+        taken = []
+        while room and self.pieces:
+            piece = self.pieces.popleft()
+            if len(piece) > room:
+                self.pieces.appendleft(piece[room:])
+                piece = piece[:room]
+            room -= len(piece)
+            self.pending -= len(piece)
+            taken.append(piece)
+        return b"".join(taken)
+
+
+@dataclass(slots=True)
+class _Inbound:
+    total: int | None
+    credit: int = WINDOW
+    arrived: int = 0
+    unread: int = 0
+    owed: int = 0
+    ended: bool = False
+
+
+class StreamMultiplexer:
+    """One end of the channel. `next_frame` says what to send, `receive` what happened; neither waits.
+
+    `ignored` counts the frames of streams that are gone.
+    """
+
+    def __init__(self) -> None:
+        self.ignored = 0
+        self._last_id = 0
+        self._last_remote_id = 0
+        self._outbound: dict[int, _Outbound] = {}
+        self._inbound: dict[int, _Inbound] = {}
+        self._control: deque[bytes] = deque()
+        self._replies = 0  # of the frames in `_control`, those that the other end caused
+        self._credit_due: dict[int, int] = {}
+        self._turns: deque[int] = deque()
+        self._waiting: set[int] = set()
+
+    # --- streams that this end writes
+
+    def open(self, opening: Opening) -> int:
+        """Open a stream and return its number.
+
+        Raises:
+            TooManyStreamsError: `MAX_STREAMS` are open.
+            ValueError: topic or attributes are not usable.
+        """
+        if len(self._outbound) >= MAX_STREAMS or self._last_id >= MAX_ID:
+            raise TooManyStreamsError(f"{len(self._outbound)} streams are open")
+        payload = encode_opening(opening)
+        self._last_id += 1
+        self._outbound[self._last_id] = _Outbound(opening.total)
+        self._control.append(encode(OPEN, self._last_id, payload))
+        return self._last_id
+
+    def write(self, id: int, data: bytes) -> None:
+        """Take content. It is kept until it has been sent: ask `pending` before giving more.
+
+        Raises:
+            ValueError: the stream has been ended, or it would be more than was announced.
+        """
+        stream = self._outbound[id]
+        if stream.ending:
+            raise ValueError("the stream has been ended")
+        if stream.total is not None and stream.taken + len(data) > stream.total:
+            raise ValueError(f"more than the {stream.total} bytes that were announced")
+        if data:
+            stream.pieces.append(memoryview(data))
+            stream.pending += len(data)
+            stream.taken += len(data)
+            self._take_turn(id)
+
+    def pending(self, id: int) -> int:
+        """Return how many bytes of a stream have not been sent. 0 for one that is gone."""
+        stream = self._outbound.get(id)
+        return stream.pending if stream is not None else 0
+
+    def end(self, id: int) -> None:
+        """Say that this was all. What is pending is sent before.
+
+        Raises:
+            ValueError: it is less than was announced.
+        """
+        stream = self._outbound[id]
+        if stream.total is not None and stream.taken < stream.total:
+            raise ValueError(f"{stream.taken} bytes of the {stream.total} that were announced")
+        stream.ending = True
+        self._take_turn(id)
+
+    def abort(self, id: int, code: Code, detail: str) -> None:
+        """Give a stream up; what is pending is not sent. Does nothing for one that is gone."""
+        if self._outbound.pop(id, None) is not None:
+            self._control.append(encode(ABORT, id, encode_stop(code, detail)))
+
+    # --- streams that this end reads
+
+    def consumed(self, id: int, count: int) -> None:
+        """Note that the reader has taken bytes. Does nothing for a stream that is gone."""
+        stream = self._inbound.get(id)
+        if stream is None:
+            return
+        stream.unread -= count
+        if stream.ended:
+            self._finish_if_read(id, stream)
+        else:
+            self._owe(id, stream, count)
+
+    def widen(self, id: int, count: int) -> None:
+        """Give a stream more credit than the window, for a reader that keeps no more than it must.
+
+        Raises:
+            ValueError: it would be more than a writer takes, or less than none.
+        """
+        stream = self._inbound.get(id)
+        room = MAX_CREDIT if stream is None else MAX_CREDIT - stream.credit - stream.owed - stream.unread
+        if not 1 <= count <= room:
+            raise ValueError(f"count must be from 1 to {room}, not {count!r}")
+        if stream is not None and not stream.ended:
+            self._owe(id, stream, count)
+
+    def cancel(self, id: int, code: Code, detail: str) -> None:
+        """Ask the writer to stop, and forget the stream. Does nothing for one that is gone."""
+        stream = self._inbound.pop(id, None)
+        self._credit_due.pop(id, None)
+        if stream is not None:
+            self._control.append(encode(CANCEL, id, encode_stop(code, detail)))
+            self._replies += 1  # the other end opened it, and may open the next one without reading this
+
+    # --- the channel
+
+    def next_frame(self) -> bytes | None:
+        """Return the next frame to send, or None: first what streams need to go on, then content in turns."""
+        if self._control:
+            self._replies = min(self._replies, len(self._control) - 1)
+            return self._control.popleft()
+        if self._credit_due:
+            id = next(iter(self._credit_due))
+            return encode(CREDIT, id, self._credit_due.pop(id).to_bytes(4, "big"))
+        while self._turns:
+            id = self._turns.popleft()
+            self._waiting.discard(id)
+            stream = self._outbound.get(id)
+            if stream is not None and stream.is_ready:
+                return self._content(id, stream)
+        return None
+
+    def receive(self, message: bytes | str) -> list[Effect]:
+        """Take a message of the channel and return what it means.
+
+        Raises:
+            StreamProtocolError: the other end broke the protocol. The channel is of no more use.
+        """
+        frame = parse(message)
+        if frame.type == OPEN:
+            return self._opened(frame)
+        if frame.type in (DATA, END, ABORT):
+            inbound = self._inbound.get(frame.id)
+            if inbound is not None:
+                return self._read(frame, inbound)
+            known = frame.id <= self._last_remote_id
+        else:
+            outbound = self._outbound.get(frame.id)
+            if outbound is not None:
+                return self._written(frame, outbound)
+            known = frame.id <= self._last_id
+        if not known:
+            raise StreamProtocolError(f"stream {frame.id} was never opened")
+        self.ignored += 1
+        return []
+
+    # --- inside
+
+    def _take_turn(self, id: int) -> None:
+        if id not in self._waiting and self._outbound[id].is_ready:
+            self._waiting.add(id)
+            self._turns.append(id)
+
+    def _content(self, id: int, stream: _Outbound) -> bytes:
+        if not stream.pending:
+            stream.end_sent = True  # it stays until the reader has finished: both ends count the same streams
+            return encode(END, id)
+        chunk = stream.take(min(MAX_CHUNK, stream.credit))
+        stream.credit -= len(chunk)
+        self._take_turn(id)
+        return encode(DATA, id, chunk)
+
+    def _opened(self, frame: Frame) -> list[Effect]:
+        if frame.id <= self._last_remote_id:
+            raise StreamProtocolError(f"stream {frame.id} is opened again")
+        self._check_replies()
+        opening = decode_opening(frame.payload)
+        self._last_remote_id = frame.id
+        if len(self._inbound) >= MAX_STREAMS:
+            self._reply(encode(CANCEL, frame.id, encode_stop("too_many_streams", "")))
+            return []
+        self._inbound[frame.id] = _Inbound(opening.total)
+        return [Opened(frame.id, opening)]
+
+    def _read(self, frame: Frame, stream: _Inbound) -> list[Effect]:
+        if frame.type == ABORT:
+            code, detail = decode_stop(frame.payload)
+            self._forget_inbound(frame.id)
+            return [Aborted(frame.id, code, detail)]
+        if stream.ended:
+            raise StreamProtocolError(f"stream {frame.id} goes on after its end")
+        if frame.type == DATA:
+            return self._arrived(frame, stream)
+        if stream.total is not None and stream.arrived < stream.total:
+            raise StreamProtocolError(f"stream {frame.id} ends after {stream.arrived} of {stream.total} bytes")
+        stream.ended = True
+        self._finish_if_read(frame.id, stream)
+        return [Ended(frame.id)]
+
+    def _arrived(self, frame: Frame, stream: _Inbound) -> list[Effect]:
+        size = len(frame.payload)
+        if size > stream.credit:
+            raise StreamProtocolError(f"stream {frame.id} sent {size} bytes with a credit of {stream.credit}")
+        if stream.total is not None and stream.arrived + size > stream.total:
+            raise StreamProtocolError(f"stream {frame.id} sent more than the {stream.total} bytes it announced")
+        stream.credit -= size
+        stream.arrived += size
+        stream.unread += size
+        return [Arrived(frame.id, frame.payload)]
+
+    def _written(self, frame: Frame, stream: _Outbound) -> list[Effect]:
+        if frame.type == CANCEL:
+            code, detail = decode_stop(frame.payload)
+            del self._outbound[frame.id]
+            return [Cancelled(frame.id, code, detail)]
+        if frame.type == FINISHED:
+            if not stream.end_sent:
+                raise StreamProtocolError(f"stream {frame.id} is finished before its end")
+            del self._outbound[frame.id]
+            return [Finished(frame.id)]
+        return self._credited(frame, stream)
+
+    def _credited(self, frame: Frame, stream: _Outbound) -> list[Effect]:
+        count = int.from_bytes(frame.payload, "big")
+        if not 1 <= count <= MAX_CREDIT - stream.credit:
+            raise StreamProtocolError(f"stream {frame.id} is given a credit of {count} more")
+        stream.credit += count
+        self._take_turn(frame.id)
+        return []
+
+    def _owe(self, id: int, stream: _Inbound, count: int) -> None:
+        stream.owed += count
+        if stream.owed >= REFILL:
+            stream.credit += stream.owed
+            self._credit_due[id] = self._credit_due.get(id, 0) + stream.owed
+            stream.owed = 0
+
+    def _finish_if_read(self, id: int, stream: _Inbound) -> None:
+        if not stream.unread:
+            self._forget_inbound(id)
+            self._reply(encode(FINISHED, id))
+
+    def _forget_inbound(self, id: int) -> None:
+        self._inbound.pop(id, None)
+        self._credit_due.pop(id, None)
+
+    def _check_replies(self) -> None:
+        if self._replies >= MAX_REPLIES:
+            raise StreamProtocolError(f"{self._replies} answers wait to be taken")
+
+    def _reply(self, frame: bytes) -> None:
+        self._check_replies()
+        self._replies += 1
+        self._control.append(frame)

@@ -1,0 +1,1 @@
+"""What the wire carries: frames of signalling, names, and what a message may cost."""

@@ -1,0 +1,1 @@
+"""Encoders, coded frames, pictures and samples."""

@@ -1,0 +1,1 @@
+"""Tracks of a remote: packets, decoding on demand, and bounded readers."""

@@ -1,0 +1,98 @@
+"""Decoding one track in a thread, as long as somebody reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from aiortc.codecs import get_decoder
+from aiortc.jitterbuffer import JitterFrame
+
+from ..codecs.encoded import EncodedFrame
+from .mailbox import Tally
+
+MAX_UNDECODED = {"video": 30, "audio": 50}
+"""Encoded frames that wait for the thread: a second. More come when the machine is too slow, and are given up."""
+
+
+class FrameDecoder:
+    """Decodes from the first key frame on. `deliver` gets the frames on the event loop; `need_key_frame` is told when
+    one is wanted.
+
+    `drops` counts what was not decoded: before the first key frame, what the thread was too slow for, and what was
+    broken.
+    """
+
+    def __init__(
+        self, kind: str, deliver: Callable[[list[Any]], None], need_key_frame: Callable[[], None], drops: Tally
+    ) -> None:
+        self._drops = drops
+        self._deliver = deliver
+        self._need_key_frame = need_key_frame
+        self._limit = MAX_UNDECODED[kind]
+        self._waits_for_key = True
+        self._mime_type: str | None = None
+        self._waiting = 0
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._inbox: queue.SimpleQueue[EncodedFrame | None] = queue.SimpleQueue()
+        name = f"metered-realtime-{kind}-decoder"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def submit(self, frame: EncodedFrame) -> None:
+        """Take the next frame."""
+        if frame.codec.mimeType != self._mime_type or self._waiting >= self._limit:
+            self._mime_type = frame.codec.mimeType
+            self._waits_for_key = True
+        if self._waits_for_key and (not frame.is_key or self._waiting >= self._limit):
+            self._drops.add()
+            self._need_key_frame()
+            return
+        self._waits_for_key = False
+        self._waiting += 1
+        self._inbox.put(frame)
+
+    def close(self) -> None:
+        """Decode no more. The thread ends by itself, with the decoder and what waits for it."""
+        self._closed = True
+        self._inbox.put(None)
+
+    def _took(self, frames: list[Any] | None) -> None:
+        """Note on the event loop what has become of a frame."""
+        self._waiting -= 1
+        if self._closed:
+            return
+        if frames is None:
+            self._drops.add()
+            self._need_key_frame()
+        else:
+            self._deliver(frames)
+
+    # --- in the thread
+
+    def _run(self) -> None:
+        decoder: Any = None
+        mime_type = None
+        while (frame := self._inbox.get()) is not None and not self._closed:
+            frames: list[Any] | None = None
+            # Whatever is in the data, the next key frame is a new beginning. The state is kept: what follows a broken
+            # picture can still be shown.
+            with contextlib.suppress(Exception):
+                if frame.codec.mimeType != mime_type:
+                    decoder, mime_type = _new_decoder(frame), frame.codec.mimeType
+                frames = decoder.decode(JitterFrame(frame.data, frame.timestamp))
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody is waiting any more
+                self._loop.call_soon_threadsafe(self._took, frames)
+
+
+def _new_decoder(frame: EncodedFrame) -> Any:
+    decoder = get_decoder(frame.codec)
+    codec = getattr(decoder, "codec", None)
+    if codec is not None:
+        # PyAV's default is a thread for every core, for every track: more switches than gain at the sizes of calls.
+        codec.thread_count = 1
+    return decoder

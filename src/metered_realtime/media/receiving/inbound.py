@@ -1,0 +1,138 @@
+"""Reading what a peer sends: frames, samples for speech models, arrays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import av
+from aiortc.mediastreams import MediaStreamError
+
+from ..codecs.pcm_chunks import LAYOUTS, PcmChunks
+from .remote_track import RemoteTrack
+
+if TYPE_CHECKING:
+    import numpy
+
+MIN_RATE, MAX_RATE = 4_000, 192_000
+"""Samples per second that `iter_pcm` gives: from half of a telephone's to the highest that sound cards have."""
+
+MAX_CHUNK = 10.0
+"""Seconds of a chunk of `iter_pcm` at most: more is a recording, and would wait in memory."""
+
+PICTURE_FORMATS = ("rgb24", "bgr24", "rgba", "bgra", "gray")
+SOUND_FORMATS = ("s16", "flt")
+
+
+async def iter_frames(track: Any) -> AsyncIterator[av.AudioFrame | av.VideoFrame]:
+    """Yield the track's frames until it ends.
+
+    Never stops the track: leaving the loop, cancelling it or closing the generator only stops reading. Each call reads
+    a remote track for itself: several get every frame, and share the frame objects. Other tracks have one reader at a
+    time; give a second one its own relay.
+    """
+    with reader_of(track) as reader:
+        while True:
+            try:
+                frame = await reader.recv()
+            except MediaStreamError:
+                return
+            yield frame
+
+
+def iter_pcm(track: Any, rate: int = 16_000, channels: int = 1, *, chunk: float = 0.02) -> AsyncGenerator[bytes, None]:
+    """Yield the track's sound as interleaved s16le, `chunk` seconds at a time, until it ends.
+
+    The chunks are continuous in time: lost sound becomes silence, up to 5 s of it as soon as the sound goes on; a
+    longer gap is left out. The last chunk is filled up with silence. Never stops the track, and reads a remote one for
+    itself.
+
+    Raises:
+        TypeError: `track` has no sound, or a number is no number.
+        ValueError: `rate` is not from 4000 to 192000, `channels` neither 1 nor 2, or `chunk` shorter than a sample or
+            longer than 10 s.
+    """
+    _require_kind("iter_pcm", track, "audio")
+    _require_number("rate", rate, MIN_RATE, MAX_RATE, int)
+    _require_number("channels", channels, min(LAYOUTS), max(LAYOUTS), int)
+    _require_number("chunk", chunk, 1 / rate, MAX_CHUNK, int | float)
+    return _pcm(track, PcmChunks(rate, channels, round(rate * chunk)))
+
+
+def track_to_numpy(track: Any, format: str | None = None) -> AsyncGenerator[numpy.ndarray[Any, Any], None]:
+    """Yield each frame of the track as a numpy array until it ends.
+
+    Pictures are `uint8` of (height, width, 3), RGB; `format` may also be `bgr24` (as OpenCV has them), `rgba` or `bgra`
+    (height, width, 4), or `gray` (height, width). Sound is `int16` of (samples, channels); with `format="flt"` it is
+    `float32` from -1 to 1. The arrays are the caller's own. For their times use `iter_frames` and `frame.to_ndarray`.
+    Never stops the track, and reads a remote one for itself.
+
+    Raises:
+        ImportError: numpy is not installed.
+        TypeError: `track` is neither an audio nor a video track.
+        ValueError: `format` is none of these.
+    """
+    _require_numpy()
+    _require_kind("track_to_numpy", track, "audio", "video")
+    known = PICTURE_FORMATS if track.kind == "video" else SOUND_FORMATS
+    if format is not None and format not in known:
+        raise ValueError(f"a format of {track.kind} is one of {', '.join(known)}, not {format!r}")
+    return _arrays(track, format or known[0])
+
+
+async def _pcm(track: Any, chunks: PcmChunks) -> AsyncGenerator[bytes, None]:
+    async with aclosing(iter_frames(track)) as frames:  # type: ignore[type-var]
+        async for frame in frames:
+            assert isinstance(frame, av.AudioFrame)
+            for chunk in chunks.take(frame):
+                yield chunk
+    for chunk in chunks.rest():
+        yield chunk
+
+
+async def _arrays(track: Any, format: str) -> AsyncGenerator[numpy.ndarray[Any, Any], None]:
+    async with aclosing(iter_frames(track)) as frames:  # type: ignore[type-var]
+        async for frame in frames:
+            yield frame.to_ndarray(format=format) if isinstance(frame, av.VideoFrame) else _samples(frame, format)
+
+
+def _samples(frame: Any, format: str) -> Any:
+    """Return the samples of a frame as rows of channels."""
+    if frame.format.name != format:
+        (frame,) = av.AudioResampler(format=format, layout=frame.layout.name, rate=frame.sample_rate).resample(frame)
+    return frame.to_ndarray().reshape(frame.samples, -1)
+
+
+@contextmanager
+def reader_of(track: Any) -> Iterator[Any]:
+    """Give a remote track a reader of its own."""
+    if not isinstance(track, RemoteTrack):
+        yield track
+        return
+    reader = track.decoded()
+    try:
+        yield reader
+    finally:
+        reader.stop()
+
+
+def _require_kind(function: str, track: Any, *kinds: str) -> None:
+    if getattr(track, "kind", None) not in kinds or not callable(getattr(track, "recv", None)):
+        raise TypeError(f"{function} takes {' and '.join(kinds)} tracks, not {track!r}")
+
+
+def _require_number(name: str, value: Any, least: float, most: float, kind: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{name} is a number, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is from {least:g} to {most:g}, not {value!r}")
+
+
+def _require_numpy() -> None:
+    try:
+        import numpy  # noqa: F401 - PyAV imports it when it makes the first array
+    except ImportError as error:
+        raise ImportError(
+            "track_to_numpy needs numpy: pip install 'metered-realtime-mesh[numpy]'", name="numpy"
+        ) from error

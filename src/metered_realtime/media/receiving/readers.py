@@ -1,0 +1,154 @@
+"""The readers of a remote track: each has its own place in it, and drops its own frames when it is too slow."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import av
+from aiortc.mediastreams import MediaStreamTrack
+
+from ..codecs.encoded import EncodedFrame
+from .mailbox import Mailbox, Tally
+from .waiting import room_for
+
+if TYPE_CHECKING:
+    from .remote_track import RemoteTrack
+
+MAX_WAITING_VIDEO = 4
+"""Decoded pictures that wait for a reader, room for a burst. One that falls behind further gets the newest next."""
+
+MAX_WAITING_AUDIO = 50
+"""Decoded audio frames that wait for a reader: one second at 20 ms each."""
+
+MAX_WAITING_PACKETS = {"video": 90, "audio": 50}
+"""Encoded frames that wait for a reader: 3 s of video, for a file on a slow disk, and 1 s of audio."""
+
+
+class _Reader(MediaStreamTrack):
+    """A place in a remote track. It starts with the first `recv` and ends with the track or `stop`."""
+
+    def __init__(self, track: RemoteTrack, limit: int, *, newest: bool = False) -> None:
+        super().__init__()
+        self.kind = track.kind
+        self._id = track.id
+        self._track = track
+        self._drops = Tally(track.drops)
+        self._mailbox: Mailbox[Any] = Mailbox(limit, self._drops, newest=newest)
+        self._started = False
+        if track.readyState != "live":
+            self.end()
+
+    @property
+    def frames_dropped(self) -> int:
+        """Frames that this reader did not get because it was too slow, and packets before the first key frame."""
+        return self._drops.count
+
+    @property
+    def queue_length(self) -> int:
+        """Frames that wait to be read."""
+        return len(self._mailbox)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits in `recv`."""
+        return self._mailbox.is_awaited
+
+    def end(self) -> None:
+        """End with the track: what waits can still be read."""
+        self._mailbox.end()
+        super().stop()
+
+    def stop(self) -> None:
+        """Stop reading. The remote track goes on."""
+        self._mailbox.clear()
+        self.end()
+        self._track.remove_reader(self)  # type: ignore[arg-type]
+
+
+class DecodedTrack(_Reader):
+    """The frames of a remote track, from the next key frame on. The readers of a track share the frame objects: copy a
+    frame before you change it."""
+
+    def __init__(self, track: RemoteTrack) -> None:
+        is_video = track.kind == "video"
+        limit = MAX_WAITING_VIDEO if is_video else MAX_WAITING_AUDIO
+        super().__init__(track, limit, newest=is_video)
+
+    async def recv(self) -> Any:
+        """Return the next frame as an `av.VideoFrame` or `av.AudioFrame`. Cancelling loses no frame.
+
+        Raises:
+            MediaStreamError: the track has ended, or `stop` was called.
+        """
+        if not self._started and self.readyState == "live":
+            self._started = True
+            self._track.add_frame_reader(self)
+        return await self._mailbox.get()
+
+    def take(self, frame: Any) -> None:
+        """Take a decoded frame."""
+        self._mailbox.put(frame, room_for(frame, MAX_WAITING_AUDIO))
+
+
+class EncodedTrack(_Reader):
+    """The packets of a remote track as it encoded them, from a key frame on: to be sent on, or written to a file.
+
+    H.264 is an Annex B stream with its parameter sets before each key frame. A reader that is too slow goes on with the
+    next key frame.
+    """
+
+    def __init__(self, track: RemoteTrack) -> None:
+        super().__init__(track, MAX_WAITING_PACKETS[track.kind])
+        self._waits_for_key = track.kind == "video"
+        self._codec: str | None = None
+
+    @property
+    def codec(self) -> str | None:
+        """The MIME type of the packet that `recv` returned last, `video/VP8` for instance.
+
+        Before that, of what the track receives; None before its first packet.
+        """
+        return self._codec if self._codec is not None else self._track.codec
+
+    async def recv(self) -> av.Packet[Any]:
+        """Return the next packet, `pts` and `dts` in the clock of the codec. It is the caller's own.
+
+        The first one of video is a key frame. Cancelling loses no packet.
+
+        Raises:
+            MediaStreamError: the track has ended, or `stop` was called.
+        """
+        if not self._started and self.readyState == "live":
+            self._started = True
+            self._track.add_packet_reader(self)
+        elif self._waits_for_key and not self._mailbox:
+            self.request_key_frame()
+        frame: EncodedFrame = await self._mailbox.get()
+        self._codec = frame.codec.mimeType
+        return _packet(frame)
+
+    def request_key_frame(self) -> None:
+        """Ask the remote for a key frame, now or as soon as the last request is half a second old."""
+        self._track.request_key_frame()
+
+    def take(self, frame: EncodedFrame) -> None:
+        """Take an encoded frame."""
+        if self.kind == "video" and self._mailbox.is_full:
+            self._mailbox.clear()
+            self._waits_for_key = True
+        if self._waits_for_key and not frame.is_key:
+            self._drops.add()
+            if self.is_awaited:
+                self.request_key_frame()
+            return
+        self._waits_for_key = False
+        self._mailbox.put(frame)
+
+
+def _packet(frame: EncodedFrame) -> av.Packet[Any]:
+    packet: av.Packet[Any] = av.Packet(frame.data)
+    packet.pts = packet.dts = frame.timestamp
+    packet.time_base = Fraction(1, frame.codec.clockRate)
+    packet.is_keyframe = frame.is_key
+    return packet

@@ -1,0 +1,1 @@
+"""One encoder for many receivers, and packets passed on as they are."""

@@ -1,0 +1,1 @@
+"""Tracks from files, devices, programs and patterns."""

@@ -1,0 +1,120 @@
+"""A live source that is opened again whenever it fails, ends or falls silent. Its time line goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from av.container import InputContainer
+
+from metered_realtime.log import Logger
+from metered_realtime.media.sources.decoding import Decoded, FrameReader, Kind, Wanted
+from metered_realtime.media.sources.opening import described
+from metered_realtime.media.sources.passthrough import Passthrough
+
+FIRST_PAUSE, MAX_PAUSE = 0.5, 10.0
+"""Seconds before a source is opened again: at first, and, doubled each time, at most. A camera restarts in about 20."""
+
+LOOK_AGAIN = 0.05
+"""Seconds between two looks, during a pause, at whether anybody still wants frames."""
+
+
+class ReopeningReader:
+    """Reads from what `open` returns, and opens it again until nobody wants frames any more. Never gives up.
+
+    A source from which no frame came for `silence` seconds is taken for dead, also when packets still come that give no
+    frame. `reopened` counts. Time goes on while the source is away: `pts` stays continuous, and close to the clock.
+    """
+
+    def __init__(
+        self,
+        open: Callable[[], InputContainer],
+        *,
+        shown: str,
+        silence: float,
+        logger: Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ended = False
+        self.passed: dict[Kind, Passthrough] = {}
+        self.reopened = 0
+        self._errors = 0  # of the readers before this one
+        self._open = open
+        self._shown = shown
+        self._silence = silence
+        self._logger = logger
+        self._clock = clock
+        self._reader: FrameReader | None = FrameReader(open())
+        self.has_audio, self.has_video = self._reader.has_audio, self._reader.has_video
+        self._heard = clock()  # when the last frame came, or the source was opened
+        self._began: float | None = None  # the clock at the time line's 0
+        self._position = 0.0
+        self._pause = FIRST_PAUSE
+
+    @property
+    def errors(self) -> int:
+        """Packets that could not be decoded."""
+        reader = self._reader
+        return self._errors + (reader.errors if reader is not None else 0)
+
+    def frames(self, wanted: Wanted) -> Iterator[Decoded]:
+        """Yield frames until nobody wants any."""
+        if self._is_silent():
+            self._lose("nobody read it, and what waits is old")
+        while wanted():
+            if self._reader is None and not self._reopen():
+                self._wait(wanted)
+                continue
+            yield from self._until_lost(wanted)
+
+    def holds(self, kind: Kind) -> bool:
+        """Say no: what is late is not live."""
+        return False
+
+    def close(self) -> None:
+        """Close the source."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self._errors += reader.errors
+            self._position = max(self._position, reader.position)
+            reader.close()
+
+    def _until_lost(self, wanted: Wanted) -> Iterator[Decoded]:
+        reader, reason = self._reader, "it ended"
+        assert reader is not None
+        try:
+            for decoded in reader.frames(lambda: () if self._is_silent() else wanted()):
+                self._heard, self._pause = self._clock(), FIRST_PAUSE
+                if self._began is None:
+                    self._began = self._heard
+                yield decoded
+        except Exception as error:  # a camera must not be able to end the track by anything that it sends
+            reason = f"{type(error).__name__}: {described(error, self._shown, 'is it reachable?')}"
+        if wanted():
+            self._lose("it fell silent" if self._is_silent() else reason)
+
+    def _is_silent(self) -> bool:
+        return self._reader is not None and self._clock() - self._heard > self._silence
+
+    def _lose(self, reason: str) -> None:
+        self._logger.warning("source lost, opening it again", {"source": self._shown, "reason": reason})
+        self.close()
+
+    def _reopen(self) -> bool:
+        try:
+            container = self._open()
+        except Exception as error:  # what `open` raises holds no credentials
+            self._logger.debug("source cannot be opened", {"source": self._shown, "error": str(error)})
+            return False
+        self._heard = self._clock()
+        passed = 0.0 if self._began is None else self._heard - self._began
+        self._reader = FrameReader(container, offset=max(self._position, passed))
+        self.reopened += 1
+        self._logger.info("source opened again", {"source": self._shown, "times": self.reopened})
+        return True
+
+    def _wait(self, wanted: Wanted) -> None:
+        until = self._clock() + self._pause
+        self._pause = min(2 * self._pause, MAX_PAUSE)
+        while wanted() and (left := until - self._clock()) > 0:
+            time.sleep(min(left, LOOK_AGAIN))

@@ -1,0 +1,1 @@
+"""Recordings of peers, channels and participants."""

@@ -1,0 +1,245 @@
+"""Everybody in a channel in one file: a grid of pictures, and the sum of the sound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import av
+from aiortc.mediastreams import MediaStreamError
+
+from ..core.media.lip_sync import SyncGroup
+from ..log import Logger, log_exception
+from ..media.codecs.pcm import FRAME_SECONDS
+from ..media.receiving.mailbox import Tally
+from ..media.receiving.waiting import room_for
+from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
+from .mixing import Grid, SoundMixer, reduced
+from .packet_file import PacketFile
+from .participant_recording import PlacedTrack
+from .reencoding import PictureEncoder, SoundEncoder
+from .stats import ParticipantFigures, RecordingError, RecordingState, Totals
+
+WIDTH, HEIGHT, FPS = 1280, 720, 25
+"""Of the mixed picture, whatever the participants send."""
+
+MIX_DELAY = 1.0
+"""Seconds after which a moment is mixed. What comes later than that is left out: half a second until a new track has
+its place, and jitter buffers."""
+
+MAX_BEHIND = 1.0
+"""Seconds that mixing may be late before it leaves out pictures until it is not. Sound is always mixed."""
+
+TICK = 0.1
+"""Seconds between rounds of mixing."""
+
+MIXED = "*"
+"""Stands for everybody among the figures of participants."""
+
+Source = tuple[str, int]
+"""A participant's id, and the number of its track."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    source: Source
+    frame: Any
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    source: Source
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    until: float
+
+
+class _Mix:
+    """The writing side, in the thread."""
+
+    def __init__(self, path: Path, format: str, now: Callable[[], float]) -> None:
+        self.file = PacketFile(path, format)
+        self.file.expects_video = True
+        self.pictures_skipped = 0
+        self._now = now
+        self._grid = Grid(WIDTH, HEIGHT)
+        self._mixer = SoundMixer()
+        self._pictures = PictureEncoder(format)
+        self._sound = SoundEncoder()
+        self._coming: deque[_Frame | _Gone] = deque()
+        self._sounds = self._shown = 0
+
+    def write(self, item: _Frame | _Gone | _Tick) -> None:
+        if isinstance(item, _Tick):
+            self._advance(item.until)
+        elif isinstance(item, _Frame) and isinstance(item.frame, av.AudioFrame):
+            self._mixer.add(item.source, item.frame, item.at)
+        elif isinstance(item, _Frame):  # it waits for its moment, up to a second of them for each source
+            self._coming.append(replace(item, frame=reduced(item.frame, WIDTH, HEIGHT)))
+        else:
+            self._coming.append(item)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _advance(self, until: float) -> None:
+        """Mix what lies before a second: the moments of sound and of pictures in the order of time."""
+        while (end := float((self._sounds + 1) * FRAME_SECONDS)) <= until:
+            while self._shown / FPS < end:
+                self._show(self._shown / FPS)
+                self._shown += 1
+            at = float(self._sounds * FRAME_SECONDS)
+            for unit in self._sound.units(self._mixer.mix(), at):
+                self.file.write(unit)
+            self._sounds += 1
+
+    def _show(self, at: float) -> None:
+        self._take_what_is_due(at)
+        if self._now() - MIX_DELAY - at > MAX_BEHIND:
+            self.pictures_skipped += 1
+            return
+        for unit in self._pictures.units(self._grid.picture, at):
+            self.file.write(unit)
+
+    def _take_what_is_due(self, at: float) -> None:
+        newest = {item.source: item for item in self._coming if item.at <= at}
+        self._coming = deque(item for item in self._coming if item.at > at)
+        for item in newest.values():
+            if isinstance(item, _Frame):
+                self._grid.show(item.source, item.frame)
+            else:
+                self._grid.remove(item.source)
+                self._mixer.remove(item.source)
+
+
+class MixedRecording:
+    """Record the tracks of all participants into one file, from second 0 on, with `FPS` pictures a second.
+
+    `failed` hears of it when the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format: str,
+        *,
+        now: Callable[[], float],
+        logger: Logger,
+        failed: Callable[[RecordingError], None] | None = None,
+    ) -> None:
+        self.forgotten = Totals()  # nobody: there is one entry, for everybody
+        self._path = path
+        self._now = now
+        self._logger = logger
+        self._on_failed = failed
+        self._error: RecordingError | None = None
+        self._mix = _Mix(path, format, now)
+        self._thread: FileThread[_Frame | _Gone | _Tick] = FileThread(self._mix, self._failed)
+        self._unplaced = Tally()
+        self._tracks: set[Any] = set()
+        self._numbers = count(1)
+        self._groups: defaultdict[str, SyncGroup] = defaultdict(SyncGroup)  # by participant
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticking = asyncio.ensure_future(self._tick())
+        self._closed = False
+
+    @property
+    def figures(self) -> tuple[ParticipantFigures, ...]:
+        """How it stands: one entry, for everybody."""
+        file = self._mix.file
+        return (
+            ParticipantFigures(
+                peer_id=MIXED,
+                files=tuple(file.files),
+                state=self._state,
+                began=file.first,
+                duration=file.last,
+                bytes_written=file.bytes_written,
+                packets=dict(file.written),
+                lost=file.gaps,
+                dropped=file.left_out + self._thread.dropped + self._mix.pictures_skipped + self._unplaced.count,
+                waiting=self._thread.waiting,
+                reencoded=("audio", "video"),
+                error=str(self._error) if self._error is not None else None,
+            ),
+        )
+
+    @property
+    def _state(self) -> RecordingState:
+        if self._error is not None:
+            return "failed"
+        if self._closed:
+            return "closed"
+        return "recording" if self._mix.file.files else "waiting"
+
+    def add_track(self, peer_id: str, track: Any) -> None:
+        """Mix in a track from now on."""
+        if track in self._tracks:
+            return
+        self._tracks.add(track)
+        task = asyncio.ensure_future(self._record((peer_id, next(self._numbers)), track))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def left(self, peer_id: str) -> None:
+        """Forget the clocks of a participant. Its tracks end, and give their places free."""
+        self._groups.pop(peer_id, None)
+
+    async def close(self) -> None:
+        """Mix what came so far and finish the file.
+
+        Raises:
+            RecordingError: It could not be written.
+        """
+        tasks = [self._ticking, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        self._thread.put(_Tick(self._now()))
+        self._thread.finish()
+        await self._thread.wait_finished()
+        self._closed = True
+        if self._error is not None:
+            raise self._error
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._thread.put(_Tick(self._now() - MIX_DELAY))
+
+    async def _record(self, source: Source, track: Any) -> None:
+        reader = track.decoded()
+        group = self._groups[source[0]]
+        placed = PlacedTrack(track, group, self._now, self._put, self._unplaced)
+        try:
+            while True:
+                frame = await reader.recv()
+                placed.take(float(frame.pts * frame.time_base), _Frame(source, frame, 0.0))
+        except MediaStreamError:
+            pass
+        except Exception as error:
+            log_exception(self._logger, "recorder: a track cannot be recorded", error, {"peer": source[0]})
+        finally:
+            placed.end()
+            reader.stop()
+            self._tracks.discard(track)
+            self._thread.put(_Gone(source, self._now()), MAX_WAITING)
+
+    def _put(self, item: _Frame) -> None:
+        self._thread.put(item, room_for(item.frame, MAX_FRAMES))
+
+    def _failed(self, error: Exception) -> None:
+        self._error = RecordingError(f"cannot write {str(self._path)!r}: {error}", {MIXED: self._path})
+        self._ticking.cancel()
+        self._logger.error("recorder: a file cannot be written", {"path": str(self._path), "error": str(error)})
+        if self._on_failed is not None:
+            self._on_failed(self._error)

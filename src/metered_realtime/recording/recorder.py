@@ -1,0 +1,217 @@
+"""Recording to a file: tracks of any origin, a participant as it sends, or everybody in a channel."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..core.media.recording_names import check_template, file_name, is_per_participant
+from ..log import Logger, NoopLogger, log_exception
+from .channel_recording import MAX_ERRORS, FilesOfParticipants, Followed, Takes
+from .mixed_recording import MixedRecording
+from .stats import RecorderStats, RecordingError
+from .track_recorder import TrackRecorder
+
+FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm"}
+
+
+class Recorder:
+    """Record into `path`: MP4, Matroska or WebM by its extension.
+
+    Either `add_track` tracks of any origin, which are encoded into one file; it is there when `close` returns, and not
+    in WebM. Or `follow` a participant or a whole channel. That is written as it comes and can be played however the
+    program ends. Where the name has `{peer}` each participant has a file, encoded as it sends as far as the format
+    takes that. Without, a channel is mixed into one file: a grid of pictures, and the sum of the sound. `{start}` is
+    the local time, as in 20260131T235959.
+
+    A file that exists is replaced. `logger` hears of what cannot be recorded, `on_error` is called with a
+    `RecordingError` as soon as a followed file cannot be written; those of others go on.
+
+    Raises:
+        ValueError: `path` ends in none of .mp4, .mkv and .webm, or names another field.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        logger: Logger | None = None,
+        on_error: Callable[[RecordingError], None] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        check_template(self.path.name)
+        self._format = FORMATS.get(self.path.suffix.lower(), "")
+        if not self._format:
+            raise ValueError(f"a recording's name ends in {', '.join(FORMATS)}, not {str(self.path)!r}")
+        self._logger: Logger = logger if logger is not None else NoopLogger()
+        self._on_error = on_error
+        self._encoded = TrackRecorder(self.path, self._format, logger=self._logger)
+        self._has_tracks = False
+        self._source: tuple[Any, bool] | None = None  # what is followed, and whether that is to be encoded
+        self._followed: Followed | None = None
+        self._errors: deque[str] = deque(maxlen=MAX_ERRORS)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started_at = 0.0
+        self._stopped_at: float | None = None
+        self._closing: asyncio.Future[None] | None = None
+
+    @property
+    def frames_written(self) -> dict[str, int]:
+        """Frames written so far, by kind."""
+        return self.stats().frames_written
+
+    @property
+    def frames_dropped(self) -> dict[str, int]:
+        """Frames lost so far, by kind: to a slow encoder or disk, to timestamps that went back, or to an error."""
+        return self.stats().frames_dropped
+
+    async def start(self) -> None:
+        """Begin recording: this moment is second 0. Do nothing if it has begun.
+
+        Raises:
+            OSError: The directory of `path` is missing or not writable.
+            RuntimeError: The recorder is closed.
+        """
+        self._check_open()
+        if self._loop is not None:
+            return
+        _check_directory(self.path.parent)
+        self._loop = asyncio.get_running_loop()
+        self._started_at = self._loop.time()
+        if self._source is not None:
+            self._followed = self._begin(*self._source)
+        elif not is_per_participant(self.path.name):
+            await self._encoded.start()
+
+    def follow(self, source: Any, *, transcode: bool = False) -> None:
+        """Record a `RemotePeer`, or everybody who is and comes into the channel of a `MeteredPeer`; from `start` on.
+
+        A participant's further tracks of one kind at the same time get files of their own, and so does one who comes
+        back. `transcode` encodes also what need not be: every file then is in the format's own codec.
+
+        Raises:
+            TypeError: It is neither a peer nor a remote.
+            RuntimeError: Something is followed already, tracks were added, or the recorder is closed.
+        """
+        self._check_open()
+        if not (hasattr(source, "remote_peers") or hasattr(source, "create_data_channel")):
+            raise TypeError(f"a recorder follows a MeteredPeer or a RemotePeer, not {source!r}")
+        if self._source is not None or self._has_tracks or self._loop is not None:
+            raise RuntimeError("a recorder follows one source, from its start on, and has no tracks of its own then")
+        self._source = source, transcode
+
+    def add_track(self, track: Any) -> None:
+        """Record a track from now on, or from `start` on. Do nothing if it is recorded already.
+
+        Its first frame goes where it arrived, its timestamps place the others; see `TrackRecorder`.
+
+        Raises:
+            TypeError: `track` is neither an audio nor a video track.
+            ValueError: The format is WebM, or `path` is for several files.
+            RuntimeError: The recorder is closed, or follows.
+        """
+        self._check_open()
+        if self._source is not None:
+            raise RuntimeError("a recorder that follows has no tracks of its own")
+        if self._format == "webm" or is_per_participant(self.path.name):
+            raise ValueError(f"tracks are added to one MP4 or Matroska file, not {str(self.path)!r}")
+        self._encoded.add_track(track)
+        self._has_tracks = True
+
+    async def wait_ended(self) -> None:
+        """Wait until every track added so far has ended."""
+        await self._encoded.wait_ended()
+
+    def stats(self) -> RecorderStats:
+        """Return the progress; cheap enough to ask every second."""
+        if self._followed is None:
+            return self._encoded.stats()
+        takes = self._followed.takes
+        figures, totals = takes.figures, replace(takes.forgotten)
+        for it in figures:
+            totals.add(it)
+        assert self._loop is not None
+        now = self._loop.time() if self._stopped_at is None else self._stopped_at
+        return RecorderStats(
+            seconds=now - self._started_at,
+            tracks=totals.tracks,
+            frames_written={"audio": totals.audio, "video": totals.video},
+            frames_dropped={"audio": totals.lost, "video": totals.dropped},
+            frames_waiting=totals.waiting,
+            bytes_written=totals.bytes_written,
+            errors=tuple(self._errors),
+            participants=figures,
+            participants_forgotten=takes.forgotten.participants,
+        )
+
+    async def close(self) -> None:
+        """Stop recording and finish the files; idempotent, and every call waits for the end.
+
+        Cancelling a call does not stop that. When nothing came there is no file, which is logged as a warning.
+
+        Raises:
+            RecordingError: Followed files could not be written. All others are finished.
+            OSError: The file of added tracks could not be written. Its parts are then kept, and named in the text.
+        """
+        if self._closing is None:
+            self._stopped_at = self._loop.time() if self._loop else 0.0
+            ending = self._encoded.close() if self._followed is None else self._followed.close()
+            self._closing = asyncio.ensure_future(ending)
+        await asyncio.shield(self._closing)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _begin(self, source: Any, transcode: bool) -> Followed:
+        takes: Takes
+        is_channel = hasattr(source, "remote_peers")
+        if is_per_participant(self.path.name) or not is_channel:
+            takes = FilesOfParticipants(
+                self.path,
+                self._format,
+                now=self._now,
+                logger=self._logger,
+                failed=self._report,
+                transcode=transcode,
+            )
+        else:
+            path = self.path.with_name(file_name(self.path.name, "", datetime.now()))
+            takes = MixedRecording(path, self._format, now=self._now, logger=self._logger, failed=self._report)
+        return Followed(source, takes)
+
+    def _now(self) -> float:
+        assert self._loop is not None
+        return self._loop.time() - self._started_at
+
+    def _report(self, error: RecordingError) -> None:
+        self._errors.append(str(error))
+        if self._on_error is not None:
+            try:
+                self._on_error(error)
+            except Exception as mistake:
+                log_exception(self._logger, "recorder: on_error failed", mistake)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise RuntimeError("the recorder is closed")
+
+
+def _check_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such directory to record into", str(directory))
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(errno.EACCES, "the directory to record into is not writable", str(directory))

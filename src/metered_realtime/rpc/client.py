@@ -1,0 +1,213 @@
+"""How a program calls a remote: `call`, `notify`, `proxy`, `batch`, and `perform_rpc` for text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+from ..core.rpc.caller import DEFAULT_TIMEOUT
+from ..core.rpc.messages import MAX_BATCH, Params
+from .built_in import RpcUnexpectedReplyError
+from .calls import CallItem, Outcome, result_of
+from .channels import RpcVia
+from .codec import DEFAULT_FORMAT, RpcFormat, codec_of
+from .endpoint import RpcEndpoint, RpcStats
+from .errors import ErrorRegistry, RpcError, registry_of
+from .handlers import MAX_DATA_BYTES, MAX_MESSAGE_BYTES, cut
+
+
+class RpcClient:
+    """Calls one remote. `using` returns another client with other settings for the same remote."""
+
+    def __init__(self, endpoint: RpcEndpoint) -> None:
+        self._endpoint = endpoint
+        self._errors: ErrorRegistry = endpoint.errors
+        self._timeout = DEFAULT_TIMEOUT
+        self._format: RpcFormat = DEFAULT_FORMAT
+        self._via: RpcVia = "auto"
+
+    def using(
+        self,
+        *,
+        timeout: float | None = None,
+        errors: ErrorRegistry | type[RpcError] | None = None,
+        format: RpcFormat | None = None,
+        via: RpcVia | None = None,
+    ) -> RpcClient:
+        """Return a client with these settings in place of its own.
+
+        `timeout` is in seconds, 15 without; `errors` is the registry in which error codes are looked up first, or a
+        base class of errors that has one; `format` is `jsonrpc-2.0` or `msgpack-rpc`; `via` `p2p`, `server` or `auto`.
+
+        Raises:
+            ValueError: not a format, or not a way.
+        """
+        if via not in (None, "auto", "p2p", "server"):
+            raise ValueError(f"via is 'auto', 'p2p' or 'server', not {via!r}")
+        other = RpcClient(self._endpoint)
+        other._timeout = self._timeout if timeout is None else timeout
+        other._errors = self._errors if errors is None else registry_of(errors)
+        other._format = self._format if format is None else format
+        other._via = self._via if via is None else via
+        codec_of(other._format)
+        return other
+
+    async def call(self, method: str, /, *args: Any, **names: Any) -> Any:
+        """Call a method with parameters by position or by name, and return its result. Cancelling cancels it there.
+
+        Raises:
+            RpcError: what the handler raised, or why there is no result.
+            TypeError, ValueError: parameters that the format cannot carry, or both by position and by name.
+        """
+        (outcome,) = await self._send([_item(method, args, names)])
+        return result_of(outcome, self._errors)
+
+    async def notify(self, method: str, /, *args: Any, **names: Any) -> None:
+        """Call a method without wanting an answer; return when it was sent. Raises like `call`, but for the handler."""
+        (outcome,) = await self._send([replace(_item(method, args, names), is_notification=True)])
+        result_of(outcome, self._errors)
+
+    async def perform(self, method: str, payload: str, response_timeout: float = DEFAULT_TIMEOUT) -> str:
+        """Call a handler of text. Texts of errors are cut at 256 bytes of message and 15,360 bytes of data.
+
+        Raises:
+            RpcError: what the handler raised, or why there is no result.
+            TypeError: the payload is no text.
+        """
+        if not isinstance(payload, str):
+            raise TypeError(f"a payload is text, not {type(payload).__name__}")
+        try:
+            result = await self.using(timeout=response_timeout).call(method, payload)
+        except RpcError as error:
+            _cut_texts(error)
+            raise
+        if not isinstance(result, str):
+            raise RpcUnexpectedReplyError
+        return result
+
+    def stats(self) -> RpcStats:
+        """Return the figures of the calls with this remote, in both directions. Synchronous and cheap."""
+        return self._endpoint.stats()
+
+    @property
+    def proxy(self) -> RpcProxy:
+        """Methods as attributes: `await client.proxy.sum(1, 2)`."""
+        return RpcProxy(self.call)
+
+    def batch(self) -> RpcBatch:
+        """Return a batch: `async with client.batch() as batch: total = batch.call("sum", 1, 2)`."""
+        return RpcBatch(self)
+
+    async def _send(self, items: list[CallItem], *, is_batch: bool = False) -> list[Outcome]:
+        return await self._endpoint.call_all(
+            items, timeout=self._timeout, format=self._format, via=self._via, is_batch=is_batch
+        )
+
+
+class RpcProxy:
+    """Turns attributes into calls."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(*args: Any, **names: Any) -> Any:
+            return self._call(method, *args, **names)
+
+        return call
+
+
+@dataclass(eq=False)
+class BatchCall:
+    """A call of a batch. Await it after the batch for its result, or what the handler raised."""
+
+    _errors: ErrorRegistry
+    _outcome: list[Outcome] = field(default_factory=list)
+
+    def result(self) -> Any:
+        """Return the result, or raise the error.
+
+        Raises:
+            RpcError: what the handler raised.
+            RuntimeError: the batch has not been sent, or was not answered.
+        """
+        if not self._outcome:
+            raise RuntimeError("the batch has not been answered: its calls have results after the `async with` block")
+        return result_of(self._outcome[0], self._errors)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Any:
+        return self.result()
+
+
+class RpcBatch:
+    """Calls that are sent together when the `async with` block ends. An error in the block sends nothing.
+
+    In JSON-RPC it is one message. Formats without batches send the calls one after the other.
+    """
+
+    def __init__(self, client: RpcClient) -> None:
+        self._client = client
+        self._items: list[CallItem] = []
+        self._calls: list[BatchCall] = []
+        self._is_sent = False
+
+    @property
+    def proxy(self) -> RpcProxy:
+        """Methods as attributes: `batch.proxy.sum(1, 2)`."""
+        return RpcProxy(self.call)
+
+    def call(self, method: str, /, *args: Any, **names: Any) -> BatchCall:
+        """Add a call.
+
+        Raises:
+            ValueError: the batch is full, or sent.
+        """
+        self._add(_item(method, args, names))
+        self._calls.append(BatchCall(self._client._errors))
+        return self._calls[-1]
+
+    def notify(self, method: str, /, *args: Any, **names: Any) -> None:
+        """Add a call that wants no answer. Raises like `call`."""
+        self._add(replace(_item(method, args, names), is_notification=True))
+
+    def results(self) -> list[Any]:
+        """Return the results of all calls in order, or raise the first error."""
+        return [call.result() for call in self._calls]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_sent = True
+        if kind is not None or not self._items:
+            return
+        outcomes = await self._client._send(self._items, is_batch=True)
+        answers = [it for item, it in zip(self._items, outcomes, strict=True) if not item.is_notification]
+        for call, outcome in zip(self._calls, answers, strict=True):
+            call._outcome.append(outcome)
+
+    def _add(self, item: CallItem) -> None:
+        if self._is_sent or len(self._items) >= MAX_BATCH:
+            raise ValueError("the batch is sent" if self._is_sent else f"a batch has at most {MAX_BATCH} items")
+        self._items.append(item)
+
+
+def _item(method: str, args: tuple[Any, ...], names: dict[str, Any]) -> CallItem:
+    if not isinstance(method, str) or method.startswith("$/"):
+        raise ValueError(f"a method's name is text that does not begin with '$/', not {method!r}")
+    if args and names:
+        raise TypeError("parameters are by position or by name, not both")
+    params: Params = list(args) if args else names or None
+    return CallItem(method, params)
+
+
+def _cut_texts(error: RpcError) -> None:
+    data = cut(error.data, MAX_DATA_BYTES) if isinstance(error.data, str) else error.data
+    error._fill(error.code, cut(error.message, MAX_MESSAGE_BYTES), data, error._wire_code)

@@ -1,0 +1,320 @@
+"""One WebSocket: frames in to the hub, frames out from it, and one way to end.
+
+Writing never waits. A frame goes straight to the transport, whose buffer is the outbox: what a slow client leaves
+unread beyond `Limits.outbox_size` drops that client, and nobody else notices.
+
+Ending is `close` (a code, then reading on until the client's half of the closing handshake, at most `CLOSE_TIMEOUT`:
+a socket closed with unread frames in it would be reset, and the client might never see the code) or `drop` (at once:
+the other end does not answer anyhow). aiohttp's own `close` does not wait when something else is reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from aiohttp import WebSocketError, WSMessage, WSMsgType, web
+
+from ..core.session.session import TERMINAL_CODES
+from ..core.wire.frames import FrameError, Refresh
+from ..events import WsCloseCode
+from ..log import Logger
+from .auth import Admission, Authenticator, RefusedError
+from .frame_heads import FrameGuard
+from .hub import Hub
+from .intake import Intake
+from .limits import Limits
+from .resume import REISSUE_INTERVAL
+from .rights import Grant
+from .routing import Connection
+from .tokens import LEEWAY
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a client has for its half of the closing handshake."""
+
+EXPIRY_MARGIN = 0.25
+"""Seconds before its token expires that a connection is closed: the client's next token is then in time."""
+
+FRAMES_PER_TURN = 8
+"""Frames that one client may have handled before others get their turn."""
+
+WORK_PER_TURN = 16_384
+"""And what they may cost together (`server.charges`): a message to 256 others, some 1 ms."""
+
+PLACE_TIMEOUT = 5.0
+"""Seconds that a client which resumes has to subscribe again before others are told that it left. Clients do it with
+the welcome: a round trip, and patience for a slow one."""
+
+NO_STATUS, ABNORMAL, INVALID_TEXT, INTERNAL_ERROR = 1005, 1006, 1007, 1011
+OUTBOX_FULL = "outbox full"
+_LAST_MESSAGES = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
+_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
+
+
+def seal(payload: bytes) -> bytes:
+    """Make a WebSocket text frame, as a server sends it (RFC 6455, 5.2). Many connections share one."""
+    return _frame(_TEXT, payload)
+
+
+def _frame(head: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", head, size) + payload
+    if size < 65_536:
+        return struct.pack("!BBH", head, 126, size) + payload
+    return struct.pack("!BBQ", head, 127, size) + payload
+
+
+class Ending(NamedTuple):
+    """How a connection ended. There are few reasons: a client does not choose the words."""
+
+    code: int
+    reason: str
+
+
+class Link:
+    """Carries one connection from its welcome to its end, and tells in `ending` how it ended."""
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse[Any],
+        transport: asyncio.Transport,
+        hub: Hub,
+        admission: Admission,
+        authenticator: Authenticator,
+        limits: Limits,
+        logger: Logger,
+    ) -> None:
+        self._ws = ws
+        self._transport = transport
+        # Bound once: these two calls are most of what a delivery costs here.
+        self._transmit, self._is_closing = transport.write, transport.is_closing
+        self._hub = hub
+        self._limits = limits
+        self._logger = logger
+        self._loop = asyncio.get_running_loop()
+        self._room = limits.outbox_size
+        self._connection: Connection | None = None
+        self.admission = admission
+        self._authenticator = authenticator
+        self._deadline: asyncio.TimerHandle | None = None  # set while closing
+        self._dropped = False
+        self.ending = Ending(ABNORMAL, "connection lost")
+        self._heard = True
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._places: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.TimerHandle | None = None
+
+    @property
+    def peer_id(self) -> str:
+        """Whose connection it is."""
+        return self.admission.identity.peer_id
+
+    @property
+    def is_ending(self) -> bool:
+        """Tell whether the end has begun."""
+        return self._deadline is not None or self._dropped
+
+    @property
+    def has_left(self) -> bool:
+        """Tell whether it is gone from the hub, and only the closing handshake is left."""
+        return self._deadline is not None
+
+    async def run(self, replaced: Sequence[Link] = ()) -> None:
+        """Welcome the client, in the place of other links of it, and serve it until either end closes."""
+        now = time.time()
+        connection = self._begin(replaced, now)
+        intake = Intake(self._hub, connection, self._limits, self._loop.time())
+        self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
+        self._expect_expiry(now)
+        if self.admission.identity.resume_token is not None:
+            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._renew)
+        self._transport.set_protocol(FrameGuard(_protocol_of(self._transport), self._loop.time, self.close))
+        try:
+            await self._read(intake)
+        finally:
+            self._leave()
+            self._finish()
+
+    def write(self, frame: bytes) -> None:
+        """Send a sealed frame, or drop the connection if too much waits already."""
+        size = len(frame)
+        if size > self._room and not self._has_room(size):
+            self.drop(OUTBOX_FULL)
+        if not self._is_closing():
+            self._room -= size
+            self._transmit(frame)
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake. Closing twice does nothing."""
+        if self._deadline is None and not self._dropped:
+            self.ending = Ending(code, reason)
+            self._leave(expelled=code in TERMINAL_CODES)
+            self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
+            self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+
+    def regrant(self, grant: Grant) -> None:
+        """Change what the client may do, at once."""
+        if self._connection is not None and self._deadline is None and not self._dropped:
+            self._hub.regrant(self._connection, grant)
+
+    def drop(self, reason: str) -> None:
+        """End the connection without a word. The hub hears of it when the reading ends, never within a fan-out."""
+        if not self._dropped:
+            self._dropped = True
+            self.ending = Ending(ABNORMAL, reason)
+            self._transport.abort()
+
+    def _begin(self, replaced: Sequence[Link], now: float) -> Connection:
+        former = [link._connection for link in replaced if link._connection is not None]
+        connection = self._connection = self._hub.connect(self.admission.identity, self.write, now, former)
+        for link in replaced:
+            # The code asks for a reconnect without the token that was used elsewhere. Hardly ever does anyone hear it.
+            link.close(WsCloseCode.TOKEN_EXPIRED, "resumed by another connection")
+        if self.admission.resumes:
+            self._logger.info("connection resumed", {"replaces": len(former)})
+        if former:
+            self._places = self._loop.call_later(PLACE_TIMEOUT, self._hub.release, connection)
+        return connection
+
+    def _has_room(self, size: int) -> bool:
+        # The room is a lower bound, since the transport drains unseen: ask only when it seems to be used up.
+        waiting = self._transport.get_write_buffer_size()
+        self._room = self._limits.outbox_size - waiting
+        return size <= self._room or not waiting
+
+    async def _read(self, intake: Intake) -> None:
+        count = work = 0
+        while (message := await self._ws.receive()).type not in _LAST_MESSAGES:
+            self._heard = True
+            count += 1
+            if self._connection is not None:
+                work += self._connection.collect_work()
+            if count >= FRAMES_PER_TURN or work > WORK_PER_TURN:
+                count = work = 0
+                await asyncio.sleep(0)  # what is buffered is read without waiting: let others have their turn
+            if self._deadline is not None or self._dropped:
+                continue
+            if message.type is WSMsgType.TEXT:
+                self._take(intake, message.data)
+            elif message.type in (WSMsgType.PING, WSMsgType.PONG):
+                self._take_control_frame(intake, message)
+            elif message.type is WSMsgType.BINARY:
+                self.close(WsCloseCode.POLICY_VIOLATION, "text frames only")
+        if self._deadline is None and not self._dropped:
+            self.ending = _ending_of(message)
+
+    def _take(self, intake: Intake, text: bytes) -> None:
+        if len(text) > self._limits.max_frame_size:
+            return self.close(WsCloseCode.MESSAGE_TOO_BIG, "frame too large")
+        if not _is_utf8(text):
+            return self.close(INVALID_TEXT, "text is not UTF-8")
+        try:
+            outcome = intake.take(text, self._loop.time())
+            if isinstance(outcome, Refresh):
+                return self._refresh(outcome)
+        except Exception as error:
+            self._logger.error("frame failed", {"error": f"{type(error).__name__}: {error}"})
+            return self.close(INTERNAL_ERROR, "internal error")
+        if outcome is not None:
+            self.close(outcome.code, outcome.reason)
+        return None
+
+    def _take_control_frame(self, intake: Intake, message: WSMessage) -> None:
+        outcome = intake.take_control_frame(self._loop.time())
+        if outcome is not None:
+            self.close(outcome.code, outcome.reason)
+        elif message.type is WSMsgType.PING:
+            self.write(_frame(_PONG, message.data))
+
+    def _refresh(self, frame: Refresh) -> None:
+        connection, now = self._connection, time.time()
+        if connection is None:
+            return
+        try:
+            self.admission = self._authenticator.refresh(frame, self.admission, now)
+        except FrameError as fault:
+            why = fault.__cause__.cause if isinstance(fault.__cause__, RefusedError) else fault.message
+            self._logger.warning("refresh refused", {"peer": self.peer_id, "why": why})
+            self._hub.refuse(connection, fault)
+        else:
+            self._hub.refresh(connection, self.admission.identity, frame.request_id)
+            self._expect_expiry(now)
+
+    def _expect_expiry(self, now: float) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        expires_at = self.admission.identity.expires_at
+        if expires_at is not None:
+            self._expiry = self._loop.call_later(_seconds_left(expires_at, now), self._expire)
+
+    def _renew(self) -> None:
+        token = self._authenticator.resume_token(self.admission, time.time())
+        if self._connection is not None and token is not None:
+            self._hub.renew(self._connection, token)
+            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._renew)
+
+    def _ping(self) -> None:
+        self._heard = False
+        self.write(_frame(_PING, b""))
+        self._heartbeat = self._loop.call_later(self._limits.pong_timeout, self._expect_pong)
+
+    def _expect_pong(self) -> None:
+        if not self._heard:
+            return self.drop("no pong")
+        rest = self._limits.ping_interval - self._limits.pong_timeout
+        self._heartbeat = self._loop.call_later(rest, self._ping)
+        return None
+
+    def _expire(self) -> None:
+        self.close(WsCloseCode.TOKEN_EXPIRED, "token expired")
+
+    def _leave(self, *, expelled: bool = False) -> None:
+        for timer in (self._heartbeat, self._expiry, self._places, self._renewal):
+            if timer is not None:
+                timer.cancel()
+        if self._connection is not None:
+            self._hub.disconnect(self._connection, expelled=expelled)
+
+    def _finish(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._transport.abort()  # the handshake is over; aiohttp would begin another one
+        elif self._transport.get_write_buffer_size():
+            self._transport.abort()  # it left without reading what it was sent, and would never be done
+
+
+def _seconds_left(expires_at: float, now: float) -> float:
+    left = expires_at - EXPIRY_MARGIN - now
+    # A token that was let in although its time was up, for clocks may differ, gets the rest of the leeway.
+    return left if left > 0 else max(0.0, expires_at + LEEWAY - now)
+
+
+def _ending_of(message: WSMessage) -> Ending:
+    if message.type is WSMsgType.CLOSE:
+        return Ending(message.data or NO_STATUS, "by the client")
+    if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+        too_big = message.data.code == WsCloseCode.MESSAGE_TOO_BIG
+        return Ending(message.data.code, "frame too large" if too_big else "against the WebSocket protocol")
+    return Ending(ABNORMAL, "connection lost")
+
+
+def _protocol_of(transport: asyncio.Transport) -> asyncio.Protocol:
+    protocol = transport.get_protocol()
+    assert isinstance(protocol, asyncio.Protocol)  # what aiohttp serves HTTP with
+    return protocol
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

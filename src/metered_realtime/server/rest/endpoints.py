@@ -1,0 +1,202 @@
+"""The five endpoints: from a call to what its answer holds. No I/O."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from ...core.wire.frames import encode_payload
+from ...core.wire.names import channel_fault, identity_fault, is_reserved_channel
+from ...core.wire.surrogates import decode_json
+from ..keys import SecretKey
+from ..limits import Limits
+from ..rights import ACTIONS, Action, Grant
+from ..tenant import Tenant
+from ..tokens import MAX_TOKEN_CHANNELS, InvalidTokenError, mint_token, verify_token
+
+MAX_LIFETIME = 86_400
+"""Seconds that a token made here may live."""
+
+MAX_PERMISSIONS = 16
+
+DEFAULT_SENDER = "system"
+
+Answer = dict[str, Any]
+
+
+class RestError(Exception):
+    """A request that is refused. Without a code the answer has a message only."""
+
+    def __init__(self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An authenticated request. `name` is the id in the path, `now` unix seconds."""
+
+    tenant: Tenant
+    key: SecretKey
+    name: str
+    body: bytes
+    limits: Limits
+    now: float
+
+    @property
+    def grant(self) -> Grant:
+        """What the key may do."""
+        return Grant(self.key.actions, self.key.channel_patterns)
+
+
+class TokenBody(Struct, rename="camel", frozen=True):
+    peer_id: str
+    channels: list[str] | UnsetType = UNSET
+    permissions: list[str] | UnsetType = UNSET
+    expires_in_sec: int | float = 3600
+    metadata: dict[str, Any] | UnsetType = UNSET
+    peer_metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class PublishBody(Struct, rename={"sender": "from", "peer_metadata": "peerMetadata"}, frozen=True):
+    data: Raw
+    sender: str = DEFAULT_SENDER
+    peer_metadata: dict[str, Any] | UnsetType = UNSET
+
+
+def mint(call: Call) -> Answer:
+    """Sign a token for a peer, within the scope of the key."""
+    body = _decode(call.body, TokenBody)
+    # JSON has one kind of number: 60.0 is an integer there.
+    if not (1 <= body.expires_in_sec <= MAX_LIFETIME and float(body.expires_in_sec).is_integer()):
+        raise _invalid(f"expiresInSec must be a whole number from 1 to {MAX_LIFETIME}")
+    channels, permissions = _given(body.channels), _given(body.permissions)
+    _check_token_channels(channels or [], call.grant)
+    _check_permissions(permissions or [], call.key)
+    try:
+        token = mint_token(
+            secret_id=call.key.id,
+            secret=call.key.secret,
+            peer_id=body.peer_id,
+            channels=channels,
+            permissions=permissions,
+            expires_in=body.expires_in_sec,
+            metadata=_given(body.metadata),
+            peer_metadata=_given(body.peer_metadata),
+            now=call.now,
+        )
+        # What is given out here is let in here, whatever the limits are.
+        claims = verify_token(token, call.key, call.now, call.limits)
+    except (ValueError, InvalidTokenError) as error:
+        raise _invalid(str(error)) from None
+    return {"token": token, "expiresAt": claims.expires_at}
+
+
+def roster(call: Call) -> Answer:
+    """Tell who is in a channel."""
+    _check_channel(call, "presence")
+    return {"channel": call.name, "peers": call.tenant.hub.roster(call.name)}
+
+
+def publish(call: Call) -> Answer:
+    """Hand a message to the subscribers of a channel."""
+    body = _decode(call.body, PublishBody)
+    _check_channel(call, "publish")
+    metadata = _peer_metadata(_given(body.peer_metadata), call.limits)
+    if identity_fault(body.sender) is not None:
+        raise _invalid("from must be 1 to 128 characters of printable ASCII")
+    if call.tenant.hub.has_peer(body.sender):
+        raise _invalid("from is the id of a connected peer")
+    if not call.tenant.meter.take_message():
+        wait = str(max(1, math.ceil(call.tenant.meter.period_left())))
+        raise RestError(429, "over_message_quota", "the messages of this period are used up", {"Retry-After": wait})
+    return {
+        "channel": call.name,
+        "delivered": call.tenant.hub.publish(call.name, body.sender, body.data, metadata),
+    }
+
+
+def close_peer(call: Call) -> Answer:
+    """End every connection of a peer."""
+    if identity_fault(call.name) is not None:
+        raise _invalid("a peer id is 1 to 128 characters of printable ASCII")
+    return {"peerId": call.name, "closed": call.tenant.close_peer(call.name)}
+
+
+def usage(call: Call) -> Answer:
+    """Tell what the app uses in the present period."""
+    return {"appId": call.tenant.id, **call.tenant.meter.usage()}
+
+
+T = TypeVar("T")
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        body.decode()  # what is forwarded undecoded has to be UTF-8 too
+        return decode_json(msgspec.json.Decoder(kind), body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _invalid(f"the body is not what it should be: {error}") from None
+
+
+def _given(value: T | UnsetType) -> T | None:
+    return None if isinstance(value, UnsetType) else value
+
+
+def _check_channel(call: Call, action: Action) -> None:
+    fault = channel_fault(call.name)
+    if fault is not None:
+        raise _invalid(f"the id in the path is not a channel name ({fault})")
+    if is_reserved_channel(call.name):
+        raise RestError(400, "channel_reserved", "the channel is reserved")
+    if not call.grant.permits(action):
+        raise RestError(403, "action_not_permitted", f"'{action}' is not granted to the key")
+    if not call.grant.reaches(call.name):
+        raise RestError(403, "channel_not_authorized", "the channel is out of the key's scope")
+
+
+def _check_token_channels(channels: list[str], grant: Grant) -> None:
+    if len(channels) > MAX_TOKEN_CHANNELS:
+        raise _invalid(f"channels must have at most {MAX_TOKEN_CHANNELS} entries")
+    for channel in channels:
+        fault = channel_fault(channel)
+        if fault is not None:
+            raise _invalid(f"channels has an entry that is no channel name or pattern ({fault})")
+        if is_reserved_channel(channel):
+            raise RestError(400, "channel_reserved", "channels has an entry that is reserved")
+    for channel in channels:
+        if not grant.covers(channel):
+            raise RestError(403, "channel_not_authorized", "channels has an entry out of the key's scope")
+
+
+def _check_permissions(permissions: list[str], key: SecretKey) -> None:
+    if len(permissions) > MAX_PERMISSIONS:
+        raise _invalid(f"permissions must have at most {MAX_PERMISSIONS} entries")
+    for action in permissions:
+        if action not in ACTIONS:
+            raise _invalid(f"permissions must be of {', '.join(sorted(ACTIONS))}")
+    if not key.actions.issuperset(permissions):
+        raise RestError(403, "action_not_permitted", "permissions has an action that the key does not have")
+
+
+def _peer_metadata(value: dict[str, Any] | None, limits: Limits) -> Raw | None:
+    if value is None:
+        return None
+    try:
+        packed = encode_payload(value)
+    except ValueError as error:
+        raise _invalid(f"peerMetadata cannot be forwarded: {error}") from None
+    if len(bytes(packed)) > limits.peer_metadata_size:
+        raise _invalid(f"peerMetadata must have at most {limits.peer_metadata_size} bytes as JSON")
+    return packed
+
+
+def _invalid(message: str) -> RestError:
+    return RestError(400, "invalid_request", message)

@@ -1,0 +1,207 @@
+"""One WebSocket from the credential to its end. It reports to its owner and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from ssl import SSLContext
+from typing import Any, Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from ..core.session.session import ABNORMAL, DialFailure
+from ..core.wire.frames import MAX_SERVER_FRAME
+from .credentials import AttemptUrlFn
+from .endpoint import is_loopback
+from .failures import describe, without_secrets
+from .scrubbing import scrub_error, scrub_text
+
+HANG_UP_TIMEOUT = 0.8
+"""Seconds for the closing handshake before the transport is dropped: part of the 2 s that `close()` has."""
+
+RECEIVE_QUEUE = 256
+"""Frames that wait for the reader before the socket pauses: a burst of presence deltas need not stop and go."""
+
+TURN_TIME = 0.005
+"""Seconds of frames after which other tasks have their turn: a burst of presence must not hold up media."""
+
+TOKEN_PROVIDER_FAILED = "token provider failed"
+HANDSHAKE_REJECTED = "handshake rejected"
+
+_silent = logging.Logger("metered_realtime.websockets", level=logging.CRITICAL + 1)
+"""At DEBUG the library logs the request line, which holds the credential."""
+
+
+class LinkOwner(Protocol):
+    """What a link reports, at most one of the two ends and nothing after `hang_up`."""
+
+    def _link_opened(self, link: Link) -> None: ...
+    def _link_received(self, link: Link, message: str | bytes) -> None: ...
+    def _link_failed(self, link: Link, failure: DialFailure) -> None: ...
+    def _link_ended(self, link: Link, code: int, reason: str) -> None: ...
+
+
+class Link:
+    """The one write path (`write`) and the one close path (`hang_up`) of a socket."""
+
+    def __init__(
+        self, owner: LinkOwner, attempt_url: AttemptUrlFn, ssl_context: SSLContext | None, open_timeout: float
+    ) -> None:
+        self._owner: LinkOwner | None = owner
+        self._attempt_url = attempt_url
+        self._ssl_context = ssl_context
+        self._open_timeout = open_timeout
+        self._socket: ClientConnection | None = None
+        self._outbox: deque[bytes] = deque()
+        self._wake: asyncio.Future[None] | None = None
+        self._closing: tuple[int, str] = (1000, "")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="metered_realtime link")
+        self._task.add_done_callback(self._report_crash)
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The task that ends when nothing of this link is left."""
+        return self._task
+
+    def write(self, frame: bytes) -> None:
+        """Send a text frame after those written before. Lost if the socket ends first: its end is reported."""
+        self._outbox.append(frame)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """Report nothing any more and close, in the background and bounded. Idempotent."""
+        if self._owner is None:
+            return
+        self._owner = None
+        self._closing = (code, reason)
+        if asyncio.current_task() is not self._task:  # the reader notices by itself
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        outcome = await self._dial()
+        if isinstance(outcome, DialFailure):
+            owner, self._owner = self._owner, None
+            if owner is not None:
+                owner._link_failed(self, outcome)
+            return
+        self._socket = outcome
+        writer = asyncio.get_running_loop().create_task(self._write(outcome), name="metered_realtime writer")
+        try:
+            if self._owner is not None:
+                self._owner._link_opened(self)
+            code, reason = await self._read(outcome)
+            owner, self._owner = self._owner, None
+            if owner is not None:
+                owner._link_ended(self, code, reason)
+        finally:
+            writer.cancel()
+            await self._close(outcome)
+
+    async def _dial(self) -> ClientConnection | DialFailure:
+        """Open the socket. Failures are values: a raised one would carry the address, and so the credential."""
+        try:
+            url = await self._attempt_url()
+        except Exception as error:
+            return DialFailure(reason=TOKEN_PROVIDER_FAILED, token_error=scrub_error(error))
+        if self._owner is None:  # a token provider that swallowed the cancellation
+            return DialFailure(reason="hung up")
+        try:
+            return await self._open(url)
+        except Exception as error:
+            return self._failure(error, describe(error, url, self._open_timeout))
+
+    def _failure(self, error: Exception, text: str) -> DialFailure:
+        cause = without_secrets(error)
+        if not isinstance(error, InvalidStatus):
+            return DialFailure(reason=type(error).__name__, text=text, cause=cause)
+        response = error.response
+        retry_after = _seconds(response.headers.get("Retry-After"))
+        return DialFailure(
+            reason=HANDSHAKE_REJECTED,
+            http_status=response.status_code,
+            retry_after=retry_after,
+            text=text,
+            cause=cause,
+        )
+
+    async def _open(self, url: str) -> ClientConnection:
+        trust: dict[str, Any] = {}  # the library refuses the argument for ws
+        if self._ssl_context is not None and url.startswith("wss:"):
+            trust["ssl"] = self._ssl_context
+        return await connect(
+            url,
+            # Deflating small JSON costs more time than it saves bytes.
+            compression=None,
+            proxy=None if is_loopback(url) else True,
+            open_timeout=self._open_timeout,
+            # The protocol has its own heartbeat, which the session decides about.
+            ping_interval=None,
+            close_timeout=HANG_UP_TIMEOUT,
+            max_size=MAX_SERVER_FRAME,
+            max_queue=RECEIVE_QUEUE,
+            logger=_silent,
+            **trust,
+        )
+
+    async def _read(self, socket: ClientConnection) -> tuple[int, str]:
+        loop = asyncio.get_running_loop()
+        turn_began = loop.time()
+        try:
+            while self._owner is not None:
+                self._owner._link_received(self, await socket.recv())
+                if loop.time() - turn_began >= TURN_TIME:
+                    await asyncio.sleep(0)  # what is buffered is read without waiting
+                    turn_began = loop.time()
+        except ConnectionClosed as closed:
+            return _close_of(closed)
+        return self._closing
+
+    async def _write(self, socket: ClientConnection) -> None:
+        outbox = self._outbox
+        try:
+            while True:
+                while outbox:
+                    await socket.send(outbox.popleft(), text=True)
+                self._wake = asyncio.get_running_loop().create_future()
+                await self._wake
+        except ConnectionClosed:
+            return  # the reader reports it
+        except Exception:
+            socket.transport.abort()  # so that the reader has an end to report
+
+    async def _close(self, socket: ClientConnection) -> None:
+        # Twice bounded: the library's own timeout does not cover a full write buffer.
+        try:
+            async with asyncio.timeout(HANG_UP_TIMEOUT):
+                await socket.close(*self._closing)
+        except BaseException as error:
+            socket.transport.abort()
+            if not isinstance(error, TimeoutError):
+                raise
+            await socket.wait_closed()
+
+    def _report_crash(self, task: asyncio.Task[None]) -> None:
+        """Report an end that `_run` could not: a token provider that cancels, a bug."""
+        owner, self._owner = self._owner, None
+        error = None if task.cancelled() else task.exception()
+        if owner is None or (error is None and task.cancelling()):  # cancelled from outside: the event loop ends
+            return
+        reason = "CancelledError" if error is None else type(error).__name__
+        if self._socket is None:
+            owner._link_failed(self, DialFailure(reason=reason))
+        else:
+            owner._link_ended(self, ABNORMAL, reason)
+
+
+def _close_of(closed: ConnectionClosed) -> tuple[int, str]:
+    """Return code and reason of the server's close frame, else of the one that we had to send, else 1006."""
+    frame = closed.rcvd if closed.rcvd is not None else closed.sent
+    return (ABNORMAL, "") if frame is None else (int(frame.code), scrub_text(frame.reason))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read a Retry-After header given in seconds. The date form is not worth a clock."""
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None

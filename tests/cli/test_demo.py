@@ -1,0 +1,52 @@
+"""The demo as a user runs it: real server, real peers, real files, and an exit code that means something."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import av
+
+from metered_realtime.media.sources.testsource import write_test_clip
+from tests.support.patience import PATIENCE
+
+
+async def demo(*arguments: str) -> tuple[int | None, str]:
+    """Run the demo; return its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "metered_realtime",
+        "demo",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(PATIENCE):
+        output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+async def test_demo_streams_a_file_and_leaves_a_recording_and_a_contact_sheet(tmp_path: Path) -> None:
+    clip, output = tmp_path / "clip.mp4", tmp_path / "out"
+    await asyncio.to_thread(write_test_clip, clip, seconds=2.0, width=320, height=180)
+    code, printed = await demo(str(clip), "--output", str(output))
+    assert code == 0, printed
+    for said in ("video frames arrived", "audio frames arrived", "digest equal", "can be played", "/?channel=demo"):
+        assert said in printed
+    assert "receiver sees sender" in " ".join(printed.split())
+    with av.open(str(output / "received.mp4")) as received:
+        assert received.streams.audio
+        assert sum(1 for _ in received.decode(video=0)) > 25
+    assert (output / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+async def test_demo_fails_with_a_sentence_when_the_file_is_no_media(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a film")
+    for path in (text, tmp_path / "missing.mp4"):
+        code, printed = await demo(str(path), "--output", str(tmp_path))
+        assert code == 1, printed
+        assert str(path) in printed
+        assert "Traceback" not in printed

@@ -1,0 +1,65 @@
+"""Signals of peers that presence has not announced yet."""
+
+from __future__ import annotations
+
+from metered_realtime.core.negotiation.held_signals import (
+    HOLD_SECONDS,
+    MAX_CHARACTERS_PER_SENDER,
+    MAX_SENDERS,
+    MAX_SIGNALS_PER_SENDER,
+    HeldSignals,
+)
+from metered_realtime.core.negotiation.signals import CandidateSignal, DescriptionSignal, MetadataSignal
+
+
+def signal(n: int = 0) -> CandidateSignal:
+    return CandidateSignal(f"candidate:{n}")
+
+
+def test_what_was_held_is_released_once_and_in_order() -> None:
+    held = HeldSignals()
+    for n in range(3):
+        held.hold("a", signal(n), now=n)
+    held.hold("b", signal(9), now=3)
+    assert held.release("a", now=4) == [signal(0), signal(1), signal(2)]
+    assert held.release("a", now=4) == []
+    assert held.release("b", now=4) == [signal(9)]
+    assert held.dropped == 0
+
+
+def test_what_waits_too_long_is_dropped() -> None:
+    held = HeldSignals()
+    held.hold("a", signal(), now=0)
+    held.hold("a", signal(), now=HOLD_SECONDS - 0.1)
+    held.hold("b", signal(), now=1)
+    assert held.release("a", now=HOLD_SECONDS) == []
+    assert held.dropped == 2
+    assert held.release("b", now=HOLD_SECONDS + 0.9) == [signal()]
+
+
+def test_one_sender_cannot_fill_it() -> None:
+    held = HeldSignals()
+    for n in range(MAX_SIGNALS_PER_SENDER + 5):
+        held.hold("a", signal(n), now=0)
+    released = held.release("a", now=0)
+    assert released == [signal(n) for n in range(MAX_SIGNALS_PER_SENDER)]
+    assert held.dropped == 5
+
+
+def test_the_oldest_sender_makes_room() -> None:
+    held = HeldSignals()
+    for n in range(MAX_SENDERS + 1):
+        held.hold(f"s{n}", signal(n), now=0)
+    assert held.release("s0", now=0) == []
+    assert held.release(f"s{MAX_SENDERS}", now=0) == [signal(MAX_SENDERS)]
+    assert held.dropped == 1
+
+
+def test_one_sender_cannot_fill_it_with_few_large_signals() -> None:
+    held = HeldSignals()
+    large = DescriptionSignal("offer", "x" * (MAX_CHARACTERS_PER_SENDER // 2))
+    for _ in range(3):
+        held.hold("a", large, 0.0)
+    held.hold("a", MetadataSignal("t", {"x": "y" * MAX_CHARACTERS_PER_SENDER}), 0.0)
+    assert held.dropped == 2
+    assert held.release("a", 0.0) == [large, large]

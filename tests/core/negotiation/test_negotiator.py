@@ -1,0 +1,518 @@
+"""The negotiator input by input: the table at the top of the module, and its invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from metered_realtime.core.negotiation import negotiator as n
+from metered_realtime.core.negotiation.sdp import Description
+
+
+def offer(tag: str | None = "1", ufrag: str = "them", mids: tuple[str, ...] = ("0",)) -> Description:
+    return Description("offer", f"offer {ufrag} {tag} {mids}", ufrag, mids, tag)
+
+
+def answer(tag: str | None = "1", ufrag: str = "them", mids: tuple[str, ...] = ("0",)) -> Description:
+    return Description("answer", f"answer {ufrag} {tag} {mids}", ufrag, mids, tag)
+
+
+OURS = offer("mine", "me")
+
+
+def offered(*, polite: bool = True) -> n.Negotiator:
+    """An end that waits for the answer to its first offer."""
+    end = n.Negotiator(polite=polite)
+    assert end.changed(0) == [n.CreateOffer()]
+    assert end.offer_created(OURS, 0) == [n.SendOffer(OURS.sdp)]
+    return end
+
+
+def settled(*, polite: bool = True) -> n.Negotiator:
+    """An end that has negotiated and is connected."""
+    end = offered(polite=polite)
+    assert end.received(answer("mine"), 1) == [n.CommitOffer(OURS.sdp, answer("mine"))]
+    assert end.committed(1) == []
+    assert end.link_up(1) == []
+    assert end.settled
+    return end
+
+
+def answering() -> n.Negotiator:
+    end = n.Negotiator(polite=True)
+    assert end.received(offer(), 0) == [n.ApplyOffer(offer())]
+    return end
+
+
+def committing() -> n.Negotiator:
+    end = offered()
+    end.received(answer("mine"), 0)
+    return end
+
+
+def offering() -> n.Negotiator:
+    end = n.Negotiator(polite=True)
+    end.changed(0)
+    return end
+
+
+def test_a_change_is_offered_committed_and_done() -> None:
+    end = settled()
+    assert (end.phase, end.dirty, end.deadline) == (n.Phase.STABLE, False, None)
+
+
+def test_an_offer_is_answered() -> None:
+    end = answering()
+    assert end.answered("answer", 0) == [n.SendAnswer("answer")]
+    assert end.settled
+
+
+def test_a_change_during_an_operation_is_offered_afterwards() -> None:
+    for make, finish in ((offering, None), (offered, None), (committing, "committed"), (answering, "answered")):
+        end = make()
+        assert end.changed(0) == []
+        assert end.dirty
+        if finish == "committed":
+            assert end.committed(0) == []
+            assert end.link_up(1) == [n.CreateOffer()]
+        elif finish == "answered":
+            assert end.answered("x", 0) == [n.SendAnswer("x")]
+            assert end.link_up(1) == [n.CreateOffer()]
+
+
+def test_what_changes_before_an_offer_is_planned_is_in_it_and_not_offered_again() -> None:
+    end = offering()
+    end.changed(0)
+    end.planning()
+    assert not end.dirty
+    end.changed(0)
+    assert end.dirty, "that came too late for this offer"
+    with pytest.raises(n.NegotiationStateError):
+        settled().planning()
+
+
+def test_an_answer_is_sent_again_before_an_offer_until_the_other_end_is_past_it() -> None:
+    end = answering()
+    assert end.answered("x", 0) == [n.SendAnswer("x")]
+    end.link_up(1)
+    assert end.changed(1) == [n.CreateOffer()]
+    assert end.offer_created(OURS, 1) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
+    assert end.timer(1 + n.OFFER_TIMEOUT) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
+    end.received(answer("mine"), 9)
+    end.committed(9)
+    assert end.changed(10) == [n.CreateOffer()]
+    assert end.offer_created(OURS, 10) == [n.SendOffer(OURS.sdp)]
+
+
+def test_an_answer_is_not_repeated_to_an_end_that_might_take_it_for_another() -> None:
+    end = n.Negotiator(polite=True)
+    end.received(offer(tag=None), 0)
+    end.answered("x", 0)
+    end.link_up(1)
+    end.changed(1)
+    assert end.offer_created(OURS, 1) == [n.SendOffer(OURS.sdp)]
+
+
+def test_a_follow_up_waits_for_the_link() -> None:
+    end = answering()
+    assert end.answered("x", 0, more=True) == [n.SendAnswer("x")]
+    assert end.changed(1) == []
+    assert end.link_up(2) == [n.CreateOffer()]
+
+
+def test_the_polite_end_gives_way_and_offers_again() -> None:
+    end = offered(polite=True)
+    assert end.received(offer(), 0) == [n.ForgetOffer(), n.ApplyOffer(offer())]
+    assert end.dirty
+    assert end.deadline is None
+    assert end.received(answer("mine"), 0) == []
+    end.answered("x", 0)
+    assert end.dropped_answers == 1, "the answer to the forgotten offer comes too late"
+
+
+def test_the_impolite_end_ignores_a_colliding_offer() -> None:
+    end = offered(polite=False)
+    assert end.received(offer(), 0) == []
+    assert end.ignored_offers == 1
+    assert end.received(answer("mine"), 0) == [n.CommitOffer(OURS.sdp, answer("mine"))]
+
+
+@pytest.mark.parametrize("make", [offering, committing, answering])
+def test_what_comes_during_an_operation_waits_in_order(make: Callable[[], n.Negotiator]) -> None:
+    end = make()
+    assert end.received(offer("2"), 0) == []
+    assert end.received(answer("2"), 0) == []
+    if make is offering:
+        assert end.offer_created(OURS, 0) == [n.SendOffer(OURS.sdp), n.ForgetOffer(), n.ApplyOffer(offer("2"))]
+    elif make is committing:
+        assert end.committed(0) == [n.ApplyOffer(offer("2"))]
+    else:
+        assert end.answered("x", 0) == [n.SendAnswer("x"), n.ApplyOffer(offer("2"))]
+
+
+def test_the_inbox_is_bounded_and_keeps_the_newest() -> None:
+    end = answering()
+    for number in range(n.MAX_INBOX + 3):
+        end.received(answer(str(number)), 0)
+    end.answered("x", 0)
+    assert end.dropped_answers == n.MAX_INBOX
+
+
+@pytest.mark.parametrize("late", [answer("other"), answer(None, mids=("0", "1"))])
+def test_an_answer_to_something_else_is_dropped(late: Description) -> None:
+    end = offered()
+    assert end.received(late, 0) == []
+    assert (end.dropped_answers, end.phase) == (1, n.Phase.OFFERED)
+
+
+def test_an_answer_without_a_tag_is_matched_by_its_sections() -> None:
+    end = offered()
+    assert end.received(answer(None), 0) == [n.CommitOffer(OURS.sdp, answer(None))]
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped() -> None:
+    end = settled()
+    assert end.received(answer("mine"), 0) == []
+    assert end.dropped_answers == 1
+
+
+def test_the_same_offer_again_is_answered_again_and_not_applied() -> None:
+    end = answering()
+    end.answered("first answer", 0)
+    assert end.received(offer(), 1) == [n.SendAnswer("first answer")]
+
+
+def test_the_same_offer_again_while_ours_waits_sends_both() -> None:
+    end = answering()
+    end.answered("first answer", 0)
+    end.link_up(0)
+    end.changed(1)
+    end.offer_created(OURS, 1)
+    assert end.received(offer(), 2) == [n.SendAnswer("first answer"), n.SendOffer(OURS.sdp)]
+
+
+def test_an_unanswered_offer_is_sent_again_then_given_up() -> None:
+    end = offered()
+    now = 0.0
+    for _ in range(n.MAX_OFFER_RESENDS):
+        assert end.timer(now + n.OFFER_TIMEOUT - 0.1) == []
+        now += n.OFFER_TIMEOUT
+        assert end.deadline == now
+        assert end.timer(now) == [n.SendOffer(OURS.sdp)]
+    (effect,) = end.timer(now + n.OFFER_TIMEOUT)
+    assert isinstance(effect, n.GiveUp)
+    assert (end.phase, end.dirty, end.deadline) == (n.Phase.STABLE, True, None)
+    assert end.changed(now) == [], "only a restart or the other end helps now"
+
+
+def test_a_late_timer_is_no_error() -> None:
+    for make in (settled, answering, offering, committing):
+        assert make().timer(1_000) == []
+
+
+@pytest.mark.parametrize("make", [offering, committing, answering])
+def test_a_failed_operation_gives_up(make: Callable[[], n.Negotiator]) -> None:
+    end = make()
+    assert end.failed("why", 0) == [n.GiveUp("why")]
+    assert end.restart(1, "why") == [n.Rebuild("why"), n.CreateOffer()]
+
+
+def test_what_waited_is_dealt_with_on_the_fresh_connection() -> None:
+    end = answering()
+    end.received(offer("2"), 0)
+    assert end.failed("why", 0) == [n.GiveUp("why")]
+    assert end.restart(1, "why") == [n.Rebuild("why"), n.ApplyOffer(offer("2"))]
+
+
+def test_after_giving_up_an_offer_of_the_other_end_is_answered() -> None:
+    end = offered()
+    for _ in range(n.MAX_OFFER_RESENDS + 1):
+        end.timer(end.deadline or 0)
+    assert end.received(offer(), 99) == [n.ApplyOffer(offer())]
+    end.answered("x", 99)
+    assert end.link_up(100) == [n.CreateOffer()]
+
+
+def test_an_offer_of_a_replaced_end_replaces_this_end() -> None:
+    for polite in (True, False):
+        end = settled(polite=polite)
+        new = offer("1", "new")
+        effects = end.received(new, 0)
+        assert [type(effect) for effect in effects] == [n.Rebuild, n.ApplyOffer]
+        assert end.answered("x", 0, more=True) == [n.SendAnswer("x")], "the link is not up yet"
+
+
+def test_an_offer_of_a_replaced_end_wins_even_over_an_impolite_pending_one() -> None:
+    end = settled(polite=False)
+    end.changed(0)
+    end.offer_created(OURS, 0)
+    effects = end.received(offer("1", "new"), 0)
+    assert [type(effect) for effect in effects] == [n.Rebuild, n.ApplyOffer]
+    assert end.dirty, "what was offered has to be offered again"
+
+
+def test_an_answer_of_a_replaced_end_replaces_this_end_which_offers_again() -> None:
+    end = settled()
+    end.changed(0)
+    end.offer_created(OURS, 0)
+    effects = end.received(answer("mine", "new"), 0)
+    assert [type(effect) for effect in effects] == [n.Rebuild, n.CreateOffer]
+
+
+def test_time_stands_still_while_paused() -> None:
+    end = offered()
+    end.pause()
+    assert end.deadline is None
+    assert end.timer(1_000) == []
+    assert end.resume(1_000) == [n.SendOffer(OURS.sdp)]
+    assert end.deadline == 1_000 + n.OFFER_TIMEOUT
+    assert end.resume(1_001) == [], "resuming twice does nothing"
+
+
+def test_nothing_is_offered_while_paused() -> None:
+    end = n.Negotiator(polite=True)
+    end.pause()
+    assert end.changed(0) == []
+    assert end.restart(1, "why") == [n.Rebuild("why")]
+    assert end.resume(2) == [n.CreateOffer()]
+
+
+def test_an_offer_that_was_being_made_when_paused_waits() -> None:
+    end = offering()
+    end.pause()
+    end.offer_created(OURS, 0)
+    assert end.deadline is None
+    assert end.resume(5) == [n.SendOffer(OURS.sdp)]
+
+
+def test_a_restart_forgets_the_pending_offer() -> None:
+    end = offered()
+    assert end.restart(1, "why") == [n.Rebuild("why"), n.CreateOffer()]
+    end.offer_created(offer("next", "me2"), 1)
+    assert end.received(answer("mine"), 1) == []
+
+
+def foreign(kind: str, ufrag: str, session: str = "7", fingerprint: str = "AA:BB") -> Description:
+    """A description of an end of another make, which tells a restart from a beginning by its session."""
+    assert kind in ("offer", "answer")
+    return Description(kind, f"{kind} {ufrag} {session}", ufrag, ("0",), None, session, fingerprint)  # type: ignore[arg-type]
+
+
+def restartable(*, polite: bool = True) -> n.Negotiator:
+    """An end that is connected to one of another make and can restart ICE."""
+    end = n.Negotiator(polite=polite)
+    assert end.received(foreign("offer", "them"), 0) == [n.ApplyOffer(foreign("offer", "them"))]
+    end.answered("x", 0)
+    end.link_up(0)
+    end.restartable = True
+    return end
+
+
+def test_a_restart_of_ice_by_the_other_end_is_answered_on_the_connection_that_there_is() -> None:
+    end = restartable()
+    again = foreign("offer", "again")
+    assert end.received(again, 1) == [n.ApplyOffer(again)]
+    assert end.answered("y", 1) == [n.SendAnswer("y")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        foreign("offer", "new", session="8"),
+        foreign("offer", "new", fingerprint="CC:DD"),
+        foreign("offer", "new", session="", fingerprint=""),
+        offer("1", "new"),
+    ],
+)
+def test_another_session_or_certificate_or_an_end_of_this_make_is_no_restart(other: Description) -> None:
+    end = restartable()
+    assert [type(effect) for effect in end.received(other, 1)] == [n.Rebuild, n.ApplyOffer]
+
+
+def test_where_ice_cannot_be_restarted_another_fragment_replaces() -> None:
+    end = restartable()
+    end.restartable = False
+    assert [type(effect) for effect in end.received(foreign("offer", "again"), 1)] == [n.Rebuild, n.ApplyOffer]
+
+
+def test_this_end_restarts_ice_with_an_offer_and_takes_only_an_answer_to_that() -> None:
+    end = restartable()
+    end.changed(1)
+    assert end.offer_created(OURS, 1) == [n.SendOffer(OURS.sdp)]
+    assert end.restart_ice(2) == [n.ForgetOffer(), n.CreateOffer()]
+    end.offer_created(OURS, 2)
+    assert end.received(foreign("answer", "them"), 2) == [], "it answers what was forgotten"
+    fresh = foreign("answer", "fresh")
+    assert end.received(fresh, 3) == [n.CommitOffer(OURS.sdp, fresh)]
+    end.committed(3)
+    end.changed(4)
+    end.offer_created(OURS, 4)
+    assert end.received(fresh, 4) == [n.CommitOffer(OURS.sdp, fresh)], "from now on it is an answer like any other"
+
+
+def test_a_restart_of_ice_that_gives_way_to_an_offer_is_told_in_the_answer() -> None:
+    end = restartable()
+    end.restart_ice(1)
+    end.offer_created(OURS, 1)
+    crossing = foreign("offer", "theirs")
+    assert end.received(crossing, 1) == [n.ForgetOffer(), n.ApplyOffer(crossing)]
+    assert end.answered("y", 1) == [n.SendAnswer("y"), n.CreateOffer()]
+    end.offer_created(OURS, 1)
+    late = foreign("answer", "theirs")
+    assert end.received(late, 1) == [n.CommitOffer(OURS.sdp, late)]
+
+
+def test_an_end_that_is_held_back_offers_when_it_is_released() -> None:
+    end = n.Negotiator(polite=False, holds_back=True)
+    assert end.changed(0) == []
+    assert end.release(0) == [n.CreateOffer()]
+    assert end.release(0) == []
+
+
+def test_an_end_that_is_held_back_answers_at_once_and_then_offers() -> None:
+    end = n.Negotiator(polite=False, holds_back=True)
+    end.changed(0)
+    assert end.received(offer(), 0) == [n.ApplyOffer(offer())]
+    end.answered("x", 0, more=True)
+    assert end.link_up(0) == [n.CreateOffer()]
+
+
+def test_once_closed_nothing_has_effects() -> None:
+    end = settled()
+    end.close()
+    assert end.received(offer(), 0) == end.changed(0) == end.link_up(0) == end.timer(0) == end.resume(0) == []
+    with pytest.raises(n.NegotiationStateError):
+        end.restart(0, "why")
+
+
+ILLEGAL: list[tuple[Callable[[], n.Negotiator], Callable[[n.Negotiator], object]]] = [
+    (make, call)
+    for make, calls in {
+        settled: ("offer_created", "committed", "answered", "failed"),
+        offering: ("committed", "answered", "restart", "restart_ice"),
+        offered: ("offer_created", "committed", "answered", "failed"),
+        committing: ("offer_created", "answered", "restart", "restart_ice"),
+        answering: ("offer_created", "committed", "restart", "restart_ice"),
+    }.items()
+    for call in (
+        {
+            "offer_created": lambda end: end.offer_created(OURS, 0),
+            "committed": lambda end: end.committed(0),
+            "answered": lambda end: end.answered("x", 0),
+            "failed": lambda end: end.failed("x", 0),
+            "restart": lambda end: end.restart(0, "x"),
+            "restart_ice": lambda end: end.restart_ice(0),
+        }[name]
+        for name in calls
+    )
+]
+
+
+@pytest.mark.parametrize(("make", "call"), ILLEGAL)
+def test_an_illegal_input_changes_nothing_and_raises(
+    make: Callable[[], n.Negotiator], call: Callable[[n.Negotiator], object]
+) -> None:
+    end = make()
+    before = (end.phase, end.dirty, end.deadline)
+    with pytest.raises(n.NegotiationStateError):
+        call(end)
+    assert (end.phase, end.dirty, end.deadline) == before
+
+
+# --- descriptions that can never be delivered
+
+
+def test_an_offer_that_is_undeliverable_is_forgotten_and_not_repeated() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    assert end.offer_undeliverable(2, OURS.sdp) == [n.ForgetOffer()]
+    assert end.settled
+    assert end.deadline is None
+    assert end.timer(100) == []
+
+
+def test_an_offer_that_cannot_even_be_created_changes_nothing() -> None:
+    end = settled()
+    assert end.changed(2) == [n.CreateOffer()]
+    end.planning()
+    assert end.offer_undeliverable(2) == []
+    assert end.settled
+    with pytest.raises(n.NegotiationStateError):
+        end.offer_undeliverable(2)
+
+
+@pytest.mark.parametrize("again", ["changed", "resume", "retry"])
+def test_what_was_refused_is_offered_again_when_there_is_a_reason(again: str) -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    end.offer_undeliverable(2, OURS.sdp)
+    if again == "resume":
+        end.pause()
+    assert getattr(end, again)(3) == [n.CreateOffer()]
+
+
+def test_what_was_refused_is_not_offered_again_because_the_other_end_offers() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    end.offer_undeliverable(2, OURS.sdp)
+    end.received(offer("2"), 3)
+    assert end.answered("x", 3, more=True) == [n.SendAnswer("x")]
+    assert end.settled
+
+
+def test_what_came_while_an_offer_was_refused_is_done_next() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    end.changed(2)
+    assert end.offer_undeliverable(2, OURS.sdp) == [n.ForgetOffer(), n.CreateOffer()]
+
+
+def test_late_news_of_an_undeliverable_offer_is_ignored() -> None:
+    end = committing()
+    assert end.offer_undeliverable(1, OURS.sdp) == []
+    assert end.phase is n.Phase.COMMITTING
+    end = offered()
+    assert end.offer_undeliverable(1, "another one") == []
+    assert end.phase is n.Phase.OFFERED
+
+
+def test_an_offer_that_arrived_and_cannot_be_repeated_waits_for_its_answer() -> None:
+    end = offered()
+    assert end.offer_undeliverable(1, OURS.sdp, has_arrived=True) == []
+    assert end.deadline is None
+    assert end.received(answer("mine"), 99) == [n.CommitOffer(OURS.sdp, answer("mine"))]
+
+
+def test_an_answer_that_is_undeliverable_is_not_sent_again_before_there_is_a_reason() -> None:
+    end = answering()
+    end.answered("x", 0)
+    end.answer_undeliverable("another one")
+    assert end.received(offer(), 5) == [n.SendAnswer("x")]
+    end.answer_undeliverable("x")
+    assert end.received(offer(), 10) == []
+    end.link_up(11)
+    end.changed(11)
+    assert end.offer_created(OURS, 11) == [n.SendOffer(OURS.sdp)]
+    end.pause()
+    assert end.resume(12) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
+
+
+def test_an_offer_that_is_not_answered_ends_no_connection_that_is_up() -> None:
+    end = settled()
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    effects, waits, now = [], [], 2.0
+    for _ in range(n.MAX_OFFER_RESENDS + 12):
+        assert end.deadline is not None
+        waits.append(end.deadline - now)
+        now = end.deadline
+        effects += end.timer(now)
+    assert [type(it) for it in effects if not isinstance(it, n.SendOffer)] == [n.Unanswered]
+    assert waits[: n.MAX_OFFER_RESENDS + 2] == [n.OFFER_TIMEOUT] * (n.MAX_OFFER_RESENDS + 1) + [2 * n.OFFER_TIMEOUT]
+    assert waits[-1] == n.MAX_OFFER_WAIT
+    assert end.received(answer("mine"), now) == [n.CommitOffer(OURS.sdp, answer("mine"))]

@@ -1,0 +1,98 @@
+"""A peer of another make: bare aiortc and bare websockets. It knows the wire and nothing of this package."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from websockets.asyncio.client import ClientConnection, connect
+
+from metered_realtime.server import SignallingServer
+from tests.support.patience import PATIENCE
+
+
+class ForeignPeer:
+    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.tracks: list[Any] = []
+        self.channels: list[Any] = []
+        self.descriptions: list[str] = []
+        self.data: list[Any] = []
+        self.metadata: list[Any] = []
+        self.directs = 0
+        self.pc.on("track", self.tracks.append)
+        self.pc.on("datachannel", self.channels.append)
+        self._socket = socket
+        self._request_ids = map(str, itertools.count())
+        self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._reader = asyncio.ensure_future(self._read())
+        self._replies: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def join(cls, server: SignallingServer, peer_id: str, channel: str = "room") -> ForeignPeer:
+        """Come into a channel."""
+        socket = await connect(f"{server.url}/v1?token={server.mint_token(peer_id=peer_id)}")
+        assert json.loads(await socket.recv())["type"] == "welcome"
+        peer = cls(socket)
+        await peer.request(type="subscribe", channel=channel)
+        return peer
+
+    async def request(self, **fields: Any) -> Any:
+        """Send a frame and return its ack or error."""
+        request_id = next(self._request_ids)
+        answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
+        await self._socket.send(json.dumps({**fields, "requestId": request_id}))
+        async with asyncio.timeout(PATIENCE):
+            return await answer
+
+    async def offer(self, to: str, change: Any = str) -> None:
+        """Offer what has been added, in words that `change` may change."""
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        await self._describe(to, change)
+
+    async def close(self) -> None:
+        """Leave."""
+        self._reader.cancel()
+        await asyncio.gather(self._reader, *self._replies, return_exceptions=True)
+        await self._socket.close()
+        await self.pc.close()
+
+    async def _describe(self, to: str, change: Any = str) -> None:
+        description = {"type": self.pc.localDescription.type, "sdp": change(self.pc.localDescription.sdp)}
+        await self.request(type="send", to=to, data={"type": "rtc-description", "description": description})
+
+    async def _read(self) -> None:
+        async for text in self._socket:
+            frame = json.loads(text)
+            if frame.get("requestId") in self._answers:
+                self._answers.pop(frame["requestId"]).set_result(frame)
+            elif frame["type"] == "direct":
+                self._take(frame["from"], frame["data"])
+
+    def _take(self, sender: str, data: Any) -> None:
+        self.directs += 1
+        match data:
+            case {"type": "rtc-description", "description": {"type": kind, "sdp": sdp}}:
+                self.descriptions.append(kind)
+                reply = asyncio.ensure_future(self._apply(sender, kind, sdp))
+                self._replies.add(reply)
+                reply.add_done_callback(self._replies.discard)
+            case {"__meteredTrackMeta": metadata}:
+                self.metadata.append(metadata)
+            case {"type": "rtc-ice"}:
+                pass  # host candidates are in the descriptions
+            case _:
+                self.data.append(data)
+
+    async def _apply(self, sender: str, kind: str, sdp: str) -> None:
+        if (kind == "offer") is not (self.pc.signalingState == "stable"):
+            return
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
+        if kind == "offer":
+            await self.pc.setLocalDescription(await self.pc.createAnswer())
+            await self._describe(sender)

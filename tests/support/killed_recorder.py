@@ -1,0 +1,31 @@
+"""Records a peer until it is killed: run by a test, which is told by a line how many seconds there are."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from metered_realtime import MediaStream, MeteredPeer, Recorder
+from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
+from metered_realtime.server import SignallingServer
+
+SECONDS = 2.5
+
+
+async def main(path: str) -> None:
+    """Record, and wait for the end."""
+    async with SignallingServer(port=0) as server:
+        bot, ann = (MeteredPeer(api_key=server.api_key, url=server.url) for _ in range(2))
+        ann.add_stream(MediaStream([PatternTrack(width=320, height=240, fps=25), ToneTrack()]))
+        recorder = Recorder(path)
+        recorder.follow(bot)
+        await bot.join("room")
+        await recorder.start()
+        await ann.join("room")
+        while not (figures := recorder.stats().participants) or figures[0].duration < SECONDS:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.02)
+        print(recorder.stats().participants[0].duration, flush=True)
+        await asyncio.sleep(60)
+
+
+asyncio.run(main(sys.argv[1]))
