@@ -180,7 +180,7 @@ def test_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 class TestDocumentation:
-    TEXT = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    TEXT = (Path(__file__).parents[3] / "docs" / "server.md").read_text(encoding="utf-8")
 
     def test_shows_a_configuration_that_is_accepted(self) -> None:
         block = self.TEXT.split("```toml\n")[1].split("```")[0]
