@@ -21,7 +21,7 @@ from aiortc.contrib.media import MediaRelay
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_realtime import NoopLogger
-from metered_realtime.connection.peer_connection import Link
+from metered_realtime.connection.peer_connection import PeerConnection
 from metered_realtime.connection.sections import Incoming, Outgoing
 from metered_realtime.core.negotiation.sdp import Description
 from metered_realtime.media.pacing import Pacer
@@ -120,7 +120,7 @@ class Observer:
     def tracks_changed(self, removed: Any, added: Any) -> None:
         self.incoming += added
 
-    def link_state_changed(self, link: Any, state: str) -> None: ...
+    def peer_connection_state_changed(self, link: Any, state: str) -> None: ...
     def offer_unanswered(self) -> None: ...
     def channel_opened(self, channel: Any) -> None: ...
 
@@ -131,7 +131,7 @@ class Shared:
     def __init__(self, track: Scene, receivers: int) -> None:
         self._fanout = TrackFanout(track, NoopLogger())
         self._wanted = {1: Outgoing("video", "t", "s", self._fanout)}
-        self._links = [Link(Observer(), NoopLogger()) for _ in range(receivers)]
+        self._links = [PeerConnection(Observer(), NoopLogger()) for _ in range(receivers)]
         self.pcs = [link.pc for link in self._links]
         self._plans: list[Any] = []
 
@@ -212,7 +212,7 @@ async def receive(task: Task, ask: Callable[[Any], Awaitable[Any]]) -> dict[str,
     """Receive by so many links, of which the first decodes. Return its pictures per second and how good they are."""
     _only(task["codec"])
     pictures, observer = draw(task["width"], task["height"]), Observer()
-    links = [Link(observer, NoopLogger()) for _ in range(task["receivers"])]
+    links = [PeerConnection(observer, NoopLogger()) for _ in range(task["receivers"])]
     answers = [
         (await link.answer(Description.parse("offer", offer), {}))[0]
         for link, offer in zip(links, task["offers"], strict=True)

@@ -122,7 +122,7 @@ async def test_what_passes_is_counted_at_both_ends(pcs: list[RTCPeerConnection])
     for _ in range(30):
         mine.send(bytes(5_000))
     await eventually(lambda: len(heard) == 30)
-    meter = compat.link_meter(one)
+    meter = compat.transport_meter(one)
     await eventually(lambda: compat.received(other) == (meter.bytes_sent, meter.packets_sent))
     counted: Any = compat.dtls_transport(one)
     assert counted._RTCDtlsTransport__tx_bytes == meter.bytes_sent
@@ -150,7 +150,7 @@ async def test_media_leaves_in_one_go(pcs: list[RTCPeerConnection]) -> None:
     one, other, _, _ = await connected(pcs)
     dtls: Any = compat.dtls_transport(one)
     there: Any = compat.dtls_transport(other)
-    meter, sent = compat.link_meter(one), []
+    meter, sent = compat.transport_meter(one), []
     counted = meter.packets_sent, meter.bytes_sent
     transport = compat.selected_pair(one).protocol.transport
     send_now = transport.sendto

@@ -156,10 +156,10 @@ async def test_a_lost_path_ends_nothing_and_sends_nothing(both: Both, monkeypatc
         monkeypatch.setattr(protocol, "send_stun", lambda message, address: None)
     await eventually(lambda: both.a.pc.connectionState == both.b.pc.connectionState == "failed")
     assert compat.dtls_transport(both.a.pc).state == "connected"
-    sent = compat.link_meter(both.a.pc).packets_sent
+    sent = compat.transport_meter(both.a.pc).packets_sent
     both.send("held")
     await asyncio.sleep(0)
-    assert compat.link_meter(both.a.pc).packets_sent == sent
+    assert compat.transport_meter(both.a.pc).packets_sent == sent
     monkeypatch.undo()
     await both.restart()
     await both.have("held")

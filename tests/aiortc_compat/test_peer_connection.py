@@ -449,7 +449,7 @@ def test_the_step_before_every_check_is_the_one_that_has_it_timed(step: str) -> 
 async def test_what_a_connection_sends_is_counted(pcs: list[RTCPeerConnection]) -> None:
     """aiortc calls the ICE transport's send function by its name each time, and counts what it receives itself."""
     one, other = make(pcs), make(pcs)
-    meter = compat.link_meter(one)
+    meter = compat.transport_meter(one)
     one.createDataChannel("x")
     await negotiate(one, other)
     assert (meter.bytes_sent, meter.connected_at) == (0, None)

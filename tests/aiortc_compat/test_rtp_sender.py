@@ -489,7 +489,7 @@ async def test_what_goes_out_is_counted_wherever_it_is_counted(worlds: list[Worl
     worlds.append(world)
     receiver = await world.join()
     await receiver.shows(5)
-    meter, transport = compat.link_meter(receiver.link.pc), compat.dtls_transport(receiver.link.pc)
+    meter, transport = compat.transport_meter(receiver.link.pc), compat.dtls_transport(receiver.link.pc)
     counted: Any = transport
     assert meter.packets_sent == counted._RTCDtlsTransport__tx_packets > 10
     assert meter.bytes_sent == counted._RTCDtlsTransport__tx_bytes

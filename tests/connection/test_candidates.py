@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from metered_realtime import ConnectionReset, DataChannel, DCOpen, NoopLogger, RemotePeer
-from metered_realtime.connection.peer_connection import Link
+from metered_realtime.connection.peer_connection import PeerConnection
 from metered_realtime.core.negotiation.sdp import Description, ice_ufrag
 from metered_realtime.core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
 from tests.connection.test_descriptions import Observer
@@ -57,16 +57,18 @@ async def test_an_end_marker_of_a_connection_that_was_given_up_does_not_end_the_
 
 
 async def test_an_end_marker_does_not_overtake_candidates_that_came_before_their_description() -> None:
-    other, link = RTCPeerConnection(), Link(Observer(), NoopLogger())
+    other, peer_connection = RTCPeerConnection(), PeerConnection(Observer(), NoopLogger())
     other.createDataChannel("x")
     await other.setLocalDescription(await other.createOffer())
     bare, candidates = without_candidates(other.localDescription.sdp)
     for candidate in candidates:
-        await link.add_candidate(candidate, ice_ufrag(bare))
-    answer, _ = await link.answer(Description.parse("offer", bare), {})
-    await link.add_candidate("candidate:9 1 tcp 1518214911 127.0.0.1 9 typ host tcptype active", ice_ufrag(bare))
-    await link.add_candidate(None, ice_ufrag(bare))
+        await peer_connection.add_candidate(candidate, ice_ufrag(bare))
+    answer, _ = await peer_connection.answer(Description.parse("offer", bare), {})
+    await peer_connection.add_candidate(
+        "candidate:9 1 tcp 1518214911 127.0.0.1 9 typ host tcptype active", ice_ufrag(bare)
+    )
+    await peer_connection.add_candidate(None, ice_ufrag(bare))
     await other.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-    await eventually(lambda: other.connectionState == link.pc.connectionState == "connected")
-    await link.close()
+    await eventually(lambda: other.connectionState == peer_connection.pc.connectionState == "connected")
+    await peer_connection.close()
     await other.close()

@@ -13,8 +13,8 @@ from aiortc.sdp import SessionDescription
 from metered_realtime import ConnectionReset, MediaStream, MeteredRealtimeError, NoopLogger, Track
 from metered_realtime.aiortc_compat import peer_connection as compat
 from metered_realtime.connection.ice_servers import IceServers
-from metered_realtime.connection.peer_connection import Link
-from metered_realtime.connection.remote_connection import PeerConnection
+from metered_realtime.connection.peer_connection import PeerConnection
+from metered_realtime.connection.remote_connection import RemoteConnection
 from metered_realtime.connection.sections import Outgoing
 from metered_realtime.core.negotiation.sdp import Description
 from metered_realtime.core.negotiation.signals import CandidateSignal, DescriptionSignal
@@ -145,7 +145,7 @@ class Observer:
     def __init__(self) -> None:
         self.added: list[Any] = []
 
-    def link_state_changed(self, link: Link, state: str) -> None: ...
+    def peer_connection_state_changed(self, peer_connection: PeerConnection, state: str) -> None: ...
     def state_changed(self, state: str) -> None: ...
     def connection_reset(self) -> None: ...
     def negotiation_failed(self, error: Exception) -> None: ...
@@ -172,18 +172,18 @@ async def test_numbers_of_the_other_end_are_kept_and_not_given_to_something_else
     other.addTrack(GreyTrack())
     other.createDataChannel("x")
     await other.setLocalDescription(await other.createOffer())
-    link = Link(Observer(), NoopLogger())
+    peer_connection = PeerConnection(Observer(), NoopLogger())
     offer = Description.parse("offer", foreign_offer(other.localDescription.sdp))
     fanout = TrackFanout(ToneTrack(), NoopLogger())
     outgoing = Outgoing("audio", "t", "s", fanout)
-    await link.answer(offer, {})
-    plan = link.plan({1: outgoing})
+    await peer_connection.answer(offer, {})
+    plan = peer_connection.plan({1: outgoing})
     types, ids = numbers(plan.sdp)["2"]
     assert {number for number, name in types.items() if name == "audio/opus"}.isdisjoint({111})
     assert {uri: number for number, uri in ids.items()}[MID] == 7
     assert set(ids).isdisjoint({1, 2, 4, 8})
     check_bundle(plan.sdp)
-    await link.close()
+    await peer_connection.close()
     await fanout.close()
     await other.close()
 
@@ -194,23 +194,23 @@ async def test_an_ordinary_aiortc_connection_can_offer_and_be_offered(ours_first
     theirs: list[Any] = []
     other.on("track", theirs.append)
     observer = Observer()
-    link = Link(observer, NoopLogger())
+    peer_connection = PeerConnection(observer, NoopLogger())
     fanout = TrackFanout(GreyTrack(60), NoopLogger())
     wanted = {1: Outgoing("video", "t", "s", fanout)}
 
     async def offer_ours() -> None:
-        await link.gather_host()
-        plan = link.plan(wanted)
-        text = link.offer_text(plan)
+        await peer_connection.gather_host()
+        plan = peer_connection.plan(wanted)
+        text = peer_connection.offer_text(plan)
         await other.setRemoteDescription(RTCSessionDescription(text, "offer"))
         await other.setLocalDescription(await other.createAnswer())
         answer = Description.parse("answer", other.localDescription.sdp)
-        assert not await link.commit(plan, text, answer, wanted)
+        assert not await peer_connection.commit(plan, text, answer, wanted)
 
     async def offer_theirs() -> None:
         other.addTrack(GreyTrack(200))
         await other.setLocalDescription(await other.createOffer())
-        text, _ = await link.answer(Description.parse("offer", other.localDescription.sdp), wanted)
+        text, _ = await peer_connection.answer(Description.parse("offer", other.localDescription.sdp), wanted)
         await other.setRemoteDescription(RTCSessionDescription(text, "answer"))
 
     first, second = (offer_ours, offer_theirs) if ours_first else (offer_theirs, offer_ours)
@@ -220,7 +220,7 @@ async def test_an_ordinary_aiortc_connection_can_offer_and_be_offered(ours_first
     await eventually(lambda: theirs and observer.added)
     await shows(observer.added[0].track, 200)
     await shows(theirs[0], 60)
-    await link.close()
+    await peer_connection.close()
     await fanout.close()
     await other.close()
 
@@ -232,7 +232,7 @@ async def test_what_came_for_a_description_that_replaces_the_connection_is_not_l
     async def send(signal: Any) -> None:
         answers.append(signal)
 
-    connection = PeerConnection(
+    connection = RemoteConnection(
         polite=True, send_signal=send, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     others = RTCPeerConnection(), RTCPeerConnection()
@@ -253,7 +253,7 @@ async def test_what_came_for_a_description_that_replaces_the_connection_is_not_l
 
 async def test_what_is_negotiated_while_the_connection_comes_up_flows_too() -> None:
     observer = Observer()
-    ours, theirs = Link(Observer(), NoopLogger()), Link(observer, NoopLogger())
+    ours, theirs = PeerConnection(Observer(), NoopLogger()), PeerConnection(observer, NoopLogger())
     fanout = TrackFanout(GreyTrack(60), NoopLogger())
     wanted: dict[int, Outgoing] = {}
     ice: Any = compat.ice_transport(ours.pc)
@@ -281,7 +281,7 @@ async def nowhere(signal: Any) -> None:
 
 
 async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_connection() -> None:
-    connection = PeerConnection(
+    connection = RemoteConnection(
         polite=True, send_signal=nowhere, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     others = RTCPeerConnection(), RTCPeerConnection()
@@ -297,7 +297,7 @@ async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_co
 
 
 async def test_a_connection_that_was_closed_unused_has_no_pc() -> None:
-    connection = PeerConnection(
+    connection = RemoteConnection(
         polite=True, send_signal=nowhere, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     await connection.close()

@@ -13,8 +13,8 @@ from aiortc.sdp import SessionDescription
 
 from metered_realtime import NoopLogger
 from metered_realtime.aiortc_compat import peer_connection as compat
-from metered_realtime.connection.peer_connection import Link
-from metered_realtime.connection.remote_connection import PeerConnection
+from metered_realtime.connection.peer_connection import PeerConnection
+from metered_realtime.connection.remote_connection import RemoteConnection
 from metered_realtime.connection.remote_description import admit
 from metered_realtime.connection.sections import Outgoing
 from metered_realtime.core.negotiation.candidates import MAX_CANDIDATE_NAMES, MAX_REMOTE_CANDIDATES
@@ -36,7 +36,7 @@ class Observer:
         self.refused: list[Exception] = []
         self.failures: list[Exception] = []
 
-    def link_state_changed(self, link: Link, state: str) -> None: ...
+    def peer_connection_state_changed(self, peer_connection: PeerConnection, state: str) -> None: ...
     def state_changed(self, state: str) -> None: ...
     def connection_reset(self) -> None: ...
     def metadata_in_doubt(self) -> None: ...
@@ -62,7 +62,7 @@ class Meeting:
     def __init__(self) -> None:
         self.theirs = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.observer = Observer()
-        self.ours = Link(self.observer, NoopLogger())
+        self.ours = PeerConnection(self.observer, NoopLogger())
 
     async def offer(self, change: Callable[[str], str] = str) -> str:
         """Have them offer in words that `change` may change, and take our answer. Return that."""
@@ -335,7 +335,7 @@ async def test_candidates_with_names_are_few(meeting: Meeting) -> None:
 
 async def test_a_description_that_cannot_be_used_is_told_with_its_line() -> None:
     observer = Observer()
-    connection = PeerConnection(
+    connection = RemoteConnection(
         polite=True, send_signal=nowhere, ice_servers=NO_SERVERS, observer=observer, logger=NoopLogger()
     )
     connection.receive(DescriptionSignal("offer", "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=ice-pwd:geheim"))

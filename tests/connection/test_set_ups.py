@@ -80,8 +80,8 @@ class LinkCount:
 @pytest.mark.parametrize("what", ["channel", "track"])
 async def test_peers_that_come_and_go_wait_for_their_turn(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(set_ups, "MAX_SET_UPS", 6)
-    links = LinkCount()
-    monkeypatch.setattr(remote_connection, "Link", links.make(remote_connection.Link))
+    peer_connections = LinkCount()
+    monkeypatch.setattr(remote_connection, "PeerConnection", peer_connections.make(remote_connection.PeerConnection))
     crowds = [[{"peerId": f"p{turn}-{number}"} for number in range(40)] for turn in range(6)]
     seen: list[tuple[int, int]] = []
 
@@ -104,8 +104,8 @@ async def test_peers_that_come_and_go_wait_for_their_turn(what: str, monkeypatch
         else:
             peer.add_track(GreyTrack())
         await peer.join("c")
-        await eventually(lambda: len(seen) == len(crowds) and not peer.remote_peers and not links.alive)
-        assert links.most <= 6
+        await eventually(lambda: len(seen) == len(crowds) and not peer.remote_peers and not peer_connections.alive)
+        assert peer_connections.most <= 6
         assert max(waiting for _, waiting in seen) >= 30
         assert max(busy for busy, _ in seen) <= 6
         await eventually(lambda: peer.stats().connections_busy == peer.stats().connections_waiting == 0)
@@ -115,8 +115,8 @@ async def test_peers_that_come_and_go_wait_for_their_turn(what: str, monkeypatch
 async def test_those_who_never_answer_keep_the_others_waiting_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(set_ups, "MAX_SET_UPS", 1)
     monkeypatch.setattr(remote_connection, "SET_UP_TIME", 0.05)
-    links = LinkCount()
-    monkeypatch.setattr(remote_connection, "Link", links.make(remote_connection.Link))
+    peer_connections = LinkCount()
+    monkeypatch.setattr(remote_connection, "PeerConnection", peer_connections.make(remote_connection.PeerConnection))
     ghosts = [{"peerId": name} for name in ("p1", "p2", "p3")]
 
     async def announce(conversation: Conversation) -> None:
@@ -129,7 +129,7 @@ async def test_those_who_never_answer_keep_the_others_waiting_for_a_while_only(m
         peer = MeteredPeer(api_key="key", url=server.url)
         peer.open_channel("chat")
         await peer.join("c")
-        await eventually(lambda: links.alive == 3)
+        await eventually(lambda: peer_connections.alive == 3)
         await peer.close()
 
 

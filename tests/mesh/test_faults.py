@@ -424,7 +424,7 @@ async def test_a_data_channel_that_never_opened_closes_with_its_connection(
 async def test_leaving_in_the_middle_of_a_recovery_leaves_nothing_behind(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b()
-    old = pair.to_b._connection._link  # type: ignore[union-attr]
+    old = pair.to_b._connection._peer_connection  # type: ignore[union-attr]
     await pair.to_b.pc.close()
     await pair.log_a.until(ConnectionReset)
     await pair.a.close()

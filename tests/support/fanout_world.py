@@ -11,7 +11,7 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, pack_remb_fci
 
 from metered_realtime import NoopLogger
-from metered_realtime.connection.peer_connection import Link
+from metered_realtime.connection.peer_connection import PeerConnection
 from metered_realtime.connection.sections import Outgoing
 from metered_realtime.core.negotiation.sdp import Description
 from metered_realtime.media.sending.fanout import TrackFanout
@@ -21,7 +21,7 @@ from tests.support.peers import eventually
 class Observer:
     """Hears of what a link tells, and cares for nothing."""
 
-    def link_state_changed(self, link: Any, state: str) -> None: ...
+    def peer_connection_state_changed(self, peer_connection: Any, state: str) -> None: ...
     def offer_unanswered(self) -> None: ...
     def tracks_changed(self, removed: Any, added: Any) -> None: ...
     def channel_opened(self, channel: Any) -> None: ...
@@ -31,7 +31,7 @@ class Receiver:
     """One who receives: an aiortc connection, and the link that sends to it."""
 
     def __init__(self) -> None:
-        self.link = Link(Observer(), NoopLogger())
+        self.peer_connection = PeerConnection(Observer(), NoopLogger())
         self.pc = RTCPeerConnection()
         self.frames: list[Any] = []
         self.sizes: list[tuple[int, int]] = []
@@ -46,18 +46,18 @@ class Receiver:
     async def connect(self, outgoing: Outgoing, codec: str | None = None) -> None:
         """Let the link offer a track, and answer, with one codec only if that is given."""
         wanted = {1: outgoing}
-        await self.link.gather_host()
-        plan = self.link.plan(wanted)
-        text = self.link.offer_text(plan)
-        self.link.offer_sent()
+        await self.peer_connection.gather_host()
+        plan = self.peer_connection.plan(wanted)
+        text = self.peer_connection.offer_text(plan)
+        self.peer_connection.offer_sent()
         await self.pc.setRemoteDescription(RTCSessionDescription(text, "offer"))
         if codec is not None:
             transceiver: Any = self.pc.getTransceivers()[0]
             transceiver._codecs = [it for it in transceiver._codecs if it.mimeType == codec]
         await self.pc.setLocalDescription(await self.pc.createAnswer())
         answer = Description.parse("answer", self.pc.localDescription.sdp)
-        await self.link.commit(plan, text, answer, wanted)
-        self._sending = self.link._slots[0]
+        await self.peer_connection.commit(plan, text, answer, wanted)
+        self._sending = self.peer_connection._sending[0]
 
     @property
     def forward(self) -> Any:
@@ -80,7 +80,7 @@ class Receiver:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(self.link.close(), self.pc.close())
+        await asyncio.gather(self.peer_connection.close(), self.pc.close())
 
     @property
     def _source(self) -> int:

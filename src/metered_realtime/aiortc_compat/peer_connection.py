@@ -444,7 +444,7 @@ def _add_protocol(connection: aioice.ice.Connection, protocol: Any) -> None:
 # What it does not count is counted by objects that stand in for a bound method and pass the call on.
 
 
-class LinkMeter:
+class TransportMeter:
     """Counts what a connection sends: stands in for the send function of its ICE transport."""
 
     def __init__(self, ice: RTCIceTransport) -> None:
@@ -584,7 +584,7 @@ _MESSAGES = _EMPTY_MESSAGES | {WEBRTC_STRING, WEBRTC_BINARY}
 def measure(pc: RTCPeerConnection) -> None:
     """Count from now on what a new connection sends, in how long STUN checks are answered, and its data."""
     ice: Any = ice_transport(pc)
-    meter = ice._send = LinkMeter(ice)
+    meter = ice._send = TransportMeter(ice)
     pc.on("connectionstatechange", lambda: meter.follow(pc.connectionState))
     connection = ice._connection
     build = connection.build_request
@@ -609,10 +609,10 @@ def count_packets(receiver: RTCRtpReceiver) -> None:
     counted._handle_rtp_packet = _PacketCounter(counted._handle_rtp_packet, counted._RTCRtpReceiver__codecs)
 
 
-def link_meter(pc: RTCPeerConnection) -> LinkMeter:
+def transport_meter(pc: RTCPeerConnection) -> TransportMeter:
     """Return what counts the sending of a connection that `measure` has seen."""
     meter: Any = ice_transport(pc)._send
-    assert isinstance(meter, LinkMeter)
+    assert isinstance(meter, TransportMeter)
     return meter
 
 

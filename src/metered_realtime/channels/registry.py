@@ -22,7 +22,7 @@ from .options import MAX_LABEL, ChannelOptions, check_label
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
 
-    from ..connection.remote_connection import PeerConnection
+    from ..connection.remote_connection import RemoteConnection
 
 MAX_CHANNELS = 1_024
 """Channels to one remote. It can open them without being asked."""
@@ -47,7 +47,7 @@ class Remote(Protocol):
     """What is asked of the remote."""
 
     id: str
-    _connection: PeerConnection | None
+    _connection: RemoteConnection | None
 
     @property
     def polite(self) -> bool: ...

@@ -51,22 +51,22 @@ CLOSE_TIMEOUT = 2.0
 TooMuchFn = Callable[[str, Sequence[str]], Collection[str]]
 
 
-class LinkObserver(Protocol):
+class PeerConnectionObserver(Protocol):
     """What a link tells."""
 
-    def link_state_changed(self, link: Link, state: str) -> None: ...
+    def peer_connection_state_changed(self, peer_connection: PeerConnection, state: str) -> None: ...
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
     def section_declined(self, mid: str, reason: str) -> None: ...
     def candidate_refused(self, error: Exception) -> None: ...
     def channel_opened(self, channel: RTCDataChannel) -> None: ...
 
 
-class Link:
+class PeerConnection:
     """One RTCPeerConnection with its sections, candidates and state."""
 
     def __init__(
         self,
-        observer: LinkObserver,
+        observer: PeerConnectionObserver,
         logger: Logger,
         *,
         has_servers: bool = False,
@@ -84,13 +84,13 @@ class Link:
         self._has_servers = self._server_gathering_due = has_servers
         self.local_candidates_complete = not has_servers
         self._observer = observer
-        self._slots: list[SendingSection] = []
+        self._sending: list[SendingSection] = []
         self._order: tuple[PlannedSection, ...] = ()
         self._declined: dict[str, str] = {}
         self._unusable: Mapping[str, str] = {}
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
-        self._taps: dict[str, ReceivingSection] = {}
+        self._receiving: dict[str, ReceivingSection] = {}
         self._remote_ufrag: str | None = None
         self._parsed_remote: SessionDescription | None = None
         self._held_candidates: list[tuple[str | None, Candidate]] = []
@@ -236,7 +236,7 @@ class Link:
         self._known_candidates.add(key)
         return True
 
-    def inherit_candidates(self, old: Link) -> None:
+    def inherit_candidates(self, old: PeerConnection) -> None:
         """Take over what came for a description that the old link did not live to see."""
         self._held_candidates = old._held_candidates
         self._count_held()
@@ -254,17 +254,19 @@ class Link:
         A `frugal` one uses every idle section again before it opens another.
         """
         self.release({key: it for key, it in wanted.items() if not frugal or self._is_negotiated(it)})
-        assigned = {slot.outgoing for slot in self._slots}
+        assigned = {sending.outgoing for sending in self._sending}
         for outgoing in wanted.values():
             if outgoing not in assigned:
-                self._free_slot(outgoing.kind, frugal=frugal).assign(outgoing)
-        for slot in self._slots:
-            slot.planned = slot.outgoing
-        new = [slot.transceiver for slot in self._slots if slot.outgoing is not None and not slot.negotiated]
+                self._free_section(outgoing.kind, frugal=frugal).assign(outgoing)
+        for sending in self._sending:
+            sending.planned = sending.outgoing
+        new = [
+            sending.transceiver for sending in self._sending if sending.outgoing is not None and not sending.negotiated
+        ]
         encoded = {
-            slot.transceiver: slot.outgoing.fanout.codec
-            for slot in self._slots
-            if slot.outgoing is not None and slot.outgoing.fanout.codec is not None
+            sending.transceiver: sending.outgoing.fanout.codec
+            for sending in self._sending
+            if sending.outgoing is not None and sending.outgoing.fanout.codec is not None
         }
         return plan_offer(
             self.pc, self._order, new, self._directions(), self._parsed_remote, encoded, self._former_mids
@@ -273,15 +275,15 @@ class Link:
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending at once what is not wanted any more."""
         keep = set(wanted.values())
-        for slot in self._slots:
-            if slot.outgoing is not None and slot.outgoing not in keep:
-                slot.assign(None)
+        for sending in self._sending:
+            if sending.outgoing is not None and sending.outgoing not in keep:
+                sending.assign(None)
 
     def replace(self, old: Outgoing, new: Outgoing) -> bool:
         """Send another track in the place of one, without negotiation. False if the old one is not being sent."""
-        for slot in self._slots:
-            if slot.outgoing == old:
-                slot.replace(new)
+        for sending in self._sending:
+            if sending.outgoing == old:
+                sending.replace(new)
                 return True
         return False
 
@@ -310,8 +312,8 @@ class Link:
         remote = admitted(answer)
         await self._set_remote(remote)
         self._order = plan.sections
-        for slot in self._slots:
-            slot.told = slot.planned if slot.planned == slot.outgoing else None
+        for sending in self._sending:
+            sending.told = sending.planned if sending.planned == sending.outgoing else None
         self._applied(remote)
         return self._unsent(wanted)
 
@@ -343,9 +345,9 @@ class Link:
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
-        for slot in self._slots:
-            if slot.transceiver.currentDirection in ("sendrecv", "sendonly"):
-                slot.told = slot.outgoing
+        for sending in self._sending:
+            if sending.transceiver.currentDirection in ("sendrecv", "sendonly"):
+                sending.told = sending.outgoing
         self._applied(remote)
         return self._as_sent(self.pc.localDescription.sdp), self._unsent(wanted)
 
@@ -357,10 +359,10 @@ class Link:
 
     async def _close(self) -> None:
         self.pc.remove_all_listeners()
-        for slot in self._slots:
-            slot.forward.stop()
-        for target in self._taps.values():
-            target.end()
+        for sending in self._sending:
+            sending.forward.stop()
+        for receiving in self._receiving.values():
+            receiving.end()
         for task in self._candidate_tasks:
             task.cancel()
         politely = asyncio.ensure_future(self._close_politely())
@@ -433,10 +435,10 @@ class Link:
     def _decline(self, description: RemoteDescription) -> None:
         """Send nothing in sections that the remote declined, and tell which ones this end declines."""
         self._declined = dict(description.declined)
-        for slot in self._slots:
-            if slot.transceiver.mid in self._declined:
-                slot.is_usable = False
-                slot.forward.switch(None)
+        for sending in self._sending:
+            if sending.transceiver.mid in self._declined:
+                sending.is_usable = False
+                sending.forward.switch(None)
         known, self._unusable = self._unusable, description.unusable
         for mid, reason in description.unusable.items():
             if mid not in known:
@@ -466,9 +468,9 @@ class Link:
     def _applied(self, remote: RemoteDescription) -> None:
         """Start what the exchange agreed on, and tell which tracks came and went."""
         self._remote_ufrag = remote.ufrag
-        for slot in self._slots:
-            if slot.negotiated:
-                slot.choose_codec()
+        for sending in self._sending:
+            if sending.negotiated:
+                sending.choose_codec()
         self._connect()
         self._flush_candidates()
         self._update_incoming(remote.sections)
@@ -507,11 +509,11 @@ class Link:
     def _update_incoming(self, sections: Sequence[Section]) -> None:
         changes = []
         for section in sections:
-            target = self._taps.get(section.mid)
-            if target is not None:
+            receiving = self._receiving.get(section.mid)
+            if receiving is not None:
                 sends = section.sends and section.mid not in self._declined
                 ids = (section.stream_ids, section.track_id or section.mid) if sends else None
-                changes.append(target.update(ids))
+                changes.append(receiving.update(ids))
         removed = [before for before, _ in changes if before is not None]
         added = [after for _, after in changes if after is not None]
         if removed or added:
@@ -519,7 +521,7 @@ class Link:
 
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
         """Say for each transceiver whether this end sends and whether it takes what the remote sends."""
-        sending = {slot.transceiver for slot in self._slots if slot.outgoing is not None}
+        sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
         directions = {}
         for transceiver in {*self.pc.getTransceivers(), *sending}:
             # A section of ours is new to the remote once: it takes it for what we send. From then on it is open to
@@ -530,25 +532,25 @@ class Link:
         return directions
 
     def _is_negotiated(self, outgoing: Outgoing) -> bool:
-        return any(slot.outgoing == outgoing and slot.negotiated for slot in self._slots)
+        return any(sending.outgoing == outgoing and sending.negotiated for sending in self._sending)
 
-    def _free_slot(self, kind: str, *, frugal: bool) -> SendingSection:
-        same_kind = [slot for slot in self._slots if slot.forward.kind == kind]
-        idle = [slot for slot in same_kind if slot.outgoing is None and slot.is_usable]
-        used, unused = ([slot for slot in idle if slot.negotiated is it] for it in (True, False))
+    def _free_section(self, kind: str, *, frugal: bool) -> SendingSection:
+        same_kind = [sending for sending in self._sending if sending.forward.kind == kind]
+        idle = [sending for sending in same_kind if sending.outgoing is None and sending.is_usable]
+        used, unused = ([sending for sending in idle if sending.negotiated is it] for it in (True, False))
         if used and frugal:
             return used[0]
         if unused:
             return unused[0]
         if used and len(same_kind) >= FRESH_SECTIONS:
             return used[0]
-        slot = SendingSection(self.pc, kind)
-        self._slots.append(slot)
-        return slot
+        sending = SendingSection(self.pc, kind)
+        self._sending.append(sending)
+        return sending
 
     def _unsent(self, wanted: Mapping[Any, Outgoing]) -> bool:
         """Tell whether the remote has not heard of something. What it heard of and declined is not offered again."""
-        told = {slot.told for slot in self._slots}
+        told = {sending.told for sending in self._sending}
         return any(outgoing not in told for outgoing in wanted.values())
 
     def _connect(self) -> None:
@@ -572,14 +574,14 @@ class Link:
                 compat.route_sources(self.pc, self._parsed_remote)
 
     def _on_state(self) -> None:
-        self._observer.link_state_changed(self, self.pc.connectionState)
+        self._observer.peer_connection_state_changed(self, self.pc.connectionState)
 
     def _on_raw_track(self, track: Any) -> None:
         receiver = compat.receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
-        target = ReceivingSection(transceiver.mid or "", receiver)
-        self._taps[target.mid] = target
+        receiving = ReceivingSection(transceiver.mid or "", receiver)
+        self._receiving[receiving.mid] = receiving
 
 
 _DIRECTIONS = {

@@ -32,7 +32,7 @@ from ..log import Logger
 from ..options import PeerConnectionState
 from .ice_servers import IceServers, choose
 from .offer import OfferPlan
-from .peer_connection import Link
+from .peer_connection import PeerConnection
 from .remote_description import admit
 from .sections import Incoming, Outgoing
 from .set_ups import SET_UP_TIME, SetUps, Turn
@@ -64,7 +64,7 @@ class ConnectionObserver(Protocol):
     def metadata_in_doubt(self) -> None: ...
 
 
-class PeerConnection:
+class RemoteConnection:
     """One end of the connection to a remote. Idle until either end has something to send."""
 
     certificate_for_now = staticmethod(compat.certificate_for_now)
@@ -97,14 +97,14 @@ class PeerConnection:
         self._set_ups = set_ups if set_ups is not None else SetUps()
         self._turn: Turn | None = None
         self._when_free: list[Callable[[], None]] = []
-        self._gathering_link: Link | None = None
+        self._gathering: PeerConnection | None = None
         self._early_candidates = 0
         self._certificate = certificate
         self._loop = asyncio.get_running_loop()
         self._negotiator = n.Negotiator(polite=polite, holds_back=free_to_offer_at > self._loop.time())
         self._ladder = Ladder()
         self._outgoing: dict[Any, Outgoing] = {}
-        self._link: Link | None = None
+        self._peer_connection: PeerConnection | None = None
         self._plan: OfferPlan | None = None
         self._offers = 0
         self._uncommitted_offers = 0
@@ -118,7 +118,7 @@ class PeerConnection:
         self._must_rebuild = False
         self._worker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._closing_links: set[asyncio.Future[None]] = set()
+        self._closing: set[asyncio.Future[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._arm("release", free_to_offer_at or None, self.release)
 
@@ -130,7 +130,7 @@ class PeerConnection:
     @property
     def pc(self) -> RTCPeerConnection:
         """Return aiortc's connection of the current generation; it is created when first needed."""
-        return self._ensure_link().pc
+        return self._ensure_peer_connection().pc
 
     # --- what is sent
 
@@ -146,8 +146,8 @@ class PeerConnection:
         """
         if self._outgoing.pop(key, None) is None:
             return False
-        if self._link is not None:
-            self._link.release(self._outgoing)
+        if self._peer_connection is not None:
+            self._peer_connection.release(self._outgoing)
             if negotiate:
                 self._change()
         return True
@@ -158,8 +158,8 @@ class PeerConnection:
         if old is None:
             return False
         self._outgoing[new_key] = outgoing
-        if self._link is not None:
-            self._link.replace(old, outgoing)
+        if self._peer_connection is not None:
+            self._peer_connection.replace(old, outgoing)
         return True
 
     def carries(self, key: Any) -> bool:
@@ -168,9 +168,9 @@ class PeerConnection:
 
     def create_data_channel(self, label: str, **options: Any) -> RTCDataChannel:
         """Open a data channel. It opens in-band once the connection is up."""
-        link = self._ensure_link()
-        channel = link.create_data_channel(label, options)
-        if not link.data_negotiated:
+        peer_connection = self._ensure_peer_connection()
+        channel = peer_connection.create_data_channel(label, options)
+        if not peer_connection.data_negotiated:
             self._change()
         return channel
 
@@ -178,7 +178,7 @@ class PeerConnection:
 
     def when_free(self, action: Callable[[], None]) -> None:
         """Do what needs a link: now if there is one, or room for another, and else when its turn has come."""
-        if self._link is not None or (self._turn is not None and self._turn.is_granted):
+        if self._peer_connection is not None or (self._turn is not None and self._turn.is_granted):
             action()
         else:
             self._when_free.append(action)
@@ -186,7 +186,7 @@ class PeerConnection:
 
     async def _take_turn(self) -> None:
         """Wait until the link may open its sockets."""
-        if self._link is not None and self._gathering_link is self._link:
+        if self._peer_connection is not None and self._gathering is self._peer_connection:
             return
         if self._turn is None or not self._turn.is_granted:
             granted = asyncio.Event()
@@ -233,15 +233,15 @@ class PeerConnection:
     @property
     def is_connected(self) -> bool:
         """Tell whether media and data flow, whatever the server is doing."""
-        return self._link is not None and self._link.pc.connectionState == "connected"
+        return self._peer_connection is not None and self._peer_connection.pc.connectionState == "connected"
 
     def verify(self) -> None:
         """Find out whether the remote is still the one at the other end, and replace the connection if not."""
-        if self._link is not None:
-            self._spawn(self._verify(self._link))
+        if self._peer_connection is not None:
+            self._spawn(self._verify(self._peer_connection))
 
-    async def _verify(self, link: Link) -> None:
-        if not await compat.path_is_alive(link.pc) and link is self._link:
+    async def _verify(self, peer_connection: PeerConnection) -> None:
+        if not await compat.path_is_alive(peer_connection.pc) and peer_connection is self._peer_connection:
             self._must_rebuild = True
             self._link_failed("the other end does not answer")
 
@@ -275,19 +275,21 @@ class PeerConnection:
         if kind == "offer" and self._ladder.exhausted:
             self._ladder.reset()
         self._is_foreign = description.tag is None
-        self._negotiator.restartable = self._is_foreign and self._link is not None and self._link.can_restart_ice
+        self._negotiator.restartable = (
+            self._is_foreign and self._peer_connection is not None and self._peer_connection.can_restart_ice
+        )
         self._feed(self._negotiator.received(description, self._loop.time()))
 
     def _known_mids(self, kind: str) -> Sequence[str]:
         if kind == "answer" and self._plan is not None:
             return self._plan.mids
-        return self._link.mids if self._link is not None else ()
+        return self._peer_connection.mids if self._peer_connection is not None else ()
 
     async def _receive_candidate(self, signal: CandidateSignal) -> None:
         try:
-            if self._link is None:
+            if self._peer_connection is None:
                 await self._wait_with_candidate()
-            await self._ensure_link().add_candidate(signal.candidate, signal.ufrag)
+            await self._ensure_peer_connection().add_candidate(signal.candidate, signal.ufrag)
         except Exception as error:  # looking for the name of one may fail in any way
             self._observer.candidate_refused(error)
 
@@ -330,12 +332,12 @@ class PeerConnection:
 
         Ends of this project begin anew: that is as fast, and their channels survive it.
         """
-        link = self._link
-        if link is None or not self._is_foreign or self._must_rebuild or not link.can_restart_ice:
+        peer_connection = self._peer_connection
+        if peer_connection is None or not self._is_foreign or self._must_rebuild or not peer_connection.can_restart_ice:
             self._feed(self._negotiator.restart(self._loop.time(), reason))
             return
         self._logger.info("ICE restarted", {"reason": reason})
-        await link.restart_ice()
+        await peer_connection.restart_ice()
         self._feed(self._negotiator.restart_ice(self._loop.time()))
 
     async def _perform(self, effect: n.Effect) -> None:
@@ -343,13 +345,13 @@ class PeerConnection:
             case n.CreateOffer():
                 await self._attempt("creating an offer", self._create_offer())
             case n.SendOffer(sdp):
-                self._ensure_link().offer_sent()
+                self._ensure_peer_connection().offer_sent()
                 self._tell_metadata_again(is_due=self._uncommitted_offers > 0 or self._was_held())
                 self._uncommitted_offers += 1
                 self._describe("offer", sdp)
             case n.ForgetOffer():
                 self._plan = None
-                self._ensure_link().offer_forgotten()
+                self._ensure_peer_connection().offer_forgotten()
             case n.CommitOffer(offer, answer):
                 await self._attempt("applying the answer", self._commit(offer, answer))
             case n.ApplyOffer(offer):
@@ -357,10 +359,10 @@ class PeerConnection:
             case n.SendAnswer(sdp):
                 self._tell_metadata_again(is_due=self._answered_generation != self.generation)
                 self._answered_generation = self.generation
-                self._await_link(self._ensure_link())
+                self._await_connected(self._ensure_peer_connection())
                 self._describe("answer", sdp)
             case n.Rebuild(reason):
-                self._replace_link(reason)
+                self._replace_peer_connection(reason)
             case n.Unanswered(reason):
                 self._logger.warning("offer not answered", {"reason": reason})
                 self._observer.negotiation_failed(NegotiationFailedError(reason))
@@ -382,26 +384,26 @@ class PeerConnection:
     async def _create_offer(self) -> list[n.Effect]:
         self._set_state_at_least_connecting()
         await self._take_turn()
-        link = self._ensure_link()
-        await self._gather(link)
+        peer_connection = self._ensure_peer_connection()
+        await self._gather(peer_connection)
         self._negotiator.planning()
-        offer = self._plan_offer(link)
+        offer = self._plan_offer(peer_connection)
         if offer is None:
             self._plan = None
             return self._negotiator.offer_undeliverable(self._loop.time())
         return self._negotiator.offer_created(offer, self._loop.time())
 
-    def _plan_offer(self, link: Link) -> Description | None:
+    def _plan_offer(self, peer_connection: PeerConnection) -> Description | None:
         """Plan an offer that can be delivered, if need be without the newest tracks. None if there is none."""
-        text = self._planned(link)
+        text = self._planned(peer_connection)
         first_error = error = self._oversize("offer", text)
         if first_error is None:
             return Description.parse("offer", text)
         withheld: list[str] = []
         while error is not None:
-            text = self._planned(link, frugal=True)
+            text = self._planned(peer_connection, frugal=True)
             error = self._oversize("offer", text)
-            newest = self._withhold(link, text, error.size - error.cap) if error is not None else []
+            newest = self._withhold(peer_connection, text, error.size - error.cap) if error is not None else []
             withheld += newest
             if not newest:
                 break
@@ -410,16 +412,16 @@ class PeerConnection:
             self._observer.tracks_withheld(first_error, withheld)
         return Description.parse("offer", text) if error is None else None
 
-    def _planned(self, link: Link, *, frugal: bool = False) -> str:
-        self._plan = link.plan(self._outgoing, frugal=frugal)
+    def _planned(self, peer_connection: PeerConnection, *, frugal: bool = False) -> str:
+        self._plan = peer_connection.plan(self._outgoing, frugal=frugal)
         self._offers += 1
-        text = with_offer_tag(link.offer_text(self._plan), f"{link.local_ufrag}.{self._offers}")
+        text = with_offer_tag(peer_connection.offer_text(self._plan), f"{peer_connection.local_ufrag}.{self._offers}")
         return self._fitting("offer", text)
 
-    def _withhold(self, link: Link, offer: str, excess: int) -> list[str]:
+    def _withhold(self, peer_connection: PeerConnection, offer: str, excess: int) -> list[str]:
         """Stop wanting to send the newest tracks of an offer that is too large. Return their ids."""
         keys = {outgoing.track_id: key for key, outgoing in self._outgoing.items()}
-        new = {mid: track_id for mid, track_id in _new_tracks(offer, link.mids).items() if track_id in keys}
+        new = {mid: track_id for mid, track_id in _new_tracks(offer, peer_connection.mids).items() if track_id in keys}
         withheld = [new[mid] for mid in last_sections(offer, new, excess)]
         for track_id in withheld:
             del self._outgoing[keys[track_id]]
@@ -428,18 +430,18 @@ class PeerConnection:
     async def _commit(self, offer: str, answer: Description) -> list[n.Effect]:
         plan, self._plan = self._plan, None
         assert plan is not None
-        assert self._link is not None
-        more = await self._link.commit(plan, offer, answer, self._outgoing)
+        assert self._peer_connection is not None
+        more = await self._peer_connection.commit(plan, offer, answer, self._outgoing)
         self._uncommitted_offers = 0
         self._changed_at = None
-        self._await_link(self._link)
+        self._await_connected(self._peer_connection)
         return self._negotiator.committed(self._loop.time(), more=more)
 
     async def _answer(self, offer: Description) -> list[n.Effect]:
         self._set_state_at_least_connecting()
         await self._take_turn()
-        link = self._ensure_link()
-        await self._gather(link)
+        peer_connection = self._ensure_peer_connection()
+        await self._gather(peer_connection)
         first_error: list[MeteredPeerOversizedError] = []
 
         def too_much(answer: str, eligible: Sequence[str]) -> list[str]:
@@ -449,7 +451,7 @@ class PeerConnection:
             first_error.append(error)
             return last_sections(text, eligible, error.size - error.cap, remains=DECLINED_SECTION_SIZE)
 
-        answer, more = await link.answer(offer, self._outgoing, too_much)
+        answer, more = await peer_connection.answer(offer, self._outgoing, too_much)
         for error in first_error:
             self._observer.negotiation_failed(error)
         text = self._fitting("answer", with_answer_tag(answer, offer.tag))
@@ -467,28 +469,28 @@ class PeerConnection:
     def _fitting(self, kind: DescriptionKind, sdp: str) -> str:
         return sdp if self._oversize(kind, sdp) is None else trimmed(sdp)
 
-    async def _gather(self, link: Link) -> None:
-        self._gathering_link = link
-        await link.gather_host()
-        if link.claim_server_gathering():
-            self._spawn(self._trickle(link))
+    async def _gather(self, peer_connection: PeerConnection) -> None:
+        self._gathering = peer_connection
+        await peer_connection.gather_host()
+        if peer_connection.claim_server_gathering():
+            self._spawn(self._trickle(peer_connection))
 
-    async def _trickle(self, link: Link) -> None:
+    async def _trickle(self, peer_connection: PeerConnection) -> None:
         """Send the candidates of STUN and TURN servers as they come, then the end marker."""
         # IPv6 literals, for instance, are not usable. Each attempt takes other servers than the last one did.
         servers = choose(await self._ice_servers.usable(compat.is_usable), self._ladder.attempts)
-        for candidate in await link.gather_rest(servers):
-            if link is self._link and self.state != "closed":
-                self._send(CandidateSignal(candidate, link.transport_mid, 0, link.local_ufrag))
-        if link is self._link and self.state != "closed":
+        for candidate in await peer_connection.gather_rest(servers):
+            if peer_connection is self._peer_connection and self.state != "closed":
+                self._send(CandidateSignal(candidate, peer_connection.transport_mid, 0, peer_connection.local_ufrag))
+        if peer_connection is self._peer_connection and self.state != "closed":
             self._send(CandidateSignal(None))
 
     def _describe(self, kind: DescriptionKind, sdp: str) -> None:
         """Send a description, and behind it the candidates for which it had no room."""
         self._send(DescriptionSignal(kind, sdp))
-        link = self._ensure_link()
-        for candidate in link.host_candidates if "a=candidate:" not in sdp else ():
-            self._send(CandidateSignal(candidate, link.transport_mid, 0, link.local_ufrag))
+        peer_connection = self._ensure_peer_connection()
+        for candidate in peer_connection.host_candidates if "a=candidate:" not in sdp else ():
+            self._send(CandidateSignal(candidate, peer_connection.transport_mid, 0, peer_connection.local_ufrag))
 
     def _send(self, signal: Signal) -> None:
         self._spawn(self._deliver(signal))
@@ -531,7 +533,7 @@ class PeerConnection:
         elif has_arrived:
             self._observer.negotiation_failed(error)
         else:
-            known = self._link.mids if self._link is not None else ()
+            known = self._peer_connection.mids if self._peer_connection is not None else ()
             self._observer.tracks_withheld(error, tuple(_new_tracks(sdp, known).values()))
 
     def _on_offer_timer(self) -> None:
@@ -557,21 +559,21 @@ class PeerConnection:
 
     # --- the link underneath
 
-    def _ensure_link(self) -> Link:
-        if self._link is None:
+    def _ensure_peer_connection(self) -> PeerConnection:
+        if self._peer_connection is None:
             if self.state == "closed":
                 raise MeteredRealtimeError("the connection is closed")
             self.generation += 1
-            self._link = self._make_link()
-        return self._link
+            self._peer_connection = self._make_peer_connection()
+        return self._peer_connection
 
-    def _make_link(self) -> Link:
+    def _make_peer_connection(self) -> PeerConnection:
         if self._certificate is not None:
             self._certificate = compat.certificate_for_now(self._certificate)
         # Others take the same certificate with another user fragment for a restart of ICE, and wait for the DTLS that
         # they know.
         is_shared = not self._is_foreign or self.generation == 1
-        return Link(
+        return PeerConnection(
             self,
             self._logger,
             has_servers=self._ice_servers.may_have_any,
@@ -579,40 +581,40 @@ class PeerConnection:
             certificate=self._certificate if is_shared else None,
         )
 
-    def _replace_link(self, reason: str) -> None:
+    def _replace_peer_connection(self, reason: str) -> None:
         self._logger.info("connection replaced", {"reason": reason})
-        old, self._link = self._link, None
+        old, self._peer_connection = self._peer_connection, None
         for name in ("connect", "restart"):
             self._disarm(name)
         self._restart_reason = None
         self._must_rebuild = False
         self._plan = None
         self._changed_at = self._loop.time()
-        link = self._ensure_link()
+        peer_connection = self._ensure_peer_connection()
         if old is not None:
-            link.inherit_candidates(old)
+            peer_connection.inherit_candidates(old)
             closing = asyncio.ensure_future(old.close())
             self._set_ups.count(closing)
-            self._closing_links.add(closing)
-            closing.add_done_callback(self._closing_links.discard)
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
             if self.state == "connected":  # the remote noticed first that the old one is dead
                 self._set_state("reconnecting")
             self._observer.connection_reset()
 
-    def _await_link(self, link: Link) -> None:
+    def _await_connected(self, peer_connection: PeerConnection) -> None:
         """Give a negotiated link a limited time to come up."""
         if self._is_foreign:
-            link.outlive_its_path()
-        if link.pc.connectionState != "connected" and "connect" not in self._timers:
+            peer_connection.outlive_its_path()
+        if peer_connection.pc.connectionState != "connected" and "connect" not in self._timers:
             self._arm(
                 "connect",
                 self._loop.time() + CONNECT_TIMEOUT,
                 lambda: self._link_failed(f"not connected within {CONNECT_TIMEOUT:g} s"),
             )
 
-    def link_state_changed(self, link: Link, state: str) -> None:
+    def peer_connection_state_changed(self, peer_connection: PeerConnection, state: str) -> None:
         """Follow aiortc's connection state."""
-        if link is not self._link or self.state == "closed" or self._is_replacing():
+        if peer_connection is not self._peer_connection or self.state == "closed" or self._is_replacing():
             return
         if state == "connected":
             self._disarm("connect")
@@ -691,12 +693,12 @@ class PeerConnection:
             task.cancel()
         self._when_free.clear()
         self._end_turn()
-        if self._link is not None:
-            closing = asyncio.ensure_future(self._link.close())
+        if self._peer_connection is not None:
+            closing = asyncio.ensure_future(self._peer_connection.close())
             self._set_ups.count(closing)
             await closing
-        if pending or self._closing_links:
-            await asyncio.wait([*pending, *self._closing_links], timeout=1.0)
+        if pending or self._closing:
+            await asyncio.wait([*pending, *self._closing], timeout=1.0)
 
     def _arm(self, name: str, deadline: float | None, action: Callable[[], None]) -> None:
         self._disarm(name)

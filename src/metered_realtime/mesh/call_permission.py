@@ -11,7 +11,7 @@ from ..errors import ServerRequestError
 from ..events import FatalError
 
 if TYPE_CHECKING:
-    from ..connection.remote_connection import PeerConnection
+    from ..connection.remote_connection import RemoteConnection
     from .remote_peer import RemotePeer
 
 ADVICE = (
@@ -60,5 +60,5 @@ class CallPermission:
             for connection in self._connections():
                 connection.set_reachable(True)
 
-    def _connections(self) -> list[PeerConnection]:
+    def _connections(self) -> list[RemoteConnection]:
         return [remote._connection for remote in self._remotes if remote._connection is not None]

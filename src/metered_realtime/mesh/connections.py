@@ -14,7 +14,7 @@ from .seat import SignallingSeat
 
 if TYPE_CHECKING:
     from ..aiortc_compat.peer_connection import SharedCertificate
-    from ..connection.remote_connection import PeerConnection
+    from ..connection.remote_connection import RemoteConnection
 
 
 class PeerConnections:
@@ -25,7 +25,7 @@ class PeerConnections:
     """
 
     def __init__(
-        self, kind: Callable[[], type[PeerConnection]], seat: SignallingSeat, ice_servers: IceServers, logger: Logger
+        self, kind: Callable[[], type[RemoteConnection]], seat: SignallingSeat, ice_servers: IceServers, logger: Logger
     ) -> None:
         self._kind = kind
         self._seat = seat
@@ -34,7 +34,7 @@ class PeerConnections:
         self._certificate: SharedCertificate | None = None
         self.set_ups = SetUps()
 
-    def make(self, remote: RemotePeer) -> PeerConnection:
+    def make(self, remote: RemotePeer) -> RemoteConnection:
         """Return a connection to a remote, which hears of all that happens to it.
 
         Raises:

@@ -77,7 +77,7 @@ from .stats import PeerStats, peer_stats
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
-    from ..connection.remote_connection import PeerConnection
+    from ..connection.remote_connection import RemoteConnection
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: connections, signalling, then the handlers that still run."""
@@ -605,13 +605,13 @@ class MeteredPeer(AsyncEventEmitter):
         finally:
             self._seen_off.discard(remote)
 
-    def _connect(self, remote: RemotePeer) -> PeerConnection:
+    def _connect(self, remote: RemotePeer) -> RemoteConnection:
         connection = self._connections.make(remote)
         if self._state == "reconnecting" or self._permission.is_refused:
             connection.set_reachable(False)
         return connection
 
-    def _connection_class(self) -> type[PeerConnection]:
+    def _connection_class(self) -> type[RemoteConnection]:
         return connection_class()
 
     def _is_polite_towards(self, peer_id: str) -> bool:

@@ -40,12 +40,12 @@ from .stats import RemoteStats, remote_stats
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCPeerConnection
 
-    from ..connection.remote_connection import PeerConnection
+    from ..connection.remote_connection import RemoteConnection
     from ..connection.sections import Incoming
     from ..files.transfers import FileTransfers, ProgressFn, TransferResult
 
 SendFn = Callable[[str, Any], Awaitable[None]]
-ConnectionFactory = Callable[["RemotePeer"], "PeerConnection"]
+ConnectionFactory = Callable[["RemotePeer"], "RemoteConnection"]
 
 
 class RemotePeer(AsyncEventEmitter):
@@ -84,7 +84,7 @@ class RemotePeer(AsyncEventEmitter):
         self._tell_greeting = greet
         self._has_greeted = False
         self._silent_tracks: set[str] = set()
-        self._connection: PeerConnection | None = None
+        self._connection: RemoteConnection | None = None
         self._free_to_offer_at = 0.0
         self._state: PeerConnectionState = "idle"
         self._signalling_lost = False
@@ -223,7 +223,7 @@ class RemotePeer(AsyncEventEmitter):
 
     # --- for MeteredPeer
 
-    def _connect(self) -> PeerConnection:
+    def _connect(self) -> RemoteConnection:
         if self._connection is None:
             if self._state == "closed":
                 raise MeteredRealtimeError(f"peer {self.id!r} has left")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCRtpTransceiver
 
     from ..aiortc_compat.peer_connection import MessageCounter
-    from ..connection.peer_connection import Link
+    from ..connection.peer_connection import PeerConnection
     from ..connection.sections import Incoming, SendingSection
     from .peer import MeteredPeer
     from .remote_peer import RemotePeer
@@ -209,13 +209,13 @@ class PeerStats:
 def remote_stats(remote: RemotePeer) -> RemoteStats:
     """Return the figures of a remote. Creates nothing."""
     connection = remote._connection
-    if connection is None or connection._link is None:
+    if connection is None or connection._peer_connection is None:
         return RemoteStats(remote.id, remote.state)
-    if not _is_measured(connection._link):
+    if not _is_measured(connection._peer_connection):
         return RemoteStats(remote.id, remote.state, connection.generation)
     if remote.state == "closed":
-        return _last_stats(remote, connection.generation, connection._link)
-    return _link_stats(remote, connection.generation, connection._link)
+        return _last_stats(remote, connection.generation, connection._peer_connection)
+    return _peer_connection_stats(remote, connection.generation, connection._peer_connection)
 
 
 def peer_stats(peer: MeteredPeer) -> PeerStats:
@@ -242,18 +242,18 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
     )
 
 
-def _is_measured(link: object) -> bool:
+def _is_measured(peer_connection: object) -> bool:
     """Tell whether a link is one over aiortc. Those of a simulation are not, and have no figures."""
-    from ..connection.peer_connection import Link
+    from ..connection.peer_connection import PeerConnection
 
-    return isinstance(link, Link)
+    return isinstance(peer_connection, PeerConnection)
 
 
-def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
+def _last_stats(remote: RemotePeer, generation: int, peer_connection: PeerConnection) -> RemoteStats:
     from ..aiortc_compat import peer_connection as compat
 
-    meter = compat.link_meter(link.pc)
-    bytes_received, packets_received = compat.received(link.pc)
+    meter = compat.transport_meter(peer_connection.pc)
+    bytes_received, packets_received = compat.received(peer_connection.pc)
     return RemoteStats(
         remote.id,
         remote.state,
@@ -262,22 +262,22 @@ def _last_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         bytes_received=bytes_received,
         packets_sent=meter.packets_sent,
         packets_received=packets_received,
-        data=_data_stats(link, compat.message_total(link.pc), ()),
-        packets_refused=compat.packets_refused(link.pc) + link.sources.refused,
-        description_lines_skipped=link.odd_lines,
-        candidates_refused=link.candidates_refused,
+        data=_data_stats(peer_connection, compat.message_total(peer_connection.pc), ()),
+        packets_refused=compat.packets_refused(peer_connection.pc) + peer_connection.sources.refused,
+        description_lines_skipped=peer_connection.odd_lines,
+        candidates_refused=peer_connection.candidates_refused,
     )
 
 
-def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
+def _peer_connection_stats(remote: RemotePeer, generation: int, peer_connection: PeerConnection) -> RemoteStats:
     from ..aiortc_compat import peer_connection as compat
 
     now = time.monotonic()
-    pc = link.pc
-    meter = compat.link_meter(pc)
+    pc = peer_connection.pc
+    meter = compat.transport_meter(pc)
     bytes_received, packets_received = compat.received(pc)
     pair = compat.selected_pair(pc)
-    outbound = tuple(_outbound(slot, now) for slot in link._slots if slot.outgoing is not None)
+    outbound = tuple(_outbound(slot, now) for slot in peer_connection._sending if slot.outgoing is not None)
     channels = tuple(_channel_stats(channel, counter) for channel, counter in compat.message_counters(pc))
     return RemoteStats(
         remote.id,
@@ -296,11 +296,11 @@ def _link_stats(remote: RemotePeer, generation: int, link: Link) -> RemoteStats:
         ice_state=pc.iceConnectionState,
         dtls_state=compat.dtls_transport(pc).state,
         outbound=outbound,
-        inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(link)),
-        data=_data_stats(link, compat.message_total(pc), channels),
-        packets_refused=compat.packets_refused(pc) + link.sources.refused,
-        description_lines_skipped=link.odd_lines,
-        candidates_refused=link.candidates_refused,
+        inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(peer_connection)),
+        data=_data_stats(peer_connection, compat.message_total(pc), channels),
+        packets_refused=compat.packets_refused(pc) + peer_connection.sources.refused,
+        description_lines_skipped=peer_connection.odd_lines,
+        candidates_refused=peer_connection.candidates_refused,
     )
 
 
@@ -349,10 +349,10 @@ def _outbound(slot: SendingSection, now: float) -> OutboundTrackStats:
     )
 
 
-def _receiving(link: Link) -> Iterator[tuple[Incoming, RTCRtpTransceiver]]:
+def _receiving(peer_connection: PeerConnection) -> Iterator[tuple[Incoming, RTCRtpTransceiver]]:
     """Return the tracks that come in, each with its section."""
-    sections = {transceiver.mid: transceiver for transceiver in link.pc.getTransceivers()}
-    for target in link._taps.values():
+    sections = {transceiver.mid: transceiver for transceiver in peer_connection.pc.getTransceivers()}
+    for target in peer_connection._receiving.values():
         if target._incoming is not None:
             yield target._incoming, sections[target.mid]
 
@@ -382,7 +382,9 @@ def _inbound(incoming: Incoming, transceiver: RTCRtpTransceiver, now: float) -> 
     )
 
 
-def _data_stats(link: Link, total: MessageCounter, channels: tuple[DataChannelStats, ...]) -> DataStats:
+def _data_stats(
+    peer_connection: PeerConnection, total: MessageCounter, channels: tuple[DataChannelStats, ...]
+) -> DataStats:
     return DataStats(
         messages_sent=total.messages_sent,
         bytes_sent=total.bytes_sent,
@@ -390,7 +392,7 @@ def _data_stats(link: Link, total: MessageCounter, channels: tuple[DataChannelSt
         bytes_received=total.bytes_received,
         buffered_amount=sum(channel.buffered_amount for channel in channels),
         channels=channels,
-        channels_refused=link.admission.refused + unheard_on(link.pc.sctp).closed,
+        channels_refused=peer_connection.admission.refused + unheard_on(peer_connection.pc.sctp).closed,
     )
 
 

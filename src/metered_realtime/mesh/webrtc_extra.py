@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..connection.remote_connection import PeerConnection
+    from ..connection.remote_connection import RemoteConnection
 
 
-def connection_class() -> type[PeerConnection]:
+def connection_class() -> type[RemoteConnection]:
     """Return the class whose module loads aiortc.
 
     Raises:
@@ -16,10 +16,10 @@ def connection_class() -> type[PeerConnection]:
     """
     try:
         from ..aiortc_compat.peer_connection import check_version
-        from ..connection.remote_connection import PeerConnection
+        from ..connection.remote_connection import RemoteConnection
     except ModuleNotFoundError as error:
         raise ImportError(
             f"media and data channels need {error.name}: pip install 'metered-realtime-mesh[webrtc]'", name=error.name
         ) from error
     check_version()
-    return PeerConnection
+    return RemoteConnection

@@ -31,7 +31,7 @@ class VirtualChannel(AsyncIOEventEmitter):
     bufferedAmount = 0
     bufferedAmountLowThreshold = 0
 
-    def __init__(self, pc: VirtualPeerConnection, label: str) -> None:
+    def __init__(self, pc: VirtualRTCPeerConnection, label: str) -> None:
         super().__init__()
         self.label = label
         self.readyState = "connecting"
@@ -69,7 +69,7 @@ class VirtualChannel(AsyncIOEventEmitter):
             self.remove_all_listeners()
 
 
-class VirtualPeerConnection:
+class VirtualRTCPeerConnection:
     """One end of a media path. Comes up once both ends hold each other's ICE user fragment and can reach each other."""
 
     def __init__(
@@ -99,7 +99,7 @@ class VirtualPeerConnection:
         self.sctp = SimpleNamespace(transport=SimpleNamespace(transport=SimpleNamespace(_connection=ice)))
 
     @property
-    def other(self) -> VirtualPeerConnection | None:
+    def other(self) -> VirtualRTCPeerConnection | None:
         """Return the other end, None if it is not there or has another idea of whom it talks to."""
         other = self._plane.find(self.remote_ufrag)
         return other if other is not None and other.remote_ufrag == self.ufrag else None
@@ -218,7 +218,7 @@ class MediaPlane:
     def __init__(self, loop: asyncio.AbstractEventLoop, network: VirtualNetwork) -> None:
         self.loop = loop
         self.network = network
-        self._ends: dict[str, VirtualPeerConnection] = {}
+        self._ends: dict[str, VirtualRTCPeerConnection] = {}
         self._serial = 0
         network.watch(self._review)
 
@@ -227,24 +227,24 @@ class MediaPlane:
         self._serial += 1
         return f"{process.name}/{self._serial}"
 
-    def add(self, pc: VirtualPeerConnection) -> None:
+    def add(self, pc: VirtualRTCPeerConnection) -> None:
         """Take an end in."""
         self._ends[pc.ufrag] = pc
 
-    def forget(self, pc: VirtualPeerConnection) -> None:
+    def forget(self, pc: VirtualRTCPeerConnection) -> None:
         """Drop an end that was closed."""
         self._ends.pop(pc.ufrag, None)
         self._review()
 
-    def find(self, ufrag: str | None) -> VirtualPeerConnection | None:
+    def find(self, ufrag: str | None) -> VirtualRTCPeerConnection | None:
         """Return an end by its user fragment."""
         return self._ends.get(ufrag) if ufrag is not None else None
 
-    def passes(self, one: VirtualPeerConnection, other: VirtualPeerConnection) -> bool:
+    def passes(self, one: VirtualRTCPeerConnection, other: VirtualRTCPeerConnection) -> bool:
         """Tell whether packets get from one end to the other and back."""
         return self.network.passes(one.process, other.process)
 
-    def try_pair(self, pc: VirtualPeerConnection) -> None:
+    def try_pair(self, pc: VirtualRTCPeerConnection) -> None:
         """Connect two ends, if everything that this takes is there."""
         other = pc.other
         if other is None or pc.shaking_hands or not self._can_pair(pc, other):
@@ -252,19 +252,19 @@ class MediaPlane:
         pc.shaking_hands = other.shaking_hands = True
         self.loop.call_later(self.network.random.uniform(*HANDSHAKE), self._pair, pc, other)
 
-    def _can_pair(self, pc: VirtualPeerConnection, other: VirtualPeerConnection) -> bool:
+    def _can_pair(self, pc: VirtualRTCPeerConnection, other: VirtualRTCPeerConnection) -> bool:
         fresh = pc.connectionState == other.connectionState == "connecting"
         behind_nat = self.network.conditions.nat
         found = not behind_nat or other.ufrag in pc.known_candidates or pc.ufrag in other.known_candidates
         return fresh and found and self.passes(pc, other)
 
-    def _pair(self, pc: VirtualPeerConnection, other: VirtualPeerConnection) -> None:
+    def _pair(self, pc: VirtualRTCPeerConnection, other: VirtualRTCPeerConnection) -> None:
         pc.shaking_hands = other.shaking_hands = False
         if pc.other is other and self._can_pair(pc, other):
             for end in (pc, other):
                 self.loop.call_later(self.network.random.uniform(0, 0.05), self._report, end)
 
-    def _report(self, pc: VirtualPeerConnection) -> None:
+    def _report(self, pc: VirtualRTCPeerConnection) -> None:
         if pc.connectionState == "connecting":
             pc.enter("connected")
             self._review()
@@ -284,7 +284,7 @@ class MediaPlane:
                 pc.silent_since = now
                 self.loop.call_later(self.network.random.uniform(*CONSENT_EXPIRY), self._expire, pc, now)
 
-    def _expire(self, pc: VirtualPeerConnection, since: float) -> None:
+    def _expire(self, pc: VirtualRTCPeerConnection, since: float) -> None:
         if pc.silent_since == since and pc.connectionState == "connected":
             pc.enter("closed")
             self._review()

@@ -5,15 +5,15 @@ from __future__ import annotations
 from random import Random
 from typing import Any, ClassVar, NoReturn, cast
 
-from ..connection.peer_connection import Link
-from ..connection.remote_connection import PeerConnection
+from ..connection.peer_connection import PeerConnection
+from ..connection.remote_connection import RemoteConnection
 from ..log import Logger
 from ..mesh.peer import MeteredPeer
 from ..options import SignallingClientOptions
 from ..signalling.client import SignallingClient
-from .virtual_link import VirtualLink
 from .virtual_media import MediaPlane
 from .virtual_network import Process
+from .virtual_peer_connection import VirtualPeerConnection
 from .virtual_server import VirtualServer
 from .virtual_socket import Credential, VirtualClient
 
@@ -30,7 +30,7 @@ class VirtualTrack:
         raise NotImplementedError
 
 
-class VirtualConnection(PeerConnection):
+class VirtualConnection(RemoteConnection):
     """The real connection to a remote over virtual links. Each peer has a subclass that knows where it is."""
 
     plane: ClassVar[MediaPlane]
@@ -41,9 +41,9 @@ class VirtualConnection(PeerConnection):
         """Return no certificate: nothing is encrypted."""
         return None
 
-    def _make_link(self) -> Link:
+    def _make_peer_connection(self) -> PeerConnection:
         asks_servers = self._ice_servers.may_have_any
-        return cast("Link", VirtualLink(self.plane, self.process, self, asks_servers=asks_servers))
+        return cast("PeerConnection", VirtualPeerConnection(self.plane, self.process, self, asks_servers=asks_servers))
 
 
 class VirtualPeer(MeteredPeer):
@@ -68,5 +68,5 @@ class VirtualPeer(MeteredPeer):
     def _new_client(self, options: SignallingClientOptions) -> SignallingClient:
         return VirtualClient(self._server, self.process, self._credential, self._random, options.logger)
 
-    def _connection_class(self) -> type[PeerConnection]:
+    def _connection_class(self) -> type[RemoteConnection]:
         return self._kind

@@ -14,8 +14,8 @@ from metered_realtime.core.negotiation.sdp import Description, sections
 from metered_realtime.log import NoopLogger
 from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.testing import VirtualTrack, VirtualWorld
-from metered_realtime.testing.virtual_link import RefusedError, VirtualLink
 from metered_realtime.testing.virtual_network import Process
+from metered_realtime.testing.virtual_peer_connection import RefusedError, VirtualPeerConnection
 
 
 class Observer:
@@ -26,7 +26,7 @@ class Observer:
         self.added: list[str] = []
         self.removed: list[str] = []
 
-    def link_state_changed(self, link: Any, state: str) -> None:
+    def peer_connection_state_changed(self, link: Any, state: str) -> None:
         self.states.append(state)
 
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
@@ -48,7 +48,7 @@ class Pair:
         self.world = VirtualWorld("pair")
         self.observers = Observer(), Observer()
         self.a, self.b = (
-            VirtualLink(self.world.media, Process(host, 1), observer, asks_servers=False)
+            VirtualPeerConnection(self.world.media, Process(host, 1), observer, asks_servers=False)
             for host, observer in zip("ab", self.observers, strict=True)
         )
 

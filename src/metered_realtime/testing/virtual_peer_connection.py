@@ -1,4 +1,4 @@
-"""One generation of a virtual connection: `connection.peer_connection.Link` without aiortc, on the virtual media plane.
+"""One virtual connection: `connection.peer_connection.PeerConnection` without aiortc, on the virtual media plane.
 
 It knows of m-sections what JSEP knows, in descriptions that are short but real enough for every parser here, and
 refuses what a real connection refuses. It does not encode, decode, or number payload types.
@@ -16,11 +16,11 @@ from ..connection.sections import Incoming, Outgoing
 from ..core.negotiation.sdp import Description, Direction, Section, sections
 from ..media.receiving.remote_track import RemoteTrack
 from ..options import IceServerConfig
-from .virtual_media import MediaPlane, VirtualChannel, VirtualPeerConnection
+from .virtual_media import MediaPlane, VirtualChannel, VirtualRTCPeerConnection
 from .virtual_network import Process
 
 if TYPE_CHECKING:
-    from ..connection.peer_connection import Link, LinkObserver
+    from ..connection.peer_connection import PeerConnection, PeerConnectionObserver
 
 OPERATION = (0.0, 0.03)
 """Seconds that one call of a connection takes."""
@@ -89,13 +89,15 @@ class _Plan:
         return tuple(line.mid for line in self.lines)
 
 
-class VirtualLink:
+class VirtualPeerConnection:
     """One virtual connection with its sections, candidates and state."""
 
-    def __init__(self, plane: MediaPlane, process: Process, observer: LinkObserver, *, asks_servers: bool) -> None:
+    def __init__(
+        self, plane: MediaPlane, process: Process, observer: PeerConnectionObserver, *, asks_servers: bool
+    ) -> None:
         self._observer = observer
         self._random = plane.network.random
-        self.pc = VirtualPeerConnection(
+        self.pc = VirtualRTCPeerConnection(
             plane, process, state_changed=self._on_state, channel_opened=observer.channel_opened
         )
         plane.add(self.pc)
@@ -166,7 +168,7 @@ class VirtualLink:
         else:
             self.pc.know(candidate.removeprefix("candidate:"))
 
-    def inherit_candidates(self, old: VirtualLink) -> None:
+    def inherit_candidates(self, old: VirtualPeerConnection) -> None:
         """Take over what came for a description that the old link did not live to see."""
         self._held_candidates = old._held_candidates
 
@@ -267,7 +269,7 @@ class VirtualLink:
     # --- inside
 
     async def _close(self) -> None:
-        self._observer = cast("LinkObserver", _NOBODY)
+        self._observer = cast("PeerConnectionObserver", _NOBODY)
         for incoming in self._incoming.values():
             if incoming is not None:
                 incoming.track.stop()
@@ -362,13 +364,13 @@ class VirtualLink:
         return any(outgoing not in told for outgoing in wanted.values())
 
     def _on_state(self) -> None:
-        self._observer.link_state_changed(cast("Link", self), self.pc.connectionState)
+        self._observer.peer_connection_state_changed(cast("PeerConnection", self), self.pc.connectionState)
 
 
 class _Nobody:
     """Whom a closed link tells."""
 
-    def link_state_changed(self, link: object, state: str) -> None: ...
+    def peer_connection_state_changed(self, peer_connection: object, state: str) -> None: ...
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
     def section_declined(self, mid: str, reason: str) -> None: ...
     def candidate_refused(self, error: Exception) -> None: ...
