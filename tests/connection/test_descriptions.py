@@ -290,7 +290,7 @@ async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_co
         connection.receive(DescriptionSignal("offer", (await other.createOffer()).sdp))
         if other is others[0]:
             await eventually(lambda: connection._worker is not None and connection._worker.done())
-    connection._restart("a timer that fires in the same moment")
+    connection._recover(connection._recovery.start_over("a timer that fires in the same moment"))
     await eventually(lambda: connection._worker is not None and connection._worker.done())
     assert connection.generation == 2
     await asyncio.gather(connection.close(), *(other.close() for other in others))

@@ -354,7 +354,7 @@ async def test_a_new_generation_counts_from_the_beginning(room: Room) -> None:
     seen: list[RemoteStats] = []
     connection = pair.to_b._connection
     assert connection is not None
-    connection._link_failed("for a test")
+    connection._fail("for a test")
     await pair.log_a.until(ConnectionReset)
     after = pair.to_b.stats()
     assert after.generation == before.generation + 1

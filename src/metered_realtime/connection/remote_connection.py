@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection
@@ -16,9 +16,18 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 from ..aiortc_compat import peer_connection as compat
 from ..core.negotiation import negotiator as n
 from ..core.negotiation.candidates import MAX_REMOTE_CANDIDATES
-from ..core.negotiation.delivery import DECLINED_SECTION_SIZE, concerns_everybody, is_final, last_sections, trimmed
-from ..core.negotiation.ladder import CONNECT_TIMEOUT, Ladder
-from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, sections, with_answer_tag, with_offer_tag
+from ..core.negotiation.connection_recovery import (
+    ConnectionLost,
+    ConnectionRecovery,
+    Exhausted,
+    Phase,
+    Repair,
+    ReplaceConnection,
+    RestartIce,
+)
+from ..core.negotiation.connection_recovery import Effect as RecoveryEffect
+from ..core.negotiation.delivery import DECLINED_SECTION_SIZE, concerns_everybody, is_final, last_sections
+from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, with_answer_tag
 from ..core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import (
     DisconnectedError,
@@ -32,10 +41,12 @@ from ..log import Logger
 from ..options import PeerConnectionState
 from .ice_servers import IceServers, choose
 from .offer import OfferPlan
+from .offering import CheckSignal, DescriptionLimit, OfferWriter, new_tracks
 from .peer_connection import PeerConnection
 from .remote_description import admit
 from .sections import Incoming, Outgoing
-from .set_ups import SET_UP_TIME, SetUps, Turn
+from .set_ups import SetUps
+from .turn_taking import TurnTaking
 
 LEAVING_GRACE = 1.0
 """Seconds to wait for the news that a remote which closed its connection has left, before a new one is made. A remote
@@ -46,9 +57,6 @@ HELD_LONG = 0.5
 client of the remote that was away in between. None comes back sooner."""
 
 SendSignal = Callable[[Signal], Awaitable[None]]
-
-CheckSignal = Callable[[Signal], None]
-"""Raises MeteredPeerOversizedError for a signal that cannot be sent."""
 
 
 class ConnectionObserver(Protocol):
@@ -85,37 +93,32 @@ class RemoteConnection:
         check_signal: CheckSignal = lambda signal: None,
     ) -> None:
         compat.check_version()
-        self.state: PeerConnectionState = "idle"
         self.generation = 0
         self._send_signal = send_signal
-        self._check_signal = check_signal
+        self._limit = DescriptionLimit(check_signal)
+        self._writer = OfferWriter(self._limit)
         self._ice_servers = ice_servers
         self._observer = observer
         self._logger = logger
         self._link_lost = link_lost
         self._offer_held = offer_held
-        self._set_ups = set_ups if set_ups is not None else SetUps()
-        self._turn: Turn | None = None
-        self._when_free: list[Callable[[], None]] = []
+        self._turn = TurnTaking(set_ups if set_ups is not None else SetUps())
         self._gathering: PeerConnection | None = None
         self._early_candidates = 0
         self._certificate = certificate
         self._loop = asyncio.get_running_loop()
         self._negotiator = n.Negotiator(polite=polite, holds_back=free_to_offer_at > self._loop.time())
-        self._ladder = Ladder()
+        self._recovery = ConnectionRecovery()
+        self._shown: PeerConnectionState = "idle"
         self._outgoing: dict[Any, Outgoing] = {}
         self._peer_connection: PeerConnection | None = None
         self._plan: OfferPlan | None = None
-        self._offers = 0
         self._uncommitted_offers = 0
         self._changed_at: float | None = None
         self._answered_generation = 0
         self._delivered_offer = ""
-        self._was_connected = False
         self._effects: deque[n.Effect] = deque()
-        self._restart_reason: str | None = None
         self._is_foreign = False
-        self._must_rebuild = False
         self._worker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
         self._closing: set[asyncio.Future[None]] = set()
@@ -123,8 +126,13 @@ class RemoteConnection:
         self._arm("release", free_to_offer_at or None, self.release)
 
     @property
+    def state(self) -> PeerConnectionState:
+        """`idle`, `connecting`, `connected`, `reconnecting` or `closed`."""
+        return self._recovery.state
+
+    @property
     def polite(self) -> bool:
-        """Tell whether this end gives way in a collision."""
+        """Whether this end gives way in a collision."""
         return self._negotiator.polite
 
     @property
@@ -177,39 +185,16 @@ class RemoteConnection:
     # --- its turn among the connections of a peer
 
     def when_free(self, action: Callable[[], None]) -> None:
-        """Do what needs a link: now if there is one, or room for another, and else when its turn has come."""
-        if self._peer_connection is not None or (self._turn is not None and self._turn.is_granted):
+        """Call a function that needs a connection: now if there is one, or room for another, else in its turn."""
+        if self._peer_connection is not None:
             action()
         else:
-            self._when_free.append(action)
-            self._request_turn()
+            self._turn.when_granted(action)
 
     async def _take_turn(self) -> None:
-        """Wait until the link may open its sockets."""
-        if self._peer_connection is not None and self._gathering is self._peer_connection:
-            return
-        if self._turn is None or not self._turn.is_granted:
-            granted = asyncio.Event()
-            self._when_free.append(granted.set)
-            self._request_turn()
-            await granted.wait()
-
-    def _request_turn(self) -> None:
-        if self._turn is None:
-            self._turn = Turn(self._turn_granted)
-            self._set_ups.request(self._turn)
-
-    def _turn_granted(self) -> None:
-        self._arm("turn", self._loop.time() + SET_UP_TIME, self._end_turn)
-        actions, self._when_free = self._when_free, []
-        for action in actions:
-            action()
-
-    def _end_turn(self) -> None:
-        self._disarm("turn")
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            self._set_ups.end(turn)
+        """Wait until the connection may open its sockets."""
+        if self._peer_connection is None or self._gathering is not self._peer_connection:
+            await self._turn.wait()
 
     # --- the way to the remote
 
@@ -242,17 +227,12 @@ class RemoteConnection:
 
     async def _verify(self, peer_connection: PeerConnection) -> None:
         if not await compat.path_is_alive(peer_connection.pc) and peer_connection is self._peer_connection:
-            self._must_rebuild = True
-            self._link_failed("the other end does not answer")
+            self._rebuild("the other end does not answer")
 
     def start_over(self, *, polite: bool) -> None:
         """Replace the connection: the remote knows this end under another id now and has dropped the old one."""
         self._negotiator.polite = polite
-        self._ladder.reset()
-        self._disarm("restart")
-        if self.state != "idle":
-            self._set_state("reconnecting" if self._was_connected else "connecting")
-            self._restart("the own id changed", rebuild=True)
+        self._recover(self._recovery.start_over("the own id changed"))
 
     # --- signals in
 
@@ -272,8 +252,8 @@ class RemoteConnection:
         except SdpError as error:
             self._fail_negotiation(f"the remote's {kind} is not usable", error)
             return
-        if kind == "offer" and self._ladder.exhausted:
-            self._ladder.reset()
+        if kind == "offer":
+            self._recovery.offered()
         self._is_foreign = description.tag is None
         self._negotiator.restartable = (
             self._is_foreign and self._peer_connection is not None and self._peer_connection.can_restart_ice
@@ -314,31 +294,34 @@ class RemoteConnection:
     def _feed(self, effects: Sequence[n.Effect]) -> None:
         self._effects.extend(effects)
         self._arm("offer", self._negotiator.deadline, self._on_offer_timer)
-        if (self._effects or self._restart_reason) and (self._worker is None or self._worker.done()):
+        is_needed = self._effects or self._recovery.phase is Phase.DUE
+        if is_needed and (self._worker is None or self._worker.done()):
             self._worker = asyncio.ensure_future(self._work())
 
     async def _work(self) -> None:
         while self.state != "closed":
             if self._effects:
                 await self._perform(self._effects.popleft())
-            elif self._restart_reason is not None:
-                reason, self._restart_reason = self._restart_reason, None
-                await self._begin_again(reason)
+            elif self._recovery.phase is Phase.DUE:
+                await self._repair()
             else:
                 return
 
-    async def _begin_again(self, reason: str) -> None:
-        """Look for another path, or where that cannot be done offer a fresh connection.
+    async def _repair(self) -> None:
+        """Begin the repair that is due.
 
         Ends of this project begin anew: that is as fast, and their channels survive it.
         """
         peer_connection = self._peer_connection
-        if peer_connection is None or not self._is_foreign or self._must_rebuild or not peer_connection.can_restart_ice:
-            self._feed(self._negotiator.restart(self._loop.time(), reason))
-            return
-        self._logger.info("ICE restarted", {"reason": reason})
-        await peer_connection.restart_ice()
-        self._feed(self._negotiator.restart_ice(self._loop.time()))
+        is_restartable = peer_connection is not None and self._is_foreign and peer_connection.can_restart_ice
+        match self._recovery.begin(can_restart_ice=is_restartable):
+            case ReplaceConnection(reason):
+                self._feed(self._negotiator.restart(self._loop.time(), reason))
+            case RestartIce(reason):
+                assert peer_connection is not None
+                self._logger.info("ICE restarted", {"reason": reason})
+                await peer_connection.restart_ice()
+                self._feed(self._negotiator.restart_ice(self._loop.time()))
 
     async def _perform(self, effect: n.Effect) -> None:
         match effect:
@@ -367,8 +350,7 @@ class RemoteConnection:
                 self._logger.warning("offer not answered", {"reason": reason})
                 self._observer.negotiation_failed(NegotiationFailedError(reason))
             case n.GiveUp(reason):
-                self._must_rebuild = True
-                self._link_failed(reason)
+                self._rebuild(reason)
 
     async def _attempt(self, what: str, operation: Awaitable[list[n.Effect]]) -> None:
         try:
@@ -382,50 +364,22 @@ class RemoteConnection:
             self._feed(effects)
 
     async def _create_offer(self) -> list[n.Effect]:
-        self._set_state_at_least_connecting()
+        self._recovery.negotiating()
+        self._show_state()
         await self._take_turn()
         peer_connection = self._ensure_peer_connection()
         await self._gather(peer_connection)
         self._negotiator.planning()
-        offer = self._plan_offer(peer_connection)
-        if offer is None:
+        offer = self._writer.write(peer_connection, self._outgoing)
+        if offer.withheld or not offer.fits:
+            assert offer.error is not None
+            self._logger.warning("offer too large", {"error": str(offer.error), "left_out": len(offer.withheld)})
+            self._observer.tracks_withheld(offer.error, offer.withheld)
+        if not offer.fits:
             self._plan = None
             return self._negotiator.offer_undeliverable(self._loop.time())
-        return self._negotiator.offer_created(offer, self._loop.time())
-
-    def _plan_offer(self, peer_connection: PeerConnection) -> Description | None:
-        """Plan an offer that can be delivered, if need be without the newest tracks. None if there is none."""
-        text = self._planned(peer_connection)
-        first_error = error = self._oversize("offer", text)
-        if first_error is None:
-            return Description.parse("offer", text)
-        withheld: list[str] = []
-        while error is not None:
-            text = self._planned(peer_connection, frugal=True)
-            error = self._oversize("offer", text)
-            newest = self._withhold(peer_connection, text, error.size - error.cap) if error is not None else []
-            withheld += newest
-            if not newest:
-                break
-        if withheld or error is not None:
-            self._logger.warning("offer too large", {"error": str(first_error), "left_out": len(withheld)})
-            self._observer.tracks_withheld(first_error, withheld)
-        return Description.parse("offer", text) if error is None else None
-
-    def _planned(self, peer_connection: PeerConnection, *, frugal: bool = False) -> str:
-        self._plan = peer_connection.plan(self._outgoing, frugal=frugal)
-        self._offers += 1
-        text = with_offer_tag(peer_connection.offer_text(self._plan), f"{peer_connection.local_ufrag}.{self._offers}")
-        return self._fitting("offer", text)
-
-    def _withhold(self, peer_connection: PeerConnection, offer: str, excess: int) -> list[str]:
-        """Stop wanting to send the newest tracks of an offer that is too large. Return their ids."""
-        keys = {outgoing.track_id: key for key, outgoing in self._outgoing.items()}
-        new = {mid: track_id for mid, track_id in _new_tracks(offer, peer_connection.mids).items() if track_id in keys}
-        withheld = [new[mid] for mid in last_sections(offer, new, excess)]
-        for track_id in withheld:
-            del self._outgoing[keys[track_id]]
-        return withheld
+        self._plan = offer.plan
+        return self._negotiator.offer_created(Description.parse("offer", offer.text), self._loop.time())
 
     async def _commit(self, offer: str, answer: Description) -> list[n.Effect]:
         plan, self._plan = self._plan, None
@@ -438,15 +392,16 @@ class RemoteConnection:
         return self._negotiator.committed(self._loop.time(), more=more)
 
     async def _answer(self, offer: Description) -> list[n.Effect]:
-        self._set_state_at_least_connecting()
+        self._recovery.negotiating()
+        self._show_state()
         await self._take_turn()
         peer_connection = self._ensure_peer_connection()
         await self._gather(peer_connection)
         first_error: list[MeteredPeerOversizedError] = []
 
         def too_much(answer: str, eligible: Sequence[str]) -> list[str]:
-            text = self._fitting("answer", with_answer_tag(answer, offer.tag))
-            if (error := self._oversize("answer", text)) is None:
+            text = self._limit.fitting("answer", with_answer_tag(answer, offer.tag))
+            if (error := self._limit.excess("answer", text)) is None:
                 return []
             first_error.append(error)
             return last_sections(text, eligible, error.size - error.cap, remains=DECLINED_SECTION_SIZE)
@@ -454,20 +409,10 @@ class RemoteConnection:
         answer, more = await peer_connection.answer(offer, self._outgoing, too_much)
         for error in first_error:
             self._observer.negotiation_failed(error)
-        text = self._fitting("answer", with_answer_tag(answer, offer.tag))
+        text = self._limit.fitting("answer", with_answer_tag(answer, offer.tag))
         return self._negotiator.answered(text, self._loop.time(), more=more)
 
-    # --- what the server takes
-
-    def _oversize(self, kind: DescriptionKind, sdp: str) -> MeteredPeerOversizedError | None:
-        try:
-            self._check_signal(DescriptionSignal(kind, sdp))
-        except MeteredPeerOversizedError as error:
-            return error
-        return None
-
-    def _fitting(self, kind: DescriptionKind, sdp: str) -> str:
-        return sdp if self._oversize(kind, sdp) is None else trimmed(sdp)
+    # --- candidates and signals out
 
     async def _gather(self, peer_connection: PeerConnection) -> None:
         self._gathering = peer_connection
@@ -478,7 +423,7 @@ class RemoteConnection:
     async def _trickle(self, peer_connection: PeerConnection) -> None:
         """Send the candidates of STUN and TURN servers as they come, then the end marker."""
         # IPv6 literals, for instance, are not usable. Each attempt takes other servers than the last one did.
-        servers = choose(await self._ice_servers.usable(compat.is_usable), self._ladder.attempts)
+        servers = choose(await self._ice_servers.usable(compat.is_usable), self._recovery.attempts)
         for candidate in await peer_connection.gather_rest(servers):
             if peer_connection is self._peer_connection and self.state != "closed":
                 self._send(CandidateSignal(candidate, peer_connection.transport_mid, 0, peer_connection.local_ufrag))
@@ -517,7 +462,8 @@ class RemoteConnection:
         elif signal.kind == "answer":
             self._negotiator.answer_undeliverable(signal.sdp)
             self._answered_generation = 0  # the metadata before it may have been refused as well
-            self._disarm("connect")  # nothing can come up, and an offer would be refused too
+            self._recovery.not_negotiated()  # nothing can come up, and an offer would be refused too
+            self._arm_recovery()
             if not concerns_everybody(error):
                 self._observer.negotiation_failed(error)
         else:
@@ -528,13 +474,13 @@ class RemoteConnection:
         self._feed(self._negotiator.offer_undeliverable(self._loop.time(), sdp, has_arrived=has_arrived))
         if concerns_everybody(error):
             return  # `set_reachable` and `retry` offer it again
-        if self._oversize("offer", sdp) is not None:  # the server takes less than it did when this was planned
+        if self._limit.excess("offer", sdp) is not None:  # the server takes less than it did when this was planned
             self._feed(self._negotiator.changed(self._loop.time()))
         elif has_arrived:
             self._observer.negotiation_failed(error)
         else:
             known = self._peer_connection.mids if self._peer_connection is not None else ()
-            self._observer.tracks_withheld(error, tuple(_new_tracks(sdp, known).values()))
+            self._observer.tracks_withheld(error, tuple(new_tracks(sdp, known).values()))
 
     def _on_offer_timer(self) -> None:
         self._feed(self._negotiator.timer(self._loop.time()))
@@ -584,76 +530,74 @@ class RemoteConnection:
     def _replace_peer_connection(self, reason: str) -> None:
         self._logger.info("connection replaced", {"reason": reason})
         old, self._peer_connection = self._peer_connection, None
-        for name in ("connect", "restart"):
-            self._disarm(name)
-        self._restart_reason = None
-        self._must_rebuild = False
+        self._recovery.replaced()
+        self._arm_recovery()
         self._plan = None
         self._changed_at = self._loop.time()
         peer_connection = self._ensure_peer_connection()
         if old is not None:
             peer_connection.inherit_candidates(old)
             closing = asyncio.ensure_future(old.close())
-            self._set_ups.count(closing)
+            self._turn.count(closing)
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-            if self.state == "connected":  # the remote noticed first that the old one is dead
-                self._set_state("reconnecting")
+            self._show_state()  # the remote may have noticed first that the old one is dead
             self._observer.connection_reset()
 
     def _await_connected(self, peer_connection: PeerConnection) -> None:
         """Give a negotiated link a limited time to come up."""
         if self._is_foreign:
             peer_connection.outlive_its_path()
-        if peer_connection.pc.connectionState != "connected" and "connect" not in self._timers:
-            self._arm(
-                "connect",
-                self._loop.time() + CONNECT_TIMEOUT,
-                lambda: self._link_failed(f"not connected within {CONNECT_TIMEOUT:g} s"),
-            )
+        if peer_connection.pc.connectionState != "connected":
+            self._recovery.negotiated(self._loop.time())
+            self._arm_recovery()
 
     def peer_connection_state_changed(self, peer_connection: PeerConnection, state: str) -> None:
         """Follow aiortc's connection state."""
         if peer_connection is not self._peer_connection or self.state == "closed" or self._is_replacing():
             return
         if state == "connected":
-            self._disarm("connect")
-            self._disarm("restart")  # it came up after all, while its replacement waited for its time
-            self._ladder.link_up(self._loop.time())
-            self._was_connected = True
-            self._end_turn()
-            self._set_state("connected")
-            self._feed(self._negotiator.link_up(self._loop.time()))
+            if self._recovery.connected(self._loop.time()):
+                self._arm_recovery()
+                self._turn.end()
+                self._show_state()
+                self._feed(self._negotiator.link_up(self._loop.time()))
         elif state in ("failed", "closed"):
             # Expired consent and a DTLS close by the remote go straight to closed. The latter is also how a remote
             # leaves, and the server says so within moments.
-            self._link_failed(f"the connection is {state}", LEAVING_GRACE if state == "closed" else 0.0)
+            self._fail(f"the connection is {state}", LEAVING_GRACE if state == "closed" else 0.0)
 
     def _is_replacing(self) -> bool:
         """Tell whether the negotiator has begun anew already, and what the old link says is of no meaning to it."""
         return any(isinstance(effect, n.Rebuild) for effect in self._effects)
 
-    def _link_failed(self, reason: str, least_delay: float = 0.0) -> None:
-        """Schedule a replacement, or give up once the ladder is exhausted."""
-        self._disarm("connect")
-        self._end_turn()
-        if "restart" in self._timers or self._restart_reason is not None:
-            return
-        self._set_state("reconnecting" if self._was_connected else "connecting")
-        self._link_lost()  # the way to the server may be dead as well, and is needed now
-        delay = self._ladder.next_delay(self._loop.time())
-        self._logger.info("connection failed", {"reason": reason, "retry_in": delay})
-        if delay is None:
-            seconds = self._loop.time() - (self._ladder.started_at or self._loop.time())
-            self._observer.negotiation_failed(IceRecoveryExhaustedError(self._ladder.attempts, seconds))
-        else:
-            self._arm("restart", self._loop.time() + max(delay, least_delay), lambda: self._restart(reason))
+    def _fail(self, reason: str, least_delay: float = 0.0) -> None:
+        self._recover(self._recovery.failed(self._loop.time(), reason, least_delay=least_delay))
 
-    def _restart(self, reason: str, *, rebuild: bool = False) -> None:
-        """Begin again, on a fresh connection if another path will not do."""
-        self._must_rebuild = self._must_rebuild or rebuild
-        self._restart_reason = reason
-        self._feed([])
+    def _rebuild(self, reason: str) -> None:
+        """Handle a failure after which another path under the same connection will not do."""
+        self._recovery.must_rebuild = True
+        self._fail(reason)
+
+    def _recover(self, effects: Sequence[RecoveryEffect]) -> None:
+        self._arm_recovery()
+        self._show_state()
+        for effect in effects:
+            match effect:
+                case ConnectionLost(reason, retry_in):
+                    self._turn.end()
+                    self._link_lost()  # the way to the server may be dead as well, and is needed now
+                    self._logger.info("connection failed", {"reason": reason, "retry_in": retry_in})
+                case Exhausted(attempts, seconds):
+                    self._observer.negotiation_failed(IceRecoveryExhaustedError(attempts, seconds))
+                case Repair():
+                    self._feed([])
+
+    def _arm_recovery(self) -> None:
+        self._arm("recovery", self._recovery.deadline, self._on_recovery_timer)
+
+    def _on_recovery_timer(self) -> None:
+        self._recover(self._recovery.timer(self._loop.time()))
 
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
         """Pass on what the remote stopped and began to send."""
@@ -673,29 +617,24 @@ class RemoteConnection:
 
     # --- state and end
 
-    def _set_state_at_least_connecting(self) -> None:
-        if self.state == "idle":
-            self._set_state("connecting")
-
-    def _set_state(self, state: PeerConnectionState) -> None:
-        if state != self.state:
-            self.state = state
-            self._observer.state_changed(state)
+    def _show_state(self) -> None:
+        if self.state != self._shown:
+            self._shown = self.state
+            self._observer.state_changed(self._shown)
 
     async def close(self) -> None:
         """End for good: nothing is sent or told any more. Takes `link.CLOSE_TIMEOUT` at the most."""
-        self.state = "closed"
+        self._recovery.close()
         self._negotiator.close()
         for name in tuple(self._timers):
             self._disarm(name)
         pending = [task for task in (self._worker, *self._tasks) if task is not None and not task.done()]
         for task in pending:
             task.cancel()
-        self._when_free.clear()
-        self._end_turn()
+        self._turn.close()
         if self._peer_connection is not None:
             closing = asyncio.ensure_future(self._peer_connection.close())
-            self._set_ups.count(closing)
+            self._turn.count(closing)
             await closing
         if pending or self._closing:
             await asyncio.wait([*pending, *self._closing], timeout=1.0)
@@ -719,9 +658,3 @@ class RemoteConnection:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _new_tracks(offer: str, known_mids: Container[str]) -> dict[str, str]:
-    """Return the ids of the tracks in new sections of an offer by mid."""
-    new = (section for section in sections(offer) if section.mid not in known_mids and section.sends)
-    return {section.mid: section.track_id for section in new if section.track_id is not None}
