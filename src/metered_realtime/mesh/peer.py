@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 from ssl import SSLContext
@@ -15,7 +15,23 @@ from ..channels.options import ChannelOptions
 from ..channels.peer_channel import PATIENCE, PeerChannel, PeerChannels
 from ..connection.ice_servers import IceServers
 from ..core.negotiation.signals import GREETING, MetadataSignal, channel_of, parse_signal
-from ..core.session.close_codes import FATAL_CLOSES, FATAL_ERROR_CODES, code_of_close
+from ..core.session.close_codes import FATAL_ERROR_CODES
+from ..core.session.peer_lifecycle import (
+    AnnounceJoined,
+    AnnounceLeft,
+    AskForSnapshot,
+    Effect,
+    End,
+    ExpectSnapshot,
+    Leave,
+    Method,
+    PeerLifecycle,
+    ReportFatal,
+    ServerBack,
+    ServerLost,
+    ShowState,
+    StartOver,
+)
 from ..core.wire.names import is_reserved_channel, peer_id_fault
 from ..emitter import AsyncEventEmitter
 from ..errors import (
@@ -159,14 +175,12 @@ class MeteredPeer(AsyncEventEmitter):
         super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
-        self._state: MeteredPeerState = "idle"
-        self._channel: str | None = None
-        self._peer_id: str | None = None
+        self._life = PeerLifecycle()
         self._remotes = Remotes(self, self._logger)
         self._files = FileTransfers(self)
         self.rpc = RpcMethods(debug=rpc_debug, errors=rpc_errors)
         self._permission = CallPermission(self.emit, self._is_heard, self._remotes)
-        self._early = EarlyEvents(lambda: self._channel if self._state == "joining" else None, self._logger)
+        self._early = EarlyEvents(lambda: self._life.joining, self._logger)
         self._seat = SignallingSeat(
             client if client is not None else self._new_client(chosen),
             {
@@ -199,7 +213,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._lifetime = Lifetime(self, self.close)
 
     def __repr__(self) -> str:
-        return f"<MeteredPeer {self._peer_id or '-'} {self._state}>"
+        return f"<MeteredPeer {self.peer_id or '-'} {self.state}>"
 
     async def __aenter__(self) -> MeteredPeer:
         return self
@@ -210,17 +224,17 @@ class MeteredPeer(AsyncEventEmitter):
     @property
     def state(self) -> MeteredPeerState:
         """`idle`, `joining`, `joined`, `reconnecting`, `leaving` or `closed`."""
-        return self._state
+        return self._life.state
 
     @property
     def peer_id(self) -> str | None:
         """The id that the server gave this peer last. Kept after the end."""
-        return self._peer_id
+        return self._life.peer_id
 
     @property
     def channel(self) -> str | None:
         """The channel, set while joining already, None when left."""
-        return self._channel
+        return self._life.channel
 
     @property
     def remote_peers(self) -> list[RemotePeer]:
@@ -241,11 +255,10 @@ class MeteredPeer(AsyncEventEmitter):
             SignallingConnectError, ServerRequestError, AckTimeoutError, DisconnectedError: the server's side of it.
             Exception: what the provider of ICE servers raised, credentials masked.
         """
-        self._require_state("join", "idle")
+        self._require("join", "join")
         if isinstance(channel, str) and is_reserved_channel(channel):
             raise MeteredPeerSendError("reserved_channel", f"channel {channel!r} belongs to the service")
-        self._channel = channel
-        self._set_state("joining")
+        self._perform(self._life.join(channel))
         self._lifetime.begin()
         try:
             await self._ice_servers.prepare()
@@ -253,9 +266,10 @@ class MeteredPeer(AsyncEventEmitter):
         except BaseException as error:
             await self._abandon_join(error)
             raise
-        if self._state != "joining":
-            raise MeteredPeerStateError("invalid_state", "join", "the peer was closed while joining", self._state)
-        self._enter_channel(channel)
+        effects = self._life.joined(self._seat.peer_id)
+        if effects is None:
+            raise MeteredPeerStateError("invalid_state", "join", "the peer was closed while joining", self.state)
+        self._perform(effects)
 
     def joined(self, channel: str, *, include_sender_metadata: bool = False) -> _JoinedContext:
         """Return an async context manager that joins on entering and closes on leaving."""
@@ -271,13 +285,13 @@ class MeteredPeer(AsyncEventEmitter):
             MeteredPeerStateError: `invalid_state`, joining or closed.
         """
         if self._leaving is None:
-            if self._state == "idle":
+            if self.state == "idle":
                 return
-            self._require_state("leave", "joined", "reconnecting")
-            self._set_state("leaving")
-            self._leaving = asyncio.ensure_future(self._leave(reason))
+            self._require("leave", "leave")
+            self._perform(self._life.leave(reason))
         for emitter in (*self._remotes, *self._seen_off):
             emitter._enter_close()  # this may be one of their handlers
+        assert self._leaving is not None
         await asyncio.shield(self._leaving)
 
     async def close(self, reason: str | None = None) -> None:
@@ -287,15 +301,9 @@ class MeteredPeer(AsyncEventEmitter):
         """
         for emitter in (self, *self._remotes, *self._seen_off):
             emitter._enter_close()  # this may be one of their handlers
-        if self._state == "closed" and self._ending is None:
-            return
-        if self._ending is None:
-            was_idle = self._state == "idle"
-            self._end_with(reason)
-            if not was_idle:
-                self._set_state("leaving")
-        assert self._ending is not None
-        await asyncio.shield(self._ending)
+        self._perform(self._life.close(reason))
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
 
     # --- data through the server
 
@@ -315,7 +323,7 @@ class MeteredPeer(AsyncEventEmitter):
         payload = self._payload(data)
         if peer_id_fault(peer_id) is not None:
             raise MeteredPeerSendError("invalid_args", f"a peer id is needed, not {peer_id!r}")
-        if peer_id == self._peer_id:
+        if peer_id == self.peer_id:
             raise MeteredPeerSendError("self_send", "a peer cannot send to itself")
         if (signal := parse_signal(data)) is not None:
             self._logger.warning("send_to: data has the shape of a signal", {"shape": type(signal).__name__})
@@ -334,7 +342,7 @@ class MeteredPeer(AsyncEventEmitter):
             MeteredPeerStateError: `invalid_state`, leaving or closed.
             ValueError: options that do not fit.
         """
-        self._require_open("open_channel")
+        self._require("change", "open_channel")
         return self._channels.open(label, ChannelOptions(**options), patience, self._remotes)
 
     # --- calls between peers
@@ -363,7 +371,7 @@ class MeteredPeer(AsyncEventEmitter):
 
         Nothing is attached if one of the tracks cannot be.
         """
-        self._require_open("add_stream")
+        self._require("change", "add_stream")
         if not isinstance(stream, MediaStream):
             raise TypeError(f"a MediaStream is needed, not {stream!r}")
         self._media.attach(stream.get_tracks(), stream, metadata, self._seat.check_signal, "add_stream")
@@ -376,18 +384,18 @@ class MeteredPeer(AsyncEventEmitter):
             MeteredPeerOversizedError: the metadata is too large; nothing was remembered.
             TypeError: not a track, a stream or a dict.
         """
-        self._require_open("add_track")
+        self._require("change", "add_track")
         self._media.attach([track], stream, metadata, self._seat.check_signal, "add_track")
 
     def remove_stream(self, stream: MediaStream) -> None:
         """Stop sending the tracks of a stream. Does nothing for an unknown one."""
-        self._require_open("remove_stream")
+        self._require("change", "remove_stream")
         for attachment in self._media.of_stream(stream):
             self._media.detach(attachment.track)
 
     def remove_track(self, track: Any) -> None:
         """Stop sending a track. Does nothing for an unknown one."""
-        self._require_open("remove_track")
+        self._require("change", "remove_track")
         self._media.detach(track)
 
     def get_track_metadata(self, track: Any) -> StreamMetadata | None:
@@ -409,7 +417,7 @@ class MeteredPeer(AsyncEventEmitter):
             TypeError: `old_track` is None or `new_track` is no track.
             ValueError: the tracks are of different kinds.
         """
-        self._require_state("replace_track", "idle", "joining", "joined")
+        self._require("replace", "replace_track")
         if old_track is None:
             raise TypeError("old_track must be a track, not None")
         self._media.replace(old_track, new_track, self._seat.check_signal)
@@ -468,80 +476,53 @@ class MeteredPeer(AsyncEventEmitter):
         return SignallingClient(replace(options, auto_resubscribe=True))
 
     async def _abandon_join(self, error: BaseException) -> None:
-        if self._state != "joining":
+        if not self._life.forget_channel():
             return
-        self._channel = None
         self._early.clear()
         try:
             await self._seat.abandon(error)
         finally:
-            if self._state == "joining":  # it may have been closed meanwhile
-                self._set_state("idle")
-
-    def _enter_channel(self, channel: str) -> None:
-        assert self._seat.peer_id is not None
-        self._peer_id = self._seat.peer_id
-        self._remotes.expect_snapshot(self._peer_id)
-        self._set_state("joined")
-        self.emit(Joined(self._peer_id, channel))
-        self._early.release()
+            self._perform(self._life.join_failed())
 
     # --- inside: what the client tells
 
     def _on_connected(self, event: Connected) -> None:
-        previous, self._peer_id = self._peer_id, event.peer_id
         self._permission.ask_again(is_reachable=False)
-        if self._state != "reconnecting":
-            return
-        self._remotes.expect_snapshot(event.peer_id)
-        if previous != event.peer_id:
-            for remote in self._remotes:
-                remote._start_over(self._is_polite_towards(remote.id))
-        if len(self._remotes):
-            self._watch.start()
-        else:
-            self._finish_reconnect()
+        self._perform(self._life.connected(event.peer_id, is_alone=not self._remotes))
 
     def _on_disconnected(self, event: Disconnected) -> None:
-        if not event.will_reconnect:
-            self._on_ended(event)
-        elif self._state in ("joined", "reconnecting"):
-            self._remotes.set_signalling_lost(True)
-            self._set_state("reconnecting")
-
-    def _on_ended(self, event: Disconnected) -> None:
-        if self._state not in ("joining", "joined", "reconnecting") or self._ending is not None:
-            return  # leaving is under way
-        code = "token_provider_failed" if event.reason == TOKEN_PROVIDER_FAILED else code_of_close(event.code)
-        if self._state == "joining" and (self._seat.client.state == "connecting" or code not in FATAL_CLOSES):
-            return  # the join raises what there is to know
-        self.emit(FatalError(ConnectionEndedError(event.code, event.reason), code))
-        if self._state != "joining":
-            self._end_with(event.reason or f"disconnected (code {event.code})")
+        if event.will_reconnect:
+            self._perform(self._life.connection_lost())
+            return
+        is_dialling = self._seat.client.state == "connecting"
+        lacks_token = event.reason == TOKEN_PROVIDER_FAILED
+        self._perform(
+            self._life.disconnected(event.code, event.reason, lacks_token=lacks_token, is_dialling=is_dialling)
+        )
 
     def _on_client_state(self, event: StateChange) -> None:
-        if event.to == "closed" and self._state in ("joined", "reconnecting"):
-            self._end_with("the signalling client was closed")
+        if event.to == "closed":
+            self._perform(self._life.client_closed())
 
     def _on_server_error(self, event: ServerError) -> None:
         if event.code in FATAL_ERROR_CODES and event.request_id is None:
             self.emit(FatalError(ServerRequestError(event.code, event.message), event.code))
 
     def _on_subscription_lost(self, event: SubscriptionLost) -> None:
-        if event.channel == self._channel:
+        if event.channel == self.channel:
             self.emit(FatalError(event.err, getattr(event.err, "code", "subscription_lost")))
 
     def _on_token_refreshed(self, _: TokenRefreshed) -> None:
         """Signal again what the server has refused: a new token may permit it."""
-        self._permission.ask_again(is_reachable=self._state == "joined")
+        self._permission.ask_again(is_reachable=self.state == "joined")
         self._remotes.retry()
 
     def _on_message(self, event: Message) -> None:
-        if event.channel == self._channel and event.sender_peer_id != self._peer_id:
+        if event.channel == self.channel and event.sender_peer_id != self.peer_id:
             self.emit(Data(event.sender_peer_id, event.data, "broadcast", event.sender_metadata))
 
     def _on_direct(self, event: Direct) -> None:
-        if self._state not in ("joined", "reconnecting"):
+        if not self._life.is_in_channel:
             return
         sender, signal, is_call = event.sender_peer_id, parse_signal(event.data), is_envelope(event.data)
         if (signal is not None or is_call) and not self._seat.is_addressed(sender, channel_of(event.data)):
@@ -554,12 +535,12 @@ class MeteredPeer(AsyncEventEmitter):
             self.emit(Data(sender, event.data, "direct", event.sender_metadata))
 
     def _on_presence(self, event: Presence) -> None:
-        if event.channel != self._channel or self._state not in ("joined", "reconnecting"):
+        if event.channel != self.channel or not self._life.is_in_channel:
             return
         is_snapshot = self._remotes.awaits_snapshot
         self._remotes.update(event.joined, event.left)
-        if is_snapshot and self._state == "reconnecting":
-            self._finish_reconnect()
+        if is_snapshot:
+            self._perform(self._life.snapshot())
 
     # --- inside: what the remotes ask for and tell
 
@@ -576,7 +557,7 @@ class MeteredPeer(AsyncEventEmitter):
             files=self._files,
             methods=self.rpc,
             server_cap=lambda: self._seat.max_message_size,
-            channel=self._channel,
+            channel=self.channel,
         )
         if not remote.polite:
             remote._hold_back(MEETING_TIME)
@@ -607,7 +588,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     def _connect(self, remote: RemotePeer) -> RemoteConnection:
         connection = self._connections.make(remote)
-        if self._state == "reconnecting" or self._permission.is_refused:
+        if self.state == "reconnecting" or self._permission.is_refused:
             connection.set_reachable(False)
         return connection
 
@@ -615,14 +596,7 @@ class MeteredPeer(AsyncEventEmitter):
         return connection_class()
 
     def _is_polite_towards(self, peer_id: str) -> bool:
-        return self._peer_id is not None and self._peer_id < peer_id
-
-    # --- inside: reconnecting
-
-    def _finish_reconnect(self) -> None:
-        self._watch.stop()
-        self._remotes.set_signalling_lost(False)
-        self._set_state("joined")
+        return self.peer_id is not None and self.peer_id < peer_id
 
     # --- inside: media
 
@@ -632,50 +606,63 @@ class MeteredPeer(AsyncEventEmitter):
     # --- inside: checks, state, the end
 
     def _payload(self, data: Any) -> Raw:
-        if self._state != "joined":
-            raise MeteredPeerSendError("not_joined", f"the peer is {self._state}, not joined")
+        if self.state != "joined":
+            raise MeteredPeerSendError("not_joined", f"the peer is {self.state}, not joined")
         if data is None:
             raise MeteredPeerSendError("invalid_args", "data must not be None")
         return self._seat.encode(data)
 
-    def _require_state(self, method: str, *allowed: MeteredPeerState) -> None:
-        if self._state not in allowed or self._ending is not None:
+    def _require(self, what: Method, method: str) -> None:
+        if not self._life.allows(what):
             raise MeteredPeerStateError(
-                "invalid_state", method, f"{method}() does not fit the state {self._state}", self._state
+                "invalid_state", method, f"{method}() does not fit the state {self.state}", self.state
             )
 
-    def _require_open(self, method: str) -> None:
-        self._require_state(method, "idle", "joining", "joined", "reconnecting")
-
-    def _set_state(self, state: MeteredPeerState) -> None:
-        if state != self._state:
-            previous, self._state = self._state, state
-            if state == "closed" or (state == "idle" and not self._seat.is_open):
-                self._lifetime.end()
-            self.emit(StateChange(previous, state))
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case ShowState(previous, state):
+                    if state == "closed" or (state == "idle" and not self._seat.is_open):
+                        self._lifetime.end()
+                    self.emit(StateChange(previous, state))
+                case ExpectSnapshot(peer_id):
+                    self._remotes.expect_snapshot(peer_id)
+                case AnnounceJoined(peer_id, channel):
+                    self.emit(Joined(peer_id, channel))
+                    self._early.release()
+                case StartOver():
+                    for remote in self._remotes:
+                        remote._start_over(self._is_polite_towards(remote.id))
+                case ServerLost():
+                    self._remotes.set_signalling_lost(True)
+                case AskForSnapshot():
+                    self._watch.start()
+                case ServerBack():
+                    self._watch.stop()
+                    self._remotes.set_signalling_lost(False)
+                case ReportFatal(close_code, reason, code):
+                    self.emit(FatalError(ConnectionEndedError(close_code, reason), code))
+                case Leave():
+                    self._leaving = asyncio.ensure_future(self._leave())
+                case End():
+                    self._ending = asyncio.ensure_future(self._end())
+                case AnnounceLeft(peer_id, channel, reason):
+                    self.emit(Left(peer_id, channel, reason))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _leave(self, reason: str | None) -> None:
+    async def _leave(self) -> None:
         try:
             await self._clear_channel(self._seat.leave(), CLOSE_TIMEOUT)
-            channel, self._channel = self._channel, None
             self._connections.forget_certificate()
-            self._set_state("idle")
-            self.emit(Left(self._peer_id, channel, reason))
+            self._perform(self._life.left())
         finally:
             self._leaving = None
 
-    def _end_with(self, reason: str | None) -> None:
-        """Begin to end, unless that has begun."""
-        if self._ending is None and self._state != "closed":
-            was_in_channel = self._state in ("joining", "joined", "reconnecting")
-            self._ending = asyncio.ensure_future(self._end(reason, emit_left=was_in_channel))
-
-    async def _end(self, reason: str | None, *, emit_left: bool) -> None:
+    async def _end(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_TIMEOUT - CANCEL_GRACE
         if self._leaving is not None:
@@ -685,10 +672,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._channels.close()
         self._spawn(self._files.close())
         await self._clear_channel(self._seat.close(), deadline - loop.time())
-        channel, self._channel = self._channel, None
-        self._set_state("closed")
-        if emit_left:
-            self.emit(Left(self._peer_id, channel, reason))
+        self._perform(self._life.ended())
         await self._shut_down_emitter(max(0.0, deadline - loop.time()), CANCEL_GRACE)
         self._ending = None
 
