@@ -71,7 +71,7 @@ def collect(channel: ManagedChannel) -> list[Any]:
 async def replace_connection(remote: RemotePeer) -> None:
     resets = remote.events(ConnectionReset)
     assert remote._connection is not None
-    remote._connection._recover(remote._connection._recovery.start_over("a test wants it"))
+    remote._connection.start_over(polite=remote.polite)
     async with asyncio.timeout(PATIENCE):
         await anext(resets)
     resets.close()

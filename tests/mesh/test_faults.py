@@ -164,7 +164,13 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
 
 async def settled(remote: Any) -> None:
     """Return once a connection has nothing left to do."""
-    await eventually(lambda: not remote._connection._timers and remote._connection._worker.done())
+    await eventually(
+        lambda: (
+            not remote._connection._timers
+            and not remote._connection._connection._timers
+            and remote._connection._worker.done()
+        )
+    )
 
 
 async def test_a_server_that_never_says_who_is_there_is_asked_again_and_then_told(
@@ -423,7 +429,7 @@ async def test_a_data_channel_that_never_opened_closes_with_its_connection(
 async def test_leaving_in_the_middle_of_a_recovery_leaves_nothing_behind(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b()
-    old = pair.to_b._connection._peer_connection  # type: ignore[union-attr]
+    old = pair.to_b._connection.peer_connection  # type: ignore[union-attr]
     await pair.to_b.pc.close()
     await pair.log_a.until(ConnectionReset)
     await pair.a.close()
@@ -610,7 +616,7 @@ async def test_an_end_whose_remote_noticed_first_does_not_read_connected_on_a_de
     pair = await room.pair()
     await pair.media_to_b()
     await pair.connected()
-    pair.to_b._connection._fail("the test says so")  # type: ignore[union-attr]
+    pair.to_b._connection._connection.fail("the test says so")  # type: ignore[union-attr]
     await pair.log_b.until(ConnectionReset)
     await pair.connected()
     assert states(pair.log_b)[-2:] == ["reconnecting", "connected"]

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.negotiation.delivery import last_sections, trimmed
 from ..core.negotiation.sdp import DescriptionKind, sections, with_offer_tag
-from ..core.negotiation.signals import DescriptionSignal, Signal
+from ..core.negotiation.signals import DescriptionSignal
 from ..errors import MeteredPeerOversizedError
-from .offer import OfferPlan
-from .peer_connection import PeerConnection
+from .interfaces import AnyPeerConnection, Plan, Signaller
 from .sections import Outgoing
-
-CheckSignal = Callable[[Signal], None]
-"""Raises MeteredPeerOversizedError for a signal that cannot be sent."""
 
 
 class DescriptionLimit:
     """How large a description may be."""
 
-    def __init__(self, check_signal: CheckSignal) -> None:
-        self._check_signal = check_signal
+    def __init__(self, signaller: Signaller) -> None:
+        self._signaller = signaller
 
     def excess(self, kind: DescriptionKind, sdp: str) -> MeteredPeerOversizedError | None:
         """Return why a description cannot be sent, None if it can."""
         try:
-            self._check_signal(DescriptionSignal(kind, sdp))
+            self._signaller.check_signal(DescriptionSignal(kind, sdp))
         except MeteredPeerOversizedError as error:
             return error
         return None
@@ -45,7 +41,7 @@ class Offer:
     `fits` is False if it cannot be sent all the same.
     """
 
-    plan: OfferPlan
+    plan: Plan
     text: str
     withheld: tuple[str, ...] = ()
     error: MeteredPeerOversizedError | None = None
@@ -59,7 +55,7 @@ class OfferWriter:
         self._limit = limit
         self._count = 0
 
-    def write(self, peer_connection: PeerConnection, outgoing: dict[Any, Outgoing]) -> Offer:
+    def write(self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing]) -> Offer:
         """Plan an offer of tracks. Those that have to be left out are removed from `outgoing`, the newest first."""
         plan, text = self._plan(peer_connection, outgoing)
         first_error = error = self._limit.excess("offer", text)
@@ -74,8 +70,8 @@ class OfferWriter:
         return Offer(plan, text, tuple(withheld), first_error, fits=error is None)
 
     def _plan(
-        self, peer_connection: PeerConnection, outgoing: dict[Any, Outgoing], *, frugal: bool = False
-    ) -> tuple[OfferPlan, str]:
+        self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing], *, frugal: bool = False
+    ) -> tuple[Plan, str]:
         plan = peer_connection.plan(outgoing, frugal=frugal)
         self._count += 1
         text = with_offer_tag(peer_connection.offer_text(plan), f"{peer_connection.local_ufrag}.{self._count}")
@@ -88,7 +84,7 @@ def new_tracks(offer: str, known_mids: Container[str]) -> dict[str, str]:
     return {section.mid: section.track_id for section in new if section.track_id is not None}
 
 
-def _withhold(peer_connection: PeerConnection, outgoing: dict[Any, Outgoing], offer: str, excess: int) -> list[str]:
+def _withhold(peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing], offer: str, excess: int) -> list[str]:
     """Remove the newest tracks of an offer that is too large. Return their ids."""
     keys = {it.track_id: key for key, it in outgoing.items()}
     new = {mid: track_id for mid, track_id in new_tracks(offer, peer_connection.mids).items() if track_id in keys}

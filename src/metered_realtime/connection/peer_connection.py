@@ -1,7 +1,7 @@
-"""One generation of the connection to a remote: one RTCPeerConnection from its creation to its close.
+"""One RTCPeerConnection from its creation to its close.
 
-A link knows sections: which of them carry what this end sends, which carry what the remote sends. It plans, commits and
-answers; when to do so is the negotiator's business. One such operation runs at a time.
+It knows which sections carry what this end sends, and which carry what the remote sends. It plans, commits and answers;
+when to do so is the negotiator's business. One such operation runs at a time.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 import itertools
 import secrets
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
@@ -30,9 +30,10 @@ from ..core.negotiation.sdp_sections import Form, in_form
 from ..log import Logger
 from ..options import IceServerConfig
 from .ice_servers import resolve
+from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .remote_description import RemoteDescription, admitted, ice_candidate, usable_ice
-from .sections import Incoming, Outgoing, ReceivingSection, SendingSection
+from .sections import Outgoing, ReceivingSection, SendingSection
 
 FRESH_SECTIONS = 8
 """Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
@@ -46,19 +47,6 @@ POLITE_CLOSE = 0.5
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. What is left then is abandoned to the event loop (aiortc#283)."""
-
-
-TooMuchFn = Callable[[str, Sequence[str]], Collection[str]]
-
-
-class PeerConnectionObserver(Protocol):
-    """What a link tells."""
-
-    def peer_connection_state_changed(self, peer_connection: PeerConnection, state: str) -> None: ...
-    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
-    def section_declined(self, mid: str, reason: str) -> None: ...
-    def candidate_refused(self, error: Exception) -> None: ...
-    def channel_opened(self, channel: RTCDataChannel) -> None: ...
 
 
 class PeerConnection:
@@ -129,8 +117,12 @@ class PeerConnection:
         """Tell whether another path can be looked for under what is up."""
         return self._remote_ufrag is not None and self._ice.is_possible
 
+    async def is_alive(self) -> bool:
+        """Ask the other end, by a STUN check on the pair in use, whether it is still there. Takes 1.5 s at the most."""
+        return await compat.path_is_alive(self.pc)
+
     def outlive_its_path(self) -> None:
-        """Have a lost path end nothing that a restart can keep. The other end has to understand that one."""
+        """Keep DTLS and SCTP alive when ICE fails. Needs a remote that supports ICE restart (RFC 8445 section 2.4)."""
         self._ice.survive_losses()
 
     async def restart_ice(self) -> None:
@@ -236,9 +228,14 @@ class PeerConnection:
         self._known_candidates.add(key)
         return True
 
-    def inherit_candidates(self, old: PeerConnection) -> None:
-        """Take over what came for a description that the old link did not live to see."""
-        self._held_candidates = old._held_candidates
+    @property
+    def held_candidates(self) -> list[HeldCandidate]:
+        """Candidates that came for a description which is not here yet."""
+        return list(self._held_candidates)
+
+    def inherit_candidates(self, held: list[HeldCandidate]) -> None:
+        """Hold what came for a description that the connection before this one did not live to see."""
+        self._held_candidates = held
         self._count_held()
 
     def _count_held(self) -> None:
@@ -318,7 +315,7 @@ class PeerConnection:
         return self._unsent(wanted)
 
     async def answer(
-        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = lambda answer, mids: ()
+        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
     ) -> tuple[str, bool]:
         """Answer an offer. Return the answer and whether something wanted found no section in it.
 

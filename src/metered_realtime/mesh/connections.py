@@ -41,25 +41,16 @@ class PeerConnections:
             ImportError: the extra that it needs is not installed.
         """
 
-        async def send_signal(signal: Signal) -> None:
-            await self._seat.send_signal(remote.id, signal)
-
-        def check_signal(signal: Signal) -> None:
-            self._seat.check_signal(signal, remote.id)
-
         kind = self._kind()
         # One for all: whoever is in the channel knows this peer by its id anyway.
         self._certificate = kind.certificate_for_now(self._certificate)
         return kind(
             polite=remote.polite,
             free_to_offer_at=remote._free_to_offer_at,
-            offer_held=remote._greet,
-            send_signal=send_signal,
-            check_signal=check_signal,
+            signaller=_RemoteSignaller(self._seat, remote.id),
             ice_servers=self._ice_servers,
             observer=remote,
             logger=self._logger,
-            link_lost=self._seat.doubt,
             certificate=self._certificate,
             set_ups=self.set_ups,
         )
@@ -67,3 +58,20 @@ class PeerConnections:
     def forget_certificate(self) -> None:
         """Take a new one from now on: who meets a peer in two channels under two ids cannot tell that it is one."""
         self._certificate = None
+
+
+class _RemoteSignaller:
+    """The way to one remote through the signalling server."""
+
+    def __init__(self, seat: SignallingSeat, peer_id: str) -> None:
+        self._seat = seat
+        self._peer_id = peer_id
+
+    async def send_signal(self, signal: Signal) -> None:
+        await self._seat.send_signal(self._peer_id, signal)
+
+    def check_signal(self, signal: Signal) -> None:
+        self._seat.check_signal(signal, self._peer_id)
+
+    def connection_lost(self) -> None:
+        self._seat.doubt()

@@ -375,6 +375,10 @@ class RemotePeer(AsyncEventEmitter):
         """Tell of a candidate that could not be used."""
         self.emit(IceCandidateError(scrub_error(error)))
 
+    def offer_held(self) -> None:
+        """Ask whether the remote is native: then there is no need to hold the offer back."""
+        self._greet()
+
     def metadata_in_doubt(self) -> None:
         """Tell the metadata once more, before a description: it may have been lost, or told to another program."""
         self._tell_metadata(self)
