@@ -1,4 +1,5 @@
-"""What the connection to a remote is built on, and what it is told: implemented over aiortc, and by the simulator."""
+"""The interfaces of the connection to a remote: what it is built on, and its observers. The simulator implements them
+too."""
 
 from __future__ import annotations
 

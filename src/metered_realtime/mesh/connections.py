@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class PeerConnections:
     """Makes connections that signal through a seat.
 
-    They share a certificate: a key takes longer to make than all the rest. `kind` is asked for their class when it is
-    needed, for it takes an extra.
+    They share a certificate: a key takes longer to make than everything else. `kind` returns their class; it is called
+    when the first one is needed, because the class needs an extra.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class PeerConnections:
         self.set_ups = SetUps()
 
     def make(self, remote: RemotePeer) -> RemoteConnection:
-        """Return a connection to a remote, which hears of all that happens to it.
+        """Return a connection to a remote, which observes it.
 
         Raises:
             ImportError: the extra that it needs is not installed.
         """
 
         kind = self._kind()
-        # One for all: whoever is in the channel knows this peer by its id anyway.
+        # One for all: everybody in the channel knows this peer by its id anyway.
         self._certificate = kind.certificate_for_now(self._certificate)
         return kind(
             polite=remote.polite,
@@ -56,7 +56,7 @@ class PeerConnections:
         )
 
     def forget_certificate(self) -> None:
-        """Take a new one from now on: who meets a peer in two channels under two ids cannot tell that it is one."""
+        """Use a new certificate from now on, so that two ids in two channels cannot be linked by it."""
         self._certificate = None
 
 

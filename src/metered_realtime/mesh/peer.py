@@ -1,4 +1,4 @@
-"""A WebRTC peer: one channel, everybody in it, and what is sent to them."""
+"""A WebRTC peer: one channel, the remote peers in it, and what is sent to them."""
 
 from __future__ import annotations
 
@@ -99,24 +99,24 @@ CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: connections, signalling, then the handlers that still run."""
 
 MEETING_TIME = 0.25
-"""Seconds that the impolite end leaves to a stranger who has something to offer: Chromium that has to take back the
-first offer of a page, while it gathers for that, may stay without any candidate for good. An end of this make says so
-when it is asked, and is not waited for any longer."""
+"""Seconds that the impolite end waits for the offer of a foreign remote: Chromium that has to roll back the first offer
+of a page while it gathers candidates may never gather any again. A native remote answers the greeting, and is not
+waited for any longer."""
 
 CANCEL_GRACE = 0.2
-"""Seconds of those that are left to handlers which had to be cancelled."""
+"""Seconds of `CLOSE_TIMEOUT` for handlers that had to be cancelled."""
 
 
 class MeteredPeer(AsyncEventEmitter):
-    """Join a channel and be a peer of everybody in it.
+    """A peer of everybody in the channel that it joins.
 
-    `rpc` holds the methods that it offers to others, see `RpcMethods`.
+    `rpc` holds the methods that it offers to others; see `RpcMethods`.
 
     Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `FatalError`. Media and data channels
-    belong to the `RemotePeer` that `PeerJoined` brings: register for its events in that handler and nothing is missed.
+    belong to the `RemotePeer` of `PeerJoined`: handlers that are registered in the handler of that event miss nothing.
 
     If `options` is given the other options of the client are ignored; see `SignallingClientOptions` for their meaning.
-    Subscriptions always come back after a reconnect: a peer without its channel would be joined and deaf.
+    Subscriptions are always restored after a reconnect: without its channel a peer would be joined and receive nothing.
 
     Several peers, each in a channel of its own, may share a `client`: one connection to the server for all of them.
     It belongs to the program, which closes it; the first join connects it. Direct messages of the program name no
@@ -124,7 +124,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     `ice_servers` replaces the STUN and TURN servers that the signalling server names: a sequence, in which one server
     of each kind is used and each recovery of a connection takes the next ones, or a function, plain or async, that is
-    asked on joining and again for connections made more than a minute later. An empty list means none.
+    called on joining and again for connections made more than a minute later. An empty list means none.
     `ice_transport_policy` `relay` uses relayed candidates only.
 
     `rpc_debug` sends callers the text of what a handler raises. `rpc_errors` is the registry, or a class of one, whose
@@ -174,7 +174,7 @@ class MeteredPeer(AsyncEventEmitter):
         )
         super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
-            self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
+            self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would receive nothing")
         self._life = PeerLifecycle()
         self._remotes = Remotes(self, self._logger)
         self._files = FileTransfers(self)
@@ -233,7 +233,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     @property
     def channel(self) -> str | None:
-        """The channel, set while joining already, None when left."""
+        """The channel that it is in, or is joining. None without one."""
         return self._life.channel
 
     @property
@@ -244,7 +244,7 @@ class MeteredPeer(AsyncEventEmitter):
     # --- joining and leaving
 
     async def join(self, channel: str, *, include_sender_metadata: bool = False) -> None:
-        """Enter a channel: `Joined`, then `PeerJoined` for each peer that is there.
+        """Join a channel. Emits `Joined`, then `PeerJoined` for each peer that is there.
 
         A failed or cancelled join leaves the peer `idle`: it may be tried again.
 
@@ -252,7 +252,8 @@ class MeteredPeer(AsyncEventEmitter):
             MeteredPeerStateError: `invalid_state`, not idle.
             MeteredPeerSendError: `reserved_channel`.
             TypeError, ValueError: not a channel name.
-            SignallingConnectError, ServerRequestError, AckTimeoutError, DisconnectedError: the server's side of it.
+            SignallingConnectError, ServerRequestError, AckTimeoutError, DisconnectedError: the server refused, or was
+                not reached.
             Exception: what the provider of ICE servers raised, credentials masked.
         """
         self._require("join", "join")
@@ -276,10 +277,11 @@ class MeteredPeer(AsyncEventEmitter):
         return _JoinedContext(self, channel, include_sender_metadata)
 
     async def leave(self, reason: str | None = None) -> None:
-        """Leave the channel and be `idle` again: `PeerLeft` for everybody, then `Left`. Does nothing when idle.
+        """Leave the channel and become `idle`. Emits `PeerLeft` for everybody, then `Left`. Does nothing when idle.
 
-        The connection to the server stays, and so does what is attached: the next `join`, of this channel or another,
-        sends it there. May be awaited in any handler; takes 2 s at most, and finishes even if its caller is cancelled.
+        The connection to the server stays, and so do attached tracks: the next `join`, of this channel or another,
+        sends them there. May be awaited in any handler; takes 2 s at most, and finishes even if its caller is
+        cancelled.
 
         Raises:
             MeteredPeerStateError: `invalid_state`, joining or closed.
@@ -295,7 +297,8 @@ class MeteredPeer(AsyncEventEmitter):
         await asyncio.shield(self._leaving)
 
     async def close(self, reason: str | None = None) -> None:
-        """Leave and end for good: `PeerLeft` for everybody, then `Left`. Idempotent; ends within 2 s or so.
+        """Leave the channel and close the peer. Emits `PeerLeft` for everybody, then `Left`. Idempotent; takes about 2
+        s at most.
 
         May be awaited in any handler. Local tracks go on: they belong to the caller. So does a shared client.
         """
@@ -311,7 +314,7 @@ class MeteredPeer(AsyncEventEmitter):
         """Send data to everybody in the channel, through the server.
 
         Raises:
-            MeteredPeerSendError: `not_joined`, or `invalid_args` for None, and for what is no peer id.
+            MeteredPeerSendError: `not_joined`, or `invalid_args` for None and for an invalid peer id.
             MeteredPeerOversizedError: too large; nothing was sent.
             TypeError, ValueError: not JSON.
             ServerRequestError, AckTimeoutError, DisconnectedError: as for `SignallingClient.publish`.
@@ -334,9 +337,10 @@ class MeteredPeer(AsyncEventEmitter):
     def open_channel(self, label: str, *, patience: float | None = PATIENCE, **options: Any) -> PeerChannel:
         """Open a channel to every current and future remote, or return the one that is open under this label.
 
-        Meets what the others open under the label, with this method or `RemotePeer.open_channel`, which has the same
-        options. It stays until it is closed: a remote that comes later is sent what is sent from then on. `patience`
-        is for how many seconds a send waits for a connected remote that does not keep up; see `PeerChannel`.
+        It is the same channel as the one that others open under the label, with this method or with
+        `RemotePeer.open_channel`, which has the same options. It stays open until it is closed; a remote that joins
+        later receives what is sent from then on. `patience` is for how many seconds a send waits for a connected remote
+        that does not keep up; see `PeerChannel`.
 
         Raises:
             MeteredPeerStateError: `invalid_state`, leaving or closed.
@@ -361,13 +365,13 @@ class MeteredPeer(AsyncEventEmitter):
         self.rpc.add_text(name, handler, replace=replace)
 
     def unregister_rpc_method(self, name: str) -> None:
-        """Offer a method no more. Calls that run go on; unknown names are ignored."""
+        """Stop offering a method. Calls that run go on; unknown names are ignored."""
         self.rpc.remove(name)
 
     # --- media
 
     def add_stream(self, stream: MediaStream, metadata: StreamMetadata | None = None) -> None:
-        """Send the tracks of a stream to every current and future peer. See `add_track` for what is raised.
+        """Send the tracks of a stream to every current and future peer. Raises like `add_track`.
 
         Nothing is attached if one of the tracks cannot be.
         """
@@ -377,7 +381,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._media.attach(stream.get_tracks(), stream, metadata, self._seat.check_signal, "add_stream")
 
     def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
-        """Send a track to every current and future peer. With the same stream again it does nothing.
+        """Send a track to every current and future peer. Does nothing if it is attached with the same stream already.
 
         Raises:
             MeteredPeerStateError: `invalid_state` when leaving or closed; `track_already_attached` with another stream.
@@ -399,7 +403,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._media.detach(track)
 
     def get_track_metadata(self, track: Any) -> StreamMetadata | None:
-        """Return a copy of the metadata that a track was attached with."""
+        """Return a copy of the metadata that a track was attached with, None if it has none."""
         attachment = self._media.get(track)
         return dict(attachment.metadata) if attachment is not None and attachment.metadata is not None else None
 
@@ -409,7 +413,7 @@ class MeteredPeer(AsyncEventEmitter):
         return self.get_track_metadata(attachments[0].track) if attachments else None
 
     async def replace_track(self, old_track: Any, new_track: Any | None) -> None:
-        """Send another track, or nothing, in the place of one, on every peer, without a negotiation.
+        """Replace a track by another one, or by nothing, for every peer and without negotiation.
 
         Raises:
             MeteredPeerStateError: `invalid_state` when reconnecting, leaving or closed; `track_already_attached`.
@@ -432,11 +436,11 @@ class MeteredPeer(AsyncEventEmitter):
         progress: ProgressFn | None = None,
         patience: float | None = None,
     ) -> dict[str, TransferResult | FileTransferError]:
-        """Send a file to everybody who is in the channel now, and return by peer id how that went.
+        """Send a file to everybody in the channel now, and return the result or the error of each by peer id.
 
-        It is read once, and goes to each at its own pace. `name` is what it is called there, its own name by default.
-        `progress` is called with a `TransferProgress` often. `patience` is for how many seconds a remote may be
-        away, 60 by default. See `RemotePeer.send_file` for one of them.
+        The file is read once and sent to each remote at its own pace. `name` is its name at the other end, by default
+        its own. `progress` is called with a `TransferProgress`, often. `patience` is for how many seconds a remote may
+        be away, 60 by default. See also `RemotePeer.send_file`.
 
         Raises:
             OSError: it cannot be opened.
@@ -452,22 +456,24 @@ class MeteredPeer(AsyncEventEmitter):
         max_size: int | None = None,
         progress: ProgressFn | None = None,
     ) -> FileReceiver:
-        """Receive files into a directory from now on: `async with` it, `async for` gives each `FileReceived`.
+        """Receive files into a directory from now on. Use the receiver with `async with`; `async for` yields each
+        `FileReceived`.
 
-        Events on this peer and on the remote: `FileOffered`, `FileReceived`, `FileFailed`. `accept`, plain or async,
-        gets the `FileOffered` and says whether it is wanted; everything is by default, up to `max_size` bytes, 16 GiB
-        by default. Names are made safe and never overwrite. Begun files are gone on with, also after a restart.
+        Emits `FileOffered`, `FileReceived` and `FileFailed` on this peer and on the remote. `accept`, plain or async,
+        is called with the `FileOffered` and returns whether to accept it; by default every file of up to `max_size`
+        bytes is accepted, 16 GiB by default. Names are made safe and never overwrite a file. Interrupted files are
+        resumed, also after a restart of the program.
 
         Raises:
-            MeteredPeerStateError: `invalid_state`, it receives already.
-            OSError: the directory cannot be made.
+            MeteredPeerStateError: `invalid_state`, files are received already.
+            OSError: the directory cannot be created.
         """
         return self._files.receive(directory, accept, max_size, progress)
 
-    # --- figures
+    # --- stats
 
     def stats(self) -> PeerStats:
-        """Return the figures of every remote now, and their sums. See `RemotePeer.stats`."""
+        """Return the current stats of every remote, and their sums. See `RemotePeer.stats`."""
         return peer_stats(self)
 
     # --- inside: joining
@@ -484,7 +490,7 @@ class MeteredPeer(AsyncEventEmitter):
         finally:
             self._perform(self._life.join_failed())
 
-    # --- inside: what the client tells
+    # --- inside: events of the client
 
     def _on_connected(self, event: Connected) -> None:
         self._permission.ask_again(is_reachable=False)
@@ -513,7 +519,7 @@ class MeteredPeer(AsyncEventEmitter):
             self.emit(FatalError(event.err, getattr(event.err, "code", "subscription_lost")))
 
     def _on_token_refreshed(self, _: TokenRefreshed) -> None:
-        """Signal again what the server has refused: a new token may permit it."""
+        """Send again what the server has refused: a new token may permit it."""
         self._permission.ask_again(is_reachable=self.state == "joined")
         self._remotes.retry()
 
@@ -542,7 +548,7 @@ class MeteredPeer(AsyncEventEmitter):
         if is_snapshot:
             self._perform(self._life.snapshot())
 
-    # --- inside: what the remotes ask for and tell
+    # --- inside: what the remotes need and report
 
     def _make_remote(self, peer: PresencePeer) -> RemotePeer:
         remote = RemotePeer(
@@ -677,7 +683,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._ending = None
 
     async def _clear_channel(self, farewell: Coroutine[Any, Any, None], timeout: float) -> None:
-        """Let everybody go and say so to the server, and wait for what that takes."""
+        """Remove every remote, leave the channel at the server, and wait for both."""
         self._watch.stop()
         self._remotes.clear()
         self._early.clear()
