@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..connection.ice_servers import IceServers
 from ..connection.set_ups import SetUps
-from ..core.negotiation.signals import Signal
 from ..log import Logger
 from .remote_peer import RemotePeer
 from .seat import SignallingSeat
@@ -47,7 +46,7 @@ class PeerConnections:
         return kind(
             polite=remote.polite,
             free_to_offer_at=remote._free_to_offer_at,
-            signaller=_RemoteSignaller(self._seat, remote.id),
+            signaller=self._seat.signaller(remote.id),
             ice_servers=self._ice_servers,
             observer=remote,
             logger=self._logger,
@@ -58,20 +57,3 @@ class PeerConnections:
     def forget_certificate(self) -> None:
         """Use a new certificate from now on, so that two ids in two channels cannot be linked by it."""
         self._certificate = None
-
-
-class _RemoteSignaller:
-    """The way to one remote through the signalling server."""
-
-    def __init__(self, seat: SignallingSeat, peer_id: str) -> None:
-        self._seat = seat
-        self._peer_id = peer_id
-
-    async def send_signal(self, signal: Signal) -> None:
-        await self._seat.send_signal(self._peer_id, signal)
-
-    def check_signal(self, signal: Signal) -> None:
-        self._seat.check_signal(signal, self._peer_id)
-
-    def connection_lost(self) -> None:
-        self._seat.doubt()

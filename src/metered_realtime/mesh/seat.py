@@ -208,6 +208,10 @@ class SignallingSeat:
             raise MeteredPeerOversizedError(size, int(cap))
         return encoded
 
+    def signaller(self, peer_id: str) -> RemoteSignaller:
+        """Return the way to one remote."""
+        return RemoteSignaller(self, peer_id)
+
     # --- what arrives
 
     def is_strange(self, sender: str) -> bool:
@@ -260,6 +264,26 @@ class SignallingSeat:
         if self in seats:
             seats.remove(self)
         return channel
+
+
+class RemoteSignaller:
+    """The way to one remote through the signalling server: the `Signaller` of its connection."""
+
+    def __init__(self, seat: SignallingSeat, peer_id: str) -> None:
+        self._seat = seat
+        self._peer_id = peer_id
+
+    async def send_signal(self, signal: Signal) -> None:
+        """Send a signal. Raises like `SignallingSeat.send_signal`."""
+        await self._seat.send_signal(self._peer_id, signal)
+
+    def check_signal(self, signal: Signal) -> None:
+        """Raise MeteredPeerOversizedError for a signal that is larger than the server accepts."""
+        self._seat.check_signal(signal, self._peer_id)
+
+    def connection_lost(self) -> None:
+        """Check soon whether the server can be reached."""
+        self._seat.doubt()
 
 
 async def _next_state(client: SignallingClient) -> None:
