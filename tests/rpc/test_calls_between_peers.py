@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from metered_realtime import DataChannel, DataChannelOpened, DCMessage, DCOpen, MeteredPeer, PeerJoined
+from metered_realtime import (
+    ConnectionReset,
+    DataChannel,
+    DataChannelOpened,
+    DCMessage,
+    DCOpen,
+    MeteredPeer,
+    PeerJoined,
+)
 from metered_realtime.rpc import calls as rpc_calls
 from metered_realtime.rpc import channels
 from metered_realtime.rpc.built_in import (
@@ -305,7 +313,7 @@ async def test_cancelling_a_call_cancels_its_handler(rpc: RpcPair) -> None:
     await eventually(lambda: rpc.b.endpoint.stats().running == 0)
 
 
-async def test_a_link_that_is_replaced_in_mid_call(rpc: RpcPair) -> None:
+async def test_a_connection_that_is_replaced_in_mid_call(rpc: RpcPair) -> None:
     entered, gate = [], asyncio.Event()
 
     async def slow(number: int) -> int:
@@ -321,8 +329,8 @@ async def test_a_link_that_is_replaced_in_mid_call(rpc: RpcPair) -> None:
     calls = [asyncio.ensure_future(rpc.to_b.call("slow", n)) for n in range(5)]
     back = asyncio.ensure_future(rpc.to_a.call("slow", 99))
     await eventually(lambda: len(entered) == 6)
-    rpc.pair.to_b._connect()._replace_link("the test says so")  # what a failed connection leads to
-    rpc.pair.to_b._connect()._change()
+    await rpc.pair.to_b.pc.close()
+    await rpc.pair.log_a.until(ConnectionReset)
     await eventually(lambda: rpc.b.endpoint.stats().repeated_requests == 5)
     gate.set()
     assert await asyncio.gather(*calls, back) == [0, 1, 2, 3, 4, 99]

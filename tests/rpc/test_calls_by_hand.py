@@ -149,7 +149,7 @@ async def test_messagepack_rpc_to_the_letter(rpc: RpcPair) -> None:
         assert msgspec.msgpack.decode(heard) == answer, message[:80]
 
 
-async def test_the_server_carries_calls_again_after_its_lane_was_closed(
+async def test_the_server_carries_calls_again_after_its_channel_was_closed(
     rpc: RpcPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = rpc.to_b.using(via="server")

@@ -115,7 +115,7 @@ async def test_a_large_request_that_is_cancelled_after_its_last_piece_is_cancell
 
     world.methods_b.add("hang", hang)
     await world.to_b.notify("warm up")
-    await eventually(lambda: next(iter(world.a._lanes._open.values())).takes_pieces)
+    await eventually(lambda: next(iter(world.a._channels._open.values())).takes_pieces)
     call = asyncio.ensure_future(world.to_b.call("hang", "x" * 100_000))
     near = world.wires[0][0]
     await eventually(lambda: any(isinstance(sent, bytes) for sent in near.sent))
@@ -130,7 +130,7 @@ async def test_a_large_request_that_is_cancelled_after_its_last_piece_is_cancell
 
 async def test_a_large_request_waits_for_its_room_over_a_connection_that_is_replaced(world: World) -> None:
     world.methods_b.add("size", len)
-    opener = world.a._lanes._open_transport
+    opener = world.a._channels._open_transport
 
     def deaf_once(name: RpcFormat, path: Any) -> Any:
         transport = opener(name, path)
@@ -138,7 +138,7 @@ async def test_a_large_request_waits_for_its_room_over_a_connection_that_is_repl
             world.wires[0][1].other = None  # no greeting comes back
         return transport
 
-    world.a._lanes._open_transport = deaf_once
+    world.a._channels._open_transport = deaf_once
     call = asyncio.ensure_future(world.to_b.call("size", "x" * 1_000_000))
     await eventually(lambda: world.wires and world.wires[0][0].sent)
     await asyncio.sleep(0.01)
@@ -196,9 +196,9 @@ async def test_who_opens_and_closes_channels_makes_nothing_wait(monkeypatch: pyt
         near, _ = wire()
         raw.endpoint.serve(near)
         near.cut()
-    assert len(raw.endpoint._lanes._lost) == channels.MAX_LANES
+    assert len(raw.endpoint._channels._lost) == channels.MAX_RPC_CHANNELS
     await raw.close()
-    assert (raw.endpoint._lanes._lost, raw.endpoint._lanes._verdicts) == ({}, {})
+    assert (raw.endpoint._channels._lost, raw.endpoint._channels._verdicts) == ({}, {})
 
 
 async def test_a_channel_through_the_server_needs_no_connection_to_be_given_up(
@@ -209,7 +209,7 @@ async def test_a_channel_through_the_server_needs_no_connection_to_be_given_up(
     call = asyncio.ensure_future(world.to_b.using(via="server").call("slow"))
     world.methods_b.add("slow", asyncio.Event().wait)
     await eventually(lambda: world.b.stats().running == 1)
-    world.a._lanes.failed(next(iter(world.a._lanes._open.values())))
+    world.a._channels.failed(next(iter(world.a._channels._open.values())))
     with pytest.raises(RpcRecipientDisconnectedError):
         await call
 
@@ -250,8 +250,8 @@ async def test_pieces_without_end_cost_their_bound_and_no_more(raw_json: Raw) ->
     raw_json.methods.add("m", lambda: 1)
     for number in range(2_000):
         raw_json.near.deliver(b"\xc1\x00" + number.to_bytes(4, "big") + b"x" * 60_000)
-    (lane,) = raw_json.endpoint._lanes._open.values()
-    assert lane._reassembly._waiting.count <= 8 * 60_000
+    (channel,) = raw_json.endpoint._channels._open.values()
+    assert channel._reassembly._waiting.count <= 8 * 60_000
     assert json.loads(await raw_json.ask('{"jsonrpc":"2.0","id":1,"method":"m"}'))["result"] == 1
     assert raw_json.endpoint.stats().malformed >= 1_000
 
@@ -413,12 +413,12 @@ async def test_pieces_of_messages_that_never_end_are_bounded_over_all_channels(
     piece = b"\xc1\x00\x00\x00\x00\x01" + bytes(100_000)
     for near, _ in ends:
         near.deliver(piece)
-    assert raw.endpoint._lanes._partial.count == 300_000
+    assert raw.endpoint._channels._partial.count == 300_000
     assert raw.endpoint.stats().malformed == 1
     ends[0][0].cut()
-    assert raw.endpoint._lanes._partial.count == 200_000
+    assert raw.endpoint._channels._partial.count == 200_000
     await raw.close()
-    assert raw.endpoint._lanes._partial.count == 0
+    assert raw.endpoint._channels._partial.count == 0
 
 
 async def test_faults_of_a_remote_are_logged_each_time_that_they_have_doubled() -> None:

@@ -1,7 +1,7 @@
 """The channels to one remote that carry calls: which one a call takes, and what becomes of those that end.
 
-Calls go out on one lane for each format and path, opened when first needed, or on one that the remote opened. A lane
-may end by itself, or with its connection, which may be replaced: its calls wait for the verdict.
+Calls go out on one channel for each format and path, opened when first needed, or on one that the remote opened. A
+channel may end by itself, or with its connection, which may be replaced: its calls wait for the verdict.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .built_in import (
 )
 from .codec import RpcFormat, RpcPath
 from .errors import RpcError
-from .rpc_channel import Lane
+from .rpc_channel import RpcChannel
 from .transports import RpcTransport
 
 RpcVia = Literal["auto", "p2p", "server"]
 """How calls travel: directly, through the signalling server, or directly unless that cannot be."""
 
-MAX_LANES = 8
+MAX_RPC_CHANNELS = 8
 """Channels of one remote that are served, and that wait for a verdict. It needs one or two."""
 
 DIRECT_PATIENCE = 5.0
@@ -40,37 +40,37 @@ LOSS_GRACE = 1.0
 OpenTransport = Callable[[RpcFormat, RpcPath], RpcTransport]
 
 
-class LanesOwner(Protocol):
-    """Who is told what happens on the lanes."""
+class RpcChannelsOwner(Protocol):
+    """Who is told what happens on the channels."""
 
-    def received(self, lane: Lane, message: str | bytes) -> None: ...
-    def lane_opened(self, lane: Lane) -> None: ...
-    def lane_closed(self, lane: Lane) -> None: ...
-    def lane_given_up(self, lane: Lane) -> None: ...
+    def received(self, channel: RpcChannel, message: str | bytes) -> None: ...
+    def channel_opened(self, channel: RpcChannel) -> None: ...
+    def channel_closed(self, channel: RpcChannel) -> None: ...
+    def channel_given_up(self, channel: RpcChannel) -> None: ...
 
 
-class Lanes:
-    """The lanes of one endpoint. `session` is the name of its calls; see `RpcEndpoint` for the other arguments."""
+class RpcChannels:
+    """The channels of one endpoint. `instance_id` names this run of the peer; the rest is in `RpcEndpoint`."""
 
     def __init__(
         self,
-        owner: LanesOwner,
+        owner: RpcChannelsOwner,
         open_transport: OpenTransport,
         *,
-        session: str,
+        instance_id: str,
         is_connected: Callable[[], bool],
         logger: Logger,
     ) -> None:
         self._owner = owner
         self._open_transport = open_transport
-        self._session = session
+        self._instance_id = instance_id
         self._is_connected = is_connected
         self._logger = logger
         self._loop = asyncio.get_running_loop()
-        self._open: dict[int, Lane] = {}
-        self._own: dict[tuple[RpcFormat, RpcPath], Lane] = {}
-        self._former: dict[tuple[RpcFormat, RpcPath], Lane] = {}
-        self._lost: dict[int, Lane] = {}
+        self._open: dict[int, RpcChannel] = {}
+        self._own: dict[tuple[RpcFormat, RpcPath], RpcChannel] = {}
+        self._former: dict[tuple[RpcFormat, RpcPath], RpcChannel] = {}
+        self._lost: dict[int, RpcChannel] = {}
         self._verdicts: dict[int, asyncio.TimerHandle] = {}
         self._last = 0
         self._partial = PartialBytes()
@@ -80,17 +80,17 @@ class Lanes:
     def __len__(self) -> int:
         return len(self._open)
 
-    def get(self, number: int) -> Lane | None:
-        """Return a lane by its number, None if it has ended."""
+    def get(self, number: int) -> RpcChannel | None:
+        """Return a channel by its number, None if it has ended."""
         return self._open.get(number)
 
-    def is_own(self, lane: Lane) -> bool:
+    def is_own(self, channel: RpcChannel) -> bool:
         """Tell whether calls of this end opened it."""
-        return self._own.get((lane.format, lane.path)) is lane
+        return self._own.get((channel.format, channel.path)) is channel
 
-    def serve(self, transport: RpcTransport, name: RpcFormat, path: RpcPath) -> Lane | None:
+    def serve(self, transport: RpcTransport, name: RpcFormat, path: RpcPath) -> RpcChannel | None:
         """Serve a channel that the remote opened. None, and it is closed, if there are too many."""
-        if self.is_closed or len(self._open) >= MAX_LANES:
+        if self.is_closed or len(self._open) >= MAX_RPC_CHANNELS:
             self.refused += 1
             if self.refused & (self.refused - 1) == 0:
                 self._logger.warning("rpc channel refused", {"format": name, "count": self.refused})
@@ -100,53 +100,53 @@ class Lanes:
 
     # --- for calls
 
-    def ready(self, name: RpcFormat, via: RpcVia) -> Lane | None:
-        """Return the lane that a call takes if it is open already."""
-        lane = self._own.get((name, "server" if via == "server" else "p2p"))
-        return lane if lane is not None and lane.is_open and not lane.is_refused else None
+    def ready(self, name: RpcFormat, via: RpcVia) -> RpcChannel | None:
+        """Return the channel that a call takes if it is open already."""
+        channel = self._own.get((name, "server" if via == "server" else "p2p"))
+        return channel if channel is not None and channel.is_open and not channel.is_refused else None
 
-    async def open(self, name: RpcFormat, via: RpcVia, deadline: float) -> Lane:
-        """Return a lane that is open, opening one if there is none.
+    async def open(self, name: RpcFormat, via: RpcVia, deadline: float) -> RpcChannel:
+        """Return a channel that is open, opening one if there is none.
 
         Raises:
             RpcError: there will be none in time, and this is why.
         """
         while True:
-            lane = self._choose(name, via)
-            if not lane.is_open:
-                await self._wait_for(lane, via, deadline)
-            if lane.is_refused:
+            channel = self._choose(name, via)
+            if not channel.is_open:
+                await self._wait_for(channel, via, deadline)
+            if channel.is_refused:
                 raise RpcUnsupportedVersionError
-            if lane.is_open:
-                return lane
-            if lane.opening.done():
-                await self._await_verdict(lane, deadline)
+            if channel.is_open:
+                return channel
+            if channel.opening.done():
+                await self._await_verdict(channel, deadline)
             elif self._loop.time() >= deadline:
                 raise RpcConnectionTimeoutError
             elif via == "auto":
                 via = self._fall_back(name)
 
-    def again(self, name: RpcFormat) -> Lane | None:
-        """Return the lane on which calls go on after their connection was replaced."""
+    def again(self, name: RpcFormat) -> RpcChannel | None:
+        """Return the channel on which calls go on after their connection was replaced."""
         try:
             return self._choose(name, "p2p")
         except (RpcError, ImportError):
             return None
 
-    async def _wait_for(self, lane: Lane, via: RpcVia, deadline: float) -> None:
+    async def _wait_for(self, channel: RpcChannel, via: RpcVia, deadline: float) -> None:
         patience = deadline - self._loop.time()
-        if via == "auto" and lane.path == "p2p":
+        if via == "auto" and channel.path == "p2p":
             patience = min(patience / 2, DIRECT_PATIENCE)
-        await asyncio.wait([lane.opening], timeout=max(0.0, patience))
+        await asyncio.wait([channel.opening], timeout=max(0.0, patience))
 
-    async def _await_verdict(self, lane: Lane, deadline: float) -> None:
+    async def _await_verdict(self, channel: RpcChannel, deadline: float) -> None:
         """Return when a channel that ended before it was open has been replaced.
 
         Raises:
             RpcSendError: it has not, and will not be in time.
         """
-        await asyncio.wait([lane.fate], timeout=max(0.0, deadline - self._loop.time()))
-        if lane.is_given_up or lane.number in self._lost:
+        await asyncio.wait([channel.fate], timeout=max(0.0, deadline - self._loop.time()))
+        if channel.is_given_up or channel.number in self._lost:
             raise RpcSendError
 
     def _fall_back(self, name: RpcFormat) -> RpcVia:
@@ -157,7 +157,7 @@ class Lanes:
             return "p2p"
         return "server"
 
-    def _choose(self, name: RpcFormat, via: RpcVia) -> Lane:
+    def _choose(self, name: RpcFormat, via: RpcVia) -> RpcChannel:
         if self.is_closed:
             raise RpcRecipientNotFoundError
         path: RpcPath = "server" if via == "server" else "p2p"
@@ -166,9 +166,9 @@ class Lanes:
             own = self._own.get((name, "server"), own)  # direct channels did not open before
         if own is not None:
             return own
-        for lane in self._open.values():
-            if (lane.format, lane.path) == (name, path):
-                return lane
+        for channel in self._open.values():
+            if (channel.format, channel.path) == (name, path):
+                return channel
         try:
             return self._open_own(name, path)
         except ImportError:
@@ -180,93 +180,93 @@ class Lanes:
         except MeteredRealtimeError as error:
             raise RpcRecipientNotFoundError from error
 
-    def _open_own(self, name: RpcFormat, path: RpcPath) -> Lane:
-        lane = self._attach(self._open_transport(name, path), name, path)
-        self._own[name, path] = lane
+    def _open_own(self, name: RpcFormat, path: RpcPath) -> RpcChannel:
+        channel = self._attach(self._open_transport(name, path), name, path)
+        self._own[name, path] = channel
         if (name, path) in self._former:
-            lane.inherit(self._former.pop((name, path)))
-        return lane
+            channel.inherit(self._former.pop((name, path)))
+        return channel
 
     # --- what ends
 
-    def failed(self, lane: Lane) -> None:
-        """Note that a lane cannot send any more. What waits on it may go on, if its connection is replaced."""
-        if lane.number not in self._open:
+    def failed(self, channel: RpcChannel) -> None:
+        """Note that a channel cannot send any more. What waits on it may go on, if its connection is replaced."""
+        if channel.number not in self._open:
             return
-        self._detach(lane)
-        self._lost[lane.number] = lane
-        self._verdicts[lane.number] = self._loop.call_later(LOSS_GRACE, self._judge, lane)
-        if len(self._lost) > MAX_LANES:  # of a remote that opens and closes channels
+        self._detach(channel)
+        self._lost[channel.number] = channel
+        self._verdicts[channel.number] = self._loop.call_later(LOSS_GRACE, self._judge, channel)
+        if len(self._lost) > MAX_RPC_CHANNELS:  # of a remote that opens and closes channels
             self._give_up(next(iter(self._lost.values())))
 
-    def connection_replaced(self) -> list[Lane]:
-        """Return the direct lanes, which are gone with their connection. Later ones take over what they knew."""
-        gone = [lane for lane in (*self._open.values(), *self._lost.values()) if lane.path == "p2p"]
-        for lane in gone:
-            self._detach(lane)
-            self._former[lane.format, lane.path] = lane
-            self._settle(lane)
+    def connection_replaced(self) -> list[RpcChannel]:
+        """Return the direct channels, which are gone with their connection. Later ones take over what they knew."""
+        gone = [channel for channel in (*self._open.values(), *self._lost.values()) if channel.path == "p2p"]
+        for channel in gone:
+            self._detach(channel)
+            self._former[channel.format, channel.path] = channel
+            self._settle(channel)
         return gone
 
     def connection_failed(self) -> None:
-        """Give up the direct lanes: their connection will not be replaced."""
-        for lane in tuple(self._open.values()):
-            if lane.path == "p2p":
-                self.failed(lane)
-        for lane in tuple(self._lost.values()):
-            self._give_up(lane)
+        """Give up the direct channels: their connection will not be replaced."""
+        for channel in tuple(self._open.values()):
+            if channel.path == "p2p":
+                self.failed(channel)
+        for channel in tuple(self._lost.values()):
+            self._give_up(channel)
 
     def close(self) -> None:
         """End them all."""
         self.is_closed = True
-        for lane in tuple(self._open.values()):
-            self._detach(lane)
-            self._settle(lane)
-        for lane in tuple(self._lost.values()):
-            self._settle(lane)
+        for channel in tuple(self._open.values()):
+            self._detach(channel)
+            self._settle(channel)
+        for channel in tuple(self._lost.values()):
+            self._settle(channel)
 
-    def _judge(self, lane: Lane) -> None:
-        """Give up a lane whose connection is up, or that has none: it ended by itself."""
-        if lane.path == "server" or self._is_connected():
-            self._give_up(lane)
+    def _judge(self, channel: RpcChannel) -> None:
+        """Give up a channel whose connection is up, or that has none: it ended by itself."""
+        if channel.path == "server" or self._is_connected():
+            self._give_up(channel)
         else:
-            self._verdicts[lane.number] = self._loop.call_later(LOSS_GRACE, self._judge, lane)
+            self._verdicts[channel.number] = self._loop.call_later(LOSS_GRACE, self._judge, channel)
 
-    def _give_up(self, lane: Lane) -> None:
-        lane.is_given_up = True
-        self._settle(lane)
-        self._owner.lane_given_up(lane)
+    def _give_up(self, channel: RpcChannel) -> None:
+        channel.is_given_up = True
+        self._settle(channel)
+        self._owner.channel_given_up(channel)
 
-    def _settle(self, lane: Lane) -> None:
-        """Let go of a lane whose fate is known."""
-        self._lost.pop(lane.number, None)
-        verdict = self._verdicts.pop(lane.number, None)
+    def _settle(self, channel: RpcChannel) -> None:
+        """Let go of a channel whose fate is known."""
+        self._lost.pop(channel.number, None)
+        verdict = self._verdicts.pop(channel.number, None)
         if verdict is not None:
             verdict.cancel()
-        if not lane.fate.done():
-            lane.fate.set_result(None)
+        if not channel.fate.done():
+            channel.fate.set_result(None)
 
-    def _attach(self, transport: RpcTransport, name: RpcFormat, path: RpcPath) -> Lane:
+    def _attach(self, transport: RpcTransport, name: RpcFormat, path: RpcPath) -> RpcChannel:
         self._last += 1
-        lane = Lane(
+        channel = RpcChannel(
             self._last,
             name,
             path,
             transport,
-            session=self._session,
+            instance_id=self._instance_id,
             on_failure=self.failed,
             partial=self._partial,
             logger=self._logger,
         )
-        self._open[lane.number] = lane
-        self._owner.lane_opened(lane)
-        transport.listen(lambda message: self._owner.received(lane, message), lambda: self.failed(lane))
-        return lane
+        self._open[channel.number] = channel
+        self._owner.channel_opened(channel)
+        transport.listen(lambda message: self._owner.received(channel, message), lambda: self.failed(channel))
+        return channel
 
-    def _detach(self, lane: Lane) -> None:
-        if self._open.pop(lane.number, None) is None:
+    def _detach(self, channel: RpcChannel) -> None:
+        if self._open.pop(channel.number, None) is None:
             return
-        if self.is_own(lane):
-            del self._own[lane.format, lane.path]
-        self._owner.lane_closed(lane)
-        lane.close()
+        if self.is_own(channel):
+            del self._own[channel.format, channel.path]
+        self._owner.channel_closed(channel)
+        channel.close()

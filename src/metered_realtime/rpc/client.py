@@ -88,7 +88,7 @@ class RpcClient:
         return result
 
     def stats(self) -> RpcStats:
-        """Return the figures of the calls with this remote, in both directions. Synchronous and cheap."""
+        """Return the stats of the calls with this remote, in both directions. Synchronous and cheap."""
         return self._endpoint.stats()
 
     @property

@@ -1,7 +1,7 @@
 """Calls with one remote, in both directions, over whatever channels there are to it.
 
-`Calls` makes them, `Serving` answers them, `Lanes` has the channels. The owner tells when the connection below was
-replaced, and when the remote is gone.
+`Calls` makes them, `Serving` answers them, `RpcChannels` has the channels. The owner tells when the connection below
+was replaced, and when the remote is gone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..core.rpc.messages import HELLO, BadReply, BadRequest, Failure, Inbound, N
 from ..log import Logger, NoopLogger
 from .built_in import RpcUnknownIdError, RpcUnsupportedVersionError
 from .calls import NOT_CARRIED, CallItem, Calls, Outcome
-from .channels import Lanes, OpenTransport, RpcVia
+from .channels import OpenTransport, RpcChannels, RpcVia
 from .codec import DEFAULT_FORMAT, RpcFormat, RpcPath, codec_of
 from .errors import ErrorRegistry, default_errors
 from .footprint import footprint
 from .methods import RpcMethods
-from .rpc_channel import Lane
+from .rpc_channel import RpcChannel
 from .serving import Serving
 from .transports import RpcTransport
 
@@ -34,7 +34,7 @@ _UNREADABLE = (BadRequest(None, -32700),)
 
 @dataclass(frozen=True, slots=True)
 class RpcStats:
-    """Figures of the calls with one remote: what is under way now, and counters since it came.
+    """Stats of the calls with one remote: what is under way now, and counters since it came.
 
     `pending` are calls of this end; `running` and `queued` those of the other one.
     """
@@ -73,30 +73,32 @@ class RpcEndpoint:
         self.errors = errors
         self._logger: Logger = logger if logger is not None else NoopLogger()
         self._loop = asyncio.get_running_loop()
-        self._lanes = Lanes(
-            self, open_transport, session=uuid.uuid4().hex, is_connected=is_connected, logger=self._logger
+        self._channels = RpcChannels(
+            self, open_transport, instance_id=uuid.uuid4().hex, is_connected=is_connected, logger=self._logger
         )
         self._calls = Calls(self)
-        self._serving = Serving(methods, identity, self._lanes.get, self._logger, debug=debug)
+        self._serving = Serving(methods, identity, self._channels.get, self._logger, debug=debug)
         self._callee = self._serving.callee
         self._malformed = 0
         self._timer: asyncio.TimerHandle | None = None
 
     # --- for its owner
 
-    def serve(self, transport: RpcTransport, name: RpcFormat = DEFAULT_FORMAT, path: RpcPath = "p2p") -> Lane | None:
+    def serve(
+        self, transport: RpcTransport, name: RpcFormat = DEFAULT_FORMAT, path: RpcPath = "p2p"
+    ) -> RpcChannel | None:
         """Serve a channel that the remote opened. None, and it is closed, if there are too many."""
-        return self._lanes.serve(transport, name, path)
+        return self._channels.serve(transport, name, path)
 
     def transport_replaced(self) -> None:
         """Go on over a new connection: the direct channels are gone, and what has no answer is sent again, once."""
-        for lane in self._lanes.connection_replaced():
-            may_remember = lane.remembers or not lane.has_met
-            self._calls.perform(self._calls.caller.replaced(lane.number, remembers=may_remember))
+        for channel in self._channels.connection_replaced():
+            may_remember = channel.remembers or not channel.has_met
+            self._calls.perform(self._calls.caller.replaced(channel.number, remembers=may_remember))
 
     def transport_failed(self) -> None:
         """Give up: the connection below the direct channels will not be replaced. Later calls may open another one."""
-        self._lanes.connection_failed()
+        self._channels.connection_failed()
 
     def close(self) -> None:
         """End it: the remote is gone. Handlers are cancelled.
@@ -104,11 +106,11 @@ class RpcEndpoint:
         Idempotent. Calls that wait fail with `RpcRecipientDisconnectedError`, later ones with
         `RpcRecipientNotFoundError`.
         """
-        if self._lanes.is_closed:
+        if self._channels.is_closed:
             return
         self._calls.perform(self._calls.caller.end())
         self._serving.perform(self._callee.end())
-        self._lanes.close()
+        self._channels.close()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -120,12 +122,12 @@ class RpcEndpoint:
             await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
 
     def stats(self) -> RpcStats:
-        """Return the figures now."""
+        """Return the stats now."""
         return RpcStats(
             pending=len(self._calls.caller),
             running=self._callee.running,
             queued=self._callee.queued,
-            channels=len(self._lanes),
+            channels=len(self._channels),
             dropped_answers=self._calls.caller.dropped_answers,
             dropped_notifications=self._callee.dropped_notifications,
             repeated_requests=self._callee.repeated_requests,
@@ -152,26 +154,26 @@ class RpcEndpoint:
         if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(f"a timeout is above 0 and at most {MAX_TIMEOUT:g} s, not {timeout!r}")
         deadline = self._loop.time() + timeout
-        lane = self._lanes.ready(format, via) or await self._lanes.open(format, via, deadline)
-        outcomes = await self._calls.make(lane, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
+        channel = self._channels.ready(format, via) or await self._channels.open(format, via, deadline)
+        outcomes = await self._calls.make(channel, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
         if via == "auto" and any(outcome is NOT_CARRIED for outcome in outcomes):  # then only a direct channel will do
-            lane = await self._lanes.open(format, "p2p", deadline)
-            outcomes = await self._calls.make(lane, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
+            channel = await self._channels.open(format, "p2p", deadline)
+            outcomes = await self._calls.make(channel, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
         return outcomes
 
     # --- for Calls
 
-    def lane(self, number: int) -> Lane | None:
-        """Return a lane by its number."""
-        return self._lanes.get(number)
+    def channel(self, number: int) -> RpcChannel | None:
+        """Return a channel by its number."""
+        return self._channels.get(number)
 
-    def lane_again(self, name: RpcFormat) -> Lane | None:
-        """Return the lane on which calls go on after their connection was replaced."""
-        return self._lanes.again(name)
+    def channel_again(self, name: RpcFormat) -> RpcChannel | None:
+        """Return the channel on which calls go on after their connection was replaced."""
+        return self._channels.again(name)
 
-    def lane_failed(self, lane: Lane) -> None:
-        """Note that a lane cannot send any more."""
-        self._lanes.failed(lane)
+    def channel_failed(self, channel: RpcChannel) -> None:
+        """Note that a channel cannot send any more."""
+        self._channels.failed(channel)
 
     def deadline_set(self) -> None:
         """Note that there may be an earlier deadline than before."""
@@ -191,44 +193,44 @@ class RpcEndpoint:
         self._serving.perform(self._callee.expire(now))
         self.deadline_set()
 
-    # --- for Lanes
+    # --- for RpcChannels
 
-    def lane_opened(self, lane: Lane) -> None:
-        """Note a new lane."""
-        self._callee.opened(lane.number, lane.format)
+    def channel_opened(self, channel: RpcChannel) -> None:
+        """Note a new channel."""
+        self._callee.opened(channel.number, channel.format)
 
-    def lane_closed(self, lane: Lane) -> None:
-        """Note that a lane has ended. Its calls wait for what becomes of its connection."""
-        self._serving.perform(self._callee.lost(lane.number))
+    def channel_closed(self, channel: RpcChannel) -> None:
+        """Note that a channel has ended. Its calls wait for what becomes of its connection."""
+        self._serving.perform(self._callee.lost(channel.number))
 
-    def lane_given_up(self, lane: Lane) -> None:
-        """Note that a lane has ended by itself, or with its connection for good."""
-        self._calls.perform(self._calls.caller.closed(lane.number))
+    def channel_given_up(self, channel: RpcChannel) -> None:
+        """Note that a channel has ended by itself, or with its connection for good."""
+        self._calls.perform(self._calls.caller.closed(channel.number))
 
-    def received(self, lane: Lane, message: str | bytes) -> None:
+    def received(self, channel: RpcChannel, message: str | bytes) -> None:
         """Take a message, or a piece of one."""
-        if lane.is_closed:
+        if channel.is_closed:
             return
-        whole = self._whole(lane, message)
+        whole = self._whole(channel, message)
         if whole is None:
             return
-        inbound = lane.codec.decode(whole)
+        inbound = channel.codec.decode(whole)
         if inbound.fault is not None:
             self._warn("rpc message refused", self._malformed + 1, error=inbound.fault)
-        if self._is_other_format(lane, message, inbound):
+        if self._is_other_format(channel, message, inbound):
             return
         for item in inbound.items:
-            self._receive_item(lane, item)
+            self._receive_item(channel, item)
         held = footprint(len(whole), (it.params for it in inbound.items if isinstance(it, Request | Notification)))
-        self._serving.perform(self._callee.receive(lane.number, inbound, self._loop.time(), held))
+        self._serving.perform(self._callee.receive(channel.number, inbound, self._loop.time(), held))
         self.deadline_set()
-        if lane.is_flooded:
+        if channel.is_flooded:
             self._logger.warning("rpc channel closed: its answers are not read", {"peer": self.identity})
-            self._lanes.failed(lane)
+            self._channels.failed(channel)
 
-    def _whole(self, lane: Lane, message: str | bytes) -> str | bytes | None:
+    def _whole(self, channel: RpcChannel, message: str | bytes) -> str | bytes | None:
         try:
-            return lane.whole(message)
+            return channel.whole(message)
         except ChunkError as error:
             self._malformed += 1
             self._warn("rpc message dropped", self._malformed, error=str(error))
@@ -239,24 +241,24 @@ class RpcEndpoint:
         if count & (count - 1) == 0:
             self._logger.warning(what, {"peer": self.identity, "count": count, **context})
 
-    def _is_other_format(self, lane: Lane, message: str | bytes, inbound: Inbound) -> bool:
+    def _is_other_format(self, channel: RpcChannel, message: str | bytes, inbound: Inbound) -> bool:
         """Tell whether the other end answers in another format, and so does not speak this one."""
-        if inbound.items != _UNREADABLE or not _answers_otherwise(message, lane.format):
+        if inbound.items != _UNREADABLE or not _answers_otherwise(message, channel.format):
             return False
         self._malformed += 1
-        lane.is_refused = self._lanes.is_own(lane)
-        return self._calls.fail_all(lane, RpcUnsupportedVersionError()) or lane.is_refused
+        channel.is_refused = self._channels.is_own(channel)
+        return self._calls.fail_all(channel, RpcUnsupportedVersionError()) or channel.is_refused
 
-    def _receive_item(self, lane: Lane, item: object) -> None:
+    def _receive_item(self, channel: RpcChannel, item: object) -> None:
         match item:
             case Success() | Failure() | BadReply():
-                if not self._calls.answered(item, lane):
+                if not self._calls.answered(item, channel):
                     dropped = self._calls.caller.dropped_answers
                     self._warn("rpc answer dropped", dropped, error=RpcUnknownIdError.__name__)
             case Notification(method) if method == HELLO:
-                session = lane.meet(item)
-                if session is not None:
-                    self._serving.perform(self._callee.resumed(lane.number, session))
+                instance_id = channel.meet(item)
+                if instance_id is not None:
+                    self._serving.perform(self._callee.identified(channel.number, instance_id))
             case BadRequest():
                 self._malformed += 1
 

@@ -17,7 +17,7 @@ from .methods import RpcMethods
 from .transports import DataChannelTransport, RpcTransport, ServerTransport, unwrap
 
 
-class Remote(Protocol):
+class RpcPeer(Protocol):
     """What is asked of a `RemotePeer`."""
 
     id: str
@@ -41,7 +41,7 @@ class RemoteRpc:
 
     def __init__(
         self,
-        remote: Remote,
+        remote: RpcPeer,
         methods: RpcMethods,
         *,
         server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from ..core.rpc.chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, PartialBytes, Reassembly, abandoned, is_chunk, split
+from ..core.rpc.chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, MessageReassembly, PartialBytes, abandoned, is_chunk, split
 from ..core.rpc.messages import HELLO, Notification, argument
 from ..errors import MeteredRealtimeError
 from ..log import Logger
@@ -20,7 +20,7 @@ MAX_ANSWER_BYTES_WAITING = 32 * 1024 * 1024
 """Answers that wait for a channel, without the bytes of large ones that keep the place of their handler. A remote that
 asks and does not read gets its channel closed."""
 
-MAX_SESSION_NAME = 64
+MAX_INSTANCE_ID_LENGTH = 64
 """Characters of the name by which a caller is known over several channels. Ours have 32."""
 
 
@@ -29,7 +29,7 @@ OnDone = Callable[[MeteredRealtimeError | None], None]
 
 
 @dataclass(eq=False, slots=True)
-class Parcel:
+class OutboundMessage:
     """What goes out as one: a message, maybe in pieces, with what has to go before it."""
 
     frames: Iterator[bytes]
@@ -46,7 +46,7 @@ class Parcel:
         self.on_done(error)
 
 
-class Lane:
+class RpcChannel:
     """A channel below an endpoint. Small messages keep their order; they overtake the pieces of large ones."""
 
     def __init__(
@@ -56,8 +56,8 @@ class Lane:
         path: RpcPath,
         transport: RpcTransport,
         *,
-        session: str,
-        on_failure: Callable[[Lane], None],
+        instance_id: str,
+        on_failure: Callable[[RpcChannel], None],
         partial: PartialBytes,
         logger: Logger,
     ) -> None:
@@ -77,16 +77,16 @@ class Lane:
         self.greeted: asyncio.Future[None] = loop.create_future()
         self.fate: asyncio.Future[None] = loop.create_future()
         self._transport = transport
-        self._session = session
+        self._instance_id = instance_id
         self._on_failure = on_failure
         self._logger = logger
         self._has_greeted = False
-        self._small: deque[Parcel] = deque()
-        self._large: deque[Parcel] = deque()
+        self._small: deque[OutboundMessage] = deque()
+        self._large: deque[OutboundMessage] = deque()
         self._answers = 0
         self._answer_bytes = 0
-        self._last_parcel = 0
-        self._reassembly = Reassembly(partial)
+        self._last_outbound = 0
+        self._reassembly = MessageReassembly(partial)
         self._more = asyncio.Event()
         self._writer = asyncio.ensure_future(self._write())
 
@@ -100,14 +100,16 @@ class Lane:
         """Tell whether the other end could still say that it takes larger messages, in pieces."""
         return self._transport.takes_pieces and not self.greeted.done()
 
-    def inherit(self, former: Lane) -> None:
-        """Take what is known about the other end from the lane that this one goes on for."""
+    def inherit(self, former: RpcChannel) -> None:
+        """Take what is known about the other end from the channel that this one goes on for."""
         self.takes_pieces, self.remembers = former.takes_pieces, former.remembers
         self.has_met = former.has_met
 
     # --- outbound
 
-    def post(self, message: bytes, on_done: OnDone = lambda error: None, *, before: Sequence[bytes] = ()) -> Parcel:
+    def post(
+        self, message: bytes, on_done: OnDone = lambda error: None, *, before: Sequence[bytes] = ()
+    ) -> OutboundMessage:
         """Send a message of this end, at once if nothing waits and there is room, after what has to go before it.
 
         The size has been compared with `max_size`.
@@ -123,57 +125,59 @@ class Lane:
         """Tell whether more answers wait than a remote that reads them could make."""
         return self._answers > MAX_ANSWERS_WAITING or self._answer_bytes > MAX_ANSWER_BYTES_WAITING
 
-    def drop(self, parcel: Parcel) -> bool:
+    def drop(self, outbound: OutboundMessage) -> bool:
         """Take a message back. False if the other end may have it, whole or in part, and has to be told."""
-        if not parcel.begun:
-            parcel.frames = iter(())
-        elif parcel.is_large:
-            parcel.frames = iter((abandoned(parcel.number),))
-        return not parcel.begun
+        if not outbound.begun:
+            outbound.frames = iter(())
+        elif outbound.is_large:
+            outbound.frames = iter((abandoned(outbound.number),))
+        return not outbound.begun
 
     def greet(self) -> None:
         """Say who calls, once: others ignore it, ends of this kind answer in kind."""
         if self._has_greeted or self.is_closed:
             return
         self._has_greeted = True
-        named = {"session": self._session, "chunks": self._transport.takes_pieces, "resume": True}
+        named = {"session": self._instance_id, "chunks": self._transport.takes_pieces, "resume": True}
         params = named if self.codec.has_names else [*named.values()]
         self.post(self.codec.encode_notification(HELLO, params))
 
-    def _enter(self, message: bytes, on_done: OnDone, before: Sequence[bytes], answer_bytes: int | None) -> Parcel:
-        self._last_parcel += 1
+    def _enter(
+        self, message: bytes, on_done: OnDone, before: Sequence[bytes], answer_bytes: int | None
+    ) -> OutboundMessage:
+        self._last_outbound += 1
         is_large = self.takes_pieces and len(message) > CHUNK_SIZE
-        frames = split(self._last_parcel, message) if is_large else iter((message,))
+        frames = split(self._last_outbound, message) if is_large else iter((message,))
         frames = chain(before, frames) if before else frames
-        parcel = Parcel(frames, self._last_parcel, on_done, is_large, answer_bytes)
+        outbound = OutboundMessage(frames, self._last_outbound, on_done, is_large, answer_bytes)
         if self.is_closed:
-            parcel.end(MeteredRealtimeError("the channel is closed"))
+            outbound.end(MeteredRealtimeError("the channel is closed"))
         elif is_large:
-            self._queue(self._large, parcel)
-        elif self._small or self._large or not self.is_open or not self._send_now(parcel):
-            self._queue(self._small, parcel)
-        return parcel
+            self._queue(self._large, outbound)
+        elif self._small or self._large or not self.is_open or not self._send_now(outbound):
+            self._queue(self._small, outbound)
+        return outbound
 
-    def _send_now(self, parcel: Parcel) -> bool:
+    def _send_now(self, outbound: OutboundMessage) -> bool:
         """Send a small message at once. False if some of it has to wait.
 
         In answer to something it travels with the acknowledgement of that, in one datagram.
         """
         try:
-            for frame in parcel.frames:
+            for frame in outbound.frames:
                 if not self._transport.send_now(self._dress(frame)):
-                    parcel.frames = chain((frame,), parcel.frames)
+                    outbound.frames = chain((frame,), outbound.frames)
                     return False
-                parcel.begun = True
+                outbound.begun = True
         except Exception as error:
-            parcel.end(self._failure(error))
+            outbound.end(self._failure(error))
         else:
-            parcel.end(None)
+            outbound.end(None)
         return True
 
-    def _queue(self, queue: deque[Parcel], parcel: Parcel) -> None:
-        self._count_answer(parcel, 1)
-        queue.append(parcel)
+    def _queue(self, queue: deque[OutboundMessage], outbound: OutboundMessage) -> None:
+        self._count_answer(outbound, 1)
+        queue.append(outbound)
         self._more.set()
 
     async def _write(self) -> None:
@@ -193,19 +197,19 @@ class Lane:
                 if self._large:
                     await self._advance(self._large)
 
-    async def _advance(self, queue: deque[Parcel]) -> None:
+    async def _advance(self, queue: deque[OutboundMessage]) -> None:
         """Send what comes first in a queue: a small message whole, of a large one the next piece."""
-        parcel = queue[0]
+        outbound = queue[0]
         try:
-            for frame in parcel.frames:
-                parcel.begun = True
+            for frame in outbound.frames:
+                outbound.begun = True
                 await self._transport.send(self._dress(frame))
-                if parcel.is_large:
+                if outbound.is_large:
                     return
         except Exception as error:
-            self._finish(queue, parcel, self._failure(error))
+            self._finish(queue, outbound, self._failure(error))
         else:
-            self._finish(queue, parcel, None)
+            self._finish(queue, outbound, None)
 
     def _failure(self, error: Exception) -> MeteredRealtimeError:
         """Return what a transport raised. After an error of its own kind nothing more can be expected of it."""
@@ -214,16 +218,18 @@ class Lane:
         self._logger.error("rpc channel failed", {"error": repr(error)})
         return MeteredRealtimeError("the channel failed")
 
-    def _finish(self, queue: deque[Parcel], parcel: Parcel, error: MeteredRealtimeError | None) -> None:
-        if queue and queue[0] is parcel:
+    def _finish(
+        self, queue: deque[OutboundMessage], outbound: OutboundMessage, error: MeteredRealtimeError | None
+    ) -> None:
+        if queue and queue[0] is outbound:
             queue.popleft()
-            self._count_answer(parcel, -1)
-            parcel.end(error)
+            self._count_answer(outbound, -1)
+            outbound.end(error)
 
-    def _count_answer(self, parcel: Parcel, sign: int) -> None:
-        if parcel.answer_bytes is not None:
+    def _count_answer(self, outbound: OutboundMessage, sign: int) -> None:
+        if outbound.answer_bytes is not None:
             self._answers += sign
-            self._answer_bytes += sign * parcel.answer_bytes
+            self._answer_bytes += sign * outbound.answer_bytes
 
     def _note_lost_answer(self, error: MeteredRealtimeError | None) -> None:
         if error is not None and not self.is_closed:
@@ -246,17 +252,17 @@ class Lane:
         return self._reassembly.add(message)
 
     def meet(self, hello: Notification) -> str | None:
-        """Take what the other end says about itself. Return the session of its calls, if it has one."""
+        """Take what the other end says about itself. Return the id of its instance, if it gives one."""
         self.takes_pieces = self._transport.takes_pieces and argument(hello.params, 1, "chunks") is True
         self.remembers = argument(hello.params, 2, "resume") is True
         self.has_met = True
         if not self.greeted.done():
             self.greeted.set_result(None)
         self.greet()
-        session = argument(hello.params, 0, "session")
-        if not isinstance(session, str) or not 0 < len(session) <= MAX_SESSION_NAME:
+        instance_id = argument(hello.params, 0, "session")
+        if not isinstance(instance_id, str) or not 0 < len(instance_id) <= MAX_INSTANCE_ID_LENGTH:
             return None
-        return session
+        return instance_id
 
     # --- the end
 
@@ -269,8 +275,8 @@ class Lane:
         self._transport.close()
         self._reassembly.clear()
         self._settle_opening()
-        for parcel in (*self._small, *self._large):
-            parcel.end(MeteredRealtimeError("the channel is closed"))
+        for outbound in (*self._small, *self._large):
+            outbound.end(MeteredRealtimeError("the channel is closed"))
         self._small.clear()
         self._large.clear()
 

@@ -15,7 +15,7 @@ from .codec import Codec, codec_of
 from .errors import error_object
 from .handlers import Handlers
 from .methods import RpcMethods
-from .rpc_channel import Lane
+from .rpc_channel import RpcChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,20 @@ class _Ended:
 
 
 class Serving:
-    """Carries out the decisions of `core.rpc.callee.Callee`. `lane` returns a lane by its number, or None."""
+    """Carries out the decisions of `core.rpc.callee.Callee`. `channel` returns a channel by its number, or None."""
 
     def __init__(
-        self, methods: RpcMethods, caller: str, lane: Callable[[int], Lane | None], logger: Logger, *, debug: bool
+        self,
+        methods: RpcMethods,
+        caller: str,
+        channel: Callable[[int], RpcChannel | None],
+        logger: Logger,
+        *,
+        debug: bool,
     ) -> None:
         self.callee = core.Callee()
         self.handlers = Handlers(methods, caller, logger, self._answered, debug=debug)
-        self._lane = lane
+        self._channel = channel
         self._effects: deque[core.Effect | _Ended] = deque()
         self._is_performing = False
         self._unwritten: set[int] = set()
@@ -65,8 +71,8 @@ class Serving:
                 self.handlers.refuse(effect, codec_of(effect.format))
 
     def _run(self, run: core.Run) -> None:
-        lane = None if run.link is None else self._lane(run.link)
-        max_size = MAX_MESSAGE_SIZE if lane is None else lane.max_size
+        channel = None if run.channel is None else self._channel(run.channel)
+        max_size = MAX_MESSAGE_SIZE if channel is None else channel.max_size
         self.handlers.start(run, codec_of(run.format), max_size, self._ended)
 
     def _answered(self, ticket: int, answer: bytes) -> None:
@@ -83,16 +89,16 @@ class Serving:
             self.perform(self.callee.ended(ticket))
 
     def _send_answer(self, answer: core.Answer) -> None:
-        lane = self._lane(answer.link)
-        if lane is None:
+        channel = self._channel(answer.channel)
+        if channel is None:
             return
         if answer.is_batch:
-            lane.answer(_join(answer.answers, lane.codec, lane.max_size))
+            channel.answer(_join(answer.answers, channel.codec, channel.max_size))
         elif answer.ticket is None or len(answer.answers[0]) <= CHUNK_SIZE:
-            lane.answer(answer.answers[0])
+            channel.answer(answer.answers[0])
         else:
             self._unwritten.add(ticket := answer.ticket)
-            lane.answer(answer.answers[0], lambda error: self._written(ticket))
+            channel.answer(answer.answers[0], lambda error: self._written(ticket))
 
     def _written(self, ticket: int) -> None:
         self._unwritten.discard(ticket)

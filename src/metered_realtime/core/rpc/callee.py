@@ -8,14 +8,15 @@ States of a request:
     deadline          refuse -> ANSWERED      stop, refuse -> ANSWERED    let go of the answer
     cancelled         refuse -> ANSWERED      stop, refuse -> ANSWERED    ignored
     comes again       goes on                 goes on                     the same answer again
-    link lost         goes on, or forget      goes on, or stop, forget    kept, or forget
+    channel lost         goes on, or forget      goes on, or stop, forget    kept, or forget
 
 Invariants:
-- At most `MAX_RUNNING` handlers run and `MAX_QUEUED` requests wait, over all links, and those without
+- At most `MAX_RUNNING` handlers run and `MAX_QUEUED` requests wait, over all channels, and those without
   an answer hold at most `MAX_HELD_BYTES`. One more is refused at once.
-- A request is answered exactly once on a link, a notification never. A batch is answered whole, in its order.
-- A session is a caller that says who it is over several links. Within one, an integer id means one request for ever:
-  it runs once, and when it comes again it gets the answer that it had. Callers without one may use their ids again.
+- A request is answered exactly once on a channel, a notification never. A batch is answered whole, in its order.
+- An instance is one run of a calling peer, which gives its id on each of its channels. Within one, an integer id names
+  one request for ever: it runs once, and when it comes again it gets the answer that it had. Callers without an
+  instance id may use their ids again.
 - A handler keeps its place until it has ended, also if it was told to stop: what ignores that cannot pile up.
 """
 
@@ -50,21 +51,21 @@ MAX_QUEUED = 256
 MAX_HELD_BYTES = 128 * 1024 * 1024
 """Of memory that requests of one remote take that run or wait, 16 of the largest. One is taken whatever its size."""
 
-MAX_SESSIONS = 4
-"""Sessions of one remote. It needs one for each format; the oldest one without a link goes."""
+MAX_INSTANCES = 4
+"""Instances of one remote. It needs one for each format; the oldest one without a channel goes."""
 
 MAX_REMEMBERED = 4_096
-"""Ids of a session that are known to have run: many times what can be under way when a connection is replaced."""
+"""Ids of an instance that are known to have run: many times what can be under way when a connection is replaced."""
 
 MAX_KEPT = 1_024
 MAX_KEPT_BYTES = 16 * 1024 * 1024
-"""Answers that are kept for the case that they were lost with a link, until their deadline."""
+"""Answers that are kept for the case that they were lost with a channel, until their deadline."""
 
 MAX_ANNOUNCED = MAX_RUNNING + MAX_QUEUED
 """Timeouts that were announced for requests that have not come. A request comes right behind."""
 
-STRANGER_TIMEOUT = 60.0
-"""Seconds for requests of a caller without a session, which may not know how to announce how long it waits."""
+FOREIGN_TIMEOUT = 60.0
+"""Seconds for requests of a caller without an instance, which may not know how to announce how long it waits."""
 
 
 class Refusal(Enum):
@@ -81,12 +82,12 @@ class Refusal(Enum):
 class Run:
     """Run the handler, report `answered` unless it is a notification, and `ended` when its place is free.
 
-    Its session has no link at the moment if `link` is None.
+    Its instance has no channel at the moment if `channel` is None.
     """
 
     ticket: int
     format: str
-    link: int | None
+    channel: int | None
     item: Request | Notification
     timeout: float
 
@@ -111,9 +112,9 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Send answers on a link: one, or those of a batch. `ticket` is set for one that is sent for the first time."""
+    """Send answers on a channel: one, or those of a batch. `ticket` is set for one that is sent for the first time."""
 
-    link: int
+    channel: int
     answers: tuple[bytes, ...]
     ticket: int | None = None
     is_batch: bool = False
@@ -122,7 +123,7 @@ class Answer:
 Effect = Run | Stop | Refuse | Answer
 
 
-class _State(Enum):
+class _RequestState(Enum):
     QUEUED = auto()
     RUNNING = auto()
     ANSWERED = auto()
@@ -130,7 +131,7 @@ class _State(Enum):
 
 @dataclass(slots=True)
 class _Batch:
-    link: int
+    channel: int
     answers: dict[int, bytes | None] = field(default_factory=dict)
 
     @property
@@ -142,10 +143,10 @@ class _Batch:
 
 
 @dataclass(slots=True)
-class _Session:
+class _CallerInstance:
     format: str
-    name: str | None = None
-    links: dict[int, None] = field(default_factory=dict)
+    id: str | None = None
+    channels: dict[int, None] = field(default_factory=dict)
     by_id: dict[int, _Served] = field(default_factory=dict)
     announced: dict[RequestId, float] = field(default_factory=dict)
     live: dict[RequestId | None, dict[int, _Served]] = field(default_factory=dict)
@@ -157,13 +158,13 @@ class _Session:
 class _Served:
     ticket: int
     item: Request | Notification | BadRequest
-    session: _Session
-    link: int
+    instance: _CallerInstance
+    channel: int
     timeout: float
     deadline: float
     size: int = 0
     batch: _Batch | None = None
-    state: _State = _State.QUEUED
+    state: _RequestState = _RequestState.QUEUED
     answer: bytes | None = None
 
     @property
@@ -175,21 +176,21 @@ class _Served:
         return not isinstance(self.item, Notification)
 
     @property
-    def current_link(self) -> int | None:
-        """The link on which it came last, or another one of its session."""
-        links = self.session.links
-        return self.link if self.link in links else next(iter(links), None)
+    def current_channel(self) -> int | None:
+        """The channel on which it came last, or another one of its instance."""
+        channels = self.instance.channels
+        return self.channel if self.channel in channels else next(iter(channels), None)
 
 
 class Callee:
-    """What one remote asks of this end, over all its links. Links are told apart by numbers of the shell's choice."""
+    """The requests of one remote, over all its channels. The shell numbers the channels."""
 
     def __init__(self) -> None:
         self.dropped_notifications = 0
         self.repeated_requests = 0
         self._last_ticket = 0
-        self._links: dict[int, _Session] = {}
-        self._named: dict[tuple[str, str], _Session] = {}
+        self._channels: dict[int, _CallerInstance] = {}
+        self._instances: dict[tuple[str, str], _CallerInstance] = {}
         self._live: dict[int, _Served] = {}  # queued, running, or refused and not answered yet
         self._held_bytes = 0
         self._running: set[int] = set()
@@ -213,112 +214,118 @@ class Callee:
         """When `expire` wants to be called."""
         return self._deadlines[0][0] if self._deadlines else None
 
-    # --- links and sessions
+    # --- channels and instances
 
-    def opened(self, link: int, format: str) -> None:
-        """Note a new link, of a caller that has not said who it is."""
-        self._links[link] = _Session(format, links={link: None})
+    def opened(self, channel: int, format: str) -> None:
+        """Note a new channel, of a caller that has not said who it is."""
+        self._channels[channel] = _CallerInstance(format, channels={channel: None})
 
-    def resumed(self, link: int, name: str) -> list[Effect]:
-        """Note that a link belongs to a session, maybe one that had another link before.
+    def identified(self, channel: int, instance_id: str) -> list[Effect]:
+        """Note that a channel belongs to an instance, maybe one that had another channel before.
 
-        Ignored if requests came on it already: they had no session.
+        Ignored if requests came on it already: they had no instance.
         """
-        stranger = self._links[link]
-        if stranger.name is not None or stranger.has_served:
+        anonymous = self._channels[channel]
+        if anonymous.id is not None or anonymous.has_served:
             return []
-        key = stranger.format, name
-        effects = self._make_room() if key not in self._named else []
-        session = self._named.setdefault(key, _Session(stranger.format, name))
-        session.links[link] = None
-        self._links[link] = session
+        key = anonymous.format, instance_id
+        effects = self._make_room() if key not in self._instances else []
+        instance = self._instances.setdefault(key, _CallerInstance(anonymous.format, instance_id))
+        instance.channels[channel] = None
+        self._channels[channel] = instance
         return effects
 
-    def lost(self, link: int) -> list[Effect]:
-        """Note that a link is gone. Requests without a session can be answered nowhere now: their handlers stop."""
-        session = self._links.pop(link, None)
-        if session is None:
+    def lost(self, channel: int) -> list[Effect]:
+        """Handle the end of a channel. Without an instance its requests have nowhere to go: their handlers stop."""
+        instance = self._channels.pop(channel, None)
+        if instance is None:
             return []
-        session.links.pop(link, None)
-        return [] if session.name is not None else self._abandon(session)
+        instance.channels.pop(channel, None)
+        return [] if instance.id is not None else self._abandon(instance)
 
     def end(self) -> list[Effect]:
         """Note that the caller is gone: every handler stops, nothing is kept."""
         effects: list[Effect] = [Stop(ticket) for ticket in self._running if ticket in self._live]
-        for table in (self._links, self._named, self._live, self._queue, self._deadlines, self._kept):
+        for table in (self._channels, self._instances, self._live, self._queue, self._deadlines, self._kept):
             table.clear()
         self._kept_bytes = self._held_bytes = 0
         return effects
 
     # --- what the caller sends
 
-    def receive(self, link: int, inbound: Inbound, now: float, size: int = 0) -> list[Effect]:
+    def receive(self, channel: int, inbound: Inbound, now: float, size: int = 0) -> list[Effect]:
         """Take the requests and notifications of one message that takes `size` bytes of memory.
 
         Answers in it are not for this end.
         """
-        session = self._links[link]
+        instance = self._channels[channel]
         size //= len(inbound.items)
         if inbound.is_batch and len(inbound.items) > MAX_BATCH:
             inbound = Inbound((BadRequest(None, -32600),))
-        batch = _Batch(link) if inbound.is_batch else None
+        batch = _Batch(channel) if inbound.is_batch else None
         effects: list[Effect] = []
         for item in inbound.items:
             match item:
                 case Request() | BadRequest():
-                    effects += self._receive_request(session, link, item, batch, now, size)
+                    effects += self._receive_request(instance, channel, item, batch, now, size)
                 case Notification(method) if method in (CANCEL, TIMEOUT, HELLO):
-                    effects += self._receive_control(session, item)
+                    effects += self._receive_control(instance, item)
                 case Notification():
-                    effects += self._admit(self._enter(session, link, item, None, now, size))
+                    effects += self._admit(self._enter(instance, channel, item, None, now, size))
         return effects
 
     def _receive_request(
-        self, session: _Session, link: int, item: Request | BadRequest, batch: _Batch | None, now: float, size: int
+        self,
+        instance: _CallerInstance,
+        channel: int,
+        item: Request | BadRequest,
+        batch: _Batch | None,
+        now: float,
+        size: int,
     ) -> list[Effect]:
-        session.has_served = True
-        if isinstance(item, Request) and session.name is not None and isinstance(item.id, int):
-            known = session.by_id.get(item.id)
+        instance.has_served = True
+        if isinstance(item, Request) and instance.id is not None and isinstance(item.id, int):
+            known = instance.by_id.get(item.id)
             if known is not None:
-                return self._repeat(known, link, now)
-        served = self._enter(session, link, item, batch, now, size)
+                return self._repeat(known, channel, now)
+        served = self._enter(instance, channel, item, batch, now, size)
         if isinstance(item, BadRequest):
             return [self._refuse(served, Refusal.BAD_REQUEST, item.code)]
         return self._admit(served)
 
-    def _receive_control(self, session: _Session, item: Notification) -> list[Effect]:
+    def _receive_control(self, instance: _CallerInstance, item: Notification) -> list[Effect]:
         request_id = argument(item.params, 0, "id")
         if not is_request_id(request_id):
             return []
         if item.method == TIMEOUT:
-            self._announce(session, request_id, argument(item.params, 1, "ms"))
+            self._announce(instance, request_id, argument(item.params, 1, "ms"))
             return []
-        cancelled = tuple(session.live.get(request_id, {}).values())
+        cancelled = tuple(instance.live.get(request_id, {}).values())
         return [effect for served in cancelled for effect in self._dismiss(served, Refusal.CANCELLED)]
 
-    def _announce(self, session: _Session, request_id: RequestId, ms: object) -> None:
+    def _announce(self, instance: _CallerInstance, request_id: RequestId, ms: object) -> None:
         if isinstance(ms, bool) or not isinstance(ms, int | float) or not ms > 0:
             return
-        session.announced[request_id] = min(ms, MAX_TIMEOUT * 1_000) / 1_000  # integers may be beyond every float
-        if len(session.announced) > MAX_ANNOUNCED:
-            del session.announced[next(iter(session.announced))]
+        instance.announced[request_id] = min(ms, MAX_TIMEOUT * 1_000) / 1_000  # integers may be beyond every float
+        if len(instance.announced) > MAX_ANNOUNCED:
+            del instance.announced[next(iter(instance.announced))]
 
     def _enter(
         self,
-        session: _Session,
-        link: int,
+        instance: _CallerInstance,
+        channel: int,
         item: Request | Notification | BadRequest,
         batch: _Batch | None,
         now: float,
         size: int = 0,
     ) -> _Served:
-        usual = STRANGER_TIMEOUT if session.name is None else DEFAULT_TIMEOUT
+        usual = FOREIGN_TIMEOUT if instance.id is None else DEFAULT_TIMEOUT
         request_id = None if isinstance(item, Notification) else item.id
-        timeout = usual if request_id is None else session.announced.pop(request_id, usual)
+        timeout = usual if request_id is None else instance.announced.pop(request_id, usual)
         self._last_ticket += 1
-        served = _Served(self._last_ticket, item, session, link, timeout, now + timeout, size, batch)
+        served = _Served(self._last_ticket, item, instance, channel, timeout, now + timeout, size, batch)
         self._live[served.ticket] = served
-        session.live.setdefault(request_id, {})[served.ticket] = served
+        instance.live.setdefault(request_id, {})[served.ticket] = served
         self._held_bytes += size
         if batch is not None:
             batch.answers[served.ticket] = None
@@ -331,8 +338,8 @@ class Callee:
             self._take(served.ticket)
             self.dropped_notifications += 1
             return []
-        if served.session.name is not None and isinstance(served.id, int):
-            self._remember(served.session, served.id, served)
+        if served.instance.id is not None and isinstance(served.id, int):
+            self._remember(served.instance, served.id, served)
         self._await_deadline(served)
         self._queue.append(served)
         return self._start_next()
@@ -346,10 +353,10 @@ class Callee:
         served = self._live.pop(ticket, None)
         if served is not None:
             self._held_bytes -= served.size
-            same = served.session.live[served.id]
+            same = served.instance.live[served.id]
             del same[ticket]
             if not same:
-                del served.session.live[served.id]
+                del served.instance.live[served.id]
         return served
 
     def _await_deadline(self, served: _Served) -> None:
@@ -362,10 +369,12 @@ class Callee:
         effects: list[Effect] = []
         while self._queue and len(self._running) < MAX_RUNNING:
             served = self._queue.popleft()
-            served.state = _State.RUNNING
+            served.state = _RequestState.RUNNING
             self._running.add(served.ticket)
             assert not isinstance(served.item, BadRequest)
-            effects.append(Run(served.ticket, served.session.format, served.current_link, served.item, served.timeout))
+            effects.append(
+                Run(served.ticket, served.instance.format, served.current_channel, served.item, served.timeout)
+            )
         return effects
 
     # --- what becomes of it
@@ -375,7 +384,7 @@ class Callee:
         served = self._take(ticket)
         if served is None or not served.wants_answer:
             return []
-        served.state = _State.ANSWERED
+        served.state = _RequestState.ANSWERED
         if isinstance(served.item, Request):
             served.item = Request(served.item.id, served.item.method)  # what it asked for may be large
         self._keep(served, answer)
@@ -404,59 +413,59 @@ class Callee:
     def _dismiss(self, served: _Served, reason: Refusal) -> list[Effect]:
         """Answer a request in the place of its handler, which stops or never starts."""
         effects: list[Effect] = []
-        if served.state is _State.RUNNING:
+        if served.state is _RequestState.RUNNING:
             effects.append(Stop(served.ticket))
         elif served in self._queue:
             self._queue.remove(served)
         if served.wants_answer:
             effects.append(self._refuse(served, reason))
-        elif served.state is _State.QUEUED:
+        elif served.state is _RequestState.QUEUED:
             self._take(served.ticket)
         return effects
 
     def _refuse(self, served: _Served, reason: Refusal, code: int = 0) -> Refuse:
-        return Refuse(served.ticket, served.session.format, served.id, reason, code)
+        return Refuse(served.ticket, served.instance.format, served.id, reason, code)
 
     def _send(self, served: _Served, answer: bytes) -> list[Effect]:
-        link = served.current_link
-        return [] if link is None else [Answer(link, (answer,), served.ticket)]
+        channel = served.current_channel
+        return [] if channel is None else [Answer(channel, (answer,), served.ticket)]
 
     def _send_batch(self, served: _Served) -> list[Effect]:
         batch = served.batch
         assert batch is not None
-        if batch.link in served.session.links:
-            return [Answer(batch.link, batch.parts(), is_batch=True)]
+        if batch.channel in served.instance.channels:
+            return [Answer(batch.channel, batch.parts(), is_batch=True)]
         return [effect for part in batch.parts() for effect in self._send(served, part)]
 
     # --- requests that come again
 
-    def _repeat(self, served: _Served, link: int, now: float) -> list[Effect]:
+    def _repeat(self, served: _Served, channel: int, now: float) -> list[Effect]:
         self.repeated_requests += 1
-        served.link = link
+        served.channel = channel
         if served.batch is not None:  # from now on it is answered alone
             served.batch.answers.pop(served.ticket, None)
             served.batch = None
-        if served.state is not _State.ANSWERED:
+        if served.state is not _RequestState.ANSWERED:
             return []
         if served.answer is not None:
-            return [Answer(link, (served.answer,))]
+            return [Answer(channel, (served.answer,))]
         assert isinstance(served.item, Request)
-        again = self._enter(served.session, link, served.item, None, now)
+        again = self._enter(served.instance, channel, served.item, None, now)
         return [self._refuse(again, Refusal.ANSWER_LOST)]
 
-    def _remember(self, session: _Session, request_id: int, served: _Served) -> None:
-        session.by_id[request_id] = served
-        if len(session.by_id) > MAX_REMEMBERED:
-            oldest = next(iter(session.by_id))
-            forgotten = session.by_id.pop(oldest)
-            if forgotten.state is _State.ANSWERED:
+    def _remember(self, instance: _CallerInstance, request_id: int, served: _Served) -> None:
+        instance.by_id[request_id] = served
+        if len(instance.by_id) > MAX_REMEMBERED:
+            oldest = next(iter(instance.by_id))
+            forgotten = instance.by_id.pop(oldest)
+            if forgotten.state is _RequestState.ANSWERED:
                 self._let_go(forgotten)
             else:
-                session.by_id[oldest] = forgotten  # it is live, and there are few of those
+                instance.by_id[oldest] = forgotten  # it is live, and there are few of those
 
     def _keep(self, served: _Served, answer: bytes) -> None:
         """Keep an answer for as long as its caller may ask for it again."""
-        if not isinstance(served.id, int) or served.session.by_id.get(served.id) is not served:
+        if not isinstance(served.id, int) or served.instance.by_id.get(served.id) is not served:
             return
         served.answer = answer
         self._kept.append(served)
@@ -469,24 +478,24 @@ class Callee:
             self._kept_bytes -= len(served.answer)
             served.answer = None
 
-    # --- sessions that go
+    # --- instances that go
 
     def _make_room(self) -> list[Effect]:
-        if len(self._named) < MAX_SESSIONS:
+        if len(self._instances) < MAX_INSTANCES:
             return []
-        idle = next((key for key, session in self._named.items() if not session.links), None)
-        oldest = idle if idle is not None else next(iter(self._named))
-        return self._abandon(self._named.pop(oldest))
+        idle = next((key for key, instance in self._instances.items() if not instance.channels), None)
+        oldest = idle if idle is not None else next(iter(self._instances))
+        return self._abandon(self._instances.pop(oldest))
 
-    def _abandon(self, session: _Session) -> list[Effect]:
-        """Forget what a session asked for."""
+    def _abandon(self, instance: _CallerInstance) -> list[Effect]:
+        """Forget what an instance asked for."""
         effects: list[Effect] = []
-        for served in [it for it in self._live.values() if it.session is session]:
-            if served.state is _State.RUNNING:
+        for served in [it for it in self._live.values() if it.instance is instance]:
+            if served.state is _RequestState.RUNNING:
                 effects.append(Stop(served.ticket))
             elif served in self._queue:
                 self._queue.remove(served)
             self._take(served.ticket)
-        for served in session.by_id.values():
+        for served in instance.by_id.values():
             self._let_go(served)
         return effects

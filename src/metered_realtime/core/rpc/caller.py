@@ -59,7 +59,7 @@ class Loss(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
+class SettleCall:
     """Tell the program what became of a call; None: a notification was sent."""
 
     id: int
@@ -67,21 +67,21 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
-    """Tell the other end, on the link that carried the request, that nobody waits for it any more."""
+class CancelCall:
+    """Tell the other end, on the channel that carried the request, that nobody waits for it any more."""
 
     id: int
-    link: int
+    channel: int
 
 
 @dataclass(frozen=True, slots=True)
-class Transmit:
+class TransmitCalls:
     """Send the requests of these calls again, in this order, before any new one."""
 
     ids: tuple[int, ...]
 
 
-Effect = Settle | Cancel | Transmit
+Effect = SettleCall | CancelCall | TransmitCalls
 
 
 class TooManyCallsError(Exception):
@@ -93,14 +93,14 @@ class _Call:
     id: int
     deadline: float
     wants_answer: bool = True
-    link: int | None = None
+    channel: int | None = None
     sends: int = 0
     sent: bool = False
 
 
 @dataclass(slots=True)
 class Caller:
-    """The calls of one end to another, over all their links. Links are told apart by numbers of the shell's choice."""
+    """The calls of one end to another, over all their channels. The shell numbers the channels."""
 
     dropped_answers: int = 0
     _calls: dict[int, _Call] = field(default_factory=dict)
@@ -134,11 +134,11 @@ class Caller:
             heapq.heapify(self._deadlines)
         return self._last_id
 
-    def queued(self, call_id: int, link: int) -> None:
-        """Note that the request waits to be sent on a link."""
+    def queued(self, call_id: int, channel: int) -> None:
+        """Note that the request waits to be sent on a channel."""
         call = self._calls.get(call_id)
         if call is not None:
-            call.link, call.sent = link, False
+            call.channel, call.sent = channel, False
 
     def sent(self, call_id: int) -> list[Effect]:
         """Note that the request was handed over whole. A notification is settled by that."""
@@ -150,84 +150,84 @@ class Caller:
         if call.wants_answer:
             return []
         del self._calls[call_id]
-        return [Settle(call_id, None)]
+        return [SettleCall(call_id, None)]
 
-    def answered(self, answer: Success | Failure | BadReply, link: int) -> list[Effect]:
+    def answered(self, answer: Success | Failure | BadReply, channel: int) -> list[Effect]:
         """Take an answer. One without an id settles a call only if it can be meant for no other."""
-        call_id = self._meant(answer, link) if answer.id is None else answer.id
+        call_id = self._meant(answer, channel) if answer.id is None else answer.id
         call = self._calls.get(call_id) if isinstance(call_id, int) else None
         if call is None or not call.wants_answer:
             self.dropped_answers += 1
             return []
         call_id = call.id
         del self._calls[call_id]
-        return [Settle(call_id, answer.error if isinstance(answer, Failure) else answer)]
+        return [SettleCall(call_id, answer.error if isinstance(answer, Failure) else answer)]
 
     def fail(self, call_id: int, error: ErrorObject) -> list[Effect]:
-        """Settle a call with an error of this end."""
-        return [] if self._calls.pop(call_id, None) is None else [Settle(call_id, error)]
+        """SettleCall a call with an error of this end."""
+        return [] if self._calls.pop(call_id, None) is None else [SettleCall(call_id, error)]
 
     def cancel(self, call_id: int) -> list[Effect]:
         """Forget a call that nobody waits for any more."""
         call = self._calls.pop(call_id, None)
-        return [] if call is None or call.link is None else [Cancel(call_id, call.link)]
+        return [] if call is None or call.channel is None else [CancelCall(call_id, call.channel)]
 
     def expire(self, now: float) -> list[Effect]:
-        """Settle the calls whose time is over."""
+        """SettleCall the calls whose time is over."""
         effects: list[Effect] = []
         while (deadline := self.next_deadline) is not None and deadline <= now:
             call_id = heapq.heappop(self._deadlines)[1]
             effects += self.cancel(call_id)
-            effects.append(Settle(call_id, Loss.EXPIRED))
+            effects.append(SettleCall(call_id, Loss.EXPIRED))
         return effects
 
-    def closed(self, link: int) -> list[Effect]:
-        """Settle the calls of a link that ended by itself: nothing of it will come back."""
-        return self._lose(self._of(link))
+    def closed(self, channel: int) -> list[Effect]:
+        """SettleCall the calls of a channel that ended by itself: nothing of it will come back."""
+        return self._lose(self._of(channel))
 
-    def replaced(self, link: int, *, remembers: bool) -> list[Effect]:
-        """Bring the calls of a link that is replaced by another one to the new one.
+    def replaced(self, channel: int, *, remembers: bool) -> list[Effect]:
+        """Bring the calls of a channel that is replaced by another one to the new one.
 
         `remembers` tells whether the other end knows a request that it has seen by its id, and runs it once. If that
         is not known yet, say so, and hold those that `was_sent` tells of until it is.
         """
         again: list[_Call] = []
         lost: list[_Call] = []
-        for call in self._of(link):
+        for call in self._of(channel):
             may_go = not call.sends or (remembers and (not call.sent or call.sends < MAX_SENDS))
             (again if may_go else lost).append(call)
         effects: list[Effect] = self._lose(lost)
-        return [*effects, Transmit(tuple(call.id for call in again))] if again else effects
+        return [*effects, TransmitCalls(tuple(call.id for call in again))] if again else effects
 
     def end(self) -> list[Effect]:
-        """Settle everything: the other end is gone."""
-        effects: list[Effect] = [Settle(call_id, Loss.LOST) for call_id in self._calls]
+        """SettleCall everything: the other end is gone."""
+        effects: list[Effect] = [SettleCall(call_id, Loss.LOST) for call_id in self._calls]
         self._calls.clear()
         return effects
 
     def was_sent(self, call_id: int) -> bool:
-        """Tell whether the other end may have seen the request, on this link or another."""
+        """Tell whether the other end may have seen the request, on this channel or another."""
         call = self._calls.get(call_id)
         return call is not None and call.sends > 0
 
-    def of(self, link: int) -> list[int]:
-        """Return the calls of a link, oldest first."""
-        return [call.id for call in self._of(link)]
+    def of(self, channel: int) -> list[int]:
+        """Return the calls of a channel, oldest first."""
+        return [call.id for call in self._of(channel)]
 
-    def _of(self, link: int) -> list[_Call]:
-        return [call for call in self._calls.values() if call.link == link]
+    def _of(self, channel: int) -> list[_Call]:
+        return [call for call in self._calls.values() if call.channel == channel]
 
     def _lose(self, calls: Iterable[_Call]) -> list[Effect]:
         effects: list[Effect] = []
         for call in list(calls):
             del self._calls[call.id]
-            effects.append(Settle(call.id, Loss.LOST if call.sends else Loss.UNSENT))
+            effects.append(SettleCall(call.id, Loss.LOST if call.sends else Loss.UNSENT))
         return effects
 
-    def _meant(self, answer: Success | Failure | BadReply, link: int) -> int | None:
+    def _meant(self, answer: Success | Failure | BadReply, channel: int) -> int | None:
         """Return the only call that an answer without an id can be for."""
         if isinstance(answer, Failure) and answer.error.code in _OF_READABLE:
             return None
-        sent = (call.id for call in self._calls.values() if call.link == link and call.sent)
+        sent = (call.id for call in self._calls.values() if call.channel == channel and call.sent)
         first, *others = (*islice(sent, 2), None)  # a remote may send many of these while many calls wait
         return None if any(others) else first

@@ -23,10 +23,10 @@ MAX_MESSAGE_SIZE = 8 * 1024 * 1024
 """Bytes of a whole message. How many values it may have is in `message_cost`."""
 
 MAX_PARTIAL = 8
-"""Messages of one link that may arrive in pieces at once. Ours send one after the other."""
+"""Messages of one channel that may arrive in pieces at once. Ours send one after the other."""
 
 MAX_PARTIAL_BYTES = 2 * MAX_MESSAGE_SIZE
-"""Bytes of all links of one remote that wait for the rest of their message, which may never come."""
+"""Bytes of all channels of one remote that wait for the rest of their message, which may never come."""
 
 _HEADER = struct.Struct(">BBI")
 _MAX_NUMBER = 0xFFFF_FFFF
@@ -55,13 +55,13 @@ def abandoned(number: int) -> bytes:
 
 @dataclass(slots=True)
 class PartialBytes:
-    """How many bytes wait for the rest of their message, over all links of a remote."""
+    """How many bytes wait for the rest of their message, over all channels of a remote."""
 
     count: int = 0
 
 
-class Reassembly:
-    """Puts the pieces of one link together again."""
+class MessageReassembly:
+    """Puts the pieces of one channel together again."""
 
     def __init__(self, waiting: PartialBytes | None = None) -> None:
         self._partial: dict[int, bytearray] = {}
@@ -86,7 +86,7 @@ class Reassembly:
         return bytes(message)
 
     def clear(self) -> None:
-        """Forget what is not complete: the link has ended."""
+        """Forget what is not complete: the channel has ended."""
         for number in tuple(self._partial):
             self._forget(number)
 
