@@ -1,4 +1,4 @@
-"""A recorder keeps what its figures need of participants who have left, and no more."""
+"""A recorder keeps what its stats need of participants who have left, and no more."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from metered_realtime.media.receiving import waiting
 from metered_realtime.media.receiving.mailbox import Tally
 from metered_realtime.media.receiving.remote_track import RemoteTrack
 from metered_realtime.recording import channel_recording, packet_file
-from metered_realtime.recording.mixed_recording import _Frame, _Mix
+from metered_realtime.recording.mixed_recording import MixedFrame, MixWriter
 from metered_realtime.recording.participant_recording import PlacedTrack
 from tests.support.peers import eventually
 
@@ -72,7 +72,7 @@ class Channel(AsyncEventEmitter):
         return weakref.ref(remote)
 
 
-async def test_of_who_has_left_only_figures_are_kept_and_not_of_all(
+async def test_of_who_has_left_only_stats_are_kept_and_not_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel_recording, "MAX_LEFT", 3)
@@ -135,10 +135,10 @@ async def test_failures_are_told_and_not_all_kept(tmp_path: Path, monkeypatch: p
 
 
 def test_a_mix_keeps_no_picture_that_is_larger_than_its_own(tmp_path: Path) -> None:
-    mix = _Mix(tmp_path / "a.webm", "webm", lambda: 0.0)
-    mix.write(_Frame(("a", 1), av.VideoFrame(4_000, 1_000, "yuv420p"), 5.0))
+    mix = MixWriter(tmp_path / "a.webm", "webm", lambda: 0.0)
+    mix.write(MixedFrame(("a", 1), av.VideoFrame(4_000, 1_000, "yuv420p"), 5.0))
     (waiting_frame,) = mix._coming
-    assert isinstance(waiting_frame, _Frame)
+    assert isinstance(waiting_frame, MixedFrame)
     assert (waiting_frame.frame.width, waiting_frame.frame.height) == (1280, 320)
 
 
@@ -148,7 +148,7 @@ async def test_of_large_pictures_fewer_wait_for_their_place(monkeypatch: pytest.
     drops = Tally()
     placed = PlacedTrack(RemoteTrack("video", "t"), SyncGroup(), lambda: 0.0, put.append, drops)
     for number in range(5):
-        placed.take(0.0, _Frame(("a", 1), picture(number), 0.0))
+        placed.take(0.0, MixedFrame(("a", 1), picture(number), 0.0))
     assert not put, "it has no place yet"
     assert drops.count == 3
     placed.end()

@@ -17,7 +17,7 @@ from .participant_recording import ParticipantRecording
 from .stats import ParticipantFigures, RecordingError, Totals
 
 MAX_LEFT = 1_000
-"""Participants who have left of whom figures are kept, about 1 KB each. Of those before them only the sums are."""
+"""Participants who have left whose stats are kept, about 1 KB each. Of those before them only the sums are."""
 
 MAX_NAMES = 10_000
 """File names that are remembered, about 1 MB, so that none is used twice. Later names all carry a number."""
@@ -30,12 +30,12 @@ class Takes(Protocol):
     """Where the tracks of participants go."""
 
     @property
-    def figures(self) -> tuple[ParticipantFigures, ...]:
+    def participants(self) -> tuple[ParticipantFigures, ...]:
         """How it stands, of each participant in the order of arrival."""
 
     @property
     def forgotten(self) -> Totals:
-        """The sums of participants who are no longer among the figures."""
+        """The sums of participants who are no longer among `participants`."""
 
     def add_track(self, peer_id: str, track: Any) -> None:
         """Record a track from now on."""
@@ -111,7 +111,7 @@ class FilesOfParticipants:
         self._entries: dict[int, ParticipantRecording | ParticipantFigures] = {}  # in the order of arrival
         self._present: defaultdict[str, dict[int, ParticipantRecording]] = defaultdict(dict)  # by participant
         self._groups: defaultdict[str, SyncGroup] = defaultdict(SyncGroup)  # by participant
-        self._left: deque[int] = deque()  # the entries of which only figures are left, the oldest first
+        self._left: deque[int] = deque()  # the entries of which only stats are left, the oldest first
         self._begun = 0
         self._names: dict[str, int] = {}  # names that are taken, and the last number that was put to each
         self._failures: deque[tuple[str, Path, str]] = deque(maxlen=MAX_ERRORS)
@@ -119,9 +119,9 @@ class FilesOfParticipants:
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
-    def figures(self) -> tuple[ParticipantFigures, ...]:
+    def participants(self) -> tuple[ParticipantFigures, ...]:
         """How it stands, of each participant in the order of arrival."""
-        return tuple(it if isinstance(it, ParticipantFigures) else it.figures for it in self._entries.values())
+        return tuple(it if isinstance(it, ParticipantFigures) else it.stats for it in self._entries.values())
 
     def add_track(self, peer_id: str, track: Any) -> None:
         """Record a track in the place of the last one of its kind, or in a file of its own."""
@@ -158,9 +158,9 @@ class FilesOfParticipants:
             raise RecordingError(f"files that could not be written: {texts}", broken)
 
     async def _finish(self, number: int, recording: ParticipantRecording) -> None:
-        """Finish a file, and keep its figures only."""
+        """Finish a file, and keep its stats only."""
         await recording.close()
-        self._entries[number] = recording.figures
+        self._entries[number] = recording.stats
         self._left.append(number)
         while len(self._left) > MAX_LEFT:
             oldest = self._entries.pop(self._left.popleft())

@@ -135,8 +135,8 @@ class Recorder:
         if self._followed is None:
             return self._encoded.stats()
         takes = self._followed.takes
-        figures, totals = takes.figures, replace(takes.forgotten)
-        for it in figures:
+        participants, totals = takes.participants, replace(takes.forgotten)
+        for it in participants:
             totals.add(it)
         assert self._loop is not None
         now = self._loop.time() if self._stopped_at is None else self._stopped_at
@@ -148,7 +148,7 @@ class Recorder:
             frames_waiting=totals.waiting,
             bytes_written=totals.bytes_written,
             errors=tuple(self._errors),
-            participants=figures,
+            participants=participants,
             participants_forgotten=takes.forgotten.participants,
         )
 

@@ -25,7 +25,7 @@ MAX_WAITING_PACKETS = {"video": 90, "audio": 50}
 """Encoded frames that wait for a reader: 3 s of video, for a file on a slow disk, and 1 s of audio."""
 
 
-class _Reader(MediaStreamTrack):
+class _TrackReader(MediaStreamTrack):
     """A place in a remote track. It starts with the first `recv` and ends with the track or `stop`."""
 
     def __init__(self, track: RemoteTrack, limit: int, *, newest: bool = False) -> None:
@@ -66,7 +66,7 @@ class _Reader(MediaStreamTrack):
         self._track.remove_reader(self)  # type: ignore[arg-type]
 
 
-class DecodedTrack(_Reader):
+class DecodedTrack(_TrackReader):
     """The frames of a remote track, from the next key frame on. The readers of a track share the frame objects: copy a
     frame before you change it."""
 
@@ -91,7 +91,7 @@ class DecodedTrack(_Reader):
         self._mailbox.put(frame, room_for(frame, MAX_WAITING_AUDIO))
 
 
-class EncodedTrack(_Reader):
+class EncodedTrack(_TrackReader):
     """The packets of a remote track as it encoded them, from a key frame on: to be sent on, or written to a file.
 
     H.264 is an Annex B stream with its parameter sets before each key frame. A reader that is too slow goes on with the

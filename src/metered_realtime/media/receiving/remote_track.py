@@ -74,7 +74,7 @@ class RemoteTrack(MediaStreamTrack):
         self._limit = PictureLimit()
         self._has_told_refused = False
         self._codec: Any = None
-        self._upstream: Upstream = upstream if upstream is not None else _Nobody()
+        self._upstream: Upstream = upstream if upstream is not None else _NoUpstream()
         self._is_wanted = False
         self._requests = KeyFrameRequests(self._upstream.request_key_frame)
         self._frame_readers: WeakSet[DecodedTrack] = WeakSet()
@@ -276,7 +276,7 @@ class RemoteTrack(MediaStreamTrack):
         self._update_wanted()
 
 
-class _Nobody:
+class _NoUpstream:
     """Stands for the receiver of a track that has none."""
 
     def request_key_frame(self) -> bool:

@@ -19,7 +19,7 @@ from ..codecs.encoders import Packet, SendCodec, make_encoder, video_limits
 from ..receiving.key_frames import KeyFrameRequests
 from .forward_track import ForwardTrack
 from .shared_encoder import SharedEncoder
-from .shared_packet import Parcel
+from .shared_packet import SharedPacket
 
 ADAPT_INTERVAL = 0.25
 """Seconds between two looks at the estimates. Receivers send one a second, or when it falls."""
@@ -77,7 +77,7 @@ class CodecFanout:
         self._can_ask = can_ask
         self._upstream = KeyFrameRequests(ask_source)
         self._keeps = False
-        self._kept: list[Parcel] = []
+        self._kept: list[SharedPacket] = []
         self._kept_bytes = 0
         limits = video_limits(codec)
         self._renditions: Renditions[ForwardTrack] | None = Renditions(limits) if limits is not None else None
@@ -159,9 +159,9 @@ class CodecFanout:
         self._passed_bytes += packet.size
         if packet.is_keyframe:
             self._upstream.arrived()
-        parcel = Parcel(packet)
-        self.deliver("full", parcel)
-        self._keep(parcel)
+        shared = SharedPacket(packet)
+        self.deliver("full", shared)
+        self._keep(shared)
 
     def pass_through(self, passes: bool) -> None:
         """Note whether packets in this codec come, or something that has to be encoded."""
@@ -180,7 +180,7 @@ class CodecFanout:
         """Return who gets a rendition."""
         return [forward for forward, place in self._places.items() if place.current == rendition]
 
-    # --- figures
+    # --- stats
 
     def encoder_of(self, forward: ForwardTrack) -> SharedEncoder | None:
         """Return what encodes for a forward track, None if nothing does."""
@@ -201,15 +201,15 @@ class CodecFanout:
         elif rendition == "full" and self.passes:
             self._upstream.ask()
 
-    def _keep(self, parcel: Parcel) -> None:
+    def _keep(self, shared: SharedPacket) -> None:
         """Keep what a newcomer needs, of video whose source makes no key frames when it is asked."""
-        if parcel.is_keyframe:
+        if shared.is_keyframe:
             self._kept.clear()
             self._kept_bytes = 0
             self._keeps = self._kind == "video" and not self._can_ask()
         if self._keeps:
-            self._kept.append(parcel)
-            self._kept_bytes += parcel.packet.size
+            self._kept.append(shared)
+            self._kept_bytes += shared.packet.size
         if len(self._kept) > MAX_KEPT_PACKETS or self._kept_bytes > MAX_KEPT_BYTES:
             self._kept.clear()
             self._keeps = False
@@ -228,14 +228,14 @@ class CodecFanout:
             self._end(self._low)
             self._low = None
 
-    def deliver(self, rendition: Rendition, parcel: Parcel) -> None:
+    def deliver(self, rendition: Rendition, shared: SharedPacket) -> None:
         """Hand out a packet of a rendition."""
         for forward, place in tuple(self._places.items()):
-            if place.current != rendition and place.wanted == rendition and parcel.is_keyframe:
+            if place.current != rendition and place.wanted == rendition and shared.is_keyframe:
                 place.current = rendition
-                forward.feed_other_rendition(parcel)
+                forward.feed_other_rendition(shared)
             elif place.current == rendition:
-                forward.feed(parcel)
+                forward.feed(shared)
 
     def _adapt(self) -> None:
         """Follow the estimates."""
@@ -271,7 +271,7 @@ class _Outlet:
     rendition: Rendition
 
     def packet(self, packet: Packet) -> None:
-        self.fanout.deliver(self.rendition, Parcel(packet))
+        self.fanout.deliver(self.rendition, SharedPacket(packet))
 
     def frame_dropped(self) -> None:
         for forward in self.fanout.receivers(self.rendition):

@@ -15,7 +15,7 @@ import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ..codecs.encoders import Packet, SendCodec
-from .shared_packet import Parcel, Placed
+from .shared_packet import PlacedPacket, SharedPacket
 
 if TYPE_CHECKING:
     from .fanout import TrackFanout
@@ -58,7 +58,7 @@ class ForwardTrack(MediaStreamTrack):
         self._reading = False
         self._behind = 0
         self._joined = False
-        self._parcels: deque[Placed] = deque()
+        self._queue: deque[PlacedPacket] = deque()
         self._bound = MAX_WAITING_VIDEO if kind == "video" else MAX_WAITING_AUDIO
         self._arrived = asyncio.Event()
         self._needs_key_frame = kind == "video"
@@ -82,7 +82,7 @@ class ForwardTrack(MediaStreamTrack):
             return
         self._leave()
         self._source = source
-        self._parcels.clear()
+        self._queue.clear()
         self._behind = 0
         self._shift = None
         self.begin_anew()
@@ -99,7 +99,7 @@ class ForwardTrack(MediaStreamTrack):
         if self._joined and self._source is not None:
             self._source.estimate_changed(self)
 
-    # --- figures
+    # --- stats
 
     @property
     def target_bitrate(self) -> int | None:
@@ -112,7 +112,7 @@ class ForwardTrack(MediaStreamTrack):
         """Tell how many frames wait, for the encoder and for the sender."""
         codec = self._source.codec_of(self) if self._source is not None else None
         encoder = codec.encoder_of(self) if codec is not None else None
-        return len(self._parcels) + (encoder.queue_length if encoder is not None else 0)
+        return len(self._queue) + (encoder.queue_length if encoder is not None else 0)
 
     # --- the sender's side
 
@@ -122,11 +122,11 @@ class ForwardTrack(MediaStreamTrack):
         Raises:
             MediaStreamError: the sender that owns this track was stopped.
         """
-        parcel, pts, _ = await self.next_parcel()
-        self.level = parcel.level
-        return parcel.packet if pts == parcel.pts else moved(parcel.packet, pts)
+        shared, pts, _ = await self.next_shared_packet()
+        self.level = shared.level
+        return shared.packet if pts == shared.pts else moved(shared.packet, pts)
 
-    async def next_parcel(self) -> Placed:
+    async def next_shared_packet(self) -> PlacedPacket:
         """Return what `recv()` would, without a copy: the packet that all get, and the pts under which to send it.
 
         Raises:
@@ -140,7 +140,7 @@ class ForwardTrack(MediaStreamTrack):
             self._behind -= 1
             await asyncio.sleep(CATCH_UP_PAUSE)
             await self._available()  # a switch may have cleared the queue
-        return self._parcels.popleft()
+        return self._queue.popleft()
 
     def stop(self) -> None:
         """End this forward track. The local track goes on."""
@@ -150,33 +150,33 @@ class ForwardTrack(MediaStreamTrack):
 
     # --- the fan-out's side
 
-    def feed(self, parcel: Parcel) -> None:
+    def feed(self, shared: SharedPacket) -> None:
         """Take a packet of the source, whose pts are in the clock of the codec."""
-        if self._needs_key_frame and not parcel.is_keyframe:
+        if self._needs_key_frame and not shared.is_keyframe:
             return
         self._needs_key_frame = False
-        if len(self._parcels) - self._behind >= self._bound:
-            self._overflow(parcel)
+        if len(self._queue) - self._behind >= self._bound:
+            self._overflow(shared)
             if self._needs_key_frame:
                 return
-        self._parcels.append(self._place(parcel, parcel.pts))
+        self._queue.append(self._place(shared, shared.pts))
         self._arrived.set()
 
-    def feed_other_rendition(self, parcel: Parcel) -> None:
+    def feed_other_rendition(self, shared: SharedPacket) -> None:
         """Take the key frame with which another rendition of the same source begins.
 
         That encoder may be some pictures behind: from then on its packets come that much later.
         """
         if self._shift is not None and self._placed is not None:
-            self._shift = max(self._shift, self._placed[0] + 1 - parcel.pts)
-        self.feed(parcel)
+            self._shift = max(self._shift, self._placed[0] + 1 - shared.pts)
+        self.feed(shared)
 
-    def catch_up(self, parcels: Sequence[Parcel]) -> None:
+    def catch_up(self, packets: Sequence[SharedPacket]) -> None:
         """Take what has come since the last key frame, with which it begins, as fast as it can be sent."""
         self._needs_key_frame = False
-        self._behind = len(parcels)
-        for place, parcel in enumerate(parcels, 1 - len(parcels)):
-            self._parcels.append(self._place(parcel, parcels[-1].pts + place * CATCH_UP_STEP))
+        self._behind = len(packets)
+        for place, shared in enumerate(packets, 1 - len(packets)):
+            self._queue.append(self._place(shared, packets[-1].pts + place * CATCH_UP_STEP))
         self._arrived.set()
 
     def begin_anew(self) -> None:
@@ -192,27 +192,27 @@ class ForwardTrack(MediaStreamTrack):
         self.frames_failed += 1
 
     async def _available(self) -> None:
-        while not self._parcels:
+        while not self._queue:
             if self.readyState != "live":
                 raise MediaStreamError
             self._arrived.clear()
             await self._arrived.wait()
 
-    def _overflow(self, parcel: Parcel) -> None:
+    def _overflow(self, shared: SharedPacket) -> None:
         """Make room: sound goes on with the newest, pictures with a key frame, since the others build on it."""
         if self.kind == "audio":
-            self._parcels.popleft()
+            self._queue.popleft()
             self.frames_dropped += 1
             return
-        self.frames_dropped += len(self._parcels)
-        self._parcels.clear()
+        self.frames_dropped += len(self._queue)
+        self._queue.clear()
         self._behind = 0
-        if not parcel.is_keyframe:
+        if not shared.is_keyframe:
             self.frames_dropped += 1
             self._needs_key_frame = True
             self.request_key_frame()
 
-    def _place(self, parcel: Parcel, pts: int) -> Placed:
+    def _place(self, shared: SharedPacket, pts: int) -> PlacedPacket:
         """Give a packet, which has these pts from its source, those under which it is sent."""
         assert self.codec is not None
         if self._source is not None:
@@ -227,7 +227,7 @@ class ForwardTrack(MediaStreamTrack):
         pts += self._shift
         if self._placed is None or pts > self._placed[0]:
             self._placed = pts, taken_at
-        return Placed(parcel, pts, taken_at)
+        return PlacedPacket(shared, pts, taken_at)
 
     def _join(self) -> None:
         ready = self._reading and self.codec is not None and self.readyState == "live"
