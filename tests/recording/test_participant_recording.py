@@ -6,7 +6,6 @@ import asyncio
 import gc
 import weakref
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -20,7 +19,7 @@ from metered_realtime.media.receiving.mailbox import Tally
 from metered_realtime.media.receiving.remote_track import RemoteTrack
 from metered_realtime.recording import channel_recording, packet_file
 from metered_realtime.recording.mixed_recording import MixedFrame, MixWriter
-from metered_realtime.recording.participant_recording import PlacedTrack
+from metered_realtime.recording.participant_recording import ParticipantRecording, PlacedTrack
 from tests.support.peers import eventually
 
 from ..support.coding import picture, sound
@@ -47,7 +46,7 @@ class Remote(AsyncEventEmitter):
         super().__init__()
         self.id = peer_id
         self.track = RemoteTrack("audio", "t")
-        self._media = SimpleNamespace(incoming=[SimpleNamespace(track=self.track)])
+        self.incoming_tracks = [self.track]
 
 
 class Channel(AsyncEventEmitter):
@@ -77,16 +76,15 @@ async def test_of_who_has_left_only_stats_are_kept_and_not_of_all(
 ) -> None:
     monkeypatch.setattr(channel_recording, "MAX_LEFT", 3)
     channel, recorder = Channel(), Recorder(tmp_path / "{peer}.webm")
+    before = [it for it in gc.get_objects() if isinstance(it, ParticipantRecording | SyncGroup)]
     recorder.follow(channel)
     async with recorder:
         gone = [await channel.visit(recorder, f"p{number}") for number in range(8)]
         gc.collect()
         stats = recorder.stats()
         assert [ref() for ref in gone] == [None] * 8, "nobody is kept"
-        takes: Any = recorder._followed.takes  # type: ignore[union-attr]
-        recordings = [it for it in gc.get_objects() if isinstance(it, channel_recording.ParticipantRecording)]
-        assert not [it for it in recordings if it.path.parent == tmp_path]
-        assert not takes._groups
+        left = [it for it in gc.get_objects() if isinstance(it, ParticipantRecording | SyncGroup)]
+        assert not [it for it in left if it not in before]
     assert [it.peer_id for it in stats.participants] == ["p5", "p6", "p7"]
     assert {it.state for it in stats.participants} == {"closed"}
     assert stats.participants_forgotten == 5

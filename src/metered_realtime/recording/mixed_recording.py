@@ -190,8 +190,8 @@ class MixedRecording:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def left(self, peer_id: str) -> None:
-        """Forget the clocks of a participant. Its tracks end, and give their places free."""
+    def remove_participant(self, peer_id: str) -> None:
+        """Forget the clock of a participant. The end of its tracks frees their tiles."""
         self._groups.pop(peer_id, None)
 
     async def close(self) -> None:

@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ..codecs.encoders import Packet, SendCodec
 from .shared_packet import PlacedPacket, SharedPacket
-
-if TYPE_CHECKING:
-    from .fanout import TrackFanout
 
 MAX_WAITING_VIDEO = 60
 """Packets of video that wait for a sender: two seconds at 30 fps. Sending does not wait for the network, so they pile
@@ -34,6 +31,31 @@ CATCH_UP_PAUSE = 0.002
 CATCH_UP_STEP = 90
 """Ticks between their timestamps, a millisecond: a receiver hurries through them instead of showing them in their time
 and lagging behind by as much for ever."""
+
+
+class PacketSource(Protocol):
+    """What forward tracks need of the source of their packets: `TrackFanout`."""
+
+    def add(self, forward: ForwardTrack) -> None:
+        """Send to a forward track that knows its codec, from the next key frame on."""
+
+    def remove(self, forward: ForwardTrack) -> None:
+        """Send nothing more to a forward track."""
+
+    def request_key_frame(self, forward: ForwardTrack) -> None:
+        """Have a key frame made for a forward track."""
+
+    def estimate_changed(self, forward: ForwardTrack) -> None:
+        """Follow the estimate of a forward track's receiver."""
+
+    def target_bitrate(self, forward: ForwardTrack) -> int | None:
+        """Return the bits per second that the encoder for a forward track aims at, None if it has no target."""
+
+    def queue_length(self, forward: ForwardTrack) -> int:
+        """Return how many frames wait for the encoder of a forward track."""
+
+    def taken_at(self, at: float) -> float:
+        """Return when, on the event loop's clock, the source gave what stands at this second of its time line."""
 
 
 class ForwardTrack(MediaStreamTrack):
@@ -54,7 +76,7 @@ class ForwardTrack(MediaStreamTrack):
         self.level: int | None = None
         self.frames_dropped = 0
         self.frames_failed = 0
-        self._source: TrackFanout | None = None
+        self._source: PacketSource | None = None
         self._reading = False
         self._behind = 0
         self._joined = False
@@ -73,7 +95,7 @@ class ForwardTrack(MediaStreamTrack):
             self.codec = codec
             self._join()
 
-    def switch(self, source: TrackFanout | None) -> None:
+    def switch(self, source: PacketSource | None) -> None:
         """Take packets of another source, or of none, starting with its next key frame.
 
         Nothing is pulled before the first `recv()`: a file does not play to a connection that is still being made.
@@ -104,15 +126,12 @@ class ForwardTrack(MediaStreamTrack):
     @property
     def target_bitrate(self) -> int | None:
         """Tell the bits per second that the encoder aims at, None if its rate is fixed."""
-        codec = self._source.codec_of(self) if self._source is not None else None
-        return codec.target_bitrate(self) if codec is not None else None
+        return self._source.target_bitrate(self) if self._source is not None else None
 
     @property
     def queue_length(self) -> int:
         """Tell how many frames wait, for the encoder and for the sender."""
-        codec = self._source.codec_of(self) if self._source is not None else None
-        encoder = codec.encoder_of(self) if codec is not None else None
-        return len(self._queue) + (encoder.queue_length if encoder is not None else 0)
+        return len(self._queue) + (self._source.queue_length(self) if self._source is not None else 0)
 
     # --- the sender's side
 
