@@ -73,7 +73,7 @@ async def worlds() -> AsyncIterator[list[World]]:
 def note_sizes(receiver: Receiver) -> list[int]:
     """Return the sizes of the datagrams that leave from now on, as they leave."""
     sizes: list[int] = []
-    transport = compat.selected_pair(receiver.link.pc).protocol.transport
+    transport = compat.selected_pair(receiver.peer_connection.pc).protocol.transport
     send = transport.sendto
 
     def note(data: bytes, address: Any) -> None:
@@ -87,7 +87,7 @@ def note_sizes(receiver: Receiver) -> list[int]:
 async def largest(receiver: Receiver) -> int:
     """Return the size of the largest datagram that carries a key frame of many packets, retransmissions included."""
     await eventually(lambda: receiver.connected_at)
-    await eventually(lambda: compat.selected_pair(receiver.link.pc) is not None)
+    await eventually(lambda: compat.selected_pair(receiver.peer_connection.pc) is not None)
     sizes = note_sizes(receiver)
     await receiver.request_key_frame()
     await eventually(lambda: sum(size > 1_000 for size in sizes) > 8)

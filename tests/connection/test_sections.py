@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metered_realtime.connection.sections import ReceivingSection
-from metered_realtime.media.codecs.encoded import MAX_LEAP, TimeLine
+from metered_realtime.media.codecs.encoded import MAX_LEAP, RtpTimeline
 from tests.support.peers import GreyTrack
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
@@ -112,7 +112,7 @@ def test_no_timestamps_make_a_time_line_raise_and_what_is_asked_changes_nothing(
     events: list[tuple[int, float, bool]], rate: int
 ) -> None:
     now = 0.0
-    line, other = TimeLine(lambda: now), TimeLine(lambda: now)
+    line, other = RtpTimeline(lambda: now), RtpTimeline(lambda: now)
     for timestamp, pause, is_frame in events:
         now += pause
         if is_frame:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media.codecs.encoded import MAX_LEAP, EncodedFrame, TimeLine, is_key_frame
+from metered_realtime.media.codecs.encoded import MAX_LEAP, EncodedFrame, RtpTimeline, is_key_frame
 from metered_realtime.media.receiving import key_frames, remote_track, waiting
 from metered_realtime.media.receiving.frame_decoder import MAX_UNDECODED
 from metered_realtime.media.receiving.key_frames import MIN_INTERVAL, KeyFrameRequests
@@ -548,7 +548,7 @@ class Clock:
 
 def test_timestamps_do_not_wrap_and_may_go_back_a_little() -> None:
     clock = Clock()
-    line = TimeLine(clock)
+    line = RtpTimeline(clock)
     places = []
     for timestamp in ((1 << 32) - 3_000, 0, 6_000, 3_000, 9_000):
         places.append(line.place(timestamp, 90_000))
@@ -558,7 +558,7 @@ def test_timestamps_do_not_wrap_and_may_go_back_a_little() -> None:
 
 def test_a_pause_of_the_sender_stays_in_its_timestamps() -> None:
     clock = Clock()
-    line = TimeLine(clock)
+    line = RtpTimeline(clock)
     line.place(5, 48_000)
     clock.now += 3_600
     assert line.place(5 + 3_600 * 48_000, 48_000) == 3_600 * 48_000
@@ -567,7 +567,7 @@ def test_a_pause_of_the_sender_stays_in_its_timestamps() -> None:
 @pytest.mark.parametrize("timestamp", [0, 1 << 31, (1 << 32) - 1])
 def test_another_source_goes_on_by_the_time_that_has_passed(timestamp: int) -> None:
     clock = Clock()
-    line = TimeLine(clock)
+    line = RtpTimeline(clock)
     line.place(1_000_000_000, 90_000)
     clock.now += 0.5
     assert line.place(timestamp, 90_000) == 45_000

@@ -89,8 +89,8 @@ async def watch(fanout: TrackFanout, codec: SendCodec, beats: Beats) -> None:
     forward.switch(fanout)
     stood_out = True
     while True:
-        parcel, pts, taken_at = await forward.next_parcel()
-        stands = bytes(parcel.packet) == b"\1"
+        shared, pts, taken_at = await forward.next_shared_packet()
+        stands = bytes(shared.packet) == b"\1"
         if stands and not stood_out:
             beats.at.append(pts / codec.clock_rate)
             beats.reported.append(taken_at)

@@ -42,7 +42,7 @@ from aiortc.utils import random32
 from ..core.media.rates import RateWindow
 from ..media.codecs.encoders import Packet
 from ..media.codecs.rtp_payload import MAX_PAYLOAD
-from ..media.sending.shared_packet import Placed
+from ..media.sending.shared_packet import PlacedPacket
 from .digests import fingerprint
 from .dtls import DONE, FastDtlsTransport, one_by_one
 from .rtcp_feedback import send_levels
@@ -50,7 +50,7 @@ from .rtcp_feedback import send_levels
 _log = logging.getLogger(__name__)
 
 SHARED_PAYLOADS = True
-"""Whether new senders send as `ParcelSender` does, or aiortc's way."""
+"""Whether new senders send as `SharedPacketSender` does, or aiortc's way."""
 
 _SENDER = "_RTCRtpSender__"
 
@@ -94,31 +94,31 @@ VP8_PAYLOAD = MAX_PAYLOAD - VP8_DESCRIPTOR.size
 vpx.PACKET_MAX = h264.PACKET_MAX = MAX_PAYLOAD
 
 
-class ParcelTrack(Protocol):
+class SharedPacketTrack(Protocol):
     """A track that gives packets as they are shared: `ForwardTrack`. Its `level` is for aiortc's own way."""
 
     level: int | None
 
-    async def next_parcel(self) -> Placed: ...
+    async def next_shared_packet(self) -> PlacedPacket: ...
 
 
-def send_parcels(sender: RTCRtpSender, track: ParcelTrack) -> None:
+def send_shared_packets(sender: RTCRtpSender, track: SharedPacketTrack) -> None:
     """Have a new sender, whose frames are counted, send the packets of its track in this way."""
     if not (SHARED_PAYLOADS and sender_is_known()):
         send_levels(sender, track)
         return
     replaced: Any = sender
-    stream = replaced._next_encoded_frame = ParcelSender(sender, track)
+    stream = replaced._next_encoded_frame = SharedPacketSender(sender, track)
     replaced._retransmit = stream.retransmit
 
 
-class ParcelSender:
+class SharedPacketSender:
     """Sends the packets of one track to one receiver: stands in for the step of a sender that encodes a frame.
 
     aiortc is never given a frame, so that it has nothing to send itself. `frames` counts them, and `rate` is for bytes.
     """
 
-    def __init__(self, sender: RTCRtpSender, track: ParcelTrack) -> None:
+    def __init__(self, sender: RTCRtpSender, track: SharedPacketTrack) -> None:
         self.frames = 0
         self.rate = RateWindow(time.monotonic())
         self._sender: Any = sender
@@ -140,18 +140,18 @@ class ParcelSender:
         """Send the next packet of the track in a codec, always the same one: aiortc calls it again and again."""
         if self._cut is None:
             self._begin(codec)
-        parcel, pts, taken_at = await self._track.next_parcel()
+        shared, pts, taken_at = await self._track.next_shared_packet()
         if not self._sender._enabled:
             return
         assert self._cut is not None
-        payloads = parcel.payloads(self._cut)
+        payloads = shared.payloads(self._cut)
         if not payloads:
             return
         self.frames += 1
         timestamp = (self._origin + pts) & 0xFFFFFFFF
         for start in range(0, len(payloads), BATCH):
             sent_at = ntp_time()
-            rest = self._send(self._packets(payloads, start, timestamp, sent_at, parcel.level))
+            rest = self._send(self._packets(payloads, start, timestamp, sent_at, shared.level))
             if rest is not DONE:
                 await rest
         now = self._loop.time()

@@ -11,10 +11,10 @@ from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from ..aiortc_compat import peer_connection as compat
 from ..aiortc_compat.rtcp_feedback import listen_to_feedback
 from ..aiortc_compat.rtp_receiver import tap_receiver
-from ..aiortc_compat.rtp_sender import send_parcels
+from ..aiortc_compat.rtp_sender import send_shared_packets
 from ..aiortc_compat.rtp_sources import keep_reporting
 from ..core.media.sender_clock import SenderClock
-from ..media.codecs.encoded import EncodedFrame, TimeLine, is_key_frame
+from ..media.codecs.encoded import EncodedFrame, RtpTimeline, is_key_frame
 from ..media.codecs.encoders import SendCodec
 from ..media.receiving.remote_track import RemoteTrack
 from ..media.sending.fanout import TrackFanout
@@ -57,7 +57,7 @@ class SendingSection:
         self.forward = ForwardTrack(kind)
         self.transceiver = compat.new_transceiver(pc, self.forward)
         self.retransmissions = listen_to_feedback(self.transceiver.sender, self.forward)
-        send_parcels(self.transceiver.sender, self.forward)
+        send_shared_packets(self.transceiver.sender, self.forward)
         keep_reporting(self.transceiver.sender)
         self.is_usable = True
         self.outgoing: Outgoing | None = None
@@ -94,7 +94,7 @@ class ReceivingSection:
     def __init__(self, mid: str, receiver: RTCRtpReceiver) -> None:
         self.mid = mid
         self._kind = receiver.track.kind
-        self._time_line = TimeLine()
+        self._time_line = RtpTimeline()
         self._sender_clock = SenderClock()
         self._reported_of: tuple[int, int] | None = None  # the source, and the part of the time line
         self._early: tuple[int, float, int] | None = None  # a report that came before its packets

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ..connection.remote_connection import RemoteConnection
     from ..connection.sections import Incoming
     from ..files.transfers import FileTransfers, ProgressFn, TransferResult
+    from ..media.receiving.remote_track import RemoteTrack
 
 SendFn = Callable[[str, Any], Awaitable[None]]
 ConnectionFactory = Callable[["RemotePeer"], "RemoteConnection"]
@@ -125,6 +126,11 @@ class RemotePeer(AsyncEventEmitter):
     def streams(self) -> list[MediaStream]:
         """The streams that it sends, in the order of arrival."""
         return self._media.streams
+
+    @property
+    def incoming_tracks(self) -> list[RemoteTrack]:
+        """The tracks that it sends now, including those in no stream."""
+        return [incoming.track for incoming in self._media.incoming]
 
     async def send(self, data: Any) -> None:
         """Send data to it through the signalling server. Raises like `MeteredPeer.send_to`.

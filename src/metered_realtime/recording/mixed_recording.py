@@ -39,14 +39,14 @@ TICK = 0.1
 """Seconds between rounds of mixing."""
 
 MIXED = "*"
-"""Stands for everybody among the figures of participants."""
+"""Stands for everybody among the stats of participants."""
 
 Source = tuple[str, int]
 """A participant's id, and the number of its track."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class MixedFrame:
     source: Source
     frame: Any
     at: float
@@ -63,7 +63,7 @@ class _Tick:
     until: float
 
 
-class _Mix:
+class MixWriter:
     """The writing side, in the thread."""
 
     def __init__(self, path: Path, format: str, now: Callable[[], float]) -> None:
@@ -75,15 +75,15 @@ class _Mix:
         self._mixer = SoundMixer()
         self._pictures = PictureEncoder(format)
         self._sound = SoundEncoder()
-        self._coming: deque[_Frame | _Gone] = deque()
+        self._coming: deque[MixedFrame | _Gone] = deque()
         self._sounds = self._shown = 0
 
-    def write(self, item: _Frame | _Gone | _Tick) -> None:
+    def write(self, item: MixedFrame | _Gone | _Tick) -> None:
         if isinstance(item, _Tick):
             self._advance(item.until)
-        elif isinstance(item, _Frame) and isinstance(item.frame, av.AudioFrame):
+        elif isinstance(item, MixedFrame) and isinstance(item.frame, av.AudioFrame):
             self._mixer.add(item.source, item.frame, item.at)
-        elif isinstance(item, _Frame):  # it waits for its moment, up to a second of them for each source
+        elif isinstance(item, MixedFrame):  # it waits for its moment, up to a second of them for each source
             self._coming.append(replace(item, frame=reduced(item.frame, WIDTH, HEIGHT)))
         else:
             self._coming.append(item)
@@ -114,7 +114,7 @@ class _Mix:
         newest = {item.source: item for item in self._coming if item.at <= at}
         self._coming = deque(item for item in self._coming if item.at > at)
         for item in newest.values():
-            if isinstance(item, _Frame):
+            if isinstance(item, MixedFrame):
                 self._grid.show(item.source, item.frame)
             else:
                 self._grid.remove(item.source)
@@ -142,8 +142,8 @@ class MixedRecording:
         self._logger = logger
         self._on_failed = failed
         self._error: RecordingError | None = None
-        self._mix = _Mix(path, format, now)
-        self._thread: FileThread[_Frame | _Gone | _Tick] = FileThread(self._mix, self._failed)
+        self._mix = MixWriter(path, format, now)
+        self._thread: FileThread[MixedFrame | _Gone | _Tick] = FileThread(self._mix, self._failed)
         self._unplaced = Tally()
         self._tracks: set[Any] = set()
         self._numbers = count(1)
@@ -153,7 +153,7 @@ class MixedRecording:
         self._closed = False
 
     @property
-    def figures(self) -> tuple[ParticipantFigures, ...]:
+    def participants(self) -> tuple[ParticipantFigures, ...]:
         """How it stands: one entry, for everybody."""
         file = self._mix.file
         return (
@@ -190,8 +190,8 @@ class MixedRecording:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def left(self, peer_id: str) -> None:
-        """Forget the clocks of a participant. Its tracks end, and give their places free."""
+    def remove_participant(self, peer_id: str) -> None:
+        """Forget the clock of a participant. The end of its tracks frees their tiles."""
         self._groups.pop(peer_id, None)
 
     async def close(self) -> None:
@@ -223,7 +223,7 @@ class MixedRecording:
         try:
             while True:
                 frame = await reader.recv()
-                placed.take(float(frame.pts * frame.time_base), _Frame(source, frame, 0.0))
+                placed.take(float(frame.pts * frame.time_base), MixedFrame(source, frame, 0.0))
         except MediaStreamError:
             pass
         except Exception as error:
@@ -234,7 +234,7 @@ class MixedRecording:
             self._tracks.discard(track)
             self._thread.put(_Gone(source, self._now()), MAX_WAITING)
 
-    def _put(self, item: _Frame) -> None:
+    def _put(self, item: MixedFrame) -> None:
         self._thread.put(item, room_for(item.frame, MAX_FRAMES))
 
     def _failed(self, error: Exception) -> None:

@@ -27,14 +27,14 @@ SETTLING = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class FrameToEncode:
     """A decoded frame on its way to an encoder."""
 
     frame: Any
     at: float
 
 
-class _File:
+class ParticipantWriter:
     """The writing side, in the thread: encodes what has to be, and writes."""
 
     def __init__(self, path: Path, format: str, need_key: Callable[[], None], logger: Logger) -> None:
@@ -45,7 +45,7 @@ class _File:
         self._pictures: PictureEncoder | None = None
         self._sound: SoundEncoder | None = None
 
-    def write(self, item: Unit | _Frame) -> None:
+    def write(self, item: Unit | FrameToEncode) -> None:
         if isinstance(item, Unit):
             self._write(item)
         elif isinstance(item.frame, av.VideoFrame):
@@ -65,7 +65,7 @@ class _File:
         if self.packets.wants_key and unit.kind == "video":
             self._need_key()
         if self.packets.changes_refused and not self._is_told:
-            self._is_told = True  # once: the figures count on
+            self._is_told = True  # once: the stats go on counting
             self._logger.warning("recorder: pictures change too often", {"path": str(self.packets.path)})
 
 
@@ -103,12 +103,12 @@ class ParticipantRecording:
         self._tracks: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._file = _File(path, format, self._need_key, logger)
-        self._thread: FileThread[Unit | _Frame] = FileThread(self._file, self._failed)
+        self._file = ParticipantWriter(path, format, self._need_key, logger)
+        self._thread: FileThread[Unit | FrameToEncode] = FileThread(self._file, self._failed)
         self._closing: asyncio.Future[None] | None = None
 
     @property
-    def figures(self) -> ParticipantFigures:
+    def stats(self) -> ParticipantFigures:
         """How it stands. Cheap: nothing is read from the disk."""
         packets = self._file.packets
         return ParticipantFigures(
@@ -200,12 +200,12 @@ class ParticipantRecording:
         try:
             while True:
                 frame = await reader.recv()
-                placed.take(float(frame.pts * frame.time_base), _Frame(frame, 0.0))
+                placed.take(float(frame.pts * frame.time_base), FrameToEncode(frame, 0.0))
         finally:
             placed.end()
             reader.stop()
 
-    def _put(self, item: Unit | _Frame) -> None:
+    def _put(self, item: Unit | FrameToEncode) -> None:
         limit = MAX_WAITING if isinstance(item, Unit) else room_for(item.frame, MAX_FRAMES)
         if not self._thread.put(item, limit) and self.error is None and isinstance(item, Unit) and item.kind == "video":
             self._file.packets.skip_to_key()

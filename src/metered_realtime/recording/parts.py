@@ -19,9 +19,9 @@ import av
 from av.container import InputContainer
 from av.filter import Graph
 
-from metered_realtime.media.codecs.available import AUDIO_ENCODERS, H264_ENCODERS, encoder_options, require_encoder
-from metered_realtime.media.codecs.pcm import FRAME_BYTES, RATE, SAMPLE_BYTES, PcmConverter, pcm_frame
-from metered_realtime.media.codecs.pictures import as_sent, mark_as_sent
+from ..media.codecs.available import AUDIO_ENCODERS, H264_ENCODERS, encoder_options, require_encoder
+from ..media.codecs.pcm import FRAME_BYTES, RATE, SAMPLE_BYTES, PcmConverter, pcm_frame
+from ..media.codecs.pictures import as_sent, mark_as_sent
 
 VIDEO_CLOCK = 90_000
 KEY_FRAME_SECONDS = 2  # how far apart a player can seek

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from ..core.media.recording_names import check_template, file_name, is_per_participant
 from ..log import Logger, NoopLogger, log_exception
-from .channel_recording import MAX_ERRORS, FilesOfParticipants, Followed, Takes
+from .channel_recording import MAX_ERRORS, ParticipantFiles
+from .following import Follower, Participant, ParticipantChannel, RecordingTarget
 from .mixed_recording import MixedRecording
 from .stats import RecorderStats, RecordingError
 from .track_recorder import TrackRecorder
@@ -55,8 +56,8 @@ class Recorder:
         self._on_error = on_error
         self._encoded = TrackRecorder(self.path, self._format, logger=self._logger)
         self._has_tracks = False
-        self._source: tuple[Any, bool] | None = None  # what is followed, and whether that is to be encoded
-        self._followed: Followed | None = None
+        self._source: tuple[Participant | ParticipantChannel, bool] | None = None  # and whether to transcode
+        self._follower: Follower | None = None
         self._errors: deque[str] = deque(maxlen=MAX_ERRORS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started_at = 0.0
@@ -87,11 +88,11 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
         if self._source is not None:
-            self._followed = self._begin(*self._source)
+            self._follower = self._begin(*self._source)
         elif not is_per_participant(self.path.name):
             await self._encoded.start()
 
-    def follow(self, source: Any, *, transcode: bool = False) -> None:
+    def follow(self, source: Participant | ParticipantChannel, *, transcode: bool = False) -> None:
         """Record a `RemotePeer`, or everybody who is and comes into the channel of a `MeteredPeer`; from `start` on.
 
         A participant's further tracks of one kind at the same time get files of their own, and so does one who comes
@@ -102,7 +103,7 @@ class Recorder:
             RuntimeError: Something is followed already, tracks were added, or the recorder is closed.
         """
         self._check_open()
-        if not (hasattr(source, "remote_peers") or hasattr(source, "create_data_channel")):
+        if not isinstance(source, Participant | ParticipantChannel):
             raise TypeError(f"a recorder follows a MeteredPeer or a RemotePeer, not {source!r}")
         if self._source is not None or self._has_tracks or self._loop is not None:
             raise RuntimeError("a recorder follows one source, from its start on, and has no tracks of its own then")
@@ -132,11 +133,11 @@ class Recorder:
 
     def stats(self) -> RecorderStats:
         """Return the progress; cheap enough to ask every second."""
-        if self._followed is None:
+        if self._follower is None:
             return self._encoded.stats()
-        takes = self._followed.takes
-        figures, totals = takes.figures, replace(takes.forgotten)
-        for it in figures:
+        target = self._follower.target
+        participants, totals = target.participants, replace(target.forgotten)
+        for it in participants:
             totals.add(it)
         assert self._loop is not None
         now = self._loop.time() if self._stopped_at is None else self._stopped_at
@@ -148,8 +149,8 @@ class Recorder:
             frames_waiting=totals.waiting,
             bytes_written=totals.bytes_written,
             errors=tuple(self._errors),
-            participants=figures,
-            participants_forgotten=takes.forgotten.participants,
+            participants=participants,
+            participants_forgotten=target.forgotten.participants,
         )
 
     async def close(self) -> None:
@@ -163,7 +164,7 @@ class Recorder:
         """
         if self._closing is None:
             self._stopped_at = self._loop.time() if self._loop else 0.0
-            ending = self._encoded.close() if self._followed is None else self._followed.close()
+            ending = self._encoded.close() if self._follower is None else self._follower.close()
             self._closing = asyncio.ensure_future(ending)
         await asyncio.shield(self._closing)
 
@@ -176,11 +177,10 @@ class Recorder:
     ) -> None:
         await self.close()
 
-    def _begin(self, source: Any, transcode: bool) -> Followed:
-        takes: Takes
-        is_channel = hasattr(source, "remote_peers")
-        if is_per_participant(self.path.name) or not is_channel:
-            takes = FilesOfParticipants(
+    def _begin(self, source: Participant | ParticipantChannel, transcode: bool) -> Follower:
+        target: RecordingTarget
+        if is_per_participant(self.path.name) or not isinstance(source, ParticipantChannel):
+            target = ParticipantFiles(
                 self.path,
                 self._format,
                 now=self._now,
@@ -190,8 +190,8 @@ class Recorder:
             )
         else:
             path = self.path.with_name(file_name(self.path.name, "", datetime.now()))
-            takes = MixedRecording(path, self._format, now=self._now, logger=self._logger, failed=self._report)
-        return Followed(source, takes)
+            target = MixedRecording(path, self._format, now=self._now, logger=self._logger, failed=self._report)
+        return Follower(source, target)
 
     def _now(self) -> float:
         assert self._loop is not None

@@ -47,16 +47,16 @@ class Totals:
     waiting: int = 0
     bytes_written: int = 0
 
-    def add(self, figures: ParticipantFigures) -> None:
+    def add(self, participant: ParticipantFigures) -> None:
         """Add a participant."""
         self.participants += 1
-        self.tracks += sum(count > 0 for count in figures.packets.values())
-        self.audio += figures.packets["audio"]
-        self.video += figures.packets["video"]
-        self.lost += figures.lost
-        self.dropped += figures.dropped
-        self.waiting += figures.waiting
-        self.bytes_written += figures.bytes_written
+        self.tracks += sum(count > 0 for count in participant.packets.values())
+        self.audio += participant.packets["audio"]
+        self.video += participant.packets["video"]
+        self.lost += participant.lost
+        self.dropped += participant.dropped
+        self.waiting += participant.waiting
+        self.bytes_written += participant.bytes_written
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class RecorderStats:
 
     `seconds` since the start, frames by kind ("audio", "video"), `frames_waiting` for the encoder or the disk,
     `bytes_written` so far (of encoded media), and the texts of what went wrong. `participants` are those of what is
-    followed, in the order of arrival; the figures above then are of all together. Of those who have left only the last
+    followed, in the order of arrival; the numbers above then are of all together. Of those who have left only the last
     `MAX_LEFT` (1,000) are listed; `participants_forgotten` counts the others, who are in the sums only. The texts of
     errors are the last 100.
     """

@@ -13,12 +13,12 @@ from metered_realtime.core.media.renditions import (
     LOW_SHARE,
     SLOW_AFTER,
     SLOW_SHARE,
+    BitrateLimits,
     Decision,
-    Limits,
     Renditions,
 )
 
-LIMITS = Limits(floor=250_000, start=500_000, ceiling=1_500_000, low_floor=100_000, step=0.15, hold=2.0)
+LIMITS = BitrateLimits(floor=250_000, start=500_000, ceiling=1_500_000, low_floor=100_000, step=0.15, hold=2.0)
 STEP = 0.25
 
 

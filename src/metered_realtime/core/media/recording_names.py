@@ -1,4 +1,4 @@
-"""Names of the files of a recording, from what strangers chose to call themselves."""
+"""Names of the files of a recording, made safe from the ids that foreign peers choose."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ The rule. What a receiver can take is its estimate (REMB), up to the codec's cei
 - A slow receiver is fast again when its estimate has been at least `BACK_SHARE` of the measure for `BACK_AFTER`
   seconds; at once if otherwise nobody would be fast. Since its estimate may be held down by how little it is sent, it
   is also tried after `FIRST_RETRY` seconds if it has room to spare, and after twice as long each time that fails.
-- A target falls as soon as it is too high by `Limits.step`, and rises by that or more, not sooner than `Limits.hold`
-  seconds after the last change: some encoders begin anew with another bitrate.
+- A target falls as soon as it is too high by `BitrateLimits.step`, and rises by that or more, no sooner than
+  `BitrateLimits.hold` seconds after the last change: some encoders restart when the bitrate changes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Receiver = TypeVar("Receiver")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BitrateLimits:
     """Bits per second between which a rendition is encoded, and those it starts with while nobody has said anything."""
 
     floor: int
@@ -59,7 +59,7 @@ class Decision(Generic[Receiver]):
 
 
 @dataclass(slots=True)
-class _State:
+class _ReceiverState:
     estimate: int | None = None
     slow: bool = False
     since: float | None = None  # since when the estimate speaks for a move
@@ -72,7 +72,7 @@ class _State:
 class _Target:
     """A bitrate with inertia."""
 
-    limits: Limits
+    limits: BitrateLimits
     value: int
     changed_at: float | None = None
 
@@ -87,15 +87,15 @@ class _Target:
 class Renditions(Generic[Receiver]):
     """The receivers of one track in one codec. Time is an argument, in seconds of any clock."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: BitrateLimits) -> None:
         self._limits = limits
-        self._states: dict[Receiver, _State] = {}
+        self._states: dict[Receiver, _ReceiverState] = {}
         self._full = _Target(limits, limits.start)
         self._low: _Target | None = None
 
     def add(self, receiver: Receiver) -> None:
         """Enter a receiver, which gets the full rendition."""
-        self._states.setdefault(receiver, _State())
+        self._states.setdefault(receiver, _ReceiverState())
 
     def remove(self, receiver: Receiver) -> None:
         """Forget a receiver."""
@@ -142,7 +142,7 @@ class Renditions(Generic[Receiver]):
             else:
                 state.since = None
 
-    def _switch(self, state: _State, now: float) -> None:
+    def _switch(self, state: _ReceiverState, now: float) -> None:
         state.slow = not state.slow
         state.since, state.moved_at = None, now
         state.moves += 1
@@ -166,7 +166,7 @@ class Renditions(Generic[Receiver]):
         return self._low.approach(wanted, now)
 
 
-def _lasts(state: _State, now: float, seconds: float) -> bool:
+def _lasts(state: _ReceiverState, now: float, seconds: float) -> bool:
     """Tell whether what speaks for a move has done so for so long."""
     if state.since is None:
         state.since = now

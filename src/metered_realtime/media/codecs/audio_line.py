@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import av
 
-from metered_realtime.media.codecs.pcm import FRAME_BYTES, FRAME_SAMPLES, RATE, SAMPLE_BYTES, PcmConverter, pcm_frame
+from .pcm import FRAME_BYTES, FRAME_SAMPLES, RATE, SAMPLE_BYTES, PcmConverter, pcm_frame
 
 GAP = 0.1
 """Seconds that audio may be off its timestamps before it is moved onto them; less is rounding and jitter."""

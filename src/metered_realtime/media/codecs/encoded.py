@@ -50,7 +50,7 @@ def _first_slice(data: bytes) -> int | None:
     return None
 
 
-class TimeLine:
+class RtpTimeline:
     """Turns the 32-bit timestamps of RTP into a count that starts at 0 and does not wrap.
 
     Where another source goes on in the same section its timestamps have nothing to do with those before (RFC 3550

@@ -19,7 +19,7 @@ from aiortc.codecs.vpx import number_of_threads
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.video.frame import PictureType
 
-from ...core.media.renditions import Limits
+from ...core.media.renditions import BitrateLimits
 from .pictures import as_sent, copied, mark_as_sent
 
 Packet: TypeAlias = "av.Packet[Any]"
@@ -85,7 +85,7 @@ def make_encoder(codec: SendCodec, shrink: int = 1) -> FrameEncoder:
 
 @dataclass(frozen=True, slots=True)
 class _Video:
-    limits: Limits
+    limits: BitrateLimits
     open: Callable[[int, int, int], av.VideoCodecContext]
 
 
@@ -127,8 +127,8 @@ class VideoEncoder:
 
 
 # Floors, starts and ceilings of the full rendition are aiortc's.
-_VP8_LIMITS = Limits(250_000, 500_000, 1_500_000, low_floor=100_000, step=0.15, hold=2.0)
-_H264_LIMITS = Limits(500_000, 1_000_000, 3_000_000, low_floor=150_000, step=0.15, hold=2.0)
+_VP8_LIMITS = BitrateLimits(250_000, 500_000, 1_500_000, low_floor=100_000, step=0.15, hold=2.0)
+_H264_LIMITS = BitrateLimits(500_000, 1_000_000, 3_000_000, low_floor=150_000, step=0.15, hold=2.0)
 
 
 def _own_picture(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
@@ -194,7 +194,7 @@ _VIDEO = {
 }
 
 
-def video_limits(codec: SendCodec) -> Limits | None:
+def video_limits(codec: SendCodec) -> BitrateLimits | None:
     """Return between which bitrates a codec is encoded, None if its bitrate is fixed."""
     settings = _VIDEO.get(codec.mime_type)
     return settings.limits if settings is not None else None

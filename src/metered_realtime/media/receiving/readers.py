@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import av
 from aiortc.mediastreams import MediaStreamTrack
@@ -11,9 +12,6 @@ from aiortc.mediastreams import MediaStreamTrack
 from ..codecs.encoded import EncodedFrame
 from .mailbox import Mailbox, Tally
 from .waiting import room_for
-
-if TYPE_CHECKING:
-    from .remote_track import RemoteTrack
 
 MAX_WAITING_VIDEO = 4
 """Decoded pictures that wait for a reader, room for a burst. One that falls behind further gets the newest next."""
@@ -25,10 +23,44 @@ MAX_WAITING_PACKETS = {"video": 90, "audio": 50}
 """Encoded frames that wait for a reader: 3 s of video, for a file on a slow disk, and 1 s of audio."""
 
 
-class _Reader(MediaStreamTrack):
+class ReadableTrack(Protocol):
+    """What readers need of the track that they read: `RemoteTrack`."""
+
+    kind: str
+    drops: Tally
+
+    @property
+    def id(self) -> str:
+        """The id that the sender gave the track."""
+
+    @property
+    def readyState(self) -> str:
+        """`live` or `ended`."""
+
+    @property
+    def codec(self) -> str | None:
+        """The MIME type of what arrived last."""
+
+    def add_frame_reader(self, reader: DecodedTrack) -> None:
+        """Deliver decoded frames to a reader."""
+
+    def remove_frame_reader(self, reader: DecodedTrack) -> None:
+        """Deliver nothing more to a reader."""
+
+    def add_packet_reader(self, reader: EncodedTrack) -> None:
+        """Deliver encoded frames to a reader."""
+
+    def remove_packet_reader(self, reader: EncodedTrack) -> None:
+        """Deliver nothing more to a reader."""
+
+    def request_key_frame(self) -> None:
+        """Ask the remote for a key frame."""
+
+
+class _TrackReader(MediaStreamTrack):
     """A place in a remote track. It starts with the first `recv` and ends with the track or `stop`."""
 
-    def __init__(self, track: RemoteTrack, limit: int, *, newest: bool = False) -> None:
+    def __init__(self, track: ReadableTrack, limit: int, *, newest: bool = False) -> None:
         super().__init__()
         self.kind = track.kind
         self._id = track.id
@@ -63,14 +95,17 @@ class _Reader(MediaStreamTrack):
         """Stop reading. The remote track goes on."""
         self._mailbox.clear()
         self.end()
-        self._track.remove_reader(self)  # type: ignore[arg-type]
+        self._leave_track()
+
+    @abstractmethod
+    def _leave_track(self) -> None: ...
 
 
-class DecodedTrack(_Reader):
+class DecodedTrack(_TrackReader):
     """The frames of a remote track, from the next key frame on. The readers of a track share the frame objects: copy a
     frame before you change it."""
 
-    def __init__(self, track: RemoteTrack) -> None:
+    def __init__(self, track: ReadableTrack) -> None:
         is_video = track.kind == "video"
         limit = MAX_WAITING_VIDEO if is_video else MAX_WAITING_AUDIO
         super().__init__(track, limit, newest=is_video)
@@ -90,15 +125,18 @@ class DecodedTrack(_Reader):
         """Take a decoded frame."""
         self._mailbox.put(frame, room_for(frame, MAX_WAITING_AUDIO))
 
+    def _leave_track(self) -> None:
+        self._track.remove_frame_reader(self)
 
-class EncodedTrack(_Reader):
+
+class EncodedTrack(_TrackReader):
     """The packets of a remote track as it encoded them, from a key frame on: to be sent on, or written to a file.
 
     H.264 is an Annex B stream with its parameter sets before each key frame. A reader that is too slow goes on with the
     next key frame.
     """
 
-    def __init__(self, track: RemoteTrack) -> None:
+    def __init__(self, track: ReadableTrack) -> None:
         super().__init__(track, MAX_WAITING_PACKETS[track.kind])
         self._waits_for_key = track.kind == "video"
         self._codec: str | None = None
@@ -144,6 +182,9 @@ class EncodedTrack(_Reader):
             return
         self._waits_for_key = False
         self._mailbox.put(frame)
+
+    def _leave_track(self) -> None:
+        self._track.remove_packet_reader(self)
 
 
 def _packet(frame: EncodedFrame) -> av.Packet[Any]:

@@ -69,12 +69,12 @@ class RemoteTrack(MediaStreamTrack):
         self.frames_decoded = 0
         self.frames_unread = 0
         self.drops = Tally()
-        self.on_refused: Callable[[RemoteTrack, int, int, int], None] = lambda track, width, height, limit: None
+        self.on_refused: Callable[[RemoteTrack, int, int, int], None] | None = None
         """Called for the first picture that is too large, with its size and how many pixels it may have."""
         self._limit = PictureLimit()
         self._has_told_refused = False
         self._codec: Any = None
-        self._upstream: Upstream = upstream if upstream is not None else _Nobody()
+        self._upstream: Upstream = upstream if upstream is not None else _NoUpstream()
         self._is_wanted = False
         self._requests = KeyFrameRequests(self._upstream.request_key_frame)
         self._frame_readers: WeakSet[DecodedTrack] = WeakSet()
@@ -191,7 +191,8 @@ class RemoteTrack(MediaStreamTrack):
         self.drops.add()
         if self._limit.largest is not None and not self._has_told_refused:
             self._has_told_refused = True
-            self.on_refused(self, *self._limit.largest, self._limit.most)
+            if self.on_refused is not None:
+                self.on_refused(self, *self._limit.largest, self._limit.most)
 
     def count_unread(self, frames: int) -> None:
         """Count frames that came while none was wanted."""
@@ -240,10 +241,14 @@ class RemoteTrack(MediaStreamTrack):
         self._update_wanted()
         self.request_key_frame()
 
-    def remove_reader(self, reader: DecodedTrack | EncodedTrack) -> None:
+    def remove_frame_reader(self, reader: DecodedTrack) -> None:
         """Deliver nothing more to a reader."""
-        self._frame_readers.discard(reader)  # type: ignore[arg-type]
-        self._packet_readers.discard(reader)  # type: ignore[arg-type]
+        self._frame_readers.discard(reader)
+        self._update_wanted()
+
+    def remove_packet_reader(self, reader: EncodedTrack) -> None:
+        """Deliver nothing more to a reader."""
+        self._packet_readers.discard(reader)
         self._update_wanted()
 
     def _deliver(self, frames: list[Any]) -> None:
@@ -276,7 +281,7 @@ class RemoteTrack(MediaStreamTrack):
         self._update_wanted()
 
 
-class _Nobody:
+class _NoUpstream:
     """Stands for the receiver of a track that has none."""
 
     def request_key_frame(self) -> bool:

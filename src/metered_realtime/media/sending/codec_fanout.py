@@ -7,10 +7,9 @@ Packets that come in this codec already are the full rendition as they are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ...core.media.rates import RateWindow
 from ...core.media.renditions import Decision, Renditions
@@ -19,7 +18,7 @@ from ..codecs.encoders import Packet, SendCodec, make_encoder, video_limits
 from ..receiving.key_frames import KeyFrameRequests
 from .forward_track import ForwardTrack
 from .shared_encoder import SharedEncoder
-from .shared_packet import Parcel
+from .shared_packet import SharedPacket
 
 ADAPT_INTERVAL = 0.25
 """Seconds between two looks at the estimates. Receivers send one a second, or when it falls."""
@@ -49,35 +48,36 @@ class _Place:
     wanted: Rendition = "full"
 
 
+class CodecOwner(Protocol):
+    """What a `CodecFanout` needs of the fan-out of its track."""
+
+    @property
+    def makes_key_frames(self) -> bool:
+        """Whether the track can be asked for a key frame."""
+
+    def ask_for_key_frame(self) -> bool:
+        """Ask the track for a key frame. Return whether it can be asked."""
+
+    def end_encoder(self, encoder: SharedEncoder) -> None:
+        """Close an encoder that is not needed any more."""
+
+
 class CodecFanout:
-    """The forward tracks that negotiated one codec.
+    """The forward tracks that negotiated one codec."""
 
-    `ask_source` asks a source of packets for a key frame, if it `can_ask`, and tells whether it did; `end` is given
-    encoders that are not needed any more.
-    """
-
-    def __init__(
-        self,
-        codec: SendCodec,
-        kind: str,
-        ask_source: Callable[[], bool],
-        can_ask: Callable[[], bool],
-        end: Callable[[SharedEncoder], None],
-        logger: Logger,
-    ) -> None:
+    def __init__(self, codec: SendCodec, kind: str, owner: CodecOwner, logger: Logger) -> None:
         self.codec = codec
         self.passes = False
         self._kind = kind
-        self._end = end
+        self._owner = owner
         self._logger = logger
         self._loop = asyncio.get_running_loop()
         self._places: dict[ForwardTrack, _Place] = {}
         self._full: SharedEncoder | None = None
         self._low: SharedEncoder | None = None
-        self._can_ask = can_ask
-        self._upstream = KeyFrameRequests(ask_source)
+        self._upstream = KeyFrameRequests(owner.ask_for_key_frame)
         self._keeps = False
-        self._kept: list[Parcel] = []
+        self._kept: list[SharedPacket] = []
         self._kept_bytes = 0
         limits = video_limits(codec)
         self._renditions: Renditions[ForwardTrack] | None = Renditions(limits) if limits is not None else None
@@ -159,9 +159,9 @@ class CodecFanout:
         self._passed_bytes += packet.size
         if packet.is_keyframe:
             self._upstream.arrived()
-        parcel = Parcel(packet)
-        self.deliver("full", parcel)
-        self._keep(parcel)
+        shared = SharedPacket(packet)
+        self.deliver("full", shared)
+        self._keep(shared)
 
     def pass_through(self, passes: bool) -> None:
         """Note whether packets in this codec come, or something that has to be encoded."""
@@ -180,19 +180,23 @@ class CodecFanout:
         """Return who gets a rendition."""
         return [forward for forward, place in self._places.items() if place.current == rendition]
 
-    # --- figures
-
-    def encoder_of(self, forward: ForwardTrack) -> SharedEncoder | None:
-        """Return what encodes for a forward track, None if nothing does."""
-        place = self._places.get(forward)
-        return self._low if place is not None and place.current == "low" else self._full
+    # --- stats
 
     def target_bitrate(self, forward: ForwardTrack) -> int | None:
-        """Tell the bits per second that the encoder for a forward track aims at, None if nobody aims."""
-        encoder = self.encoder_of(forward)
+        """Return the bits per second that the encoder for a forward track aims at, None if it has no target."""
+        encoder = self._encoder_of(forward)
         return encoder.bitrate if encoder is not None and self._renditions is not None else None
 
+    def queue_length(self, forward: ForwardTrack) -> int:
+        """Return how many frames wait for the encoder of a forward track."""
+        encoder = self._encoder_of(forward)
+        return encoder.queue_length if encoder is not None else 0
+
     # --- inside
+
+    def _encoder_of(self, forward: ForwardTrack) -> SharedEncoder | None:
+        place = self._places.get(forward)
+        return self._low if place is not None and place.current == "low" else self._full
 
     def _request(self, rendition: Rendition) -> None:
         encoder = self._low if rendition == "low" else self._full
@@ -201,15 +205,15 @@ class CodecFanout:
         elif rendition == "full" and self.passes:
             self._upstream.ask()
 
-    def _keep(self, parcel: Parcel) -> None:
+    def _keep(self, shared: SharedPacket) -> None:
         """Keep what a newcomer needs, of video whose source makes no key frames when it is asked."""
-        if parcel.is_keyframe:
+        if shared.is_keyframe:
             self._kept.clear()
             self._kept_bytes = 0
-            self._keeps = self._kind == "video" and not self._can_ask()
+            self._keeps = self._kind == "video" and not self._owner.makes_key_frames
         if self._keeps:
-            self._kept.append(parcel)
-            self._kept_bytes += parcel.packet.size
+            self._kept.append(shared)
+            self._kept_bytes += shared.packet.size
         if len(self._kept) > MAX_KEPT_PACKETS or self._kept_bytes > MAX_KEPT_BYTES:
             self._kept.clear()
             self._keeps = False
@@ -220,22 +224,22 @@ class CodecFanout:
 
     def _end_full(self) -> None:
         if self._full is not None:
-            self._end(self._full)
+            self._owner.end_encoder(self._full)
             self._full = None
 
     def _end_low(self) -> None:
         if self._low is not None:
-            self._end(self._low)
+            self._owner.end_encoder(self._low)
             self._low = None
 
-    def deliver(self, rendition: Rendition, parcel: Parcel) -> None:
+    def deliver(self, rendition: Rendition, shared: SharedPacket) -> None:
         """Hand out a packet of a rendition."""
         for forward, place in tuple(self._places.items()):
-            if place.current != rendition and place.wanted == rendition and parcel.is_keyframe:
+            if place.current != rendition and place.wanted == rendition and shared.is_keyframe:
                 place.current = rendition
-                forward.feed_other_rendition(parcel)
+                forward.feed_other_rendition(shared)
             elif place.current == rendition:
-                forward.feed(parcel)
+                forward.feed(shared)
 
     def _adapt(self) -> None:
         """Follow the estimates."""
@@ -271,7 +275,7 @@ class _Outlet:
     rendition: Rendition
 
     def packet(self, packet: Packet) -> None:
-        self.fanout.deliver(self.rendition, Parcel(packet))
+        self.fanout.deliver(self.rendition, SharedPacket(packet))
 
     def frame_dropped(self) -> None:
         for forward in self.fanout.receivers(self.rendition):

@@ -47,7 +47,7 @@ LAST_WORDS = 1.0
 LAST_STEP = 0.1
 """Seconds between looks at whether they are on their way; so long at least they have to arrive."""
 
-EndedFn = Callable[[Any, BaseException | None], None]
+EndedFn = Callable[[MediaStreamTrack, BaseException | None], None]
 
 
 class TrackFanout:
@@ -56,14 +56,14 @@ class TrackFanout:
     `ended` is called once the track has ended, with what it failed of or None.
     """
 
-    def __init__(self, track: MediaStreamTrack, logger: Logger, ended: EndedFn = lambda track, error: None) -> None:
+    def __init__(self, track: MediaStreamTrack, logger: Logger, ended: EndedFn | None = None) -> None:
         self.track = track
         self._logger = logger
         self._ended = ended
         self._codecs: dict[SendCodec, CodecFanout] = {}
         self._source: Any = track
         self._reader: asyncio.Task[None] | None = None
-        self._requests = KeyFrameRequests(self._ask_source)
+        self._requests = KeyFrameRequests(self.ask_for_key_frame)
         self._ending: set[asyncio.Task[None]] = set()
         self._timeline = Timeline()
         self._clock: TrackClock | None = None
@@ -100,10 +100,7 @@ class TrackFanout:
         assert forward.codec is not None
         codec = self._codecs.get(forward.codec)
         if codec is None:
-            codec = CodecFanout(
-                forward.codec, self.track.kind, self._ask_source, self._can_ask, self._end, self._logger
-            )
-            self._codecs[forward.codec] = codec
+            codec = self._codecs[forward.codec] = CodecFanout(forward.codec, self.track.kind, self, self._logger)
         codec.add(forward)
         if not self.is_reading:
             self._reader = asyncio.ensure_future(self._read())
@@ -136,6 +133,16 @@ class TrackFanout:
         """Return where a forward track is, None if it is not being sent anything."""
         return self._codecs.get(forward.codec) if forward.codec is not None else None
 
+    def target_bitrate(self, forward: ForwardTrack) -> int | None:
+        """Return the bits per second that the encoder for a forward track aims at, None if it has no target."""
+        codec = self.codec_of(forward)
+        return codec.target_bitrate(forward) if codec is not None else None
+
+    def queue_length(self, forward: ForwardTrack) -> int:
+        """Return how many frames wait for the encoder of a forward track."""
+        codec = self.codec_of(forward)
+        return codec.queue_length(forward) if codec is not None else 0
+
     def taken_at(self, at: float) -> float:
         """Return when, on the event loop's clock, the track gave what stands at this second of its time line."""
         return self._clock.soonest(at) if self._clock is not None else asyncio.get_running_loop().time()
@@ -167,7 +174,8 @@ class TrackFanout:
             return
         self._log_end(failure)
         await self._say_last_words()
-        self._ended(self.track, failure)
+        if self._ended is not None:
+            self._ended(self.track, failure)
 
     def _log_end(self, failure: BaseException | None) -> None:
         if failure is None:
@@ -240,14 +248,16 @@ class TrackFanout:
     def _forwards(self) -> list[ForwardTrack]:
         return [forward for codec in self._codecs.values() for forward in codec.forwards]
 
-    def _ask_source(self) -> bool:
-        """Ask a source of packets for a key frame, if it can be asked."""
-        if self._can_ask():
-            self._source.request_key_frame()
-        return self._can_ask()
-
-    def _can_ask(self) -> bool:
+    @property
+    def makes_key_frames(self) -> bool:
+        """Whether the track can be asked for a key frame."""
         return callable(getattr(self._source, "request_key_frame", None))
+
+    def ask_for_key_frame(self) -> bool:
+        """Ask the track for a key frame. Return whether it can be asked."""
+        if self.makes_key_frames:
+            self._source.request_key_frame()
+        return self.makes_key_frames
 
     # --- packets for those who negotiated another codec
 
@@ -296,7 +306,8 @@ class TrackFanout:
 
     # --- the end
 
-    def _end(self, encoder: SharedEncoder) -> None:
+    def end_encoder(self, encoder: SharedEncoder) -> None:
+        """Close an encoder that no codec needs any more. `close` waits for it."""
         task = encoder.close()
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ..codecs.encoders import Packet, SendCodec
-from .shared_packet import Parcel, Placed
-
-if TYPE_CHECKING:
-    from .fanout import TrackFanout
+from .shared_packet import PlacedPacket, SharedPacket
 
 MAX_WAITING_VIDEO = 60
 """Packets of video that wait for a sender: two seconds at 30 fps. Sending does not wait for the network, so they pile
@@ -34,6 +31,31 @@ CATCH_UP_PAUSE = 0.002
 CATCH_UP_STEP = 90
 """Ticks between their timestamps, a millisecond: a receiver hurries through them instead of showing them in their time
 and lagging behind by as much for ever."""
+
+
+class PacketSource(Protocol):
+    """What forward tracks need of the source of their packets: `TrackFanout`."""
+
+    def add(self, forward: ForwardTrack) -> None:
+        """Send to a forward track that knows its codec, from the next key frame on."""
+
+    def remove(self, forward: ForwardTrack) -> None:
+        """Send nothing more to a forward track."""
+
+    def request_key_frame(self, forward: ForwardTrack) -> None:
+        """Have a key frame made for a forward track."""
+
+    def estimate_changed(self, forward: ForwardTrack) -> None:
+        """Follow the estimate of a forward track's receiver."""
+
+    def target_bitrate(self, forward: ForwardTrack) -> int | None:
+        """Return the bits per second that the encoder for a forward track aims at, None if it has no target."""
+
+    def queue_length(self, forward: ForwardTrack) -> int:
+        """Return how many frames wait for the encoder of a forward track."""
+
+    def taken_at(self, at: float) -> float:
+        """Return when, on the event loop's clock, the source gave what stands at this second of its time line."""
 
 
 class ForwardTrack(MediaStreamTrack):
@@ -54,11 +76,11 @@ class ForwardTrack(MediaStreamTrack):
         self.level: int | None = None
         self.frames_dropped = 0
         self.frames_failed = 0
-        self._source: TrackFanout | None = None
+        self._source: PacketSource | None = None
         self._reading = False
         self._behind = 0
         self._joined = False
-        self._parcels: deque[Placed] = deque()
+        self._queue: deque[PlacedPacket] = deque()
         self._bound = MAX_WAITING_VIDEO if kind == "video" else MAX_WAITING_AUDIO
         self._arrived = asyncio.Event()
         self._needs_key_frame = kind == "video"
@@ -73,7 +95,7 @@ class ForwardTrack(MediaStreamTrack):
             self.codec = codec
             self._join()
 
-    def switch(self, source: TrackFanout | None) -> None:
+    def switch(self, source: PacketSource | None) -> None:
         """Take packets of another source, or of none, starting with its next key frame.
 
         Nothing is pulled before the first `recv()`: a file does not play to a connection that is still being made.
@@ -82,7 +104,7 @@ class ForwardTrack(MediaStreamTrack):
             return
         self._leave()
         self._source = source
-        self._parcels.clear()
+        self._queue.clear()
         self._behind = 0
         self._shift = None
         self.begin_anew()
@@ -99,20 +121,17 @@ class ForwardTrack(MediaStreamTrack):
         if self._joined and self._source is not None:
             self._source.estimate_changed(self)
 
-    # --- figures
+    # --- stats
 
     @property
     def target_bitrate(self) -> int | None:
         """Tell the bits per second that the encoder aims at, None if its rate is fixed."""
-        codec = self._source.codec_of(self) if self._source is not None else None
-        return codec.target_bitrate(self) if codec is not None else None
+        return self._source.target_bitrate(self) if self._source is not None else None
 
     @property
     def queue_length(self) -> int:
         """Tell how many frames wait, for the encoder and for the sender."""
-        codec = self._source.codec_of(self) if self._source is not None else None
-        encoder = codec.encoder_of(self) if codec is not None else None
-        return len(self._parcels) + (encoder.queue_length if encoder is not None else 0)
+        return len(self._queue) + (self._source.queue_length(self) if self._source is not None else 0)
 
     # --- the sender's side
 
@@ -122,11 +141,11 @@ class ForwardTrack(MediaStreamTrack):
         Raises:
             MediaStreamError: the sender that owns this track was stopped.
         """
-        parcel, pts, _ = await self.next_parcel()
-        self.level = parcel.level
-        return parcel.packet if pts == parcel.pts else moved(parcel.packet, pts)
+        shared, pts, _ = await self.next_shared_packet()
+        self.level = shared.level
+        return shared.packet if pts == shared.pts else moved(shared.packet, pts)
 
-    async def next_parcel(self) -> Placed:
+    async def next_shared_packet(self) -> PlacedPacket:
         """Return what `recv()` would, without a copy: the packet that all get, and the pts under which to send it.
 
         Raises:
@@ -140,7 +159,7 @@ class ForwardTrack(MediaStreamTrack):
             self._behind -= 1
             await asyncio.sleep(CATCH_UP_PAUSE)
             await self._available()  # a switch may have cleared the queue
-        return self._parcels.popleft()
+        return self._queue.popleft()
 
     def stop(self) -> None:
         """End this forward track. The local track goes on."""
@@ -150,33 +169,33 @@ class ForwardTrack(MediaStreamTrack):
 
     # --- the fan-out's side
 
-    def feed(self, parcel: Parcel) -> None:
+    def feed(self, shared: SharedPacket) -> None:
         """Take a packet of the source, whose pts are in the clock of the codec."""
-        if self._needs_key_frame and not parcel.is_keyframe:
+        if self._needs_key_frame and not shared.is_keyframe:
             return
         self._needs_key_frame = False
-        if len(self._parcels) - self._behind >= self._bound:
-            self._overflow(parcel)
+        if len(self._queue) - self._behind >= self._bound:
+            self._overflow(shared)
             if self._needs_key_frame:
                 return
-        self._parcels.append(self._place(parcel, parcel.pts))
+        self._queue.append(self._place(shared, shared.pts))
         self._arrived.set()
 
-    def feed_other_rendition(self, parcel: Parcel) -> None:
+    def feed_other_rendition(self, shared: SharedPacket) -> None:
         """Take the key frame with which another rendition of the same source begins.
 
         That encoder may be some pictures behind: from then on its packets come that much later.
         """
         if self._shift is not None and self._placed is not None:
-            self._shift = max(self._shift, self._placed[0] + 1 - parcel.pts)
-        self.feed(parcel)
+            self._shift = max(self._shift, self._placed[0] + 1 - shared.pts)
+        self.feed(shared)
 
-    def catch_up(self, parcels: Sequence[Parcel]) -> None:
+    def catch_up(self, packets: Sequence[SharedPacket]) -> None:
         """Take what has come since the last key frame, with which it begins, as fast as it can be sent."""
         self._needs_key_frame = False
-        self._behind = len(parcels)
-        for place, parcel in enumerate(parcels, 1 - len(parcels)):
-            self._parcels.append(self._place(parcel, parcels[-1].pts + place * CATCH_UP_STEP))
+        self._behind = len(packets)
+        for place, shared in enumerate(packets, 1 - len(packets)):
+            self._queue.append(self._place(shared, packets[-1].pts + place * CATCH_UP_STEP))
         self._arrived.set()
 
     def begin_anew(self) -> None:
@@ -192,27 +211,27 @@ class ForwardTrack(MediaStreamTrack):
         self.frames_failed += 1
 
     async def _available(self) -> None:
-        while not self._parcels:
+        while not self._queue:
             if self.readyState != "live":
                 raise MediaStreamError
             self._arrived.clear()
             await self._arrived.wait()
 
-    def _overflow(self, parcel: Parcel) -> None:
+    def _overflow(self, shared: SharedPacket) -> None:
         """Make room: sound goes on with the newest, pictures with a key frame, since the others build on it."""
         if self.kind == "audio":
-            self._parcels.popleft()
+            self._queue.popleft()
             self.frames_dropped += 1
             return
-        self.frames_dropped += len(self._parcels)
-        self._parcels.clear()
+        self.frames_dropped += len(self._queue)
+        self._queue.clear()
         self._behind = 0
-        if not parcel.is_keyframe:
+        if not shared.is_keyframe:
             self.frames_dropped += 1
             self._needs_key_frame = True
             self.request_key_frame()
 
-    def _place(self, parcel: Parcel, pts: int) -> Placed:
+    def _place(self, shared: SharedPacket, pts: int) -> PlacedPacket:
         """Give a packet, which has these pts from its source, those under which it is sent."""
         assert self.codec is not None
         if self._source is not None:
@@ -227,7 +246,7 @@ class ForwardTrack(MediaStreamTrack):
         pts += self._shift
         if self._placed is None or pts > self._placed[0]:
             self._placed = pts, taken_at
-        return Placed(parcel, pts, taken_at)
+        return PlacedPacket(shared, pts, taken_at)
 
     def _join(self) -> None:
         ready = self._reading and self.codec is not None and self.readyState == "live"

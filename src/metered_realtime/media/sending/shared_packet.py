@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..codecs.encoders import Packet
 
 
-class Parcel:
+class SharedPacket:
     """A packet for everybody who gets it, and what it is cut into for RTP, which is the same for all of them.
 
     Those who get it may be given other `pts` than the packet has. `level` is that of sound in dBov, None if unknown.
@@ -31,9 +31,9 @@ class Parcel:
         return self._payloads
 
 
-class Placed(NamedTuple):
+class PlacedPacket(NamedTuple):
     """A packet as one receiver gets it: under these `pts`, which stand for this second on the event loop's clock."""
 
-    parcel: Parcel
+    shared: SharedPacket
     pts: int
     taken_at: float

@@ -21,8 +21,8 @@ from typing import Any
 import av
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.log import Logger, NoopLogger
-from metered_realtime.media.codecs.pcm import (
+from ...log import Logger, NoopLogger
+from ..codecs.pcm import (
     FRAME_BYTES,
     FRAME_SAMPLES,
     FRAME_SECONDS,
@@ -32,8 +32,8 @@ from metered_realtime.media.codecs.pcm import (
     pcm_frame,
     s16_frame,
 )
-from metered_realtime.media.pacing import SKIP_AFTER, Pacer
-from metered_realtime.media.sources.source_track import SourceTrack, call_on
+from ..pacing import SKIP_AFTER, Pacer
+from .source_track import SourceTrack, call_on
 
 CHANNELS = {"mono": 1, "stereo": 2}
 MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; outside it is a mistake, such as kHz for Hz

@@ -12,13 +12,13 @@ import av
 from aiortc.mediastreams import VIDEO_TIME_BASE
 from av.container import InputContainer
 
-from metered_realtime.media.codecs.audio_line import MAX_FIX, AudioLine
-from metered_realtime.media.codecs.pcm import FRAME_SECONDS, RATE, TIME_BASE
-from metered_realtime.media.receiving.held_packets import HeldPackets
-from metered_realtime.media.sources.pass_start import TOLERANCE, PassStart
-from metered_realtime.media.sources.passthrough import Packet, Passthrough
-from metered_realtime.media.sources.stream_choice import Kind, chosen_streams
-from metered_realtime.media.sources.upright import Upright
+from ..codecs.audio_line import MAX_FIX, AudioLine
+from ..codecs.pcm import FRAME_SECONDS, RATE, TIME_BASE
+from .held_packets import HeldPackets
+from .pass_start import TOLERANCE, PassStart
+from .passthrough import Packet, Passthrough
+from .stream_choice import Kind, chosen_streams
+from .upright import Upright
 
 __all__ = ["Decoded", "FrameReader", "Kind", "Wanted"]
 

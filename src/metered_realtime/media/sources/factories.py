@@ -17,20 +17,20 @@ from urllib.parse import urlsplit
 import av
 from av.container import InputContainer
 
-from metered_realtime.log import Logger, NoopLogger
-from metered_realtime.media.sources.decoding import FrameReader, Kind
-from metered_realtime.media.sources.devices import (
+from ...log import Logger, NoopLogger
+from .decoding import FrameReader, Kind
+from .devices import (
     DeviceInput,
     camera_input,
     find_alsa_config,
     microphone_input,
     screen_input,
 )
-from metered_realtime.media.sources.opening import described, open_source, without_credentials
-from metered_realtime.media.sources.passthrough import Packet, Passthrough, check_shown_as_it_is, first_picture
-from metered_realtime.media.sources.player import Player
-from metered_realtime.media.sources.reopening import ReopeningReader
-from metered_realtime.media.sources.stream_choice import chosen_streams
+from .opening import described, open_source, without_credentials
+from .passthrough import Packet, Passthrough, check_shown_as_it_is, first_picture
+from .player import Player
+from .reopening import ReopeningReader
+from .stream_choice import chosen_streams
 
 RTSP_TRANSPORTS = ("tcp", "udp", "udp_multicast", "http")
 NETWORK_TIMEOUT = 10.0

@@ -7,7 +7,7 @@ import errno
 import av
 from av.container import InputContainer
 
-from metered_realtime.media.sources.stream_choice import LIMITS, chosen_streams, obstacle
+from .stream_choice import LIMITS, chosen_streams, obstacle
 
 
 def open_source(

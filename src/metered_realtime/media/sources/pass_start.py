@@ -5,7 +5,7 @@ from __future__ import annotations
 import av
 from av.container import InputContainer
 
-from metered_realtime.media.sources.passthrough import Packet
+from .passthrough import Packet
 
 PREROLL = 0.1
 """Seconds that are decoded and dropped before a place in a file: Opus needs 80 ms to settle (RFC 7845 section 4.6)."""

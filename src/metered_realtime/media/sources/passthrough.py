@@ -9,8 +9,8 @@ import av
 from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 
-from metered_realtime.media.codecs.pictures import FULL_RANGE
-from metered_realtime.media.sources.upright import is_upright
+from ..codecs.pictures import FULL_RANGE
+from .upright import is_upright
 
 Packet: TypeAlias = "av.Packet[Any]"
 

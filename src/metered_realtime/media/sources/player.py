@@ -26,10 +26,10 @@ import av
 from aiortc.contrib.media import MediaPlayer
 from aiortc.mediastreams import MediaStreamError
 
-from metered_realtime.media.receiving.waiting import room_for
-from metered_realtime.media.sources.decoding import Decoded, Kind, Wanted
-from metered_realtime.media.sources.passthrough import Packet, Passthrough
-from metered_realtime.media.sources.source_track import SourceTrack
+from ..receiving.waiting import room_for
+from .decoding import Decoded, Kind, Wanted
+from .passthrough import Packet, Passthrough
+from .source_track import SourceTrack
 
 AHEAD = 0.5  # seconds decoded ahead of a file's reader: covers a slow disk or a large key frame
 MAX_QUEUED = 3.0  # seconds; files interleave coarsely, so one queue may have to grow past AHEAD
@@ -142,7 +142,7 @@ class Player(MediaPlayer):
     """
 
     def __init__(
-        self, reader: Reader, *, live: bool = False, describe: Callable[[Exception], Exception] = lambda error: error
+        self, reader: Reader, *, live: bool = False, describe: Callable[[Exception], Exception] | None = None
     ) -> None:
         self.error: Exception | None = None
         self._reader = reader
@@ -251,7 +251,7 @@ class Player(MediaPlayer):
                 for decoded in self._reader.frames(self._wanted):
                     self._offer(decoded)
             except Exception as exc:
-                self.error = self._describe(exc)
+                self.error = exc if self._describe is None else self._describe(exc)
             with self._changed:
                 for track in self._tracks:
                     track.finished = self.error is not None or (

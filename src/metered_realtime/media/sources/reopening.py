@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from av.container import InputContainer
 
-from metered_realtime.log import Logger
-from metered_realtime.media.sources.decoding import Decoded, FrameReader, Kind, Wanted
-from metered_realtime.media.sources.opening import described
-from metered_realtime.media.sources.passthrough import Passthrough
+from ...log import Logger
+from .decoding import Decoded, FrameReader, Kind, Wanted
+from .opening import described
+from .passthrough import Passthrough
 
 FIRST_PAUSE, MAX_PAUSE = 0.5, 10.0
 """Seconds before a source is opened again: at first, and, doubled each time, at most. A camera restarts in about 20."""

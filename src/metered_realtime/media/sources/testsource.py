@@ -14,14 +14,14 @@ import av
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError
 from av.container import OutputContainer
 
-from metered_realtime.media.codecs.available import (
+from ..codecs.available import (
     AUDIO_ENCODERS,
     H264_ENCODERS,
     encoder_options,
     first_encoder,
     require_encoder,
 )
-from metered_realtime.media.codecs.pcm import (
+from ..codecs.pcm import (
     FRAME_BYTES,
     FRAME_SAMPLES,
     FRAME_SECONDS,
@@ -29,9 +29,9 @@ from metered_realtime.media.codecs.pcm import (
     SAMPLE_BYTES,
     pcm_frame,
 )
-from metered_realtime.media.pacing import Pacer
-from metered_realtime.media.sources.pattern import Pattern
-from metered_realtime.media.sources.source_track import SourceTrack
+from ..pacing import Pacer
+from .pattern import Pattern
+from .source_track import SourceTrack
 
 MAX_FPS = 120
 TONE_LEVEL, CLICK_LEVEL = 0.2, 0.8  # of full scale: the click stands out, neither clips
@@ -132,7 +132,7 @@ def write_test_clip(
     clip = Clip(Path(path), seconds, max(1, round(seconds * fps)), video_codec, audio_codec)
     try:
         with av.open(os.fspath(path), "w", format="mp4") as container:
-            _write(container, clip, pattern, fps, progress or (lambda fraction: None))
+            _write(container, clip, pattern, fps, progress)
     except BaseException:
         clip.path.unlink(missing_ok=True)
         raise
@@ -140,7 +140,7 @@ def write_test_clip(
 
 
 def _write(
-    container: OutputContainer, clip: Clip, pattern: Pattern, fps: int, progress: Callable[[float], None]
+    container: OutputContainer, clip: Clip, pattern: Pattern, fps: int, progress: Callable[[float], None] | None
 ) -> None:
     video = container.add_stream(clip.video_codec, rate=fps, options=encoder_options(clip.video_codec))
     assert isinstance(video, av.VideoStream)
@@ -158,7 +158,8 @@ def _write(
             start = samples % RATE * SAMPLE_BYTES
             container.mux(audio.encode(pcm_frame(second[start : start + FRAME_BYTES], samples)))
             samples += FRAME_SAMPLES
-        progress((number + 1) / clip.frames)
+        if progress is not None:
+            progress((number + 1) / clip.frames)
     container.mux(video.encode(None))
     if audio is not None:
         container.mux(audio.encode(None))

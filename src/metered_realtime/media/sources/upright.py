@@ -10,8 +10,8 @@ import av
 from av.filter import Graph
 from av.sidedata.sidedata import Type
 
-from metered_realtime.media.codecs.pictures import MAX_SIDE
-from metered_realtime.media.sources.stream_choice import MAX_PIXELS
+from ..codecs.pictures import MAX_SIDE
+from .stream_choice import MAX_PIXELS
 
 _Turn = tuple[str, ...]
 """Filters, with their arguments behind a "="."""

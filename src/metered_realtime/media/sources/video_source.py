@@ -19,8 +19,8 @@ from typing import Any
 import av
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError
 
-from metered_realtime.media.codecs.pictures import CHANNELS, MAX_SIDE, MIN_SIDE, copied, to_yuv420p
-from metered_realtime.media.sources.source_track import SourceTrack, call_on
+from ..codecs.pictures import CHANNELS, MAX_SIDE, MIN_SIDE, copied, to_yuv420p
+from .source_track import SourceTrack, call_on
 
 MAX_FPS = 120
 

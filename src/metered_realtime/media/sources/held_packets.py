@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from metered_realtime.media.sources.passthrough import Packet
+from .passthrough import Packet
 
 HELD = 1.0
 """Seconds of packets kept for a reader that has not come yet: what a file is decoded ahead, and some more."""
