@@ -23,11 +23,12 @@ demo: $(VENV)/.installed-all  ## stream a media file between two peers and show 
 
 test: check pytest  ## every check and every test, with real servers and a real browser where they can be installed
 
-check: $(VENV)/.installed-dev
+check: $(VENV)/.installed-dev  ## ruff, mypy --strict, the import rules and the figures of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/house.py --check
 
 pytest: $(VENV)/.installed-dev
 	./tools/install-test-programs
