@@ -51,6 +51,7 @@ def messages(log: EventLog) -> list[str | bytes]:
     return [event.data for event in log.of(DCMessage)]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("opener", ["a", "b"])
 async def test_either_end_can_open_a_channel(room: Room, opener: str) -> None:
     pair = await room.pair()

@@ -199,7 +199,7 @@ def _packets(source: InputContainer, index: int) -> Iterator[tuple[Fraction, int
     for packet in source.demux(source.streams[0]):
         if packet.dts is None or packet.pts is None:  # the end marker
             continue
-        base = Fraction(packet.time_base)
+        base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
         shift = round(BIAS / base)
         packet.pts -= shift
         packet.dts -= shift
