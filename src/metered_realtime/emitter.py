@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeVar, overload
 
 from .events import Event
@@ -296,6 +296,12 @@ class AsyncEventEmitter:
 
     def _reopen_emitter(self) -> None:
         self._emitter_closed = False
+
+
+def enter_close(emitters: Iterable[AsyncEventEmitter]) -> None:
+    """Mark the running task as one inside `close()`: the drains of these emitters do not wait for it."""
+    for emitter in emitters:
+        emitter._enter_close()
 
 
 def _check_type(event_type: type[Event]) -> None:

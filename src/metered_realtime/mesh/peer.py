@@ -17,7 +17,7 @@ from ..connection.ice_servers import IceServers
 from ..core.negotiation.signals import GREETING, MetadataSignal, channel_of, parse_signal
 from ..core.session.close_codes import FATAL_CLOSES, FATAL_ERROR_CODES, code_of_close
 from ..core.wire.names import is_reserved_channel, peer_id_fault
-from ..emitter import AsyncEventEmitter
+from ..emitter import AsyncEventEmitter, enter_close
 from ..errors import (
     ConnectionEndedError,
     FileTransferError,
@@ -276,8 +276,7 @@ class MeteredPeer(AsyncEventEmitter):
             self._require_state("leave", "joined", "reconnecting")
             self._set_state("leaving")
             self._leaving = asyncio.ensure_future(self._leave(reason))
-        for emitter in (*self._remotes, *self._seen_off):
-            emitter._enter_close()  # this may be one of their handlers
+        enter_close((*self._remotes, *self._seen_off))  # this may be one of their handlers
         await asyncio.shield(self._leaving)
 
     async def close(self, reason: str | None = None) -> None:
@@ -285,8 +284,7 @@ class MeteredPeer(AsyncEventEmitter):
 
         May be awaited in any handler. Local tracks go on: they belong to the caller. So does a shared client.
         """
-        for emitter in (self, *self._remotes, *self._seen_off):
-            emitter._enter_close()  # this may be one of their handlers
+        enter_close((self, *self._remotes, *self._seen_off))  # this may be one of their handlers
         if self._state == "closed" and self._ending is None:
             return
         if self._ending is None:

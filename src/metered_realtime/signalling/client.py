@@ -271,12 +271,12 @@ class SignallingClient(AsyncEventEmitter):
         _check_peer_id(to_peer_id)
         await self._reply_to(*self._session.send(to_peer_id, payload, self._now()))
 
-    def _belong_to_peer(self) -> None:
-        """Leave it to a peer, which closes this client, to tell that neither was closed."""
+    # --- what a peer needs, see for_peers.py
+
+    def _leave_warning_to_peer(self) -> None:
         self._lifetime = None
 
-    def _doubt(self) -> None:
-        """Find out soon whether the connection is alive: something else that used the network has failed."""
+    def _check_connection(self) -> None:
         self._apply(self._session.doubt(self._now()))
 
     async def _fetch_token(self, number: int, fresh_token: FreshTokenFn) -> None:
