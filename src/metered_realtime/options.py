@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -21,6 +22,8 @@ TokenProviderFn = Callable[[], Awaitable[str] | str]
 
 IceTransportPolicy = Literal["all", "relay"]
 """Which candidates a connection may use: `relay` hides the addresses of this end, and needs a TURN server."""
+
+Init = TypeVar("Init", bound=Callable[..., None])
 
 DEFAULT_URL = "wss://rms.metered.ca"
 
@@ -86,6 +89,46 @@ class SignallingClientOptions:
     queue_while_reconnecting: int = 0
     ssl_context: SSLContext | None = None
     allow_insecure_url: bool = False
+
+
+class ClientKeywords(TypedDict, total=False):
+    """The fields of `SignallingClientOptions` as keywords of a constructor, for type checkers."""
+
+    api_key: str | None
+    token_provider: TokenProviderFn | None
+    url: str | None
+    token_provider_timeout: float
+    logger: Logger | None
+    reconnect: ReconnectOptions | bool
+    inactivity_timeout: float
+    auto_resubscribe: bool
+    queue_while_reconnecting: int
+    ssl_context: SSLContext | None
+    allow_insecure_url: bool
+
+
+def options_or_keywords(options: SignallingClientOptions | None, keywords: ClientKeywords) -> SignallingClientOptions:
+    """Return the options that a constructor was given as one object, or else as keywords.
+
+    Raises:
+        TypeError: a keyword is unknown.
+    """
+    named = SignallingClientOptions(**keywords)
+    return options or named
+
+
+def shows_client_keywords(init: Init) -> Init:
+    """Show the `ClientKeywords`, with their defaults, in the signature of a constructor that takes `**keywords`."""
+    signature = inspect.signature(init)
+    own = [it for it in signature.parameters.values() if it.kind is not inspect.Parameter.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(it.name, inspect.Parameter.KEYWORD_ONLY, default=it.default, annotation=it.type)
+        for it in fields(SignallingClientOptions)
+    ]
+    before = [it for it in own if it.kind is not inspect.Parameter.KEYWORD_ONLY]
+    signature = signature.replace(parameters=[*before, *options, *own[len(before) :]])
+    init.__signature__ = signature  # type: ignore[attr-defined]
+    return init
 
 
 @dataclass(frozen=True, slots=True)

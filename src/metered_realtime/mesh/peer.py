@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from ssl import SSLContext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from msgspec import Raw
 
@@ -47,16 +46,16 @@ from ..events import (
 )
 from ..files.transfers import AcceptFn, FileReceiver, FileTransfers, ProgressFn, TransferResult
 from ..lifetime import Lifetime
-from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from ..options import (
+    ClientKeywords,
     IceServersOption,
     IceTransportPolicy,
     MeteredPeerState,
-    ReconnectOptions,
     SignallingClientOptions,
     SubscribeOptions,
-    TokenProviderFn,
+    options_or_keywords,
+    shows_client_keywords,
 )
 from ..rpc.errors import ErrorRegistry, RpcError
 from ..rpc.methods import RpcInvocationData, RpcMethods
@@ -120,42 +119,21 @@ class MeteredPeer(AsyncEventEmitter):
         TypeError: `ice_servers` holds something else than `IceServerConfig`.
     """
 
+    @shows_client_keywords
     def __init__(
         self,
         options: SignallingClientOptions | None = None,
         *,
-        api_key: str | None = None,
-        token_provider: TokenProviderFn | None = None,
-        url: str | None = None,
-        token_provider_timeout: float = 10.0,
-        logger: Logger | None = None,
-        reconnect: ReconnectOptions | bool = True,
-        inactivity_timeout: float = 60.0,
-        auto_resubscribe: bool = True,
-        queue_while_reconnecting: int = 0,
-        ssl_context: SSLContext | None = None,
-        allow_insecure_url: bool = False,
         client: SignallingClient | None = None,
         ice_servers: IceServersOption | None = None,
         ice_transport_policy: IceTransportPolicy = "all",
         rpc_debug: bool = False,
         rpc_errors: ErrorRegistry | type[RpcError] | None = None,
+        **keywords: Unpack[ClientKeywords],
     ) -> None:
-        if client is not None and (options is not None or api_key or token_provider):
+        if client is not None and (options or keywords.get("api_key") or keywords.get("token_provider")):
             raise ValueError("a shared client has its credential: give no options, api_key or token_provider with it")
-        chosen = options or SignallingClientOptions(
-            api_key=api_key,
-            token_provider=token_provider,
-            url=url,
-            token_provider_timeout=token_provider_timeout,
-            logger=logger,
-            reconnect=reconnect,
-            inactivity_timeout=inactivity_timeout,
-            auto_resubscribe=auto_resubscribe,
-            queue_while_reconnecting=queue_while_reconnecting,
-            ssl_context=ssl_context,
-            allow_insecure_url=allow_insecure_url,
-        )
+        chosen = options_or_keywords(options, keywords)
         super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")

@@ -6,8 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
-from ssl import SSLContext
-from typing import Any
+from typing import Any, Unpack
 
 from msgspec import Raw
 
@@ -33,14 +32,16 @@ from ..emitter import AsyncEventEmitter
 from ..errors import SignallingError
 from ..events import StateChange
 from ..lifetime import Lifetime
-from ..log import Logger, log_exception
+from ..log import log_exception
 from ..options import (
+    ClientKeywords,
     IceServerConfig,
     ReconnectOptions,
     SignallingClientOptions,
     SignallingClientState,
     SubscribeOptions,
-    TokenProviderFn,
+    options_or_keywords,
+    shows_client_keywords,
 )
 from .credentials import FreshTokenFn, attempt_urls, fresh_tokens
 from .endpoint import parse_origin
@@ -73,37 +74,16 @@ class SignallingClient(AsyncEventEmitter):
         LocalCredentialError: a key made by a server of this package, without the `url` of that server.
     """
 
+    @shows_client_keywords
     def __init__(
         self,
         options: SignallingClientOptions | None = None,
         *,
-        api_key: str | None = None,
-        token_provider: TokenProviderFn | None = None,
-        url: str | None = None,
-        token_provider_timeout: float = 10.0,
-        logger: Logger | None = None,
-        reconnect: ReconnectOptions | bool = True,
-        inactivity_timeout: float = 60.0,
-        auto_resubscribe: bool = True,
-        queue_while_reconnecting: int = 0,
-        ssl_context: SSLContext | None = None,
-        allow_insecure_url: bool = False,
         _timings: Timings | None = None,
         _chance: Callable[[], float] = random.random,
+        **keywords: Unpack[ClientKeywords],
     ) -> None:
-        chosen = options or SignallingClientOptions(
-            api_key=api_key,
-            token_provider=token_provider,
-            url=url,
-            token_provider_timeout=token_provider_timeout,
-            logger=logger,
-            reconnect=reconnect,
-            inactivity_timeout=inactivity_timeout,
-            auto_resubscribe=auto_resubscribe,
-            queue_while_reconnecting=queue_while_reconnecting,
-            ssl_context=ssl_context,
-            allow_insecure_url=allow_insecure_url,
-        )
+        chosen = options_or_keywords(options, keywords)
         if math.isnan(chosen.token_provider_timeout):
             raise ValueError("token_provider_timeout must be a number of seconds, not nan")
         if chosen.queue_while_reconnecting < 0:

@@ -227,7 +227,7 @@ class Session:
         if self.state in ("idle", "closed"):
             return []
         effects = self._exchange.settle_written("the connection attempt was cancelled")
-        self._drop_link()
+        self._drop_socket()
         return [*effects, HangUp(1000, "connection attempt cancelled"), self._enter("closed")]
 
     def close(self, code: int, reason: str) -> Effects:
@@ -239,7 +239,7 @@ class Session:
         connecting = self.state == "connecting"
         text = "the client was closed"
         effects = self._exchange.settle_written(text) + self._exchange.settle_queued(text)
-        self._drop_link()
+        self._drop_socket()
         effects += [HangUp(code, reason), self._enter("closed")]
         if connecting:
             effects.append(FinishConnect(SignallingConnectError(code, reason, text)))
@@ -363,7 +363,7 @@ class Session:
         self._phase, self._due_at = _Phase.DIALLING, math.inf
         return Dial()
 
-    def _drop_link(self) -> None:
+    def _drop_socket(self) -> None:
         self._phase, self._due_at = _Phase.DOWN, math.inf
         self._exchange.lose_connection()
         self._refreshes.stop()
@@ -372,7 +372,7 @@ class Session:
         """Decide after the end of an attempt or of a connection."""
         too_big = loss.opened and loss.code == WsCloseCode.MESSAGE_TOO_BIG
         effects = self._exchange.settle_written("the connection ended before the answer", too_big=too_big)
-        self._drop_link()
+        self._drop_socket()
         if loss.opened:
             self._last_code = loss.code
             self._resumption.note_end(loss.code)
