@@ -1,4 +1,4 @@
-"""Options and the literals of states."""
+"""Options of clients and peers, and the literals of their states."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TokenProviderFn = Callable[[], Awaitable[str] | str]
 """Returns a fresh token, at once or awaited. Called before every connection attempt."""
 
 IceTransportPolicy = Literal["all", "relay"]
-"""Which candidates a connection may use: `relay` hides the addresses of this end, and needs a TURN server."""
+"""Which candidates a connection may use. `relay` hides the addresses of this end and needs a TURN server."""
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
@@ -30,13 +30,13 @@ DEFAULT_URL = "wss://rms.metered.ca"
 
 @dataclass(slots=True, kw_only=True)
 class ReconnectOptions:
-    """How to come back after a lost connection.
+    """How a client reconnects after its connection is lost.
 
-    Attempt n waits `initial_delay * multiplier ** (n - 1)` seconds, at most `max_delay` (`inf`: no cap), varied by
+    Attempt n waits `initial_delay * multiplier ** (n - 1)` seconds, at most `max_delay` (`inf`: no limit), varied by
     `jitter_ratio` in both directions. `max_attempts` counts since the last welcome; `inf` never gives up.
 
-    During the first `short_outage` seconds of waiting no delay grows beyond 4 s, so that clients find a server that
-    was restarted within 5 s. That is what `reconnect=True` does for a minute; options of your own have it off.
+    During the first `short_outage` seconds of waiting each delay is at most 4 s, so that clients find a restarted
+    server within 5 s. `reconnect=True` does that for a minute; `ReconnectOptions()` does not by default.
 
     Raises:
         ValueError: a number is out of its range, or NaN.
@@ -60,7 +60,7 @@ class ReconnectOptions:
 
 @dataclass(slots=True, kw_only=True)
 class SubscribeOptions:
-    """What a subscription asks for: `include_sender_metadata` adds the publisher's metadata to messages."""
+    """Options of a subscription. `include_sender_metadata` adds the publisher's metadata to messages."""
 
     include_sender_metadata: bool = False
 
@@ -69,13 +69,13 @@ class SubscribeOptions:
 class SignallingClientOptions:
     """The constructor options of `SignallingClient` and `MeteredPeer`, as one object.
 
-    Exactly one of `api_key` and `token_provider` is needed. The provider is asked before every connection attempt, and
-    again shortly before the token of a live connection ends. Times are seconds. An `inactivity_timeout` of 0 or
-    less, or infinite, turns the watchdog and the heartbeat off.
+    Exactly one of `api_key` and `token_provider` is required. The provider is called before every connection attempt,
+    and again shortly before the token of a live connection expires. Times are in seconds. An `inactivity_timeout` that
+    is infinite, 0 or negative disables the watchdog and the heartbeat.
 
     While the client reconnects, up to `queue_while_reconnecting` publishes and sends wait for the connection
-    instead of failing. `ssl_context` replaces the system's trust for `wss`. `allow_insecure_url` permits `ws` to
-    hosts other than this one, for networks that are private anyway: the credential travels in the clear.
+    instead of failing. `ssl_context` replaces the system's trust store for `wss`. `allow_insecure_url` permits `ws` to
+    hosts other than this one, for private networks: the credential is sent unencrypted.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -133,7 +133,7 @@ def shows_client_keywords(init: Init) -> Init:
 
 @dataclass(frozen=True, slots=True)
 class IceServerConfig:
-    """One STUN or TURN server, as the server's welcome names it. The repr hides the credential."""
+    """A STUN or TURN server. The repr hides the credential."""
 
     urls: str | list[str]
     username: str | None = None

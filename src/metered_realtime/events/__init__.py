@@ -1,6 +1,6 @@
-"""The events, typed and frozen, and the close codes.
+"""The events, as frozen dataclasses, and the WebSocket close codes.
 
-Register for a class with `on`, `once` or `events`; registering for `Event` itself receives every event.
+Register for an event class with `on`, `once` or `events`. Registering for `Event` receives every event.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every event has in common."""
+"""The base class of events, and the event that all emitters with a state share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base of every event."""
+    """Base class of all events."""
 
 
 @dataclass(frozen=True, slots=True)

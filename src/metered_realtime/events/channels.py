@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DataChannelOpened(Event):
-    """The remote opened a data channel. `channel` is aiortc's; wrap it in `DataChannel`.
+    """The remote opened a data channel. `channel` is the `RTCDataChannel` of aiortc; wrap it in `DataChannel`.
 
-    Nothing that arrives before the wrapper, or its `DCMessage` handler, exists is lost.
+    Messages that arrive before the wrapper has a `DCMessage` handler are kept for it.
     """
 
     channel: Any
@@ -32,7 +32,7 @@ class DCOpen(Event):
 
 @dataclass(frozen=True, slots=True)
 class DCClose(Event):
-    """The channel closed underneath."""
+    """The channel closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,16 @@ class DCError(Event):
 
 @dataclass(frozen=True, slots=True)
 class DCMessage(Event):
-    """A message arrived, text as str and binary as bytes."""
+    """A message arrived: text as `str`, binary as `bytes`."""
 
     data: str | bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelOpened(Event):
-    """The remote opened a channel that survives its connection, and this end has not opened it.
+    """The remote opened a channel that survives its connection, and this end has not opened it yet.
 
-    Nothing that arrives before a `DCMessage` handler exists, or the iteration begins, is lost.
+    Messages that arrive before a `DCMessage` handler is registered or the iteration begins are kept for it.
     """
 
     channel: ManagedChannel
@@ -61,11 +61,11 @@ class ChannelOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChannelResumed(Event):
-    """A channel goes on, on another connection.
+    """A channel continues on another connection.
 
-    `resent` messages go out again: whether they had arrived is not known, and who had them does not get them again.
-    `dropped` ones were given up: those of a channel that is not reliable, or too large for the other end. `restarted`:
-    it is another program than before, which gets what the first one had not acknowledged.
+    `resent` messages were not acknowledged and are sent again; the remote discards those that it has. `dropped` ones
+    were given up: the channel is not reliable, or they are too large for the remote. `restarted`: the remote is
+    another run of its program, which gets the messages that the previous one had not acknowledged.
     """
 
     resent: int
@@ -75,7 +75,7 @@ class ChannelResumed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChannelMessage(Event):
-    """A message of a remote arrived on a channel to everybody."""
+    """A message from a remote arrived on a channel to everybody."""
 
     remote: RemotePeer
     data: str | bytes
@@ -83,7 +83,7 @@ class ChannelMessage(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChannelError(Event):
-    """A channel to everybody failed towards one remote. `ReplayOverflowError`: it did not keep up, and goes on."""
+    """A channel to everybody failed for one remote. After a `ReplayOverflowError`, a slow remote, it continues."""
 
     remote: RemotePeer
     err: Exception
@@ -91,7 +91,7 @@ class ChannelError(Event):
 
 @dataclass(frozen=True, slots=True)
 class StreamOpened(Event):
-    """The remote `peer` opened a stream. `MeteredPeer` tells it as well. Without a handler at either, it is refused."""
+    """The remote `peer` opened a stream. Emitted by `MeteredPeer` too; without a handler on either it is refused."""
 
     peer: RemotePeer
     reader: StreamReader

@@ -1,4 +1,4 @@
-"""Events of `MeteredPeer` and `RemotePeer`: the channel they meet in, media, connections and files."""
+"""Events of `MeteredPeer` and `RemotePeer`: the channel, media, connections and files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Joined(Event):
 
 @dataclass(frozen=True, slots=True)
 class Left(Event):
-    """This peer left for good."""
+    """This peer left the channel."""
 
     peer_id: str | None
     channel: str | None
@@ -33,21 +33,21 @@ class Left(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeerJoined(Event):
-    """Somebody is in the channel, there already or new."""
+    """A remote is in the channel: it was there before this peer, or has joined."""
 
     peer: RemotePeer
 
 
 @dataclass(frozen=True, slots=True)
 class PeerLeft(Event):
-    """Somebody left the channel."""
+    """A remote left the channel."""
 
     peer: RemotePeer
 
 
 @dataclass(frozen=True, slots=True)
 class Data(Event):
-    """Somebody sent application data through the signalling server."""
+    """Application data from a remote arrived through the signalling server."""
 
     sender_peer_id: str
     data: Any
@@ -57,9 +57,9 @@ class Data(Event):
 
 @dataclass(frozen=True, slots=True)
 class LocalTrackEnded(Event):
-    """A track that this peer sends ended by itself, and is sent to nobody any more.
+    """A local track ended by itself and is no longer sent.
 
-    `err` is what it failed of, None if it came to its end. `replace_track` puts another one in its place.
+    `err` is the exception that it failed with, None if it reached its end. `replace_track` replaces it.
     """
 
     track: Any
@@ -68,9 +68,9 @@ class LocalTrackEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class FatalError(Event):
-    """Something failed that the program has to react to.
+    """A failure that the program has to react to.
 
-    `code` names what, and stays the same between releases: `invalid_token`, `token_expired`, `channel_not_authorized`,
+    `code` identifies it, stable between releases: `invalid_token`, `token_expired`, `channel_not_authorized`,
     `account_suspended`, `admin_disconnect`, `reconnect_exhausted`, `token_provider_failed`, `reconcile_timeout`,
     `subscription_lost` (after a reconnect the server did not answer a subscription), or the code of an error frame.
     """
@@ -81,7 +81,7 @@ class FatalError(Event):
 
 @dataclass(frozen=True, slots=True)
 class Track(Event):
-    """The remote sends a track. Comes before the `StreamAdded` of its stream."""
+    """The remote sends a track. Emitted before the `StreamAdded` of its stream."""
 
     track: Any
     streams: tuple[MediaStream, ...] = ()
@@ -90,10 +90,10 @@ class Track(Event):
 
 @dataclass(frozen=True, slots=True)
 class TrackEnded(Event):
-    """The remote stopped sending a track: it ended there, or was removed.
+    """The remote stopped sending a track, which ended or was removed there.
 
-    Comes before the `StreamRemoved` of its stream. A connection that is replaced (`ConnectionReset`) tells it only of
-    what does not come back.
+    Emitted before the `StreamRemoved` of its stream. After a `ConnectionReset` it is emitted only for tracks that do
+    not come back.
     """
 
     track: Any
@@ -116,9 +116,9 @@ class StreamRemoved(Event):
 
 @dataclass(frozen=True, slots=True)
 class PictureRefused(Event):
-    """A picture of a `RemoteTrack` that is read has more pixels than its `max_picture_pixels`, here `limit`.
+    """A picture of a `RemoteTrack` has more pixels than `limit`, its `max_picture_pixels`.
 
-    It is dropped with the pictures that depend on it. Emitted for the first one of a track; `pictures_refused` counts.
+    It is dropped, with the pictures that depend on it. Emitted once per track; `pictures_refused` counts them.
     """
 
     track: Any
@@ -129,16 +129,16 @@ class PictureRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionReset(Event):
-    """The connection to the remote was replaced by a new one. Its data channels are gone, its media comes back."""
+    """The connection to the remote was replaced by a new one. Its data channels are closed, its media continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class NegotiationError(Event):
     """An offer, an answer or the recovery of a connection failed.
 
-    With `track_ids` it names local tracks that this remote is not sent: the offer of them, or their metadata, can never
-    be delivered, because it is larger than the server takes (`MeteredPeerOversizedError`, `PayloadTooLargeError`) or is
-    refused (`ServerRequestError`). What flows goes on.
+    `track_ids` are local tracks that this remote does not get: their offer or metadata cannot be delivered, because it
+    exceeds the server's limit (`MeteredPeerOversizedError`, `PayloadTooLargeError`) or is refused
+    (`ServerRequestError`). Other media continues.
     """
 
     err: Exception
@@ -147,16 +147,16 @@ class NegotiationError(Event):
 
 @dataclass(frozen=True, slots=True)
 class IceCandidateError(Event):
-    """A candidate of the remote was refused. Usually harmless."""
+    """An ICE candidate of the remote was refused. Usually harmless."""
 
     err: Exception
 
 
 @dataclass(frozen=True, slots=True)
 class FileOffered(Event):
-    """A remote wants to send a file, or to go on with one. `name` is made safe already, `size` is in bytes.
+    """A remote offers a file, or the rest of one. `name` is sanitised, `size` is in bytes.
 
-    `mtime` is when it was changed last, in unix seconds, as the remote says, or None.
+    `mtime` is its time of last change in unix seconds, as the remote reports it, or None.
     """
 
     peer: RemotePeer
@@ -167,7 +167,7 @@ class FileOffered(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileReceived(Event):
-    """A file arrived whole: its BLAKE2b-512 `digest` (hex) is the sender's. It is on the disk as `path`."""
+    """A file arrived complete and is stored at `path`. `digest` is its BLAKE2b-512 (hex), equal to the sender's."""
 
     peer: RemotePeer
     path: Path
@@ -177,7 +177,7 @@ class FileReceived(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileFailed(Event):
-    """A file that a remote began to send did not arrive. What did is kept for the next attempt if there can be one."""
+    """A file that a remote began to send did not arrive. The received part is kept if the transfer can be resumed."""
 
     peer: RemotePeer
     name: str

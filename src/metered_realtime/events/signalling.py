@@ -11,7 +11,7 @@ from .base import Event
 
 
 class WsCloseCode(IntEnum):
-    """The WebSocket close codes that have a meaning here. 1006 has no member: no frame carries it."""
+    """The WebSocket close codes of the protocol. 1006 has no member, since no frame carries it."""
 
     GOING_AWAY = 1001
     POLICY_VIOLATION = 1008
@@ -28,7 +28,7 @@ class WsCloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PresencePeer:
-    """A peer as presence names it, with the metadata of its token. `expelled` if the server made it leave for good."""
+    """A peer in presence, with the metadata of its token. `expelled` if the server disconnected it for good."""
 
     peer_id: str
     metadata: dict[str, Any] | None = None
@@ -37,7 +37,7 @@ class PresencePeer:
 
 @dataclass(frozen=True, slots=True)
 class Connected(Event):
-    """The server welcomed this client. `expires_at` and `server_time` are unix seconds."""
+    """The client is connected. `server_time` and `expires_at`, the expiry of its token, are in unix seconds."""
 
     peer_id: str
     server_time: int
@@ -49,7 +49,7 @@ class Connected(Event):
 
 @dataclass(frozen=True, slots=True)
 class Disconnected(Event):
-    """A connection that had opened ended."""
+    """An open connection ended."""
 
     code: int
     reason: str
@@ -58,7 +58,7 @@ class Disconnected(Event):
 
 @dataclass(frozen=True, slots=True)
 class Message(Event):
-    """Somebody published on a subscribed channel."""
+    """A message was published on a subscribed channel."""
 
     channel: str
     sender_peer_id: str
@@ -68,7 +68,7 @@ class Message(Event):
 
 @dataclass(frozen=True, slots=True)
 class Direct(Event):
-    """Somebody sent this peer a direct message."""
+    """A direct message for this peer arrived."""
 
     sender_peer_id: str
     data: Any
@@ -77,7 +77,7 @@ class Direct(Event):
 
 @dataclass(frozen=True, slots=True)
 class Presence(Event):
-    """Peers joined or left a subscribed channel. The first after a subscribe lists everybody in `joined`."""
+    """Peers joined or left a subscribed channel. The first event after a subscribe has all peers in `joined`."""
 
     channel: str
     joined: tuple[PresencePeer, ...]
@@ -95,16 +95,16 @@ class ServerError(Event):
 
 @dataclass(frozen=True, slots=True)
 class GoingAway(Event):
-    """The server is about to shut down and asks to wait `retry_after_ms` milliseconds."""
+    """The server is shutting down and asks to wait `retry_after_ms` milliseconds before reconnecting."""
 
     retry_after_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRefreshed(Event):
-    """The connection goes on with a fresh token, until `expires_at` (unix seconds; None: not known).
+    """The connection continues with a new token, until `expires_at` (unix seconds; None if unknown).
 
-    `ice_servers` are those that came with it, None if none did.
+    `ice_servers` are those that the server sent with it, or None.
     """
 
     expires_at: int | None
@@ -113,7 +113,7 @@ class TokenRefreshed(Event):
 
 @dataclass(frozen=True, slots=True)
 class TokenProviderError(Event):
-    """The token provider failed, or the server did not take its token, three times in a row or more."""
+    """The token provider failed, or the server refused its token, three or more times in a row."""
 
     consecutive_failures: int
     err: Exception
@@ -121,7 +121,7 @@ class TokenProviderError(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting(Event):
-    """The connection is down; attempt number `attempt` since the last welcome starts in `delay` seconds."""
+    """The connection is lost. Attempt number `attempt` since the last welcome starts in `delay` seconds."""
 
     attempt: int
     delay: float
@@ -129,16 +129,16 @@ class Reconnecting(Event):
 
 @dataclass(frozen=True, slots=True)
 class Resubscribed(Event):
-    """After a reconnect the server took a remembered subscription again."""
+    """A subscription was restored after a reconnect."""
 
     channel: str
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionLost(Event):
-    """After a reconnect the server refused a remembered subscription, or did not answer, in every try.
+    """A subscription could not be restored after a reconnect: every attempt was refused or not answered.
 
-    It is remembered still, and tried again after the next reconnect; `unsubscribe` forgets it.
+    It is restored after the next reconnect, unless `unsubscribe` is called.
     """
 
     channel: str
