@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
-from ssl import SSLContext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from msgspec import Raw
 
@@ -33,7 +32,7 @@ from ..core.session.peer_lifecycle import (
     StartOver,
 )
 from ..core.wire.names import is_reserved_channel, peer_id_fault
-from ..emitter import AsyncEventEmitter
+from ..emitter import AsyncEventEmitter, enter_close
 from ..errors import (
     ConnectionEndedError,
     FileTransferError,
@@ -63,16 +62,16 @@ from ..events import (
 )
 from ..files.transfers import AcceptFn, FileReceiver, FileTransfers, ProgressFn, TransferResult
 from ..lifetime import Lifetime
-from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from ..options import (
+    ClientKeywords,
     IceServersOption,
     IceTransportPolicy,
     MeteredPeerState,
-    ReconnectOptions,
     SignallingClientOptions,
     SubscribeOptions,
-    TokenProviderFn,
+    options_or_keywords,
+    shows_client_keywords,
 )
 from ..rpc.errors import ErrorRegistry, RpcError
 from ..rpc.methods import RpcInvocationData, RpcMethods
@@ -136,42 +135,21 @@ class MeteredPeer(AsyncEventEmitter):
         TypeError: `ice_servers` holds something else than `IceServerConfig`.
     """
 
+    @shows_client_keywords
     def __init__(
         self,
         options: SignallingClientOptions | None = None,
         *,
-        api_key: str | None = None,
-        token_provider: TokenProviderFn | None = None,
-        url: str | None = None,
-        token_provider_timeout: float = 10.0,
-        logger: Logger | None = None,
-        reconnect: ReconnectOptions | bool = True,
-        inactivity_timeout: float = 60.0,
-        auto_resubscribe: bool = True,
-        queue_while_reconnecting: int = 0,
-        ssl_context: SSLContext | None = None,
-        allow_insecure_url: bool = False,
         client: SignallingClient | None = None,
         ice_servers: IceServersOption | None = None,
         ice_transport_policy: IceTransportPolicy = "all",
         rpc_debug: bool = False,
         rpc_errors: ErrorRegistry | type[RpcError] | None = None,
+        **keywords: Unpack[ClientKeywords],
     ) -> None:
-        if client is not None and (options is not None or api_key or token_provider):
+        if client is not None and (options or keywords.get("api_key") or keywords.get("token_provider")):
             raise ValueError("a shared client has its credential: give no options, api_key or token_provider with it")
-        chosen = options or SignallingClientOptions(
-            api_key=api_key,
-            token_provider=token_provider,
-            url=url,
-            token_provider_timeout=token_provider_timeout,
-            logger=logger,
-            reconnect=reconnect,
-            inactivity_timeout=inactivity_timeout,
-            auto_resubscribe=auto_resubscribe,
-            queue_while_reconnecting=queue_while_reconnecting,
-            ssl_context=ssl_context,
-            allow_insecure_url=allow_insecure_url,
-        )
+        chosen = options_or_keywords(options, keywords)
         super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would receive nothing")
@@ -291,8 +269,7 @@ class MeteredPeer(AsyncEventEmitter):
                 return
             self._require("leave", "leave")
             self._perform(self._life.leave(reason))
-        for emitter in (*self._remotes, *self._seen_off):
-            emitter._enter_close()  # this may be one of their handlers
+        enter_close((*self._remotes, *self._seen_off))  # this may be one of their handlers
         assert self._leaving is not None
         await asyncio.shield(self._leaving)
 
@@ -302,8 +279,7 @@ class MeteredPeer(AsyncEventEmitter):
 
         May be awaited in any handler. Local tracks go on: they belong to the caller. So does a shared client.
         """
-        for emitter in (self, *self._remotes, *self._seen_off):
-            emitter._enter_close()  # this may be one of their handlers
+        enter_close((self, *self._remotes, *self._seen_off))  # this may be one of their handlers
         self._perform(self._life.close(reason))
         if self._ending is not None:
             await asyncio.shield(self._ending)

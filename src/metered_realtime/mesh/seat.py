@@ -24,6 +24,7 @@ from ..events import Event, StateChange
 from ..log import Logger
 from ..options import IceServerConfig, SubscribeOptions
 from ..signalling import SignallingClient
+from ..signalling.for_peers import check_connection, leave_warning_to_peer, publish_encoded, send_encoded
 
 _seats: weakref.WeakKeyDictionary[SignallingClient, list[SignallingSeat]] = weakref.WeakKeyDictionary()
 """The seats of each client that are in a channel, in the order of entering."""
@@ -52,7 +53,7 @@ class SignallingSeat:
         self.channel: str | None = None
         self._is_shared = is_shared
         if not is_shared:
-            client._belong_to_peer()
+            leave_warning_to_peer(client)
         self._knows = knows
         self._not_permitted = not_permitted
         self._listeners = listeners
@@ -84,7 +85,7 @@ class SignallingSeat:
 
     def doubt(self) -> None:
         """Check soon whether the server can be reached: a connection over the same network has failed."""
-        self.client._doubt()
+        check_connection(self.client)
 
     # --- entering and leaving
 
@@ -161,11 +162,11 @@ class SignallingSeat:
     async def publish(self, payload: Raw) -> None:
         """Send to everybody in the channel."""
         assert self.channel is not None
-        await self.client._publish_raw(self.channel, payload)
+        await publish_encoded(self.client, self.channel, payload)
 
     async def send(self, peer_id: str, payload: Raw) -> None:
         """Send to one peer."""
-        await self.client._send_raw(peer_id, payload)
+        await send_encoded(self.client, peer_id, payload)
 
     async def send_signal(self, peer_id: str, signal: Signal | MetadataSignal) -> None:
         """Send a signal to one peer, with the channel that it belongs to.
@@ -178,7 +179,7 @@ class SignallingSeat:
             SignallingError: as for `SignallingClient.send`.
         """
         try:
-            await self.client._send_raw(peer_id, self._message(peer_id, signal))
+            await send_encoded(self.client, peer_id, self._message(peer_id, signal))
         except ServerRequestError as error:
             self.signals_refused += is_final(error)
             if concerns_everybody(error):

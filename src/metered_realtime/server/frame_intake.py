@@ -13,7 +13,7 @@ from ..core.wire.frames import ClientFrame, FrameError, Ping, Refresh, decode_cl
 from ..events import WsCloseCode
 from .hub import Hub
 from .limits import FaultCounter, Limits, TokenBucket
-from .routing import Connection
+from .routing import Subscriber
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Close:
 PING_RATE_EXCEEDED = Close(WsCloseCode.OVER_MESSAGE_RATE, "ping rate exceeded")
 
 
-class Intake:
+class FrameIntake:
     """Takes the frames of one connection. Times are of any clock that does not step back."""
 
-    __slots__ = ("_bytes", "_connection", "_faults", "_frames", "_hub", "_pings")
+    __slots__ = ("_bytes", "_faults", "_frames", "_hub", "_pings", "_subscriber")
 
-    def __init__(self, hub: Hub, connection: Connection, limits: Limits, now: float) -> None:
+    def __init__(self, hub: Hub, subscriber: Subscriber, limits: Limits, now: float) -> None:
         self._hub = hub
-        self._connection = connection
+        self._subscriber = subscriber
         self._frames = TokenBucket(limits.frames_per_second, limits.frame_burst, now)
         self._bytes = TokenBucket(limits.bytes_per_second, limits.byte_burst, now)
         self._pings = TokenBucket(limits.pings_per_second, limits.ping_burst, now)
@@ -42,7 +42,7 @@ class Intake:
 
     def take(self, text: bytes, now: float) -> Close | Refresh | None:
         """Have a frame answered. Return a `Close` when the client has gone too far, and a `Refresh` to be decided."""
-        self._bytes.charge(self._connection.collect_charges())
+        self._bytes.charge(self._subscriber.collect_charges())
         if not self._bytes.take(now, len(text)):
             return Close(WsCloseCode.OVER_MESSAGE_RATE, "byte rate exceeded")
         try:
@@ -58,7 +58,7 @@ class Intake:
             return self._refuse(frame, now)
         if isinstance(frame, Refresh):
             return frame
-        self._hub.handle(self._connection, frame)
+        self._hub.handle(self._subscriber, frame)
         return None
 
     def take_control_frame(self, now: float) -> Close | None:
@@ -66,7 +66,7 @@ class Intake:
         return None if self._pings.take(now) else PING_RATE_EXCEEDED
 
     def _refuse(self, fault: FrameError, now: float) -> Close | None:
-        self._hub.refuse(self._connection, fault)
+        self._hub.refuse(self._subscriber, fault)
         if fault.code == "malformed_message" and self._faults.note(now):
             return Close(WsCloseCode.POLICY_VIOLATION, "too many malformed frames")
         return None
