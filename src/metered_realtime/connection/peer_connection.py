@@ -17,12 +17,28 @@ from typing import Any, Protocol
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
-from ..aiortc_compat import peer_connection as compat
+from ..aiortc_compat.certificate import SharedCertificate
 from ..aiortc_compat.closing import close_by_force
 from ..aiortc_compat.dcep import ChannelAdmission
+from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
 from ..aiortc_compat.ice_restart import IceRestarts
+from ..aiortc_compat.peer_connection import connect, create_peer_connection
 from ..aiortc_compat.rtcp_feedback import route_full_intra_requests
-from ..aiortc_compat.rtp_sources import bound_sources
+from ..aiortc_compat.rtp_sources import bound_sources, route_sources
+from ..aiortc_compat.transceivers import (
+    adopt_transceiver,
+    give_up_section,
+    receiver_of,
+    remote_description,
+    set_section_index,
+)
+from ..aiortc_compat.transports import (
+    claim_controlling_role,
+    dtls_transport,
+    ice_transport,
+    release_controlling_role,
+    sctp_mid,
+)
 from ..core.negotiation.candidates import MAX_CANDIDATE_NAMES, MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
 from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
@@ -71,11 +87,11 @@ class PeerConnection:
         *,
         has_servers: bool = False,
         relay_only: bool = False,
-        certificate: compat.SharedCertificate | None = None,
+        certificate: SharedCertificate | None = None,
     ) -> None:
         self._logger = logger
-        self.pc = compat.create_peer_connection(relay_only=relay_only, certificate=certificate)
-        transport = compat.dtls_transport(self.pc)
+        self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate)
+        transport = dtls_transport(self.pc)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
@@ -111,7 +127,7 @@ class PeerConnection:
     @property
     def data_negotiated(self) -> bool:
         """Tell whether data channels open in-band, without a negotiation."""
-        return compat.sctp_mid(self.pc) is not None
+        return sctp_mid(self.pc) is not None
 
     def create_data_channel(self, label: str, options: Mapping[str, Any]) -> RTCDataChannel:
         """Create a data channel; it opens in-band once the connection is up, and ends with it at the latest."""
@@ -145,7 +161,7 @@ class PeerConnection:
     async def gather_host(self) -> None:
         """Gather the candidates that cost nothing. Later calls return at once."""
         if self._gathering is None:
-            self._gathering = asyncio.ensure_future(compat.gather_host_candidates(self.pc))
+            self._gathering = asyncio.ensure_future(gather_host_candidates(self.pc))
         # Cancelled half-way, aioice would forget the sockets that it has opened.
         await asyncio.shield(self._gathering)
 
@@ -157,7 +173,7 @@ class PeerConnection:
 
     async def gather_rest(self, servers: Sequence[IceServerConfig]) -> list[str]:
         """Ask STUN and TURN servers, one URL each, and return the candidates as `candidate:...` lines."""
-        found = await compat.gather_from_servers(self.pc, servers, resolve)
+        found = await gather_from_servers(self.pc, servers, resolve)
         self.local_candidates_complete = True
         if found and self._remote_ufrag is not None:
             self._connect()  # without any candidate it could not begin
@@ -166,7 +182,7 @@ class PeerConnection:
     @property
     def host_candidates(self) -> list[str]:
         """Return the candidates that are known of this end as `candidate:...` lines."""
-        known = compat.ice_transport(self.pc).iceGatherer.getLocalCandidates()
+        known = ice_transport(self.pc).iceGatherer.getLocalCandidates()
         return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in known]
 
     @property
@@ -182,7 +198,7 @@ class PeerConnection:
     @property
     def local_ufrag(self) -> str:
         """Return the ICE user fragment of this end."""
-        ufrag = compat.ice_transport(self.pc).iceGatherer.getLocalParameters().usernameFragment
+        ufrag = ice_transport(self.pc).iceGatherer.getLocalParameters().usernameFragment
         assert ufrag is not None
         return ufrag
 
@@ -201,7 +217,7 @@ class PeerConnection:
         if self._remote_ufrag is None or (ufrag is not None and ufrag != self._remote_ufrag):
             self._held_candidates.append((ufrag, parsed))
         else:
-            await compat.ice_transport(self.pc).addRemoteCandidate(ice_candidate(parsed))
+            await ice_transport(self.pc).addRemoteCandidate(ice_candidate(parsed))
 
     def _new_candidate(self, text: str, ufrag: str | None) -> Candidate | None:
         """Read a candidate. Return None if it is known already, or of no use with RTP and RTCP on one port.
@@ -289,11 +305,11 @@ class PeerConnection:
 
     def offer_sent(self) -> None:
         """Take the role of the offerer."""
-        compat.claim_controlling_role(self.pc)
+        claim_controlling_role(self.pc)
 
     def offer_forgotten(self) -> None:
         """Give the role back."""
-        compat.release_controlling_role(self.pc)
+        release_controlling_role(self.pc)
 
     def offer_text(self, plan: OfferPlan) -> str:
         """Return what to send for a plan."""
@@ -303,8 +319,8 @@ class PeerConnection:
         """Commit an offer with its answer. Return whether something wanted is still without a section."""
         for index, section in enumerate(plan.sections):
             if section.transceiver is not None:
-                compat.adopt_transceiver(self.pc, section.transceiver)
-            compat.set_section_index(self.pc, section.transceiver, index)
+                adopt_transceiver(self.pc, section.transceiver)
+            set_section_index(self.pc, section.transceiver, index)
         if self._ice.is_renewed:
             self._ice.take_role(controlling=True)
         shown = stand_in(plan.sdp, self._declined) if self._declined else offer
@@ -402,12 +418,12 @@ class PeerConnection:
         await self.gather_host()
         self._note_odd_lines(description)
         # With BUNDLE only one section carries candidates, and aiortc would take those of the last one.
-        ice = compat.ice_transport(self.pc)
+        ice = ice_transport(self.pc)
         candidates = map(ice_candidate, self._new_candidates(description))
         await asyncio.gather(*map(ice.addRemoteCandidate, candidates))  # names (mDNS) take up to a second each
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.shown, type=description.kind))
-        self._parsed_remote = compat.remote_description(self.pc)
-        compat.route_sources(self.pc, self._parsed_remote)
+        self._parsed_remote = remote_description(self.pc)
+        route_sources(self.pc, self._parsed_remote)
         self._forms |= description.forms
         self._decline(description)
 
@@ -456,7 +472,7 @@ class PeerConnection:
             if section.mid not in self._declined or section.transceiver is None or mid is None or mid in self.mids:
                 raise SdpError(f"the offer has sections {offer.mids!r}, in use are {self.mids!r}")
             self._former_mids.add(section.mid)
-            await compat.give_up_section(self.pc, section.transceiver)
+            await give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
         """Return a description of this end as the remote is sent it."""
@@ -484,7 +500,7 @@ class PeerConnection:
         """
         if self._candidate_tasks:
             await asyncio.wait(self._candidate_tasks)
-        ice = compat.ice_transport(self.pc)
+        ice = ice_transport(self.pc)
         if self._remote_ufrag is not None and ufrag in (None, self._remote_ufrag) and ice.getRemoteCandidates():
             await ice.addRemoteCandidate(None)
 
@@ -494,7 +510,7 @@ class PeerConnection:
         self._held_candidates = [(ufrag, candidate) for ufrag, candidate in held if ufrag not in ours]
         for ufrag, candidate in held:
             if ufrag in ours:
-                ice = compat.ice_transport(self.pc)
+                ice = ice_transport(self.pc)
                 task = asyncio.ensure_future(ice.addRemoteCandidate(ice_candidate(candidate)))
                 self._candidate_tasks.add(task)
                 task.add_done_callback(self._candidate_done)
@@ -565,19 +581,19 @@ class PeerConnection:
             try:
                 if self._ice.is_renewed and self._parsed_remote is not None:
                     await self._ice.run(usable_ice(self._parsed_remote, self._declined))
-                await compat.connect(self.pc)
+                await connect(self.pc)
             except Exception as error:
                 # A transport that failed shows in the connection state, which starts the recovery.
                 self._logger.warning("connecting failed", {"error": f"{type(error).__name__}: {error}"})
                 return
             if self._parsed_remote is not None:
-                compat.route_sources(self.pc, self._parsed_remote)
+                route_sources(self.pc, self._parsed_remote)
 
     def _on_state(self) -> None:
         self._observer.peer_connection_state_changed(self, self.pc.connectionState)
 
     def _on_raw_track(self, track: Any) -> None:
-        receiver = compat.receiver_of(self.pc, track)
+        receiver = receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
         receiving = ReceivingSection(transceiver.mid or "", receiver)

@@ -13,7 +13,10 @@ from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
-from ..aiortc_compat import peer_connection as compat
+from ..aiortc_compat.certificate import SharedCertificate, certificate_for_now
+from ..aiortc_compat.gathering import is_usable
+from ..aiortc_compat.transports import path_is_alive
+from ..aiortc_compat.version import check_version
 from ..core.negotiation import negotiator as n
 from ..core.negotiation.candidates import MAX_REMOTE_CANDIDATES
 from ..core.negotiation.delivery import DECLINED_SECTION_SIZE, concerns_everybody, is_final, last_sections, trimmed
@@ -67,7 +70,7 @@ class ConnectionObserver(Protocol):
 class RemoteConnection:
     """One end of the connection to a remote. Idle until either end has something to send."""
 
-    certificate_for_now = staticmethod(compat.certificate_for_now)
+    certificate_for_now = staticmethod(certificate_for_now)
 
     def __init__(
         self,
@@ -78,13 +81,13 @@ class RemoteConnection:
         observer: ConnectionObserver,
         logger: Logger,
         link_lost: Callable[[], None] = lambda: None,
-        certificate: compat.SharedCertificate | None = None,
+        certificate: SharedCertificate | None = None,
         free_to_offer_at: float = 0.0,
         offer_held: Callable[[], None] = lambda: None,
         set_ups: SetUps | None = None,
         check_signal: CheckSignal = lambda signal: None,
     ) -> None:
-        compat.check_version()
+        check_version()
         self.state: PeerConnectionState = "idle"
         self.generation = 0
         self._send_signal = send_signal
@@ -241,7 +244,7 @@ class RemoteConnection:
             self._spawn(self._verify(self._peer_connection))
 
     async def _verify(self, peer_connection: PeerConnection) -> None:
-        if not await compat.path_is_alive(peer_connection.pc) and peer_connection is self._peer_connection:
+        if not await path_is_alive(peer_connection.pc) and peer_connection is self._peer_connection:
             self._must_rebuild = True
             self._link_failed("the other end does not answer")
 
@@ -478,7 +481,7 @@ class RemoteConnection:
     async def _trickle(self, peer_connection: PeerConnection) -> None:
         """Send the candidates of STUN and TURN servers as they come, then the end marker."""
         # IPv6 literals, for instance, are not usable. Each attempt takes other servers than the last one did.
-        servers = choose(await self._ice_servers.usable(compat.is_usable), self._ladder.attempts)
+        servers = choose(await self._ice_servers.usable(is_usable), self._ladder.attempts)
         for candidate in await peer_connection.gather_rest(servers):
             if peer_connection is self._peer_connection and self.state != "closed":
                 self._send(CandidateSignal(candidate, peer_connection.transport_mid, 0, peer_connection.local_ufrag))
@@ -569,7 +572,7 @@ class RemoteConnection:
 
     def _make_peer_connection(self) -> PeerConnection:
         if self._certificate is not None:
-            self._certificate = compat.certificate_for_now(self._certificate)
+            self._certificate = certificate_for_now(self._certificate)
         # Others take the same certificate with another user fragment for a restart of ICE, and wait for the DTLS that
         # they know.
         is_shared = not self._is_foreign or self.generation == 1
