@@ -17,7 +17,9 @@ from typing import Any
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from metered_realtime import DataChannel, DCMessage
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat import peer_connection
+from metered_realtime.aiortc_compat.gathering import gather_host_candidates
+from metered_realtime.aiortc_compat.peer_connection import create_peer_connection
 
 HIGH_WATER = 262_144
 """Bytes buffered beyond which a sender waits: what a careful program would take, and the wrapper is told the same."""
@@ -36,7 +38,7 @@ class Side:
         self.ours = kind != "stock"
         self.wrapped = kind == "wrapped"
         if self.ours:
-            self.pc = compat.create_peer_connection()
+            self.pc = create_peer_connection()
         else:
             self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channels: dict[str, RTCDataChannel] = {}
@@ -69,13 +71,13 @@ class Side:
         if self.wrapped:
             self.wrapper = DataChannel(self.channels["bulk"], max_buffered_amount=2 * HIGH_WATER)
         if self.ours:
-            await compat.gather_host_candidates(self.pc)
+            await gather_host_candidates(self.pc)
         await self.pc.setLocalDescription(await self.pc.createOffer())
         return self.pc.localDescription.sdp
 
     async def answer(self, sdp: str) -> str:
         if self.ours:
-            await compat.gather_host_candidates(self.pc)
+            await gather_host_candidates(self.pc)
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         await self.pc.setLocalDescription(await self.pc.createAnswer())
         self.connect()
@@ -90,7 +92,7 @@ class Side:
 
     def connect(self) -> None:
         if self.ours:
-            self.connecting = asyncio.ensure_future(compat.connect(self.pc))
+            self.connecting = asyncio.ensure_future(peer_connection.connect(self.pc))
 
     # --- measurements
 

@@ -28,7 +28,7 @@ from rich.table import Table
 from tests.support.chromium import EXECUTABLE, Chromium
 
 from metered_realtime import MediaStream, MeteredPeer, PeerJoined, RemotePeer, StateChange, Track, iter_frames
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat.transports import selected_pair
 from metered_realtime.media.sources.testsource import PatternTrack
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
@@ -166,7 +166,7 @@ class Sender:
 
 async def lose(remote: RemotePeer, share: float, seconds: float, chance: random.Random) -> tuple[float, float]:
     """Lose a part of the datagrams to a remote. Return when that began and ended."""
-    protocol = compat.selected_pair(remote.pc).protocol
+    protocol = selected_pair(remote.pc).protocol
     send = protocol.send_data
 
     async def send_or_lose(data: bytes, address: Any) -> None:

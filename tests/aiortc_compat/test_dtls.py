@@ -17,9 +17,13 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParam
 from aiortc.rtp import RtcpByePacket, RtcpPsfbPacket, RtcpRrPacket, RtpPacket, is_rtcp
 
 from metered_realtime.aiortc_compat import dtls as fast
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat import peer_connection, stats
+from metered_realtime.aiortc_compat.gathering import gather_host_candidates
+from metered_realtime.aiortc_compat.peer_connection import create_peer_connection
+from metered_realtime.aiortc_compat.stats import message_total, transport_counter
+from metered_realtime.aiortc_compat.transports import dtls_transport, ice_transport, path_is_alive, selected_pair
 from metered_realtime.media.sources.testsource import ToneTrack
-from tests.aiortc_compat.test_peer_connection import negotiate, sending
+from tests.support.bare_connections import negotiate, sending
 from tests.support.peers import eventually
 
 TOUCHED = {
@@ -85,23 +89,23 @@ async def pcs() -> AsyncIterator[list[RTCPeerConnection]]:
 
 async def connected(pcs: list[RTCPeerConnection], track: Any = None) -> tuple[Any, Any, Any, Any]:
     """Return two connections, and the ends of a channel from the first to the second."""
-    one, other = compat.create_peer_connection(), compat.create_peer_connection()
+    one, other = create_peer_connection(), create_peer_connection()
     pcs += [one, other]
     channel = one.createDataChannel("x")
     arrived: list[Any] = []
     other.on("datachannel", arrived.append)
     if track is not None:
         sending(one, track)
-    await compat.gather_host_candidates(other)
+    await gather_host_candidates(other)
     await negotiate(one, other)
-    await asyncio.gather(compat.connect(one), compat.connect(other))
+    await asyncio.gather(peer_connection.connect(one), peer_connection.connect(other))
     await eventually(lambda: arrived and channel.readyState == "open")
     return one, other, channel, arrived[0]
 
 
 async def test_bytes_arrive_as_they_were_sent(pcs: list[RTCPeerConnection]) -> None:
     one, other, mine, theirs = await connected(pcs)
-    assert {type(compat.dtls_transport(pc)) for pc in (one, other)} == {fast.FastDtlsTransport}
+    assert {type(dtls_transport(pc)) for pc in (one, other)} == {fast.FastDtlsTransport}
     digest = hashlib.sha256()
     there = hashlib.sha256()
     theirs.on("message", there.update)
@@ -111,7 +115,7 @@ async def test_bytes_arrive_as_they_were_sent(pcs: list[RTCPeerConnection]) -> N
         digest.update(message)
         size += len(message)
         mine.send(message)
-    await eventually(lambda: compat.message_total(other).bytes_received == size)
+    await eventually(lambda: message_total(other).bytes_received == size)
     assert there.digest() == digest.digest()
 
 
@@ -122,9 +126,9 @@ async def test_what_passes_is_counted_at_both_ends(pcs: list[RTCPeerConnection])
     for _ in range(30):
         mine.send(bytes(5_000))
     await eventually(lambda: len(heard) == 30)
-    meter = compat.transport_meter(one)
-    await eventually(lambda: compat.received(other) == (meter.bytes_sent, meter.packets_sent))
-    counted: Any = compat.dtls_transport(one)
+    meter = transport_counter(one)
+    await eventually(lambda: stats.received(other) == (meter.bytes_sent, meter.packets_sent))
+    counted: Any = dtls_transport(one)
     assert counted._RTCDtlsTransport__tx_bytes == meter.bytes_sent
     assert counted._RTCDtlsTransport__tx_packets == meter.packets_sent
 
@@ -132,8 +136,8 @@ async def test_what_passes_is_counted_at_both_ends(pcs: list[RTCPeerConnection])
 async def test_what_is_sent_has_left_before_sending_returns(pcs: list[RTCPeerConnection]) -> None:
     one, _, _, _ = await connected(pcs)
     sent: list[bytes] = []
-    path: Any = compat.ice_transport(one)
-    protocol = compat.selected_pair(one).protocol
+    path: Any = ice_transport(one)
+    protocol = selected_pair(one).protocol
     send_now = protocol.transport.sendto
     protocol.transport.sendto = lambda data, address: sent.append(data)
     assert path._send(b"datagram") is fast.DONE
@@ -148,17 +152,17 @@ def media(count: int = 3) -> list[bytes]:
 
 async def test_media_leaves_in_one_go(pcs: list[RTCPeerConnection]) -> None:
     one, other, _, _ = await connected(pcs)
-    dtls: Any = compat.dtls_transport(one)
-    there: Any = compat.dtls_transport(other)
-    meter, sent = compat.transport_meter(one), []
+    dtls: Any = dtls_transport(one)
+    there: Any = dtls_transport(other)
+    meter, sent = transport_counter(one), []
     counted = meter.packets_sent, meter.bytes_sent
-    transport = compat.selected_pair(one).protocol.transport
+    transport = selected_pair(one).protocol.transport
     send_now = transport.sendto
     transport.sendto = lambda data, address: sent.append((data, address))
     assert dtls.send_media(media()) is fast.DONE
     transport.sendto = send_now
     assert [there._rx_srtp.unprotect(data) for data, _ in sent] == media()
-    assert {address for _, address in sent} == {compat.selected_pair(one).remote_addr}
+    assert {address for _, address in sent} == {selected_pair(one).remote_addr}
     size = sum(len(data) for data, _ in sent)
     assert (meter.packets_sent, meter.bytes_sent) == (counted[0] + 3, counted[1] + size)
     assert dtls._RTCDtlsTransport__tx_packets == meter.packets_sent
@@ -167,8 +171,8 @@ async def test_media_leaves_in_one_go(pcs: list[RTCPeerConnection]) -> None:
 
 async def test_who_stands_in_for_sending_gets_each_packet_of_media(pcs: list[RTCPeerConnection]) -> None:
     one, _, _, _ = await connected(pcs)
-    dtls: Any = compat.dtls_transport(one)
-    protocol = compat.selected_pair(one).protocol
+    dtls: Any = dtls_transport(one)
+    protocol = selected_pair(one).protocol
     sent: list[bytes] = []
 
     async def note(data: bytes, address: Any = None) -> None:
@@ -188,8 +192,8 @@ async def test_who_stands_in_for_sending_gets_each_packet_of_media(pcs: list[RTC
 
 async def test_media_is_lost_while_a_path_is_looked_for_and_refused_without_one(pcs: list[RTCPeerConnection]) -> None:
     one, _, _, _ = await connected(pcs)
-    dtls: Any = compat.dtls_transport(one)
-    transport = compat.selected_pair(one).protocol.transport
+    dtls: Any = dtls_transport(one)
+    transport = selected_pair(one).protocol.transport
     pair = dtls._connection._nominated.pop(1)
     sent: list[bytes] = []
     send_now, transport.sendto = transport.sendto, lambda data, address: sent.append(data)
@@ -211,7 +215,7 @@ async def test_a_stand_in_for_sending_is_respected(pcs: list[RTCPeerConnection])
     one, _, mine, theirs = await connected(pcs)
     heard: list[Any] = []
     theirs.on("message", heard.append)
-    protocol = compat.selected_pair(one).protocol
+    protocol = selected_pair(one).protocol
     send, late, sent = protocol.send_data, [], []
 
     async def send_later(data: bytes, address: Any) -> None:
@@ -229,8 +233,8 @@ async def test_a_stand_in_for_sending_is_respected(pcs: list[RTCPeerConnection])
 
 
 async def test_nothing_is_sent_without_tls() -> None:
-    pc = compat.create_peer_connection()
-    transport: Any = compat.dtls_transport(pc)
+    pc = create_peer_connection()
+    transport: Any = dtls_transport(pc)
     with pytest.raises(ConnectionError):
         transport.send_now(b"x")
     await pc.close()
@@ -238,16 +242,16 @@ async def test_nothing_is_sent_without_tls() -> None:
 
 async def test_the_end_of_tls_ends_the_connection(pcs: list[RTCPeerConnection]) -> None:
     one, other, mine, _ = await connected(pcs)
-    await compat.dtls_transport(other).stop()
-    await eventually(lambda: compat.dtls_transport(one).state == "closed")
+    await dtls_transport(other).stop()
+    await eventually(lambda: dtls_transport(one).state == "closed")
     await eventually(lambda: one.connectionState in ("closed", "failed"))
     await eventually(lambda: mine.readyState == "closed")
 
 
 async def test_the_end_of_the_path_ends_the_connection(pcs: list[RTCPeerConnection]) -> None:
     one, _, _, _ = await connected(pcs)
-    await compat.ice_transport(one)._connection.close()
-    await eventually(lambda: compat.dtls_transport(one).state == "closed")
+    await ice_transport(one)._connection.close()
+    await eventually(lambda: dtls_transport(one).state == "closed")
 
 
 async def test_a_receiver_of_another_kind_is_served(pcs: list[RTCPeerConnection]) -> None:
@@ -258,7 +262,7 @@ async def test_a_receiver_of_another_kind_is_served(pcs: list[RTCPeerConnection]
         async def _handle_data(self, data: bytes) -> None:
             taken.append(data)
 
-    receiving, sender = compat.dtls_transport(other), compat.dtls_transport(one)
+    receiving, sender = dtls_transport(other), dtls_transport(one)
     own, receiving._data_receiver = receiving._data_receiver, Receiver()
     await sender._send_data(b"one")
     await sender._send_data(b"two")
@@ -269,11 +273,11 @@ async def test_a_receiver_of_another_kind_is_served(pcs: list[RTCPeerConnection]
 async def test_all_that_has_come_is_read_at_once(pcs: list[RTCPeerConnection]) -> None:
     """The inlet reads on from the socket of asyncio's transport, and knows where to stop."""
     one, other, _, _ = await connected(pcs)
-    protocol = compat.selected_pair(other).protocol
+    protocol = selected_pair(other).protocol
     inlet: Any = protocol.datagram_received
     assert isinstance(inlet, fast.Inlet)
     assert protocol.transport.max_size == fast.MAX_DATAGRAM
-    inbox: Any = compat.dtls_transport(other)._inbox  # type: ignore[attr-defined]
+    inbox: Any = dtls_transport(other)._inbox  # type: ignore[attr-defined]
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         for _ in range(50):
@@ -284,7 +288,7 @@ async def test_all_that_has_come_is_read_at_once(pcs: list[RTCPeerConnection]) -
     finally:
         sock.close()
     await eventually(lambda: not inbox.records)
-    assert await compat.path_is_alive(one), "what is not TLS harms nobody, and STUN passes"
+    assert await path_is_alive(one), "what is not TLS harms nobody, and STUN passes"
 
 
 def test_a_datagram_is_told_by_its_first_byte() -> None:
@@ -332,12 +336,12 @@ async def test_media_that_makes_no_sense_ends_nothing(
     one, other, mine, theirs = await connected(pcs)
     heard: list[str] = []
     theirs.on("message", heard.append)
-    sender, receiver = compat.dtls_transport(one), compat.dtls_transport(other)
+    sender, receiver = dtls_transport(one), dtls_transport(other)
     time = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
     extension = RTCRtpHeaderExtensionParameters(id=2, uri=time)
     receiver._rtp_header_extensions_map.configure(RTCRtpParameters(headerExtensions=[extension]))  # type: ignore[arg-type]
     protect: Any = sender._tx_srtp.protect_rtcp if is_rtcp(data) else sender._tx_srtp.protect
-    received = compat.received(other)[1]
+    received = stats.received(other)[1]
     for _ in range(3):
         if len(data) > 1_450:
             await sender.transport._send(data)  # from anybody: it needs no key
@@ -345,7 +349,7 @@ async def test_media_that_makes_no_sense_ends_nothing(
             await sender.transport._send(protect(data))
         else:
             await sender.transport._send(data)
-    await eventually(lambda: compat.received(other)[1] >= received + 3)
+    await eventually(lambda: stats.received(other)[1] >= received + 3)
     mine.send("still there")
     await eventually(lambda: heard == ["still there"])
     assert (one.connectionState, other.connectionState) == ("connected", "connected")
@@ -357,23 +361,23 @@ async def test_media_that_makes_no_sense_ends_nothing(
 async def test_srtp_keeps_state_of_few_sources(pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch) -> None:
     one, other, *_ = await connected(pcs)
     monkeypatch.setattr(fast, "MAX_SRTP_SOURCES", 8)
-    sender, receiver = compat.dtls_transport(one), compat.dtls_transport(other)
+    sender, receiver = dtls_transport(one), dtls_transport(other)
     routed = receiver._rtp_router.ssrc_table
     bounded: Any = receiver
     for source in range(6):
         routed[source] = bounded  # as if a section received from it
     packets = [b"\x80\x60\0\1" + bytes(4) + source.to_bytes(4) + bytes(20) for source in range(100)]
-    before = compat.received(other)[1]
+    before = stats.received(other)[1]
     for packet in packets:
         await sender._send_rtp(packet)
         await sender._send_rtp(bytes(RtcpRrPacket(int.from_bytes(packet[8:12]) + 1_000)))
-    await eventually(lambda: compat.received(other)[1] >= before + 200)
+    await eventually(lambda: stats.received(other)[1] >= before + 200)
     assert len(bounded._srtp_sources) <= 8
     assert {source.to_bytes(4) for source in range(6)} <= bounded._srtp_sources
     for source in range(6, 8):
         routed[source] = bounded
         await sender._send_rtp(b"\x80\x60\0\2" + bytes(4) + source.to_bytes(4) + bytes(20))
-    await eventually(lambda: compat.received(other)[1] >= before + 202)
+    await eventually(lambda: stats.received(other)[1] >= before + 202)
     assert bounded.media_refused == 0
     await sender._send_rtp(b"\x80\x60\0\2" + bytes(4) + b"\1\1\1\1" + bytes(20))
     await eventually(lambda: bounded.media_refused == 1)
@@ -381,7 +385,7 @@ async def test_srtp_keeps_state_of_few_sources(pcs: list[RTCPeerConnection], mon
 
 async def test_media_that_has_piled_up_lets_others_have_their_turn(pcs: list[RTCPeerConnection]) -> None:
     _, other, *_ = await connected(pcs)
-    transport: Any = compat.dtls_transport(other)
+    transport: Any = dtls_transport(other)
     await eventually(lambda: transport._RTCDtlsTransport__handshake_done)
     for _ in range(10 * fast.DRAIN):
         transport._inbox.put(b"\x80" + bytes(20))

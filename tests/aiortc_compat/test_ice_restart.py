@@ -13,8 +13,12 @@ from aiortc import RTCDataChannel
 
 from metered_realtime.aiortc_compat import ice_consent as consent
 from metered_realtime.aiortc_compat import ice_restart as restart
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat import peer_connection
+from metered_realtime.aiortc_compat.gathering import gather_host_candidates
 from metered_realtime.aiortc_compat.ice_restart import IceRestarts
+from metered_realtime.aiortc_compat.peer_connection import create_peer_connection
+from metered_realtime.aiortc_compat.stats import transport_counter
+from metered_realtime.aiortc_compat.transports import dtls_transport, ice_transport, path_is_alive, selected_pair
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
@@ -56,8 +60,8 @@ class End:
     """One end of a connection over which numbers are sent without a pause."""
 
     def __init__(self) -> None:
-        self.pc = compat.create_peer_connection()
-        self.ice: Any = compat.ice_transport(self.pc)
+        self.pc = create_peer_connection()
+        self.ice: Any = ice_transport(self.pc)
         self.restarts = IceRestarts(self.pc)
         self.received: list[str] = []
         self.channel: RTCDataChannel | None = None
@@ -88,13 +92,13 @@ class Both:
         a, b = self.a, self.b
         b.pc.on("datachannel", b.listen)
         a.listen(a.pc.createDataChannel("numbers"))
-        await compat.gather_host_candidates(a.pc)
+        await gather_host_candidates(a.pc)
         await a.pc.setLocalDescription(await a.pc.createOffer())
         await b.pc.setRemoteDescription(a.pc.localDescription)
-        await compat.gather_host_candidates(b.pc)
+        await gather_host_candidates(b.pc)
         await b.pc.setLocalDescription(await b.pc.createAnswer())
         await a.pc.setRemoteDescription(b.pc.localDescription)
-        await asyncio.gather(compat.connect(a.pc), compat.connect(b.pc))
+        await asyncio.gather(peer_connection.connect(a.pc), peer_connection.connect(b.pc))
         await eventually(lambda: b.channel is not None and a.channel is not None and a.channel.readyState == "open")
 
     async def restart(self) -> None:
@@ -130,12 +134,12 @@ async def test_a_restart_keeps_everything_and_changes_the_credentials(both: Both
         assert both.a.pc.connectionState == both.b.pc.connectionState == "connected"
         both.send(str(turn))
     await both.have("before", "0", "1", "2")
-    assert await compat.path_is_alive(both.a.pc)
+    assert await path_is_alive(both.a.pc)
 
 
 async def test_until_there_is_a_new_path_the_former_one_is_used(both: Both) -> None:
     await both.a.restarts.renew()
-    assert compat.selected_pair(both.a.pc) is None
+    assert selected_pair(both.a.pc) is None
     both.send("meanwhile")
     await both.have("meanwhile")
     await both.b.restarts.renew()
@@ -155,11 +159,11 @@ async def test_a_lost_path_ends_nothing_and_sends_nothing(both: Both, monkeypatc
     for protocol in both.a.ice._connection._protocols:
         monkeypatch.setattr(protocol, "send_stun", lambda message, address: None)
     await eventually(lambda: both.a.pc.connectionState == both.b.pc.connectionState == "failed")
-    assert compat.dtls_transport(both.a.pc).state == "connected"
-    sent = compat.transport_meter(both.a.pc).packets_sent
+    assert dtls_transport(both.a.pc).state == "connected"
+    sent = transport_counter(both.a.pc).packets_sent
     both.send("held")
     await asyncio.sleep(0)
-    assert compat.transport_meter(both.a.pc).packets_sent == sent
+    assert transport_counter(both.a.pc).packets_sent == sent
     monkeypatch.undo()
     await both.restart()
     await both.have("held")

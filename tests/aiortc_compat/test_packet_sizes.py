@@ -13,9 +13,9 @@ import pytest
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from metered_realtime.aiortc_compat import peer_connection as compat
-from metered_realtime.aiortc_compat import rtcp_feedback as senders
 from metered_realtime.aiortc_compat import rtp_sender as rtp
+from metered_realtime.aiortc_compat.stats import FrameCounter
+from metered_realtime.aiortc_compat.transports import selected_pair
 from metered_realtime.media.codecs.rtp_payload import IP_AND_UDP, MAX_DATAGRAM, MAX_PAYLOAD, PATH_MTU, RELAY
 from metered_realtime.media.pacing import Pacer
 from tests.aiortc_compat.test_rtp_sender import H264, VP8, packet_of
@@ -73,7 +73,7 @@ async def worlds() -> AsyncIterator[list[World]]:
 def note_sizes(receiver: Receiver) -> list[int]:
     """Return the sizes of the datagrams that leave from now on, as they leave."""
     sizes: list[int] = []
-    transport = compat.selected_pair(receiver.peer_connection.pc).protocol.transport
+    transport = selected_pair(receiver.peer_connection.pc).protocol.transport
     send = transport.sendto
 
     def note(data: bytes, address: Any) -> None:
@@ -87,7 +87,7 @@ def note_sizes(receiver: Receiver) -> list[int]:
 async def largest(receiver: Receiver) -> int:
     """Return the size of the largest datagram that carries a key frame of many packets, retransmissions included."""
     await eventually(lambda: receiver.connected_at)
-    await eventually(lambda: compat.selected_pair(receiver.peer_connection.pc) is not None)
+    await eventually(lambda: selected_pair(receiver.peer_connection.pc) is not None)
     sizes = note_sizes(receiver)
     await receiver.request_key_frame()
     await eventually(lambda: sum(size > 1_000 for size in sizes) > 8)
@@ -110,7 +110,7 @@ async def test_no_datagram_is_longer_than_any_path_carries(
     world = World(track)
     worlds.append(world)
     receiver = await world.join(codec)
-    assert isinstance(receiver._sending.transceiver.sender._next_encoded_frame, senders.FrameCounter) is not shared
+    assert isinstance(receiver._sending.transceiver.sender._next_encoded_frame, FrameCounter) is not shared
     assert 1_000 < await largest(receiver) <= MAX_DATAGRAM == PATH_MTU - IP_AND_UDP - RELAY
 
 

@@ -23,8 +23,8 @@ from aiortc.rtp import (
     pack_remb_fci,
 )
 
-from metered_realtime.aiortc_compat import peer_connection as compat
 from metered_realtime.aiortc_compat import rtcp_feedback as senders
+from metered_realtime.aiortc_compat.stats import count_frames, sender_stats
 from metered_realtime.media.codecs.encoders import SendCodec, make_encoder
 from metered_realtime.media.sources.testsource import ToneTrack
 from tests.support.peers import GreyTrack, eventually
@@ -182,7 +182,7 @@ async def test_the_level_of_sound_goes_out_with_its_packets(
     one, other = pcs
     track = Packets()
     sender: RTCRtpSender = one.addTrack(track)
-    senders.count_frames(sender)
+    count_frames(sender)
     senders.send_levels(sender, track)
     levels: list[Any] = []
 
@@ -201,7 +201,7 @@ async def test_the_level_of_sound_goes_out_with_its_packets(
     await negotiate(one, other)
     await eventually(lambda: len(levels) > 3)
     assert all(level is not None and 5 <= abs(level[1]) <= 30 for level in levels), levels
-    assert compat.sender_figures(sender).frames >= len(levels)
+    assert sender_stats(sender).frames >= len(levels)
 
 
 async def test_a_request_for_lost_packets_is_answered_once_in_a_round_trip(

@@ -17,9 +17,12 @@ from aiortc import RTCPeerConnection
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpRtpfbPacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
 
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat import peer_connection
 from metered_realtime.aiortc_compat import rtp_receiver as receivers
+from metered_realtime.aiortc_compat.gathering import gather_host_candidates
+from metered_realtime.aiortc_compat.peer_connection import create_peer_connection
 from metered_realtime.aiortc_compat.rtp_receiver import Tap, tap_receiver
+from metered_realtime.aiortc_compat.transceivers import receiver_of
 from tests.support.peers import GreyTrack, eventually
 
 TOUCHED = {
@@ -88,7 +91,7 @@ class Tapped:
     """A bare sender, and a receiver that is tapped."""
 
     def __init__(self) -> None:
-        self.one, self.other = RTCPeerConnection(), compat.create_peer_connection()
+        self.one, self.other = RTCPeerConnection(), create_peer_connection()
         self.notes = Notes()
         self.receiver: Any = None
         self.tap: Tap
@@ -96,18 +99,18 @@ class Tapped:
         self.other.on("track", self._tap)
 
     def _tap(self, track: Any) -> None:
-        self.receiver = compat.receiver_of(self.other, track)
+        self.receiver = receiver_of(self.other, track)
         self.tap = tap_receiver(self.receiver, self.notes)
         self.tap.set_wanted(True)
 
     async def connect(self) -> None:
         self.sender: Any = self.one.addTrack(GreyTrack(60))
-        await compat.gather_host_candidates(self.other)
+        await gather_host_candidates(self.other)
         await self.one.setLocalDescription(await self.one.createOffer())
         await self.other.setRemoteDescription(self.one.localDescription)
         await self.other.setLocalDescription(await self.other.createAnswer())
         await self.one.setRemoteDescription(self.other.localDescription)
-        await compat.connect(self.other)
+        await peer_connection.connect(self.other)
 
     async def flows(self, more: int = 3) -> None:
         """Return when some more frames have come."""

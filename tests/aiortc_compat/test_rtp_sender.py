@@ -35,9 +35,10 @@ from aiortc.rtp import (
     is_rtcp,
 )
 
-from metered_realtime.aiortc_compat import peer_connection as compat
 from metered_realtime.aiortc_compat import rtcp_feedback as senders
 from metered_realtime.aiortc_compat import rtp_sender as rtp
+from metered_realtime.aiortc_compat.stats import FrameCounter, count_frames, sender_stats, transport_counter
+from metered_realtime.aiortc_compat.transports import dtls_transport, selected_pair
 from metered_realtime.media.codecs.encoders import Packet
 from metered_realtime.media.codecs.rtp_payload import MAX_PAYLOAD
 from metered_realtime.media.sending.shared_packet import PlacedPacket, SharedPacket
@@ -184,7 +185,7 @@ class Stream:
         kind = codec.mimeType.split("/")[0]
         self.track = Reel(kind, packets)
         self.sender: Any = RTCRtpSender(self.track, self.wire)  # type: ignore[arg-type]
-        senders.count_frames(self.sender)
+        count_frames(self.sender)
         if ours:
             rtp.send_shared_packets(self.sender, self.track)
         else:
@@ -216,7 +217,7 @@ class Stream:
     def figures(self) -> list[int]:
         names = ("octet_count", "packet_count", "rtp_timestamp")
         counted = [getattr(self.sender, f"_RTCRtpSender__{name}") for name in names]
-        return [*counted, compat.sender_figures(self.sender).frames]
+        return [*counted, sender_stats(self.sender).frames]
 
 
 @pytest.fixture
@@ -420,9 +421,9 @@ async def test_a_sender_that_has_changed_is_left_alone(
     try:
         for _ in range(2):
             sender: Any = RTCRtpSender("audio", Wire())  # type: ignore[arg-type]
-            senders.count_frames(sender)
+            count_frames(sender)
             rtp.send_shared_packets(sender, Reel("audio", []))
-            assert isinstance(sender._next_encoded_frame, senders.FrameCounter)
+            assert isinstance(sender._next_encoded_frame, FrameCounter)
     finally:
         rtp.sender_is_known.cache_clear()
     lines = [record.getMessage() for record in caplog.records if "slower path" in record.getMessage()]
@@ -447,7 +448,7 @@ async def test_a_packet_that_is_lost_is_sent_again(codec: str | None, worlds: li
     receiver = await world.join(codec)
     await receiver.shows()
     source = receiver._source
-    transport = compat.selected_pair(receiver.peer_connection.pc).protocol.transport
+    transport = selected_pair(receiver.peer_connection.pc).protocol.transport
     send = transport.sendto
     passed, lost, came_back = 0, set(), set()
 
@@ -489,14 +490,11 @@ async def test_what_goes_out_is_counted_wherever_it_is_counted(worlds: list[Worl
     worlds.append(world)
     receiver = await world.join()
     await receiver.shows(5)
-    meter, transport = (
-        compat.transport_meter(receiver.peer_connection.pc),
-        compat.dtls_transport(receiver.peer_connection.pc),
-    )
+    meter, transport = transport_counter(receiver.peer_connection.pc), dtls_transport(receiver.peer_connection.pc)
     counted: Any = transport
     assert meter.packets_sent == counted._RTCDtlsTransport__tx_packets > 10
     assert meter.bytes_sent == counted._RTCDtlsTransport__tx_bytes
     sender = receiver._sending.transceiver.sender
-    figures = compat.sender_figures(sender)
+    figures = sender_stats(sender)
     assert meter.packets_sent > figures.packets >= figures.frames >= 5
-    await eventually(lambda: compat.sender_figures(sender).report is not None)
+    await eventually(lambda: sender_stats(sender).report is not None)

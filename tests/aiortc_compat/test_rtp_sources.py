@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiortc import RTCPeerConnection
 from aiortc.rtcrtpreceiver import NackGenerator, RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.rtp import RtcpRtpfbPacket, RtpPacket, is_rtcp
+from aiortc.sdp import SessionDescription
 
-from metered_realtime.aiortc_compat import peer_connection as compat
 from metered_realtime.aiortc_compat import rtp_sources as sources
-from metered_realtime.aiortc_compat.rtp_sources import BoundedNacks, keep_reporting
+from metered_realtime.aiortc_compat.gathering import gather_host_candidates
+from metered_realtime.aiortc_compat.peer_connection import connect
+from metered_realtime.aiortc_compat.rtp_sources import BoundedNacks, keep_reporting, route_sources
+from metered_realtime.aiortc_compat.stats import sender_stats
+from metered_realtime.aiortc_compat.transports import dtls_transport
 from metered_realtime.core.media.source_table import MAX_SOURCES
 from tests.aiortc_compat.test_sctp_attacks import calls
-from tests.support.peers import Pair, Room, eventually, frames
+from tests.support.bare_connections import make, plain
+from tests.support.peers import GreyTrack, Pair, Room, eventually, frames
+from tests.support.private_names import private_names
 
 TOUCHED = {
     "__active_ssrc": "test_sixty_sources_in_one_section_end_nothing",
@@ -27,6 +34,7 @@ TOUCHED = {
     "__remote_bitrate_estimator": "test_a_silent_source_is_forgotten_everywhere",
     "__remote_streams": "test_sixty_sources_in_one_section_end_nothing",
     "__rtcp_exited": "test_a_report_that_fails_is_told_and_the_next_one_goes_out",
+    "__rtx_ssrc": "test_late_sources_are_routed_with_their_retransmissions",
     "_rtp_router": "test_sixty_sources_in_one_section_end_nothing",
     "_run_rtcp": "test_a_report_that_fails_is_told_and_the_next_one_goes_out",
 }
@@ -34,12 +42,9 @@ TOUCHED = {
 
 
 def test_every_private_name_is_watched() -> None:
-    source = re.sub(r'""".*?"""', "", Path(sources.__file__).read_text(), flags=re.DOTALL)
-    names = set(re.findall(r"(?<!\bself)\.(_[a-zA-Z]\w*)", source)) | set(re.findall(r"(__[a-z]\w+)\"\)", source))
-    names |= {"__" + name for name in re.findall(r"{_RECEIVER}([a-z]\w+)", source)}
-    (listed,) = re.findall(r"for name in \((.*?)\)", source)
-    names |= {"__" + name for name in re.findall(r'"(\w+)"', listed)}
-    assert {re.sub("^_+name__", "__", name) for name in names} == set(TOUCHED)
+    (listed,) = re.findall(r"for name in \((.*?)\)", Path(sources.__file__).read_text())
+    names = private_names(sources) | {"__" + name for name in re.findall(r'"(\w+)"', listed)}
+    assert names == set(TOUCHED)
     assert set(TOUCHED.values()) <= set(globals())
 
 
@@ -256,4 +261,28 @@ async def test_one_request_names_a_packet_once_whatever_is_in_it(room: Room) -> 
     request.lost = [*range(65_536)]
     await sender._handle_rtcp_packet(request)
     assert len(again) <= 1 + 128
-    assert compat.sender_figures(sender).packets > 0
+    assert sender_stats(sender).packets > 0
+
+
+async def test_late_sources_are_routed_with_their_retransmissions(pcs: list[RTCPeerConnection]) -> None:
+    one, other = plain(pcs), make(pcs)
+    one.addTrack(GreyTrack())
+    await gather_host_candidates(other)
+    await one.setLocalDescription(await one.createOffer())
+    await other.setRemoteDescription(one.localDescription)
+    await other.setLocalDescription(await other.createAnswer())
+    await one.setRemoteDescription(other.localDescription)
+    await connect(other)
+    description = SessionDescription.parse(one.localDescription.sdp)
+    media = description.media[0]
+    router = dtls_transport(other)._rtp_router
+    (receiver,) = router.receivers
+    for ssrc, rtx in ((1_001, 1_002), (1_003, 1_004)):
+        media.ssrc[0].ssrc, media.ssrc[1].ssrc = ssrc, rtx
+        media.ssrc_group[0].items = [ssrc, rtx]
+        route_sources(other, description)
+        assert router.ssrc_table[ssrc] is router.ssrc_table[rtx] is receiver
+        inside: Any = receiver
+        assert inside._RTCRtpReceiver__rtx_ssrc[rtx] == ssrc
+    assert {1_001, 1_002}.isdisjoint(router.ssrc_table), "what is not described any more is forgotten"
+    assert 1_002 not in inside._RTCRtpReceiver__rtx_ssrc

@@ -14,9 +14,14 @@ from aiortc import RTCPeerConnection, rtcrtpsender
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat import peer_connection, stats
 from metered_realtime.aiortc_compat import unread_gate as unread
+from metered_realtime.aiortc_compat.gathering import gather_host_candidates
+from metered_realtime.aiortc_compat.peer_connection import create_peer_connection
 from metered_realtime.aiortc_compat.rtp_receiver import Tap, tap_receiver
+from metered_realtime.aiortc_compat.stats import receiver_stats
+from metered_realtime.aiortc_compat.transceivers import receiver_of
+from metered_realtime.aiortc_compat.transports import ice_transport, path_is_alive
 from metered_realtime.media.sources.testsource import ToneTrack
 from tests.support.patience import PATIENCE
 from tests.support.peers import GreyTrack, eventually
@@ -78,24 +83,24 @@ class Pair:
     """A bare sender, and a receiver that is tapped."""
 
     def __init__(self) -> None:
-        self.one, self.other = RTCPeerConnection(), compat.create_peer_connection()
+        self.one, self.other = RTCPeerConnection(), create_peer_connection()
         self.notes = Notes()
         self.receiver: Any = None
         self.tap: Tap
         self.other.on("track", self._tap)
 
     def _tap(self, track: Any) -> None:
-        self.receiver = compat.receiver_of(self.other, track)
+        self.receiver = receiver_of(self.other, track)
         self.tap = tap_receiver(self.receiver, self.notes)
 
     async def connect(self, track: MediaStreamTrack) -> None:
         self.sender: Any = self.one.addTrack(track)
-        await compat.gather_host_candidates(self.other)
+        await gather_host_candidates(self.other)
         await self.one.setLocalDescription(await self.one.createOffer())
         await self.other.setRemoteDescription(self.one.localDescription)
         await self.other.setLocalDescription(await self.other.createAnswer())
         await self.one.setRemoteDescription(self.other.localDescription)
-        await compat.connect(self.other)
+        await peer_connection.connect(self.other)
 
     async def skips(self, more: int) -> None:
         wanted = self.notes.skipped_frames + more
@@ -146,12 +151,12 @@ async def test_packets_are_dropped_before_they_are_decrypted(pair: Pair) -> None
     await pair.connect(GreyTrack())
     await pair.skips(20)
     assert pair.decrypted == 1
-    connection: Any = compat.ice_transport(pair.other)._connection
+    connection: Any = ice_transport(pair.other)._connection
     gate = connection.data_received
     assert isinstance(gate, unread._Gate)
     assert list(gate._watched) == list(connection._protocols)
     assert all(protocol.datagram_received.__name__ == "look" for protocol in connection._protocols)
-    assert await compat.path_is_alive(pair.other), "STUN still passes"
+    assert await path_is_alive(pair.other), "STUN still passes"
     pair.tap.set_wanted(True)
     assert gate.sources == {}
 
@@ -172,20 +177,20 @@ async def test_the_sequence_numbers_may_wrap_unread(pair: Pair, monkeypatch: pyt
     await pair.flows(10)
     statistics = pair.receiver._RTCRtpReceiver__remote_streams[pair.sender._ssrc]
     assert (statistics.base_seq, statistics.cycles) == (65_506, 1 << 16)
-    assert compat.receiver_figures(pair.receiver).packets_lost <= unread.BATCH
+    assert receiver_stats(pair.receiver).packets_lost <= unread.BATCH
 
 
 async def test_the_figures_are_those_of_a_receiver_that_takes_everything(pair: Pair) -> None:
     await pair.connect(ToneTrack())
     await pair.skips(100)
-    figures = compat.receiver_figures(pair.receiver)
+    figures = receiver_stats(pair.receiver)
     (sent,) = [it for it in (await pair.sender.getStats()).values() if it.type == "outbound-rtp"]
     assert sent.packetsSent - unread.BATCH - 1 <= figures.packets <= sent.packetsSent
     assert 0.85 * sent.bytesSent < figures.bytes < 1.15 * sent.bytesSent
     assert abs(figures.packets_lost) <= unread.BATCH
     assert 0 <= figures.jitter < 48_000 / 10
     assert pair.receiver._RTCRtpReceiver__remote_streams.keys() == {pair.sender._ssrc}
-    received_bytes, received_packets = compat.received(pair.other)
+    received_bytes, received_packets = stats.received(pair.other)
     assert figures.packets <= received_packets <= figures.packets + 40
     assert figures.bytes < received_bytes
 
@@ -205,8 +210,8 @@ async def test_the_other_end_hears_reports(pair: Pair) -> None:
 async def test_losses_are_seen_unread(pair: Pair) -> None:
     await pair.connect(ToneTrack())
     await pair.skips(20)
-    before, number = compat.receiver_figures(pair.receiver).packets_lost, 0
-    protocols = compat.ice_transport(pair.other)._connection._protocols  # whichever pair is in use by now
+    before, number = receiver_stats(pair.receiver).packets_lost, 0
+    protocols = ice_transport(pair.other)._connection._protocols  # whichever pair is in use by now
     passed = {protocol: protocol.datagram_received for protocol in protocols}
 
     def lose(data: bytes, address: Any, *, receive: Any) -> None:
@@ -220,7 +225,7 @@ async def test_losses_are_seen_unread(pair: Pair) -> None:
     await pair.skips(40)
     for protocol, receive in passed.items():
         protocol.datagram_received = receive
-    assert compat.receiver_figures(pair.receiver).packets_lost - before > 25
+    assert receiver_stats(pair.receiver).packets_lost - before > 25
 
 
 async def test_what_was_dropped_is_not_missed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import SessionDescription
 
 from metered_realtime import ConnectionReset, MediaStream, MeteredRealtimeError, NoopLogger, Track
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat.transports import ice_transport
 from metered_realtime.connection.ice_servers import IceServers
 from metered_realtime.connection.peer_connection import PeerConnection
 from metered_realtime.connection.remote_connection import RemoteConnection
@@ -256,7 +256,7 @@ async def test_what_is_negotiated_while_the_connection_comes_up_flows_too() -> N
     ours, theirs = PeerConnection(Observer(), NoopLogger()), PeerConnection(observer, NoopLogger())
     fanout = TrackFanout(GreyTrack(60), NoopLogger())
     wanted: dict[int, Outgoing] = {}
-    ice: Any = compat.ice_transport(ours.pc)
+    ice: Any = ice_transport(ours.pc)
     start, exchanged = ice.start, asyncio.Event()
 
     async def held_up(parameters: Any) -> None:

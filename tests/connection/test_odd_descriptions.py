@@ -12,7 +12,8 @@ from aiortc.rtcrtpparameters import RTCRtcpFeedback
 from aiortc.sdp import SessionDescription
 
 from metered_realtime import NoopLogger
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat.transceivers import remote_description
+from metered_realtime.aiortc_compat.transports import ice_transport
 from metered_realtime.connection.peer_connection import PeerConnection
 from metered_realtime.connection.remote_connection import RemoteConnection
 from metered_realtime.connection.remote_description import admit
@@ -272,7 +273,7 @@ async def test_feedback_for_all_codecs_makes_no_more_objects_than_there_are_line
 
     await meeting.offer(crowded)
     await meeting.up()
-    (media,) = compat.remote_description(meeting.ours.pc).media
+    (media,) = remote_description(meeting.ours.pc).media
     assert {codec.payloadType for codec in media.rtp.codecs} >= set(numbers)
     assert sum(len(codec.rtcpFeedback) for codec in media.rtp.codecs) < len(rows)
     assert all(isinstance(it, RTCRtcpFeedback) for codec in media.rtp.codecs for it in codec.rtcpFeedback)
@@ -293,7 +294,7 @@ async def test_a_codec_under_many_numbers_is_answered_once(meeting: Meeting) -> 
     assert re.findall("a=rtpmap:(.*)\r", answer) == ["97 VP8/90000", "98 rtx/90000", "97 VP8/90000"]
     await meeting.up()
     await shows(meeting.observer.added[0].track, 60)
-    taken = {codec.payloadType for codec in compat.remote_description(meeting.ours.pc).media[0].rtp.codecs}
+    taken = {codec.payloadType for codec in remote_description(meeting.ours.pc).media[0].rtp.codecs}
     assert taken >= set(numbers), "their numbers are not given to anything else"
 
 
@@ -318,7 +319,7 @@ async def test_candidates_in_descriptions_count_like_those_that_come_alone(meeti
         await meeting.ours.add_candidate(line.format(3, 3000), None)
     await meeting.ours.add_candidate(line.format(1, 1000), None)
     await meeting.ours.add_candidate(None, None)
-    known = compat.ice_transport(meeting.ours.pc).getRemoteCandidates()
+    known = ice_transport(meeting.ours.pc).getRemoteCandidates()
     assert len(known) == MAX_REMOTE_CANDIDATES
 
 

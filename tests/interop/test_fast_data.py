@@ -13,7 +13,10 @@ import pytest_asyncio
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from playwright.async_api import Page
 
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat import peer_connection
+from metered_realtime.aiortc_compat.gathering import gather_host_candidates
+from metered_realtime.aiortc_compat.peer_connection import create_peer_connection
+from metered_realtime.aiortc_compat.transports import dtls_transport, selected_pair
 from metered_realtime.server import SignallingServer
 from tests.support.chromium import Chromium, needs_chromium, until
 from tests.support.patience import PATIENCE
@@ -66,7 +69,7 @@ async def page() -> AsyncIterator[Page]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def pc(page: Page) -> AsyncIterator[RTCPeerConnection]:
-    made = compat.create_peer_connection()
+    made = create_peer_connection()
     yield made
     await page.evaluate("direct.close()")
     await made.close()
@@ -77,11 +80,11 @@ async def connect(pc: RTCPeerConnection, page: Page, label: str, **options: Any)
     channel = pc.createDataChannel(label, **options)
     heard: list[str | bytes] = []
     channel.on("message", heard.append)
-    await compat.gather_host_candidates(pc)
+    await gather_host_candidates(pc)
     await pc.setLocalDescription(await pc.createOffer())
     answer = await page.evaluate(PAGE, pc.localDescription.sdp)
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-    await compat.connect(pc)
+    await peer_connection.connect(pc)
     await eventually(lambda: channel.readyState == "open")
     await until(page, f"ends.{label}?.readyState === 'open'")
     return channel, heard
@@ -117,8 +120,8 @@ def small(chance: random.Random) -> list[str | bytes]:
 def impair(pc: RTCPeerConnection, loss: float, chance: random.Random) -> list[str]:
     """Lose, delay and repeat packets of data in both directions, at the end of Python. Return what was done."""
     done: list[str] = []
-    protocol = compat.selected_pair(pc).protocol
-    inbox: Any = compat.dtls_transport(pc)._inbox  # type: ignore[attr-defined]
+    protocol = selected_pair(pc).protocol
+    inbox: Any = dtls_transport(pc)._inbox  # type: ignore[attr-defined]
     send, put = protocol.transport.sendto, inbox.put
     loop = asyncio.get_running_loop()
 

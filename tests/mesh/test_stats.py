@@ -23,7 +23,7 @@ from metered_realtime import (
     RemotePeer,
     RemoteStats,
 )
-from metered_realtime.aiortc_compat import peer_connection as compat
+from metered_realtime.aiortc_compat.transports import ice_transport, path_is_alive, selected_pair
 from metered_realtime.media.receiving.remote_track import MAX_WAITING_VIDEO
 from metered_realtime.media.sources.testsource import ToneTrack
 from metered_realtime.mesh.stats import remote_stats
@@ -129,7 +129,7 @@ async def test_what_one_end_sends_the_other_receives(room: Room) -> None:
 
 def host_addresses(remote: RemotePeer) -> set[tuple[str, int]]:
     """Return the addresses of the sockets that this end has opened for a remote."""
-    return {(it.ip, it.port) for it in compat.ice_transport(remote.pc).iceGatherer.getLocalCandidates()}
+    return {(it.ip, it.port) for it in ice_transport(remote.pc).iceGatherer.getLocalCandidates()}
 
 
 async def test_the_path_is_that_of_the_sockets_and_its_round_trip_time_is_known_at_once(room: Room) -> None:
@@ -156,11 +156,11 @@ async def test_the_round_trip_time_follows_the_path(room: Room) -> None:
     pair = await room.pair()
     pair.to_b.create_data_channel("x")
     await pair.connected()
-    protocol = compat.selected_pair(pair.to_b.pc).protocol
+    protocol = selected_pair(pair.to_b.pc).protocol
     send_at_once = protocol.send_stun
     loop = asyncio.get_running_loop()
     protocol.send_stun = lambda *packet: loop.call_later(0.1, send_at_once, *packet)
-    assert await compat.path_is_alive(pair.to_b.pc)
+    assert await path_is_alive(pair.to_b.pc)
     round_trip_time = pair.to_b.stats().round_trip_time
     assert round_trip_time is not None
     assert 0.1 <= round_trip_time < 0.5
@@ -171,7 +171,7 @@ async def test_an_answer_that_may_be_one_to_a_retransmission_tells_no_round_trip
     pair.to_b.create_data_channel("x")
     await pair.connected()
     before = pair.to_b.stats().round_trip_time
-    protocol = compat.selected_pair(pair.to_b.pc).protocol
+    protocol = selected_pair(pair.to_b.pc).protocol
     lost: list[Any] = []
     send = protocol.send_stun
 
@@ -179,7 +179,7 @@ async def test_an_answer_that_may_be_one_to_a_retransmission_tells_no_round_trip
         (send if lost else lambda *_: lost.append(packet))(*packet)
 
     protocol.send_stun = lose_the_first
-    assert await compat.path_is_alive(pair.to_b.pc)
+    assert await path_is_alive(pair.to_b.pc)
     assert lost
     assert pair.to_b.stats().round_trip_time == before
 
@@ -207,7 +207,7 @@ async def test_rtcp_tells_what_the_other_end_missed(room: Room) -> None:
 
 def drop_some(remote: RemotePeer) -> None:
     """Lose every third datagram to a remote, except for STUN."""
-    protocol = compat.selected_pair(remote.pc).protocol
+    protocol = selected_pair(remote.pc).protocol
     send, count = protocol.send_data, iter(range(1_000_000))
 
     async def send_or_lose(data: bytes, addr: Any) -> None:

@@ -6,19 +6,20 @@ not end keeps everything. tests/aiortc_compat/test_closing.py fails when a relea
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from aiortc import RTCPeerConnection
+from aiortc import RTCIceTransport, RTCPeerConnection
 
-from . import peer_connection as compat
+from .transports import dtls_transport
 
 
 async def close_by_force(pc: RTCPeerConnection) -> None:
     """Close the sockets of a connection, then cancel what its senders and receivers still do."""
     sctp = pc.sctp
-    transport = compat.dtls_transport(pc)
+    transport = dtls_transport(pc)
     ice: Any = transport.transport
     # `RTCIceTransport.stop()` does nothing more once it has begun, even if it was cancelled before the sockets closed.
     stops = (sctp.stop if sctp is not None else transport.stop, transport.stop, ice.stop, ice._connection.close)
@@ -42,3 +43,15 @@ def _tasks(pc: RTCPeerConnection) -> Iterator[Any]:
         ):
             if task is not None:
                 yield task
+
+
+def outlive_cancellation(ice: RTCIceTransport) -> None:
+    """Have the task that follows a transport end quietly when it is cancelled. Call before the transport starts."""
+    transport: Any = ice
+    follow = transport._monitor
+
+    async def monitor() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await follow()
+
+    transport._monitor = monitor

@@ -7,11 +7,11 @@ from typing import Any
 DEFAULT_MAX_MESSAGE_SIZE = 65_536
 """What a description without `max-message-size` means (RFC 8841 section 6.1)."""
 
-UNLIMITED = 16 * 1024 * 1024
-"""What a `max-message-size` of 0 is taken for: the other end takes any, but this one does not buffer any."""
+UNLIMITED = 2**32 - 1
+"""What a `max-message-size` of 0 is taken for: the other end takes messages of any size (RFC 8841 section 6)."""
 
 
 def max_message_size(channel: Any) -> int:
-    """Return the bytes of one message that the remote takes."""
+    """Return the maximum size of one message to the remote, in bytes: the default until the remote has named one."""
     size = getattr(getattr(channel, "transport", None), "_remote_max_message_size", DEFAULT_MAX_MESSAGE_SIZE)
     return int(size) or UNLIMITED

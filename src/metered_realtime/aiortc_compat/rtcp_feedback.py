@@ -84,27 +84,6 @@ def route_full_intra_requests(transport: RTCDtlsTransport) -> None:
     router.route_rtcp = with_targets
 
 
-def count_frames(sender: RTCRtpSender) -> None:
-    """Count the frames that a new sender encodes."""
-    counted: Any = sender
-    counted._next_encoded_frame = FrameCounter(counted._next_encoded_frame)
-
-
-class FrameCounter:
-    """Counts the frames that a sender encodes: stands in for the step that makes one."""
-
-    def __init__(self, encode_next: Callable[[Any], Awaitable[Any]]) -> None:
-        self.frames = 0
-        self.rate = RateWindow(time.monotonic())
-        self.pass_on = encode_next
-
-    async def __call__(self, codec: Any) -> Any:
-        frame = await self.pass_on(codec)
-        if frame is not None:
-            self.frames += 1
-        return frame
-
-
 class Loudness(Protocol):
     """Who knows how loud the packet was that a sender was given last."""
 

@@ -13,9 +13,9 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
 
-from . import peer_connection as compat
 from .jitter_buffer import PromptPictures, Several
 from .rtp_sources import BoundedNacks, forget_source, keep_reporting
+from .stats import count_packets
 from .unread_gate import Intake, UnreadSink
 
 PROMPT_PICTURES = True
@@ -89,7 +89,7 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
     if receiver.track.kind == "video":
         setattr(tapped, f"{_RECEIVER}nack_generator", BoundedNacks())
     intake = tapped._handle_rtp_packet = Intake(receiver, sink)
-    compat.count_packets(receiver)
+    count_packets(receiver)
     _forget_when_silent(receiver, intake)
     keep_reporting(receiver)
     reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)

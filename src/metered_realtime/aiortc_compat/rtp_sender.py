@@ -43,9 +43,9 @@ from ..core.media.rates import RateWindow
 from ..media.codecs.encoders import Packet
 from ..media.codecs.rtp_payload import MAX_PAYLOAD
 from ..media.sending.shared_packet import PlacedPacket
-from .digests import fingerprint
 from .dtls import DONE, FastDtlsTransport, one_by_one
 from .rtcp_feedback import send_levels
+from .version import fingerprint
 
 _log = logging.getLogger(__name__)
 

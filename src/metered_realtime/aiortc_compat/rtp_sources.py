@@ -14,12 +14,14 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from aiortc import RTCDtlsTransport
+from aiortc import RTCDtlsTransport, RTCPeerConnection
 from aiortc.rtcrtpreceiver import NackGenerator, RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
+from aiortc.sdp import SessionDescription
 
 from ..core.media.source_table import MAX_SOURCES, SourceTable
+from .transports import dtls_transport
 
 _log = logging.getLogger("metered_realtime")
 
@@ -68,6 +70,34 @@ class SourceGate:
 def bound_sources(transport: RTCDtlsTransport) -> SourceGate:
     """Have each section of a new connection take `MAX_SOURCES` sources at the most."""
     return SourceGate(transport._rtp_router)
+
+
+def route_sources(pc: RTCPeerConnection, description: SessionDescription) -> None:
+    """Tell the router and the receivers the SSRCs of a remote description.
+
+    aiortc learns them only when a receiver starts. Without this a source that appears later in a running section is
+    dropped, or lands in another section with the same payload type. Those of an earlier description that are not in
+    this one are forgotten.
+    """
+    router = dtls_transport(pc)._rtp_router
+    for media in description.media:
+        transceiver = next((t for t in pc.getTransceivers() if t.mid == media.rtp.muxId), None)
+        if transceiver is None or transceiver.receiver not in router.receivers or not media.ssrc:
+            continue
+        receiver: Any = transceiver.receiver
+        described = frozenset(source.ssrc for source in media.ssrc)
+        for former in _described_sources.get(receiver, frozenset()) - described:
+            receiver._RTCRtpReceiver__rtx_ssrc.pop(former, None)
+            if router.ssrc_table.get(former) is receiver:
+                del router.ssrc_table[former]
+        _described_sources[receiver] = described
+        router.ssrc_table.update(dict.fromkeys(described, receiver))
+        for group in media.ssrc_group:
+            if group.semantic == "FID" and len(group.items) == 2:
+                receiver._RTCRtpReceiver__rtx_ssrc[group.items[1]] = group.items[0]
+
+
+_described_sources: WeakKeyDictionary[RTCRtpReceiver, frozenset[int]] = WeakKeyDictionary()
 
 
 def forget_source(receiver: RTCRtpReceiver, source: int) -> None:

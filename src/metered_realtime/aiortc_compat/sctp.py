@@ -14,89 +14,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from contextlib import suppress
 from struct import Struct
 from typing import Any
 
-from aiortc import RTCDataChannel, RTCPeerConnection
+from aiortc import RTCPeerConnection
 from aiortc.rtcsctptransport import (
     CHUNK_TYPES,
-    RECONFIG_MAX_STREAMS,
     SCTP_MAX_PACKET_LENGTH,
-    USERDATA_MAX_LENGTH,
-    WEBRTC_BINARY,
-    WEBRTC_BINARY_EMPTY,
-    WEBRTC_DCEP,
-    WEBRTC_STRING,
-    WEBRTC_STRING_EMPTY,
     RTCSctpTransport,
 )
-from google_crc32c import extend as crc32c_extend
-from google_crc32c import value as crc32c
 
+from ..core.sctp.acknowledging import AcknowledgementPolicy
+from ..core.sctp.congestion import CHUNK_SIZE, RECEIVE_WINDOW, CongestionControl
 from ..core.sctp.control import MAX_CONTROL_CHUNKS, is_sound, is_sound_packet
 from ..core.sctp.inbound import FARTHEST, HALF, MAX_HELD_CHUNKS, TSN_MASK, Reassembly, ReceivedTsns
-from ..core.sctp.outbound import Acknowledged, FairQueue, Limits, Outbound, acknowledged_now
-from .dcep import open_message
-from .digests import insides_are_known
-from .dtls import DONE, FastDtlsTransport
+from ..core.sctp.outbound import Outbound, acknowledged_now
+from ..core.sctp.packets import COMMON_HEADER, PacketFormat
+from .dtls import FastDtlsTransport
+from .sctp_channels import DataChannelTransport, run_now
+from .timer import PostponedTimer
+from .version import insides_are_known
 
-MAX_BURST = 4
-"""Full packets that may go out at once beyond those that were acknowledged (Max.Burst, RFC 9260 section 16)."""
-
-RTO_INITIAL = 1.0
-"""Seconds before anything is known of the path (RFC 9260 section 16; aiortc has 3 from RFC 4960)."""
-
-RTO_MIN = 0.2
-"""Seconds after which the last packet of a burst is sent again at the earliest. RFC 9260 recommends 1 and leaves it to
-the implementation; TCP in Linux has 0.2, Chromium's SCTP 0.12. Less would mistake delayed acknowledgements for loss."""
-
-RTO_MAX = 3.0
-"""Seconds between attempts on a silent path. Consent (RFC 7675) ends it after 6: longer ones would never come."""
-
-MIN_FLIGHT = 160 * USERDATA_MAX_LENGTH
-"""Bytes in flight that are allowed on any path. As full packets they fit the 512 KiB that aioice has a socket hold."""
-
-MAX_RATE = 50_000_000
-"""Bytes per second that one core carries: on a long path there may be as much in flight as fills it at this rate. More
-would only stand in queues, and delay media."""
-
-ACKNOWLEDGE_EVERY = 4
-"""Packets with data that share an acknowledgement in a steady flow, if they are read at once. RFC 9260 section 6.2
-recommends two, and each costs as much to handle as a packet of data."""
-
-PROMPT_ANSWERS = 128
-"""Packets after a pause, or a sign of loss, that are acknowledged one by one: a window opens by acknowledgements
-(section 7.2.1), not by what they cover. So many open it as far as `MIN_FLIGHT`."""
-
-PAUSE = 0.005
-"""Seconds without data that count as a pause. A sender whose window does not fill the path makes one each
-round trip."""
-
-RECEIVE_WINDOW = 1024 * 1024
-"""Bytes that may wait for what is missing: aiortc's figure, which is also announced."""
-
-HEADER = 12
-"""Bytes of the common header of a packet (RFC 9260 section 3.1)."""
-
-PACKET_ROOM = SCTP_MAX_PACKET_LENGTH - HEADER
+PACKET_ROOM = SCTP_MAX_PACKET_LENGTH - COMMON_HEADER
+"""Bytes of chunks in a packet."""
 
 _log = logging.getLogger("metered_realtime")
-_LE32 = Struct("<L")
-_HEADER = Struct("!HHL")
 _CHUNK = Struct("!BBH")
 _DATA = Struct("!LLHHL")
 DATA, SACK = 0, 3
-_EMPTY: dict[int, str | bytes] = {WEBRTC_STRING_EMPTY: "", WEBRTC_BINARY_EMPTY: b""}
 _SACK = Struct("!4xLLHH")
 _PAIR = Struct("!HH")
-_NO_CHECKSUM = bytes(4)
 _ABORT_NO_ROOM = bytes((6, 0, 0, 8, 0, 4, 0, 4))
 """ABORT with the cause Out of Resource (RFC 9260 section 3.3.10.4)."""
 
 
-class FastSctpTransport(RTCSctpTransport):
+class FastSctpTransport(DataChannelTransport):
     """An SCTP transport that bundles, acknowledges by batch, and does no work twice."""
 
     def quicken(self) -> None:
@@ -109,25 +62,14 @@ class FastSctpTransport(RTCSctpTransport):
         inside: Any = self  # what stays aiortc's finds its own names
         inside._forward_tsn_streams = self._outbound.skipped_streams
         inside._inbound_streams = self._reassembly
-        inside._data_channel_queue = FairQueue()
-        self._ssthresh = RECEIVE_WINDOW
+        self.quicken_channels()
+        self._congestion = CongestionControl()
+        self._acknowledgements = AcknowledgementPolicy()
+        self._format: PacketFormat | None = None
+        self._timer = PostponedTimer(self._t3_expired)
         self._peer_window: int | None = None
-        self._recovery_until: int | None = None
-        self._flight_bound = MIN_FLIGHT
-        self._least_rtt = RTO_MAX
-        self._rto = RTO_INITIAL
-        self._t3_due: float | None = None
-        self._flush_handle: asyncio.Handle | None = None
-        self._freed: dict[RTCDataChannel, int] = {}
-        self._has_data = self._answer_due = self._skip_due = self._send_due = False
-        self._unanswered = 0
-        self._prompt_answers = PROMPT_ANSWERS
-        self._batch_at = 0.0
-        self._burst = MAX_BURST * USERDATA_MAX_LENGTH
-        self._header_in = self._header_out = b""
-        self._seed_in = self._seed_out = 0
+        self._has_data = self._skip_due = self._send_due = False
         self.chunks_refused = 0
-        self.packets_malformed = 0
         self.packets_corrupt = 0
         self.packets_sent = 0
 
@@ -147,22 +89,28 @@ class FastSctpTransport(RTCSctpTransport):
             self._flush_handle.cancel()
             self._flush_handle = None
 
-    def _take_turns(self) -> None:
-        """Queue what waits fairly again: aiortc makes a plain queue when a channel closes before this."""
-        inside: Any = self
-        if not isinstance(inside._data_channel_queue, FairQueue):
-            inside._data_channel_queue, waiting = FairQueue(), inside._data_channel_queue
-            for message in waiting:
-                inside._data_channel_queue.append(message)
-
     def _know_headers(self) -> None:
-        """Remember the common headers, and what the checksum is behind them: only what follows them changes."""
-        if self._remote_port is None or not self._remote_verification_tag:
-            return
-        self._header_in = _HEADER.pack(self._remote_port, self._local_port, self._local_verification_tag)
-        self._header_out = _HEADER.pack(self._local_port, self._remote_port, self._remote_verification_tag)
-        self._seed_in = crc32c(self._header_in + _NO_CHECKSUM)
-        self._seed_out = crc32c(self._header_out + _NO_CHECKSUM)
+        """Write the common headers once the ports and verification tags of both ends are known."""
+        if self._remote_port is not None and self._remote_verification_tag:
+            self._format = PacketFormat(
+                self._local_port, self._local_verification_tag, self._remote_port, self._remote_verification_tag
+            )
+
+    # --- what aiortc's own code reads and sets
+
+    @property
+    def _rto(self) -> float:  # type: ignore[override]  # aiortc sets it in `_update_rto` alone, which is not called
+        """Seconds that aiortc waits when it sets up, tears down or resets streams."""
+        return self._congestion.timeout
+
+    @property
+    def _ssthresh(self) -> int:
+        """What aiortc sets to the window that the other end announces when it sets up."""
+        return self._congestion.threshold
+
+    @_ssthresh.setter
+    def _ssthresh(self, window: int) -> None:
+        self._congestion.threshold = window
 
     # --- packets that arrive
 
@@ -174,10 +122,7 @@ class FastSctpTransport(RTCSctpTransport):
 
     def begin(self) -> None:
         """Begin a batch of packets."""
-        now = self._event_loop.time()
-        if now - self._batch_at > PAUSE:
-            self._prompt_answers = PROMPT_ANSWERS
-        self._batch_at = now
+        self._acknowledgements.begin_batch(self._event_loop.time())
 
     def take(self, data: bytes) -> None:
         """Take a packet. What it calls for is sent now if it should not wait for `finish`."""
@@ -191,50 +136,35 @@ class FastSctpTransport(RTCSctpTransport):
             self._malformed(error)
         if self._has_data:
             self._has_data = False
-            self._note_packet()
+            received = self._received
+            shows_loss = received is not None and bool(received.blocks or received.duplicates)
+            self._acknowledgements.count_packet(shows_loss=shows_loss)
         if self._reconfig_deferred is not None:
             run_now(self._reset_deferred_streams())
-        if self._answer_due or self._send_due:
+        if self._acknowledgements.is_due or self._send_due:
             self._send_all()
 
     def _take_packet(self, data: bytes) -> None:
-        if data[:8] != self._header_in or len(data) <= HEADER:
+        packets = self._format
+        if packets is None or not packets.is_inbound(data):
             if is_sound_packet(data):
                 run_now(super()._handle_data(data))  # not established, or not of this association
             else:
                 self._malformed()
-        elif crc32c_extend(self._seed_in, data[HEADER:]) == _LE32.unpack_from(data, 8)[0]:
+        elif packets.is_intact(data):
             self._take_chunks(data)
         else:
             self.packets_corrupt += 1
 
-    def _malformed(self, error: Exception | None = None) -> None:
-        """Count a packet with chunks that cannot be taken, and tell of the first one."""
-        self.packets_malformed += 1
-        if self.packets_malformed == 1:
-            _log.warning("SCTP packets of the remote refused: malformed, or too many chunks", exc_info=error)
-
-    def _note_packet(self) -> None:
-        """Count a packet with data, and decide whether it is acknowledged by itself."""
-        self._unanswered += 1
-        received = self._received
-        if received is not None and (received.blocks or received.duplicates):
-            self._prompt_answers = PROMPT_ANSWERS
-        if self._prompt_answers:
-            self._prompt_answers -= 1
-            self._answer_due = True
-        elif self._unanswered >= ACKNOWLEDGE_EVERY:
-            self._answer_due = True
-
     def finish(self) -> None:
         """End a batch of packets: acknowledge, and send along what handlers have sent meanwhile."""
-        self._answer_due = self._unanswered > 0
-        if self._answer_due or self._flush_handle is not None:
+        self._acknowledgements.end_batch()
+        if self._acknowledgements.is_due or self._flush_handle is not None:
             self._send_all()
 
     def _take_chunks(self, data: bytes) -> None:
         """Take all chunks of a packet in their order (RFC 9260 section 6.10): replaces an object for each one."""
-        position, end, controls = HEADER, len(data), 0
+        position, end, controls = COMMON_HEADER, len(data), 0
         while position + 4 <= end:
             kind, flags, length = _CHUNK.unpack_from(data, position)
             stop = position + length
@@ -314,7 +244,7 @@ class FastSctpTransport(RTCSctpTransport):
         received = self._received
         if received is None:
             return
-        self._has_data = self._answer_due = True
+        self._has_data = self._acknowledgements.is_due = True
         if received.skip_to(chunk.cumulative_tsn):
             for message in self._reassembly.skip(received.cumulative, chunk.streams):
                 self._deliver(*message)
@@ -329,39 +259,6 @@ class FastSctpTransport(RTCSctpTransport):
         if tsn is not None and tsn != self._initial_tsn:
             self._initial_tsn = tsn
             self._received = ReceivedTsns(tsn)
-
-    def _deliver(self, stream_id: int, protocol: int, data: bytes) -> None:
-        work: Any = self._data_channel_receive(stream_id, protocol, data)
-        if work is not DONE:
-            run_now(work)
-
-    def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> Coroutine[Any, Any, None]:
-        """Emit a message at once: replaces a coroutine. DCEP (RFC 8832) is left to aiortc.
-
-        What is wrong with who listens goes to the event loop's exception handler, not to the DTLS transport, which
-        would close. Text that is not UTF-8 is counted: the other end can send any number of it.
-        """
-        channel = self._data_channels.get(stream_id)
-        if channel is None or pp_id == WEBRTC_DCEP:
-            return super()._data_channel_receive(stream_id, pp_id, data)
-        try:
-            text = data.decode() if pp_id == WEBRTC_STRING else None
-        except UnicodeDecodeError as error:
-            self._malformed(error)
-            return DONE
-        try:
-            if pp_id == WEBRTC_BINARY:
-                channel.emit("message", data)
-            elif text is not None:
-                channel.emit("message", text)
-            elif pp_id in _EMPTY:
-                channel.emit("message", _EMPTY[pp_id])
-        except Exception as error:
-            self._report("a message of a data channel was not handled", error)
-        return DONE
-
-    def _report(self, what: str, error: Exception) -> None:
-        self._event_loop.call_exception_handler({"message": what, "exception": error})
 
     # --- acknowledgements that arrive
 
@@ -381,118 +278,33 @@ class FastSctpTransport(RTCSctpTransport):
         """Take an acknowledgement (RFC 9260 section 6.2.1): replaces several walks through all that is in flight."""
         outbound = self._outbound
         now = self._event_loop.time()
-        window_full = outbound.flight + USERDATA_MAX_LENGTH > self._cwnd
+        was_full = self._congestion.is_full(outbound.flight)
         result = outbound.acknowledge(cumulative, gaps, now)
         if result is None:
             return
         self._peer_window = window
         if result.sent_at is not None:
-            self._update_rto(now - result.sent_at)
-        self._adjust_window(result, window_full)
-        self._burst += result.bytes
+            self._congestion.measure(now - result.sent_at)
+        self._congestion.acknowledge(
+            result, was_full=was_full, sacked=outbound.sacked, highest_sent=outbound.highest_sent
+        )
         if not outbound.outstanding:
-            self._t3_due = None
+            self._timer.pause()
         elif result.advanced:
-            self._t3_start()
+            self._timer.start(self._congestion.timeout)
         self._skip_due = outbound.skipped > outbound.sacked
         self._send_due = True
 
-    def _adjust_window(self, result: Acknowledged, window_full: bool) -> None:
-        """Adjust the congestion window (RFC 9260 sections 7.2.1, 7.2.2 and 7.2.4), as aiortc does."""
-        if self._recovery_until is not None:
-            if self._outbound.sacked >= self._recovery_until:
-                self._recovery_until = None
-            return
-        if result.advanced and window_full:
-            if self._cwnd <= self._ssthresh:
-                self._cwnd += min(result.bytes, USERDATA_MAX_LENGTH)
-            else:
-                self._partial_bytes_acked += result.bytes
-                if self._partial_bytes_acked >= self._cwnd:
-                    self._partial_bytes_acked -= self._cwnd
-                    self._cwnd += USERDATA_MAX_LENGTH
-        if result.lost:
-            self._shrink_window()
-            self._cwnd = self._ssthresh
-            self._recovery_until = self._outbound.highest_sent
-            self._fast_recovery_transmit = True
-
-    def _shrink_window(self) -> None:
-        self._ssthresh = max(self._cwnd // 2, 4 * USERDATA_MAX_LENGTH)
-        self._partial_bytes_acked = 0
-
-    def _update_rto(self, R: float) -> None:
-        """Follow the round trip time (RFC 9260 section 6.3.1) within bounds of our own, and the bound of the flight."""
-        super()._update_rto(R)
-        inside: Any = self
-        inside._rto = min(max(RTO_MIN, inside._srtt + 4 * inside._rttvar), RTO_MAX)
-        if self._least_rtt > R:
-            self._least_rtt = R
-            self._flight_bound = max(MIN_FLIGHT, int(MAX_RATE * R))
-
     # --- sending
-
-    def _data_channel_open(self, channel: RTCDataChannel) -> None:
-        """Announce a channel: aiortc counts characters where `open_message` counts bytes."""
-        if channel.id is not None:
-            if channel.id in self._data_channels:
-                raise ValueError(f"Data channel with ID {channel.id} already registered")
-            self._data_channels[channel.id] = channel
-        self._data_channel_queue.append((channel, WEBRTC_DCEP, open_message(channel)))
-        if self._flush_handle is None:
-            self._flush_handle = self._event_loop.call_soon(self._flush)
-
-    def _data_channel_send(self, channel: RTCDataChannel, data: bytes | str) -> None:
-        """Queue a message, and have all that were queued in this turn of the event loop sent: replaces a task each."""
-        if isinstance(data, str):
-            protocol, payload = (WEBRTC_STRING, data.encode()) if data else (WEBRTC_STRING_EMPTY, b"\0")
-        else:
-            protocol, payload = (WEBRTC_BINARY, data) if data else (WEBRTC_BINARY_EMPTY, b"\0")
-        size = len(payload)
-        if self._remote_max_message_size and size > self._remote_max_message_size:
-            raise ValueError(
-                f"Cannot send message of {size} bytes, the remote party only supports messages up to "
-                f"{self._remote_max_message_size} bytes"
-            )
-        channel._addBufferedAmount(size)
-        self._data_channel_queue.append((channel, protocol, payload))
-        if self._flush_handle is None:
-            self._flush_handle = self._event_loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_handle = None
-        self._send_all()
-
-    async def _data_channel_flush(self) -> None:
-        """Send what is queued: aiortc's name for it."""
-        self._send_all()
 
     async def _transmit(self) -> None:
         """Send what is queued: aiortc's name for it."""
         self._send_all()
 
-    async def _transmit_reconfig(self) -> None:
-        """Reset the streams that wait for it: replaces a walk through every message that is queued."""
-        streams, queue = self._reconfig_queue[:RECONFIG_MAX_STREAMS], self._data_channel_queue
-        if not streams or self._reconfig_request or not isinstance(queue, FairQueue):
-            return
-        if {channel.id for channel in queue.channels()}.intersection(streams):
-            return
-        inside: Any = self
-        inside._data_channel_queue = ()  # nothing of it concerns these streams
-        try:
-            await super()._transmit_reconfig()
-        finally:
-            inside._data_channel_queue = queue
-
     async def _send_sack(self) -> None:
         """Acknowledge: aiortc's name for it."""
-        self._answer_due = True
+        self._acknowledgements.is_due = True
         self._send_all()
-
-    async def _send_reconfig_param(self, param: Any) -> None:
-        with suppress(ConnectionError):  # the path is gone; aiortc sends these in tasks that nobody awaits
-            await super()._send_reconfig_param(param)
 
     def _send_all(self) -> None:
         """Send what is due and allowed, in as few packets as hold it."""
@@ -504,8 +316,8 @@ class FastSctpTransport(RTCSctpTransport):
             return
         with suppress(ConnectionError):  # the path is gone, which the state of the connection tells
             self._send_packets()
-        if self._t3_due is None and self._outbound.outstanding:
-            self._t3_start()
+        if not self._timer.is_running and self._outbound.outstanding:
+            self._timer.start(self._congestion.timeout)
         self._local_tsn = self._outbound.next_tsn & TSN_MASK
         if self._freed:
             self._tell_freed()
@@ -516,12 +328,11 @@ class FastSctpTransport(RTCSctpTransport):
         """Fill packets: acknowledgement first, then what was lost, then what is new (RFC 9260 sections 6.1, 6.10)."""
         outbound = self._outbound
         chunks, room = self._control_chunks()
-        limit = min(self._cwnd, self._flight_bound, outbound.flight + self._burst)
-        self._burst = MAX_BURST * USERDATA_MAX_LENGTH
+        limit = self._congestion.allowance(outbound.flight)
         now = self._event_loop.time()
         if outbound.next_lost() is not None:
             room, limit = self._add_lost(chunks, room, limit, now)
-        peer = self._ssthresh if self._peer_window is None else self._peer_window
+        peer = self._congestion.threshold if self._peer_window is None else self._peer_window
         queue = outbound.queue
         while (queue or self._take_message()) and outbound.flight < limit:
             chunk = queue[0]
@@ -543,11 +354,10 @@ class FastSctpTransport(RTCSctpTransport):
     def _control_chunks(self) -> tuple[list[bytes], int]:
         """Return the control chunks that are due, and the room that they leave in their packet."""
         chunks: list[bytes] = []
-        if self._answer_due and self._received is not None:
+        if self._acknowledgements.is_due and self._received is not None:
             window = max(0, RECEIVE_WINDOW - self._reassembly.held_bytes)
             chunks.append(self._received.acknowledgement(window))
-            self._answer_due = False
-            self._unanswered = 0
+            self._acknowledgements.answered()
         if self._skip_due:
             self._skip_due = False
             skip = self._outbound.skip_chunk()
@@ -562,14 +372,14 @@ class FastSctpTransport(RTCSctpTransport):
     def _add_lost(self, chunks: list[bytes], room: int, limit: int, now: float) -> tuple[int, int]:
         """Send lost chunks again. Return the room that is left, and the limit: none if some are still waiting."""
         outbound = self._outbound
-        if self._fast_recovery_transmit:  # the first packet after a loss goes whatever the window (section 7.2.4)
-            self._fast_recovery_transmit = False
-            limit = max(limit, outbound.flight + USERDATA_MAX_LENGTH)
+        if self._congestion.retransmits_at_once:
+            self._congestion.retransmits_at_once = False
+            limit = max(limit, outbound.flight + CHUNK_SIZE)
         while (chunk := outbound.next_lost()) is not None:
             if outbound.flight >= limit:
                 return room, 0
             if chunk.tsn == outbound.sacked + 1:
-                self._t3_start()
+                self._timer.start(self._congestion.timeout)
             if len(chunk.wire) > room:
                 self._send_packet(chunks)
                 chunks.clear()
@@ -580,117 +390,32 @@ class FastSctpTransport(RTCSctpTransport):
         return room, limit
 
     def _send_packet(self, chunks: list[bytes]) -> None:
-        if not self._header_out:
+        if self._format is None:
             self._know_headers()
-        body = b"".join(chunks)
-        checksum = crc32c_extend(self._seed_out, body)
+        assert self._format is not None, "the other end has sent a chunk, or aiortc would not be established"
         transport: Any = self.transport
         self.packets_sent += 1
-        transport.send_now(self._header_out + _LE32.pack(checksum) + body)
-
-    def _take_message(self) -> bool:
-        """Make chunks of the next message that waits. False if there is none, or it is not the time yet."""
-        if not self._data_channel_queue or self._association_state != self.State.ESTABLISHED:
-            return False
-        channel, protocol, data = self._data_channel_queue.popleft()
-        stream_id = channel.id
-        if stream_id is None:
-            stream_id = self._announce(channel)
-        if protocol == WEBRTC_DCEP:
-            self._queue_chunks(stream_id, protocol, data)
-            return True
-        lifetime, retransmits = channel.maxPacketLifeTime, channel.maxRetransmits
-        limits = None
-        if lifetime or retransmits is not None:
-            limits = Limits(retransmits, self._event_loop.time() + lifetime / 1000 if lifetime else None)
-        self._queue_chunks(stream_id, protocol, data, limits, ordered=channel.ordered)
-        self._freed[channel] = self._freed.get(channel, 0) + len(data)
-        return True
-
-    def _announce(self, channel: RTCDataChannel) -> int:
-        """Give a channel its stream (RFC 8832 section 6), now that it is known which ids are ours. As in aiortc."""
-        stream_id = self._data_channel_id
-        assert stream_id is not None
-        while stream_id in self._data_channels:
-            stream_id += 2
-        self._data_channels[stream_id] = channel
-        channel._setId(stream_id)
-        return stream_id
-
-    def _queue_chunks(
-        self, stream_id: int, protocol: int, data: bytes, limits: Limits | None = None, *, ordered: bool = True
-    ) -> None:
-        sequence = None
-        if ordered:
-            sequence = self._outbound_stream_seq.get(stream_id, 0)
-            self._outbound_stream_seq[stream_id] = (sequence + 1) & 0xFFFF
-        self._outbound.add(data, USERDATA_MAX_LENGTH, stream_id, sequence, protocol, limits)
-
-    def _tell_freed(self) -> None:
-        """Take what was handed on off the buffered amounts, once for each channel. Who is told may send more."""
-        freed, self._freed = self._freed, {}
-        for channel, amount in freed.items():
-            try:
-                channel._addBufferedAmount(-amount)
-            except Exception as error:
-                self._report("bufferedamountlow was not handled", error)
+        transport.send_now(self._format.packet(chunks))
 
     # --- the retransmission timer (RFC 9260 section 6.3)
 
-    def _t3_start(self) -> None:
-        """Have the timer run out one RTO from now. A timer of the event loop that runs is left alone if it is earlier:
-        replaces one that is cancelled and made anew with each acknowledgement."""
-        self._t3_due = due = self._event_loop.time() + self._rto
-        handle = self._t3_handle
-        if handle is not None and handle.when() > due:
-            handle.cancel()
-            handle = None
-        if handle is None:
-            self._t3_handle = self._event_loop.call_at(due, self._t3_ring)
-
-    def _t3_restart(self) -> None:
-        self._t3_start()
-
     def _t3_cancel(self) -> None:
-        self._t3_due = None
-        super()._t3_cancel()
-
-    def _t3_ring(self) -> None:
-        self._t3_handle = None
-        if self._t3_due is None:
-            return
-        if self._t3_due > self._event_loop.time():
-            self._t3_handle = self._event_loop.call_at(self._t3_due, self._t3_ring)
-        else:
-            self._t3_expired()
+        """Stop the timer: aiortc's name for it."""
+        self._timer.stop()
 
     def _t3_expired(self) -> None:
         """Send again from the first chunk on, ever more slowly (RFC 9260 sections 6.3.3 and 7.2.3)."""
-        self._t3_due = None
-        self._rto = min(2 * self._rto, RTO_MAX)
+        self._congestion.expire()
         self._outbound.expire(self._event_loop.time())
-        self._recovery_until = None
-        self._shrink_window()
-        self._cwnd = USERDATA_MAX_LENGTH
         self._skip_due = self._outbound.skipped > self._outbound.sacked
         self._send_all()
-
-
-def run_now(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine of aiortc that does not suspend: what it waits for is sending, which is done at once."""
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    work.close()
-    raise RuntimeError(f"{work!r} was expected not to suspend")
 
 
 # --- the switch
 
 
 def speed_up_data(pc: RTCPeerConnection) -> None:
-    """Have a new connection carry data in this way. Call it before anything is gathered, and before `measure`."""
+    """Have a new connection carry data in this way. Call it before anything is gathered, and before `count_traffic`."""
     if not insides_are_known():
         return
     association: Any = pc.sctp

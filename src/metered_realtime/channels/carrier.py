@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..aiortc_compat.remote_limits import remote_max_message_size
+from ..aiortc_compat.message_size import max_message_size
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
@@ -48,7 +48,7 @@ class RawChannel:
     @property
     def max_message_size(self) -> int:
         """The bytes of a message that the other end takes."""
-        return remote_max_message_size(self._channel)
+        return max_message_size(self._channel)
 
     def attach(
         self, *, opened: Callable[[], None], message: Callable[[str | bytes], None], room: Callable[[], None]

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..aiortc_compat.remote_limits import remote_max_message_size
+from ..aiortc_compat.message_size import max_message_size
 from ..emitter import AsyncEventEmitter
 from ..errors import ChannelClosedError, DataChannelOverflowError, MessageTooLargeError, MeteredRealtimeError
 from ..events import DCClose, DCError, DCMessage, DCOpen, Event
@@ -239,7 +239,7 @@ class DataChannel(AsyncEventEmitter):
         try:
             self._channel.send(data)
         except ValueError as error:  # aiortc's word for a message over the other end's max-message-size
-            raise MessageTooLargeError(size, remote_max_message_size(self._channel)) from error
+            raise MessageTooLargeError(size, max_message_size(self._channel)) from error
         self._messages_sent += 1
         self._bytes_sent += size
 

@@ -19,7 +19,8 @@ from aiortc.codecs import CODECS, HEADER_EXTENSIONS, is_rtx
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters
 from aiortc.sdp import GroupDescription, MediaDescription, SessionDescription
 
-from ..aiortc_compat import peer_connection as compat
+from ..aiortc_compat import transceivers
+from ..aiortc_compat.transceivers import describe_data, describe_media, header_extensions
 
 _MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
@@ -84,7 +85,7 @@ def plan_offer(
     numbers = _Numbers([section.transceiver for section in running if section.transceiver is not None], remote)
     for transceiver in new:
         codecs, extensions = numbers.choose(transceiver.kind, (preferred or {}).get(transceiver))
-        compat.propose(transceiver, codecs, extensions)
+        transceivers.propose(transceiver, codecs, extensions)
         planned.append(PlannedSection(_free_mid(planned, former_mids), transceiver))
     description = _describe(pc, planned, directions)
     return OfferPlan(str(description), tuple(planned))
@@ -112,8 +113,8 @@ def _describe_section(
     pc: RTCPeerConnection, section: PlannedSection, directions: dict[RTCRtpTransceiver, str]
 ) -> MediaDescription:
     if section.transceiver is None:
-        return compat.describe_data(pc, section.mid)
-    media = compat.describe_media(pc, section.transceiver, directions[section.transceiver], section.mid)
+        return describe_data(pc, section.mid)
+    media = describe_media(pc, section.transceiver, directions[section.transceiver], section.mid)
     if media.direction in ("recvonly", "inactive"):
         media.msid = None
     return media
@@ -127,8 +128,8 @@ class _Numbers:
         self._extension_ids: dict[str, int] = {}
         self._taken: set[int] = set()
         for transceiver in running:
-            self._note_codecs(compat.codecs(transceiver))
-            for extension in compat.header_extensions(transceiver):
+            self._note_codecs(transceivers.codecs(transceiver))
+            for extension in header_extensions(transceiver):
                 self._extension_ids.setdefault(extension.uri, extension.id)
         for media in remote.media if remote is not None else ():
             self._taken.update(_number(codec) for codec in media.rtp.codecs)

@@ -17,12 +17,29 @@ from typing import Any
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
-from ..aiortc_compat import peer_connection as compat
+from ..aiortc_compat.certificate import SharedCertificate
 from ..aiortc_compat.closing import close_by_force
 from ..aiortc_compat.dcep import ChannelAdmission
+from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
 from ..aiortc_compat.ice_restart import IceRestarts
+from ..aiortc_compat.peer_connection import connect, create_peer_connection
 from ..aiortc_compat.rtcp_feedback import route_full_intra_requests
-from ..aiortc_compat.rtp_sources import bound_sources
+from ..aiortc_compat.rtp_sources import bound_sources, route_sources
+from ..aiortc_compat.transceivers import (
+    adopt_transceiver,
+    give_up_section,
+    receiver_of,
+    remote_description,
+    set_section_index,
+)
+from ..aiortc_compat.transports import (
+    claim_controlling_role,
+    dtls_transport,
+    ice_transport,
+    path_is_alive,
+    release_controlling_role,
+    sctp_mid,
+)
 from ..core.negotiation.candidates import MAX_CANDIDATE_NAMES, MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
 from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
@@ -59,11 +76,11 @@ class PeerConnection:
         *,
         has_servers: bool = False,
         relay_only: bool = False,
-        certificate: compat.SharedCertificate | None = None,
+        certificate: SharedCertificate | None = None,
     ) -> None:
         self._logger = logger
-        self.pc = compat.create_peer_connection(relay_only=relay_only, certificate=certificate)
-        transport = compat.dtls_transport(self.pc)
+        self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate)
+        transport = dtls_transport(self.pc)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
@@ -99,7 +116,7 @@ class PeerConnection:
     @property
     def data_negotiated(self) -> bool:
         """Whether data channels open in-band (RFC 8832), without negotiation."""
-        return compat.sctp_mid(self.pc) is not None
+        return sctp_mid(self.pc) is not None
 
     def create_data_channel(self, label: str, options: Mapping[str, Any]) -> RTCDataChannel:
         """Create a data channel. It opens once the connection is up, and ends with the connection at the latest."""
@@ -119,7 +136,7 @@ class PeerConnection:
 
     async def is_alive(self) -> bool:
         """Ask the other end, by a STUN check on the pair in use, whether it is still there. Takes 1.5 s at the most."""
-        return await compat.path_is_alive(self.pc)
+        return await path_is_alive(self.pc)
 
     def outlive_its_path(self) -> None:
         """Keep DTLS and SCTP alive when ICE fails. Needs a remote that supports ICE restart (RFC 8445 section 2.4)."""
@@ -137,7 +154,7 @@ class PeerConnection:
     async def gather_host(self) -> None:
         """Gather host candidates. Later calls return at once."""
         if self._gathering is None:
-            self._gathering = asyncio.ensure_future(compat.gather_host_candidates(self.pc))
+            self._gathering = asyncio.ensure_future(gather_host_candidates(self.pc))
         # Cancelled half-way, aioice would forget the sockets that it has opened.
         await asyncio.shield(self._gathering)
 
@@ -149,7 +166,7 @@ class PeerConnection:
 
     async def gather_rest(self, servers: Sequence[IceServerConfig]) -> list[str]:
         """Ask STUN and TURN servers, one URL each, and return the candidates as `candidate:...` lines."""
-        found = await compat.gather_from_servers(self.pc, servers, resolve)
+        found = await gather_from_servers(self.pc, servers, resolve)
         self.local_candidates_complete = True
         if found and self._remote_ufrag is not None:
             self._connect()  # without any candidate it could not begin
@@ -158,7 +175,7 @@ class PeerConnection:
     @property
     def host_candidates(self) -> list[str]:
         """The candidates of this end so far, as `candidate:...` lines."""
-        known = compat.ice_transport(self.pc).iceGatherer.getLocalCandidates()
+        known = ice_transport(self.pc).iceGatherer.getLocalCandidates()
         return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in known]
 
     @property
@@ -175,7 +192,7 @@ class PeerConnection:
     @property
     def local_ufrag(self) -> str:
         """The ICE user fragment of this end."""
-        ufrag = compat.ice_transport(self.pc).iceGatherer.getLocalParameters().usernameFragment
+        ufrag = ice_transport(self.pc).iceGatherer.getLocalParameters().usernameFragment
         assert ufrag is not None
         return ufrag
 
@@ -194,7 +211,7 @@ class PeerConnection:
         if self._remote_ufrag is None or (ufrag is not None and ufrag != self._remote_ufrag):
             self._held_candidates.append((ufrag, parsed))
         else:
-            await compat.ice_transport(self.pc).addRemoteCandidate(ice_candidate(parsed))
+            await ice_transport(self.pc).addRemoteCandidate(ice_candidate(parsed))
 
     def _new_candidate(self, text: str, ufrag: str | None) -> Candidate | None:
         """Parse a candidate. Return None if it is known already, or of no use with RTP and RTCP on one port.
@@ -287,11 +304,11 @@ class PeerConnection:
 
     def offer_sent(self) -> None:
         """Take the role of the offerer."""
-        compat.claim_controlling_role(self.pc)
+        claim_controlling_role(self.pc)
 
     def offer_forgotten(self) -> None:
         """Give the role back."""
-        compat.release_controlling_role(self.pc)
+        release_controlling_role(self.pc)
 
     def offer_text(self, plan: OfferPlan) -> str:
         """Return the description to send for a plan."""
@@ -301,8 +318,8 @@ class PeerConnection:
         """Commit an offer with its answer. Return whether a wanted track is still without a section."""
         for index, section in enumerate(plan.sections):
             if section.transceiver is not None:
-                compat.adopt_transceiver(self.pc, section.transceiver)
-            compat.set_section_index(self.pc, section.transceiver, index)
+                adopt_transceiver(self.pc, section.transceiver)
+            set_section_index(self.pc, section.transceiver, index)
         if self._ice.is_renewed:
             self._ice.take_role(controlling=True)
         shown = stand_in(plan.sdp, self._declined) if self._declined else offer
@@ -400,12 +417,12 @@ class PeerConnection:
         await self.gather_host()
         self._note_odd_lines(description)
         # With BUNDLE only one section carries candidates, and aiortc would take those of the last one.
-        ice = compat.ice_transport(self.pc)
+        ice = ice_transport(self.pc)
         candidates = map(ice_candidate, self._new_candidates(description))
         await asyncio.gather(*map(ice.addRemoteCandidate, candidates))  # names (mDNS) take up to a second each
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.shown, type=description.kind))
-        self._parsed_remote = compat.remote_description(self.pc)
-        compat.route_sources(self.pc, self._parsed_remote)
+        self._parsed_remote = remote_description(self.pc)
+        route_sources(self.pc, self._parsed_remote)
         self._forms |= description.forms
         self._decline(description)
 
@@ -454,7 +471,7 @@ class PeerConnection:
             if section.mid not in self._declined or section.transceiver is None or mid is None or mid in self.mids:
                 raise SdpError(f"the offer has sections {offer.mids!r}, in use are {self.mids!r}")
             self._former_mids.add(section.mid)
-            await compat.give_up_section(self.pc, section.transceiver)
+            await give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
         """Return a description of this end in the form in which it is sent."""
@@ -482,7 +499,7 @@ class PeerConnection:
         """
         if self._candidate_tasks:
             await asyncio.wait(self._candidate_tasks)
-        ice = compat.ice_transport(self.pc)
+        ice = ice_transport(self.pc)
         if self._remote_ufrag is not None and ufrag in (None, self._remote_ufrag) and ice.getRemoteCandidates():
             await ice.addRemoteCandidate(None)
 
@@ -492,7 +509,7 @@ class PeerConnection:
         self._held_candidates = [(ufrag, candidate) for ufrag, candidate in held if ufrag not in ours]
         for ufrag, candidate in held:
             if ufrag in ours:
-                ice = compat.ice_transport(self.pc)
+                ice = ice_transport(self.pc)
                 task = asyncio.ensure_future(ice.addRemoteCandidate(ice_candidate(candidate)))
                 self._candidate_tasks.add(task)
                 task.add_done_callback(self._candidate_done)
@@ -564,19 +581,19 @@ class PeerConnection:
             try:
                 if self._ice.is_renewed and self._parsed_remote is not None:
                     await self._ice.run(usable_ice(self._parsed_remote, self._declined))
-                await compat.connect(self.pc)
+                await connect(self.pc)
             except Exception as error:
                 # A failed transport shows in the connection state, which starts the recovery.
                 self._logger.warning("connecting failed", {"error": f"{type(error).__name__}: {error}"})
                 return
             if self._parsed_remote is not None:
-                compat.route_sources(self.pc, self._parsed_remote)
+                route_sources(self.pc, self._parsed_remote)
 
     def _on_state(self) -> None:
         self._observer.peer_connection_state_changed(self, self.pc.connectionState)
 
     def _on_raw_track(self, track: Any) -> None:
-        receiver = compat.receiver_of(self.pc, track)
+        receiver = receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
         receiving = ReceivingSection(transceiver.mid or "", receiver)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from ..aiortc_compat import peer_connection as compat
+from ..aiortc_compat.gathering import is_usable
 from ..core.negotiation.candidates import MAX_REMOTE_CANDIDATES
 from ..core.negotiation.connection_recovery import (
     ConnectionLost,
@@ -195,7 +195,7 @@ class RecoveringConnection(PeerConnectionObserver):
     async def _trickle(self, peer_connection: AnyPeerConnection) -> None:
         """Send the candidates of STUN and TURN servers, then the end marker."""
         # IPv6 literals, for instance, are not usable. Each attempt takes other servers than the last one did.
-        servers = choose(await self._ice_servers.usable(compat.is_usable), self._recovery.attempts)
+        servers = choose(await self._ice_servers.usable(is_usable), self._recovery.attempts)
         candidates = await peer_connection.gather_rest(servers)
         if peer_connection is self.current and self.state != "closed":
             self.send_candidates(candidates)

@@ -14,7 +14,8 @@ from typing import Any
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
-from ..aiortc_compat import peer_connection as compat
+from ..aiortc_compat.certificate import SharedCertificate, certificate_for_now
+from ..aiortc_compat.version import check_version
 from ..core.negotiation import negotiator as n
 from ..core.negotiation.connection_recovery import ReplaceConnection, RestartIce
 from ..core.negotiation.delivery import DECLINED_SECTION_SIZE, concerns_everybody, is_final, last_sections
@@ -46,7 +47,7 @@ class RemoteConnection:
     loop, unless `release` is called.
     """
 
-    certificate_for_now = staticmethod(compat.certificate_for_now)
+    certificate_for_now = staticmethod(certificate_for_now)
 
     def __init__(
         self,
@@ -56,11 +57,11 @@ class RemoteConnection:
         ice_servers: IceServers,
         observer: ConnectionObserver,
         logger: Logger,
-        certificate: compat.SharedCertificate | None = None,
+        certificate: SharedCertificate | None = None,
         free_to_offer_at: float = 0.0,
         set_ups: SetUps | None = None,
     ) -> None:
-        compat.check_version()
+        check_version()
         self._loop = asyncio.get_running_loop()
         self._observer = observer
         self._logger = logger
@@ -417,7 +418,7 @@ class RemoteConnection:
         self, observer: PeerConnectionObserver, *, has_servers: bool, relay_only: bool, is_shared: bool
     ) -> AnyPeerConnection:
         if self._certificate is not None:
-            self._certificate = compat.certificate_for_now(self._certificate)
+            self._certificate = certificate_for_now(self._certificate)
         return PeerConnection(
             observer,
             self._logger,

@@ -8,11 +8,12 @@ from typing import Any
 from aiortc import RTCPeerConnection
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 
-from ..aiortc_compat import peer_connection as compat
+from ..aiortc_compat import transceivers
 from ..aiortc_compat.rtcp_feedback import listen_to_feedback
 from ..aiortc_compat.rtp_receiver import tap_receiver
 from ..aiortc_compat.rtp_sender import send_shared_packets
 from ..aiortc_compat.rtp_sources import keep_reporting
+from ..aiortc_compat.transceivers import new_transceiver, set_sender_identity
 from ..core.media.sender_clock import SenderClock
 from ..media.codecs.encoded import EncodedFrame, RtpTimeline, is_key_frame
 from ..media.codecs.encoders import SendCodec
@@ -55,7 +56,7 @@ class SendingSection:
 
     def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
         self.forward = ForwardTrack(kind)
-        self.transceiver = compat.new_transceiver(pc, self.forward)
+        self.transceiver = new_transceiver(pc, self.forward)
         self.retransmissions = listen_to_feedback(self.transceiver.sender, self.forward)
         send_shared_packets(self.transceiver.sender, self.forward)
         keep_reporting(self.transceiver.sender)
@@ -66,7 +67,7 @@ class SendingSection:
 
     def assign(self, outgoing: Outgoing | None) -> None:
         if outgoing is not None:
-            compat.set_sender_identity(self.transceiver, outgoing.stream_id, outgoing.track_id)
+            set_sender_identity(self.transceiver, outgoing.stream_id, outgoing.track_id)
         else:
             self.told = None
         self.outgoing = outgoing
@@ -74,7 +75,7 @@ class SendingSection:
 
     def choose_codec(self) -> None:
         """Send with the codec that was negotiated first: aiortc's sender keeps it for good."""
-        self.forward.negotiated(SendCodec.of(compat.codecs(self.transceiver)[0]))
+        self.forward.negotiated(SendCodec.of(transceivers.codecs(self.transceiver)[0]))
 
     def replace(self, outgoing: Outgoing) -> None:
         """Send another track under the same msid, by which the remote knows the track of the section."""

@@ -12,7 +12,7 @@ from .remote_peer import RemotePeer
 from .seat import SignallingSeat
 
 if TYPE_CHECKING:
-    from ..aiortc_compat.peer_connection import SharedCertificate
+    from ..aiortc_compat.certificate import SharedCertificate
     from ..connection.remote_connection import RemoteConnection
 
 

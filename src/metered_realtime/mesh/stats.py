@@ -23,7 +23,7 @@ from ..options import MeteredPeerState, PeerConnectionState, SignallingClientSta
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCRtpTransceiver
 
-    from ..aiortc_compat.peer_connection import MessageCounter
+    from ..aiortc_compat.stats import MessageCounter
     from ..connection.peer_connection import PeerConnection
     from ..connection.sections import Incoming, SendingSection
     from .peer import MeteredPeer
@@ -250,10 +250,11 @@ def _is_measured(peer_connection: object) -> TypeGuard[PeerConnection]:
 
 
 def _last_stats(remote: RemotePeer, generation: int, peer_connection: PeerConnection) -> RemoteStats:
-    from ..aiortc_compat import peer_connection as compat
+    from ..aiortc_compat import stats
+    from ..aiortc_compat.stats import message_total, transport_counter
 
-    meter = compat.transport_meter(peer_connection.pc)
-    bytes_received, packets_received = compat.received(peer_connection.pc)
+    meter = transport_counter(peer_connection.pc)
+    bytes_received, packets_received = stats.received(peer_connection.pc)
     return RemoteStats(
         remote.id,
         remote.state,
@@ -262,23 +263,25 @@ def _last_stats(remote: RemotePeer, generation: int, peer_connection: PeerConnec
         bytes_received=bytes_received,
         packets_sent=meter.packets_sent,
         packets_received=packets_received,
-        data=_data_stats(peer_connection, compat.message_total(peer_connection.pc), ()),
-        packets_refused=compat.packets_refused(peer_connection.pc) + peer_connection.sources.refused,
+        data=_data_stats(peer_connection, message_total(peer_connection.pc), ()),
+        packets_refused=stats.packets_refused(peer_connection.pc) + peer_connection.sources.refused,
         description_lines_skipped=peer_connection.odd_lines,
         candidates_refused=peer_connection.candidates_refused,
     )
 
 
 def _peer_connection_stats(remote: RemotePeer, generation: int, peer_connection: PeerConnection) -> RemoteStats:
-    from ..aiortc_compat import peer_connection as compat
+    from ..aiortc_compat import stats
+    from ..aiortc_compat.stats import message_counters, message_total, transport_counter
+    from ..aiortc_compat.transports import dtls_transport, selected_pair
 
     now = time.monotonic()
     pc = peer_connection.pc
-    meter = compat.transport_meter(pc)
-    bytes_received, packets_received = compat.received(pc)
-    pair = compat.selected_pair(pc)
+    meter = transport_counter(pc)
+    bytes_received, packets_received = stats.received(pc)
+    pair = selected_pair(pc)
     outbound = tuple(_outbound(slot, now) for slot in peer_connection._sending if slot.outgoing is not None)
-    channels = tuple(_channel_stats(channel, counter) for channel, counter in compat.message_counters(pc))
+    channels = tuple(_channel_stats(channel, counter) for channel, counter in message_counters(pc))
     return RemoteStats(
         remote.id,
         remote.state,
@@ -294,22 +297,22 @@ def _peer_connection_stats(remote: RemotePeer, generation: int, peer_connection:
         local_candidate=_candidate(pair.local_candidate, pair.local_addr) if pair is not None else None,
         remote_candidate=_candidate(pair.remote_candidate, pair.remote_addr) if pair is not None else None,
         ice_state=pc.iceConnectionState,
-        dtls_state=compat.dtls_transport(pc).state,
+        dtls_state=dtls_transport(pc).state,
         outbound=outbound,
         inbound=tuple(_inbound(incoming, transceiver, now) for incoming, transceiver in _receiving(peer_connection)),
-        data=_data_stats(peer_connection, compat.message_total(pc), channels),
-        packets_refused=compat.packets_refused(pc) + peer_connection.sources.refused,
+        data=_data_stats(peer_connection, message_total(pc), channels),
+        packets_refused=stats.packets_refused(pc) + peer_connection.sources.refused,
         description_lines_skipped=peer_connection.odd_lines,
         candidates_refused=peer_connection.candidates_refused,
     )
 
 
 def _round_trip_time(pair: Any, outbound: tuple[OutboundTrackStats, ...]) -> float | None:
-    from ..aiortc_compat import peer_connection as compat
+    from ..aiortc_compat import stats
 
     if pair is None:
         return None
-    measured = compat.round_trip_time(pair)
+    measured = stats.round_trip_time(pair)
     if measured is not None:
         return measured
     return min((it.round_trip_time for it in outbound if it.round_trip_time is not None), default=None)
@@ -320,12 +323,13 @@ def _candidate(candidate: Any, address: tuple[str, int]) -> CandidateStats:
 
 
 def _outbound(slot: SendingSection, now: float) -> OutboundTrackStats:
-    from ..aiortc_compat import peer_connection as compat
+    from ..aiortc_compat import transceivers
+    from ..aiortc_compat.stats import sender_stats
 
     outgoing = slot.outgoing
     assert outgoing is not None
-    figures = compat.sender_figures(slot.transceiver.sender)
-    codec = next(iter(compat.codecs(slot.transceiver)), None) if slot.negotiated else None
+    figures = sender_stats(slot.transceiver.sender)
+    codec = next(iter(transceivers.codecs(slot.transceiver)), None) if slot.negotiated else None
     report = figures.report
     return OutboundTrackStats(
         track_id=outgoing.track_id,
@@ -358,9 +362,9 @@ def _receiving(peer_connection: PeerConnection) -> Iterator[tuple[Incoming, RTCR
 
 
 def _inbound(incoming: Incoming, transceiver: RTCRtpTransceiver, now: float) -> InboundTrackStats:
-    from ..aiortc_compat import peer_connection as compat
+    from ..aiortc_compat.stats import receiver_stats
 
-    figures = compat.receiver_figures(transceiver.receiver)
+    figures = receiver_stats(transceiver.receiver)
     codec = figures.codec
     track = incoming.track
     return InboundTrackStats(

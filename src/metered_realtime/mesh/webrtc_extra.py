@@ -15,7 +15,7 @@ def connection_class() -> type[RemoteConnection]:
         ImportError: aiortc or av is missing, or is a release that is not supported.
     """
     try:
-        from ..aiortc_compat.peer_connection import check_version
+        from ..aiortc_compat.version import check_version
         from ..connection.remote_connection import RemoteConnection
     except ModuleNotFoundError as error:
         raise ImportError(

@@ -12,6 +12,7 @@ import linecache
 import logging
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import aioice.ice
@@ -21,6 +22,20 @@ from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcsctptransport import RTCSctpTransport
 
 _log = logging.getLogger("metered_realtime")
+
+SUPPORTED = "1.16."
+
+
+@cache  # it parses the metadata of a package, and every connection asks
+def check_version() -> None:
+    """Refuse an aiortc whose insides are not the ones known here.
+
+    Raises:
+        ImportError: another minor release is installed.
+    """
+    installed = version("aiortc")
+    if not installed.startswith(SUPPORTED):
+        raise ImportError(f"aiortc {SUPPORTED}x is needed, {installed} is installed")
 
 
 @cache

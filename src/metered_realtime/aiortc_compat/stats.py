@@ -1,0 +1,316 @@
+"""What aiortc counts, and what it does not.
+
+What aiortc counts is read where it stands: its own `getStats()` is a coroutine that makes ten objects for each track.
+What it does not count is counted by objects that stand in for a bound method and pass the call on.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aioice.stun
+from aiortc import RTCDataChannel, RTCPeerConnection
+from aiortc.codecs import is_rtx
+from aiortc.rtcicetransport import RTCIceTransport
+from aiortc.rtcrtpreceiver import RTCRtpReceiver
+from aiortc.rtcrtpsender import RTCRtpSender
+from aiortc.rtcsctptransport import (
+    WEBRTC_BINARY,
+    WEBRTC_BINARY_EMPTY,
+    WEBRTC_STRING,
+    WEBRTC_STRING_EMPTY,
+    RTCSctpTransport,
+)
+
+from ..core.media.rates import RateWindow
+from .dtls import send_all
+from .transports import dtls_transport, ice_transport, sctp_transport
+
+_SENDER = "_RTCRtpSender__"
+
+
+class TransportCounter:
+    """Counts what a connection sends: stands in for the send function of its ICE transport."""
+
+    def __init__(self, ice: RTCIceTransport) -> None:
+        began_at = time.monotonic()
+        self.bytes_sent = 0
+        self.packets_sent = 0
+        self.connected_at: float | None = None
+        self.rate_out = RateWindow(began_at)
+        self.rate_in = RateWindow(began_at)
+        self.pass_on = ice._send
+        self.pairs = ice._connection._nominated
+
+    def __call__(self, data: bytes) -> Coroutine[Any, Any, None]:
+        """Send a datagram. Without a path it raises, and is not counted."""
+        if self.pairs:
+            self.bytes_sent += len(data)
+            self.packets_sent += 1
+        return self.pass_on(data)
+
+    def send_all(self, datagrams: Sequence[bytes]) -> Coroutine[Any, Any, None]:
+        """Send several datagrams."""
+        if self.pairs:
+            self.bytes_sent += sum(map(len, datagrams))
+            self.packets_sent += len(datagrams)
+        return send_all(self.pass_on, datagrams)
+
+    def follow(self, state: str) -> None:
+        """Note since when the connection is up."""
+        self.connected_at = time.monotonic() if state == "connected" else None
+
+
+class _TimedRequest:
+    """Stands in for the STUN request of one socket, and keeps the last round trip time to each address."""
+
+    def __init__(self, request: Callable[..., Awaitable[Any]]) -> None:
+        self.round_trips: dict[Any, float] = {}
+        self.pass_on = request
+
+    async def __call__(self, request: Any, addr: Any, *args: Any, **kwargs: Any) -> Any:
+        asked_at = time.monotonic()
+        response = await self.pass_on(request, addr, *args, **kwargs)
+        elapsed = time.monotonic() - asked_at
+        if elapsed < aioice.stun.RETRY_RTO:  # beyond that it may be the answer to a retransmission (RFC 6298 section 3)
+            self.round_trips[addr] = elapsed
+        return response
+
+
+class _PacketCounter:
+    """Counts the RTP payload that a receiver takes in, without retransmissions: stands in for its packet handler."""
+
+    def __init__(self, handle: Callable[..., Coroutine[Any, Any, None]], codecs_by_type: dict[int, Any]) -> None:
+        self.bytes = 0
+        self.codec: Any = None
+        self.sources: dict[int, None] = {}
+        self.rate = RateWindow(time.monotonic())
+        self.pass_on = handle
+        self.codecs_by_type = codecs_by_type
+
+    def __call__(self, packet: Any, arrival_time_ms: int) -> Coroutine[Any, Any, None]:
+        codec = self.codecs_by_type.get(packet.payload_type)
+        if codec is not None and (codec is self.codec or not is_rtx(codec)):
+            self.bytes += len(packet.payload)
+            self.codec = codec
+            self.sources[packet.ssrc] = None
+        return self.pass_on(packet, arrival_time_ms=arrival_time_ms)
+
+
+def count_frames(sender: RTCRtpSender) -> None:
+    """Count the frames that a new sender encodes."""
+    counted: Any = sender
+    counted._next_encoded_frame = FrameCounter(counted._next_encoded_frame)
+
+
+class FrameCounter:
+    """Counts the frames that a sender encodes: stands in for the step that makes one."""
+
+    def __init__(self, encode_next: Callable[[Any], Awaitable[Any]]) -> None:
+        self.frames = 0
+        self.rate = RateWindow(time.monotonic())
+        self.pass_on = encode_next
+
+    async def __call__(self, codec: Any) -> Any:
+        frame = await self.pass_on(codec)
+        if frame is not None:
+            self.frames += 1
+        return frame
+
+
+@dataclass(slots=True)
+class MessageCounter:
+    """The messages of a data channel, or of all of a connection, and the bytes in them."""
+
+    messages_sent: int = 0
+    bytes_sent: int = 0
+    messages_received: int = 0
+    bytes_received: int = 0
+
+    def sent(self, size: int) -> None:
+        """Count a message that was handed to SCTP."""
+        self.messages_sent += 1
+        self.bytes_sent += size
+
+    def received(self, size: int) -> None:
+        """Count a message that arrived."""
+        self.messages_received += 1
+        self.bytes_received += size
+
+
+class _MessageCounters:
+    """Counts messages: `open`, `send` and `receive` stand in for the steps of an SCTP transport.
+
+    `total` is that of all channels there ever were, `channels` holds those that still exist.
+    """
+
+    def __init__(self, sctp: RTCSctpTransport) -> None:
+        self.total = MessageCounter()
+        self.channels: weakref.WeakKeyDictionary[RTCDataChannel, MessageCounter] = weakref.WeakKeyDictionary()
+        self.by_id = sctp._data_channels
+        self.pass_on_open = sctp._data_channel_open
+        self.pass_on_send = sctp._data_channel_send
+        self.pass_on_receive = sctp._data_channel_receive
+
+    def of(self, channel: RTCDataChannel) -> MessageCounter:
+        counter = self.channels.get(channel)
+        if counter is None:
+            counter = self.channels[channel] = MessageCounter()
+        return counter
+
+    def open(self, channel: RTCDataChannel) -> None:
+        self.pass_on_open(channel)
+        self.of(channel)  # it has no id yet and is known nowhere else
+
+    def send(self, channel: RTCDataChannel, data: bytes | str) -> None:
+        self.pass_on_send(channel, data)
+        size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
+        self.of(channel).sent(size)
+        self.total.sent(size)
+
+    def receive(self, stream_id: int, pp_id: int, data: bytes) -> Coroutine[Any, Any, None]:
+        channel = self.by_id.get(stream_id)
+        if channel is not None and pp_id in _MESSAGES:
+            size = 0 if pp_id in _EMPTY_MESSAGES else len(data)
+            self.of(channel).received(size)
+            self.total.received(size)
+        return self.pass_on_receive(stream_id, pp_id, data)
+
+    def open_channels(self) -> list[RTCDataChannel]:
+        """Return the channels that have not ended, those without an id last."""
+        known = {*self.channels, *self.by_id.values()}
+        alive = [channel for channel in known if channel.readyState != "closed"]
+        return sorted(alive, key=lambda channel: (channel.id is None, channel.id))
+
+
+_EMPTY_MESSAGES = frozenset({WEBRTC_STRING_EMPTY, WEBRTC_BINARY_EMPTY})
+
+_MESSAGES = _EMPTY_MESSAGES | {WEBRTC_STRING, WEBRTC_BINARY}
+
+
+def count_traffic(pc: RTCPeerConnection) -> None:
+    """Count from now on what a new connection sends, in how long STUN checks are answered, and its data."""
+    ice: Any = ice_transport(pc)
+    meter = ice._send = TransportCounter(ice)
+    pc.on("connectionstatechange", lambda: meter.follow(pc.connectionState))
+    connection = ice._connection
+    build = connection.build_request
+
+    def build_request(pair: Any, nominate: bool) -> Any:
+        """Have every check timed, on whatever socket it goes out: this is what comes before one."""
+        if not isinstance(pair.protocol.request, _TimedRequest):
+            pair.protocol.request = _TimedRequest(pair.protocol.request)
+        return build(pair, nominate)
+
+    connection.build_request = build_request
+    sctp: Any = sctp_transport(pc)
+    messages = _MessageCounters(sctp)
+    sctp._data_channel_open = messages.open
+    sctp._data_channel_send = messages.send
+    sctp._data_channel_receive = messages.receive
+
+
+def count_packets(receiver: RTCRtpReceiver) -> None:
+    """Count the payload that a new receiver takes in."""
+    counted: Any = receiver
+    counted._handle_rtp_packet = _PacketCounter(counted._handle_rtp_packet, counted._RTCRtpReceiver__codecs)
+
+
+def transport_counter(pc: RTCPeerConnection) -> TransportCounter:
+    """Return what counts the sending of a connection that `count_traffic` has seen."""
+    meter: Any = ice_transport(pc)._send
+    assert isinstance(meter, TransportCounter)
+    return meter
+
+
+def received(pc: RTCPeerConnection) -> tuple[int, int]:
+    """Return the bytes and the packets that a connection received."""
+    dtls: Any = dtls_transport(pc)
+    return dtls._RTCDtlsTransport__rx_bytes, dtls._RTCDtlsTransport__rx_packets
+
+
+def packets_refused(pc: RTCPeerConnection) -> int:
+    """Return how many packets of the remote the faster data path has refused."""
+    return sum(
+        getattr(it, "media_refused", 0) + getattr(it, "packets_malformed", 0) for it in (dtls_transport(pc), pc.sctp)
+    )
+
+
+def round_trip_time(pair: Any) -> float | None:
+    """Return the seconds that the last STUN check on a pair took."""
+    request = pair.protocol.request
+    return request.round_trips.get(pair.remote_addr) if isinstance(request, _TimedRequest) else None
+
+
+def message_total(pc: RTCPeerConnection) -> MessageCounter:
+    """Return the counter of all data channels there were."""
+    return _message_counters(pc).total
+
+
+def message_counters(pc: RTCPeerConnection) -> list[tuple[RTCDataChannel, MessageCounter]]:
+    """Return the data channels that have not ended, by id, with their counters."""
+    meter = _message_counters(pc)
+    return [(channel, meter.of(channel)) for channel in meter.open_channels()]
+
+
+def _message_counters(pc: RTCPeerConnection) -> _MessageCounters:
+    send: Any = sctp_transport(pc)._data_channel_send
+    meter = send.__self__
+    assert isinstance(meter, _MessageCounters)
+    return meter
+
+
+@dataclass(slots=True)
+class SenderStats:
+    """What a sender counts. `report` is aiortc's RTCRemoteInboundRtpStreamStats, None before the first one."""
+
+    bytes: int
+    packets: int
+    frames: int
+    rate: RateWindow
+    report: Any
+
+
+def sender_stats(sender: RTCRtpSender) -> SenderStats:
+    """Return the figures of a sender that `count_frames` has seen."""
+    inside: Any = sender
+    counter = inside._next_encoded_frame
+    return SenderStats(
+        bytes=getattr(sender, f"{_SENDER}octet_count"),
+        packets=getattr(sender, f"{_SENDER}packet_count"),
+        frames=counter.frames,
+        rate=counter.rate,
+        report=getattr(sender, f"{_SENDER}stats").get(f"remote-inbound-rtp_{id(sender)}"),
+    )
+
+
+@dataclass(slots=True)
+class ReceiverStats:
+    """What a receiver counts, over all sources of its section. `jitter` is in units of the codec's clock."""
+
+    bytes: int
+    packets: int
+    packets_lost: int
+    jitter: int
+    rate: RateWindow
+    codec: Any
+
+
+def receiver_stats(receiver: RTCRtpReceiver) -> ReceiverStats:
+    """Return the figures of a receiver that `count_packets` has seen."""
+    inside: Any = receiver
+    counter = inside._handle_rtp_packet
+    known = inside._RTCRtpReceiver__remote_streams
+    streams = [known[ssrc] for ssrc in counter.sources if ssrc in known]
+    return ReceiverStats(
+        bytes=counter.bytes,
+        packets=sum(stream.packets_received for stream in streams),
+        packets_lost=sum(stream.packets_lost for stream in streams),
+        jitter=streams[-1].jitter if streams else 0,
+        rate=counter.rate,
+        codec=counter.codec,
+    )

@@ -1,0 +1,97 @@
+"""Media sections: transceivers that are negotiated without aiortc's own offers, and their descriptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiortc import RTCPeerConnection, RTCRtpTransceiver, rtcpeerconnection
+from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtcrtpreceiver import RTCRtpReceiver
+from aiortc.rtcrtpsender import RTCRtpSender
+from aiortc.sdp import MediaDescription, SessionDescription
+
+from .stats import count_frames
+from .transports import dtls_transport, sctp_transport
+
+_PC = "_RTCPeerConnection__"
+
+
+def new_transceiver(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpTransceiver:
+    """Create a transceiver on the shared transport that the connection does not know yet.
+
+    It stays out of every description until `adopt_transceiver`, so a forgotten offer leaves no trace.
+    """
+    transport = dtls_transport(pc)
+    sender = RTCRtpSender(track, transport)
+    count_frames(sender)
+    receiver = RTCRtpReceiver(track.kind, transport)
+    receiver._set_rtcp_ssrc(sender._ssrc)
+    transceiver = RTCRtpTransceiver(kind=track.kind, sender=sender, receiver=receiver, direction="sendrecv")
+    transceiver._bundled = True
+    return transceiver
+
+
+def adopt_transceiver(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
+    """Make the connection know a transceiver. Idempotent."""
+    transceivers = getattr(pc, f"{_PC}transceivers")
+    if transceiver not in transceivers:
+        transceivers.append(transceiver)
+
+
+def set_sender_identity(transceiver: RTCRtpTransceiver, stream_id: str | None, track_id: str) -> None:
+    """Set the msid (RFC 8830) under which a transceiver sends; no stream is `-`."""
+    transceiver.sender._stream_id = stream_id or "-"
+    transceiver.sender._track_id = track_id
+
+
+def set_section_index(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver | None, index: int) -> None:
+    """Place a transceiver, or the data section when None, at an index of the description to be committed."""
+    if transceiver is None:
+        setattr(pc, f"{_PC}sctp_mline_index", index)
+    else:
+        transceiver._set_mline_index(index)
+
+
+async def give_up_section(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
+    """Stop a transceiver and make the connection forget it: the remote uses its section for something else."""
+    getattr(pc, f"{_PC}transceivers").remove(transceiver)
+    await transceiver.stop()
+
+
+def codecs(transceiver: RTCRtpTransceiver) -> list[Any]:
+    """Return the codecs negotiated for a transceiver, as RTCRtpCodecParameters."""
+    return transceiver._codecs
+
+
+def header_extensions(transceiver: RTCRtpTransceiver) -> list[Any]:
+    """Return the header extensions negotiated for a transceiver, as RTCRtpHeaderExtensionParameters."""
+    return transceiver._headerExtensions
+
+
+def propose(transceiver: RTCRtpTransceiver, codec_list: list[Any], extension_list: list[Any]) -> None:
+    """Set what a transceiver that is not negotiated yet offers."""
+    transceiver._codecs = codec_list
+    transceiver._headerExtensions = extension_list
+
+
+def describe_media(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver, direction: str, mid: str) -> MediaDescription:
+    """Describe a media section."""
+    return rtcpeerconnection.create_media_description_for_transceiver(
+        transceiver, cname=getattr(pc, f"{_PC}cname"), direction=direction, mid=mid
+    )
+
+
+def describe_data(pc: RTCPeerConnection, mid: str) -> MediaDescription:
+    """Describe the data section."""
+    return rtcpeerconnection.create_media_description_for_sctp(sctp_transport(pc), legacy=False, mid=mid)
+
+
+def remote_description(pc: RTCPeerConnection) -> SessionDescription:
+    """Return what aiortc has read out of the remote description that was set last."""
+    description: SessionDescription = getattr(pc, f"{_PC}remoteDescription")()
+    return description
+
+
+def receiver_of(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpReceiver | None:
+    """Return the receiver whose raw track this is."""
+    return next((receiver for receiver in pc.getReceivers() if receiver.track is track), None)
