@@ -15,6 +15,7 @@ from .channels.managed_channel import ManagedChannel, ManagedChannelState, Manag
 from .channels.options import ChannelOptions
 from .channels.peer_channel import PeerChannel
 from .channels.stats import DataChannelStats, DataStats
+from .connection.stats import CandidateStats, InboundTrackStats, OutboundTrackStats
 from .errors import (
     AckTimeoutError,
     ChannelClosedError,
@@ -97,13 +98,7 @@ from .log import Logger, NoopLogger, StdlibLogger
 from .media.stream import MediaStream, StreamMetadata
 from .mesh.peer import MeteredPeer
 from .mesh.remote_peer import RemotePeer
-from .mesh.stats import (
-    CandidateStats,
-    InboundTrackStats,
-    OutboundTrackStats,
-    PeerStats,
-    RemoteStats,
-)
+from .mesh.stats import PeerStats, RemoteStats
 from .options import (
     IceServerConfig,
     MeteredPeerState,

@@ -13,7 +13,7 @@ from ..errors import ChannelClosedError, DataChannelOverflowError, MessageTooLar
 from ..events import DCClose, DCError, DCMessage, DCOpen, Event
 from ..log import Logger
 from .inbox import Inbox
-from .stats import DataChannelStats
+from .stats import DataChannelStats, reports_for, reports_no_more
 from .unheard import MAX_UNHEARD_OF_REMOTE, message_size, unheard_of
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class DataChannel(AsyncEventEmitter):
         }
         for event, listener in self._listeners.items():
             self._channel.on(event, listener)
+        reports_for(self, channel)
         if channel.readyState == "open":
             # An inbound channel is open before anybody can listen for it.
             self._loop.call_soon(self._on_open)
@@ -313,6 +314,7 @@ class DataChannel(AsyncEventEmitter):
 
     def _end(self) -> None:
         self._ended = True
+        reports_no_more(self, self._channel)
         for event, listener in self._listeners.items():
             if listener in self._channel.listeners(event):
                 self._channel.remove_listener(event, listener)

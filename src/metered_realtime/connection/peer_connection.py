@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
@@ -33,6 +34,8 @@ from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .remote_description import RemoteDescription, admitted, ice_candidate, usable_ice
 from .sections import Incoming, Outgoing, ReceivingSection, SendingSection
+from .stats import DataCounters, PeerConnectionStats
+from .transport_stats import transport_stats, transport_totals
 
 FRESH_SECTIONS = 8
 """Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
@@ -121,6 +124,38 @@ class PeerConnection:
 
     def _channels_refused(self, reason: str) -> None:
         self._logger.warning("data channels of the remote refused", {"reason": reason})
+
+    # --- statistics
+
+    def stats(self) -> PeerConnectionStats:
+        """Return the current values. Each call is a sample for the rates."""
+        now = time.monotonic()
+        sent = [section.stats(now) for section in self._sending]
+        received = [section.stats(now) for section in self._receiving.values()]
+        outbound = tuple(it for it in sent if it is not None)
+        return {
+            **transport_stats(self.pc, outbound, now),
+            **self._refused(),
+            "outbound": outbound,
+            "inbound": tuple(it for it in received if it is not None),
+        }
+
+    def totals(self) -> PeerConnectionStats:
+        """Return the counters that keep their meaning after the connection has closed."""
+        return {**transport_totals(self.pc), **self._refused()}
+
+    def data_counters(self) -> DataCounters:
+        """Return the message counters of the data channels."""
+        return DataCounters(
+            self.pc.sctp, compat.message_total(self.pc), compat.message_counters(self.pc), self.admission.refused
+        )
+
+    def _refused(self) -> PeerConnectionStats:
+        return {
+            "packets_refused": compat.packets_refused(self.pc) + self.sources.refused,
+            "description_lines_skipped": self.odd_lines,
+            "candidates_refused": self.candidates_refused,
+        }
 
     # --- restarts of ICE
 

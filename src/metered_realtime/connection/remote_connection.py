@@ -36,6 +36,7 @@ from .peer_connection import PeerConnection
 from .remote_description import admit
 from .sections import Incoming, Outgoing
 from .set_ups import SET_UP_TIME, SetUps, Turn
+from .stats import HasStats
 
 LEAVING_GRACE = 1.0
 """Seconds to wait for the news that a remote which closed its connection has left, before a new one is made. A remote
@@ -131,6 +132,11 @@ class RemoteConnection:
     def pc(self) -> RTCPeerConnection:
         """Return aiortc's connection of the current generation; it is created when first needed."""
         return self._ensure_peer_connection().pc
+
+    @property
+    def measured(self) -> HasStats | None:
+        """The current connection, for its statistics. None before there is one."""
+        return self._peer_connection
 
     # --- what is sent
 
