@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .channels.data_channel import DataChannel
-from .channels.managed_channel import ManagedChannel, ManagedChannelState, ManagedChannelStats
+from .channels.managed_channel import ManagedChannel
 from .channels.options import ChannelOptions
 from .channels.peer_channel import PeerChannel
-from .channels.stats import DataChannelStats, DataStats
+from .channels.stats import DataChannelStats, DataStats, ManagedChannelState, ManagedChannelStats
 from .connection.stats import CandidateStats, InboundTrackStats, OutboundTrackStats
 from .errors import (
     AckTimeoutError,

@@ -11,8 +11,10 @@ from ..emitter import AsyncEventEmitter
 from ..errors import ChannelClosedError, DataChannelOverflowError, MessageTooLargeError
 from ..events import ChannelError, ChannelMessage, DCClose, DCError, DCMessage, Event
 from ..log import Logger
-from .managed_channel import MAX_QUEUED_SENDS, ManagedChannel
+from .managed_channel import ManagedChannel
 from .options import ChannelOptions, check_label
+from .send_queue import MAX_QUEUED_SENDS
+from .waiters import Waiters
 
 if TYPE_CHECKING:
     from ..mesh.remote_peer import RemotePeer
@@ -54,7 +56,7 @@ class PeerChannel(AsyncEventEmitter):
         self._order = asyncio.Lock()
         self._queued = 0
         self._ready: deque[tuple[RemotePeer, ManagedChannel]] = deque()
-        self._reading: set[asyncio.Future[None]] = set()
+        self._reading = Waiters()
         self._is_iterated = False
         self._ended = False
 
@@ -117,7 +119,7 @@ class PeerChannel(AsyncEventEmitter):
             for channel in tuple(self._members.values()):
                 channel.close()
             self._members.clear()
-            self._wake()
+            self._reading.release()
             self._drop_listeners()
 
     def __aiter__(self) -> PeerChannel:
@@ -138,7 +140,7 @@ class PeerChannel(AsyncEventEmitter):
                     return ChannelMessage(remote, message)
             if self._ended:
                 raise StopAsyncIteration
-            await self._arrival()
+            await self._reading.wait()
 
     # --- for MeteredPeer
 
@@ -226,22 +228,9 @@ class PeerChannel(AsyncEventEmitter):
 
         def note() -> None:
             self._ready.append((remote, channel))
-            self._wake()
+            self._reading.release()
 
         channel.inbox.when_held = note
-
-    async def _arrival(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._reading.add(future)
-        try:
-            await future
-        finally:
-            self._reading.discard(future)
-
-    def _wake(self) -> None:
-        for future in self._reading:
-            if not future.done():
-                future.set_result(None)
 
 
 async def _drained(channel: ManagedChannel) -> None:

@@ -207,9 +207,7 @@ class RemoteChannels:
             window_bytes=options.window_bytes,
             max_message_size=options.max_message_size,
             serves_successors=reservation is None,
-            unread=self._count_unread,
-            greeted=self._greeted,
-            ended=self._ended,
+            owner=self,
             logger=self._logger,
         )
         entry = self._entries[label] = _Entry(channel, options, announced, reservation)
@@ -268,7 +266,7 @@ class RemoteChannels:
             with contextlib.suppress(MeteredRealtimeError):  # the remote is about to leave
                 self._open_raw(entry)
 
-    def _greeted(self, channel: ManagedChannel, known: int) -> bool:
+    def channel_greeted(self, channel: ManagedChannel, known: int) -> bool:
         """Tell of a channel that the other end has opened. False if it was closed here while that end was away."""
         if known in self._closed_sessions:
             return False
@@ -284,7 +282,7 @@ class RemoteChannels:
                 self._remote.emit(ChannelOpened(channel))
         return True
 
-    def _ended(self, channel: ManagedChannel) -> None:
+    def channel_ended(self, channel: ManagedChannel) -> None:
         entry = self._entries.get(channel.label)
         if entry is not None and entry.channel is channel:
             del self._entries[channel.label]
@@ -294,6 +292,6 @@ class RemoteChannels:
         if len(self._closed_sessions) > MAX_CLOSED:
             self._closed_sessions.popitem(last=False)
 
-    def _count_unread(self, change: int) -> bool:
+    def unread_changed(self, change: int) -> bool:
         self._unread_bytes += change
         return change <= 0 or self._unread_bytes <= MAX_UNREAD_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .unheard import unheard_on
 
@@ -49,6 +49,38 @@ class DataStats:
     """By id, those without one last."""
     channels_refused: int = 0
     """Channels opened by the remote and closed at once: too many, names too long in total, or too much unread data."""
+
+
+ManagedChannelState = Literal["connecting", "open", "reconnecting", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedChannelStats:
+    """A managed channel over all its connections. Bytes count message content."""
+
+    label: str
+    state: ManagedChannelState
+    messages_sent: int
+    """Messages accepted."""
+    bytes_sent: int
+    messages_received: int
+    """Messages delivered to a reader, or held for one."""
+    bytes_received: int
+    messages_resent: int
+    """Messages sent again on another connection."""
+    duplicates_removed: int
+    messages_dropped: int
+    """Messages accepted and then dropped here."""
+    messages_missed: int
+    """Messages that the other end dropped."""
+    window_messages: int
+    window_bytes: int
+    """Messages that the other end has not acknowledged."""
+    queued_sends: int
+    """Calls of `send` that wait for room."""
+    unread_messages: int
+    connections: int
+    """Connections that the channel has used so far."""
 
 
 class ReportsStats(Protocol):
