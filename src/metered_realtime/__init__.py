@@ -93,7 +93,8 @@ from .events import (
     TrackEnded,
     WsCloseCode,
 )
-from .files.transfers import FileReceiver, TransferProgress, TransferResult
+from .files.progress import TransferProgress, TransferResult
+from .files.receiving import FileReceiver
 from .log import Logger, NoopLogger, StdlibLogger
 from .media.stream import MediaStream, StreamMetadata
 from .mesh.peer import MeteredPeer

@@ -15,7 +15,7 @@ from .options import IceServerConfig
 if TYPE_CHECKING:
     from .channels.managed_channel import ManagedChannel
     from .media.stream import MediaStream, StreamMetadata
-    from .mesh.remote_peer import RemotePeer
+    from .mesh.remote_peer import RemotePeer as RemotePeer  # rooms below mesh name the type of events from here
     from .streams.reader import StreamReader
 
 

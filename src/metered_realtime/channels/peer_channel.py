@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..emitter import AsyncEventEmitter
@@ -13,11 +13,12 @@ from ..events import ChannelError, ChannelMessage, DCClose, DCError, DCMessage, 
 from ..log import Logger
 from .managed_channel import ManagedChannel
 from .options import ChannelOptions, check_label
+from .registry import RemoteChannels
 from .send_queue import MAX_QUEUED_SENDS
 from .waiters import Waiters
 
 if TYPE_CHECKING:
-    from ..mesh.remote_peer import RemotePeer
+    from ..events import RemotePeer
 
 PATIENCE = 1.0
 """Seconds that a send waits for a remote whose window is full: some round trips of a bad link, and a replaced one."""
@@ -42,7 +43,7 @@ class PeerChannel(AsyncEventEmitter):
         options: ChannelOptions,
         *,
         patience: float | None = PATIENCE,
-        ended: Callable[[PeerChannel], None] = lambda channel: None,
+        ended: Callable[[PeerChannel], None],
         logger: Logger | None = None,
     ) -> None:
         super().__init__(logger)
@@ -144,12 +145,12 @@ class PeerChannel(AsyncEventEmitter):
 
     # --- for MeteredPeer
 
-    def add(self, remote: RemotePeer) -> None:
-        """Send to a remote from now on."""
+    def add(self, remote: RemotePeer, channels: RemoteChannels) -> None:
+        """Send to a remote from now on, over one of its channels."""
         if self._ended or remote in self._members:
             return
         try:
-            channel = remote._channels.open(self.label, self.options)
+            channel = channels.open(self.label, self.options)
         except Exception as error:  # what keeps one out must not keep out the others
             self.emit(ChannelError(remote, error))
             return
@@ -248,7 +249,11 @@ class PeerChannels:
         self._by_label: dict[str, PeerChannel] = {}
 
     def open(
-        self, label: str, options: ChannelOptions, patience: float | None, remotes: Iterable[RemotePeer]
+        self,
+        label: str,
+        options: ChannelOptions,
+        patience: float | None,
+        remotes: Mapping[RemotePeer, RemoteChannels],
     ) -> PeerChannel:
         """Return the channel under a label, opened if it is not. Its first options stay.
 
@@ -260,23 +265,23 @@ class PeerChannels:
         if channel is None:
             channel = PeerChannel(label, options, patience=patience, ended=self._ended, logger=self._logger)
             self._by_label[label] = channel
-            for remote in remotes:
-                channel.add(remote)
+            for remote, channels in remotes.items():
+                channel.add(remote, channels)
         return channel
 
-    def remote_joined(self, remote: RemotePeer) -> None:
+    def remote_joined(self, remote: RemotePeer, channels: RemoteChannels) -> None:
         """Let every channel go to one more, also when that one opens it again later."""
 
         def claim(channel: ManagedChannel) -> bool:
             mine = self._by_label.get(channel.label)
             if mine is None or mine.options.reliable is not channel.reliable:
                 return False
-            mine.add(remote)
+            mine.add(remote, channels)
             return True
 
-        remote._channels.claim = claim
+        channels.claim = claim
         for channel in tuple(self._by_label.values()):
-            channel.add(remote)
+            channel.add(remote, channels)
 
     def close(self) -> None:
         """Close every channel."""
