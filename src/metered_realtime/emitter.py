@@ -307,3 +307,8 @@ def enter_close(emitters: Iterable[AsyncEventEmitter]) -> None:
 def _check_type(event_type: type[Event]) -> None:
     if not (isinstance(event_type, type) and issubclass(event_type, Event)):
         raise TypeError(f"an event class is needed, not {event_type!r}")
+
+
+def listens_for(emitter: AsyncEventEmitter, event_type: type[Event]) -> bool:
+    """Return whether a handler or stream is registered for exactly this type. Those for a base class only watch."""
+    return bool(emitter._handlers.get(event_type) or emitter._streams.get(event_type))

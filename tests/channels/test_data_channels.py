@@ -576,7 +576,7 @@ async def test_waiting_sends_are_bounded_in_bytes_as_well(room: Room) -> None:
     waiting[0].cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     await mine.drain()
-    assert mine._queued_bytes == 0
+    assert mine.stats().queued_sends == 0
     await log.until(DCMessage, data="x" * 5_000)
 
 

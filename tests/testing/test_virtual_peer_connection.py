@@ -127,6 +127,15 @@ def test_an_offer_that_drops_sections_is_refused(pair: Pair) -> None:
     run(pair, program())
 
 
+def test_a_simulated_connection_has_no_measured_values(pair: Pair) -> None:
+    async def program() -> None:
+        await pair.exchange(one=outgoing("t1"))
+        assert pair.a.stats() == pair.a.totals() == {}
+        assert pair.a.data_counters() is None
+
+    run(pair, program())
+
+
 def test_another_ice_user_fragment_is_refused(pair: Pair) -> None:
     async def program() -> None:
         await pair.exchange(one=outgoing("t1"))

@@ -10,6 +10,7 @@ from ..core.negotiation.sdp import Description
 from ..core.negotiation.signals import Signal
 from ..options import IceServerConfig, PeerConnectionState
 from .sections import Incoming, Outgoing
+from .stats import HasStats
 
 TooMuchFn = Callable[[str, Sequence[str]], Collection[str]]
 """Called with an answer and the mids of its new sections; returns which of them to decline so that it can be sent."""
@@ -73,7 +74,7 @@ class Plan(Protocol):
         """The mids of its sections, in order."""
 
 
-class AnyPeerConnection(Protocol):
+class AnyPeerConnection(HasStats, Protocol):
     """One RTCPeerConnection with its sections. See `PeerConnection` for what the methods do."""
 
     local_candidates_complete: bool

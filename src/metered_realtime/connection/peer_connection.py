@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from ..aiortc_compat.ice_restart import IceRestarts
 from ..aiortc_compat.peer_connection import connect, create_peer_connection
 from ..aiortc_compat.rtcp_feedback import route_full_intra_requests
 from ..aiortc_compat.rtp_sources import bound_sources, route_sources
+from ..aiortc_compat.stats import message_counters, message_total, packets_refused
 from ..aiortc_compat.transceivers import (
     adopt_transceiver,
     give_up_section,
@@ -51,6 +53,8 @@ from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_e
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .remote_description import RemoteDescription, admitted, ice_candidate, usable_ice
 from .sections import Outgoing, ReceivingSection, SendingSection
+from .stats import DataCounters, PeerConnectionStats
+from .transport_stats import transport_stats, transport_totals
 
 FRESH_SECTIONS = 8
 """Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
@@ -126,6 +130,36 @@ class PeerConnection:
 
     def _channels_refused(self, reason: str) -> None:
         self._logger.warning("data channels of the remote refused", {"reason": reason})
+
+    # --- statistics
+
+    def stats(self) -> PeerConnectionStats:
+        """Return the current values. Each call is a sample for the rates."""
+        now = time.monotonic()
+        sent = [section.stats(now) for section in self._sending]
+        received = [section.stats(now) for section in self._receiving.values()]
+        outbound = tuple(it for it in sent if it is not None)
+        return {
+            **transport_stats(self.pc, outbound, now),
+            **self._refused(),
+            "outbound": outbound,
+            "inbound": tuple(it for it in received if it is not None),
+        }
+
+    def totals(self) -> PeerConnectionStats:
+        """Return the counters that keep their meaning after the connection has closed."""
+        return {**transport_totals(self.pc), **self._refused()}
+
+    def data_counters(self) -> DataCounters:
+        """Return the message counters of the data channels."""
+        return DataCounters(self.pc.sctp, message_total(self.pc), message_counters(self.pc), self.admission.refused)
+
+    def _refused(self) -> PeerConnectionStats:
+        return {
+            "packets_refused": packets_refused(self.pc) + self.sources.refused,
+            "description_lines_skipped": self.odd_lines,
+            "candidates_refused": self.candidates_refused,
+        }
 
     # --- restarts of ICE
 

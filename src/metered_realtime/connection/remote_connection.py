@@ -33,6 +33,7 @@ from .remote_description import admit
 from .sections import Outgoing
 from .set_ups import SetUps
 from .signal_delivery import SignalDelivery
+from .stats import HasStats
 from .timers import Timers
 
 HELD_LONG = 0.5
@@ -122,6 +123,11 @@ class RemoteConnection:
     def when_free(self, action: Callable[[], None]) -> None:
         """Call a function that needs a connection: now if there is one, or room for another, else in its turn."""
         self._connection.when_free(action)
+
+    @property
+    def measured(self) -> HasStats | None:
+        """The current connection, for its statistics. None before there is one."""
+        return self.peer_connection
 
     # --- what is sent
 

@@ -13,6 +13,7 @@ from ..aiortc_compat.rtcp_feedback import listen_to_feedback
 from ..aiortc_compat.rtp_receiver import tap_receiver
 from ..aiortc_compat.rtp_sender import send_shared_packets
 from ..aiortc_compat.rtp_sources import keep_reporting
+from ..aiortc_compat.stats import receiver_stats, sender_stats
 from ..aiortc_compat.transceivers import new_transceiver, set_sender_identity
 from ..core.media.sender_clock import SenderClock
 from ..media.codecs.encoded import EncodedFrame, RtpTimeline, is_key_frame
@@ -20,6 +21,7 @@ from ..media.codecs.encoders import SendCodec
 from ..media.receiving.remote_track import RemoteTrack
 from ..media.sending.fanout import TrackFanout
 from ..media.sending.forward_track import ForwardTrack
+from .stats import InboundTrackStats, OutboundTrackStats, bits_per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,41 @@ class SendingSection:
     def negotiated(self) -> bool:
         return self.transceiver.mid is not None
 
+    def stats(self, now: float) -> OutboundTrackStats | None:
+        """Return the statistics of the track sent here, None while there is none. `now` is monotonic time."""
+        if self.outgoing is None:
+            return None
+        counted = sender_stats(self.transceiver.sender)
+        codec = next(iter(transceivers.codecs(self.transceiver)), None) if self.negotiated else None
+        report = counted.report
+        return OutboundTrackStats(
+            track_id=self.outgoing.track_id,
+            stream_id=self.outgoing.stream_id,
+            kind=self.outgoing.kind,
+            codec=codec.mimeType if codec is not None else None,
+            bytes_sent=counted.bytes,
+            packets_sent=counted.packets,
+            bitrate=bits_per_second(counted.rate.rate(counted.bytes, now)),
+            target_bitrate=self.forward.target_bitrate,
+            frames_encoded=counted.frames,
+            frames_dropped=self.forward.frames_dropped,
+            frames_failed=self.forward.frames_failed,
+            queue_length=self.forward.queue_length,
+            round_trip_time=_not_negative(report.roundTripTime) if report is not None else None,
+            packets_lost=report.packetsLost if report is not None else None,
+            fraction_lost=report.fractionLost / 256 if report is not None else None,
+            jitter=report.jitter / codec.clockRate if report is not None and codec is not None else None,
+            retransmissions=self.retransmissions.sent,
+            retransmissions_refused=self.retransmissions.refused,
+        )
+
 
 class ReceivingSection:
     """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any."""
 
     def __init__(self, mid: str, receiver: RTCRtpReceiver) -> None:
         self.mid = mid
+        self._receiver = receiver
         self._kind = receiver.track.kind
         self._time_line = RtpTimeline()
         self._sender_clock = SenderClock()
@@ -161,6 +192,31 @@ class ReceivingSection:
             self._incoming.track.stop()
             self._incoming = None
 
+    def stats(self, now: float) -> InboundTrackStats | None:
+        """Return the statistics of the track received here, None while there is none. `now` is monotonic time."""
+        if self._incoming is None:
+            return None
+        counted = receiver_stats(self._receiver)
+        codec = counted.codec
+        track = self._incoming.track
+        return InboundTrackStats(
+            track_id=self._incoming.track_id,
+            stream_id=self._incoming.stream_id,
+            kind=track.kind,
+            codec=codec.mimeType if codec is not None else None,
+            bytes_received=counted.bytes,
+            packets_received=counted.packets,
+            bitrate=bits_per_second(counted.rate.rate(counted.bytes, now)),
+            packets_lost=counted.packets_lost if codec is not None else None,
+            jitter=counted.jitter / codec.clockRate if codec is not None else None,
+            frames_decoded=track.frames_decoded,
+            frames_dropped=track.frames_dropped,
+            queue_length=track.queue_length,
+            frames_received=track.frames_received,
+            frames_unread=track.frames_unread,
+            pictures_refused=track.pictures_refused,
+        )
+
     def _place(self, timestamp: int, codec: Any) -> int:
         place = self._time_line.place(timestamp, codec.clockRate)
         if self._early is not None:
@@ -168,3 +224,8 @@ class ReceivingSection:
             self.reported(*early)
             self._early = None
         return place
+
+
+def _not_negative(seconds: float | None) -> float | None:
+    """Leave out the negative time that aiortc computes from a report on an old packet, while a track is silent."""
+    return seconds if seconds is not None and seconds >= 0 else None

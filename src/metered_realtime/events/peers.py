@@ -11,7 +11,7 @@ from .base import Event
 # Imported for type checkers only, from higher layers: channels.py says why.
 if TYPE_CHECKING:
     from ..media.stream import MediaStream, StreamMetadata
-    from ..mesh.remote_peer import RemotePeer
+    from ..mesh.remote_peer import RemotePeer as RemotePeer  # rooms below mesh that emit these events name it from here
 
 
 @dataclass(frozen=True, slots=True)

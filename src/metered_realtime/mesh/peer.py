@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from ..channels.options import ChannelOptions
 from ..channels.peer_channel import PATIENCE, PeerChannel, PeerChannels
+from ..channels.registry import RemoteChannels
 from ..connection.ice_servers import IceServers
 from ..core.negotiation.signals import GREETING, MetadataSignal, channel_of, parse_signal
 from ..core.session.close_codes import FATAL_ERROR_CODES
@@ -60,7 +61,9 @@ from ..events import (
     TokenProviderError,
     TokenRefreshed,
 )
-from ..files.transfers import AcceptFn, FileReceiver, FileTransfers, ProgressFn, TransferResult
+from ..files.progress import ProgressFn, TransferResult
+from ..files.receiving import AcceptFn, FileReceiver
+from ..files.transfers import FileTransfers
 from ..lifetime import Lifetime
 from ..media.stream import MediaStream, StreamMetadata
 from ..options import (
@@ -155,7 +158,7 @@ class MeteredPeer(AsyncEventEmitter):
             self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would receive nothing")
         self._life = PeerLifecycle()
         self._remotes = Remotes(self, self._logger)
-        self._files = FileTransfers(self)
+        self._files = FileTransfers(self, self._logger)
         self.rpc = RpcMethods(debug=rpc_debug, errors=rpc_errors)
         self._permission = CallPermission(self.emit, self._is_heard, self._remotes)
         self._early = EarlyEvents(lambda: self._life.joining, self._logger)
@@ -323,7 +326,10 @@ class MeteredPeer(AsyncEventEmitter):
             ValueError: options that do not fit.
         """
         self._require("change", "open_channel")
-        return self._channels.open(label, ChannelOptions(**options), patience, self._remotes)
+        return self._channels.open(label, ChannelOptions(**options), patience, self._channels_by_remote())
+
+    def _channels_by_remote(self) -> dict[RemotePeer, RemoteChannels]:
+        return {remote: remote._channels for remote in self._remotes}
 
     # --- calls between peers
 
@@ -536,6 +542,7 @@ class MeteredPeer(AsyncEventEmitter):
             polite=self._is_polite_towards(peer.peer_id),
             tell_metadata=self._send_metadata_to,
             greet=lambda remote: self._tell_metadata(remote, GREETING),
+            owner=self,
             files=self._files,
             methods=self.rpc,
             server_cap=lambda: self._seat.max_message_size,
@@ -554,7 +561,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._media.tell_metadata(remote)
 
     def _remote_joined(self, remote: RemotePeer) -> None:
-        self._channels.remote_joined(remote)
+        self._channels.remote_joined(remote, remote._channels)
         self.emit(PeerJoined(remote))
 
     def _remote_left(self, remote: RemotePeer) -> None:

@@ -15,7 +15,7 @@ from ..core.negotiation.delivery import concerns_everybody
 from ..core.negotiation.signals import GREETING, MetadataSignal, Signal
 from ..core.streams.frames import Attributes, StreamKind
 from ..core.wire.frames import MAX_MESSAGE_SIZE
-from ..emitter import AsyncEventEmitter
+from ..emitter import AsyncEventEmitter, listens_for
 from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError, SignallingError
 from ..events import (
     ConnectionReset,
@@ -23,6 +23,7 @@ from ..events import (
     IceCandidateError,
     NegotiationError,
     StateChange,
+    StreamOpened,
 )
 from ..log import Logger
 from ..media.stream import MediaStream
@@ -34,6 +35,7 @@ from ..rpc.remote import RemoteRpc
 from ..signalling.scrubbing import scrub_error
 from ..streams.binding import StreamBinding
 from ..streams.writer import StreamWriter
+from .channel_access import ChannelAccess
 from .remote_media import RemoteMedia
 from .stats import RemoteStats, remote_stats
 
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
 
     from ..connection.remote_connection import RemoteConnection
     from ..connection.sections import Incoming
-    from ..files.transfers import FileTransfers, ProgressFn, TransferResult
+    from ..files.progress import ProgressFn, TransferResult
+    from ..files.transfers import FileTransfers
     from ..media.receiving.remote_track import RemoteTrack
+    from ..streams.reader import StreamReader
 
 SendFn = Callable[[str, Any], Awaitable[None]]
 ConnectionFactory = Callable[["RemotePeer"], "RemoteConnection"]
@@ -70,6 +74,7 @@ class RemotePeer(AsyncEventEmitter):
         polite: bool = False,
         tell_metadata: Callable[[RemotePeer], None] = lambda remote: None,
         greet: Callable[[RemotePeer], None] = lambda remote: None,
+        owner: AsyncEventEmitter | None = None,
         files: FileTransfers | None = None,
         methods: RpcMethods | None = None,
         server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
@@ -91,9 +96,10 @@ class RemotePeer(AsyncEventEmitter):
         self._signalling_lost = False
         self._when_link_lost: Callable[[], object] | None = None
         self._media = RemoteMedia(self.emit)
-        self._channels = RemoteChannels(self, self._logger)
+        self._channels = RemoteChannels(ChannelAccess(self), self._logger)
         self._files = files
-        self._exchange = StreamBinding(self, self._channels, files)
+        self._exchange = StreamBinding(self, self._channels)
+        self._owner = owner
         self._methods = methods if methods is not None else RpcMethods()
         self._server_cap = server_cap
         self._channel = channel
@@ -208,7 +214,7 @@ class RemotePeer(AsyncEventEmitter):
         """
         if self._files is None:
             raise MeteredRealtimeError("files are sent by the remotes of a MeteredPeer")
-        return await self._files.send(self.id, path, name=name, progress=progress, patience=patience)
+        return await self._files.send(self, path, name=name, progress=progress, patience=patience)
 
     @property
     def rpc(self) -> RpcClient:
@@ -354,6 +360,16 @@ class RemotePeer(AsyncEventEmitter):
             return
         EarlyMessages(channel, self._logger)
         self.emit(DataChannelOpened(channel))
+
+    def stream_opened(self, reader: StreamReader) -> bool:
+        """Handle a stream that the remote opened. False if nothing will ever read it."""
+        if self._files is not None and self._files.claim_stream(self, reader):
+            return True
+        emitters = [self] if self._owner is None else [self, self._owner]
+        is_wanted = any(listens_for(emitter, StreamOpened) for emitter in emitters)
+        for emitter in emitters:
+            emitter.emit(StreamOpened(self, reader))
+        return is_wanted
 
     def connection_reset(self) -> None:
         """Handle the connection being replaced: its media comes back as new."""

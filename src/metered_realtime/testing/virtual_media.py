@@ -26,6 +26,7 @@ CHECK_TIMEOUT = 1.5
 class VirtualChannel(AsyncIOEventEmitter):
     """A data channel: reliable and in order, like aiortc's by default."""
 
+    protocol = ""
     bufferedAmount = 0
     bufferedAmountLowThreshold = 0
 
@@ -33,7 +34,7 @@ class VirtualChannel(AsyncIOEventEmitter):
         super().__init__()
         self.label = label
         self.readyState = "connecting"
-        self.pc = pc
+        self.pc = self.transport = pc
         self.other: VirtualChannel | None = None
 
     def send(self, data: str | bytes) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from ..connection.interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
 from ..connection.peer_connection import FRESH_SECTIONS
 from ..connection.sections import Incoming, Outgoing
+from ..connection.stats import PeerConnectionStats
 from ..core.negotiation.sdp import Description, Direction, Section, sections
 from ..media.receiving.remote_track import RemoteTrack
 from ..options import IceServerConfig
@@ -137,6 +138,19 @@ class VirtualPeerConnection:
     def create_data_channel(self, label: str, options: Mapping[str, Any]) -> VirtualChannel:
         """Create a data channel; it opens once the connection is up."""
         return self.pc.create_channel(label)
+
+    # --- statistics
+
+    def stats(self) -> PeerConnectionStats:
+        """Return nothing: no bytes are sent in a simulation."""
+        return {}
+
+    def totals(self) -> PeerConnectionStats:
+        """Return nothing, like `stats`."""
+        return {}
+
+    def data_counters(self) -> None:
+        """Return None: messages are not counted in a simulation."""
 
     # --- candidates
 
