@@ -28,4 +28,5 @@ async def main(path: str) -> None:
         await asyncio.sleep(60)
 
 
-asyncio.run(main(sys.argv[1]))
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
