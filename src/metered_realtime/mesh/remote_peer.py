@@ -305,14 +305,14 @@ class RemotePeer(AsyncEventEmitter):
 
     def _take_call(self, data: Any) -> None:
         """Take a call, or its answer, that came through the server."""
-        self._calls().take_direct(data)
+        self._calls().receive_direct(data)
 
     def _takes_calls(self, channel: RTCDataChannel) -> bool:
         """Take a channel that it opened if it is for calls."""
         protocol = getattr(channel, "protocol", "")
         if format_of(channel.label, protocol) is None and not is_foreign(channel.label, protocol):
             return False
-        return self._calls().take_channel(channel)
+        return self._calls().serve_channel(channel)
 
     # --- what the connection tells
 
