@@ -318,14 +318,14 @@ class RemotePeer(AsyncEventEmitter):
 
     def _take_call(self, data: Any) -> None:
         """Handle a call, or an answer, that came through the server."""
-        self._calls().take_direct(data)
+        self._calls().receive_direct(data)
 
     def _takes_calls(self, channel: RTCDataChannel) -> bool:
         """Use a channel that it opened for calls, if it is one of those. Return whether it is."""
         protocol = getattr(channel, "protocol", "")
         if format_of(channel.label, protocol) is None and not is_foreign(channel.label, protocol):
             return False
-        return self._calls().take_channel(channel)
+        return self._calls().serve_channel(channel)
 
     # --- what the connection reports
 

@@ -1,23 +1,23 @@
-"""Calls that the other end makes: which handlers run, which wait, which are refused, and which answer goes where.
+"""The called end: which handlers run, which requests wait or are refused, and where each answer goes.
 
 States of a request:
 
     input \\ state     QUEUED                  RUNNING                     ANSWERED
     a place is free   run -> RUNNING          -                           -
     answered          -                       answer -> ANSWERED          ignored
-    deadline          refuse -> ANSWERED      stop, refuse -> ANSWERED    let go of the answer
+    deadline          refuse -> ANSWERED      stop, refuse -> ANSWERED    drop the kept answer
     cancelled         refuse -> ANSWERED      stop, refuse -> ANSWERED    ignored
-    comes again       goes on                 goes on                     the same answer again
-    channel lost         goes on, or forget      goes on, or stop, forget    kept, or forget
+    repeated          continues               continues                   send the same answer again
+    channel lost      continue, or forget     continue, or stop, forget   keep, or forget
 
 Invariants:
-- At most `MAX_RUNNING` handlers run and `MAX_QUEUED` requests wait, over all channels, and those without
-  an answer hold at most `MAX_HELD_BYTES`. One more is refused at once.
+- At most `MAX_RUNNING` handlers run and `MAX_QUEUED` requests wait, over all channels, and requests without an answer
+  hold at most `MAX_HELD_BYTES`. Any further request is refused at once.
 - A request is answered exactly once on a channel, a notification never. A batch is answered whole, in its order.
 - An instance is one run of a calling peer, which gives its id on each of its channels. Within one, an integer id names
-  one request for ever: it runs once, and when it comes again it gets the answer that it had. Callers without an
-  instance id may use their ids again.
-- A handler keeps its place until it has ended, also if it was told to stop: what ignores that cannot pile up.
+  one request for ever: it runs once, and a repeated one gets the same answer. Callers without an instance id may reuse
+  request ids.
+- A handler keeps its place until it has ended, even if it was told to stop: handlers that ignore that cannot pile up.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ from .messages import (
 )
 
 MAX_RUNNING = 64
-"""Handlers at once for one remote. They share one thread; more would only all be slower."""
+"""Handlers that run at once for one remote. They share one thread; more of them would only all be slower."""
 
 MAX_QUEUED = 256
-"""Requests of one remote that wait for a handler to end. With 50 ms each the last one waits a fifth of a second."""
+"""Requests of one remote that wait for a handler to end. At 50 ms each the last one waits a fifth of a second."""
 
 MAX_HELD_BYTES = 128 * 1024 * 1024
-"""Of memory that requests of one remote take that run or wait, 16 of the largest. One is taken whatever its size."""
+"""Memory of one remote's requests that run or wait: 16 of the largest. A single one is accepted whatever its size."""
 
 MAX_INSTANCES = 4
-"""Instances of one remote. It needs one for each format; the oldest one without a channel goes."""
+"""Instances of one remote. It needs one for each format; the oldest one without a channel is dropped."""
 
 MAX_REMEMBERED = 4_096
-"""Ids of an instance that are known to have run: many times what can be under way when a connection is replaced."""
+"""Request ids of an instance that are known to have run: many times what is pending when a connection is replaced."""
 
 MAX_KEPT = 1_024
 MAX_KEPT_BYTES = 16 * 1024 * 1024
-"""Answers that are kept for the case that they were lost with a channel, until their deadline."""
+"""Answers that are kept until their deadline, in case they were lost with their channel."""
 
 MAX_ANNOUNCED = MAX_RUNNING + MAX_QUEUED
-"""Timeouts that were announced for requests that have not come. A request comes right behind."""
+"""Timeouts that were announced for requests that have not arrived. The request is the next message."""
 
 FOREIGN_TIMEOUT = 60.0
-"""Seconds for requests of a caller without an instance, which may not know how to announce how long it waits."""
+"""Timeout of requests from callers without an instance id, in seconds: they may not know how to announce one."""
 
 
 class Refusal(Enum):
@@ -80,9 +80,9 @@ class Refusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run the handler, report `answered` unless it is a notification, and `ended` when its place is free.
+    """Run the handler. Report `answered`, unless it is a notification, and `handler_ended`.
 
-    Its instance has no channel at the moment if `channel` is None.
+    `channel` is None if the instance has no channel at the moment.
     """
 
     ticket: int
@@ -94,7 +94,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Cancel the handler: nobody waits for it any more."""
+    """Cancel the handler: its caller has stopped waiting."""
 
     ticket: int
 
@@ -112,7 +112,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Send answers on a channel: one, or those of a batch. `ticket` is set for one that is sent for the first time."""
+    """Send answers on a channel: a single one, or those of a batch. `ticket` is set when one is sent the first time."""
 
     channel: int
     answers: tuple[bytes, ...]
@@ -150,8 +150,19 @@ class _CallerInstance:
     by_id: dict[int, _Served] = field(default_factory=dict)
     announced: dict[RequestId, float] = field(default_factory=dict)
     live: dict[RequestId | None, dict[int, _Served]] = field(default_factory=dict)
-    """Requests without an answer by id, and ticket: one without a name may use an id again."""
+    """Requests without an answer by id, then by ticket: a caller without an instance id may reuse request ids."""
     has_served: bool = False
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """What the items of one message have in common. `size` is the memory of one item, in bytes."""
+
+    instance: _CallerInstance
+    channel: int
+    now: float
+    size: int = 0
+    batch: _Batch | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -177,7 +188,7 @@ class _Served:
 
     @property
     def current_channel(self) -> int | None:
-        """The channel on which it came last, or another one of its instance."""
+        """The channel on which it arrived last, or else another one of its instance."""
         channels = self.instance.channels
         return self.channel if self.channel in channels else next(iter(channels), None)
 
@@ -206,24 +217,24 @@ class Callee:
 
     @property
     def queued(self) -> int:
-        """How many requests and notifications wait for one to end."""
+        """How many requests and notifications wait for a handler to end."""
         return len(self._queue)
 
     @property
     def next_deadline(self) -> float | None:
-        """When `expire` wants to be called."""
+        """When `expire_requests` is due next; None if there is nothing to expire."""
         return self._deadlines[0][0] if self._deadlines else None
 
     # --- channels and instances
 
-    def opened(self, channel: int, format: str) -> None:
-        """Note a new channel, of a caller that has not said who it is."""
+    def channel_opened(self, channel: int, format: str) -> None:
+        """Handle a new channel, whose caller has not given its instance id yet."""
         self._channels[channel] = _CallerInstance(format, channels={channel: None})
 
-    def identified(self, channel: int, instance_id: str) -> list[Effect]:
-        """Note that a channel belongs to an instance, maybe one that had another channel before.
+    def caller_identified(self, channel: int, instance_id: str) -> list[Effect]:
+        """Add a channel to an instance, which may have had another channel before.
 
-        Ignored if requests came on it already: they had no instance.
+        Ignored if requests arrived on the channel already: they belong to no instance.
         """
         anonymous = self._channels[channel]
         if anonymous.id is not None or anonymous.has_served:
@@ -235,65 +246,58 @@ class Callee:
         self._channels[channel] = instance
         return effects
 
-    def lost(self, channel: int) -> list[Effect]:
-        """Handle the end of a channel. Without an instance its requests have nowhere to go: their handlers stop."""
+    def channel_lost(self, channel: int) -> list[Effect]:
+        """Handle the end of a channel. Requests without an instance cannot be answered now: their handlers stop."""
         instance = self._channels.pop(channel, None)
         if instance is None:
             return []
         instance.channels.pop(channel, None)
         return [] if instance.id is not None else self._abandon(instance)
 
-    def end(self) -> list[Effect]:
-        """Note that the caller is gone: every handler stops, nothing is kept."""
+    def remote_left(self) -> list[Effect]:
+        """Stop every handler and keep nothing: the remote has left."""
         effects: list[Effect] = [Stop(ticket) for ticket in self._running if ticket in self._live]
         for table in (self._channels, self._instances, self._live, self._queue, self._deadlines, self._kept):
             table.clear()
         self._kept_bytes = self._held_bytes = 0
         return effects
 
-    # --- what the caller sends
+    # --- requests that arrive
 
-    def receive(self, channel: int, inbound: Inbound, now: float, size: int = 0) -> list[Effect]:
-        """Take the requests and notifications of one message that takes `size` bytes of memory.
+    def receive_message(self, channel: int, inbound: Inbound, now: float, size: int = 0) -> list[Effect]:
+        """Handle the requests and notifications of one message, which takes `size` bytes of memory.
 
-        Answers in it are not for this end.
+        Answers are skipped, since they belong to `Caller`, and so is the hello, which belongs to the channel.
         """
-        instance = self._channels[channel]
-        size //= len(inbound.items)
+        arrival = _Arrival(self._channels[channel], channel, now, size // len(inbound.items))
         if inbound.is_batch and len(inbound.items) > MAX_BATCH:
             inbound = Inbound((BadRequest(None, -32600),))
-        batch = _Batch(channel) if inbound.is_batch else None
+        if inbound.is_batch:
+            arrival.batch = _Batch(channel)
         effects: list[Effect] = []
         for item in inbound.items:
             match item:
                 case Request() | BadRequest():
-                    effects += self._receive_request(instance, channel, item, batch, now, size)
-                case Notification(method) if method in (CANCEL, TIMEOUT, HELLO):
-                    effects += self._receive_control(instance, item)
-                case Notification():
-                    effects += self._admit(self._enter(instance, channel, item, None, now, size))
+                    effects += self._receive_request(item, arrival)
+                case Notification(method) if method in (CANCEL, TIMEOUT):
+                    effects += self._receive_control(item, arrival.instance)
+                case Notification(method) if method != HELLO:
+                    effects += self._admit(self._enter(item, arrival))
         return effects
 
-    def _receive_request(
-        self,
-        instance: _CallerInstance,
-        channel: int,
-        item: Request | BadRequest,
-        batch: _Batch | None,
-        now: float,
-        size: int,
-    ) -> list[Effect]:
+    def _receive_request(self, item: Request | BadRequest, arrival: _Arrival) -> list[Effect]:
+        instance = arrival.instance
         instance.has_served = True
         if isinstance(item, Request) and instance.id is not None and isinstance(item.id, int):
             known = instance.by_id.get(item.id)
             if known is not None:
-                return self._repeat(known, channel, now)
-        served = self._enter(instance, channel, item, batch, now, size)
+                return self._repeat(known, arrival)
+        served = self._enter(item, arrival)
         if isinstance(item, BadRequest):
             return [self._refuse(served, Refusal.BAD_REQUEST, item.code)]
         return self._admit(served)
 
-    def _receive_control(self, instance: _CallerInstance, item: Notification) -> list[Effect]:
+    def _receive_control(self, item: Notification, instance: _CallerInstance) -> list[Effect]:
         request_id = argument(item.params, 0, "id")
         if not is_request_id(request_id):
             return []
@@ -306,36 +310,30 @@ class Callee:
     def _announce(self, instance: _CallerInstance, request_id: RequestId, ms: object) -> None:
         if isinstance(ms, bool) or not isinstance(ms, int | float) or not ms > 0:
             return
-        instance.announced[request_id] = min(ms, MAX_TIMEOUT * 1_000) / 1_000  # integers may be beyond every float
+        instance.announced[request_id] = min(ms, MAX_TIMEOUT * 1_000) / 1_000  # an integer may exceed every float
         if len(instance.announced) > MAX_ANNOUNCED:
             del instance.announced[next(iter(instance.announced))]
 
-    def _enter(
-        self,
-        instance: _CallerInstance,
-        channel: int,
-        item: Request | Notification | BadRequest,
-        batch: _Batch | None,
-        now: float,
-        size: int = 0,
-    ) -> _Served:
-        usual = FOREIGN_TIMEOUT if instance.id is None else DEFAULT_TIMEOUT
+    def _enter(self, item: Request | Notification | BadRequest, arrival: _Arrival) -> _Served:
+        instance, batch = arrival.instance, None if isinstance(item, Notification) else arrival.batch
+        default = FOREIGN_TIMEOUT if instance.id is None else DEFAULT_TIMEOUT
         request_id = None if isinstance(item, Notification) else item.id
-        timeout = usual if request_id is None else instance.announced.pop(request_id, usual)
+        timeout = default if request_id is None else instance.announced.pop(request_id, default)
         self._last_ticket += 1
-        served = _Served(self._last_ticket, item, instance, channel, timeout, now + timeout, size, batch)
-        self._live[served.ticket] = served
-        instance.live.setdefault(request_id, {})[served.ticket] = served
-        self._held_bytes += size
+        ticket, deadline = self._last_ticket, arrival.now + timeout
+        served = _Served(ticket, item, instance, arrival.channel, timeout, deadline, arrival.size, batch)
+        self._live[ticket] = served
+        instance.live.setdefault(request_id, {})[ticket] = served
+        self._held_bytes += arrival.size
         if batch is not None:
-            batch.answers[served.ticket] = None
+            batch.answers[ticket] = None
         return served
 
     def _admit(self, served: _Served) -> list[Effect]:
         if not self._has_room(served):
             if served.wants_answer:
                 return [self._refuse(served, Refusal.BUSY)]
-            self._take(served.ticket)
+            self._release(served.ticket)
             self.dropped_notifications += 1
             return []
         if served.instance.id is not None and isinstance(served.id, int):
@@ -348,14 +346,14 @@ class Callee:
         has_place = len(self._running) < MAX_RUNNING or len(self._queue) < MAX_QUEUED
         return has_place and (self._held_bytes <= MAX_HELD_BYTES or self._held_bytes == served.size)
 
-    def _take(self, ticket: int) -> _Served | None:
-        """Return a request that has no answer yet, and hold it no more."""
+    def _release(self, ticket: int) -> _Served | None:
+        """Remove and return a request that has no answer yet."""
         served = self._live.pop(ticket, None)
         if served is not None:
             self._held_bytes -= served.size
-            same = served.instance.live[served.id]
-            del same[ticket]
-            if not same:
+            same_id = served.instance.live[served.id]
+            del same_id[ticket]
+            if not same_id:
                 del served.instance.live[served.id]
         return served
 
@@ -372,46 +370,45 @@ class Callee:
             served.state = _RequestState.RUNNING
             self._running.add(served.ticket)
             assert not isinstance(served.item, BadRequest)
-            effects.append(
-                Run(served.ticket, served.instance.format, served.current_channel, served.item, served.timeout)
-            )
+            format, channel = served.instance.format, served.current_channel
+            effects.append(Run(served.ticket, format, channel, served.item, served.timeout))
         return effects
 
-    # --- what becomes of it
+    # --- answers and deadlines
 
     def answered(self, ticket: int, answer: bytes) -> list[Effect]:
-        """Take the answer of a request, encoded. Ignored if it has one already."""
-        served = self._take(ticket)
+        """Send the encoded answer of a request. Ignored if it has an answer already."""
+        served = self._release(ticket)
         if served is None or not served.wants_answer:
             return []
         served.state = _RequestState.ANSWERED
         if isinstance(served.item, Request):
-            served.item = Request(served.item.id, served.item.method)  # what it asked for may be large
+            served.item = Request(served.item.id, served.item.method)  # its parameters may be large
         self._keep(served, answer)
         if served.batch is None:
             return self._send(served, answer)
         served.batch.answers[ticket] = answer
         return self._send_batch(served) if served.batch.is_complete else []
 
-    def ended(self, ticket: int) -> list[Effect]:
-        """Note that a handler has ended and its place is free."""
+    def handler_ended(self, ticket: int) -> list[Effect]:
+        """Free the place of a handler, and start the next one."""
         self._running.discard(ticket)
-        self._take(ticket)
+        self._release(ticket)
         return self._start_next()
 
-    def expire(self, now: float) -> list[Effect]:
-        """Answer the requests whose time is over, and let go of answers that nobody waits for any more."""
+    def expire_requests(self, now: float) -> list[Effect]:
+        """Refuse the requests whose deadline has passed, and drop kept answers that have no caller any more."""
         effects: list[Effect] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             served = heapq.heappop(self._deadlines)[2]
             if served.ticket in self._live:
                 effects += self._dismiss(served, Refusal.EXPIRED)
             else:
-                self._let_go(served)
+                self._drop_answer(served)
         return effects
 
     def _dismiss(self, served: _Served, reason: Refusal) -> list[Effect]:
-        """Answer a request in the place of its handler, which stops or never starts."""
+        """Answer a request in place of its handler, which stops or never starts."""
         effects: list[Effect] = []
         if served.state is _RequestState.RUNNING:
             effects.append(Stop(served.ticket))
@@ -420,7 +417,7 @@ class Callee:
         if served.wants_answer:
             effects.append(self._refuse(served, reason))
         elif served.state is _RequestState.QUEUED:
-            self._take(served.ticket)
+            self._release(served.ticket)
         return effects
 
     def _refuse(self, served: _Served, reason: Refusal, code: int = 0) -> Refuse:
@@ -437,20 +434,20 @@ class Callee:
             return [Answer(batch.channel, batch.parts(), is_batch=True)]
         return [effect for part in batch.parts() for effect in self._send(served, part)]
 
-    # --- requests that come again
+    # --- repeated requests
 
-    def _repeat(self, served: _Served, channel: int, now: float) -> list[Effect]:
+    def _repeat(self, served: _Served, arrival: _Arrival) -> list[Effect]:
         self.repeated_requests += 1
-        served.channel = channel
+        served.channel = arrival.channel
         if served.batch is not None:  # from now on it is answered alone
             served.batch.answers.pop(served.ticket, None)
             served.batch = None
         if served.state is not _RequestState.ANSWERED:
             return []
         if served.answer is not None:
-            return [Answer(channel, (served.answer,))]
+            return [Answer(arrival.channel, (served.answer,))]
         assert isinstance(served.item, Request)
-        again = self._enter(served.instance, channel, served.item, None, now)
+        again = self._enter(served.item, _Arrival(served.instance, arrival.channel, arrival.now))
         return [self._refuse(again, Refusal.ANSWER_LOST)]
 
     def _remember(self, instance: _CallerInstance, request_id: int, served: _Served) -> None:
@@ -459,26 +456,26 @@ class Callee:
             oldest = next(iter(instance.by_id))
             forgotten = instance.by_id.pop(oldest)
             if forgotten.state is _RequestState.ANSWERED:
-                self._let_go(forgotten)
+                self._drop_answer(forgotten)
             else:
                 instance.by_id[oldest] = forgotten  # it is live, and there are few of those
 
     def _keep(self, served: _Served, answer: bytes) -> None:
-        """Keep an answer for as long as its caller may ask for it again."""
+        """Keep an answer for as long as its caller may repeat the request."""
         if not isinstance(served.id, int) or served.instance.by_id.get(served.id) is not served:
             return
         served.answer = answer
         self._kept.append(served)
         self._kept_bytes += len(answer)
         while len(self._kept) > MAX_KEPT or self._kept_bytes > MAX_KEPT_BYTES:
-            self._let_go(self._kept.popleft())
+            self._drop_answer(self._kept.popleft())
 
-    def _let_go(self, served: _Served) -> None:
+    def _drop_answer(self, served: _Served) -> None:
         if served.answer is not None:
             self._kept_bytes -= len(served.answer)
             served.answer = None
 
-    # --- instances that go
+    # --- instances that end
 
     def _make_room(self) -> list[Effect]:
         if len(self._instances) < MAX_INSTANCES:
@@ -488,14 +485,14 @@ class Callee:
         return self._abandon(self._instances.pop(oldest))
 
     def _abandon(self, instance: _CallerInstance) -> list[Effect]:
-        """Forget what an instance asked for."""
+        """Stop and forget the requests of an instance."""
         effects: list[Effect] = []
         for served in [it for it in self._live.values() if it.instance is instance]:
             if served.state is _RequestState.RUNNING:
                 effects.append(Stop(served.ticket))
             elif served in self._queue:
                 self._queue.remove(served)
-            self._take(served.ticket)
+            self._release(served.ticket)
         for served in instance.by_id.values():
-            self._let_go(served)
+            self._drop_answer(served)
         return effects
