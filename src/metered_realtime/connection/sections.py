@@ -150,7 +150,7 @@ class ReceivingSection:
         """Pass an encoded frame to the track."""
         place = self._place(timestamp, codec)
         if self._incoming is not None:
-            self._incoming.track.feed(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
+            self._incoming.track.push_frame(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
 
     def skipped(self, frames: int) -> None:
         """Count frames that are not read."""
@@ -173,8 +173,8 @@ class ReceivingSection:
         self._early = None
         if self._reported_of != (source, self._time_line.leaps):
             self._reported_of = source, self._time_line.leaps
-            self._sender_clock.forget()
-        self._sender_clock.note(at, clock)
+            self._sender_clock.reset()
+        self._sender_clock.note_report(at, clock)
 
     def picture_lost(self) -> None:
         """Handle the loss of a part of the video."""
@@ -218,7 +218,7 @@ class ReceivingSection:
         )
 
     def _place(self, timestamp: int, codec: Any) -> int:
-        place = self._time_line.place(timestamp, codec.clockRate)
+        place = self._time_line.place_frame(timestamp, codec.clockRate)
         if self._early is not None:
             early, self._early = self._early, None
             self.reported(*early)
