@@ -10,7 +10,7 @@ from ..core.negotiation.delivery import last_sections, trimmed
 from ..core.negotiation.sdp import DescriptionKind, sections, with_offer_tag
 from ..core.negotiation.signals import DescriptionSignal
 from ..errors import MeteredPeerOversizedError
-from .interfaces import AnyPeerConnection, Plan, Signaller
+from .interfaces import AnyPeerConnection, PlannedOffer, Signaller
 from .sections import Outgoing
 
 
@@ -34,14 +34,14 @@ class DescriptionLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class WrittenOffer:
     """A planned offer with its text.
 
     `withheld` are the ids of tracks that it leaves out because of `error`, which is None if nothing was too large.
     `fits` is False if it cannot be sent all the same.
     """
 
-    plan: Plan
+    plan: PlannedOffer
     text: str
     withheld: tuple[str, ...] = ()
     error: MeteredPeerOversizedError | None = None
@@ -55,8 +55,9 @@ class OfferWriter:
         self._limit = limit
         self._count = 0
 
-    def write(self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing]) -> Offer:
-        """Plan an offer of tracks. Those that have to be left out are removed from `outgoing`, the newest first."""
+    def write(self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing]) -> WrittenOffer:
+        """PlannedOffer an offer of tracks. Those that have to be left out are removed from `outgoing`, the newest
+        first."""
         plan, text = self._plan(peer_connection, outgoing)
         first_error = error = self._limit.excess("offer", text)
         withheld: list[str] = []
@@ -67,11 +68,11 @@ class OfferWriter:
             withheld += newest
             if not newest:
                 break
-        return Offer(plan, text, tuple(withheld), first_error, fits=error is None)
+        return WrittenOffer(plan, text, tuple(withheld), first_error, fits=error is None)
 
     def _plan(
         self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing], *, frugal: bool = False
-    ) -> tuple[Plan, str]:
+    ) -> tuple[PlannedOffer, str]:
         plan = peer_connection.plan(outgoing, frugal=frugal)
         self._count += 1
         text = with_offer_tag(peer_connection.offer_text(plan), f"{peer_connection.local_ufrag}.{self._count}")

@@ -16,7 +16,7 @@ from ..core.negotiation.connection_recovery import (
     ConnectionRecovery,
     Effect,
     Exhausted,
-    Phase,
+    RecoveryPhase,
     Repair,
     ReplaceConnection,
     RestartIce,
@@ -236,7 +236,7 @@ class RecoveringConnection(PeerConnectionObserver):
     @property
     def is_repair_due(self) -> bool:
         """Whether `begin_repair` is to be called as soon as no operation is under way."""
-        return self._recovery.phase is Phase.DUE
+        return self._recovery.phase is RecoveryPhase.DUE
 
     def begin_repair(self) -> RestartIce | ReplaceConnection | None:
         """Return what to do about the repair that is due, None if it is not due any more."""

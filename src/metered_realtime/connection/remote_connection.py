@@ -25,7 +25,7 @@ from ..errors import MeteredPeerOversizedError, NegotiationFailedError
 from ..log import Logger
 from ..options import PeerConnectionState
 from .ice_servers import IceServers
-from .interfaces import AnyPeerConnection, ConnectionObserver, PeerConnectionObserver, Plan, Signaller
+from .interfaces import AnyPeerConnection, ConnectionObserver, PeerConnectionObserver, PlannedOffer, Signaller
 from .offering import DescriptionLimit, OfferWriter, new_tracks
 from .peer_connection import PeerConnection
 from .recovering_connection import RecoveringConnection
@@ -81,7 +81,7 @@ class RemoteConnection:
         self._delivery = SignalDelivery(signaller, self, self._connection.spawn, logger)
         self._negotiator = n.Negotiator(polite=polite, holds_back=free_to_offer_at > self._loop.time())
         self._outgoing: dict[Any, Outgoing] = {}
-        self._plan: Plan | None = None
+        self._plan: PlannedOffer | None = None
         self._uncommitted_offers = 0
         self._changed_at: float | None = None
         self._answered_generation = 0

@@ -14,7 +14,7 @@ from metered_realtime.core.negotiation.connection_recovery import (
     ConnectionRecovery,
     Effect,
     Exhausted,
-    Phase,
+    RecoveryPhase,
     Repair,
     ReplaceConnection,
     RestartIce,
@@ -42,7 +42,7 @@ def due(recovery: ConnectionRecovery, now: float = 1.0) -> ConnectionRecovery:
 def exhausted() -> ConnectionRecovery:
     """Return the recovery of a connection that every attempt failed to repair."""
     recovery, now = up(), 1.0
-    while recovery.phase is not Phase.EXHAUSTED:
+    while recovery.phase is not RecoveryPhase.EXHAUSTED:
         recovery.failed(now, "lost")
         if recovery.deadline is not None:
             now = recovery.deadline
@@ -69,7 +69,7 @@ def test_one_that_does_not_come_up_in_time_has_failed() -> None:
     recovery.negotiated(0.0)
     assert recovery.timer(CONNECT_TIMEOUT - 0.1) == []
     assert recovery.timer(CONNECT_TIMEOUT) == [ConnectionLost("not connected within 15 s", LADDER[0])]
-    assert (recovery.phase, recovery.state) == (Phase.WAITING, "connecting")
+    assert (recovery.phase, recovery.state) == (RecoveryPhase.WAITING, "connecting")
 
 
 def test_what_was_connected_once_reads_reconnecting_until_it_is_again() -> None:
@@ -137,13 +137,13 @@ def test_exhaustion_is_reported_once_with_what_was_tried() -> None:
     effects = recovery.failed(now, "lost")
     assert effects == [ConnectionLost("lost", None), Exhausted(len(LADDER), now - 1.0)]
     assert recovery.failed(now + 1, "lost") == []
-    assert (recovery.phase, recovery.state, recovery.deadline) == (Phase.EXHAUSTED, "reconnecting", None)
+    assert (recovery.phase, recovery.state, recovery.deadline) == (RecoveryPhase.EXHAUSTED, "reconnecting", None)
 
 
 def test_an_offer_of_the_remote_begins_anew_after_exhaustion() -> None:
     recovery = exhausted()
     recovery.offered()
-    assert (recovery.phase, recovery.attempts) == (Phase.CONNECTING, 0)
+    assert (recovery.phase, recovery.attempts) == (RecoveryPhase.CONNECTING, 0)
     assert recovery.failed(500.0, "lost") == [ConnectionLost("lost", LADDER[0])]
 
 
@@ -226,24 +226,26 @@ def test_whatever_happens_the_invariants_hold(story: list[tuple[str, float]]) ->
         before = recovery.phase
         effects = INPUTS[name](recovery, now)
         phase = recovery.phase
-        was_connected = was_connected or phase is Phase.UP
+        was_connected = was_connected or phase is RecoveryPhase.UP
         # What programs see follows from the phase.
-        if phase in (Phase.CONNECTING, Phase.WAITING, Phase.DUE, Phase.EXHAUSTED):
+        if phase in (RecoveryPhase.CONNECTING, RecoveryPhase.WAITING, RecoveryPhase.DUE, RecoveryPhase.EXHAUSTED):
             assert recovery.state == ("reconnecting" if was_connected else "connecting")
         # A repair is asked for exactly when it becomes due, and an attempt is always on its way while waiting.
-        assert (Repair() in effects) == (phase is Phase.DUE and (before is not Phase.DUE or name == "start_over"))
-        assert (phase is Phase.WAITING) <= (recovery.deadline is not None)
-        assert (recovery.deadline is None) or phase not in (Phase.IDLE, Phase.DUE, Phase.CLOSED)
+        assert (Repair() in effects) == (
+            phase is RecoveryPhase.DUE and (before is not RecoveryPhase.DUE or name == "start_over")
+        )
+        assert (phase is RecoveryPhase.WAITING) <= (recovery.deadline is not None)
+        assert (recovery.deadline is None) or phase not in (RecoveryPhase.IDLE, RecoveryPhase.DUE, RecoveryPhase.CLOSED)
         assert recovery.attempts <= len(LADDER)
         # Exhaustion is reported once.
         for effect in effects:
             if isinstance(effect, Exhausted):
                 assert may_report
                 may_report = False
-        if phase is not Phase.EXHAUSTED:
+        if phase is not RecoveryPhase.EXHAUSTED:
             may_report = True
         # The end is the end.
-        assert before is not Phase.CLOSED or phase is Phase.CLOSED
+        assert before is not RecoveryPhase.CLOSED or phase is RecoveryPhase.CLOSED
 
 
 @given(st.lists(st.sampled_from(["failed", "connected", "timer", "begin", "replaced", "negotiated"]), max_size=40))
@@ -254,11 +256,16 @@ def test_a_connection_that_may_fail_is_repaired_or_reported(story: list[str]) ->
         now += 1.0
         effects = INPUTS[name](recovery, now)
         given_up = given_up or any(isinstance(it, Exhausted) for it in effects)
-        if recovery.phase is Phase.EXHAUSTED:
+        if recovery.phase is RecoveryPhase.EXHAUSTED:
             assert given_up
         else:
             given_up = False
-            assert recovery.phase in (Phase.UP, Phase.WAITING, Phase.DUE, Phase.CONNECTING)
+            assert recovery.phase in (
+                RecoveryPhase.UP,
+                RecoveryPhase.WAITING,
+                RecoveryPhase.DUE,
+                RecoveryPhase.CONNECTING,
+            )
 
 
 @pytest.mark.parametrize("delay", [0.0, 1.0])

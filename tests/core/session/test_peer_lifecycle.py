@@ -17,8 +17,8 @@ from metered_realtime.core.session.peer_lifecycle import (
     End,
     ExpectSnapshot,
     Leave,
+    LifePhase,
     PeerLifecycle,
-    Phase,
     ReportFatal,
     ServerBack,
     ServerLost,
@@ -115,7 +115,7 @@ def test_the_end_of_a_connection_while_joining_is_reported_only_if_it_is_fatal()
     assert life.disconnected(WsCloseCode.INVALID_TOKEN, "no", **told | {"is_dialling": True}) == []
     fatal = ReportFatal(WsCloseCode.INVALID_TOKEN, "no", "invalid_token")
     assert life.disconnected(WsCloseCode.INVALID_TOKEN, "no", **told) == [fatal]
-    assert life.phase is Phase.JOINING
+    assert life.phase is LifePhase.JOINING
 
 
 def test_a_token_that_cannot_be_had_has_a_code_of_its_own() -> None:
@@ -210,7 +210,7 @@ def test_whatever_happens_the_invariants_hold(story: list[str]) -> None:
                     ends += 1
         assert life.state == shown
         assert ends <= 1
-        assert (ends == 1) == (life.phase in (Phase.ENDING, Phase.CLOSED))
+        assert (ends == 1) == (life.phase in (LifePhase.ENDING, LifePhase.CLOSED))
         assert not is_joined or life.channel == "room"
-        assert life.phase is not Phase.CLOSED or (shown == "closed" and not is_joined and life.channel is None)
+        assert life.phase is not LifePhase.CLOSED or (shown == "closed" and not is_joined and life.channel is None)
         assert not life.is_in_channel or is_joined

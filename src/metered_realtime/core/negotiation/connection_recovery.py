@@ -35,7 +35,7 @@ CONNECT_TIMEOUT = 15.0
 """Seconds that a negotiated connection may take to come up before it counts as failed."""
 
 
-class Phase(Enum):
+class RecoveryPhase(Enum):
     """What the connection is doing."""
 
     IDLE = auto()
@@ -49,7 +49,7 @@ class Phase(Enum):
     CLOSED = auto()
 
 
-_NEGOTIATES = frozenset({Phase.CONNECTING, Phase.UP, Phase.EXHAUSTED})
+_NEGOTIATES = frozenset({RecoveryPhase.CONNECTING, RecoveryPhase.UP, RecoveryPhase.EXHAUSTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class ConnectionRecovery:
     """
 
     def __init__(self) -> None:
-        self.phase = Phase.IDLE
+        self.phase = RecoveryPhase.IDLE
         self.deadline: float | None = None
         self.must_rebuild = False
         self._ladder = Ladder()
@@ -111,11 +111,11 @@ class ConnectionRecovery:
     def state(self) -> PeerConnectionState:
         """The state that programs see."""
         match self.phase:
-            case Phase.IDLE:
+            case RecoveryPhase.IDLE:
                 return "idle"
-            case Phase.UP:
+            case RecoveryPhase.UP:
                 return "connected"
-            case Phase.CLOSED:
+            case RecoveryPhase.CLOSED:
                 return "closed"
         return "reconnecting" if self._was_connected else "connecting"
 
@@ -126,8 +126,8 @@ class ConnectionRecovery:
 
     def negotiating(self) -> None:
         """Handle the first offer or answer being made."""
-        if self.phase is Phase.IDLE:
-            self.phase = Phase.CONNECTING
+        if self.phase is RecoveryPhase.IDLE:
+            self.phase = RecoveryPhase.CONNECTING
 
     def negotiated(self, now: float) -> None:
         """Give a negotiated connection a limited time to come up. A timer that runs goes on."""
@@ -141,16 +141,16 @@ class ConnectionRecovery:
 
     def connected(self, now: float) -> bool:
         """Handle the connection coming up. Return whether it counts."""
-        if self.phase is Phase.CLOSED or (self.phase is Phase.DUE and self.must_rebuild):
+        if self.phase is RecoveryPhase.CLOSED or (self.phase is RecoveryPhase.DUE and self.must_rebuild):
             return False
         self._ladder.connected(now)
         self._was_connected = True
-        self._enter(Phase.UP)
+        self._enter(RecoveryPhase.UP)
         return True
 
     def failed(self, now: float, reason: str, *, least_delay: float = 0.0) -> list[Effect]:
         """Handle a failure: wait for the next attempt, at least so many seconds, or give up."""
-        if self.phase in (Phase.WAITING, Phase.DUE, Phase.EXHAUSTED, Phase.CLOSED):
+        if self.phase in (RecoveryPhase.WAITING, RecoveryPhase.DUE, RecoveryPhase.EXHAUSTED, RecoveryPhase.CLOSED):
             return []
         return self._climb(now, reason, least_delay)
 
@@ -158,15 +158,15 @@ class ConnectionRecovery:
         """Handle the deadline. Returns nothing before it."""
         if self.deadline is None or now < self.deadline:
             return []
-        if self.phase is Phase.WAITING:
+        if self.phase is RecoveryPhase.WAITING:
             return self._due(self._reason)
         return self._climb(now, f"not connected within {CONNECT_TIMEOUT:g} s", 0.0)
 
     def begin(self, *, can_restart_ice: bool) -> RestartIce | ReplaceConnection | None:
         """Begin the repair that is due and return it, None if it is not due any more."""
-        if self.phase is not Phase.DUE:
+        if self.phase is not RecoveryPhase.DUE:
             return None
-        self._enter(Phase.CONNECTING)
+        self._enter(RecoveryPhase.CONNECTING)
         if can_restart_ice and not self.must_rebuild:
             return RestartIce(self._reason)
         return ReplaceConnection(self._reason)
@@ -174,13 +174,13 @@ class ConnectionRecovery:
     def replaced(self) -> None:
         """Handle the old connection being gone, and a new one in its place."""
         self.must_rebuild = False
-        if self.phase not in (Phase.IDLE, Phase.CLOSED):
-            self._enter(Phase.CONNECTING)
+        if self.phase not in (RecoveryPhase.IDLE, RecoveryPhase.CLOSED):
+            self._enter(RecoveryPhase.CONNECTING)
 
     def start_over(self, reason: str) -> list[Effect]:
         """Replace the connection at once, from the foot of the ladder. An idle one stays idle."""
         self._ladder.reset()
-        if self.phase in (Phase.IDLE, Phase.CLOSED):
+        if self.phase in (RecoveryPhase.IDLE, RecoveryPhase.CLOSED):
             return []
         self.must_rebuild = True
         return self._due(reason)
@@ -189,29 +189,29 @@ class ConnectionRecovery:
         """Handle an offer of the remote: after the last attempt it is a sign of life."""
         if self._ladder.exhausted:
             self._ladder.reset()
-        if self.phase is Phase.EXHAUSTED:
-            self.phase = Phase.CONNECTING
+        if self.phase is RecoveryPhase.EXHAUSTED:
+            self.phase = RecoveryPhase.CONNECTING
 
     def close(self) -> None:
         """End for good."""
-        self._enter(Phase.CLOSED)
+        self._enter(RecoveryPhase.CLOSED)
 
     def _climb(self, now: float, reason: str, least_delay: float) -> list[Effect]:
         self._reason = reason
         delay = self._ladder.next_delay(now)
         if delay is None:
-            self._enter(Phase.EXHAUSTED)
+            self._enter(RecoveryPhase.EXHAUSTED)
             started_at = self._ladder.started_at if self._ladder.started_at is not None else now
             return [ConnectionLost(reason, None), Exhausted(self._ladder.attempts, now - started_at)]
-        self._enter(Phase.WAITING)
+        self._enter(RecoveryPhase.WAITING)
         self.deadline = now + max(delay, least_delay)
         return [ConnectionLost(reason, delay)]
 
     def _due(self, reason: str) -> list[Effect]:
-        self._enter(Phase.DUE)
+        self._enter(RecoveryPhase.DUE)
         self._reason = reason
         return [Repair()]
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: RecoveryPhase) -> None:
         self.phase = phase
         self.deadline = None

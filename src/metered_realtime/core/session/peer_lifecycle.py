@@ -38,7 +38,7 @@ from ...options import MeteredPeerState
 from .close_codes import FATAL_CLOSES, code_of_close
 
 
-class Phase(Enum):
+class LifePhase(Enum):
     """What the peer is doing."""
 
     IDLE = auto()
@@ -50,26 +50,26 @@ class Phase(Enum):
     CLOSED = auto()
 
 
-_STATES: dict[Phase, MeteredPeerState] = {
-    Phase.IDLE: "idle",
-    Phase.JOINING: "joining",
-    Phase.JOINED: "joined",
-    Phase.RECONNECTING: "reconnecting",
-    Phase.LEAVING: "leaving",
-    Phase.CLOSED: "closed",
+_STATES: dict[LifePhase, MeteredPeerState] = {
+    LifePhase.IDLE: "idle",
+    LifePhase.JOINING: "joining",
+    LifePhase.JOINED: "joined",
+    LifePhase.RECONNECTING: "reconnecting",
+    LifePhase.LEAVING: "leaving",
+    LifePhase.CLOSED: "closed",
 }
 
-_IN_CHANNEL = frozenset({Phase.JOINED, Phase.RECONNECTING})
-_OPEN = frozenset({Phase.IDLE, Phase.JOINING, *_IN_CHANNEL})
+_IN_CHANNEL = frozenset({LifePhase.JOINED, LifePhase.RECONNECTING})
+_OPEN = frozenset({LifePhase.IDLE, LifePhase.JOINING, *_IN_CHANNEL})
 
 Method = Literal["join", "leave", "change", "replace"]
 """What programs do with a peer; `change` is whatever works until it leaves or ends."""
 
-_ALLOWED: dict[Method, frozenset[Phase]] = {
-    "join": frozenset({Phase.IDLE}),
+_ALLOWED: dict[Method, frozenset[LifePhase]] = {
+    "join": frozenset({LifePhase.IDLE}),
     "leave": _IN_CHANNEL,
     "change": _OPEN,
-    "replace": frozenset({Phase.IDLE, Phase.JOINING, Phase.JOINED}),
+    "replace": frozenset({LifePhase.IDLE, LifePhase.JOINING, LifePhase.JOINED}),
 }
 
 
@@ -170,7 +170,7 @@ class PeerLifecycle:
     """
 
     def __init__(self) -> None:
-        self.phase = Phase.IDLE
+        self.phase = LifePhase.IDLE
         self.state: MeteredPeerState = "idle"
         self.channel: str | None = None
         self.peer_id: str | None = None
@@ -185,7 +185,7 @@ class PeerLifecycle:
     @property
     def joining(self) -> str | None:
         """The channel that is being joined, None if none is."""
-        return self.channel if self.phase is Phase.JOINING else None
+        return self.channel if self.phase is LifePhase.JOINING else None
 
     def allows(self, method: Method) -> bool:
         """Return whether a program may do something now."""
@@ -196,32 +196,32 @@ class PeerLifecycle:
     def join(self, channel: str) -> list[Effect]:
         """Begin to join a channel. Legal where `allows("join")`."""
         self.channel = channel
-        return self._enter(Phase.JOINING)
+        return self._enter(LifePhase.JOINING)
 
     def joined(self, peer_id: str | None) -> list[Effect] | None:
         """Handle the server's consent. Return None if the peer ends or has ended meanwhile."""
-        if self.phase is not Phase.JOINING or self.channel is None or peer_id is None:
+        if self.phase is not LifePhase.JOINING or self.channel is None or peer_id is None:
             return None
         self.peer_id = peer_id
-        return [ExpectSnapshot(peer_id), *self._enter(Phase.JOINED), AnnounceJoined(peer_id, self.channel)]
+        return [ExpectSnapshot(peer_id), *self._enter(LifePhase.JOINED), AnnounceJoined(peer_id, self.channel)]
 
     def forget_channel(self) -> bool:
         """Handle a join that fails. Return whether it was still under way; `join_failed` completes that."""
-        if self.phase is not Phase.JOINING:
+        if self.phase is not LifePhase.JOINING:
             return False
         self.channel = None
         return True
 
     def join_failed(self) -> list[Effect]:
         """Be idle again after a join that failed, unless the peer ends meanwhile."""
-        return self._enter(Phase.IDLE) if self.phase is Phase.JOINING else []
+        return self._enter(LifePhase.IDLE) if self.phase is LifePhase.JOINING else []
 
     # --- what the client reports
 
     def connected(self, peer_id: str, *, is_alone: bool) -> list[Effect]:
         """Handle a connection to the server. `is_alone`: no remote has to be compared with the next snapshot."""
         previous, self.peer_id = self.peer_id, peer_id
-        if self.phase is not Phase.RECONNECTING:
+        if self.phase is not LifePhase.RECONNECTING:
             return []
         effects: list[Effect] = [ExpectSnapshot(peer_id)]
         if previous != peer_id:
@@ -230,11 +230,11 @@ class PeerLifecycle:
 
     def snapshot(self) -> list[Effect]:
         """Handle the list of everybody after a reconnect."""
-        return self._back() if self.phase is Phase.RECONNECTING else []
+        return self._back() if self.phase is LifePhase.RECONNECTING else []
 
     def connection_lost(self) -> list[Effect]:
         """Handle the loss of the server while the client tries to find it again."""
-        return [ServerLost(), *self._enter(Phase.RECONNECTING)] if self.is_in_channel else []
+        return [ServerLost(), *self._enter(LifePhase.RECONNECTING)] if self.is_in_channel else []
 
     def disconnected(self, close_code: int, reason: str, *, lacks_token: bool, is_dialling: bool) -> list[Effect]:
         """Handle the end of the connection for good.
@@ -243,7 +243,7 @@ class PeerLifecycle:
         """
         code = "token_provider_failed" if lacks_token else code_of_close(close_code)
         fatal = ReportFatal(close_code, reason, code)
-        if self.phase is Phase.JOINING:
+        if self.phase is LifePhase.JOINING:
             # Whatever is not fatal is raised by the join, which has all there is to know.
             return [] if is_dialling or code not in FATAL_CLOSES else [fatal]
         if self.is_in_channel:
@@ -259,13 +259,13 @@ class PeerLifecycle:
     def leave(self, reason: str | None) -> list[Effect]:
         """Begin to leave the channel. Legal where `allows("leave")`."""
         self._reason = reason
-        return [*self._enter(Phase.LEAVING), Leave()]
+        return [*self._enter(LifePhase.LEAVING), Leave()]
 
     def left(self) -> list[Effect]:
         """Handle the channel being left. A peer that was closed meanwhile goes on ending."""
-        if self.phase is Phase.LEAVING:
-            shown = self._enter(Phase.IDLE)
-        elif self.phase is Phase.ENDING and self.channel is not None and not self._announces_left:
+        if self.phase is LifePhase.LEAVING:
+            shown = self._enter(LifePhase.IDLE)
+        elif self.phase is LifePhase.ENDING and self.channel is not None and not self._announces_left:
             shown = self._show("idle")
         else:
             return []
@@ -273,25 +273,25 @@ class PeerLifecycle:
 
     def close(self, reason: str | None) -> list[Effect]:
         """Begin to end, unless that has begun."""
-        if self.phase in (Phase.ENDING, Phase.CLOSED):
+        if self.phase in (LifePhase.ENDING, LifePhase.CLOSED):
             return []
-        was_idle, was_leaving = self.phase is Phase.IDLE, self.phase is Phase.LEAVING
+        was_idle, was_leaving = self.phase is LifePhase.IDLE, self.phase is LifePhase.LEAVING
         effects = self._end(self._reason if was_leaving else reason, announces_left=not (was_idle or was_leaving))
         return effects if was_idle else [*effects, *self._show("leaving")]
 
     def ended(self) -> list[Effect]:
         """Handle everything being released."""
-        if self.phase is not Phase.ENDING:
+        if self.phase is not LifePhase.ENDING:
             return []
         left = self._announce_left() if self._announces_left else None
         self.channel = None
-        return [*self._enter(Phase.CLOSED), *([left] if left is not None else [])]
+        return [*self._enter(LifePhase.CLOSED), *([left] if left is not None else [])]
 
     def _back(self) -> list[Effect]:
-        return [ServerBack(), *self._enter(Phase.JOINED)]
+        return [ServerBack(), *self._enter(LifePhase.JOINED)]
 
     def _end(self, reason: str | None, *, announces_left: bool = True) -> list[Effect]:
-        self.phase = Phase.ENDING
+        self.phase = LifePhase.ENDING
         self._reason = reason
         self._announces_left = announces_left
         return [End()]
@@ -300,7 +300,7 @@ class PeerLifecycle:
         channel, self.channel = self.channel, None
         return AnnounceLeft(self.peer_id, channel, self._reason)
 
-    def _enter(self, phase: Phase) -> list[Effect]:
+    def _enter(self, phase: LifePhase) -> list[Effect]:
         self.phase = phase
         return self._show(_STATES[phase])
 
