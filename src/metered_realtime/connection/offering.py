@@ -56,7 +56,7 @@ class OfferWriter:
         self._count = 0
 
     def write(self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing]) -> WrittenOffer:
-        """PlannedOffer an offer of tracks. Those that have to be left out are removed from `outgoing`, the newest
+        """Plan an offer of tracks. Those that have to be left out are removed from `outgoing`, the newest
         first."""
         plan, text = self._plan(peer_connection, outgoing)
         first_error = error = self._limit.excess("offer", text)
