@@ -311,9 +311,9 @@ async def test_candidates_in_descriptions_count_like_those_that_come_alone(meeti
     for port in range(2000, 2100):
         await meeting.ours.add_candidate(line.format(2, port), offer.ufrag)
     await meeting.ours.add_candidate(line.format(2, 2000), offer.ufrag)
-    assert meeting.ours.candidates_refused == 0, "one that is known does not count again"
+    assert meeting.ours.totals()["candidates_refused"] == 0, "one that is known does not count again"
     await meeting.ours.answer(offer, {})
-    assert meeting.ours.candidates_refused == 250 - MAX_REMOTE_CANDIDATES
+    assert meeting.ours.totals()["candidates_refused"] == 250 - MAX_REMOTE_CANDIDATES
     assert len(meeting.observer.refused) == 1, "they are told once"
     with pytest.raises(ValueError, match="more than 200 candidates"):
         await meeting.ours.add_candidate(line.format(3, 3000), None)
@@ -332,7 +332,7 @@ async def test_candidates_with_names_are_few(meeting: Meeting) -> None:
     await meeting.ours.add_candidate("candidate:1 2 udp 1 192.0.2.1 10 typ host", "later")
     with pytest.raises(SdpError, match="none of a host"):
         await meeting.ours.add_candidate("candidate:1 1 udp 1 224.0.0.1 9 typ host", "later")
-    assert meeting.ours.candidates_refused == 2
+    assert meeting.ours.totals()["candidates_refused"] == 2
 
 
 async def test_a_description_that_cannot_be_used_is_told_with_its_line() -> None:

@@ -57,7 +57,7 @@ class Receiver:
         await self.pc.setLocalDescription(await self.pc.createAnswer())
         answer = Description.parse("answer", self.pc.localDescription.sdp)
         await self.peer_connection.commit(plan, text, answer, wanted)
-        self._sending = self.peer_connection._sending[0]
+        self._sending = next(iter(self.peer_connection._sending))
 
     @property
     def forward(self) -> Any:

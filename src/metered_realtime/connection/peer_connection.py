@@ -42,7 +42,6 @@ from ..aiortc_compat.transports import (
     release_controlling_role,
     sctp_mid,
 )
-from ..core.negotiation.candidates import MAX_CANDIDATE_NAMES, MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
 from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
 from ..core.negotiation.sdp_sections import Form, in_form
@@ -51,17 +50,12 @@ from ..options import IceServerConfig
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
 from .offer import OfferPlan, PlannedSection, plan_offer
-from .remote_description import RemoteDescription, admitted, ice_candidate, usable_ice
-from .sections import Outgoing, ReceivingSection, SendingSection
+from .remote_candidates import RemoteCandidates
+from .remote_description import RemoteDescription, admitted, usable_ice
+from .repeated_task import RepeatedTask
+from .sections import Outgoing, ReceivingSection, SendingSections
 from .stats import DataCounters, PeerConnectionStats
 from .transport_stats import transport_stats, transport_totals
-
-FRESH_SECTIONS = 8
-"""Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
-browser under its own id; the bound keeps descriptions from growing while tracks come and go."""
-
-CANCEL_AGAIN = 0.05
-"""Seconds after which a connect that is still running is cancelled again."""
 
 POLITE_CLOSE = 0.5
 """Seconds in which aiortc may close its parts one by one. Then the sockets are closed, whatever it waits for."""
@@ -93,25 +87,19 @@ class PeerConnection:
         self._has_servers = self._server_gathering_due = has_servers
         self.local_candidates_complete = not has_servers
         self._observer = observer
-        self._sending: list[SendingSection] = []
+        self._sending = SendingSections(self.pc)
         self._order: tuple[PlannedSection, ...] = ()
         self._declined: dict[str, str] = {}
         self._unusable: Mapping[str, str] = {}
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
         self._receiving: dict[str, ReceivingSection] = {}
-        self._remote_ufrag: str | None = None
+        self._candidates = RemoteCandidates(ice_transport(self.pc), observer.candidate_refused)
         self._parsed_remote: SessionDescription | None = None
-        self._held_candidates: list[tuple[str | None, Candidate]] = []
-        self._known_candidates: set[tuple[str | None, str, str, int]] = set()
-        self._candidate_names = 0
-        self.candidates_refused = 0
         self.odd_lines = 0
-        self._candidate_tasks: set[asyncio.Task[None]] = set()
         self._channels: weakref.WeakSet[RTCDataChannel] = weakref.WeakSet()
         self._gathering: asyncio.Task[None] | None = None
-        self._connect_task: asyncio.Task[None] | None = None
-        self._connect_again = False
+        self._connecting = RepeatedTask(self._connect)
         self._closing: asyncio.Task[None] | None = None
         self.pc.on("connectionstatechange", self._on_state)
         self.pc.on("datachannel", observer.channel_opened)
@@ -158,7 +146,7 @@ class PeerConnection:
         return {
             "packets_refused": packets_refused(self.pc) + self.sources.refused,
             "description_lines_skipped": self.odd_lines,
-            "candidates_refused": self.candidates_refused,
+            "candidates_refused": self._candidates.refused,
         }
 
     # --- restarts of ICE
@@ -166,7 +154,7 @@ class PeerConnection:
     @property
     def can_restart_ice(self) -> bool:
         """Whether ICE can be restarted under DTLS and SCTP as they are."""
-        return self._remote_ufrag is not None and self._ice.is_possible
+        return self._candidates.ufrag is not None and self._ice.is_possible
 
     async def is_alive(self) -> bool:
         """Ask the other end, by a STUN check on the pair in use, whether it is still there. Takes 1.5 s at the most."""
@@ -181,7 +169,7 @@ class PeerConnection:
         await self._ice.renew()
         self._server_gathering_due = self._has_servers
         self.local_candidates_complete = not self._has_servers
-        self._count_held()
+        self._candidates.forget_known()
 
     # --- candidates
 
@@ -202,8 +190,8 @@ class PeerConnection:
         """Ask STUN and TURN servers, one URL each, and return the candidates as `candidate:...` lines."""
         found = await gather_from_servers(self.pc, servers, resolve)
         self.local_candidates_complete = True
-        if found and self._remote_ufrag is not None:
-            self._connect()  # without any candidate it could not begin
+        if found and self._candidates.ufrag is not None:
+            self._connecting.request()  # without any candidate it could not begin
         return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in found]
 
     @property
@@ -236,64 +224,16 @@ class PeerConnection:
         Raises:
             ValueError: the candidate cannot be parsed, is refused, or is one too many.
         """
-        if candidate is None:
-            await self._end_candidates(ufrag)
-            return
-        parsed = self._new_candidate(candidate, ufrag)
-        if parsed is None:
-            return
-        if self._remote_ufrag is None or (ufrag is not None and ufrag != self._remote_ufrag):
-            self._held_candidates.append((ufrag, parsed))
-        else:
-            await ice_transport(self.pc).addRemoteCandidate(ice_candidate(parsed))
-
-    def _new_candidate(self, text: str, ufrag: str | None) -> Candidate | None:
-        """Parse a candidate. Return None if it is known already, or of no use with RTP and RTCP on one port.
-
-        Raises:
-            ValueError: the candidate cannot be parsed, is refused, or is one too many.
-        """
-        try:
-            candidate = parse_candidate(text)
-            if candidate.component != 1:
-                return None
-            return candidate if self._count_candidate(candidate, ufrag) else None
-        except ValueError:
-            self.candidates_refused += 1
-            raise
-
-    def _count_candidate(self, candidate: Candidate, ufrag: str | None) -> bool:
-        """Return whether a candidate is a new one. Those of descriptions count like those that came alone.
-
-        Raises:
-            ValueError: it is one too many.
-        """
-        key = (ufrag or self._remote_ufrag, *candidate.transport_address)
-        if key in self._known_candidates:
-            return False
-        if len(self._known_candidates) == MAX_REMOTE_CANDIDATES:
-            raise ValueError(f"more than {MAX_REMOTE_CANDIDATES} candidates for one connection")
-        if candidate.is_name:
-            if self._candidate_names == MAX_CANDIDATE_NAMES:
-                raise ValueError(f"more than {MAX_CANDIDATE_NAMES} candidates with a name for one connection")
-            self._candidate_names += 1
-        self._known_candidates.add(key)
-        return True
+        await self._candidates.add(candidate, ufrag)
 
     @property
     def held_candidates(self) -> list[HeldCandidate]:
         """Candidates that came for a description which is not here yet."""
-        return list(self._held_candidates)
+        return list(self._candidates.held)
 
     def inherit_candidates(self, held: list[HeldCandidate]) -> None:
         """Hold candidates that came for a description which the previous connection did not see."""
-        self._held_candidates = held
-        self._count_held()
-
-    def _count_held(self) -> None:
-        """Count only the candidates that are held."""
-        self._known_candidates = {(ufrag, *it.transport_address) for ufrag, it in self._held_candidates}
-        self._candidate_names = sum(candidate.is_name for _, candidate in self._held_candidates)
+        self._candidates.inherit(held)
 
     # --- offers
 
@@ -302,13 +242,7 @@ class PeerConnection:
 
         A `frugal` offer uses every idle section again before it opens another.
         """
-        self.release({key: it for key, it in wanted.items() if not frugal or self._is_negotiated(it)})
-        assigned = {sending.outgoing for sending in self._sending}
-        for outgoing in wanted.values():
-            if outgoing not in assigned:
-                self._free_section(outgoing.kind, frugal=frugal).assign(outgoing)
-        for sending in self._sending:
-            sending.planned = sending.outgoing
+        self._sending.assign(wanted, frugal=frugal)
         new = [
             sending.transceiver for sending in self._sending if sending.outgoing is not None and not sending.negotiated
         ]
@@ -323,18 +257,11 @@ class PeerConnection:
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending, at once, tracks that are not wanted any more."""
-        keep = set(wanted.values())
-        for sending in self._sending:
-            if sending.outgoing is not None and sending.outgoing not in keep:
-                sending.assign(None)
+        self._sending.release(wanted)
 
     def replace(self, old: Outgoing, new: Outgoing) -> bool:
         """Replace a track, without negotiation. Returns False if the old one is not being sent."""
-        for sending in self._sending:
-            if sending.outgoing == old:
-                sending.replace(new)
-                return True
-        return False
+        return self._sending.replace(old, new)
 
     def offer_sent(self) -> None:
         """Take the role of the offerer."""
@@ -364,7 +291,7 @@ class PeerConnection:
         for sending in self._sending:
             sending.told = sending.planned if sending.planned == sending.outgoing else None
         self._applied(remote)
-        return self._unsent(wanted)
+        return self._sending.lacks(wanted)
 
     async def answer(
         self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
@@ -378,7 +305,7 @@ class PeerConnection:
         """
         remote = admitted(offer)
         await self._give_up_reused(offer)
-        if self._remote_ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
+        if self._candidates.ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
             await self.restart_ice()
         if self._ice.is_renewed:
             self._ice.take_role(controlling=False)
@@ -398,7 +325,7 @@ class PeerConnection:
             if sending.transceiver.currentDirection in ("sendrecv", "sendonly"):
                 sending.told = sending.outgoing
         self._applied(remote)
-        return self._as_sent(self.pc.localDescription.sdp), self._unsent(wanted)
+        return self._as_sent(self.pc.localDescription.sdp), self._sending.lacks(wanted)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""
@@ -412,8 +339,7 @@ class PeerConnection:
             sending.forward.stop()
         for receiving in self._receiving.values():
             receiving.end()
-        for task in self._candidate_tasks:
-            task.cancel()
+        self._candidates.close()
         politely = asyncio.ensure_future(self._close_politely())
         await asyncio.wait([politely], timeout=POLITE_CLOSE)
         if not politely.done():
@@ -422,28 +348,18 @@ class PeerConnection:
             if self._gathering is not None:
                 await asyncio.wait([self._gathering])  # its sockets are known only when it is done
             await close_by_force(self.pc)
-            if self._connect_task is not None and not self._connect_task.done():
-                await self._stop_connecting()
+            if self._connecting.is_running:
+                await self._connecting.stop()
                 await close_by_force(self.pc)  # for what it has started meanwhile
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
 
     async def _close_politely(self) -> None:
-        await self._stop_connecting()
+        await self._connecting.stop()  # aiortc does not stop what the connect starts after the close
         with contextlib.suppress(Exception):  # it is being thrown away
             if self._gathering is not None:
                 await asyncio.shield(self._gathering)
             await self.pc.close()
-
-    async def _stop_connecting(self) -> None:
-        """End the connect before the connection is closed: aiortc does not stop what the connect starts afterwards.
-
-        Cancelling once is not enough: `asyncio.wait_for` of Python 3.11, in which the TLS handshake waits, swallows the
-        cancellation when the awaited result has just arrived (python/cpython#86296).
-        """
-        while self._connect_task is not None and not self._connect_task.done():
-            self._connect_task.cancel()
-            await asyncio.wait([self._connect_task], timeout=CANCEL_AGAIN)
 
     # --- inside
 
@@ -451,9 +367,7 @@ class PeerConnection:
         await self.gather_host()
         self._note_odd_lines(description)
         # With BUNDLE only one section carries candidates, and aiortc would take those of the last one.
-        ice = ice_transport(self.pc)
-        candidates = map(ice_candidate, self._new_candidates(description))
-        await asyncio.gather(*map(ice.addRemoteCandidate, candidates))  # names (mDNS) take up to a second each
+        await self._candidates.add_described(description)
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.shown, type=description.kind))
         self._parsed_remote = remote_description(self.pc)
         route_sources(self.pc, self._parsed_remote)
@@ -465,21 +379,6 @@ class PeerConnection:
         if description.odd_lines:
             lines = {"count": description.odd_lines, "lines": list(description.noted)}
             self._logger.warning("lines of a description left out", lines)
-
-    def _new_candidates(self, description: RemoteDescription) -> list[Candidate]:
-        """Return the new candidates of a description. Those that are refused are reported together."""
-        new = []
-        refused, error = description.candidates_refused, ValueError(description.refusal)
-        for candidate in description.candidates:
-            try:
-                if self._count_candidate(candidate, description.ufrag):
-                    new.append(candidate)
-            except ValueError as one_too_many:
-                refused, error = refused + 1, one_too_many
-        self.candidates_refused += refused
-        if refused:
-            self._observer.candidate_refused(error)
-        return new
 
     def _decline(self, description: RemoteDescription) -> None:
         """Stop sending in sections that the remote declined, and report those that this end declines."""
@@ -516,44 +415,12 @@ class PeerConnection:
 
     def _applied(self, remote: RemoteDescription) -> None:
         """Start what was negotiated, and report added and removed tracks."""
-        self._remote_ufrag = remote.ufrag
         for sending in self._sending:
             if sending.negotiated:
                 sending.choose_codec()
-        self._connect()
-        self._flush_candidates()
+        self._connecting.request()
+        self._candidates.applied(remote.ufrag)
         self._update_incoming(remote.sections)
-
-    async def _end_candidates(self, ufrag: str | None) -> None:
-        """Pass the end marker on if it certainly belongs to this description.
-
-        A bare end marker may belong to a connection that the remote has just given up, and ICE fails at once if there
-        are no candidates to come. Without a marker the connect timeout ends the wait. Candidates that were held are
-        added first: aiortc accepts none after the end.
-        """
-        if self._candidate_tasks:
-            await asyncio.wait(self._candidate_tasks)
-        ice = ice_transport(self.pc)
-        if self._remote_ufrag is not None and ufrag in (None, self._remote_ufrag) and ice.getRemoteCandidates():
-            await ice.addRemoteCandidate(None)
-
-    def _flush_candidates(self) -> None:
-        ours = (None, self._remote_ufrag)
-        held = self._held_candidates
-        self._held_candidates = [(ufrag, candidate) for ufrag, candidate in held if ufrag not in ours]
-        for ufrag, candidate in held:
-            if ufrag in ours:
-                ice = ice_transport(self.pc)
-                task = asyncio.ensure_future(ice.addRemoteCandidate(ice_candidate(candidate)))
-                self._candidate_tasks.add(task)
-                task.add_done_callback(self._candidate_done)
-
-    def _candidate_done(self, task: asyncio.Task[None]) -> None:
-        self._candidate_tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self.candidates_refused += 1
-            self._observer.candidate_refused(error if isinstance(error, Exception) else RuntimeError(str(error)))
 
     def _update_incoming(self, sections: Sequence[Section]) -> None:
         changes = []
@@ -580,48 +447,21 @@ class PeerConnection:
             directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
         return directions
 
-    def _is_negotiated(self, outgoing: Outgoing) -> bool:
-        return any(sending.outgoing == outgoing and sending.negotiated for sending in self._sending)
-
-    def _free_section(self, kind: str, *, frugal: bool) -> SendingSection:
-        same_kind = [sending for sending in self._sending if sending.forward.kind == kind]
-        idle = [sending for sending in same_kind if sending.outgoing is None and sending.is_usable]
-        used, unused = ([sending for sending in idle if sending.negotiated is it] for it in (True, False))
-        if used and frugal:
-            return used[0]
-        if unused:
-            return unused[0]
-        if used and len(same_kind) >= FRESH_SECTIONS:
-            return used[0]
-        sending = SendingSection(self.pc, kind)
-        self._sending.append(sending)
-        return sending
-
-    def _unsent(self, wanted: Mapping[Any, Outgoing]) -> bool:
-        """Return whether the remote does not know of a wanted track. One that it knows and declined is not offered
-        again."""
-        told = {sending.told for sending in self._sending}
-        return any(outgoing not in told for outgoing in wanted.values())
-
-    def _connect(self) -> None:
-        """Run aiortc's connect, one at a time, and again if something was negotiated meanwhile."""
-        self._connect_again = True
-        if self._connect_task is None or self._connect_task.done():
-            self._connect_task = asyncio.ensure_future(self._run_connect())
-
-    async def _run_connect(self) -> None:
-        while self._connect_again and self._closing is None:
-            self._connect_again = False
-            try:
-                if self._ice.is_renewed and self._parsed_remote is not None:
-                    await self._ice.run(usable_ice(self._parsed_remote, self._declined))
-                await connect(self.pc)
-            except Exception as error:
-                # A failed transport shows in the connection state, which starts the recovery.
-                self._logger.warning("connecting failed", {"error": f"{type(error).__name__}: {error}"})
-                return
-            if self._parsed_remote is not None:
-                route_sources(self.pc, self._parsed_remote)
+    async def _connect(self) -> bool:
+        """Run aiortc's connect. Return whether it succeeded."""
+        if self._closing is not None:
+            return False
+        try:
+            if self._ice.is_renewed and self._parsed_remote is not None:
+                await self._ice.run(usable_ice(self._parsed_remote, self._declined))
+            await connect(self.pc)
+        except Exception as error:
+            # A failed transport shows in the connection state, which starts the recovery.
+            self._logger.warning("connecting failed", {"error": f"{type(error).__name__}: {error}"})
+            return False
+        if self._parsed_remote is not None:
+            route_sources(self.pc, self._parsed_remote)
+        return True
 
     def _on_state(self) -> None:
         self._observer.peer_connection_state_changed(self, self.pc.connectionState)

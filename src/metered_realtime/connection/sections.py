@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +118,69 @@ class SendingSection:
             retransmissions=self.retransmissions.sent,
             retransmissions_refused=self.retransmissions.refused,
         )
+
+
+FRESH_SECTIONS = 8
+"""Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
+browser under its own id; the bound keeps descriptions from growing while tracks come and go."""
+
+
+class SendingSections:
+    """The sections that this end sends in, in the order in which they were opened."""
+
+    def __init__(self, pc: RTCPeerConnection) -> None:
+        self._pc = pc
+        self._sections: list[SendingSection] = []
+
+    def __iter__(self) -> Iterator[SendingSection]:
+        return iter(self._sections)
+
+    def assign(self, wanted: Mapping[Any, Outgoing], *, frugal: bool) -> None:
+        """Give every wanted track a section. `frugal`: use every idle section again before another is opened."""
+        self.release({key: it for key, it in wanted.items() if not frugal or self._is_negotiated(it)})
+        assigned = {section.outgoing for section in self._sections}
+        for outgoing in wanted.values():
+            if outgoing not in assigned:
+                self._free(outgoing.kind, frugal=frugal).assign(outgoing)
+        for section in self._sections:
+            section.planned = section.outgoing
+
+    def release(self, wanted: Mapping[Any, Outgoing]) -> None:
+        """Stop sending, at once, tracks that are not wanted any more."""
+        keep = set(wanted.values())
+        for section in self._sections:
+            if section.outgoing is not None and section.outgoing not in keep:
+                section.assign(None)
+
+    def replace(self, old: Outgoing, new: Outgoing) -> bool:
+        """Replace a track. Returns False if the old one is not being sent."""
+        section = next((it for it in self._sections if it.outgoing == old), None)
+        if section is not None:
+            section.replace(new)
+        return section is not None
+
+    def lacks(self, wanted: Mapping[Any, Outgoing]) -> bool:
+        """Return whether the remote does not know of a wanted track. One that it knows and declined is not offered
+        again."""
+        told = {section.told for section in self._sections}
+        return any(outgoing not in told for outgoing in wanted.values())
+
+    def _is_negotiated(self, outgoing: Outgoing) -> bool:
+        return any(section.outgoing == outgoing and section.negotiated for section in self._sections)
+
+    def _free(self, kind: str, *, frugal: bool) -> SendingSection:
+        same_kind = [section for section in self._sections if section.forward.kind == kind]
+        idle = [section for section in same_kind if section.outgoing is None and section.is_usable]
+        used, unused = ([section for section in idle if section.negotiated is it] for it in (True, False))
+        if used and frugal:
+            return used[0]
+        if unused:
+            return unused[0]
+        if used and len(same_kind) >= FRESH_SECTIONS:
+            return used[0]
+        section = SendingSection(self._pc, kind)
+        self._sections.append(section)
+        return section
 
 
 class ReceivingSection:

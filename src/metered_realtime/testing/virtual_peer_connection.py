@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..connection.interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
-from ..connection.peer_connection import FRESH_SECTIONS
-from ..connection.sections import Incoming, Outgoing
+from ..connection.sections import FRESH_SECTIONS, Incoming, Outgoing
 from ..connection.stats import PeerConnectionStats
 from ..core.negotiation.sdp import Description, Direction, Section, sections
 from ..media.receiving.remote_track import RemoteTrack
