@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from ..core.negotiation.attachments import AlreadyAttachedError, Attachment, Attachments
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from ..media.sending.fanout import TrackFanout
 
 
+class LocalMediaOwner(Protocol):
+    """The peer whose tracks are sent."""
+
+    @property
+    def remote_peers(self) -> list[RemotePeer]: ...
+    def emit(self, event: Event) -> None: ...
+    def _tell_metadata(self, remote: RemotePeer, signal: MetadataSignal) -> None: ...
+
+
 class LocalMedia:
     """The tracks of one `MeteredPeer`, sent to every current and future remote.
 
-    `tell` sends a remote the metadata of a track: before the track itself, so that it is known when the track arrives.
-    `emit` emits the event of a track that has ended by itself.
+    The metadata of a track is sent before the track itself, so that it is known when the track arrives.
     """
 
-    def __init__(
-        self,
-        remotes: Callable[[], list[RemotePeer]],
-        tell: Callable[[RemotePeer, MetadataSignal], None],
-        logger: Logger,
-        emit: Callable[[Event], None],
-    ) -> None:
+    def __init__(self, owner: LocalMediaOwner, logger: Logger) -> None:
         self.tracks_failed = 0
-        self._remotes = remotes
-        self._tell = tell
-        self._emit = emit
+        self._owner = owner
         self._ended: WeakKeyDictionary[Any, tuple[MediaStream | None, StreamMetadata | None]] = WeakKeyDictionary()
         self._book = Attachments()
         self._fanouts: dict[int, TrackFanout] = {}
@@ -72,7 +72,7 @@ class LocalMedia:
             for attachment in added:
                 self._book.remove(attachment.track)
             raise
-        for remote in self._remotes():
+        for remote in self._owner.remote_peers:
             for attachment in added:
                 self._tell_all_of(remote, attachment)
                 self._send(remote, attachment)
@@ -83,9 +83,9 @@ class LocalMedia:
         if attachment is None:
             return
         self._close_fanout(id(track))
-        for remote in self._remotes():
+        for remote in self._owner.remote_peers:
             if attachment.metadata is not None:
-                self._tell(remote, attachment.clear_signal())
+                self._owner._tell_metadata(remote, attachment.clear_signal())
             if remote._connection is not None:
                 remote._connection.detach(id(track))
 
@@ -108,12 +108,12 @@ class LocalMedia:
             del self._ended[old]
             return
         try:
-            self._replace(self._remotes(), old, new)
+            self._replace(self._owner.remote_peers, old, new)
         finally:
             if before is not None and before.metadata is not None and self._book.get(old) is None:
                 after = self._book.get(new)
-                for remote in self._remotes():
-                    self._tell(remote, before.clear_signal())
+                for remote in self._owner.remote_peers:
+                    self._owner._tell_metadata(remote, before.clear_signal())
                     if after is not None:
                         self._tell_all_of(remote, after)
 
@@ -150,7 +150,7 @@ class LocalMedia:
     def _tell_all_of(self, remote: RemotePeer, attachment: Attachment) -> None:
         signal = attachment.metadata_signal()
         if signal is not None:
-            self._tell(remote, signal)
+            self._owner._tell_metadata(remote, signal)
 
     def _send(self, remote: RemotePeer, attachment: Attachment) -> None:
         remote._connect().attach(id(attachment.track), self._outgoing(attachment))
@@ -274,7 +274,7 @@ class LocalMedia:
         self.detach(track)
         with suppress(TypeError):  # a track of the program's own class that cannot be referred to weakly
             self._ended[track] = attachment.stream, attachment.metadata
-        self._emit(LocalTrackEnded(track, error))
+        self._owner.emit(LocalTrackEnded(track, error))
 
     def _is_ended(self, track: Any) -> bool:
         try:

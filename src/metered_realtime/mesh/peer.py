@@ -33,7 +33,7 @@ from ..core.session.peer_lifecycle import (
     StartOver,
 )
 from ..core.wire.names import is_reserved_channel, peer_id_fault
-from ..emitter import AsyncEventEmitter, enter_close
+from ..emitter import AsyncEventEmitter, enter_close, listens_for
 from ..errors import (
     ConnectionEndedError,
     FileTransferError,
@@ -57,6 +57,7 @@ from ..events import (
     PresencePeer,
     ServerError,
     StateChange,
+    StreamOpened,
     SubscriptionLost,
     TokenProviderError,
     TokenRefreshed,
@@ -185,7 +186,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
         no_snapshot = FatalError(ReconcileTimeoutError(), "reconcile_timeout")
         self._watch = SnapshotWatch(self._seat.subscribe_again, lambda: self.emit(no_snapshot), self._logger)
-        self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger, self.emit)
+        self._media = LocalMedia(self, self._logger)
         self._channels = PeerChannels(self._logger)
         self._seen_off: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -540,13 +541,7 @@ class MeteredPeer(AsyncEventEmitter):
             metadata=peer.metadata,
             logger=self._logger,
             polite=self._is_polite_towards(peer.peer_id),
-            tell_metadata=self._send_metadata_to,
-            greet=lambda remote: self._tell_metadata(remote, GREETING),
             owner=self,
-            files=self._files,
-            methods=self.rpc,
-            server_cap=lambda: self._seat.max_message_size,
-            channel=self.channel,
         )
         if not remote.polite:
             remote._hold_back(MEETING_TIME)
@@ -559,6 +554,22 @@ class MeteredPeer(AsyncEventEmitter):
 
     def _send_metadata_to(self, remote: RemotePeer) -> None:
         self._media.tell_metadata(remote)
+
+    def _send_greeting_to(self, remote: RemotePeer) -> None:
+        self._tell_metadata(remote, GREETING)
+
+    @property
+    def _max_message_size(self) -> int:
+        return self._seat.max_message_size
+
+    @property
+    def _file_transfers(self) -> FileTransfers:
+        return self._files
+
+    def _stream_opened(self, event: StreamOpened) -> bool:
+        is_wanted = listens_for(self, StreamOpened)
+        self.emit(event)
+        return is_wanted
 
     def _remote_joined(self, remote: RemotePeer) -> None:
         self._channels.remote_joined(remote, remote._channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..channels.early_messages import EarlyMessages
 from ..channels.managed_channel import ManagedChannel
@@ -53,6 +53,22 @@ SendFn = Callable[[str, Any], Awaitable[None]]
 ConnectionFactory = Callable[["RemotePeer"], "RemoteConnection"]
 
 
+class RemoteOwner(Protocol):
+    """The peer of a remote, as the remote needs it."""
+
+    rpc: RpcMethods
+
+    @property
+    def channel(self) -> str | None: ...
+    @property
+    def _max_message_size(self) -> int: ...
+    @property
+    def _file_transfers(self) -> FileTransfers: ...
+    def _send_metadata_to(self, remote: RemotePeer) -> None: ...
+    def _send_greeting_to(self, remote: RemotePeer) -> None: ...
+    def _stream_opened(self, event: StreamOpened) -> bool: ...
+
+
 class RemotePeer(AsyncEventEmitter):
     """Another peer in the channel of a `MeteredPeer`, which creates and owns this object.
 
@@ -72,13 +88,7 @@ class RemotePeer(AsyncEventEmitter):
         metadata: dict[str, Any] | None = None,
         logger: Logger | None = None,
         polite: bool = False,
-        tell_metadata: Callable[[RemotePeer], None] = lambda remote: None,
-        greet: Callable[[RemotePeer], None] = lambda remote: None,
-        owner: AsyncEventEmitter | None = None,
-        files: FileTransfers | None = None,
-        methods: RpcMethods | None = None,
-        server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
-        channel: str | None = None,
+        owner: RemoteOwner | None = None,
     ) -> None:
         super().__init__(logger)
         self.id = id
@@ -86,8 +96,6 @@ class RemotePeer(AsyncEventEmitter):
         self._send = send
         self._metadata = metadata
         self._polite = polite
-        self._tell_metadata = tell_metadata
-        self._tell_greeting = greet
         self._has_greeted = False
         self._silent_tracks: set[str] = set()
         self._connection: RemoteConnection | None = None
@@ -97,12 +105,9 @@ class RemotePeer(AsyncEventEmitter):
         self._when_link_lost: Callable[[], object] | None = None
         self._media = RemoteMedia(self.emit)
         self._channels = RemoteChannels(ChannelAccess(self), self._logger)
-        self._files = files
         self._exchange = StreamBinding(self, self._channels)
         self._owner = owner
-        self._methods = methods if methods is not None else RpcMethods()
-        self._server_cap = server_cap
-        self._channel = channel
+        self._channel = owner.channel if owner is not None else None
         self._rpc: RemoteRpc | None = None
 
     def __repr__(self) -> str:
@@ -212,9 +217,9 @@ class RemotePeer(AsyncEventEmitter):
             FileTransferError: it did not arrive; `reason` says why.
             OSError: the file cannot be read.
         """
-        if self._files is None:
+        if self._owner is None:
             raise MeteredRealtimeError("files are sent by the remotes of a MeteredPeer")
-        return await self._files.send(self, path, name=name, progress=progress, patience=patience)
+        return await self._owner._file_transfers.send(self, path, name=name, progress=progress, patience=patience)
 
     @property
     def rpc(self) -> RpcClient:
@@ -268,7 +273,8 @@ class RemotePeer(AsyncEventEmitter):
         """Send the greeting once; it identifies this implementation."""
         if not self._has_greeted:
             self._has_greeted = True
-            self._tell_greeting(self)
+            if self._owner is not None:
+                self._owner._send_greeting_to(self)
 
     def _hold_back(self, seconds: float) -> None:
         """Offer nothing for a moment, so that its own offer comes first."""
@@ -312,9 +318,20 @@ class RemotePeer(AsyncEventEmitter):
     def _calls(self) -> RemoteRpc:
         if self._rpc is None:
             self._rpc = RemoteRpc(
-                self, self._methods, server_cap=self._server_cap, channel=self._channel, logger=self._logger
+                self,
+                self._owner.rpc if self._owner is not None else RpcMethods(),
+                server_cap=self._server_cap,
+                channel=self._channel,
+                logger=self._logger,
             )
         return self._rpc
+
+    def _send_metadata(self) -> None:
+        if self._owner is not None:
+            self._owner._send_metadata_to(self)
+
+    def _server_cap(self) -> int:
+        return self._owner._max_message_size if self._owner is not None else MAX_MESSAGE_SIZE
 
     def _take_call(self, data: Any) -> None:
         """Handle a call, or an answer, that came through the server."""
@@ -363,13 +380,12 @@ class RemotePeer(AsyncEventEmitter):
 
     def stream_opened(self, reader: StreamReader) -> bool:
         """Handle a stream that the remote opened. False if nothing will ever read it."""
-        if self._files is not None and self._files.claim_stream(self, reader):
+        if self._owner is not None and self._owner._file_transfers.claim_stream(self, reader):
             return True
-        emitters = [self] if self._owner is None else [self, self._owner]
-        is_wanted = any(listens_for(emitter, StreamOpened) for emitter in emitters)
-        for emitter in emitters:
-            emitter.emit(StreamOpened(self, reader))
-        return is_wanted
+        event = StreamOpened(self, reader)
+        is_wanted = listens_for(self, StreamOpened)
+        self.emit(event)
+        return (self._owner is not None and self._owner._stream_opened(event)) or is_wanted
 
     def connection_reset(self) -> None:
         """Handle the connection being replaced: its media comes back as new."""
@@ -379,7 +395,7 @@ class RemotePeer(AsyncEventEmitter):
         self._channels.reset()
         if self._rpc is not None:
             self._rpc.connection_reset()
-        self._tell_metadata(self)
+        self._send_metadata()
         self.emit(ConnectionReset())
 
     def negotiation_failed(self, error: Exception) -> None:
@@ -404,4 +420,4 @@ class RemotePeer(AsyncEventEmitter):
 
     def metadata_in_doubt(self) -> None:
         """Send the metadata again, before a description: it may have been lost, or sent to another program."""
-        self._tell_metadata(self)
+        self._send_metadata()
