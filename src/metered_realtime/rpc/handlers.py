@@ -152,7 +152,7 @@ class _Invocation:
             return
         try:
             if self._is_text and not isinstance(result, str):
-                raise TypeError(f"a handler of text returns str, not {type(result).__name__}")
+                raise TypeError(f"text handler must return str, not {type(result).__name__}")
             answer = self._codec.encode_result(item.id, result)
         except (TypeError, ValueError, RecursionError) as error:
             self._fail(error)
