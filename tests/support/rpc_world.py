@@ -13,6 +13,7 @@ from metered_realtime.rpc.endpoint import RpcEndpoint
 from metered_realtime.rpc.methods import RpcMethods
 from metered_realtime.rpc.transports import RpcTransport, TransportListener
 from tests.support.patience import PATIENCE
+from tests.support.virtual_time import VirtualLoop
 
 Message = str | bytes
 
@@ -175,6 +176,12 @@ class FixedConnection:
         return self._transports[path]
 
 
+async def all_quiet() -> None:
+    """Return once everything waits. Only in virtual time, which passes only then."""
+    assert isinstance(asyncio.get_running_loop(), VirtualLoop)
+    await asyncio.sleep(0.001)
+
+
 class Raw:
     """A wire to an endpoint whose other end is the test."""
 
@@ -215,9 +222,8 @@ class Raw:
         return await self.hear()
 
     async def silence(self) -> None:
-        """Check that nothing is received, long after it would have been."""
-        for _ in range(20):
-            await asyncio.sleep(0)
+        """Check that nothing is received."""
+        await all_quiet()
         assert self.got.empty(), self.got.get_nowait()
 
     async def close(self) -> None:
