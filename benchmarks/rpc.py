@@ -1,7 +1,7 @@
-"""Calls per second and their latency over a data channel, beside a bare ping-pong on the same connection.
+"""Measure calls per second and their latency over a data channel, against a bare ping-pong on the same connection.
 
-Two peers in one process, so that every number is of both ends together; a 100-byte echo, one call at a time and 100 in
-flight. The kinds take turns. CPU time per round trip holds on a busy machine as well; 43 s without options.
+Both peers run in one process, so every number covers both ends. The call is an echo of 100 bytes, with one and with 100
+in flight. The kinds take turns. CPU time per round trip is comparable on a busy machine too. Takes 43 s by default.
 
     python -m benchmarks.rpc --seconds 3 --rounds 5
 """
@@ -26,14 +26,14 @@ from metered_realtime.server import SignallingServer
 
 PAYLOAD = "x" * 100
 WARM_UP = 200
-"""Round trips before anything is measured: SCTP starts slowly."""
+"""Round trips before the measurement, because SCTP starts slowly."""
 
 Echo = Callable[[], Awaitable[object]]
 
 
 @dataclass
 class Stats:
-    """What was measured of one kind at one number in flight, round by round."""
+    """Measurements of one kind with one number of calls in flight, by round."""
 
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Stats:
 
 
 class PingPong:
-    """A bare channel whose other end sends everything back. Messages come back in their order."""
+    """A bare data channel whose other end returns every message, in order."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -56,7 +56,7 @@ class PingPong:
 
 @asynccontextmanager
 async def pair() -> AsyncIterator[tuple[RemotePeer, RemotePeer]]:
-    """Return two connected peers, each as the other one sees it."""
+    """Yield two connected peers, each as the remote of the other."""
     async with SignallingServer(port=0) as server:
         one, other = (MeteredPeer(api_key=server.api_key, url=server.url) for _ in range(2))
         other.rpc.add("echo", lambda value: value)
@@ -68,7 +68,7 @@ async def pair() -> AsyncIterator[tuple[RemotePeer, RemotePeer]]:
 
 
 async def echoes(to_other: RemotePeer, to_one: RemotePeer) -> dict[str, Echo]:
-    """Open a channel of each kind, and return what goes there and back on it."""
+    """Open a channel of each kind, and return its round trip."""
     to_one.on(DataChannelOpened, lambda event: event.channel.on("message", event.channel.send))
     bare = to_other.create_data_channel("bare")
     is_open = asyncio.Event()
@@ -83,7 +83,7 @@ async def echoes(to_other: RemotePeer, to_one: RemotePeer) -> dict[str, Echo]:
 
 
 async def measure(echo: Echo, in_flight: int, seconds: float, stats: Stats) -> None:
-    """Keep so many round trips going for some time."""
+    """Keep `in_flight` round trips going for `seconds`, and add their measurements to `stats`."""
     latencies: list[float] = []
     until = time.perf_counter() + seconds
 
@@ -100,7 +100,7 @@ async def measure(echo: Echo, in_flight: int, seconds: float, stats: Stats) -> N
 
 
 async def run(levels: list[int], seconds: float, rounds: int) -> dict[tuple[int, str], Stats]:
-    """Measure every kind at every level, the kinds taking turns."""
+    """Measure every kind at every number in flight; the kinds take turns."""
     async with pair() as (to_other, to_one):
         kinds = await echoes(to_other, to_one)
         for echo in kinds.values():
@@ -115,7 +115,7 @@ async def run(levels: list[int], seconds: float, rounds: int) -> dict[tuple[int,
 
 
 def report(stats: dict[tuple[int, str], Stats]) -> None:
-    """Print the medians of the rounds, and each kind against the bare one."""
+    """Print the medians of the rounds, and each kind relative to the bare channel."""
     table = Table("in flight", "what", "round trips/s", "of bare", "by round", "CPU, µs", "p50, ms", "p99, ms")
     for (level, name), found in stats.items():
         bare = stats[level, "bare ping-pong"]
@@ -135,9 +135,9 @@ def report(stats: dict[tuple[int, str], Stats]) -> None:
 
 
 def main() -> None:
-    """Measure and report."""
+    """Parse the options, measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of each measurement")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 100])
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Calls from a bare aiortc channel, by bytes that a test writes itself, and what comes back to the letter."""
+"""Calls from a bare aiortc channel: literal requests, and their exact answers."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_the_server_carries_calls_again_after_its_channel_was_closed(
 ) -> None:
     client = rpc.to_b.using(via="server")
     assert await client.call("sum", 1, 2) == 3
-    monkeypatch.setattr(rpc_channel, "MAX_ANSWERS_WAITING", -1)  # as if b's answers were not taken
+    monkeypatch.setattr(rpc_channel, "MAX_ANSWERS_WAITING", -1)  # as if the answers of b were not read
     flooding = asyncio.ensure_future(client.using(timeout=0.3).call("sum", 1, 2))
     await eventually(lambda: rpc.to_a.stats().channels == 0)
     monkeypatch.undo()

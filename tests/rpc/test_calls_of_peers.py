@@ -1,4 +1,4 @@
-"""Calls as programs make them: `peer.rpc`, `remote.rpc`, and the shape of LiveKit."""
+"""Calls through the public API: `peer.rpc`, `remote.rpc`, and the methods named as in LiveKit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.peers import EventLog, Room
 
 
 class OutOfStock(RpcError, code=5100, message="Out of stock"):
-    """Known to both ends."""
+    """An error that both ends know."""
 
 
 async def test_methods_are_offered_to_everybody_and_errors_arrive_as_they_were_raised(room: Room) -> None:
@@ -39,7 +39,7 @@ async def test_methods_are_offered_to_everybody_and_errors_arrive_as_they_were_r
     assert caught.value.data == {"left": 9}
     with pytest.raises(RpcUnsupportedMethodError):
         await pair.to_a.rpc.call("order", "pear")
-    assert not pair.log_b.of(DataChannelOpened), "the channel of calls is not the program's"
+    assert not pair.log_b.of(DataChannelOpened), "the program does not see the channel of calls"
     stats = pair.to_b.rpc.stats()
     assert (stats.pending, stats.channels, stats.dropped_answers) == (0, 1, 0)
 
@@ -72,7 +72,7 @@ async def test_calls_go_on_over_a_replaced_connection(room: Room) -> None:
         return "done"
 
     pair.b.rpc.add("echo", lambda value: value)
-    await pair.to_b.rpc.call("echo", 1)  # from now on it is known that b remembers what it has seen
+    await pair.to_b.rpc.call("echo", 1)  # the hello of b has arrived: it deduplicates
     call = asyncio.ensure_future(pair.to_b.rpc.call("slow"))
     await begun.wait()
     await pair.to_b.pc.close()
@@ -95,12 +95,12 @@ async def test_a_remote_that_leaves_fails_its_calls_at_once(room: Room) -> None:
     await begun.wait()
     await pair.b.close()
     with pytest.raises(RpcRecipientDisconnectedError):
-        await asyncio.wait_for(call, 5)
+        await call
     with pytest.raises(RpcRecipientNotFoundError):
         await pair.to_b.rpc.call("never")
 
 
-async def test_calls_through_the_server_are_no_data(room: Room) -> None:
+async def test_calls_through_the_server_emit_no_data_event(room: Room) -> None:
     pair = await room.pair()
     seen = EventLog(pair.b)
     pair.b.rpc.add("double", lambda n: 2 * n)
@@ -113,7 +113,7 @@ SHOP = ErrorRegistry()
 
 
 class SoldOut(RpcError, code=5100, message="Sold out", registry=SHOP):
-    """What this program knows under a code that others use for something else."""
+    """An error whose code other programs use for another one."""
 
 
 async def test_a_peer_has_a_registry_of_its_own(room: Room) -> None:
@@ -129,7 +129,7 @@ async def test_a_peer_has_a_registry_of_its_own(room: Room) -> None:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-async def test_what_a_handler_raises_leaves_the_process_only_where_that_is_wanted(room: Room, debug: bool) -> None:
+async def test_the_text_of_an_exception_is_sent_only_with_debug(room: Room, debug: bool) -> None:
     pair = await room.meet(room.peer("a"), room.peer("b", rpc_debug=debug))
 
     @pair.b.rpc.method

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 and MessagePack-RPC to the letter, and garbage in both."""
+"""The codecs of JSON-RPC 2.0 and MessagePack-RPC: every rule of the formats, and garbage."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_msgpack_borders(value: Any, item: Any) -> None:
 
 
 @pytest.mark.parametrize("message", ["text", b"", b"\xc1", b"\x94\x00", b"\x91" * 5_000, b"\x81\x92\x80\x01\x01"])
-def test_msgpack_that_is_none(message: Any) -> None:
+def test_invalid_msgpack_is_a_bad_request(message: Any) -> None:
     assert MSGPACK.decode(message).items == (BadRequest(None, -32700),)
 
 

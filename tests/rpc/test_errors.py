@@ -1,4 +1,4 @@
-"""The tree of errors and its registries: reserved codes, duplicates, inheritance, constructors of a program's own."""
+"""RPC errors and their registries: reserved codes, duplicates, inheritance, custom constructors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LIVEKIT = {
 
 
 class Lost(RpcError, code=2_000, message="Lost"):
-    """A typed error of the whole program."""
+    """An error that the whole program knows."""
 
 
 def test_the_codes_and_messages_are_livekits() -> None:
@@ -93,7 +93,7 @@ def test_an_unknown_code_is_a_plain_error_with_everything_untouched(code: int) -
     assert (error.code, error.wire_code, error.message, error.data) == (code, code, "m", [1])
 
 
-def test_the_three_faults_are_told_apart_by_base_classes() -> None:
+def test_the_base_classes_distinguish_the_causes() -> None:
     bad_requests = {built_in.RpcParseError, built_in.RpcInvalidRequestError}
     bad_requests |= {built_in.RpcUnsupportedMethodError, built_in.RpcInvalidParamsError}
     bad_replies = {built_in.RpcInvalidReplyError, built_in.RpcUnknownIdError, built_in.RpcUnexpectedReplyError}
@@ -176,7 +176,7 @@ def test_two_services_may_use_one_code_for_two_errors() -> None:
     assert registry_of(None) is registry_of(RpcError) is default_errors
 
 
-def test_a_child_is_asked_first_then_its_parents_then_the_default_then_the_built_in_ones() -> None:
+def test_a_code_is_looked_up_in_the_child_then_its_parents_then_the_default_then_the_built_in_errors() -> None:
     parent = ErrorRegistry()
     child = ErrorRegistry(parent=parent)
     theirs = type("Theirs", (RpcError,), {}, code=1, registry=parent)
@@ -208,7 +208,7 @@ def test_a_subclass_with_a_code_of_its_own_arrives_as_itself_and_is_caught_as_it
     assert decoded.message == "Lost for ever"
 
 
-def test_what_derives_from_a_built_in_error_belongs_to_the_program() -> None:
+def test_a_subclass_of_a_built_in_error_belongs_to_the_program() -> None:
     class Unready(built_in.RpcServerError, code=2_002, message="Not ready"):
         pass
 
@@ -230,7 +230,7 @@ def test_decoding_never_calls_a_constructor() -> None:
     assert (decoded.message, decoded.data) == ("picky", {"account": 7, "missing": 3})
 
 
-def test_a_class_may_read_its_data_and_what_it_trips_over_is_a_plain_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_that_fails_to_read_its_data_becomes_a_plain_error(caplog: pytest.LogCaptureFixture) -> None:
     registry = ErrorRegistry()
 
     class Reading(RpcError, code=1, registry=registry):

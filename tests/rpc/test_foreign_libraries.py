@@ -1,4 +1,4 @@
-"""Calls to and from other people's RPC libraries over a data channel, with their errors and ours."""
+"""Calls to and from third-party RPC libraries over a data channel, with the errors of both ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.support.rpc_foreign import (
 
 
 class InsufficientFunds(RpcError, code=1000, message="Insufficient funds"):
-    """The same error, in the words of every library."""
+    """The same error, as each library declares it."""
 
 
 class TinyInsufficientFunds(tinyrpc.exc.RPCError):  # type: ignore[misc]
@@ -74,14 +74,14 @@ class SansioInsufficientFunds(sansio_jsonrpc.JsonRpcApplicationError):  # type: 
 
 
 class Ends:
-    """Our end of the calls, and a way to put a library at the other one."""
+    """The native end of the calls, and wires for a library at the other end."""
 
     def __init__(self, pair: Any) -> None:
         self.pair = pair
         self.methods: RpcMethods = pair.a.rpc
         self.heard: list[Any] = []
         self.client: RpcClient = pair.to_b.rpc
-        pair.to_a._takes_calls = lambda channel: False  # there sits the library, on the raw channel
+        pair.to_a._takes_calls = lambda channel: False  # the library has the raw channel
         self.methods.add("sum", lambda a, b: a + b)
         self.methods.add("nothing", lambda: None)
         self.methods.add("log", self.heard.append)
@@ -96,7 +96,7 @@ class Ends:
         return number
 
     async def serves(self, protocol: str = "jsonrpc-2.0") -> Wire:
-        """Return the wire of the channel that our end opens when it calls: the library serves."""
+        """Return the wire of the channel that the native end opens for its calls: the library serves."""
         opened = await self.pair.log_b.until(DataChannelOpened)
         assert (opened.channel.label, opened.channel.protocol) == ("rpc", protocol)
         return Wire(DataChannel(opened.channel), is_text=protocol == "jsonrpc-2.0")

@@ -1,4 +1,4 @@
-"""Methods of a program: how they are registered, and how parameters become arguments."""
+"""Registering methods, and binding the parameters of calls to their arguments."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_parameters_that_do_not_fit_are_invalid_params(params: Params) -> None:
     assert isinstance(caught.value.data, str)
 
 
-def test_values_become_what_the_annotations_say() -> None:
+def test_values_are_converted_to_the_annotations() -> None:
     def typed(point: Point, kind: Literal["a", "b"], *more: float, **names: list[int]) -> Any:
         return point, kind, more, names
 
@@ -64,7 +64,7 @@ def test_values_become_what_the_annotations_say() -> None:
             call(typed, params)
 
 
-def test_the_words_of_a_programs_own_check_are_not_told() -> None:
+def test_the_text_of_a_check_of_the_program_is_not_sent() -> None:
     def typed(point: Point) -> None: ...
 
     with pytest.raises(RpcInvalidParamsError) as caught:
@@ -87,7 +87,7 @@ def test_parameters_without_annotations_are_not_checked() -> None:
 
 
 @pytest.mark.parametrize("params", [[1, 2], {"a": 1, "b": 2}])
-def test_a_function_may_ask_who_calls(params: Params) -> None:
+def test_a_function_may_receive_the_context_of_the_call(params: Params) -> None:
     def told(a: int, who: RpcInvocationData, b: int) -> Any:
         return a, who.caller_identity, b
 
@@ -156,7 +156,7 @@ def test_names_of_the_protocol_are_not_for_programs(name: Any) -> None:
         RpcMethods().add(name, lambda: 1)
 
 
-def test_what_nothing_from_outside_could_fit_is_refused_at_once() -> None:
+def test_annotations_that_no_received_value_can_match_are_refused() -> None:
     class Unknown:
         pass
 

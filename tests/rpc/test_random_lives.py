@@ -1,4 +1,4 @@
-"""Whole lives of two ends at random: calls of every kind, channels that stall, close and are replaced under them."""
+"""Random lives of two ends: calls of every kind on channels that stall, close and are replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS = ("jsonrpc-2.0", "msgpack-rpc")
 
 
 class Life:
-    """Everything that happens follows from the seed, but for what the clock decides."""
+    """Everything that happens follows from the seed."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -44,7 +44,7 @@ class Life:
         return self.last, self.chance.choice([0, 0, 0.001, 0.04]), self.chance.choice([0, 10, 100_000, 300_000])
 
     async def call(self, client: RpcClient) -> None:
-        """Call or notify, alone or in a batch, and maybe lose patience. Every call ends, one way or another."""
+        """Call or notify, alone or in a batch, and perhaps cancel it. Every call ends, one way or another."""
         kind, timeout = self.chance.choice(["call", "call", "notify", "batch"]), self.chance.choice([0.03, 0.5, 15.0])
         client = client.using(format=self.chance.choice(FORMATS), timeout=timeout)  # type: ignore[arg-type]
         work = asyncio.ensure_future(getattr(self, f"_{kind}")(client))
@@ -68,7 +68,7 @@ class Life:
             assert await call == "x" * size
 
     def happen(self) -> None:
-        """Let something go wrong, or well again."""
+        """Let something fail, or recover."""
         ends = [end for pair in self.world.wires for end in pair]
         match self.chance.randrange(24):
             case 0:

@@ -1,4 +1,4 @@
-"""Other people's RPC libraries, unmodified, at the far end of a raw data channel. Only the carrying is ours."""
+"""Third-party RPC libraries, unmodified, at the far end of a raw data channel. Only the transport is adapted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Message = str | bytes
 
 
 class Wire:
-    """A data channel for a library that wants bytes, in this loop or in a thread."""
+    """A data channel for a library that handles bytes, in this loop or in a thread."""
 
     def __init__(self, channel: DataChannel, *, is_text: bool) -> None:
         self._channel = channel
@@ -37,15 +37,15 @@ class Wire:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_bytes(self, handler: Callable[[bytes], object]) -> None:
-        """Call a handler with every message."""
+        """Pass every message to a handler."""
         self._channel.on(DCMessage, lambda event: handler(_bytes(event.data)))
 
     async def send(self, message: Message) -> None:
-        """Send as what the format is."""
+        """Send as text or bytes, depending on the format."""
         await self._channel.send(_bytes(message).decode() if self._is_text else _bytes(message))
 
     def send_soon(self, message: Message) -> None:
-        """Send from a function of this loop."""
+        """Send from a plain function in this loop."""
         task = asyncio.ensure_future(self.send(message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -63,7 +63,7 @@ def _bytes(message: Message) -> bytes:
 
 
 class TinyServer(ServerTransport):
-    """tinyrpc's server, one message after the other."""
+    """The server of tinyrpc, one message after the other."""
 
     def __init__(self, wire: Wire, protocol: RPCProtocol, dispatcher: RPCDispatcher) -> None:
         self._wire = wire
@@ -83,7 +83,7 @@ class TinyServer(ServerTransport):
 
 
 class TinyClient(ClientTransport):
-    """tinyrpc's client, whose calls block a thread."""
+    """The client of tinyrpc, whose calls block a thread."""
 
     def __init__(self, wire: Wire, protocol: RPCProtocol) -> None:
         self._wire = wire
@@ -128,7 +128,7 @@ def serve_pjrpc(wire: Wire, dispatcher: AsyncDispatcher[None]) -> None:
 
 
 class PjrpcClient(AbstractAsyncClient):  # type: ignore[misc]
-    """pjrpc's client. Every call of it has the id 1, so there is one at a time."""
+    """The client of pjrpc. All its calls have the id 1, so there is one at a time."""
 
     def __init__(self, wire: Wire, **options: Any) -> None:
         super().__init__(**options)
@@ -148,7 +148,7 @@ class PjrpcClient(AbstractAsyncClient):  # type: ignore[misc]
 
 
 class Sansio:
-    """sansio-jsonrpc at both roles, driven by a loop of our own."""
+    """sansio-jsonrpc in both roles, driven by this loop."""
 
     def __init__(self, wire: Wire, methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
         self.peer = JsonRpcPeer()
@@ -188,7 +188,7 @@ class Sansio:
 
 
 class TrioTransport(BaseTransport):  # type: ignore[misc]
-    """Carries messages between a loop of trio's, in a thread, and the data channel."""
+    """Carries messages between a loop of trio, in a thread, and the data channel."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -209,7 +209,7 @@ class TrioTransport(BaseTransport):  # type: ignore[misc]
 async def with_trio(
     wire: Wire, kind: JsonRpcConnectionType, program: Callable[[JsonRpcConnection], Awaitable[Any]]
 ) -> Any:
-    """Run a program of trio's with a connection of trio-jsonrpc in a thread, and return its result."""
+    """Run a trio program with a connection of trio-jsonrpc in a thread, and return its result."""
 
     async def main() -> Any:
         connection = JsonRpcConnection(TrioTransport(wire), kind)

@@ -1,4 +1,4 @@
-"""Two endpoints on an in-memory wire that a test can watch, stop, cut and replace."""
+"""Two endpoints on an in-memory wire that a test can inspect, stop, cut and replace."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from metered_realtime.rpc.endpoint import RpcEndpoint
 from metered_realtime.rpc.methods import RpcMethods
 from metered_realtime.rpc.transports import RpcTransport, TransportListener
 from tests.support.patience import PATIENCE
+from tests.support.virtual_time import VirtualLoop
 
 Message = str | bytes
 
@@ -20,7 +21,7 @@ Message = str | bytes
 class MemoryTransport:
     """One end of a wire. Messages are delivered in later turns of the event loop, in order.
 
-    One that is `prompt` takes messages at once while it flows, as data channels do.
+    A `prompt` one accepts messages at once while it flows, as data channels do.
     """
 
     supports_chunks = True
@@ -75,7 +76,7 @@ class MemoryTransport:
             self._listener.message_received(message)
 
     def close(self) -> None:
-        """End this end; the other one hears of it."""
+        """Close this end, and then the other one."""
         if not self.is_closed:
             self.is_closed = True
             self.open_event.set()
@@ -83,7 +84,7 @@ class MemoryTransport:
                 asyncio.get_running_loop().call_soon(self.other.cut)
 
     def cut(self) -> None:
-        """End this end as if the network had."""
+        """Close this end as if the network had failed."""
         if not self.is_closed:
             self.is_closed = True
             self.open_event.set()
@@ -92,7 +93,7 @@ class MemoryTransport:
 
 
 def wire(**options: Any) -> tuple[MemoryTransport, MemoryTransport]:
-    """Return both ends of a wire, open."""
+    """Return both ends of an open wire."""
     one, other = MemoryTransport(**options), MemoryTransport(**options)
     one.other, other.other = other, one
     for end in (one, other):
@@ -125,7 +126,7 @@ class WorldConnection:
 class World:
     """Two ends, a and b, which open wires to each other when they need them.
 
-    Nothing comes back on the first wire while `is_deaf_at_first`.
+    With `is_deaf_at_first`, nothing comes back on the first wire.
     """
 
     def __init__(self, *, debug: bool = False) -> None:
@@ -139,14 +140,14 @@ class World:
         self.to_b, self.to_a = RpcClient(self.a), RpcClient(self.b)
 
     def break_wires(self) -> None:
-        """Cut every wire at both ends, in the middle of what is on it."""
+        """Cut every wire at both ends; what is on it is lost."""
         for one, other in self.wires:
             one.other = other.other = None
             one.cut()
             other.cut()
 
     def replace(self) -> None:
-        """Let both ends hear that their connection was replaced."""
+        """Replace the connection at both ends."""
         self.break_wires()
         self.a.connection_replaced()
         self.b.connection_replaced()
@@ -157,7 +158,7 @@ class World:
 
 
 async def eventually(holds: Callable[[], object]) -> None:
-    """Return once something holds."""
+    """Return once a condition holds."""
     async with asyncio.timeout(PATIENCE):
         while not holds():  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.001)
@@ -175,8 +176,14 @@ class FixedConnection:
         return self._transports[path]
 
 
+async def all_quiet() -> None:
+    """Return once everything waits. Only in virtual time, which passes only then."""
+    assert isinstance(asyncio.get_running_loop(), VirtualLoop)
+    await asyncio.sleep(0.001)
+
+
 class Raw:
-    """A wire to an endpoint on which a test speaks for itself."""
+    """A wire to an endpoint whose other end is the test."""
 
     is_connected = True
 
@@ -196,10 +203,10 @@ class Raw:
         self.got.put_nowait(message)
 
     def transport_closed(self) -> None:
-        """Notice nothing: a test asks the wire."""
+        """Do nothing: a test inspects the wire."""
 
     def serve(self) -> None:
-        """Let the endpoint serve the wire, as one that the far end opened."""
+        """Let the endpoint serve the wire, as if the test had opened it."""
         self.endpoint.serve(self.near, self.name)
 
     async def say(self, message: Message) -> None:
@@ -210,14 +217,13 @@ class Raw:
             return await self.got.get()
 
     async def ask(self, message: Message) -> Message:
-        """Say something and return what is said next."""
+        """Send a message and return the next one that is received."""
         await self.say(message)
         return await self.hear()
 
     async def silence(self) -> None:
-        """Check that nothing is said, long after it would have been."""
-        for _ in range(20):
-            await asyncio.sleep(0)
+        """Check that nothing is received."""
+        await all_quiet()
         assert self.got.empty(), self.got.get_nowait()
 
     async def close(self) -> None:

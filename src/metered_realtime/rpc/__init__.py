@@ -1,1 +1,1 @@
-"""Calls between peers: errors that arrive as what they were raised as, the wire formats, the methods of a program."""
+"""Remote procedure calls between peers: clients, methods and handlers, typed errors, wire formats."""

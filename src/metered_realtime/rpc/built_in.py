@@ -1,4 +1,4 @@
-"""The errors that every end knows, one class each, under three base classes that tell whose fault it is."""
+"""The built-in errors, one class for each code, and their base classes, one for each kind of cause."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from .errors import RpcError, built_in_errors
 
 
 class RpcBadRequestError(RpcError):
-    """A request could not be made into a call: unreadable, invalid, for no known method, with wrong parameters."""
+    """A request is unreadable or invalid, or its method or parameters do not exist at the remote."""
 
 
 class RpcBadReplyError(RpcError):
-    """A reply could not be made into a result: malformed, for another request, or of an unexpected kind."""
+    """A reply is malformed, belongs to no request, or is of an unexpected kind."""
 
 
 class RpcServerError(RpcError):
-    """The end that was called failed. Codes -32000 to -32099 without a class of their own are plain ones of these."""
+    """The called end failed. Also the class of codes from -32099 to -32000 that have none of their own."""
 
 
 class RpcTransportError(RpcError):
-    """The request, or its answer, could not be carried."""
+    """The request or its answer could not be transported."""
 
 
 class RpcParseError(RpcBadRequestError, code=-32700, message="Parse error", registry=built_in_errors):
-    """The other end could not decode what it received."""
+    """The remote could not decode the message."""
 
 
 class RpcInvalidRequestError(RpcBadRequestError, code=-32600, message="Invalid Request", registry=built_in_errors):
-    """The other end decoded something that is no request."""
+    """The remote decoded a message that is not a valid request."""
 
 
 class RpcUnsupportedMethodError(
@@ -35,15 +35,15 @@ class RpcUnsupportedMethodError(
     message="Method not supported at destination",
     registry=built_in_errors,
 ):
-    """The other end has no such method. On the wire -32601, method not found."""
+    """The remote has no such method. On the wire -32601, method not found."""
 
 
 class RpcInvalidParamsError(RpcBadRequestError, code=-32602, message="Invalid params", registry=built_in_errors):
-    """The parameters are not those of the method."""
+    """The parameters do not match those of the method."""
 
 
 class RpcInternalError(RpcServerError, code=-32603, message="Internal error", registry=built_in_errors):
-    """The other end failed outside of the method."""
+    """The remote failed outside of the handler."""
 
 
 class RpcApplicationError(
@@ -52,15 +52,15 @@ class RpcApplicationError(
     message="Application error in method handler",
     registry=built_in_errors,
 ):
-    """The method's handler raised something that is no `RpcError`. On the wire -32000."""
+    """The handler raised an exception other than `RpcError`. On the wire -32000."""
 
 
 class RpcBusyError(RpcServerError, code=1429, message="Too many calls at once", registry=built_in_errors):
-    """So many calls run and wait at the other end, or wait at this one, that this one was refused. It did not run."""
+    """Too many calls run or wait at the remote, or wait at this end. The call did not run."""
 
 
 class RpcCancelledError(RpcServerError, code=1499, message="Cancelled", registry=built_in_errors):
-    """The handler was cancelled, at the caller's wish or by its own program."""
+    """The handler was cancelled, by the caller or by its own program."""
 
 
 class RpcRecipientNotFoundError(
@@ -69,7 +69,7 @@ class RpcRecipientNotFoundError(
     message="Recipient not found",
     registry=built_in_errors,
 ):
-    """Nobody of that id is in the channel."""
+    """No peer with that id is in the channel."""
 
 
 class RpcRequestTooLargeError(
@@ -78,7 +78,7 @@ class RpcRequestTooLargeError(
     message="Request payload too large",
     registry=built_in_errors,
 ):
-    """The other end cannot take a request of that size. Nothing was sent."""
+    """The remote does not accept a request of that size. Nothing was sent."""
 
 
 class RpcUnsupportedServerError(
@@ -96,7 +96,7 @@ class RpcUnsupportedVersionError(
     message="Unsupported RPC version",
     registry=built_in_errors,
 ):
-    """The other end does not speak the format of the call."""
+    """The remote does not support the format of the call."""
 
 
 class RpcConnectionTimeoutError(
@@ -114,7 +114,7 @@ class RpcResponseTimeoutError(
     message="Response timeout",
     registry=built_in_errors,
 ):
-    """The answer did not come in time. The other end is told to stop."""
+    """The answer did not arrive in time. The handler is cancelled."""
 
 
 class RpcRecipientDisconnectedError(
@@ -123,7 +123,7 @@ class RpcRecipientDisconnectedError(
     message="Recipient disconnected",
     registry=built_in_errors,
 ):
-    """The other end left, or its connection was lost for good, with the call under way. It may have run."""
+    """The remote left, or its connection was lost for good, while the call was pending. It may have run."""
 
 
 class RpcResponseTooLargeError(
@@ -132,25 +132,25 @@ class RpcResponseTooLargeError(
     message="Response payload too large",
     registry=built_in_errors,
 ):
-    """The result is larger than this end can take, says the other end."""
+    """The result is larger than this end accepts. Reported by the remote."""
 
 
 class RpcSendError(
     RpcTransportError, code=RpcError.ErrorCode.SEND_FAILED, message="Failed to send", registry=built_in_errors
 ):
-    """The channel closed before the request had gone out. It did not run."""
+    """The channel closed before the request was sent. The call did not run."""
 
 
 class RpcInvalidReplyError(RpcBadReplyError, code=1510, message="Invalid reply", registry=built_in_errors):
-    """The reply to a call breaks the rules of its format."""
+    """The reply to a call violates its format."""
 
 
 class RpcUnknownIdError(RpcBadReplyError, code=1511, message="Reply to an unknown request", registry=built_in_errors):
-    """A reply belongs to no call that waits. It reaches nobody: it is counted and logged."""
+    """A reply belongs to no pending call. Never raised: such replies are counted and logged."""
 
 
 class RpcUnexpectedReplyError(RpcBadReplyError, code=1512, message="Unexpected reply", registry=built_in_errors):
-    """A result of another kind than the call wants: `perform_rpc` returns text."""
+    """The result is of another kind than expected: `perform_rpc` returns text."""
 
 
 built_in_errors.cover(range(-32_099, -31_999), RpcServerError)

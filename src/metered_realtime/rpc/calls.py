@@ -85,7 +85,7 @@ class Calls:
             TypeError, ValueError: the parameters cannot be encoded, or the timeout is out of range.
         """
         if not 0 < options.timeout <= core.MAX_TIMEOUT:
-            raise ValueError(f"a timeout is above 0 and at most {core.MAX_TIMEOUT:g} s, not {options.timeout!r}")
+            raise ValueError(f"timeout must be above 0 and at most {core.MAX_TIMEOUT:g} s, not {options.timeout!r}")
         deadline = self._loop.time() + options.timeout
         channel = self._channels.find_open(options.format, options.via)
         if channel is None:

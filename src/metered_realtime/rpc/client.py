@@ -14,7 +14,7 @@ from .calls import CallItem, CallOptions
 from .channels import RpcVia
 from .codec import RpcFormat, codec_of
 from .endpoint import RpcEndpoint, RpcStats
-from .errors import ErrorRegistry, RpcError, registry_of
+from .errors import ErrorRegistry, RpcError, registry_of, replace_texts
 from .handlers import MAX_DATA_BYTES, MAX_MESSAGE_BYTES, cut
 from .outcomes import Outcome, result_of
 
@@ -45,7 +45,7 @@ class RpcClient:
             ValueError: `format` or `via` is none of these.
         """
         if via not in (None, "auto", "p2p", "server"):
-            raise ValueError(f"via is 'auto', 'p2p' or 'server', not {via!r}")
+            raise ValueError(f"via must be 'auto', 'p2p' or 'server', not {via!r}")
         other = RpcClient(self._endpoint)
         other._errors = self._errors if errors is None else registry_of(errors)
         options = self._options
@@ -88,7 +88,7 @@ class RpcClient:
             TypeError: the payload is not text.
         """
         if not isinstance(payload, str):
-            raise TypeError(f"a payload is text, not {type(payload).__name__}")
+            raise TypeError(f"payload must be str, not {type(payload).__name__}")
         try:
             result = await self.using(timeout=response_timeout).call(method, payload)
         except RpcError as error:
@@ -116,7 +116,7 @@ class RpcClient:
 
 
 class RpcProxy:
-    """Turns attributes into calls."""
+    """Calls methods as attributes."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
@@ -143,7 +143,7 @@ class BatchCall:
             RuntimeError: the batch was not sent, or was not answered.
         """
         if not self._outcome:
-            raise RuntimeError("the batch has not been answered: its calls have results after the `async with` block")
+            raise RuntimeError("the batch was not answered: its calls have results after the `async with` block")
         return result_of(self._outcome[0], self._errors)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -205,19 +205,19 @@ class RpcBatch:
 
     def _add(self, item: CallItem) -> None:
         if self._is_sent or len(self._items) >= MAX_BATCH:
-            raise ValueError("the batch is sent" if self._is_sent else f"a batch has at most {MAX_BATCH} items")
+            raise ValueError("the batch was sent" if self._is_sent else f"a batch has at most {MAX_BATCH} items")
         self._items.append(item)
 
 
 def _item(method: str, args: tuple[Any, ...], names: dict[str, Any]) -> CallItem:
     if not isinstance(method, str) or method.startswith("$/"):
-        raise ValueError(f"a method's name is text that does not begin with '$/', not {method!r}")
+        raise ValueError(f"method name must be a str that does not start with '$/', not {method!r}")
     if args and names:
-        raise TypeError("parameters are by position or by name, not both")
+        raise TypeError("parameters are passed by position or by name, not both")
     params: Params = list(args) if args else names or None
     return CallItem(method, params)
 
 
 def _cut_texts(error: RpcError) -> None:
     data = cut(error.data, MAX_DATA_BYTES) if isinstance(error.data, str) else error.data
-    error._fill(error.code, cut(error.message, MAX_MESSAGE_BYTES), data, error._wire_code)
+    replace_texts(error, cut(error.message, MAX_MESSAGE_BYTES), data)

@@ -1,4 +1,4 @@
-"""Formats: what their codecs can do, and which one a data channel carries."""
+"""RPC formats: their codecs, and which format a data channel carries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .jsonrpc import JsonRpcCodec
 from .msgpackrpc import MsgpackRpcCodec
 
 RpcFormat = Literal["jsonrpc-2.0", "msgpack-rpc"]
-"""As it stands in the `protocol` of a data channel."""
+"""The format, as named by the `protocol` of a data channel."""
 
 RpcPath = Literal["p2p", "server"]
-"""What carries messages: a data channel, or the signalling server."""
+"""The path of messages: a data channel, or the signalling server."""
 
 DEFAULT_FORMAT: RpcFormat = "jsonrpc-2.0"
 
@@ -22,17 +22,17 @@ LABEL = "rpc"
 
 
 class Codec(Protocol):
-    """A format, in both directions. Encoding raises TypeError or ValueError for what the format cannot carry."""
+    """Encodes and decodes one format. Encoding a value that the format cannot carry raises TypeError or ValueError."""
 
     is_text: bool
     has_batches: bool
     has_names: bool
 
     def encode_request(self, request_id: RequestId, method: str, params: Params) -> bytes:
-        """Encode a call that wants an answer."""
+        """Encode a call that is answered."""
 
     def encode_notification(self, method: str, params: Params) -> bytes:
-        """Encode a call that wants none."""
+        """Encode a call that is not answered."""
 
     def encode_result(self, request_id: RequestId, result: Any) -> bytes:
         """Encode the result of a call."""
@@ -41,10 +41,10 @@ class Codec(Protocol):
         """Encode the error that a call ended with."""
 
     def join(self, items: Sequence[bytes]) -> bytes:
-        """Make a batch of encoded items."""
+        """Join encoded items to a batch."""
 
     def decode(self, message: str | bytes) -> Inbound:
-        """Read a message. What is wrong with it comes back as an item; nothing is raised."""
+        """Decode a message. Never raises: malformed parts become `BadRequest` and `BadReply` items."""
 
 
 _CODECS: dict[str, Codec] = {"jsonrpc-2.0": JsonRpcCodec(), "msgpack-rpc": MsgpackRpcCodec()}
@@ -54,17 +54,17 @@ def codec_of(name: str) -> Codec:
     """Return the codec of a format.
 
     Raises:
-        ValueError: there is no such format.
+        ValueError: the format is unknown.
     """
     if name not in _CODECS:
-        raise ValueError(f"an RPC format is one of {', '.join(get_args(RpcFormat))}, not {name!r}")
+        raise ValueError(f"format must be one of {', '.join(get_args(RpcFormat))}, not {name!r}")
     return _CODECS[name]
 
 
 def format_of(label: str, protocol: str) -> RpcFormat | None:
-    """Return the format of an inbound data channel, or None if it carries none.
+    """Return the format of an inbound data channel; None if it carries none.
 
-    The `protocol` says it, whatever the label; a channel with the label of calls and no protocol is taken for JSON-RPC.
+    The `protocol` decides, whatever the label. A channel with the label `rpc` and no protocol carries JSON-RPC.
     """
     if protocol == "jsonrpc-2.0" or protocol == "msgpack-rpc":
         return protocol  # type: ignore[return-value]
@@ -72,5 +72,5 @@ def format_of(label: str, protocol: str) -> RpcFormat | None:
 
 
 def is_foreign(label: str, protocol: str) -> bool:
-    """Tell whether an inbound data channel is meant for calls, in a format that is not spoken here."""
+    """Return whether an inbound data channel carries calls in a format that is not supported."""
     return label == LABEL and format_of(label, protocol) is None

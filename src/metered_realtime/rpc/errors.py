@@ -1,4 +1,4 @@
-"""RPC errors that arrive as the classes they were raised as: their base, and the registries that know the others."""
+"""The base of RPC errors, which arrive as the classes they were raised as, and the registries of their classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import MeteredRealtimeError
 from ..log import NoopLogger, log_exception
 
 _RESERVED = (range(1_001, 2_000), range(-32_768, -31_999))
-"""Codes that only built-in errors have: those of the LiveKit family, and those that JSON-RPC 2.0 reserves."""
+"""Codes of built-in errors: those that LiveKit uses, and those that JSON-RPC 2.0 reserves."""
 
 
 class _ErrorCode(IntEnum):
@@ -31,18 +31,18 @@ class _ErrorCode(IntEnum):
 
 
 class RpcError(MeteredRealtimeError):
-    """An error of a call between peers. Raised in a handler, it is raised again in the caller.
+    """An error of a call between peers. When a handler raises it, the call raises it too.
 
-    `RpcError(code, message, data)` is an error of any code. A subclass gives its code once,
-    `class InsufficientFunds(RpcError, code=1000, message="Insufficient funds")`, is raised as `InsufficientFunds()`,
-    maybe with another message and with data, and arrives as `InsufficientFunds`. `registry` says where the class and
-    its subclasses are known; without it, everywhere in the program. `data` is anything that the call's format carries.
+    `RpcError(code, message, data)` is an error with any code. A subclass declares its code once, as in
+    `class InsufficientFunds(RpcError, code=1000, message="Insufficient funds")`. It is raised as `InsufficientFunds()`,
+    optionally with another message and with data, and arrives as `InsufficientFunds`. `registry` is where the class and
+    its subclasses are registered, by default the one of the whole program. `data` is any value that the format carries.
 
-    `wire_code` is the number that stood on the wire, `code` the canonical one: a JSON-RPC -32601 is 1400 here.
+    `wire_code` is the code on the wire, `code` the canonical one: a JSON-RPC -32601 has the code 1400.
 
     Raises:
-        ValueError: at the creation of a class, its code is reserved, or taken in the registry.
-        TypeError: the code is no integer, or the arguments fit neither form.
+        ValueError: when a class is defined, its code is reserved, or taken in its registry.
+        TypeError: the code is not an integer, or the arguments fit neither form.
     """
 
     ErrorCode = _ErrorCode
@@ -75,7 +75,7 @@ class RpcError(MeteredRealtimeError):
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
-        if registry is not None and registry is not built_in_errors:  # what derives from those is no built-in error
+        if registry is not None and registry is not built_in_errors:  # a subclass of a built-in error is not built in
             cls._registry = registry
         if message is not None:
             cls._class_message = message
@@ -113,24 +113,24 @@ class RpcError(MeteredRealtimeError):
 
     @property
     def message(self) -> str:
-        """A sentence for people."""
+        """The error in words, for people."""
         return self._message
 
     @property
     def data(self) -> Any:
-        """What else came with it, None if nothing did."""
+        """Further data of the error; None if there is none."""
         return self._data
 
     @property
     def wire_code(self) -> int:
-        """The code as it stood on the wire, or would stand there."""
+        """The code on the wire: as received, or as it is sent."""
         return _WIRE_CODES.get(self._code, self._code) if self._wire_code is None else self._wire_code
 
     @classmethod
     def from_wire(cls, code: int, message: str, data: Any) -> Self:
-        """Make the error that arrived, without calling the constructor: a subclass may have its own arguments.
+        """Create a received error without calling the constructor, whose arguments a subclass may have changed.
 
-        Override it to set further attributes from `data`. Whatever it raises, a plain `RpcError` takes its place.
+        Override this to set further attributes from `data`. If it raises, the call raises a plain `RpcError` instead.
         """
         error = cls.__new__(cls)
         error._fill(code, message, data, None)
@@ -147,10 +147,11 @@ class RpcError(MeteredRealtimeError):
 
 
 class ErrorRegistry:
-    """The error classes of one service, by code. What is not found here is looked up in `parent`.
+    """The error classes of one service, by code. Codes that it lacks are looked up in `parent`.
 
-    A registry without a parent falls back to `default_errors`; built-in errors are known to all. Two services that use
-    one code for two errors get a registry each: give it to the base class of a service's errors, and to calls to it.
+    A registry without a parent falls back to `default_errors`, and every registry to the built-in errors. Two services
+    that use one code for two errors need a registry each: pass it to the base class of the errors of a service, and to
+    the client that calls it.
     """
 
     def __init__(self, parent: ErrorRegistry | None = None) -> None:
@@ -159,7 +160,7 @@ class ErrorRegistry:
         self._ranges: list[tuple[range, type[RpcError]]] = []
 
     def add(self, error_class: type[RpcError]) -> None:
-        """Enter a class under its code. Classes with a `code` do that themselves.
+        """Register a class under its code. Defining a class with a `code` does that already.
 
         Raises:
             ValueError: the class has no code, or one that is reserved or taken.
@@ -174,11 +175,11 @@ class ErrorRegistry:
             raise ValueError(f"code {code} is taken by {taken.__name__}")
 
     def cover(self, codes: range, error_class: type[RpcError]) -> None:
-        """Use a class for every code of a range that has none of its own."""
+        """Register a class for all codes of a range that have none of their own."""
         self._ranges.append((codes, error_class))
 
     def lookup(self, code: int) -> type[RpcError] | None:
-        """Return the class of a code: from here, from the parents, or of the built-in ones."""
+        """Return the class of a code, of this registry, its parents or the built-in errors; None if there is none."""
         found = self._own(code)
         if found is not None or self is built_in_errors:
             return found
@@ -187,12 +188,12 @@ class ErrorRegistry:
         return (built_in_errors if self is default_errors else default_errors).lookup(code)
 
     def decode(self, error: ErrorObject) -> RpcError:
-        """Make the exception of an error from the wire: of its class, or a plain one with everything untouched."""
+        """Convert a received error to an exception of the class of its code, or else to a plain `RpcError`."""
         code = _CANONICAL_CODES.get(error.code, error.code)
         error_class = self.lookup(code) or RpcError
         try:
             decoded = error_class.from_wire(code, error.message, error.data)
-        except Exception as mistake:  # a user's method, with data of a remote's
+        except Exception as mistake:  # from_wire may be overridden, and reads data of the remote
             log_exception(NoopLogger(), "from_wire of an RPC error failed", mistake, {"code": code}, level="warning")
             decoded = RpcError.from_wire(code, error.message, error.data)
         decoded._wire_code = error.code
@@ -205,7 +206,7 @@ class ErrorRegistry:
 
 
 _WIRE_CODES = {1400: -32601, 1500: -32000}
-"""Built-in errors that have a number of their own in JSON-RPC 2.0."""
+"""Codes of built-in errors for which JSON-RPC 2.0 has another number."""
 
 _CANONICAL_CODES = {wire: code for code, wire in _WIRE_CODES.items()}
 
@@ -215,25 +216,30 @@ RpcError._registry = default_errors
 
 
 def registry_of(errors: ErrorRegistry | type[RpcError] | None) -> ErrorRegistry:
-    """Return a registry: itself, that of a base class, or the default one."""
+    """Return a registry itself, that of a base class of errors, or the default one for None."""
     if errors is None:
         return default_errors
     return errors if isinstance(errors, ErrorRegistry) else errors._registry
 
 
 def error_object(error: RpcError) -> ErrorObject:
-    """Return what of an error goes on the wire."""
+    """Return an error as it is sent."""
     return ErrorObject(error.wire_code, error.message, error.data)
 
 
+def replace_texts(error: RpcError, message: str, data: Any) -> None:
+    """Replace the message and data of a received error; its codes stay."""
+    error._fill(error.code, message, data, error._wire_code)
+
+
 def is_reserved_code(code: int) -> bool:
-    """Tell whether only built-in errors have this code."""
+    """Return whether a code is reserved for built-in errors."""
     return any(code in codes for codes in _RESERVED)
 
 
 def _checked_code(code: object) -> int:
     if isinstance(code, bool) or not isinstance(code, int):
-        raise TypeError(f"an error code is an integer, not {code!r}")
+        raise TypeError(f"error code must be an integer, not {code!r}")
     return int(code)
 
 

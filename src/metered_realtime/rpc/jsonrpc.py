@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0, https://www.jsonrpc.org/specification, both directions, with nothing added."""
+"""The codec of JSON-RPC 2.0, https://www.jsonrpc.org/specification, without extensions."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _VERSION = "2.0"
 
 
 class JsonRpcCodec:
-    """Text frames. Bytes are taken too, as UTF-8: some libraries send nothing else."""
+    """Encodes and decodes JSON-RPC 2.0 as text. Decodes UTF-8 bytes too, which is all that some libraries send."""
 
     is_text = True
     has_batches = True
     has_names = True
 
     def encode_request(self, request_id: RequestId, method: str, params: Params) -> bytes:
-        """Encode a call that wants an answer."""
+        """Encode a call that is answered."""
         return _encode({"jsonrpc": _VERSION, "id": request_id, "method": method} | _optional(params))
 
     def encode_notification(self, method: str, params: Params) -> bytes:
-        """Encode a call that wants none."""
+        """Encode a call that is not answered."""
         return _encode({"jsonrpc": _VERSION, "method": method} | _optional(params))
 
     def encode_result(self, request_id: RequestId, result: Any) -> bytes:
@@ -52,18 +52,18 @@ class JsonRpcCodec:
         return _encode({"jsonrpc": _VERSION, "id": request_id, "result": result})
 
     def encode_error(self, request_id: RequestId | None, error: ErrorObject) -> bytes:
-        """Encode the error that a call ended with. Without `data` there is no such member."""
+        """Encode the error of a call. The member `data` is omitted if it is None."""
         members = {"code": error.code, "message": error.message}
         if error.data is not None:
             members["data"] = error.data
         return _encode({"jsonrpc": _VERSION, "id": request_id, "error": members})
 
     def join(self, items: Sequence[bytes]) -> bytes:
-        """Make a batch of encoded items."""
+        """Join encoded items to a batch."""
         return b"[" + b",".join(items) + b"]"
 
     def decode(self, message: str | bytes) -> Inbound:
-        """Read a message. What is wrong with it comes back as an item; nothing is raised."""
+        """Decode a message. Never raises: malformed parts become `BadRequest` and `BadReply` items."""
         if fault := json_fault(message):
             return Inbound((BadRequest(None, PARSE_ERROR),), fault=fault)
         try:
@@ -77,8 +77,8 @@ class JsonRpcCodec:
 
 def _encode(message: dict[str, Any]) -> bytes:
     encoded = bytes(encode_payload(message))
-    if fault := json_fault(encoded):  # the other end would not read it
-        raise ValueError(f"a message is refused: {fault}")
+    if fault := json_fault(encoded):  # the remote would refuse it
+        raise ValueError(f"message refused: {fault}")
     return encoded
 
 
@@ -110,7 +110,7 @@ def _read_request(value: dict[str, Any]) -> Message:
 def _read_reply(value: dict[str, Any]) -> Message:
     request_id = value.get("id")
     if request_id is not None and not is_request_id(request_id):
-        return BadReply(None, "an id that is neither text nor integer")
+        return BadReply(None, "an id that is neither text nor an integer")
     if value.get("jsonrpc") != _VERSION:
         return BadReply(request_id, "not JSON-RPC 2.0", is_other_version=True)
     if "error" in value:
@@ -125,7 +125,7 @@ def _read_failure(value: dict[str, Any], request_id: RequestId | None) -> Failur
         return BadReply(request_id, "both a result and an error")
     error = value["error"]
     if not isinstance(error, dict):
-        return BadReply(request_id, "an error that is no object")
+        return BadReply(request_id, "an error that is not an object")
     code, message = error.get("code"), error.get("message")
     if isinstance(code, bool) or not isinstance(code, int) or not isinstance(message, str):
         return BadReply(request_id, "an error without code and message")

@@ -1,4 +1,4 @@
-"""The methods that a program offers to others, and how the parameters of a call become the arguments of a function."""
+"""The methods that a program offers, and the conversion of parameters to arguments of their functions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from .errors import ErrorRegistry, RpcError, registry_of
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_DETAIL = 256
-"""Characters that tell what is wrong with parameters. They may repeat names that the caller made up."""
+"""Characters of the reason why parameters are invalid. It may contain names that the caller made up."""
 
 
 @dataclass
 class RpcInvocationData:
-    """What a handler is told about a call.
+    """The context of a call, as passed to its handler.
 
-    `request_id` is the same at both ends. `response_timeout` is how long the caller waits, in seconds.
+    `request_id` is the same at both ends. `caller_identity` is the peer id of the caller. `payload` is the text of a
+    call to a text handler. `response_timeout` is how long the caller waits, in seconds.
     """
 
     request_id: str
@@ -36,11 +37,11 @@ class RpcInvocationData:
 
 @dataclass(frozen=True, slots=True)
 class RpcMethod:
-    """A function, the parameters that callers give, and whether it speaks text: one payload in, one out.
+    """A registered function and its parameters. A text handler (`is_text`) takes one payload and returns text.
 
-    `signature` has all parameters, `asked` those without the ones that are told who calls; None if it is not known.
-    `plain` has the parameters if callers give them all and may do so by position, and `least` tells how many have no
-    default: to bind those takes no more than to count.
+    `signature` has all parameters, `asked` those that callers pass, without the `RpcInvocationData`; both are None if
+    the signature is unknown. If callers pass all parameters and may do so by position, `plain` has them, and `least` is
+    how many have no default: binding such parameters only takes counting them.
     """
 
     function: Callable[..., Any]
@@ -51,10 +52,10 @@ class RpcMethod:
     least: int = 0
 
     def bind(self, params: Params, invocation: RpcInvocationData) -> Callable[[], Any]:
-        """Return the call, ready to be made.
+        """Return the function with its arguments bound.
 
         Raises:
-            RpcInvalidParamsError: the parameters do not fit. `data` says what is wrong.
+            RpcInvalidParamsError: the parameters do not match; `data` is the reason.
         """
         if self.is_text:
             invocation.payload = _payload(params)
@@ -66,18 +67,18 @@ class RpcMethod:
             return partial(self.function, *args, **names)
         try:
             given = self.asked.bind(*args, **names).arguments
-        except TypeError as error:  # of the binding, not of the function: nothing but names of parameters
+        except TypeError as error:  # of binding, not of the function: it contains only parameter names
             raise RpcInvalidParamsError(data=str(error)[:MAX_DETAIL]) from None
         bound = _complete(self.signature, given, invocation)
         return partial(self.function, *bound.args, **bound.kwargs)
 
 
 class RpcMethods:
-    """The methods of a program, by name, and how it makes and answers calls.
+    """The methods of a program, by name, and the settings of its calls.
 
-    With `debug` the text and traceback of what a handler raises go to the caller; without, no word of them leaves the
-    process. `errors` is the registry in which the error codes of answers are looked up first, or a class of it: its
-    classes are what calls raise. Both hold for remotes that are met from then on.
+    With `debug` the text and traceback of an exception in a handler are sent to the caller; without, nothing of them
+    leaves the process. `errors` is the registry in which the error codes of answers are looked up first, or a base
+    class of errors that has one: calls raise its classes. Changes of both apply to remotes that join later.
     """
 
     def __init__(self, *, debug: bool = False, errors: ErrorRegistry | type[RpcError] | None = None) -> None:
@@ -89,15 +90,15 @@ class RpcMethods:
         return name in self._methods
 
     def add(self, name: str, function: Callable[..., Any], *, replace: bool = False) -> None:
-        """Offer a function, plain or async, under a name. Calls are by position or by name.
+        """Offer a function, plain or async, under a name. Callers pass parameters by position or by name.
 
-        Values are checked against the annotations of its parameters and converted to them: dataclasses, TypedDicts and
-        the like are made of objects. A parameter annotated `RpcInvocationData` is told who calls, and is no parameter
-        to the caller.
+        Values are checked against the annotations of the parameters and converted to them: objects become dataclasses,
+        TypedDicts and the like. A parameter annotated `RpcInvocationData` receives the context of the call; callers do
+        not pass it.
 
         Raises:
-            ValueError: the name is taken and `replace` is not given, or it is empty or reserved.
-            TypeError: not a function, or an annotation that no value from outside could fit.
+            ValueError: the name is taken and `replace` is False, or it is empty, reserved or too long.
+            TypeError: not a function, or an annotation that no received value can match.
         """
         signature = _signature(function)
         plain = _plain(signature)
@@ -109,7 +110,7 @@ class RpcMethods:
     @overload
     def method(self, name: str | None = None, /, *, replace: bool = False) -> Callable[[F], F]: ...
     def method(self, name: F | str | None = None, /, *, replace: bool = False) -> F | Callable[[F], F]:
-        """Offer the decorated function under its own name, or under the given one. See `add`."""
+        """Offer the decorated function under its own name, or under `name`. See `add`."""
         if name is not None and not isinstance(name, str):
             self.add(name.__name__, name)
             return name
@@ -121,20 +122,20 @@ class RpcMethods:
         return register
 
     def add_text(self, name: str, handler: Callable[[RpcInvocationData], Any], *, replace: bool = False) -> None:
-        """Offer a handler, plain or async, that takes an `RpcInvocationData` and returns text. Raises like `add`."""
+        """Offer a text handler, plain or async: it takes an `RpcInvocationData` and returns text. Raises like `add`."""
         if not callable(handler):
-            raise TypeError(f"a handler must be callable, not {handler!r}")
+            raise TypeError(f"handler must be callable, not {handler!r}")
         self._enter(name, RpcMethod(handler, is_text=True), replace)
 
     def remove(self, name: str) -> None:
-        """Offer it no more. Calls that run go on; unknown names are ignored."""
+        """Stop offering a method. Calls that run continue. Unknown names are ignored."""
         self._methods.pop(name, None)
 
     def get(self, name: str) -> RpcMethod:
         """Return a method.
 
         Raises:
-            RpcUnsupportedMethodError: there is none of that name.
+            RpcUnsupportedMethodError: the method is not offered.
         """
         method = self._methods.get(name)
         if method is None:
@@ -143,9 +144,9 @@ class RpcMethods:
 
     def _enter(self, name: str, method: RpcMethod, replace: bool) -> None:
         if not isinstance(name, str) or not name or is_reserved(name):
-            raise ValueError(f"a method's name is text that does not begin with '$/' or 'rpc.', not {name!r}")
+            raise ValueError(f"method name must be a str that does not start with '$/' or 'rpc.', not {name!r}")
         if len(name) > MAX_METHOD_LENGTH:
-            raise ValueError(f"a method's name has at most {MAX_METHOD_LENGTH} characters, not {len(name)}")
+            raise ValueError(f"method name must have at most {MAX_METHOD_LENGTH} characters, not {len(name)}")
         if name in self._methods and not replace:
             raise ValueError(f"method {name!r} is registered already: give replace=True to replace it")
         self._methods[name] = method
@@ -162,16 +163,16 @@ def _payload(params: Params) -> str:
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     if not callable(function):
-        raise TypeError(f"a method must be callable, not {function!r}")
+        raise TypeError(f"method must be callable, not {function!r}")
     try:
         signature = inspect.signature(function, eval_str=True)
     except NameError as error:
         raise TypeError(f"an annotation of {function!r} cannot be resolved: {error}") from None
-    except ValueError:  # some built-in functions do not tell
+    except ValueError:  # some built-in functions have no signature
         return None
     for parameter in signature.parameters.values():
         if _is_unfit(parameter.annotation):
-            raise TypeError(f"no value from outside could be the {parameter.annotation!r} of {parameter.name!r}")
+            raise TypeError(f"no received value can match annotation {parameter.annotation!r} of {parameter.name!r}")
     return signature
 
 
@@ -223,6 +224,6 @@ def _convert(parameter: inspect.Parameter, value: Any) -> Any:
             return {name: msgspec.convert(item, annotation) for name, item in value.items()}
         return msgspec.convert(value, annotation)
     except (ValueError, RecursionError) as error:
-        # With a cause it is the text of a program's own check, which is not for others.
+        # With a cause it is the text of a check of the program, which must not leave the process.
         detail = "does not fit" if error.__cause__ is not None else str(error)
         raise RpcInvalidParamsError(data=f"{parameter.name}: {detail}"[:MAX_DETAIL]) from None

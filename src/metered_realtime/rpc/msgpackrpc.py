@@ -1,4 +1,4 @@
-"""MessagePack-RPC, https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md, both directions."""
+"""The codec of MessagePack-RPC, https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md."""
 
 from __future__ import annotations
 
@@ -34,18 +34,21 @@ _MAX_ID = 0xFFFF_FFFF
 
 
 class MsgpackRpcCodec:
-    """Binary frames. Parameters are by position; there are no batches. An error of ours is `[code, message, data]`."""
+    """Encodes and decodes MessagePack-RPC as bytes, without names of parameters and without batches.
+
+    The format leaves errors open; this implementation sends `[code, message, data]`.
+    """
 
     is_text = False
     has_batches = False
     has_names = False
 
     def encode_request(self, request_id: RequestId, method: str, params: Params) -> bytes:
-        """Encode a call that wants an answer."""
+        """Encode a call that is answered."""
         return _encode([_REQUEST, request_id, method, _by_position(params)])
 
     def encode_notification(self, method: str, params: Params) -> bytes:
-        """Encode a call that wants none."""
+        """Encode a call that is not answered."""
         return _encode([_NOTIFICATION, method, _by_position(params)])
 
     def encode_result(self, request_id: RequestId, result: Any) -> bytes:
@@ -53,15 +56,15 @@ class MsgpackRpcCodec:
         return _encode([_RESPONSE, request_id, None, result])
 
     def encode_error(self, request_id: RequestId | None, error: ErrorObject) -> bytes:
-        """Encode the error that a call ended with. What had no id that could be read is answered with nil."""
+        """Encode the error of a call. The id is nil if that of the request was unreadable."""
         return _encode([_RESPONSE, request_id, [error.code, error.message, error.data], None])
 
     def join(self, items: Sequence[bytes]) -> bytes:
-        """Refuse: the format has no batches."""
-        raise ValueError("MessagePack-RPC has no batches")
+        """Raise ValueError: the format has no batches."""
+        raise ValueError("MessagePack-RPC does not support batches")
 
     def decode(self, message: str | bytes) -> Inbound:
-        """Read a message. What is wrong with it comes back as an item; nothing is raised."""
+        """Decode a message. Never raises: malformed parts become `BadRequest` and `BadReply` items."""
         if isinstance(message, str):
             return Inbound((BadRequest(None, PARSE_ERROR),))
         if fault := msgpack_fault(message):
@@ -78,14 +81,14 @@ def _encode(message: list[Any]) -> bytes:
         encoded = msgspec.msgpack.encode(message)
     except (RecursionError, OverflowError) as error:
         raise ValueError("data is nested too deeply, or a number is too large") from error
-    if fault := msgpack_fault(encoded):  # the other end would not read it
-        raise ValueError(f"a message is refused: {fault}")
+    if fault := msgpack_fault(encoded):  # the remote would refuse it
+        raise ValueError(f"message refused: {fault}")
     return encoded
 
 
 def _by_position(params: Params) -> list[Any]:
     if isinstance(params, dict):
-        raise TypeError("MessagePack-RPC has no parameters by name")
+        raise TypeError("MessagePack-RPC does not support parameters by name")
     return [] if params is None else params
 
 
@@ -123,7 +126,7 @@ def _read_response(value: list[Any]) -> Message:
 
 
 def _read_error(error: Any) -> ErrorObject:
-    """Read whatever another implementation sends as its error: the format leaves that open."""
+    """Convert the error of any implementation: the format leaves open what it is."""
     match error:
         case [int(code), str(message)] if not isinstance(code, bool):
             return ErrorObject(code, message)

@@ -1,4 +1,4 @@
-"""The decisions of calls, without a clock or a connection: every call ends once, every request runs once."""
+"""The decisions of `Caller` and `Callee`: every call ends once, every request runs once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_answer_settles_its_call_once() -> None:
 
 
 @pytest.mark.parametrize("answer", [Success("1", 2), Success(9, 2), Failure("x", ErrorObject(1, "")), BadReply(9, "")])
-def test_an_answer_that_belongs_to_nobody_is_counted_and_changes_nothing(answer: Any) -> None:
+def test_an_answer_without_a_call_is_counted_and_changes_nothing(answer: Any) -> None:
     caller = Caller()
     sent_call(caller)
     assert caller.answer_received(answer, CHANNEL) == []
@@ -78,7 +78,7 @@ def test_an_error_without_an_id_that_answers_a_notification_settles_no_call(code
     assert (len(caller), caller.dropped_answers) == (1, 1)
 
 
-def test_deadlines_settle_in_their_order_and_tell_the_other_end() -> None:
+def test_deadlines_settle_calls_in_order_and_cancel_them_at_the_remote() -> None:
     caller = Caller()
     late, early, answered = sent_call(caller, 9.0), sent_call(caller, 3.0), sent_call(caller, 1.0)
     assert caller.next_deadline == 1.0
@@ -96,7 +96,7 @@ def test_a_call_that_expires_before_it_has_a_channel_cancels_nothing() -> None:
     assert caller.expire_calls(1.0) == [SettleCall(call, Loss.EXPIRED)]
 
 
-def test_cancelling_tells_the_other_end_once() -> None:
+def test_cancelling_a_call_cancels_it_at_the_remote_once() -> None:
     caller = Caller()
     call = sent_call(caller)
     assert caller.cancel_call(call) == [CancelCall(call, CHANNEL)]
@@ -141,7 +141,7 @@ def test_a_replaced_channel_sends_what_has_no_answer_again_and_only_once() -> No
     ]
 
 
-def test_what_went_out_to_an_end_that_remembers_no_ids_is_not_sent_again() -> None:
+def test_a_request_is_not_repeated_to_a_remote_that_does_not_deduplicate() -> None:
     caller = Caller()
     sent, queued = sent_call(caller), caller.start_call(15.0)
     caller.request_queued(queued, CHANNEL)
@@ -151,7 +151,7 @@ def test_what_went_out_to_an_end_that_remembers_no_ids_is_not_sent_again() -> No
     ]
 
 
-def test_the_end_settles_everything() -> None:
+def test_a_remote_that_leaves_settles_every_call() -> None:
     caller = Caller()
     calls = [sent_call(caller), caller.start_call(3.0)]
     assert caller.remote_left() == [SettleCall(call, Loss.LOST) for call in calls]
@@ -159,7 +159,7 @@ def test_the_end_settles_everything() -> None:
     assert caller.next_deadline is None
 
 
-def test_a_program_that_runs_away_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runaway_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "MAX_PENDING", 2)
     caller = Caller()
     sent_call(caller)
@@ -243,7 +243,7 @@ def run(it: Callee, request: Request | Notification, now: float = 0.0, channel: 
 
 
 def refuse_all(it: Callee, effects: list[rpc_serving.Effect]) -> list[rpc_serving.Effect]:
-    """Do as the shell does: answer what is refused, and return what follows."""
+    """Answer the refused requests as the shell does, and return the effects that follow."""
     after: list[rpc_serving.Effect] = []
     for effect in effects:
         if isinstance(effect, Refuse):
@@ -352,6 +352,13 @@ def test_cancelling_something_else_does_nothing(params: Any) -> None:
     assert it.receive_message(CHANNEL, single(Notification("$/cancelRequest", params)), 0.0) == []
 
 
+@pytest.mark.parametrize("params", [{"id": "x"}, ["x", True, True]])
+def test_a_hello_cancels_no_request(params: Any) -> None:
+    it = callee()
+    run(it, Request("x", "m"))
+    assert it.receive_message(CHANNEL, single(Notification("$/hello", params)), 0.0) == []
+
+
 @pytest.mark.parametrize("params", [{"id": 1, "ms": 2_500}, [1, 2_500]])
 def test_an_announced_timeout_holds_for_its_request(params: Any) -> None:
     it = callee()
@@ -380,7 +387,7 @@ def test_announced_timeouts_do_not_pile_up() -> None:
     assert len(it._channels[CHANNEL].announced) == rpc_serving.MAX_ANNOUNCED
 
 
-def test_who_waits_too_long_never_runs() -> None:
+def test_a_request_that_waits_until_its_deadline_never_runs() -> None:
     it = callee()
     for number in range(64):
         run(it, Request(number, "m"))
@@ -391,7 +398,7 @@ def test_who_waits_too_long_never_runs() -> None:
     assert (refused.id, refused.reason, it.queued) == (64, Refusal.EXPIRED, 0)
 
 
-def test_foreign_callers_have_more_time_because_they_cannot_say() -> None:
+def test_foreign_callers_have_a_longer_timeout_because_they_cannot_announce_one() -> None:
     assert run(callee(None), Request(1, "m")).timeout == 60.0
 
 
@@ -435,7 +442,7 @@ def replace(it: Callee, instance: str = "s") -> list[rpc_serving.Effect]:
     return effects + it.caller_identified(NEXT_CHANNEL, instance)
 
 
-def test_a_request_that_comes_again_while_it_runs_is_answered_on_the_new_channel() -> None:
+def test_a_request_repeated_while_it_runs_is_answered_on_the_new_channel() -> None:
     it = callee()
     started = run(it, Request(1, "m"))
     assert replace(it) == []
@@ -444,7 +451,7 @@ def test_a_request_that_comes_again_while_it_runs_is_answered_on_the_new_channel
     assert it.repeated_requests == 1
 
 
-def test_a_request_that_comes_again_after_it_ran_gets_the_answer_that_it_had() -> None:
+def test_a_request_repeated_after_it_ran_gets_the_same_answer() -> None:
     it = callee()
     started = run(it, Request(1, "m"))
     it.answered(started.ticket, b"x")
@@ -453,7 +460,7 @@ def test_a_request_that_comes_again_after_it_ran_gets_the_answer_that_it_had() -
     assert it.receive_message(NEXT_CHANNEL, single(Request(1, "m")), 1.0) == [Answer(NEXT_CHANNEL, (b"x",))]
 
 
-def test_an_answer_that_is_made_without_a_channel_waits_for_its_request_to_come_again() -> None:
+def test_an_answer_without_a_channel_waits_for_its_request_to_be_repeated() -> None:
     it = callee()
     started = run(it, Request(1, "m"))
     it.channel_lost(CHANNEL)
@@ -477,7 +484,7 @@ def test_a_request_never_runs_twice_even_if_its_answer_is_gone(monkeypatch: pyte
     assert it.receive_message(NEXT_CHANNEL, single(Request(2, "m")), 1.0) == [Answer(NEXT_CHANNEL, (b"6bytes",))]
 
 
-def test_of_a_batch_that_was_interrupted_every_request_is_answered_alone() -> None:
+def test_every_request_of_an_interrupted_batch_is_answered_alone() -> None:
     it = callee()
     effects = runs(it.receive_message(CHANNEL, Inbound((Request(1, "m"), Request(2, "m")), is_batch=True), 0.0))
     it.answered(effects[0].ticket, b"1")
@@ -496,14 +503,14 @@ def test_another_instance_and_another_format_are_other_callers() -> None:
         assert run(it, Request(1, "m"), channel=channel)
 
 
-def test_a_channel_cannot_join_an_instance_after_it_asked_for_something() -> None:
+def test_a_channel_cannot_join_an_instance_after_a_request() -> None:
     it = callee(None)
     run(it, Request(1, "m"))
     it.caller_identified(CHANNEL, "s")
     assert run(it, Request(1, "m")).timeout == rpc_serving.FOREIGN_TIMEOUT
 
 
-def test_handlers_of_a_foreign_caller_stop_with_the_channel_and_what_waits_is_forgotten() -> None:
+def test_handlers_of_a_foreign_caller_stop_with_the_channel_and_waiting_requests_are_dropped() -> None:
     it = callee(None)
     tickets = [run(it, Request(n, "m")).ticket for n in range(64)]
     it.receive_message(CHANNEL, single(Request("waits", "m")), 0.0)
@@ -525,7 +532,7 @@ def test_instances_are_few_and_the_oldest_without_a_channel_goes() -> None:
     assert len(it._instances) == rpc_serving.MAX_INSTANCES
 
 
-def test_the_end_stops_everything_and_keeps_nothing() -> None:
+def test_a_remote_that_leaves_stops_every_handler_and_leaves_nothing() -> None:
     it = callee()
     done, started = run(it, Request(1, "m")), run(it, Request(2, "m"))
     it.answered(done.ticket, b"x")
@@ -604,12 +611,12 @@ def test_whatever_happens_each_id_runs_at_most_once_and_places_come_free(seed: i
     assert (it.running, it.queued) == (0, 0)
 
 
-# --- pieces
+# --- chunks
 
 
 @given(st.integers(0, 200_000), st.integers(0, 2**40))
 @settings(max_examples=60)
-def test_pieces_make_the_message_again(size: int, number: int) -> None:
+def test_chunks_are_reassembled_to_the_message(size: int, number: int) -> None:
     message = random.Random(size).randbytes(size)
     pieces = list(rpc_chunks.split(number, message))
     assert all(rpc_chunks.is_chunk(piece) and len(piece) <= 65_536 for piece in pieces)
@@ -619,7 +626,7 @@ def test_pieces_make_the_message_again(size: int, number: int) -> None:
     assert results[-1:] == ([message] if size else [])
 
 
-def test_pieces_of_several_messages_may_alternate() -> None:
+def test_chunks_of_several_messages_may_alternate() -> None:
     one, other = b"a" * 150_000, b"b" * 150_000
     together, whole = MessageReassembly(), []
     for pair in zip(rpc_chunks.split(1, one), rpc_chunks.split(2, other), strict=True):
@@ -627,7 +634,7 @@ def test_pieces_of_several_messages_may_alternate() -> None:
     assert whole[-2:] == [one, other]
 
 
-def test_a_message_that_is_given_up_is_forgotten() -> None:
+def test_an_abandoned_message_is_dropped() -> None:
     together = MessageReassembly()
     first = next(rpc_chunks.split(1, b"a" * 150_000))
     together.add_chunk(first)
@@ -635,7 +642,7 @@ def test_a_message_that_is_given_up_is_forgotten() -> None:
     assert (together._messages, together._partial.count) == ({}, 0)
 
 
-def test_pieces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc_chunks, "MAX_MESSAGE_SIZE", 100_000)
     together = MessageReassembly()
     one, *_, last = rpc_chunks.split(1, b"a" * 150_000)
