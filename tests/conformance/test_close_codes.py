@@ -30,7 +30,7 @@ from tests.support.programs import Diary
 from tests.support.rest_client import backend
 from tests.support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
 
-from .support import client_at, connected, tokens, write
+from .support import client_at, connected, tokens, websocket_of, write
 
 # --- what each code means
 
@@ -319,15 +319,11 @@ def writing(*frames: str | bytes) -> Callable[[SignallingServer, SignallingClien
 
 
 async def write_binary(server: SignallingServer, client: SignallingClient) -> None:
-    assert client._socket is not None
-    assert client._socket._websocket is not None
-    await client._socket._websocket.send(b"{}", text=False)
+    await websocket_of(client).send(b"{}", text=False)
 
 
 async def cut(server: SignallingServer, client: SignallingClient) -> None:
-    assert client._socket is not None
-    assert client._socket._websocket is not None
-    client._socket._websocket.transport.abort()
+    websocket_of(client).transport.abort()
 
 
 async def restart(server: SignallingServer, client: SignallingClient) -> None:

@@ -10,6 +10,7 @@ import pytest
 from metered_realtime import Data, FatalError, Joined, MeteredPeer, PeerJoined, Presence, StateChange
 from metered_realtime.mesh.early_events import MAX_EARLY_EVENTS
 from metered_realtime.signalling import SignallingClient
+from metered_realtime.signalling.for_peers import check_connection
 from tests.support.programs import HASTY, make_client
 from tests.support.scripted_server import Conversation, ScriptedServer
 
@@ -102,7 +103,7 @@ async def test_a_channel_that_does_not_come_back_is_told_also_when_nobody_was_th
         diary, listed = PeerDiary(peer), client.events(Presence)
         await peer.join("room")
         await anext(listed)
-        client._check_connection()
+        check_connection(client)
         fatal = await diary.wait_for(FatalError)
         assert isinstance(fatal, FatalError)
         assert fatal.code == code

@@ -27,7 +27,7 @@ SDP_SIZE = 40_000
 
 
 class Client:
-    """A guest whose frames go through an intake, as those of a connection do."""
+    """A guest whose frames are checked like those of a connection."""
 
     def __init__(self, hub: Hub, peer_id: str, limits: Limits | None = None, **options: Any) -> None:
         self.guest = Guest(hub, peer_id, **options)
@@ -37,7 +37,7 @@ class Client:
         return self.intake.take(json.dumps(fields, separators=(",", ":")).encode(), now)
 
     def puts(self, count: int, now: float = 0.0, /, **fields: Any) -> int:
-        """Send the same so often. Return how many were taken before the end."""
+        """Send a frame `count` times. Return how many were accepted before a close."""
         for number in range(count):
             if self.put(now, **fields) is not None:
                 return number
@@ -238,9 +238,10 @@ class TestDeliveries:
         assert len(members[0].raw) == taken
 
     def test_of_presence_are_bounded(self) -> None:
-        hub = Hub(Limits(frames_per_second=1e6, frame_burst=10**6, bytes_per_frame=1))  # of bytes alone, 1 MB
+        limits = Limits(frames_per_second=1e6, frame_burst=10**6, bytes_per_frame=1)  # of bytes alone, 1 MB
+        hub = Hub(limits)
         members = filled(hub, "c", 100, grant=EVERYTHING)
-        ann = Client(hub, "ann", hub._limits)
+        ann = Client(hub, "ann", limits)
         for guest in members:
             guest.take()
         for _ in range(1_000):
