@@ -1,4 +1,4 @@
-"""Servers in the situation that a row names, and clients on them."""
+"""Clients of the servers in the conformance tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_ONCE = ReconnectOptions(initial_delay=0.001, max_delay=0.001, max_attempts=5)
 
 @asynccontextmanager
 async def client_at(url: str, **options: Any) -> AsyncIterator[tuple[SignallingClient, Diary]]:
-    """Make a client that reconnects at once, not connected yet, and note its events."""
+    """Create a client that reconnects at once, without connecting it, and record its events."""
     options.setdefault("reconnect", AT_ONCE)
     client = SignallingClient(url=url, **options)
     diary = Diary(client)

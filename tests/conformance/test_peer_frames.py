@@ -1,4 +1,4 @@
-"""What a `MeteredPeer` makes of the frames of a server, in every order that the protocol allows."""
+"""How a `MeteredPeer` handles the frames of a server, in all orders that the protocol allows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def presence(*joined: str) -> dict[str, Any]:
 
 
 async def everything_at_once(conversation: Conversation) -> None:
-    """Say all that belongs to a subscription before the client has a turn."""
+    """Send all frames of a subscription before the client runs."""
     await conversation.welcome()
     frame = await conversation.hear()
     await conversation.say({"type": "direct", "from": "bob", "data": 1})

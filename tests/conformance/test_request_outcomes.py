@@ -1,4 +1,4 @@
-"""The five ways in which `subscribe`, `unsubscribe`, `publish` and `send` end."""
+"""The five outcomes of `subscribe`, `unsubscribe`, `publish` and `send`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscribe, unsubscribe, publish and send: every outcome at the call that asked."""
+"""The outcomes of subscribe, unsubscribe, publish and send at their calls."""
 
 from __future__ import annotations
 
