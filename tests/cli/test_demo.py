@@ -1,4 +1,4 @@
-"""The demo as a user runs it: real server, real peers, real files, and an exit code that means something."""
+"""The demo as a user runs it, with its files and exit codes."""
 
 from __future__ import annotations
 

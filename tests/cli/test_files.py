@@ -1,4 +1,4 @@
-"""Files from one command line to another."""
+"""Sending files from one command to another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program, as a subprocess."""
+"""The command line, as a subprocess."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET_ID, SECRET = "sk_id_test", "sk_secret_" + "t" * 40
 async def program(
     *arguments: str, code: str | None = None, **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the program, or some code instead, and make sure that it is gone afterwards."""
+    """Run the program, or other code, and make sure that it has ended afterwards."""
     launch = ("-m", "metered_realtime") if code is None else ("-c", code)
     before = set(threading.enumerate())
     process = await asyncio.create_subprocess_exec(
@@ -44,7 +44,7 @@ async def program(
         if process.returncode is None:
             process.kill()
         await process.communicate()
-        for watcher in watchers:  # their work is done, but they may still be there
+        for watcher in watchers:  # their work is done, but they may still be running
             watcher.join()
 
 
@@ -56,7 +56,9 @@ async def finished(*arguments: str, code: str | None = None, **environment: str)
 
 class TestServe:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    async def test_prints_one_line_of_json_serves_and_ends_cleanly_on_a_signal(self, number: signal.Signals) -> None:
+    async def test_serve_prints_one_line_of_json_serves_and_ends_cleanly_on_a_signal(
+        self, number: signal.Signals
+    ) -> None:
         async with program("serve", "--port", "0", "--json") as process:
             assert process.stdout is not None
             line = json.loads(await process.stdout.readline())
@@ -72,7 +74,7 @@ class TestServe:
             out, err = await process.communicate()
             assert (process.returncode, out, err) == (0, b"", b"")
 
-    async def test_shows_url_keys_and_a_snippet_otherwise(self) -> None:
+    async def test_serve_shows_url_keys_and_a_snippet_otherwise(self) -> None:
         keys = ("--api-key", "pk_live_mine", "--secret-id", SECRET_ID, "--secret", SECRET)
         async with program("serve", "--port", "0", *keys) as process:
             assert process.stdout is not None
@@ -82,7 +84,7 @@ class TestServe:
         for text in ("http://127.0.0.1:", "ws://127.0.0.1:", "pk_live_mine", SECRET_ID, SECRET, "await peer.join("):
             assert text in banner
 
-    async def test_logs_to_stderr_when_verbose(self) -> None:
+    async def test_serve_logs_to_stderr_when_verbose(self) -> None:
         async with program("serve", "--port", "0", "--json", "--verbose") as process:
             assert process.stdout is not None
             await process.stdout.readline()
@@ -92,7 +94,7 @@ class TestServe:
         assert b"listening" in err
         assert b"sk_secret_" not in err
 
-    async def test_logs_connections_and_why_somebody_was_refused_when_verbose(self) -> None:
+    async def test_serve_logs_connections_and_why_somebody_was_refused_when_verbose(self) -> None:
         async with program("serve", "--port", "0", "--json", "-v") as process:
             assert process.stdout is not None
             line = json.loads(await process.stdout.readline())
@@ -109,7 +111,7 @@ class TestServe:
         assert "WARNING connection refused address='127.0.0.1' code=4001 why='the publishable key is not known'" in text
         assert line["api_key"] not in text
 
-    async def test_on_a_port_in_use_exits_with_1_and_names_the_address(self) -> None:
+    async def test_serve_on_a_port_in_use_exits_with_1_and_names_the_address(self) -> None:
         async with program("serve", "--port", "0", "--json") as first:
             assert first.stdout is not None
             port = json.loads(await first.stdout.readline())["url"].rpartition(":")[2]
@@ -129,7 +131,7 @@ class TestServe:
             (("--colour",), "--colour"),
         ],
     )
-    async def test_refuses_a_bad_argument_with_exit_code_2_and_names_it(
+    async def test_serve_refuses_a_bad_argument_with_exit_code_2_and_names_it(
         self, arguments: tuple[str, ...], named: str
     ) -> None:
         code, out, err = await finished("serve", *arguments)
@@ -145,7 +147,9 @@ class TestServeWithAConfiguration:
         path.write_text('[server]\nport = 1\n[[publishable_keys]]\nkey = "pk_live_a"\n')
         return path
 
-    async def test_takes_keys_from_the_file_and_not_from_the_environment(self, path: Path) -> None:
+    async def test_serve_with_a_configuration_takes_keys_from_the_file_and_not_from_the_environment(
+        self, path: Path
+    ) -> None:
         environment = {"METERED_API_KEY": "pk_live_other", "METERED_SECRET_ID": "sk_id_half"}
         async with program("serve", "--config", str(path), "--port", "0", **environment) as process:
             assert process.stdout is not None
@@ -165,14 +169,16 @@ class TestServeWithAConfiguration:
     @pytest.mark.parametrize(
         "option", [("--api-key", "pk_live_b"), ("--ice-server", "stun:x"), ("--public-page",), ("--tls-cert", "x")]
     )
-    async def test_takes_no_option_that_the_file_may_hold(self, path: Path, option: tuple[str, ...]) -> None:
+    async def test_serve_with_a_configuration_takes_no_option_that_the_file_may_hold(
+        self, path: Path, option: tuple[str, ...]
+    ) -> None:
         code, out, err = await finished("serve", "--config", str(path), *option)
         assert (code, out) == (2, "")
         assert f"{option[0]} does not go with --config" in err
 
 
 class TestMint:
-    async def test_signs_a_token_with_the_pair_from_the_environment(self) -> None:
+    async def test_mint_signs_a_token_with_the_pair_from_the_environment(self) -> None:
         arguments = ("mint", "ann", "--channel", "a/*", "--permission", "send", "--peer-metadata", '{"n": 1}')
         code, out, err = await finished(*arguments, METERED_SECRET_ID=SECRET_ID, METERED_SECRET=SECRET)
         assert (code, err) == (0, "")
@@ -188,7 +194,7 @@ class TestMint:
             (("ann", "--permission", "fly"), "'fly'"),
         ],
     )
-    async def test_refuses_a_bad_argument_with_exit_code_2_and_names_it(
+    async def test_mint_refuses_a_bad_argument_with_exit_code_2_and_names_it(
         self, arguments: tuple[str, ...], named: str
     ) -> None:
         environment = {"METERED_SECRET_ID": SECRET_ID, "METERED_SECRET": SECRET, "PYTHONUTF8": "1"}
@@ -197,7 +203,7 @@ class TestMint:
         assert named in err
         assert SECRET not in err
 
-    async def test_needs_a_secret_key(self) -> None:
+    async def test_mint_needs_a_secret_key(self) -> None:
         code, _, err = await finished("mint", "ann", METERED_SECRET_ID="", METERED_SECRET="")
         assert code == 2
         assert "METERED_SECRET" in err
@@ -215,7 +221,7 @@ async def test_keys_prints_keys_that_a_server_takes(command: tuple[str, ...]) ->
 
 
 class TestKeysCreate:
-    async def test_says_of_a_publishable_key_that_it_cannot_call(self, tmp_path: Path) -> None:
+    async def test_keys_create_says_of_a_publishable_key_that_it_cannot_call(self, tmp_path: Path) -> None:
         path = tmp_path / "server.toml"
         code, out, err = await finished("keys", "create", "--config", str(path), "--kind", "publishable")
         assert code == 0
@@ -226,7 +232,7 @@ class TestKeysCreate:
         assert "send" not in load_config(path).apps[0].publishable_keys[0].actions
 
     @pytest.mark.parametrize(("purpose", "sends"), [("calls", True), ("messages", False)])
-    async def test_makes_a_key_for_a_purpose(self, tmp_path: Path, purpose: str, sends: bool) -> None:
+    async def test_keys_create_makes_a_key_for_a_purpose(self, tmp_path: Path, purpose: str, sends: bool) -> None:
         path = tmp_path / "server.toml"
         arguments = ("keys", "create", "--config", str(path), "--kind", "publishable", "--for", purpose)
         code, _, err = await finished(*arguments)
@@ -235,7 +241,7 @@ class TestKeysCreate:
         assert actions >= {"publish", "subscribe", "presence"}
         assert ("send" in actions) is sends
 
-    async def test_takes_a_purpose_or_actions(self, tmp_path: Path) -> None:
+    async def test_keys_create_takes_a_purpose_or_actions(self, tmp_path: Path) -> None:
         path = tmp_path / "server.toml"
         arguments = ("--kind", "publishable", "--for", "calls", "--action", "send")
         code, _, err = await finished("keys", "create", "--config", str(path), *arguments)

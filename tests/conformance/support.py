@@ -1,4 +1,4 @@
-"""Servers in the situation that a row names, and clients on them."""
+"""Clients of the servers in the conformance tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from websockets.asyncio.client import ClientConnection
+
 from metered_realtime.options import ReconnectOptions
 from metered_realtime.server import SignallingServer
 from metered_realtime.signalling import SignallingClient
+from metered_realtime.signalling.socket import SignallingSocket
 from tests.support.patience import PATIENCE
 from tests.support.programs import Diary
 
@@ -18,7 +21,7 @@ AT_ONCE = ReconnectOptions(initial_delay=0.001, max_delay=0.001, max_attempts=5)
 
 @asynccontextmanager
 async def client_at(url: str, **options: Any) -> AsyncIterator[tuple[SignallingClient, Diary]]:
-    """Make a client that reconnects at once, not connected yet, and note its events."""
+    """Create a client that reconnects at once, without connecting it, and record its events."""
     options.setdefault("reconnect", AT_ONCE)
     client = SignallingClient(url=url, **options)
     diary = Diary(client)
@@ -44,6 +47,13 @@ def tokens(server: SignallingServer, peer_id: str, **claims: Any) -> Callable[[]
 
 
 def write(client: SignallingClient, frame: str | bytes) -> None:
-    """Send what no call of a client sends, over its connection."""
+    """Send a frame that no method of a client sends, over its connection."""
     assert client._socket is not None
     client._socket.write(frame.encode() if isinstance(frame, str) else frame)
+
+
+def websocket_of(client: SignallingClient) -> ClientConnection:
+    """Return the WebSocket of a connected client, for faults that it does not cause itself."""
+    assert isinstance(client._socket, SignallingSocket)
+    assert client._socket._websocket is not None
+    return client._socket._websocket

@@ -1,4 +1,4 @@
-"""Every close code: what it means for a client, and what provokes it on the server of this package.
+"""All close codes: their meaning for a client, and their causes on the server of this package.
 
 Before the welcome a close is the failure of `connect()`: `SignallingConnectError`, state `closed`, no further attempt.
 After it a close is a `Disconnected` event. The terminal codes end the client (`will_reconnect=False`, state
@@ -30,9 +30,9 @@ from tests.support.programs import Diary
 from tests.support.rest_client import backend
 from tests.support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
 
-from .support import client_at, connected, tokens, write
+from .support import client_at, connected, tokens, websocket_of, write
 
-# --- what each code means
+# --- the meaning of each code
 
 MEANINGS = [
     # (code, name in WsCloseCode, terminal)
@@ -57,7 +57,7 @@ TERMINAL = [code for code, _, terminal in MEANINGS if terminal]
 
 
 def closing(code: int, *, welcome: bool) -> Callable[[Conversation], Awaitable[None]]:
-    """Be a server that closes with this code, before or after the welcome."""
+    """Act as a server that closes with this code, before or after the welcome."""
 
     async def script(conversation: Conversation) -> None:
         if welcome:
@@ -138,7 +138,7 @@ async def test_any_other_code_is_followed_by_a_reconnect(code: int) -> None:
 async def test_4010_is_retried_after_half_a_minute_at_least() -> None:
     async with (
         ScriptedServer(closing(4010, welcome=True), behave) as server,
-        client_at(server.url, api_key="pk_live_x", _chance=lambda: 0.0) as (client, diary),  # the jitter at its least
+        client_at(server.url, api_key="pk_live_x", _chance=lambda: 0.0) as (client, diary),  # the smallest jitter
     ):
         await client.connect()
         assert (await diary.wait_for(Reconnecting)).delay >= 30
@@ -181,12 +181,12 @@ async def test_nobody_there_is_1006() -> None:
         assert (caught.value.close_code, caught.value.http_status) == (1006, None)
 
 
-# --- what the server refuses at the door
+# --- refused handshakes
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A credential, and the code that it draws."""
+    """A credential, and the close code for it."""
 
     code: int
     why: str
@@ -198,7 +198,7 @@ def token(**claims: Any) -> Callable[[SignallingServer], dict[str, Any]]:
 
 
 def signed(header: dict[str, Any] | None = None, secret: str | None = None, **claims: Any) -> Any:
-    """Sign whatever claims: a token that no `mint_token` makes."""
+    """Sign arbitrary claims, which `mint_token` would refuse."""
 
     def make(server: SignallingServer) -> dict[str, Any]:
         algorithm = (header or {}).get("alg", "HS256")
@@ -262,7 +262,7 @@ async def test_a_key_of_another_origin_is_refused_with_4001() -> None:
         SignallingServer(apps=[App("web", (key,))]) as server,
         client_at(server.url, api_key=key.key) as (client, _),
     ):
-        with pytest.raises(SignallingConnectError) as caught:  # a program sends no Origin
+        with pytest.raises(SignallingConnectError) as caught:  # programs send no Origin
             await client.connect()
         assert caught.value.close_code == 4001
 
@@ -298,12 +298,12 @@ async def test_over_the_connects_per_address_the_answer_is_429() -> None:
         assert (caught.value.close_code, caught.value.http_status) == (1006, 429)
 
 
-# --- what the server ends
+# --- connections that the server closes
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Something that costs a connection, by a client that is back at once."""
+    """A fault for which the server closes the connection; the client reconnects at once."""
 
     code: int
     why: str
@@ -319,15 +319,11 @@ def writing(*frames: str | bytes) -> Callable[[SignallingServer, SignallingClien
 
 
 async def write_binary(server: SignallingServer, client: SignallingClient) -> None:
-    assert client._socket is not None
-    assert client._socket._websocket is not None
-    await client._socket._websocket.send(b"{}", text=False)
+    await websocket_of(client).send(b"{}", text=False)
 
 
 async def cut(server: SignallingServer, client: SignallingClient) -> None:
-    assert client._socket is not None
-    assert client._socket._websocket is not None
-    client._socket._websocket.transport.abort()
+    websocket_of(client).transport.abort()
 
 
 async def restart(server: SignallingServer, client: SignallingClient) -> None:
@@ -418,7 +414,7 @@ async def test_reconnecting_ends_when_no_attempt_is_left() -> None:
         assert diary.events[-1] == StateChange("reconnecting", "closed")
 
 
-# --- what an operator ends
+# --- connections that an operator closes
 
 
 async def test_4020_a_kick_ends_every_connection_of_the_peer_for_good() -> None:

@@ -1,4 +1,4 @@
-"""Every code of an `error` frame: what provokes it, and what the program sees.
+"""All codes of `error` frames: their causes, and what the program gets.
 
 A request that the server refuses raises `ServerRequestError` at its call, with the `code` and the `request_id`. An
 error that belongs to no pending request is a `ServerError` event. Either way the connection stays as it is.
@@ -41,7 +41,7 @@ class Refusal:
 
 
 def unchecked_subscribe(channel: str) -> Call:
-    """Subscribe past the checks of the client."""
+    """Subscribe without the checks of the client."""
     return lambda client: client._reply_to(*client._session.subscribe(channel, False, client._now()))
 
 
@@ -92,12 +92,12 @@ async def test_a_refused_request_raises_at_its_call_and_costs_nothing_else(row: 
         assert isinstance(caught.value, SignallingError)
         assert isinstance(caught.value, MeteredRealtimeError)
         assert client.state == "connected"
-        await client.unsubscribe("anything")  # the connection answers still
+        await client.unsubscribe("anything")  # the connection still answers
         assert (diary.of(ServerError), diary.of(Disconnected)) == ([], [])
 
 
 UNCORRELATED = [
-    # (what is sent, the code, the request id that is echoed)
+    # (the frame, the code, the echoed request id)
     ("no JSON", "malformed_message", None),
     ("[]", "malformed_message", None),
     ("{}", "malformed_message", None),

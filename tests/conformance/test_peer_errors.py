@@ -1,7 +1,7 @@
-"""What a `MeteredPeer` makes of errors and ends.
+"""How a `MeteredPeer` reports errors and the end of its connection.
 
-An end for good is told in this order: `FatalError` with a stable `code`, `PeerLeft` for everybody who was there,
-`StateChange` to `closed`, `Left`. A refused call raises, and the peer stays what it was.
+A permanent end emits, in this order: `FatalError` with a stable `code`, `PeerLeft` for all remotes, `StateChange` to
+`closed`, `Left`. A refused call raises, and the state of the peer does not change.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Note = tuple[Any, ...]
 
 
 class PeerDiary:
-    """The events of a peer, told shortly and in order."""
+    """The events of a peer, in order and in a short form."""
 
     def __init__(self, peer: MeteredPeer) -> None:
         self.events: list[Event] = []
@@ -62,7 +62,7 @@ class PeerDiary:
         return next(event for event in self.events if isinstance(event, kind))
 
     def since_joined(self) -> list[Note]:
-        """Return what was told after the peer had met bob."""
+        """Return the events after bob's `PeerJoined`."""
         met = next(index for index, event in enumerate(self.events) if isinstance(event, PeerJoined))
         return [_short(event) for event in self.events[met + 1 :]]
 
@@ -95,7 +95,7 @@ async def peer_at(url: str, **options: Any) -> AsyncIterator[tuple[MeteredPeer, 
 
 
 def a_room_that_ends(code: int, reason: str = "why") -> Callable[[Conversation], Awaitable[None]]:
-    """Be a server whose channel has bob in it, and that closes after the first publication."""
+    """Act as a server with bob in the channel, which closes after the first publication."""
 
     async def script(conversation: Conversation) -> None:
         await conversation.welcome()

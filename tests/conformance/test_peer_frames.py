@@ -1,4 +1,4 @@
-"""What a `MeteredPeer` makes of the frames of a server, in every order that the protocol allows."""
+"""How a `MeteredPeer` handles the frames of a server, in all orders that the protocol allows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from metered_realtime import Data, FatalError, Joined, MeteredPeer, PeerJoined, Presence, StateChange
 from metered_realtime.mesh.early_events import MAX_EARLY_EVENTS
 from metered_realtime.signalling import SignallingClient
+from metered_realtime.signalling.for_peers import check_connection
 from tests.support.programs import HASTY, make_client
 from tests.support.scripted_server import Conversation, ScriptedServer
 
@@ -21,7 +22,7 @@ def presence(*joined: str) -> dict[str, Any]:
 
 
 async def everything_at_once(conversation: Conversation) -> None:
-    """Say all that belongs to a subscription before the client has a turn."""
+    """Send all frames of a subscription before the client runs."""
     await conversation.welcome()
     frame = await conversation.hear()
     await conversation.say({"type": "direct", "from": "bob", "data": 1})
@@ -102,7 +103,7 @@ async def test_a_channel_that_does_not_come_back_is_told_also_when_nobody_was_th
         diary, listed = PeerDiary(peer), client.events(Presence)
         await peer.join("room")
         await anext(listed)
-        client._check_connection()
+        check_connection(client)
         fatal = await diary.wait_for(FatalError)
         assert isinstance(fatal, FatalError)
         assert fatal.code == code

@@ -1,4 +1,4 @@
-"""The five ways in which `subscribe`, `unsubscribe`, `publish` and `send` end."""
+"""The five outcomes of `subscribe`, `unsubscribe`, `publish` and `send`."""
 
 from __future__ import annotations
 
@@ -91,10 +91,12 @@ async def test_cut_off_it_raises_disconnected(name: str) -> None:
 @every_request
 async def test_unanswered_it_times_out_and_a_late_answer_harms_nobody(name: str) -> None:
     answer = asyncio.Event()
+    heard = asyncio.get_running_loop().create_future()
 
     async def be_late(conversation: Conversation) -> None:
         await conversation.welcome()
         frame = await conversation.hear()
+        heard.set_result(frame)
         await answer.wait()
         await conversation.say({"type": "ack", "requestId": frame["requestId"]})
         await conversation.say({"type": "error", "code": "internal_error", "requestId": frame["requestId"]})
@@ -108,7 +110,7 @@ async def test_unanswered_it_times_out_and_a_late_answer_harms_nobody(name: str)
         await client.connect()
         with pytest.raises(AckTimeoutError) as caught:
             await REQUESTS[name](client)
-        sent = server.conversations[0].heard[0]
+        sent = await heard  # the timeout may be over before the server has read the frame
         assert (caught.value.request_id, caught.value.timeout) == (sent["requestId"], 0.02)
         answer.set()
         assert await diary.wait_for(ServerError) == ServerError("internal_error", None, sent["requestId"])

@@ -1,4 +1,4 @@
-"""A connection that is renewed instead of replaced, both ends real."""
+"""Token refresh between the real client and the real server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.patience import PATIENCE
 from .support import client_at
 
 SHORT = 3
-"""Seconds of the first token: about one second in the client asks for the next."""
+"""Lifetime of the first token in seconds: the client refreshes it after about one second."""
 
 
 async def test_a_client_outlives_its_first_token_without_a_gap() -> None:

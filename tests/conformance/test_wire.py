@@ -1,4 +1,4 @@
-"""What other clients of the protocol rely on, frame by frame, on a bare WebSocket."""
+"""The frames that other clients of the protocol rely on, on a bare WebSocket."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ def ack(request_id: str = "r") -> dict[str, Any]:
 
 
 async def quiet(probe: Probe) -> bool:
-    """Tell whether nothing waits for a client: the next frame is the answer to its ping."""
+    """Return whether no frame waits for a client: the next one answers its ping."""
     return await probe.ask("ping") == {"type": "pong", "requestId": "r"}
 
 
 class TestWelcome:
-    """The first frame, whoever connects."""
+    """The first frame of every connection."""
 
-    async def test_with_a_key_has_an_explicit_null_expiry_and_a_fresh_id(self, server: SignallingServer) -> None:
+    async def test_the_welcome_with_a_key_has_an_explicit_null_expiry_and_a_fresh_id(
+        self, server: SignallingServer
+    ) -> None:
         ids = set()
         for _ in range(2):
             async with dialled(server) as probe:
@@ -40,7 +42,7 @@ class TestWelcome:
                 ids.add(welcome["peerId"])
         assert len(ids) == 2
 
-    async def test_with_a_token_has_its_subject_expiry_and_metadata(self, server: SignallingServer) -> None:
+    async def test_the_welcome_with_a_token_has_its_subject_expiry_and_metadata(self, server: SignallingServer) -> None:
         token = server.mint_token("ann", expires_in=60, metadata={"team": "red"}, peer_metadata={"seen": "by all"})
         async with dialled(server, f"token={token}") as probe:
             welcome = await probe.get()
@@ -48,7 +50,7 @@ class TestWelcome:
             assert 58 <= welcome["expiresAt"] - welcome["serverTime"] <= 60
 
     @pytest.mark.parametrize("query", ["", "key={key}&token={token}", "key={key}&key={key}", "key=", "token="])
-    async def test_is_not_sent_unless_there_is_exactly_one_credential(
+    async def test_the_welcome_is_not_sent_unless_there_is_exactly_one_credential(
         self, server: SignallingServer, query: str
     ) -> None:
         key, token = key_query(server).removeprefix("key="), server.mint_token("ann")
@@ -57,9 +59,11 @@ class TestWelcome:
 
 
 class TestSubscribe:
-    """The acknowledgement, then who is there, then what changes."""
+    """The acknowledgement, the snapshot, then the deltas."""
 
-    async def test_is_answered_by_ack_snapshot_and_deltas_in_this_order(self, server: SignallingServer) -> None:
+    async def test_subscribe_is_answered_by_ack_snapshot_and_deltas_in_this_order(
+        self, server: SignallingServer
+    ) -> None:
         async with welcomed(server, "ann", peer_metadata={"n": 1}) as ann, welcomed(server, "bob") as bob:
             await ann.join("a")
             await bob.put("subscribe", channel="a", requestId="s")
@@ -70,11 +74,13 @@ class TestSubscribe:
             await bob.ask("unsubscribe", channel="a")
             assert await ann.get() == delta | {"joined": [], "left": [{"peerId": "bob"}]}
 
-    async def test_of_an_empty_channel_has_a_snapshot_with_both_arrays(self, server: SignallingServer) -> None:
+    async def test_subscribe_of_an_empty_channel_has_a_snapshot_with_both_arrays(
+        self, server: SignallingServer
+    ) -> None:
         async with welcomed(server, "ann") as ann:
             assert await ann.join("a") == {"type": "presence", "channel": "a", "joined": [], "left": []}
 
-    async def test_again_brings_the_snapshot_again_and_tells_nobody(self, server: SignallingServer) -> None:
+    async def test_subscribe_again_brings_the_snapshot_again_and_tells_nobody(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await ann.join("a")
             await bob.join("a")
@@ -82,7 +88,7 @@ class TestSubscribe:
             assert (await bob.join("a"))["joined"] == [{"peerId": "ann"}]
             assert await quiet(ann)
 
-    async def test_without_presence_gets_no_presence_but_is_seen(self, server: SignallingServer) -> None:
+    async def test_subscribe_without_presence_gets_no_presence_but_is_seen(self, server: SignallingServer) -> None:
         async with (
             welcomed(server, "ann") as ann,
             welcomed(server, "spy", permissions=["subscribe"]) as spy,
@@ -92,7 +98,7 @@ class TestSubscribe:
             assert (await ann.get())["joined"] == [{"peerId": "spy"}]
             assert await quiet(spy)
 
-    async def test_to_a_pattern_brings_concrete_names_and_no_presence(self, server: SignallingServer) -> None:
+    async def test_subscribe_to_a_pattern_brings_concrete_names_and_no_presence(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             assert await ann.ask("subscribe", channel="devices/*/events") == ack()
             await bob.ask("publish", channel="devices/7/events", data=1)
@@ -101,7 +107,7 @@ class TestSubscribe:
             await bob.join("devices/8/events")
             assert await quiet(ann)
 
-    async def test_of_two_connections_of_a_peer_is_one_presence(self, server: SignallingServer) -> None:
+    async def test_subscribe_of_two_connections_of_a_peer_is_one_presence(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
             await ann.join("a")
             async with welcomed(server, "bob") as first:
@@ -114,9 +120,9 @@ class TestSubscribe:
 
 
 class TestMessages:
-    """Publications and directs."""
+    """Publications and direct messages."""
 
-    async def test_go_to_everybody_but_the_sender(self, server: SignallingServer) -> None:
+    async def test_messages_go_to_everybody_but_the_sender(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await ann.join("a")
             await bob.join("a")
@@ -125,13 +131,13 @@ class TestMessages:
             assert await bob.get() == {"type": "message", "channel": "a", "from": "ann", "data": {"n": [1, None, "ö"]}}
             assert await quiet(ann)
 
-    async def test_need_no_subscription_of_the_sender(self, server: SignallingServer) -> None:
+    async def test_messages_need_no_subscription_of_the_sender(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await bob.join("a")
             await ann.ask("publish", channel="a", data=None)
             assert await bob.get() == {"type": "message", "channel": "a", "from": "ann", "data": None}
 
-    async def test_carry_metadata_to_those_who_ask_and_directs_always(self, server: SignallingServer) -> None:
+    async def test_messages_carry_metadata_to_those_who_ask_and_directs_always(self, server: SignallingServer) -> None:
         async with (
             welcomed(server, "ann", peer_metadata={"n": 1}) as ann,
             welcomed(server, "bob") as bob,
@@ -144,7 +150,9 @@ class TestMessages:
             got = [await bob.get() for _ in range(3)]
             assert [frame.get("fromMetadata") for frame in got] == [None, {"n": 1}, {"n": 1}]
 
-    async def test_to_a_peer_reach_all_its_connections_in_the_order_of_sending(self, server: SignallingServer) -> None:
+    async def test_messages_to_a_peer_reach_all_its_connections_in_the_order_of_sending(
+        self, server: SignallingServer
+    ) -> None:
         async with (
             welcomed(server, "ann") as ann,
             welcomed(server, "bob") as first,
@@ -155,13 +163,13 @@ class TestMessages:
             for bob in (first, second):
                 assert [(await bob.get())["data"] for _ in range(100)] == list(range(100))
 
-    async def test_are_sent_on_byte_for_byte(self, server: SignallingServer) -> None:
+    async def test_messages_are_sent_on_byte_for_byte(self, server: SignallingServer) -> None:
         data = '{"b":1.50e3,"a":"\\u00e9", "b":2}'  # numbers, escapes, spaces and double keys as they came
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await ann.socket.send('{"type":"send","to":"bob","data":' + data + "}")
             assert await bob.socket.recv() == '{"type":"direct","from":"ann","data":' + data + "}"
 
-    async def test_of_text_that_was_cut_within_a_character_are_sent_on(self, server: SignallingServer) -> None:
+    async def test_messages_of_text_that_was_cut_within_a_character_are_sent_on(self, server: SignallingServer) -> None:
         """As `JSON.stringify` writes it in a browser, `json.dumps` in a program."""
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             assert await ann.ask("send", to="bob", data="so \ud83d") == ack()
@@ -169,10 +177,10 @@ class TestMessages:
 
 
 class TestRequests:
-    """Answers, and what they echo."""
+    """Answers, and the request ids that they echo."""
 
     @pytest.mark.parametrize("request_id", ["r", "x" * 128, "ö \u2028"])
-    async def test_are_answered_with_their_id(self, server: SignallingServer, request_id: str) -> None:
+    async def test_requests_are_answered_with_their_id(self, server: SignallingServer, request_id: str) -> None:
         async with welcomed(server, "ann") as ann:
             await ann.put("unsubscribe", channel="never subscribed", requestId=request_id)
             assert await ann.get() == ack(request_id)
@@ -181,7 +189,7 @@ class TestRequests:
             await ann.put("ping", requestId=request_id)
             assert await ann.get() == {"type": "pong", "requestId": request_id}
 
-    async def test_without_an_id_get_no_ack_but_errors_and_pongs(self, server: SignallingServer) -> None:
+    async def test_requests_without_an_id_get_no_ack_but_errors_and_pongs(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
             await ann.put("unsubscribe", channel="a")
             await ann.put("publish", channel="a", data=1)
@@ -191,13 +199,13 @@ class TestRequests:
             error = await ann.get()
             assert (error["code"], "requestId" in error) == ("peer_not_found", False)
 
-    async def test_may_have_fields_that_nobody_knows(self, server: SignallingServer) -> None:
+    async def test_requests_may_have_fields_that_nobody_knows(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
             assert await ann.ask("publish", channel="a", data=1, ttl=5, hint={"deep": []}) == ack()
 
 
 class TestOddFrames:
-    """Frames that are legal JSON, or nearly."""
+    """Frames of unusual or almost valid JSON."""
 
     async def test_the_last_of_two_equal_keys_counts(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
@@ -227,7 +235,7 @@ class TestOddFrames:
 
 
 class TestLimits:
-    """Each number of the limits, just within and just beyond."""
+    """Each limit, at its value and just beyond."""
 
     async def test_a_payload_at_the_cap_passes_with_the_longest_envelope(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "b" * 128) as bob:

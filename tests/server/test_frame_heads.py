@@ -1,4 +1,4 @@
-"""Frames of clients on the wire: masked, and not too many of them."""
+"""The checks of WebSocket frame headers: mask and rate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestHeads:
         sizes=st.lists(st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536, 70_000]), max_size=6),
         cuts=st.lists(st.integers(1, 40), min_size=1),
     )
-    def test_are_found_however_the_bytes_come(self, sizes: list[int], cuts: list[int]) -> None:
+    def test_frame_heads_are_found_however_the_bytes_come(self, sizes: list[int], cuts: list[int]) -> None:
         data, heads, count = b"".join(frame(size) for size in sizes), FrameHeads(), 0
         at, step = 0, 0
         while at < len(data):
@@ -51,14 +51,14 @@ class TestHeads:
 
     @pytest.mark.parametrize("size", [0, 1, 126, 70_000])
     @pytest.mark.parametrize("piece", [1, 3, 100_000])
-    def test_without_a_mask_are_refused(self, size: int, piece: int) -> None:
+    def test_frame_heads_without_a_mask_are_refused(self, size: int, piece: int) -> None:
         data, heads = frame(20) + frame(size, is_masked=False), FrameHeads()
         pieces = (data[at : at + piece] for at in range(0, len(data), piece))
         with pytest.raises(BadFrameError) as caught:
             sum(heads.count(each, 10) for each in pieces)
         assert caught.value.code == 1002
 
-    def test_beyond_the_number_allowed_are_not_counted_to_the_end(self) -> None:
+    def test_frame_heads_beyond_the_number_allowed_are_not_counted_to_the_end(self) -> None:
         with pytest.raises(BadFrameError) as caught:
             FrameHeads().count(frame(0) * 11, 10)
         assert caught.value.code == 1008
@@ -67,7 +67,9 @@ class TestHeads:
 
 class TestUnmaskedFrames:
     @pytest.mark.parametrize("opcode", [0x81, 0x82, 0x89, 0x8A, 0x88])
-    async def test_close_with_1002_whatever_they_are(self, server: SignallingServer, opcode: int) -> None:
+    async def test_unmasked_frames_close_with_1002_whatever_they_are(
+        self, server: SignallingServer, opcode: int
+    ) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await bob.join("c")
             await ann.join("c")
@@ -76,7 +78,7 @@ class TestUnmaskedFrames:
             assert (await ann.ending())[0] == 1002
             assert (await bob.get())["left"] == [{"peerId": "ann"}]
 
-    async def test_are_not_heard_and_neither_is_what_follows(self, server: SignallingServer) -> None:
+    async def test_unmasked_frames_are_not_heard_and_neither_is_what_follows(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             good, bad = b'{"type":"send","to":"bob","data":1}', b'{"type":"send","to":"bob","data":2}'
             ann.socket.transport.write(frame(len(good), payload=good))
@@ -85,7 +87,7 @@ class TestUnmaskedFrames:
             assert (await ann.ending())[0] == 1002
             assert await bob.ask("ping") == {"type": "pong", "requestId": "r"}
 
-    async def test_are_found_behind_others_and_in_pieces(self, server: SignallingServer) -> None:
+    async def test_unmasked_frames_are_found_behind_others_and_in_pieces(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
             for byte in frame(len(PING), payload=PING) + frame(len(PING), is_masked=False, payload=PING):
                 ann.socket.transport.write(bytes([byte]))
@@ -93,7 +95,7 @@ class TestUnmaskedFrames:
             assert (await ann.get())["type"] == "pong"
             assert (await ann.ending())[0] == 1002
 
-    async def test_are_refused_under_tls_too(self, tmp_path: Path) -> None:
+    async def test_unmasked_frames_are_refused_under_tls_too(self, tmp_path: Path) -> None:
         cert, key = self_signed(tmp_path)
         async with (
             SignallingServer(tls_cert=cert, tls_key=key) as server,
@@ -103,7 +105,7 @@ class TestUnmaskedFrames:
             ann.socket.transport.write(frame(len(PING), is_masked=False, payload=PING))
             assert (await ann.ending())[0] == 1002
 
-    async def test_count_as_an_ending(self, server: SignallingServer) -> None:
+    async def test_unmasked_frames_count_as_an_ending(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
             ann.socket.transport.write(frame(0, is_masked=False))
             await ann.ending()
@@ -113,30 +115,30 @@ class TestUnmaskedFrames:
 
 
 class TestFloods:
-    async def test_of_pieces_without_a_byte_close_with_1008(self, server: SignallingServer) -> None:
+    async def test_floods_of_pieces_without_a_byte_close_with_1008(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             ann.socket.transport.write(frame(0, opcode=0x01) + frame(0, opcode=0x00) * (HEAD_BURST + 10_000))
             assert (await ann.ending())[0] == 1008
             assert (await bob.ask("ping"))["type"] == "pong"
 
     @pytest.mark.parametrize("opcode", [0x89, 0x8A], ids=["pings", "pongs"])
-    async def test_of_control_frames_close_with_4011(self, server: SignallingServer, opcode: int) -> None:
+    async def test_floods_of_control_frames_close_with_4011(self, server: SignallingServer, opcode: int) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             ann.socket.transport.write(frame(0, opcode=opcode) * 2_000)
             assert await ann.ending() == (4011, "ping rate exceeded")
             assert (await bob.ask("ping"))["type"] == "pong"
 
-    async def test_of_pings_close_with_4011(self, server: SignallingServer) -> None:
+    async def test_floods_of_pings_close_with_4011(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
             ann.socket.transport.write(frame(len(PING), payload=PING) * 2_000)
             assert await ann.ending() == (4011, "ping rate exceeded")
 
-    async def test_of_large_frames_close_with_4011(self, server: SignallingServer) -> None:
+    async def test_floods_of_large_frames_close_with_4011(self, server: SignallingServer) -> None:
         text = b'{"type":"ping","channel":[' + b",".join([b"[]"] * 21_000) + b"]}"
         async with welcomed(server, "ann") as ann:
             ann.socket.transport.write(frame(len(text), payload=text) * 199)
             assert await ann.ending() == (4011, "byte rate exceeded")
 
-    async def test_of_refused_handshakes_are_frames_that_nobody_reads(self, server: SignallingServer) -> None:
+    async def test_floods_of_refused_handshakes_are_frames_that_nobody_reads(self, server: SignallingServer) -> None:
         async with dialled(server, "key=pk_live_wrong") as probe:
             assert (await probe.ending())[0] == 4001

@@ -1,4 +1,4 @@
-"""Clients that mean no good: each gets its answer or its end, and nobody else notices."""
+"""Hostile clients: each is answered or disconnected, without effect on others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class TestFrames:
         ],
         ids=lambda text: text[:44],
     )
-    async def test_that_are_malformed_get_an_error_and_reach_nobody(self, server: SignallingServer, text: str) -> None:
+    async def test_frames_that_are_malformed_get_an_error_and_reach_nobody(
+        self, server: SignallingServer, text: str
+    ) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await bob.join("c")
             await ann.socket.send(text)
@@ -57,13 +59,15 @@ class TestFrames:
             assert (await bob.get())["data"] == "after"
 
     @pytest.mark.parametrize("data", ['{"a":1,"a":2}', "1e999", '"\\ud83d\\ude00"', "123456789012345678901234567890"])
-    async def test_with_any_json_as_data_are_forwarded_as_they_are(self, server: SignallingServer, data: str) -> None:
+    async def test_frames_with_any_json_as_data_are_forwarded_as_they_are(
+        self, server: SignallingServer, data: str
+    ) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await bob.join("c")
             await ann.socket.send('{"type":"publish","channel":"c","data":' + data + "}")
             assert f'"data":{data}' in str(await bob.socket.recv())
 
-    async def test_with_duplicate_keys_are_judged_by_what_they_do(self, server: SignallingServer) -> None:
+    async def test_frames_with_duplicate_keys_are_judged_by_what_they_do(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann", **NARROW) as ann, welcomed(server, "bob") as bob:
             await bob.join("b")
             await bob.join("a/1")
@@ -86,7 +90,7 @@ class TestFrames:
         ],
         ids=["stray byte", "surrogate", "overlong", "utf-16", "oversized"],
     )
-    async def test_that_are_no_text_or_too_long_end_the_connection(
+    async def test_frames_that_are_no_text_or_too_long_end_the_connection(
         self, server: SignallingServer, payload: bytes, code: int
     ) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
@@ -95,7 +99,7 @@ class TestFrames:
             await bob.put("ping")
             assert (await bob.get())["type"] == "pong"
 
-    async def test_cut_into_thousands_of_pieces_count_as_one(self, server: SignallingServer) -> None:
+    async def test_frames_cut_into_thousands_of_pieces_count_as_one(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
             text = '{"type":"ping","requestId":"r"}'
             await ann.socket.send(iter(text))
@@ -112,7 +116,7 @@ class TestFrames:
         ],
         ids=["a continuation of nothing", "a reserved bit", "a long ping"],
     )
-    async def test_against_the_websocket_protocol_end_the_connection(
+    async def test_frames_against_the_websocket_protocol_end_the_connection(
         self, server: SignallingServer, frame: Frame
     ) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
@@ -125,7 +129,7 @@ class TestFrames:
 
 
 def _serialized(frame: Frame) -> bytes:
-    # Frame.serialize refuses control frames that are too long; writing the head by hand does not.
+    # Frame.serialize refuses control frames that are too long, so the header is written by hand.
     head = 0x80 | (0x40 if frame.rsv1 else 0) | frame.opcode
     size = len(frame.data)
     length = bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + size.to_bytes(2, "big")
@@ -134,7 +138,9 @@ def _serialized(frame: Frame) -> bytes:
 
 class TestReadersWhoStop:
     @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-    async def test_are_dropped_while_the_others_get_everything(self, tmp_path: Path, secure: bool) -> None:
+    async def test_readers_that_stop_are_dropped_while_the_others_get_everything(
+        self, tmp_path: Path, secure: bool
+    ) -> None:
         files = self_signed(tmp_path) if secure else (None, None)
         limits = Limits(outbox_size=200_000, frame_burst=100_000, frames_per_second=100_000)
         server = SignallingServer(limits=limits, tls_cert=files[0], tls_key=files[1])
@@ -154,7 +160,7 @@ class TestReadersWhoStop:
             for probe in (mallory, mal):
                 probe.socket.transport.abort()
 
-    async def test_are_dropped_when_they_do_not_even_answer_pings(self) -> None:
+    async def test_readers_that_stop_are_dropped_when_they_do_not_even_answer_pings(self) -> None:
         limits = Limits(ping_interval=0.2, pong_timeout=0.1)
         async with SignallingServer(limits=limits) as server, welcomed(server, "bob") as bob:
             await bob.join("c")
@@ -180,7 +186,7 @@ class TestHandshakes:
         ],
         ids=lambda query: query[:20],
     )
-    async def test_with_nonsense_are_refused_with_4001(self, server: SignallingServer, query: str) -> None:
+    async def test_handshakes_with_nonsense_are_refused_with_4001(self, server: SignallingServer, query: str) -> None:
         async with dialled(server, query) as probe:
             assert (await probe.ending())[0] == 4001
 
@@ -195,7 +201,7 @@ class TestHandshakes:
         ],
         ids=["line", "header", "TLS", "version", "length"],
     )
-    async def test_that_are_no_http_are_refused_and_the_server_goes_on(
+    async def test_handshakes_that_are_no_http_are_refused_and_the_server_goes_on(
         self, server: SignallingServer, request_: bytes
     ) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -224,7 +230,7 @@ async def entered(server: SignallingServer, peer_id: str, trust: ssl.SSLContext 
 
 @asynccontextmanager
 async def stalled(server: SignallingServer, trust: ssl.SSLContext | None, peer_id: str) -> AsyncIterator[Probe]:
-    """Subscribe, and then stop reading. The receive buffer is small, so that little can hide in the kernel."""
+    """Subscribe, then stop reading. The receive buffer is small, so that the kernel buffers little."""
     small = socket.socket()
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     small.connect(("127.0.0.1", server.port))
@@ -250,7 +256,7 @@ async def take_messages(probe: Probe, last: Any) -> Sequence[int]:
 
 
 async def publish_until_gone(probe: Probe, wanted: set[str]) -> int:
-    """Join and publish large messages until those peers, and nobody else, have left. Return how many it took."""
+    """Join, and publish large messages until exactly those peers have left. Return the number of messages."""
     await probe.join("c")
     gone: set[str] = set()
     for number in range(2_000):

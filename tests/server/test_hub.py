@@ -36,7 +36,9 @@ def error_code(frames: list[dict[str, Any]]) -> str:
 
 
 class TestWelcome:
-    def test_comes_first_with_an_explicit_null_for_a_connection_that_does_not_expire(self, hub: Hub) -> None:
+    def test_the_welcome_comes_first_with_an_explicit_null_for_a_connection_that_does_not_expire(
+        self, hub: Hub
+    ) -> None:
         welcome = Guest(hub, "ann").welcome
         assert welcome == {
             "type": "welcome",
@@ -46,7 +48,7 @@ class TestWelcome:
             "maxMessageSize": 65536,
         }
 
-    def test_carries_expiry_and_metadata(self, hub: Hub) -> None:
+    def test_the_welcome_carries_expiry_and_metadata(self, hub: Hub) -> None:
         frames: list[bytes] = []
         hub.connect(Identity("ann", EVERYTHING, expires_at=5, metadata={"a": 1}), frames.append, NOW)
         assert b'"expiresAt":5' in frames[0]
@@ -54,7 +56,7 @@ class TestWelcome:
 
 
 class TestSubscribe:
-    def test_acks_then_sends_the_snapshot_and_only_then_tells_the_others(self) -> None:
+    def test_subscribing_acks_then_sends_the_snapshot_and_only_then_tells_the_others(self) -> None:
         order: list[tuple[str, bytes]] = []
         hub = Hub()
         ann, bob = (hub.connect(Identity(name, EVERYTHING), _note(order, name), NOW) for name in ("ann", "bob"))
@@ -67,7 +69,7 @@ class TestSubscribe:
             ("ann", "presence"),
         ]
 
-    def test_snapshot_lists_the_others_with_their_metadata_and_not_oneself(self, hub: Hub) -> None:
+    def test_the_snapshot_lists_the_others_with_their_metadata(self, hub: Hub) -> None:
         Guest(hub, "ann", metadata={"role": "host"}).subscribe("c")
         Guest(hub, "bob").subscribe("c")
         eve = Guest(hub, "eve")
@@ -76,12 +78,12 @@ class TestSubscribe:
         assert ack == {"type": "ack", "requestId": "r"}
         assert snapshot == joined("c", {"peerId": "ann", "metadata": {"role": "host"}}, {"peerId": "bob"})
 
-    def test_sends_an_empty_snapshot_when_nobody_is_there(self, hub: Hub) -> None:
+    def test_subscribing_sends_an_empty_snapshot_when_nobody_is_there(self, hub: Hub) -> None:
         ann = Guest(hub, "ann")
         ann.subscribe("c")
         assert ann.take() == [joined("c")]
 
-    def test_again_sends_the_snapshot_again_and_tells_nobody(self, hub: Hub) -> None:
+    def test_subscribing_again_sends_the_snapshot_again_and_tells_nobody(self, hub: Hub) -> None:
         ann, bob = Guest(hub, "ann"), Guest(hub, "bob")
         ann.subscribe("c")
         bob.subscribe("c")
@@ -91,7 +93,7 @@ class TestSubscribe:
         assert bob.take() == [{"type": "ack", "requestId": "again"}, joined("c", {"peerId": "ann"})]
         assert ann.take() == []
 
-    def test_again_changes_whether_sender_metadata_is_wanted(self, hub: Hub) -> None:
+    def test_subscribing_again_changes_whether_sender_metadata_is_wanted(self, hub: Hub) -> None:
         ann, bob = Guest(hub, "ann", metadata={"n": 1}), Guest(hub, "bob")
         bob.subscribe("c", wants_metadata=True)
         bob.subscribe("c")
@@ -99,7 +101,7 @@ class TestSubscribe:
         ann.publish("c", 1)
         assert "fromMetadata" not in bob.take()[0]
 
-    def test_refuses_the_channel_over_the_limit_but_not_one_held_already(self) -> None:
+    def test_subscribing_refuses_the_channel_over_the_limit_but_not_one_held_already(self) -> None:
         hub = Hub(Limits(channels_per_connection=2))
         ann = Guest(hub, "ann")
         for channel in ("a", "b*"):
@@ -110,7 +112,7 @@ class TestSubscribe:
         ann.subscribe("a", "r")
         assert ann.take()[0]["type"] == "ack"
 
-    def test_a_snapshot_too_large_for_a_frame_names_everybody_without_metadata(self, hub: Hub) -> None:
+    def test_a_snapshot_too_large_for_a_frame_names_all_peers_without_metadata(self, hub: Hub) -> None:
         blind = Grant(ACTIONS - {"presence"}, ("**",))
         for number in range(300):
             Guest(hub, f"p{number}", blind, metadata={"x": "y" * 4000}).subscribe("c")
@@ -178,7 +180,7 @@ class TestPresence:
 
 
 class TestPublish:
-    def test_reaches_every_other_subscriber_but_no_connection_of_the_publisher(self, hub: Hub) -> None:
+    def test_a_publish_reaches_every_other_subscriber_but_no_connection_of_the_publisher(self, hub: Hub) -> None:
         ann, twin, bob, eve = (Guest(hub, name) for name in ("ann", "ann", "bob", "eve"))
         for guest in (ann, twin, bob):
             guest.subscribe("c")
@@ -189,14 +191,14 @@ class TestPublish:
         assert bob.take() == [{"type": "message", "channel": "c", "from": "ann", "data": {"n": 1}}]
         assert twin.take() == eve.take() == []
 
-    def test_needs_no_subscription(self, hub: Hub) -> None:
+    def test_a_publish_needs_no_subscription(self, hub: Hub) -> None:
         ann, bob = Guest(hub, "ann"), Guest(hub, "bob")
         bob.subscribe("c")
         bob.take()
         ann.publish("c")
         assert bob.take() == [{"type": "message", "channel": "c", "from": "ann", "data": None}]
 
-    def test_adds_metadata_for_those_who_asked(self, hub: Hub) -> None:
+    def test_a_publish_adds_metadata_for_those_who_asked(self, hub: Hub) -> None:
         ann, plain, rich = Guest(hub, "ann", metadata={"n": 1}), Guest(hub, "plain"), Guest(hub, "rich")
         plain.subscribe("c")
         rich.subscribe("c", wants_metadata=True)
@@ -206,7 +208,7 @@ class TestPublish:
         assert "fromMetadata" not in plain.take()[0]
         assert rich.take()[0]["fromMetadata"] == {"n": 1}
 
-    def test_encodes_one_frame_for_all_and_forwards_the_payload_as_it_came(self) -> None:
+    def test_a_publish_encodes_one_frame_for_all_and_forwards_the_payload_as_it_came(self) -> None:
         sealed: list[bytes] = []
 
         def seal(frame: bytes) -> bytes:
@@ -228,27 +230,27 @@ class TestPublish:
 
 
 class TestSend:
-    def test_reaches_every_connection_of_the_target_with_the_senders_metadata(self, hub: Hub) -> None:
+    def test_a_direct_message_reaches_every_connection_of_the_target_with_the_senders_metadata(self, hub: Hub) -> None:
         ann, first, second = Guest(hub, "ann", metadata={"n": 1}), Guest(hub, "bob"), Guest(hub, "bob")
         ann.send("bob", [1, 2], "r")
         expected = {"type": "direct", "from": "ann", "data": [1, 2], "fromMetadata": {"n": 1}}
         assert first.take() == second.take() == [expected]
         assert ann.take() == [{"type": "ack", "requestId": "r"}]
 
-    def test_to_nobody_is_an_error(self, hub: Hub) -> None:
+    def test_a_direct_message_to_nobody_is_an_error(self, hub: Hub) -> None:
         ann, bob = Guest(hub, "ann"), Guest(hub, "bob")
         bob.leave()
         ann.send("bob", 1, "r")
         assert error_code(ann.take()) == "peer_not_found"
 
-    def test_ignores_the_scope_of_channels(self, hub: Hub) -> None:
+    def test_a_direct_message_ignores_the_scope_of_channels(self, hub: Hub) -> None:
         ann, bob = Guest(hub, "ann", Grant(ACTIONS, ("only/this",))), Guest(hub, "bob")
         ann.send("bob", 1)
         assert bob.take() == [{"type": "direct", "from": "ann", "data": 1}]
 
 
 class TestPatterns:
-    def test_receive_messages_of_every_matching_channel_under_its_concrete_name(self, hub: Hub) -> None:
+    def test_patterns_receive_messages_of_every_matching_channel_under_its_concrete_name(self, hub: Hub) -> None:
         backend, device = Guest(hub, "backend"), Guest(hub, "device")
         backend.subscribe("devices/*/events", "r")
         assert backend.take() == [{"type": "ack", "requestId": "r"}]
@@ -256,7 +258,7 @@ class TestPatterns:
         device.publish("devices/7/8/events", 2)
         assert [(frame["channel"], frame["data"]) for frame in backend.take()] == [("devices/7/events", 1)]
 
-    def test_and_exact_subscriptions_deliver_once(self, hub: Hub) -> None:
+    def test_patterns_and_exact_subscriptions_deliver_once(self, hub: Hub) -> None:
         ann, bob = Guest(hub, "ann", metadata={"n": 1}), Guest(hub, "bob")
         bob.subscribe("a/x")
         bob.subscribe("a/*", wants_metadata=True)
@@ -266,7 +268,7 @@ class TestPatterns:
         (message,) = bob.take()
         assert message["fromMetadata"] == {"n": 1}
 
-    def test_are_seen_by_nobody_and_end_with_unsubscribe(self, hub: Hub) -> None:
+    def test_patterns_are_seen_by_nobody_and_end_with_unsubscribe(self, hub: Hub) -> None:
         ann, bob = Guest(hub, "ann"), Guest(hub, "bob")
         ann.subscribe("c")
         ann.take()
@@ -286,14 +288,14 @@ class TestPatterns:
             ("**", ("a/*",), "**", False),
         ],
     )
-    def test_are_granted_when_the_key_and_the_token_cover_them(
+    def test_patterns_are_granted_when_the_key_and_the_token_cover_them(
         self, hub: Hub, key: str, token: tuple[str, ...] | None, asked: str, granted: bool
     ) -> None:
         ann = Guest(hub, "ann", Grant(ACTIONS, (key,), None, token))
         ann.subscribe(asked, "r")
         assert (ann.take()[0]["type"] == "ack") is granted
 
-    def test_with_an_escaped_star_are_ordinary_names(self, hub: Hub) -> None:
+    def test_patterns_with_an_escaped_star_are_ordinary_names(self, hub: Hub) -> None:
         ann = Guest(hub, "ann")
         ann.subscribe(r"a\*")
         assert ann.take() == [joined(r"a\*")]
@@ -301,25 +303,25 @@ class TestPatterns:
 
 class TestRefusals:
     @pytest.mark.parametrize("action", ["publish", "subscribe", "send"])
-    def test_an_action_that_is_not_granted(self, hub: Hub, action: str) -> None:
+    def test_an_action_that_is_not_granted_is_refused(self, hub: Hub, action: str) -> None:
         ann = Guest(hub, "ann", Grant(ACTIONS - {action}, ("**",)))
         getattr(ann, action)("bob", request_id="r")
         assert error_code(ann.take()) == "action_not_permitted"
 
-    def test_an_action_that_the_token_leaves_out(self, hub: Hub) -> None:
+    def test_an_action_that_the_token_leaves_out_is_refused(self, hub: Hub) -> None:
         ann = Guest(hub, "ann", Grant(ACTIONS, ("**",), frozenset({"subscribe"})))
         ann.publish("c", request_id="r")
         assert error_code(ann.take()) == "action_not_permitted"
 
     @pytest.mark.parametrize("name", ["_metered/x", "_INTERNAL/x", "_System/"])
-    def test_reserved_channels_whatever_the_pattern(self, hub: Hub, name: str) -> None:
+    def test_reserved_channels_are_refused_whatever_the_pattern(self, hub: Hub, name: str) -> None:
         ann = Guest(hub, "ann")
         ann.subscribe(name)
         assert error_code(ann.take()) == "channel_reserved"
         ann.publish(name)
         assert error_code(ann.take()) == "channel_reserved"
 
-    def test_channels_out_of_the_scope_of_key_or_token(self, hub: Hub) -> None:
+    def test_channels_out_of_the_scope_of_key_or_token_are_refused(self, hub: Hub) -> None:
         ann = Guest(hub, "ann", Grant(ACTIONS, ("a/*",), None, ("*/x",)))
         for channel, frames in (("a/x", 0), ("a/y", 1), ("b/x", 1)):
             ann.publish(channel)
@@ -332,7 +334,7 @@ class TestRefusals:
         narrow.publish("_metered/x")
         assert error_code(narrow.take()) == "channel_reserved"
 
-    def test_echo_the_request_id_if_there_is_one(self, hub: Hub) -> None:
+    def test_refusals_echo_the_request_id_if_there_is_one(self, hub: Hub) -> None:
         ann = Guest(hub, "ann")
         ann.send("bob", 1, "r7")
         ann.send("bob", 1)

@@ -1,4 +1,4 @@
-"""Whatever clients send, in whatever order, the hub keeps its promises."""
+"""The guarantees of the hub hold for any frames in any order."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class HubMachine(RuleBasedStateMachine):
         self.hub.refresh(guest.subscriber, Identity(guest.peer_id, grant), request_id)
         for channel in tuple(self.rosters[guest]):
             if channel not in guest.subscriber.subscriptions or not grant.permits("presence"):
-                del self.rosters[guest][channel]  # an error said so, or nobody tells any more
+                del self.rosters[guest][channel]  # an error said so, or presence has ended
         self.observe()
 
     @rule(guest=guests, text=st.binary(max_size=12))
@@ -128,7 +128,7 @@ class HubMachine(RuleBasedStateMachine):
         self.observe()
 
     def observe(self) -> None:
-        """Let every client read what it got."""
+        """Let all clients process their frames."""
         for guest in self.live:
             for frame in guest.take():
                 assert frame["type"] in ("ack", "error", "presence", "message", "direct", "pong")

@@ -1,4 +1,4 @@
-"""Starting and stopping the server, and what it says about itself."""
+"""Starting and stopping the server, and its properties."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..support.probe import dialled, welcomed
 
 
 class TestStart:
-    async def test_takes_a_free_port_and_knows_its_urls(self, server: SignallingServer) -> None:
+    async def test_starting_takes_a_free_port_and_knows_its_urls(self, server: SignallingServer) -> None:
         assert server.port > 0
         assert server.url == f"ws://127.0.0.1:{server.port}"
         assert server.http_url == f"http://127.0.0.1:{server.port}"
 
-    async def test_makes_keys_for_the_run(self, server: SignallingServer) -> None:
+    async def test_starting_makes_keys_for_the_run(self, server: SignallingServer) -> None:
         assert server.api_key.startswith("pk_live_")
         assert len(server.api_key) == 48
         assert server.secret_id.startswith("sk_id_")
@@ -30,21 +30,23 @@ class TestStart:
         assert server.secret not in repr(server)
         assert server.api_key not in repr(server)
 
-    async def test_uses_the_keys_it_is_given(self) -> None:
+    async def test_starting_uses_the_keys_it_is_given(self) -> None:
         secret = "sk_secret_" + "s" * 40
         async with SignallingServer(api_key="pk_live_mine", secret_id="sk_id_mine", secret=secret) as server:
             assert (server.api_key, server.secret_id, server.secret) == ("pk_live_mine", "sk_id_mine", secret)
             async with welcomed(server), welcomed(server, "ann"):
                 pass
 
-    async def test_on_a_port_in_use_raises_an_error_that_names_the_address(self, server: SignallingServer) -> None:
+    async def test_starting_on_a_port_in_use_raises_an_error_that_names_the_address(
+        self, server: SignallingServer
+    ) -> None:
         second = SignallingServer(port=server.port)
         with pytest.raises(OSError, match=f"127.0.0.1 port {server.port}") as caught:
             await second.start()
         assert caught.value.errno == errno.EADDRINUSE
         await second.stop()
 
-    async def test_twice_does_nothing(self, server: SignallingServer) -> None:
+    async def test_starting_twice_does_nothing(self, server: SignallingServer) -> None:
         port = server.port
         await server.start()
         assert server.port == port
@@ -61,7 +63,7 @@ class TestStart:
             ({"ice_servers": ["http://x"]}, "'http://x'"),
         ],
     )
-    def test_needs_good_arguments_and_names_bad_ones(self, options: dict[str, Any], named: str) -> None:
+    def test_starting_needs_good_arguments_and_names_bad_ones(self, options: dict[str, Any], named: str) -> None:
         with pytest.raises(ValueError, match=named):
             SignallingServer(**options)
 
@@ -74,17 +76,17 @@ class TestStart:
             ("a.example", "ws://a.example:7"),
         ],
     )
-    def test_gives_a_url_that_can_be_connected_to(self, host: str, url: str) -> None:
+    def test_starting_gives_a_url_that_can_be_connected_to(self, host: str, url: str) -> None:
         assert SignallingServer(host, 7).url == url
 
-    async def test_on_loopback_is_reached_by_name_too(self, server: SignallingServer) -> None:
+    async def test_a_server_on_loopback_is_reached_by_name_too(self, server: SignallingServer) -> None:
         _, writer = await asyncio.open_connection("localhost", server.port)
         writer.close()
         await writer.wait_closed()
 
 
 class TestStop:
-    async def test_says_going_away_and_closes_with_1001(self, server: SignallingServer) -> None:
+    async def test_stopping_says_going_away_and_closes_with_1001(self, server: SignallingServer) -> None:
         async with welcomed(server) as one, welcomed(server) as two:
             stopping = asyncio.create_task(server.stop())
             for probe in (one, two):
@@ -92,7 +94,7 @@ class TestStop:
                 assert (await probe.ending())[0] == 1001
             await stopping
 
-    async def test_tells_nobody_that_others_leave(self, server: SignallingServer) -> None:
+    async def test_stopping_sends_no_presence(self, server: SignallingServer) -> None:
         async with AsyncExitStack() as stack:
             probes = [await stack.enter_async_context(welcomed(server, f"p{number}")) for number in range(8)]
             for index, probe in enumerate(probes):
@@ -108,7 +110,7 @@ class TestStop:
                 assert caught.value.rcvd.code == 1001
             await stopping
 
-    async def test_does_not_wait_for_clients_that_do_not_answer(self, server: SignallingServer) -> None:
+    async def test_stopping_does_not_wait_for_clients_that_do_not_answer(self, server: SignallingServer) -> None:
         loop = asyncio.get_running_loop()
         async with welcomed(server) as silent:
             silent.socket.transport.pause_reading()
@@ -124,15 +126,15 @@ class TestStop:
                 await writer.wait_closed()
             assert await half.read() == b""
 
-    async def test_twice_or_at_the_same_time_is_one_stop(self, server: SignallingServer) -> None:
+    async def test_stopping_twice_or_at_the_same_time_is_one_stop(self, server: SignallingServer) -> None:
         async with welcomed(server):
             await asyncio.gather(server.stop(), server.stop())
         await server.stop()
 
-    async def test_without_a_start_does_nothing(self) -> None:
+    async def test_stopping_without_a_start_does_nothing(self) -> None:
         await SignallingServer().stop()
 
-    async def test_goes_on_when_its_caller_is_cancelled(self, server: SignallingServer) -> None:
+    async def test_stopping_goes_on_when_its_caller_is_cancelled(self, server: SignallingServer) -> None:
         async with welcomed(server) as probe:
             stopping = asyncio.create_task(server.stop())
             await probe.get()
@@ -140,7 +142,7 @@ class TestStop:
             assert (await probe.ending())[0] == 1001
         await server.stop()
 
-    async def test_frees_the_port_for_a_new_start(self, server: SignallingServer) -> None:
+    async def test_stopping_frees_the_port_for_a_new_start(self, server: SignallingServer) -> None:
         url = server.url
         await server.stop()
         with socket.socket() as probe:
@@ -150,7 +152,7 @@ class TestStop:
         async with welcomed(server, "ann"):
             pass
 
-    async def test_begins_again_with_nobody_in_the_channels(self, server: SignallingServer) -> None:
+    async def test_a_restart_begins_with_empty_channels(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann:
             await ann.join("c")
             await server.stop()
@@ -158,7 +160,7 @@ class TestStop:
             async with welcomed(server, "bob") as bob:
                 assert (await bob.join("c"))["joined"] == []
 
-    async def test_by_leaving_the_block_on_an_error_still_closes(self) -> None:
+    async def test_stopping_by_leaving_the_block_on_an_error_still_closes(self) -> None:
         server = SignallingServer()
         with pytest.raises(RuntimeError, match="boom"):
             async with server:

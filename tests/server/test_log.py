@@ -1,4 +1,4 @@
-"""What the server says of its clients, and what not."""
+"""The server's log lines about clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOME = "https://shop.example"
 
 
 class Lines:
-    """A logger that remembers its lines, by level."""
+    """A logger that records its lines by level."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, str, dict[str, Any]]] = []
@@ -45,7 +45,7 @@ class Lines:
         return [(level, ctx) for level, known, ctx in self.all if known == msg]
 
     async def one(self, msg: str) -> tuple[str, dict[str, Any]]:
-        """Return the first line of a message, when it is there."""
+        """Wait for the first line with a message, and return it."""
         async with asyncio.timeout(PATIENCE):
             while not self.of(msg):  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
@@ -93,7 +93,7 @@ REFUSALS: dict[str, tuple[Callable[[], str], int, str]] = {
 
 class TestRefusals:
     @pytest.mark.parametrize("name", REFUSALS)
-    async def test_are_told_with_their_cause_and_without_a_credential(self, name: str) -> None:
+    async def test_refusals_are_told_with_their_cause_and_without_a_credential(self, name: str) -> None:
         query, code, cause = REFUSALS[name]
         shown = query()
         async with shop() as (server, lines):
@@ -105,13 +105,13 @@ class TestRefusals:
         text = str(lines.all)
         assert not any(secret in text for secret in (SECRET, OTHER_SECRET, KEY, shown.rpartition("=")[2]))
 
-    async def test_of_an_origin_name_it(self) -> None:
+    async def test_refusals_of_an_origin_name_it(self) -> None:
         async with shop() as (server, lines):
             async with dialled(server, f"key={KEY}", origin="https://evil.example") as probe:
                 await probe.ending()
             assert "'https://evil.example' is not allowed" in (await lines.one("connection refused"))[1]["why"]
 
-    async def test_by_a_full_plan_and_a_suspended_app_name_the_app(self) -> None:
+    async def test_refusals_by_a_full_plan_and_a_suspended_app_name_the_app(self) -> None:
         async with shop(plan=Plan(max_concurrent_connections=1)) as (server, lines):
             async with dialled(server, f"token={token()}") as first:
                 await first.get()
@@ -124,13 +124,13 @@ class TestRefusals:
                 assert (await probe.ending())[0] == 4012
             assert "'shop' is suspended" in (await lines.one("connection refused"))[1]["why"]
 
-    async def test_have_a_bounded_length(self) -> None:
+    async def test_refusals_have_a_bounded_length(self) -> None:
         async with shop() as (server, lines):
             async with dialled(server, f"token={token('sk_id_' + 'x' * 20_000)}") as probe:
                 await probe.ending()
             assert len((await lines.one("connection refused"))[1]["why"]) < 300
 
-    async def test_of_a_refresh_are_told(self) -> None:
+    async def test_refusals_of_a_refresh_are_told(self) -> None:
         async with shop() as (server, lines), dialled(server, f"token={token()}") as probe:
             await probe.get()
             late = mint_token(secret_id=SECRET_ID, secret=SECRET, peer_id="ann", now=time.time() - 9_000)
@@ -139,7 +139,7 @@ class TestRefusals:
             assert (level, context["peer"]) == ("warning", "ann")
             assert "has expired" in context["why"]
 
-    async def test_of_attempts_are_told_once_and_counted(self) -> None:
+    async def test_refusals_of_attempts_are_told_once_and_counted(self) -> None:
         lines = Lines()
         limits = Limits(connects_per_address=1)
         async with SignallingServer(logger=lines, limits=limits) as server, welcomed(server):
@@ -152,7 +152,7 @@ class TestRefusals:
             assert len(lines.of("too many connection attempts")) == 1
             assert server.endings["too many attempts"] == 5
 
-    async def test_of_requests_are_told(self) -> None:
+    async def test_refusals_of_requests_are_told(self) -> None:
         async with shop() as (server, lines):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET /v1/usage HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
@@ -173,7 +173,9 @@ class TestRequestsThatAreNoHttp:
         ],
         ids=["version", "length", "header"],
     )
-    async def test_are_told_without_their_text(self, request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_requests_that_are_no_http_are_told_without_their_text(
+        self, request_: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(0)
         lines = Lines()
         async with SignallingServer(logger=lines) as server:
@@ -206,7 +208,7 @@ async def _flood(probe: Any) -> None:
 
 
 class TestConnections:
-    async def test_are_told_when_they_open(self) -> None:
+    async def test_connections_are_told_when_they_open(self) -> None:
         lines = Lines()
         async with SignallingServer(logger=lines) as server:
             async with welcomed(server, "ann"):
@@ -224,7 +226,7 @@ class TestConnections:
         ],
         ids=["closed", "lost", "binary", "flood"],
     )
-    async def test_are_told_when_they_end(
+    async def test_connections_are_told_when_they_end(
         self, end: Callable[[Any], Awaitable[None]], level: str, code: int, reason: str
     ) -> None:
         lines, limits = Lines(), Limits(frame_burst=5, frames_per_second=0.01)
@@ -239,7 +241,7 @@ class TestConnections:
 
 
 class TestFloods:
-    def test_leave_out_lines_and_say_how_many(self) -> None:
+    def test_floods_leave_out_lines_and_say_how_many(self) -> None:
         lines, now = Lines(), 0.0
         log = ClientLog(lines, lambda: now)
         for _ in range(LINE_BURST + 500):
@@ -249,7 +251,7 @@ class TestFloods:
         log.info("later")
         assert lines.all[-2:] == [("info", "lines were left out", {"count": 500}), ("info", "later", {})]
 
-    def test_of_one_level_leave_the_others_alone(self) -> None:
+    def test_floods_of_one_level_leave_the_others_alone(self) -> None:
         lines = Lines()
         log = ClientLog(lines, lambda: 0.0)
         for _ in range(LINE_BURST * 2):

@@ -55,7 +55,7 @@ async def test_plain_http_to_the_websocket_endpoint_is_a_bad_request(
 
 
 class TestConfig:
-    async def test_gives_the_key_to_a_browser_on_this_machine(
+    async def test_the_page_config_gives_the_key_to_a_browser_on_this_machine(
         self, server: SignallingServer, browser: aiohttp.ClientSession
     ) -> None:
         for host in ("127.0.0.1", "localhost"):
@@ -63,7 +63,7 @@ class TestConfig:
                 assert response.headers["Cache-Control"] == "no-cache"
                 assert await response.json() == {"key": server.api_key, "url": "/v1"}
 
-    async def test_withholds_the_key_from_a_foreign_name_for_this_machine(
+    async def test_the_page_config_withholds_the_key_from_a_foreign_name_for_this_machine(
         self, server: SignallingServer, browser: aiohttp.ClientSession
     ) -> None:
         headers = {"Host": "evil.example"}
@@ -79,7 +79,7 @@ class TestConfig:
             ("0.0.0.0", {"public_page": True, "open_page": False}, False),
         ],
     )
-    async def test_gives_the_key_elsewhere_only_when_told_to(
+    async def test_the_page_config_gives_the_key_elsewhere_only_when_told_to(
         self, browser: aiohttp.ClientSession, host: str, options: dict[str, Any], shown: bool
     ) -> None:
         async with (
@@ -112,10 +112,10 @@ class TestParts:
         ("header", "shown"),
         [("localhost:80", True), ("[::1]:80", True), ("x.example:80", False), ("[", False), ("", False)],
     )
-    def test_key_goes_by_the_host_header(self, header: str, shown: bool) -> None:
+    def test_the_page_key_goes_by_the_host_header(self, header: str, shown: bool) -> None:
         assert PageKey("pk_live_x").shown_to(header) == ("pk_live_x" if shown else None)
 
-    def test_key_is_not_in_the_repr(self) -> None:
+    def test_the_page_key_is_not_in_the_repr(self) -> None:
         assert "pk_live_x" not in repr(PageKey("pk_live_x"))
 
     def test_a_missing_directory_is_an_empty_page(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an app may use: the meter alone, and what clients see of it."""
+"""The limits of a plan: the meter alone, and their effect on clients."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class TestPlan:
             ({"overages": "yes"}, "'yes'"),
         ],
     )
-    def test_refuses_what_makes_no_sense_and_names_it(self, options: dict[str, Any], named: str) -> None:
+    def test_a_plan_refuses_what_makes_no_sense_and_names_it(self, options: dict[str, Any], named: str) -> None:
         with pytest.raises(ValueError, match=named):
             Plan(**options)
 
 
 class TestMeter:
-    def test_bounds_nothing_without_a_plan(self) -> None:
+    def test_a_meter_bounds_nothing_without_a_plan(self) -> None:
         meter = Meter()
         for _ in range(1_000):
             meter.connect()
@@ -57,12 +57,12 @@ class TestMeter:
             assert meter.take_message()
         assert meter.usage()["plan"]["maxConcurrentConnections"] is None
 
-    def test_counts_attempts_even_when_they_are_refused(self) -> None:
+    def test_a_meter_counts_attempts_even_when_they_are_refused(self) -> None:
         meter = Meter(Plan(max_messages_per_period=2))
         assert [meter.take_message() for _ in range(4)] == [True, True, False, False]
         assert (meter.usage()["messagesUsed"], meter.usage()["overageMessages"]) == (4, 0)
 
-    def test_refuses_nothing_with_overages_but_counts_them(self) -> None:
+    def test_a_meter_refuses_nothing_with_overages_but_counts_them(self) -> None:
         meter = Meter(Plan(max_messages_per_period=1, max_concurrent_connections=1, overages=True))
         for _ in range(3):
             assert meter.admits()
@@ -80,12 +80,12 @@ class TestMeter:
             ("month", (2027, 12, 1), (2028, 1, 1)),
         ],
     )
-    def test_knows_the_period_of_the_calendar(self, period: Any, start: Any, end: Any) -> None:
+    def test_a_meter_knows_the_period_of_the_calendar(self, period: Any, start: Any, end: Any) -> None:
         clock = Clock(2027, 12, 31, 23, 59)
         usage = Meter(Plan(period=period), clock).usage()
         assert (usage["periodStartUnix"], usage["periodEndUnix"]) == (Clock.at(*start), Clock.at(*end))
 
-    def test_begins_anew_with_each_period(self) -> None:
+    def test_a_meter_begins_anew_with_each_period(self) -> None:
         clock = Clock(2027, 1, 31, 23, 59, 59)
         meter = Meter(Plan(max_messages_per_period=1), clock)
         meter.connect()
@@ -99,7 +99,7 @@ class TestMeter:
         assert (usage["messagesUsed"], usage["peakConcurrent"], usage["concurrentNow"]) == (1, 1, 1)
         assert usage["periodStartUnix"] == Clock.at(2027, 2, 1)
 
-    def test_goes_on_counting_under_another_plan(self) -> None:
+    def test_a_meter_goes_on_counting_under_another_plan(self) -> None:
         meter = Meter(Plan(max_messages_per_period=1))
         assert [meter.take_message(), meter.take_message()] == [True, False]
         meter.replace_plan(Plan(max_messages_per_period=4))
@@ -120,7 +120,7 @@ async def message_codes(probe: Probe, count: int) -> list[str]:
 
 
 class TestClients:
-    async def test_beyond_the_connections_of_the_plan_are_closed_with_4010(self) -> None:
+    async def test_clients_beyond_the_connections_of_the_plan_are_closed_with_4010(self) -> None:
         async with planned(Plan(max_concurrent_connections=1)) as server:
             async with dialled(server, as_peer("ann")) as ann:
                 await ann.get()
@@ -133,7 +133,7 @@ class TestClients:
             async with dialled(server, as_peer("bob")) as bob:
                 assert (await bob.get())["type"] == "welcome"
 
-    async def test_beyond_the_messages_of_the_plan_get_an_error_and_still_hear(self) -> None:
+    async def test_clients_beyond_the_messages_of_the_plan_get_an_error_and_still_hear(self) -> None:
         async with planned(Plan(max_messages_per_period=2)) as server:
             async with dialled(server, as_peer("ann")) as ann, dialled(server, as_peer("bob")) as bob:
                 await ann.get()
@@ -150,13 +150,13 @@ class TestClients:
                 assert answer.error == (429, "over_message_quota")
                 assert int(answer.headers["Retry-After"]) >= 1
 
-    async def test_are_not_counted_for_frames_that_are_refused_before(self) -> None:
+    async def test_clients_are_not_counted_for_frames_that_are_refused_before(self) -> None:
         async with planned(Plan(max_messages_per_period=1)) as server, dialled(server, as_peer("ann")) as ann:
             await ann.get()
             assert (await ann.ask("publish", channel="_system/x", data=1))["code"] == "channel_reserved"
             assert await message_codes(ann, 1) == ["ack"]
 
-    async def test_get_more_by_a_reload(self) -> None:
+    async def test_clients_get_more_by_a_reload(self) -> None:
         keys = f'[[secret_keys]]\nid = "sk_id_a"\nsecret = "{SECRET}"\n'
         plan = "[apps.default]\nmax_messages_per_period = "
         server = SignallingServer.from_config(parse_config(f"{plan}1\n{keys}", PATH), port=0)

@@ -1,4 +1,4 @@
-"""Whose address counts when proxies stand in between."""
+"""The address of a client behind proxies."""
 
 from __future__ import annotations
 
@@ -93,4 +93,4 @@ async def test_connection_attempts_of_one_64_are_counted_together() -> None:
             headers = {"X-Forwarded-For": f"2001:db8::{number}"}
             async with session.get(f"{server.http_url}/v1?key=x", headers=headers) as answer:
                 statuses.append(answer.status)
-        assert statuses == [400, 400, 429, 429]  # no upgrade was asked for
+        assert statuses == [400, 400, 429, 429]  # no upgrade was requested

@@ -1,4 +1,4 @@
-"""A fresh token for a connection that is open already."""
+"""Token refreshes on open connections."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class TestTheHub:
     def refresh(self, grant: Grant = EVERYTHING, request_id: str | None = "r", **fields: Any) -> None:
         self.hub.refresh(self.ann.subscriber, Identity("ann", grant, **fields), request_id)
 
-    def test_answers_with_the_expiry_and_the_metadata_for_the_peer_alone(self) -> None:
+    def test_a_refresh_answers_with_the_expiry_and_the_metadata_for_the_peer_alone(self) -> None:
         self.refresh(expires_at=9, metadata={"iceServers": []})
         assert self.ann.take() == [ACK | {"expiresAt": 9, "metadata": {"iceServers": []}}]
         assert self.bob.take() == []
 
-    def test_answers_nothing_without_a_request_id(self) -> None:
+    def test_a_refresh_answers_nothing_without_a_request_id(self) -> None:
         self.refresh(request_id=None)
         assert self.ann.take() == []
 
-    def test_applies_the_new_rights_at_once(self) -> None:
+    def test_a_refresh_applies_the_new_rights_at_once(self) -> None:
         self.refresh(Grant(ACTIONS - {"publish"}, ("b/*",)))
         self.ann.take()
         self.ann.publish("b/1", request_id="r1")
@@ -55,7 +55,7 @@ class TestTheHub:
             "ok",  # the snapshot
         ]
 
-    def test_shows_others_the_new_metadata_from_then_on_and_announces_nothing(self) -> None:
+    def test_a_refresh_shows_others_the_new_metadata_from_then_on_and_announces_nothing(self) -> None:
         self.ann.subscribe("a")
         self.bob.subscribe("a", wants_metadata=True)
         self.bob.take()
@@ -66,7 +66,7 @@ class TestTheHub:
         self.bob.subscribe("a")
         assert self.bob.take()[0]["joined"] == [{"peerId": "ann", "metadata": {"role": "new"}}]
 
-    def test_ends_subscriptions_that_are_out_of_scope_and_says_which(self) -> None:
+    def test_a_refresh_ends_subscriptions_that_are_out_of_scope_and_says_which(self) -> None:
         for channel in ("a", "b", "*"):
             self.ann.subscribe(channel)
         self.bob.subscribe("a")
@@ -84,7 +84,7 @@ class TestTheHub:
         self.bob.publish("b", 1)
         assert [frame["channel"] for frame in self.ann.take()] == ["b"]
 
-    def test_brings_snapshots_when_presence_is_new(self) -> None:
+    def test_a_refresh_brings_snapshots_when_presence_is_new(self) -> None:
         blind = Grant(ACTIONS - {"presence"}, ("**",))
         self.refresh(blind)
         self.bob.subscribe("a")
@@ -99,7 +99,7 @@ class TestTheHub:
 
 @asynccontextmanager
 async def expiring(server: SignallingServer, seconds: int) -> AsyncIterator[Probe]:
-    """Connect as ann with a token of so many seconds, reckoned from the latest full one."""
+    """Connect as ann with a token of this lifetime, counted from the last full second."""
     token = server.mint_token("ann", expires_in=seconds)
     async with dialled(server, f"token={token}") as probe:
         assert (await probe.get())["type"] == "welcome"
@@ -107,9 +107,11 @@ async def expiring(server: SignallingServer, seconds: int) -> AsyncIterator[Prob
 
 
 class TestTheServer:
-    """The frame on the wire."""
+    """The `refresh` frame on a real connection."""
 
-    async def test_keeps_a_connection_beyond_the_end_of_its_first_token(self, server: SignallingServer) -> None:
+    async def test_the_server_keeps_a_connection_beyond_the_end_of_its_first_token(
+        self, server: SignallingServer
+    ) -> None:
         async with expiring(server, 2) as probe:
             answer = await probe.ask("refresh", token=server.mint_token("ann", expires_in=60))
             assert answer["type"] == "ack"
@@ -117,7 +119,7 @@ class TestTheServer:
             await asyncio.sleep(2)
             assert await probe.ask("ping") == {"type": "pong", "requestId": "r"}
 
-    async def test_closes_at_the_end_of_the_second_token(self, server: SignallingServer) -> None:
+    async def test_the_server_closes_at_the_end_of_the_second_token(self, server: SignallingServer) -> None:
         async with expiring(server, 60) as probe:
             await probe.ask("refresh", token=server.mint_token("ann", expires_in=2))
             assert await probe.ending() == (4002, "token expired")
@@ -133,7 +135,7 @@ class TestTheServer:
             ("no channel", "channel_not_authorized"),
         ],
     )
-    async def test_refuses_what_it_would_not_let_in_and_leaves_the_connection_as_it_was(
+    async def test_the_server_refuses_what_it_would_not_let_in_and_leaves_the_connection_as_it_was(
         self, token: str, code: str
     ) -> None:
         foreign, unknown = new_secret_pair(), new_secret_pair()
@@ -153,19 +155,21 @@ class TestTheServer:
             await probe.join("a")
 
     @pytest.mark.parametrize("fields", [{}, {"token": ""}, {"token": 1}, {"token": None}])
-    async def test_calls_a_frame_without_a_token_malformed(
+    async def test_the_server_calls_a_frame_without_a_token_malformed(
         self, server: SignallingServer, fields: dict[str, Any]
     ) -> None:
         async with welcomed(server, "ann") as probe:
             assert (await probe.ask("refresh", **fields))["code"] == "malformed_message"
 
-    async def test_counts_against_the_rate(self, server: SignallingServer) -> None:
+    async def test_a_refresh_counts_against_the_rate(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as probe:
             for _ in range(250):
                 await probe.put("refresh", token="x")
             assert (await probe.ending())[0] == 4011
 
-    async def test_takes_a_token_for_the_peer_that_a_publishable_key_made(self, server: SignallingServer) -> None:
+    async def test_the_server_takes_a_token_for_the_peer_that_a_publishable_key_made(
+        self, server: SignallingServer
+    ) -> None:
         async with dialled(server, key_query(server)) as probe:
             peer_id = (await probe.get())["peerId"]
             assert (await probe.ask("refresh", token=server.mint_token(peer_id)))["type"] == "ack"

@@ -1,4 +1,4 @@
-"""The server with a certificate of its own."""
+"""The server with a TLS certificate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..support.probe import Probe, dialled
 
 
 def self_signed(directory: Path, name: str = "ours", password: bytes | None = None) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 with that common name. Return its file, and that of its key."""
+    """Create a certificate for 127.0.0.1 with a common name. Return its file and that of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)

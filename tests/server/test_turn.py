@@ -1,4 +1,4 @@
-"""TURN credentials that expire: what a welcome holds, and whether a real TURN server takes them."""
+"""Expiring TURN credentials: their form in a welcome, and their use with a real TURN server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOW = 1_800_000_000.0
 
 
 class TestTurnServer:
-    def test_makes_credentials_for_a_peer_and_a_time(self) -> None:
+    def test_a_turn_server_makes_credentials_for_a_peer_and_a_time(self) -> None:
         entry = TurnServer(urls=("turn:t.example",), shared_secret="hush", lifetime=60).ice_server("ann", NOW + 0.9)
         digest = hmac.new(b"hush", b"1800000060:ann", hashlib.sha1).digest()
         assert entry == {
@@ -40,7 +40,7 @@ class TestTurnServer:
             "credential": base64.b64encode(digest).decode(),
         }
 
-    def test_hides_the_secret(self) -> None:
+    def test_a_turn_server_hides_the_secret(self) -> None:
         assert "hush" not in repr(TurnServer(urls=("turn:t.example",), shared_secret="hush"))
 
     @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ class TestTurnServer:
             ({"lifetime": True}, "True"),
         ],
     )
-    def test_names_what_is_wrong(self, options: dict[str, Any], named: str) -> None:
+    def test_a_turn_server_names_what_is_wrong(self, options: dict[str, Any], named: str) -> None:
         with pytest.raises(ValueError, match=named):
             TurnServer(**{"urls": ("turn:t.example",), "shared_secret": "hush", **options})
 
 
 class TestWelcome:
-    async def test_holds_static_servers_and_credentials_that_clients_take(self) -> None:
+    async def test_the_welcome_holds_static_servers_and_credentials_that_clients_take(self) -> None:
         turn = TurnServer(urls="turn:t.example", shared_secret="hush")
         async with SignallingServer(ice_servers=["stun:s.example"], turn=turn) as server:
             metadata, peer_id = await welcome(server)
@@ -71,13 +71,13 @@ class TestWelcome:
         assert name == peer_id
         assert abs(int(expiry) - time.time() - 86_400) < 5
 
-    async def test_of_a_key_without_injection_has_none(self) -> None:
+    async def test_the_welcome_of_a_key_without_injection_has_none(self) -> None:
         turn = TurnServer(urls="turn:t.example", shared_secret="hush")
         app = App("app", (PublishableKey(key="pk_live_bare", inject_ice_servers=False),))
         async with SignallingServer(turn=turn, apps=[app]) as server:
             assert (await welcome(server, "key=pk_live_bare"))[0] is None
 
-    async def test_leaves_servers_of_the_token_alone(self) -> None:
+    async def test_the_welcome_leaves_servers_of_the_token_alone(self) -> None:
         turn = TurnServer(urls="turn:t.example", shared_secret="hush")
         async with SignallingServer(turn=turn) as server:
             token = server.mint_token("ann", metadata={"iceServers": []})
@@ -91,7 +91,7 @@ async def welcome(server: SignallingServer, query: str | None = None) -> tuple[A
 
 
 async def relayed_peer(server: SignallingServer) -> RTCPeerConnection:
-    """A connection with the ICE servers of a welcome of its own, that uses nothing but relays."""
+    """A connection with the ICE servers of its own welcome, which uses relays only."""
     servers = parse_ice_servers((await welcome(server))[0])
     assert servers is not None
     return RTCPeerConnection(

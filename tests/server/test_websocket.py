@@ -1,4 +1,4 @@
-"""The WebSocket endpoint, by real sockets on loopback."""
+"""The WebSocket endpoint, on real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..support.probe import Probe, dialled, key_query, welcomed
 
 
 class Log:
-    """A logger that remembers its lines."""
+    """A logger that records its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -33,7 +33,7 @@ class Log:
 
 
 class TestHandshake:
-    async def test_welcomes_a_key_first_of_all(self, server: SignallingServer) -> None:
+    async def test_the_handshake_welcomes_a_key_first_of_all(self, server: SignallingServer) -> None:
         async with dialled(server) as probe:
             welcome = await probe.get()
         assert welcome["type"] == "welcome"
@@ -42,7 +42,9 @@ class TestHandshake:
         assert welcome["maxMessageSize"] == 65_536
         assert "metadata" not in welcome
 
-    async def test_welcomes_a_token_with_its_id_expiry_and_metadata(self, server: SignallingServer) -> None:
+    async def test_the_handshake_welcomes_a_token_with_its_id_expiry_and_metadata(
+        self, server: SignallingServer
+    ) -> None:
         token = server.mint_token("ann", expires_in=60, metadata={"m": 1})
         async with dialled(server, f"token={token}") as probe:
             welcome = await probe.get()
@@ -50,7 +52,7 @@ class TestHandshake:
         assert abs(welcome["expiresAt"] - time.time() - 60) < 5
         assert welcome["metadata"] == {"m": 1}
 
-    async def test_takes_a_token_with_everything_at_its_cap(self, server: SignallingServer) -> None:
+    async def test_the_handshake_takes_a_token_with_everything_at_its_cap(self, server: SignallingServer) -> None:
         claims: dict[str, Any] = {
             "metadata": {"x": "y" * 8_184},
             "peer_metadata": {"x": "y" * 4_088},
@@ -60,26 +62,28 @@ class TestHandshake:
             pass
 
     @pytest.mark.parametrize("query", ["", "key=pk_live_wrong", "token=wrong", "key=", "other=1"])
-    async def test_refuses_by_close_code_after_the_upgrade(self, server: SignallingServer, query: str) -> None:
+    async def test_the_handshake_refuses_by_close_code_after_the_upgrade(
+        self, server: SignallingServer, query: str
+    ) -> None:
         async with dialled(server, query) as probe:
             assert (await probe.ending())[0] == 4001
 
-    async def test_refuses_both_credentials_at_once(self, server: SignallingServer) -> None:
+    async def test_the_handshake_refuses_both_credentials_at_once(self, server: SignallingServer) -> None:
         async with dialled(server, f"{key_query(server)}&token={server.mint_token('ann')}") as probe:
             assert (await probe.ending())[0] == 4001
 
-    async def test_refuses_an_expired_token_with_4002(self, server: SignallingServer) -> None:
+    async def test_the_handshake_refuses_an_expired_token_with_4002(self, server: SignallingServer) -> None:
         token = mint_token(
             secret_id=server.secret_id, secret=server.secret, peer_id="ann", expires_in=60, now=time.time() - 120
         )
         async with dialled(server, f"token={token}") as probe:
             assert (await probe.ending())[0] == 4002
 
-    async def test_refuses_a_token_without_a_channel_with_4003(self, server: SignallingServer) -> None:
+    async def test_the_handshake_refuses_a_token_without_a_channel_with_4003(self, server: SignallingServer) -> None:
         async with dialled(server, f"token={server.mint_token('ann', channels=[])}") as probe:
             assert (await probe.ending())[0] == 4003
 
-    async def test_answers_too_many_attempts_with_429_before_the_upgrade(self) -> None:
+    async def test_the_handshake_answers_too_many_attempts_with_429_before_the_upgrade(self) -> None:
         async with (
             SignallingServer(limits=Limits(connects_per_address=2)) as server,
             aiohttp.ClientSession() as session,
@@ -93,11 +97,11 @@ class TestHandshake:
             assert caught.value.headers is not None
             assert 1 <= int(caught.value.headers["Retry-After"]) <= 60
 
-    async def test_does_not_compress(self, server: SignallingServer) -> None:
+    async def test_the_handshake_does_not_compress(self, server: SignallingServer) -> None:
         async with welcomed(server) as probe:
             assert probe.socket.protocol.extensions == []
 
-    async def test_never_logs_a_credential(self) -> None:
+    async def test_the_handshake_never_logs_a_credential(self) -> None:
         log = Log()
         async with SignallingServer(logger=log) as server:
             token = server.mint_token("ann")
@@ -114,7 +118,7 @@ class TestHandshake:
         assert "connection refused" in text
         assert not any(secret in text for secret in (token, server.api_key, server.secret))
 
-    async def test_of_a_key_with_origins_looks_at_the_origin(self) -> None:
+    async def test_the_handshake_of_a_key_with_origins_looks_at_the_origin(self) -> None:
         app = App("web", (PublishableKey(key="pk_live_web", allowed_origins=("https://app.example",)),))
         async with SignallingServer(apps=[app]) as server:
             async with dialled(server, "key=pk_live_web", origin="https://app.example") as probe:
@@ -124,7 +128,7 @@ class TestHandshake:
 
 
 class TestRouting:
-    async def test_follows_the_worked_exchange(self, server: SignallingServer) -> None:
+    async def test_the_server_follows_the_worked_exchange(self, server: SignallingServer) -> None:
         async with welcomed(server, "bob", peer_metadata={"role": "host"}) as bob, welcomed(server, "ann") as ann:
             assert (await bob.join("room/7"))["joined"] == []
             assert (await ann.join("room/7"))["joined"] == [{"peerId": "bob", "metadata": {"role": "host"}}]
@@ -143,20 +147,20 @@ class TestRouting:
                 "left": [{"peerId": "ann"}],
             }
 
-    async def test_lets_the_key_of_the_run_do_everything(self, server: SignallingServer) -> None:
+    async def test_the_server_lets_the_key_of_the_run_do_everything(self, server: SignallingServer) -> None:
         async with welcomed(server) as ann, welcomed(server, "bob") as bob:
             assert (await ann.join("any/where"))["joined"] == []
             assert (await ann.ask("publish", channel="else/where", data=1))["type"] == "ack"
             assert (await ann.ask("send", to="bob", data=1))["type"] == "ack"
             assert (await bob.get())["type"] == "direct"
 
-    async def test_keeps_the_order_of_directs_from_one_to_another(self, server: SignallingServer) -> None:
+    async def test_the_server_keeps_the_order_of_directs_from_one_to_another(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             for number in range(150):
                 await ann.put("send", to="bob", data=number)
             assert [(await bob.get())["data"] for _ in range(150)] == list(range(150))
 
-    async def test_tells_the_others_when_a_socket_is_cut(self, server: SignallingServer) -> None:
+    async def test_the_server_tells_the_others_when_a_socket_is_cut(self, server: SignallingServer) -> None:
         async with welcomed(server, "bob") as bob, welcomed(server, "ann") as ann:
             await bob.join("c")
             await ann.join("c")
@@ -164,7 +168,7 @@ class TestRouting:
             ann.socket.transport.abort()
             assert (await bob.get())["left"] == [{"peerId": "ann"}]
 
-    async def test_keeps_apps_apart(self) -> None:
+    async def test_the_server_keeps_apps_apart(self) -> None:
         secret = "sk_secret_" + "x" * 40
         other = App("other", secret_keys=(SecretKey(id="sk_id_other", secret=secret),))
         stranger = mint_token(secret_id="sk_id_other", secret=secret, peer_id="ann")
@@ -180,13 +184,13 @@ class TestRouting:
             await eve.ask("publish", channel="c", data="secret")
             assert await bob.ask("publish", channel="d", data=1) == {"type": "ack", "requestId": "r"}
 
-    async def test_forwards_every_kind_of_text(self, server: SignallingServer) -> None:
+    async def test_the_server_forwards_every_kind_of_text(self, server: SignallingServer) -> None:
         data: dict[str, Any] = {"ü": "日本語 🎉", "nested": [None, True, 1e-9, {"": []}]}
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await ann.put("send", to="bob", data=data)
             assert (await bob.get())["data"] == data
 
-    async def test_names_ice_servers_in_the_welcome(self) -> None:
+    async def test_the_server_names_ice_servers_in_the_welcome(self) -> None:
         async with SignallingServer(ice_servers=["stun:stun.example"]) as server, dialled(server) as probe:
             assert (await probe.get())["metadata"] == {"iceServers": [{"urls": "stun:stun.example"}]}
 
@@ -208,7 +212,7 @@ class TestAbuse:
         ],
         ids=lambda value: value[:30] if isinstance(value, str) else None,
     )
-    async def test_of_the_form_is_an_error_and_the_connection_stays(
+    async def test_abuse_of_the_form_is_an_error_and_the_connection_stays(
         self, server: SignallingServer, text: str, code: str, echoes: bool
     ) -> None:
         async with welcomed(server) as probe:
@@ -218,7 +222,7 @@ class TestAbuse:
             await probe.put("ping")
             assert (await probe.get())["type"] == "pong"
 
-    async def test_of_the_form_ten_times_closes_with_1008(self, server: SignallingServer) -> None:
+    async def test_abuse_of_the_form_ten_times_closes_with_1008(self, server: SignallingServer) -> None:
         async with welcomed(server) as probe:
             for _ in range(10):
                 await probe.socket.send("nonsense")
@@ -226,17 +230,17 @@ class TestAbuse:
                 assert (await probe.get())["code"] == "malformed_message"
             assert (await probe.ending())[0] == 1008
 
-    async def test_by_a_binary_frame_closes_with_1008(self, server: SignallingServer) -> None:
+    async def test_abuse_by_a_binary_frame_closes_with_1008(self, server: SignallingServer) -> None:
         async with welcomed(server) as probe:
             await probe.socket.send(b'{"type":"ping"}')
             assert (await probe.ending())[0] == 1008
 
-    async def test_by_text_that_is_not_utf8_closes_with_1007(self, server: SignallingServer) -> None:
+    async def test_abuse_by_text_that_is_not_utf8_closes_with_1007(self, server: SignallingServer) -> None:
         async with welcomed(server) as probe:
             await probe.socket.send(b'{"type":"publish","channel":"c","data":"\xff"}', text=True)
             assert (await probe.ending())[0] == 1007
 
-    async def test_by_a_frame_over_the_limit_closes_with_1009(self, server: SignallingServer) -> None:
+    async def test_abuse_by_a_frame_over_the_limit_closes_with_1009(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             envelope = len('{"type":"send","to":"bob","data":""}')
             await ann.put("send", to="bob", data="x" * 65_534)
@@ -246,12 +250,12 @@ class TestAbuse:
             await ann.socket.send(_direct("x" * (66_561 - envelope)))
             assert (await ann.ending())[0] == 1009
 
-    async def test_by_a_much_larger_frame_closes_with_1009_too(self, server: SignallingServer) -> None:
+    async def test_abuse_by_a_much_larger_frame_closes_with_1009_too(self, server: SignallingServer) -> None:
         async with welcomed(server) as probe:
             await probe.socket.send(_direct("x" * 200_000))
             assert (await probe.ending())[0] == 1009
 
-    async def test_of_the_rate_closes_with_4011_but_pings_are_free(self) -> None:
+    async def test_abuse_of_the_rate_closes_with_4011_but_pings_are_free(self) -> None:
         limits = Limits(frame_burst=5, frames_per_second=0.01)
         async with SignallingServer(limits=limits) as server, welcomed(server) as probe:
             for _ in range(20):
@@ -264,7 +268,7 @@ class TestAbuse:
                 assert (await probe.get())["type"] == "ack"
             assert (await probe.ending())[0] == 4011
 
-    async def test_of_the_rate_shows_its_code_even_to_a_client_that_goes_on_sending(
+    async def test_abuse_of_the_rate_shows_its_code_even_to_a_client_that_goes_on_sending(
         self, server: SignallingServer
     ) -> None:
         async with welcomed(server) as probe:
@@ -272,7 +276,7 @@ class TestAbuse:
                 await flood(probe)
             assert (await probe.ending())[0] == 4011
 
-    async def test_stops_being_heard_at_once(self, server: SignallingServer) -> None:
+    async def test_abuse_stops_being_heard_at_once(self, server: SignallingServer) -> None:
         async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await ann.socket.send(b"binary")
             await ann.put("send", to="bob", data="after")
@@ -287,33 +291,35 @@ class TestLiveness:
         async with SignallingServer(limits=Limits(ping_interval=0.2, pong_timeout=0.1)) as server:
             yield server
 
-    async def test_keeps_a_client_that_answers_pings(self, hasty: SignallingServer) -> None:
+    async def test_the_server_keeps_a_client_that_answers_pings(self, hasty: SignallingServer) -> None:
         async with welcomed(hasty) as probe:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(probe.socket.recv(), 1.0)
             assert probe.socket.state.name == "OPEN"
 
-    async def test_drops_a_client_that_falls_silent_and_tells_the_others(self, hasty: SignallingServer) -> None:
+    async def test_the_server_drops_a_client_that_falls_silent_and_tells_the_others(
+        self, hasty: SignallingServer
+    ) -> None:
         async with welcomed(hasty, "bob") as bob, welcomed(hasty, "ann") as ann:
             await bob.join("c")
             await ann.join("c")
             await bob.get()
-            ann.socket.transport.pause_reading()  # it hears no ping any more
+            ann.socket.transport.pause_reading()  # it no longer receives pings
             async with asyncio.timeout(PATIENCE):
                 assert (await bob.get())["left"] == [{"peerId": "ann"}]
             ann.socket.transport.abort()
 
-    async def test_answers_pings_of_the_client(self, server: SignallingServer) -> None:
+    async def test_the_server_answers_pings_of_the_client(self, server: SignallingServer) -> None:
         async with welcomed(server) as probe:
             await (await probe.socket.ping(b"payload"))
 
-    async def test_closes_shortly_before_the_token_expires(self, server: SignallingServer) -> None:
+    async def test_the_server_closes_shortly_before_the_token_expires(self, server: SignallingServer) -> None:
         async with dialled(server, f"token={server.mint_token('ann', expires_in=2)}") as probe:
             expires_at = (await probe.get())["expiresAt"]
             assert (await probe.ending())[0] == 4002
             assert 0 < expires_at - time.time() < 0.5
 
-    async def test_gives_a_token_let_in_late_the_rest_of_the_leeway(self, server: SignallingServer) -> None:
+    async def test_the_server_gives_a_token_let_in_late_the_rest_of_the_leeway(self, server: SignallingServer) -> None:
         token = mint_token(
             secret_id=server.secret_id, secret=server.secret, peer_id="ann", expires_in=1, now=time.time() - 4
         )
@@ -324,7 +330,7 @@ class TestLiveness:
 
 
 class TestSlowClients:
-    async def test_are_dropped_when_their_outbox_is_full_and_nobody_else_notices(self) -> None:
+    async def test_slow_clients_are_dropped_when_their_outbox_is_full_and_nobody_else_notices(self) -> None:
         log = Log()
         limits = Limits(outbox_size=100_000, frame_burst=10_000, frames_per_second=10_000.0)
         async with SignallingServer(limits=limits, logger=log) as server, welcomed(server, "ann") as ann:
@@ -351,13 +357,13 @@ def _direct(data: str) -> str:
 
 
 async def flood(probe: Probe) -> None:
-    """Publish without a pause until the connection is gone."""
+    """Publish without a pause until the connection ends."""
     while True:
         await probe.put("publish", channel="c", data="x" * 1_000)
 
 
 async def publish_until_left(ann: Probe) -> dict[str, Any]:
-    """Publish large messages, with little waiting between them, until somebody leaves."""
+    """Publish large messages, with short pauses, until a peer leaves."""
     for _ in range(1_000):
         frame = await ann.ask("publish", channel="c", data="x" * 60_000)
         if frame["type"] == "presence":
@@ -367,7 +373,7 @@ async def publish_until_left(ann: Probe) -> dict[str, Any]:
 
 @asynccontextmanager
 async def slow_client(server: SignallingServer) -> AsyncIterator[Probe]:
-    """Connect with a small receive buffer, so that little can hide in the kernel."""
+    """Connect with a small receive buffer, so that the kernel buffers little."""
     small = socket.socket()
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     small.connect(("127.0.0.1", server.port))

@@ -1,4 +1,4 @@
-"""Ending: from anywhere, in bounded time, once."""
+"""Closing a client: in any state, in bounded time, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Getting connected, or told why not."""
+"""Connecting, and the errors of failed attempts."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_a_handshake_that_never_ends_times_out() -> None:
 
 
 async def failure_of(client: SignallingClient) -> SignallingConnectError:
-    """Return what a connect that must fail raises."""
+    """Return the exception of a `connect` that must fail."""
     with pytest.raises(SignallingConnectError) as caught:
         await client.connect()
     await client.close()
@@ -278,7 +278,7 @@ def test_a_key_of_ones_own_server_is_never_sent_to_the_hosted_service(url: str |
     for error in (LocalCredentialError, ValueError):
         with pytest.raises(error, match="url="):
             SignallingClient(api_key=OURS, url=url)
-    SignallingClient(api_key="pk_live_" + "0" * 40, url=url)  # a key of the service
+    SignallingClient(api_key="pk_live_" + "0" * 40, url=url)  # a key of the hosted service
 
 
 async def test_a_key_of_ones_own_server_is_sent_there() -> None:

@@ -1,4 +1,4 @@
-"""Which addresses are accepted, and how a credential is put into one."""
+"""Accepted server URLs, and the credential in the URL of an attempt."""
 
 from __future__ import annotations
 

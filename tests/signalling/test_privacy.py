@@ -1,4 +1,4 @@
-"""Credentials stay inside: in no attribute, repr, log line or exception."""
+"""Credentials do not leak into attributes, reprs, log lines or exceptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENCODED = "sEcReT%2F123"
 
 
 class ListLogger:
-    """Keeps every line."""
+    """Records all lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -41,7 +41,7 @@ def variables_of(error: BaseException) -> str:
 
 
 def everything_about(error: BaseException) -> str:
-    """Return what a traceback, a debugger or an error tracker would show, local variables left out."""
+    """Return what a traceback, a debugger or an error tracker would show, without local variables."""
     texts = ["".join(traceback.format_exception(error))]
     seen: list[BaseException] = []
     chain: list[BaseException | None] = [error]

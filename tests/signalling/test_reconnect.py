@@ -1,4 +1,4 @@
-"""Losing the connection, coming back, giving up."""
+"""Losing the connection, reconnecting, giving up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that outlives its token."""
+"""Connections that outlive their token."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..support.programs import Diary, make_client
 from ..support.scripted_server import Conversation, ScriptedServer, behave
 
 SOON_OVER = {"serverTime": 1_000, "expiresAt": 1_002}
-"""A token of two seconds, 0.75 s of which a client may use: it refreshes half a second in."""
+"""A token of two seconds, of which a client uses 0.75 s: it refreshes after half a second."""
 
 RATHER_SOON_OVER = {"serverTime": 1_000, "expiresAt": 1_003}
-"""A token that leaves time for a third try on a busy machine too."""
+"""A token with time for a third attempt, on a busy machine too."""
 
 Provider = Callable[[], str | Awaitable[str]]
 

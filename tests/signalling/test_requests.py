@@ -1,4 +1,4 @@
-"""Subscribe, unsubscribe, publish and send: every outcome at the call that asked."""
+"""The outcomes of subscribe, unsubscribe, publish and send at their calls."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from metered_realtime.errors import (
 from metered_realtime.events import Direct, Message, Presence, PresencePeer, ServerError
 from metered_realtime.options import SubscribeOptions
 from metered_realtime.signalling import socket
+from metered_realtime.signalling.for_peers import publish_encoded, send_encoded
 
 from ..support.programs import Diary, make_client
 from ..support.scripted_server import Conversation, ScriptedServer
@@ -46,10 +47,10 @@ async def test_each_request_writes_its_frame_and_returns_with_the_acknowledgemen
         assert client.subscriptions == ("a",)
 
 
-async def test_a_payload_that_is_encoded_already_goes_out_as_it_is() -> None:
+async def test_an_encoded_payload_is_sent_unchanged() -> None:
     async with ScriptedServer() as server, make_client(server) as client:
-        await client._publish_raw("a", encode_payload({"n": 1}))
-        await client._send_raw("bob", msgspec.Raw(b"[1, 2]"))
+        await publish_encoded(client, "a", encode_payload({"n": 1}))
+        await send_encoded(client, "bob", msgspec.Raw(b"[1, 2]"))
         assert [frame["data"] for frame in server.conversations[0].heard] == [{"n": 1}, [1, 2]]
 
 

@@ -1,4 +1,4 @@
-"""A client with a publishable key that loses its connection comes back under its id."""
+"""A client with a publishable key keeps its peer id when it reconnects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def client_of(server: SignallingServer, **options: Any) -> SignallingClient:
 
 @asynccontextmanager
 async def in_a_room(server: SignallingServer, wire: Wire) -> AsyncIterator[tuple[SignallingClient, Diary, Diary]]:
-    """Let ann, behind the wire, and bob be in a room. Yield ann, and what both noticed since."""
+    """Let ann, behind the wire, and bob join a channel. Yield ann, and the events of both since then."""
     async with client_of(server) as bob, client_of(server, url=wire.url) as ann:
         await bob.subscribe("room")
         heard = Diary(bob)
@@ -81,7 +81,8 @@ async def test_a_server_that_restarts_knows_it_again_if_its_app_has_a_secret_key
 
 
 async def test_two_with_one_token_go_their_own_ways() -> None:
-    """As of a machine that was cloned while it was running. Neither is ended, and neither ends the other again."""
+    """As on a virtual machine that was cloned while running. Neither client is closed, and they do not evict each other
+    again."""
     async with SignallingServer() as server, client_of(server) as original, client_of(server) as clone:
         one, other = Diary(original), Diary(clone)
         before = original.peer_id

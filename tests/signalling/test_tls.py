@@ -1,4 +1,4 @@
-"""Servers with a certificate, known or not."""
+"""Servers with a certificate, trusted or not."""
 
 from __future__ import annotations
 

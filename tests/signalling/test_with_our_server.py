@@ -1,4 +1,4 @@
-"""The ordinary ways, against the server of this package."""
+"""Ordinary use of the client with the server of this package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.02, max_attempts=1000)
 
 
 def as_peer(server: SignallingServer, peer_id: str, *, options: dict[str, Any] | None = None, **claims: Any) -> Any:
-    """Build a client that is this peer."""
+    """Create a client with this peer id."""
 
     def token() -> str:
         return server.mint_token(peer_id, **claims)

@@ -19,14 +19,14 @@ EXECUTABLE = shutil.which("turnserver")
 needs_coturn = pytest.mark.skipif(
     EXECUTABLE is None and "CI" not in os.environ, reason="turnserver is needed: apt-get install coturn"
 )
-"""Skips where there is none, except in CI: there the test runs, and fails."""
+"""Skips the test where coturn is missing, except in CI, where it fails."""
 
 REALM = "relay.example"
 
 
 @asynccontextmanager
 async def coturn(shared_secret: str, directory: Path) -> AsyncIterator[str]:
-    """Run a TURN server, and give its URL."""
+    """Run a TURN server and yield its URL."""
     assert EXECUTABLE is not None, "turnserver is needed: apt-get install coturn"
     port = _free_port()
     log = directory / "log"
@@ -55,14 +55,14 @@ async def coturn(shared_secret: str, directory: Path) -> AsyncIterator[str]:
 
 
 def _free_port() -> int:
-    # For UDP alone: on TCP the port may be taken, or still be settling.
+    # For UDP only: on TCP the port may be in use, or in TIME_WAIT.
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 async def _answering(port: int) -> None:
-    """Ask for a STUN binding until there is an answer."""
+    """Send STUN binding requests until there is an answer."""
     request = bytes.fromhex("000100002112a442") + b"are-you-there"[:12]
     loop = asyncio.get_running_loop()
     while True:

@@ -1,4 +1,4 @@
-"""Test ends: a recorder for the pure hub, and a raw client for the real server."""
+"""Test clients: a recorder for the pure hub, and a raw WebSocket client for the real server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOW = 1_800_000_000.0
 
 
 class Guest:
-    """A connection to a hub that records what it is sent."""
+    """A subscriber of a hub that records the frames sent to it."""
 
     def __init__(
         self,
@@ -62,14 +62,14 @@ class Guest:
         self._hub.disconnect(self.subscriber)
 
     def take(self) -> list[dict[str, Any]]:
-        """Return what came since the last time."""
+        """Return the frames since the last call."""
         frames, self.frames = self.frames, []
         self.raw.clear()
         return frames
 
 
 class Probe:
-    """A client that speaks the wire and nothing else."""
+    """A client that sends and receives frames and does nothing else."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -92,7 +92,7 @@ class Probe:
         return await self.get()
 
     async def ending(self) -> tuple[int, str]:
-        """Return the close code and reason, after whatever still comes before."""
+        """Return the close code and reason, skipping frames before the close."""
         try:
             while True:
                 await self.socket.recv()
@@ -106,7 +106,7 @@ def key_query(server: SignallingServer) -> str:
 
 @asynccontextmanager
 async def dialled(server: SignallingServer, query: str | None = None, **options: Any) -> AsyncIterator[Probe]:
-    """Connect with a query, the server's key by default, and do not wait for the welcome."""
+    """Connect with a query, by default with the server's key, without waiting for the welcome."""
     url = f"{server.url}/v1?{key_query(server) if query is None else query}"
     async with connect(url, **options) as socket:
         yield Probe(socket)
@@ -114,7 +114,7 @@ async def dialled(server: SignallingServer, query: str | None = None, **options:
 
 @asynccontextmanager
 async def welcomed(server: SignallingServer, peer_id: str | None = None, **claims: Any) -> AsyncIterator[Probe]:
-    """Connect as a peer, or with the key, and take the welcome."""
+    """Connect as a peer, or with the key, and read the welcome."""
     query = None if peer_id is None else f"token={server.mint_token(peer_id, **claims)}"
     async with dialled(server, query) as probe:
         assert (await probe.get())["type"] == "welcome"

@@ -1,4 +1,4 @@
-"""What a program around a client does in these tests: note events, wait for them, keep times short."""
+"""Helpers around a client: recording events, waiting for them, short timeouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HASTY = Timings(open_timeout=5, welcome_timeout=0.05, ack_timeout=0.05, replay_d
 
 
 def make_client(server: ScriptedServer | str, **options: Any) -> SignallingClient:
-    """Build a client that reconnects at once."""
+    """Create a client that reconnects at once."""
     if "token_provider" not in options:
         options.setdefault("api_key", "pk_live_secret")
     options.setdefault("reconnect", SOON)
@@ -27,16 +27,16 @@ def make_client(server: ScriptedServer | str, **options: Any) -> SignallingClien
 
 
 class Diary:
-    """Notes every event of a client together with the state in which it was told."""
+    """Records all events of a client, each with the state of the client at that time."""
 
     def __init__(self, client: SignallingClient) -> None:
         self._client = client
         self._changed = asyncio.Event()
         self.events: list[Event] = []
         self.states: list[str] = []
-        client.on(Event, self._note)
+        client.on(Event, self._record)
 
-    def _note(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         self.events.append(event)
         self.states.append(self._client.state)
         self._changed.set()
@@ -45,7 +45,7 @@ class Diary:
         return [event for event in self.events if isinstance(event, kind)]
 
     async def wait_for(self, kind: type[E], count: int = 1) -> E:
-        """Return the event of this type that came as number `count`, waiting for it."""
+        """Wait for event number `count` of a type, and return it."""
         while len(self.of(kind)) < count:
             self._changed.clear()
             await self._changed.wait()

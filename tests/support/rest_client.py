@@ -33,7 +33,7 @@ class Backend:
     async def ask(
         self, method: str, path: str, json: Any = None, *, data: Any = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Ask for a path below the prefix. It goes on the wire as it is."""
+        """Request a path below the prefix, which is sent unchanged."""
         sent = {} if self._bearer is None else {"Authorization": f"Bearer {self._bearer}"}
         url = URL(f"{self._server.http_url}/v1{path}", encoded=True)
         options: dict[str, Any] = {"data": data} if json is None else {"json": json}
@@ -44,6 +44,6 @@ class Backend:
 
 @asynccontextmanager
 async def backend(server: SignallingServer, bearer: str | None = "") -> AsyncIterator[Backend]:
-    """A backend with the secret key of the run, or another bearer; None shows nothing."""
+    """A backend with the secret key for the run, or another bearer; None sends none."""
     async with aiohttp.ClientSession() as session:
         yield Backend(session, server, f"{server.secret_id}:{server.secret}" if bearer == "" else bearer)

@@ -1,4 +1,4 @@
-"""A WebSocket server that does what a test tells it, right or wrong."""
+"""A WebSocket server that follows the script of a test, correct or faulty."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Conversation:
         await self.socket.close(code, reason)
 
     def drop(self) -> None:
-        """Let the connection break off."""
+        """Break the connection without a close frame."""
         self.socket.transport.abort()
 
     async def listen(self) -> None:
-        """Hear whatever comes, without answering, until the end."""
+        """Read all frames without answering, until the end."""
         while True:
             await self.hear()
 
@@ -67,19 +67,19 @@ Script = Callable[[Conversation], Awaitable[None]]
 
 
 async def behave(conversation: Conversation) -> None:
-    """Be an ordinary server: welcome, then acknowledge everything."""
+    """Act as an ordinary server: send the welcome, then acknowledge everything."""
     await conversation.welcome()
     while True:
         await conversation.ack()
 
 
 def refuse_handshake(status: int, **headers: str) -> tuple[int, dict[str, str]]:
-    """Be a server that answers the handshake with an HTTP status."""
+    """Answer the handshake with an HTTP status."""
     return status, {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 class ScriptedServer:
-    """Runs one script per connection; the last one also for every further connection."""
+    """Runs one script per connection, and the last one for all further connections."""
 
     def __init__(self, *scripts: Script | tuple[int, dict[str, str]], ssl_context: SSLContext | None = None) -> None:
         self._ssl_context = ssl_context
@@ -121,7 +121,7 @@ class ScriptedServer:
         self._port = next(iter(self._server.sockets)).getsockname()[1]
 
     async def stop(self) -> None:
-        """Drop every connection and the port."""
+        """Drop all connections and release the port."""
         if self._server is not None:
             for conversation in self.conversations:
                 conversation.drop()

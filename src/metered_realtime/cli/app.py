@@ -1,4 +1,4 @@
-"""The command line: serve, make keys, mint tokens; files are in `cli_files`, recordings in `cli_record`."""
+"""The commands for the server, keys and tokens. Those for files are in `cli.files`, for recordings in `cli.record`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ app = typer.Typer(
     name=PROGRAM,
     help="WebRTC rooms for Python programs and browsers: the signalling server and its keys.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # its boxes break sentences, and the keys in them, into lines
+    rich_markup_mode=None,  # rich boxes would wrap messages, and the keys in them
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -65,7 +65,7 @@ Secret = Annotated[
 
 
 def run() -> None:
-    """Run the program on the arguments of this process."""
+    """Run the command line with the arguments of this process."""
     app(prog_name=PROGRAM)
 
 
@@ -367,7 +367,7 @@ def _snippet(server: SignallingServer) -> str:
 
 
 def _checked(make: Callable[[], Any]) -> Any:
-    """Return what `make` makes; an argument that it refuses ends the program with exit code 2."""
+    """Return the result of `make`. A ValueError ends the program with exit code 2."""
     try:
         return make()
     except ValueError as error:
@@ -375,7 +375,7 @@ def _checked(make: Callable[[], Any]) -> Any:
 
 
 def _checked_file(make: Callable[[], T]) -> T:
-    """Return what `make` makes; a file that cannot be used ends the program with exit code 1."""
+    """Return the result of `make`. An unusable file ends the program with exit code 1."""
     try:
         return make()
     except (ConfigError, OSError) as error:

@@ -1,7 +1,7 @@
-"""The main job, shown: one bot streams a media file, another receives it, and data goes both ways.
+"""The demo: one bot streams a media file, another receives it, and data goes both ways.
 
-Everything is real: an embedded server, two peers, UDP between them. The receiver records what arrives, and the
-demo succeeds only if it can be played again and the data came back unchanged.
+It uses an embedded server and two peers, connected by UDP. The receiver records what arrives, and the demo succeeds
+only if the recording can be decoded and the data came back unchanged.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ REFRESH_INTERVAL = 0.5
 JOIN_TIMEOUT = 15.0
 DRAIN_TIMEOUT = 10.0
 LEAST_SHARE = 0.8
-"""Of the frames of the file, how many have to arrive. A machine that is too busy to encode in time drops some."""
+"""Share of the frames that has to arrive. A machine that is too busy to encode in time drops some."""
 
 
 @dataclass
 class View:
-    """What one peer sees of another, as the table shows it."""
+    """The statistics of one peer about the other, for the table."""
 
     name: str
     other: str
@@ -61,7 +61,7 @@ class View:
     _last: tuple[float, int, int] | None = None
 
     async def measure(self) -> None:
-        """Work out the rates since the last call."""
+        """Update the rates since the last call."""
         received = await _bytes_received(self.remote)
         now = time.perf_counter()
         if self._last is not None:
@@ -73,27 +73,28 @@ class View:
 
 @dataclass
 class DemoOutcome:
-    """What the demo saw, and whether that is enough."""
+    """The results of the demo, and whether each is as expected."""
 
     checks: list[tuple[str, bool]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Tell whether everything arrived."""
+        """Whether everything arrived."""
         return bool(self.checks) and all(passed for _, passed in self.checks)
 
     def check(self, what: str, passed: bool) -> None:
-        """Note a fact and whether it is as it should be."""
+        """Add a result, and whether it is as expected."""
         self.checks.append((what, passed))
 
 
 async def run_demo(
     media: Path | None, output: Path, *, port: int = 0, stay: float = 0.0, console: Console | None = None
 ) -> bool:
-    """Run the demo; return whether frames and data really arrived.
+    """Run the demo. Return whether frames and data arrived.
 
-    Without `media` a clip is generated. Files go to the folder `output`. The room stays open for `stay` seconds more.
+    Without `media` a clip is generated. Files are written to the directory `output`. The channel stays open for `stay`
+    more seconds.
     """
     console = console or Console()
     await asyncio.to_thread(output.mkdir, parents=True, exist_ok=True)
@@ -155,7 +156,7 @@ class _Demo:
             url=self._server.url,
         )
 
-    # --- what the bots do
+    # --- the bots
 
     def _listen(self, sender: MeteredPeer, receiver: MeteredPeer) -> None:
         @sender.on(PeerJoined)
@@ -211,14 +212,14 @@ class _Demo:
                 view.audio_frames += 1
 
     async def _play(self, sender: MeteredPeer, stream: MediaStream, ended: list[asyncio.Event]) -> None:
-        """Exchange data, play the file to its end, stop sending, and wait until the other end has noticed."""
+        """Exchange data, play the file to its end, stop sending, and wait until the receiver has noticed."""
         async with asyncio.timeout(JOIN_TIMEOUT):
             await asyncio.wait([self._echoed])
         sender.add_stream(stream, {"title": self._media.name})
         async with asyncio.timeout(JOIN_TIMEOUT + self._facts.seconds * 2):
             for event in ended:
                 await event.wait()
-        await asyncio.sleep(REFRESH_INTERVAL)  # what is still in encoders, on the wire and in jitter buffers
+        await asyncio.sleep(REFRESH_INTERVAL)  # for frames in encoders, on the wire and in jitter buffers
         sender.remove_stream(stream)
         async with asyncio.timeout(DRAIN_TIMEOUT):
             await self._removed.wait()
@@ -264,10 +265,10 @@ class _Demo:
         if "digest" in message and not self._echoed.done():
             self._echoed.set_result((message["digest"], time.perf_counter() - message["started"]))
 
-    # --- showing and judging
+    # --- display and results
 
     async def _watch(self, playing: asyncio.Task[None]) -> None:
-        """Show what each peer sees until the playing is over, in place on a terminal, in lines elsewhere."""
+        """Show the statistics of each peer during playback: in place on a terminal, as lines elsewhere."""
         with Live(console=self._console, auto_refresh=False, transient=False) as live:
             while not playing.done():
                 await asyncio.wait([playing], timeout=REFRESH_INTERVAL)
@@ -346,7 +347,7 @@ class _Demo:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a media file holds, counted by decoding it."""
+    """The contents of a media file, counted by decoding it."""
 
     seconds: float
     video_frames: int
@@ -355,7 +356,7 @@ class Facts:
     codecs: tuple[str, ...]
 
     def describe(self) -> str:
-        """Return a line for people."""
+        """Return a readable summary."""
         parts = [f"{self.seconds:.1f} s", " + ".join(self.codecs)]
         if self.video_frames:
             parts.append(f"{self.picture}, {self.video_frames} frames")
@@ -363,10 +364,10 @@ class Facts:
 
 
 def probe(path: Path) -> Facts:
-    """Decode the picture of a file and say what is in it.
+    """Decode the video of a file and return its properties.
 
     Raises:
-        OSError: it does not exist or cannot be read as media.
+        OSError: the file does not exist or is not readable as media.
     """
     try:
         with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""The command line for files: send one to the peers of a channel, receive what they send."""
+"""The commands `send-file` and `receive-files`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands to the program."""
+    """Add the commands to an app."""
     app.command("send-file")(send_file)
     app.command("receive-files")(receive_files)
 
@@ -38,7 +38,7 @@ def send_file(
     patience: Annotated[float, typer.Option(min=0, help="Seconds that a peer may be away in between.")] = 60.0,
     allow_insecure_url: Insecure = False,
 ) -> None:
-    """Send a file to the peers of a channel. Run it again to go on with what was interrupted."""
+    """Send a file to the peers of a channel. Run it again to resume an interrupted transfer."""
     options = peer_options(url, key, token, allow_insecure_url)
     run(_send(options, channel, path, to, name, wait, patience))
 
@@ -89,7 +89,7 @@ async def _send_to(
 
 
 def _await_peer(peer: MeteredPeer, wanted: str | None) -> asyncio.Future[None]:
-    """Return a future for when the wanted peer, or any, is there."""
+    """Return a future that is done when the wanted peer, or any, has joined."""
     there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @peer.on(PeerJoined)
@@ -101,7 +101,7 @@ def _await_peer(peer: MeteredPeer, wanted: str | None) -> asyncio.Future[None]:
 
 
 def _report(results: dict[str, TransferResult | FileTransferError]) -> int:
-    """Print what became of it for each peer. 1 if somebody did not get it."""
+    """Print the result for each peer. Return 1 if a transfer failed."""
     failed = False
     for peer_id, result in results.items():
         if isinstance(result, FileTransferError):
@@ -135,7 +135,7 @@ async def _receive(
 
 
 class _Bars:
-    """A bar for each file and peer, on a terminal; lines of text anywhere."""
+    """Progress bars for each file and peer on a terminal, and lines of text."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -157,19 +157,19 @@ class _Bars:
         self._progress.stop()
 
     def show(self, step: TransferProgress) -> None:
-        """Move a bar."""
+        """Update a progress bar."""
         key = (step.peer_id, step.name)
         if key not in self._tasks:
             self._tasks[key] = self._progress.add_task(f"{step.name} · {step.peer_id}", total=step.size)
         self._progress.update(self._tasks[key], completed=step.done)
 
     def received(self, event: FileReceived) -> None:
-        """Print the path of a file that is complete."""
+        """Print the path of a received file."""
         typer.echo(str(event.path))
         self._drop(event.peer.id, event.path.name)
 
     def failed(self, event: FileFailed) -> None:
-        """Print what is missing."""
+        """Print a transfer that failed."""
         typer.echo(f"{event.peer.id}: {event.name} is not complete: {event.err}", err=True)
         self._drop(event.peer.id, event.name)
 

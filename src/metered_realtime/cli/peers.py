@@ -1,4 +1,4 @@
-"""What the commands that are peers have in common: where they go, as whom, and how they end."""
+"""Shared by the commands that run a peer: server, credential, and signals."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Insecure = Annotated[bool, typer.Option("--allow-insecure-url", help="Let creden
 
 
 def peer_options(url: str | None, key: str | None, token: str | None, allow_insecure_url: bool) -> dict[str, Any]:
-    """Return the keywords of a `MeteredPeer` with this credential."""
+    """Return the keyword arguments of a `MeteredPeer` with this credential."""
     if url is None:
         raise typer.BadParameter("a server is needed: --url or METERED_URL")
-    if token is not None:  # the environment may hold a key for other programs
+    if token is not None:  # the environment may have a key for other programs
         return {"token_provider": lambda: token, "url": url, "allow_insecure_url": allow_insecure_url}
     if key is None:
         raise typer.BadParameter("a credential is needed: --key or --token, METERED_API_KEY or METERED_TOKEN")
@@ -33,7 +33,7 @@ def peer_options(url: str | None, key: str | None, token: str | None, allow_inse
 
 
 def run(work: Coroutine[Any, Any, int]) -> None:
-    """Run a command to its exit code. SIGINT and SIGTERM cancel it, so that it leaves properly."""
+    """Run a command and return its exit code. SIGINT and SIGTERM cancel it, so that it closes properly."""
     try:
         code = asyncio.run(_until_signal(work))
     except ModuleNotFoundError as error:

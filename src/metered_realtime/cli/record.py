@@ -1,4 +1,4 @@
-"""The command line for recordings: a channel into files, with what there is of it so far."""
+"""The command `record`, which records a channel to files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ..recording.stats import RecorderStats
 
 REFRESH = 0.5
-"""Seconds between two pictures of the progress."""
+"""Seconds between updates of the progress display."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command to the program."""
+    """Add the command to an app."""
     app.command("record")(record)
 
 
@@ -60,7 +60,7 @@ async def _record(options: dict[str, Any], channel: str, output: Path, seconds: 
                 await _show(recorder, seconds)
             finally:
                 await recorder.close()
-    finally:  # also when interrupted, or when one of the files failed
+    finally:  # also after an interruption, or a failure of one of the files
         _print_files(recorder.stats())
     return 0
 
@@ -73,7 +73,7 @@ def _print_files(stats: RecorderStats) -> None:
 
 
 async def _show(recorder: Recorder, seconds: float | None) -> None:
-    """Show the progress on a terminal until the time is over, or for ever."""
+    """Show the progress on a terminal, until the duration is over or the task is cancelled."""
     console = Console(stderr=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while seconds is None or recorder.stats().seconds < seconds:

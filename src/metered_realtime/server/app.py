@@ -30,15 +30,15 @@ WEBSOCKET_PATH = "/v1"
 OPENAPI_PATH = "/v1/openapi.json"
 
 OVERSIZE_ALLOWANCE = 4
-"""Frames up to so many times the limit are read to their end before the 1009. Beyond that the connection is cut off,
-and its client, still writing, may not get to see the code."""
+"""Frames up to this many times the limit are read to their end before the close with 1009. With a larger one the
+connection is dropped, and its client, still writing, may not see the close code."""
 
 RETRY_AFTER_MS = 1_000
-"""What clients are asked to wait before they come back after a shutdown."""
+"""Milliseconds that clients are asked to wait before they reconnect after a shutdown."""
 
 
 COMPLAINT_INTERVAL = 60.0
-"""Seconds after which too many attempts of an address are told again."""
+"""Minimum interval in seconds between log lines about too many attempts of one address."""
 
 MISBEHAVIOUR = frozenset(
     (
@@ -49,14 +49,14 @@ MISBEHAVIOUR = frozenset(
         WsCloseCode.OVER_MESSAGE_RATE,
     )
 )
-"""Codes of endings that are worth a warning."""
+"""Close codes that are logged as warnings."""
 
 
 class SignallingApp:
-    """Serves one set of apps. Holds every open socket, so that `drain` can end them.
+    """The HTTP handlers for a set of apps, and their open sockets.
 
     Attributes:
-        endings: How often connections ended or were refused, by the reason.
+        endings: Number of connections that ended or were refused, by reason.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class SignallingApp:
     def reconfigure(
         self, apps: Mapping[str, App], limits: Limits, page_key: PageKey, trusted_proxies: tuple[Network, ...]
     ) -> None:
-        """Go on with other apps and bounds. Who would not be let in any more has to leave."""
+        """Replace the apps and limits. Connections that would no longer be admitted are closed."""
         if (limits.connects_per_address, limits.connect_window) != (
             self._limits.connects_per_address,
             self._limits.connect_window,
@@ -123,9 +123,9 @@ class SignallingApp:
             del self._tenants[app_id]
 
     async def drain(self, timeout: float) -> None:
-        """Ask every client to come back later, and close its connection. New ones are turned away.
+        """Send `going_away` to every client and close its connection. New connections are refused.
 
-        Nobody is told that the others leave: they all come back, and calls between them go on meanwhile.
+        Clients are not told that the others leave: all of them reconnect, and calls between them continue meanwhile.
         """
         self._draining = True
         for tenant in self._tenants.values():
@@ -154,7 +154,7 @@ class SignallingApp:
         refusal = self._turn_away(request)
         if refusal is not None:
             return refusal
-        self._note_visit()
+        self._track_visit()
         ws = web.WebSocketResponse(
             timeout=CLOSE_TIMEOUT,
             autoclose=False,
@@ -167,14 +167,14 @@ class SignallingApp:
         try:
             admission = self._admit(request)
         except RefusedError as refused:
-            self._note_refusal(request, refused)
+            self._log_refusal(request, refused)
             await ws.close(code=refused.code, message=refused.reason.encode())
             return ws
         await self._serve(request, ws, admission)
         return ws
 
     def _turn_away(self, request: web.Request) -> web.Response | None:
-        """Return the answer to a handshake that gets no WebSocket at all."""
+        """Return the response to a handshake that is refused before the upgrade, or None."""
         if self._draining:
             return web.Response(status=503, headers={"Retry-After": "1"}, text="shutting down\n")
         network, now = self._network(request), time.monotonic()
@@ -192,13 +192,13 @@ class SignallingApp:
     def _network(self, request: web.Request) -> str:
         return network_of(self._address(request))
 
-    def _note_refusal(self, request: web.Request, refused: RefusedError) -> None:
+    def _log_refusal(self, request: web.Request, refused: RefusedError) -> None:
         self.endings[refused.reason] += 1
         context = {"address": self._address(request), "code": int(refused.code), "why": refused.cause}
         self._logger.warning("connection refused", context)
 
     def _admit(self, request: web.Request) -> Admission:
-        if self._draining:  # it began during the upgrade
+        if self._draining:  # the shutdown began during the upgrade
             raise RefusedError(WsCloseCode.GOING_AWAY, "going away")
         keys, tokens = request.query.getall("key", []), request.query.getall("token", [])
         admission = self._authenticator.admit(
@@ -209,7 +209,7 @@ class SignallingApp:
             raise RefusedError(WsCloseCode.OVER_CONCURRENT_LIMIT, "too many connections", why)
         return admission
 
-    def _note_visit(self) -> None:
+    def _track_visit(self) -> None:
         visit = asyncio.current_task()
         if visit is not None and visit not in self._visits:
             self._visits.add(visit)
@@ -217,7 +217,7 @@ class SignallingApp:
 
     async def _serve(self, request: web.Request, ws: web.WebSocketResponse[Any], admission: Admission) -> None:
         transport = request.transport
-        if transport is None:  # it left while it was being let in
+        if transport is None:  # the client left during its admission
             return
         tenant = self._tenants[admission.app]
         socket = ClientSocket(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
@@ -230,9 +230,9 @@ class SignallingApp:
             await socket.run(replaced)
         finally:
             tenant.leave(socket)
-            self._note_ending(socket.ending, {**who, "seconds": round(time.monotonic() - begun, 1)})
+            self._log_ending(socket.ending, {**who, "seconds": round(time.monotonic() - begun, 1)})
 
-    def _note_ending(self, ending: Ending, context: dict[str, Any]) -> None:
+    def _log_ending(self, ending: Ending, context: dict[str, Any]) -> None:
         self.endings[ending.reason] += 1
         is_misbehaviour = ending.code in MISBEHAVIOUR or ending.reason == OUTBOX_FULL
         log = self._logger.warning if is_misbehaviour else self._logger.info

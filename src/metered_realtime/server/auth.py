@@ -1,7 +1,7 @@
-"""Who connects: a publishable key or a token becomes an identity, or a close code.
+"""Authentication: a publishable key or a token becomes an identity, or a close code.
 
-An unknown, a wrong and a revoked credential look the same from outside: the same close code and reason, after the
-same work. The cause is for the log of the server, and holds no credential.
+Unknown, wrong and revoked credentials are indistinguishable from outside: the close code and reason are the same, and
+so is the work done. The cause is for the log of the server and contains no credential.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INVALID_CREDENTIAL = "invalid credential"
 
 
 class RefusedError(Exception):
-    """A connection that ends before its welcome, with this close code. `cause` is not for the client."""
+    """A connection is refused with a close code. `cause` is for the log only."""
 
     def __init__(self, code: WsCloseCode, reason: str, cause: str | None = None) -> None:
         super().__init__(reason)
@@ -44,9 +44,9 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A connection that is let in: to which app, as whom.
+    """An admitted connection: its app and identity.
 
-    One that `resumes` has proved that it is the peer of an earlier connection, and takes its place.
+    One that `resumes` presented a valid resume token, and replaces the earlier connection of its peer.
     """
 
     app: str
@@ -57,17 +57,17 @@ class Admission:
 
     @property
     def kind(self) -> str:
-        """What it came with: `key` or `token`."""
+        """The kind of credential: `key` or `token`."""
         return "key" if isinstance(self.key, PublishableKey) else "token"
 
     def is_by_same_key(self, other: Admission) -> bool:
-        """Tell whether both came with one publishable key. The settings of the key may have changed in between."""
+        """Return whether both presented the same publishable key. Its settings may have changed in between."""
         mine, theirs = self.key, other.key
         return isinstance(mine, PublishableKey) and isinstance(theirs, PublishableKey) and mine.key == theirs.key
 
 
 class Authenticator:
-    """Turns what a handshake shows into an admission."""
+    """Admits connections by the credentials of their handshake."""
 
     def __init__(
         self,
@@ -78,14 +78,14 @@ class Authenticator:
     ) -> None:
         self.configure(keyring, ice_servers, limits if limits is not None else Limits(), turn)
         self._resume_tokens = ResumeTokens()
-        # What tokens of unknown keys are verified with, so that they take as long as others.
+        # Tokens of unknown keys are verified with this one, so that they take as long as others.
         decoy_id, decoy_secret = new_secret_pair()
         self._decoy = SecretKey(id=decoy_id, secret=decoy_secret)
 
     def configure(
         self, keyring: Keyring, ice_servers: Sequence[dict[str, Any]], limits: Limits, turn: TurnServer | None
     ) -> None:
-        """Decide by other keys and settings from now on."""
+        """Replace the keys and settings."""
         self._keyring = keyring
         self._ice_servers = list(ice_servers)
         self._limits = limits
@@ -101,10 +101,10 @@ class Authenticator:
     ) -> Admission:
         """Admit a handshake by the `key`, `token` and `resume` values of its query. `now` is unix seconds.
 
-        A resume token gives a key its former peer id. One that is not good is as good as none.
+        A resume token restores the peer id of a client with a key. An invalid one is ignored.
 
         Raises:
-            RefusedError: with the close code to end the connection with.
+            RefusedError: the connection must be closed, with the code in the exception.
         """
         if len(keys) + len(tokens) != 1:
             raise RefusedError(WsCloseCode.INVALID_TOKEN, "exactly one of key and token is needed")
@@ -113,10 +113,10 @@ class Authenticator:
         return self._by_token(tokens[0], now)
 
     def review(self, admission: Admission) -> Grant:
-        """Return what an admitted connection may do by the present keys.
+        """Return the rights of an admitted connection by the current keys.
 
         Raises:
-            RefusedError: it would not be let in any more.
+            RefusedError: it would no longer be admitted.
         """
         found = self._present(admission)
         if found is None or found[0].id != admission.app:
@@ -126,7 +126,7 @@ class Authenticator:
         return _with_a_channel(Grant(key.actions, key.channel_patterns, grant.permissions, grant.channels))
 
     def resume_token(self, admission: Admission, now: float) -> str | None:
-        """Return the next resume token of a connection. None if it has no publishable key that still counts."""
+        """Return a new resume token for a connection. None if it has no publishable key that is still valid."""
         if not isinstance(admission.key, PublishableKey):
             return None
         found = self._keyring.publishable(admission.key.key)
@@ -135,7 +135,8 @@ class Authenticator:
         return self._resume_tokens.issue(*found, admission.identity.peer_id, now)
 
     def backend(self, bearer: str) -> tuple[App, SecretKey] | None:
-        """Return the app and the key of a backend that shows `<id>:<secret>`, in the same time whether it is known."""
+        """Return the app and the key for the credential `<id>:<secret>`, or None. Takes the same time for an unknown
+        id."""
         key_id, _, secret = bearer.partition(":")
         found = self._keyring.secret(key_id)
         held = found[1] if found else self._decoy
@@ -149,10 +150,10 @@ class Authenticator:
         return secret if secret and secret[1].secret == admission.key.secret else None
 
     def refresh(self, frame: Refresh, current: Admission, now: float) -> Admission:
-        """Admit a live connection anew, by the token of a refresh. `now` is unix seconds.
+        """Return the new admission of a live connection for the token of a refresh. `now` is unix seconds.
 
         Raises:
-            FrameError: the token would not be let in, or is for somebody else. The connection stays as it was.
+            FrameError: the token is not valid, or is for another peer. The connection keeps its old admission.
         """
         try:
             admission = self._by_token(frame.token, now)
@@ -201,7 +202,7 @@ class Authenticator:
         return Admission(app.id, self._identity(key, claims, now), key)
 
     def _why_unknown(self, named: str) -> str:
-        if not named.startswith(SECRET_ID_PREFIX):  # it may be anything, a secret included
+        if not named.startswith(SECRET_ID_PREFIX):  # it may be anything, even a secret
             return f"the token is none, or names no secret key by an id that begins with {SECRET_ID_PREFIX}"
         return self._why_not(named, f"the secret key {shortened(named)!r}")
 
@@ -230,7 +231,7 @@ class Authenticator:
 
 
 def _digest(text: str) -> bytes:
-    # Of one length, so that comparing tells nothing about the length either.
+    # Digests have the same length, so that the comparison does not reveal that of the secret.
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 

@@ -1,4 +1,4 @@
-"""A log whose lines clients cause, and cannot flood."""
+"""A rate-limited log for lines that clients cause."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..log import Logger
 from .limits import TokenBucket
 
 LINES_PER_SECOND, LINE_BURST = 20.0, 1_000
-"""Lines of one level: an address may connect once in a second, and a line has 0.2 KB. What goes on for hours costs
-15 MB an hour, and a burst of clients that come back after a restart is told in full."""
+"""The rate limit of each level. A line has 0.2 KB, which bounds a flood to 15 MB an hour. The burst is large enough to
+log all clients that reconnect after a restart."""
 
 MAX_TEXT = 200
-"""Characters of a text that a client chose."""
+"""Maximum length of client-controlled text, in characters."""
 
 
 class ClientLog:
-    """Passes lines on to a logger, so many in a second. How many were left out is told with the next one."""
+    """Forwards lines to a logger at a limited rate. The next line after omitted ones reports their number."""
 
     def __init__(self, logger: Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
@@ -57,9 +57,9 @@ class ClientLog:
 
 
 class HttpLog(logging.Logger):
-    """What aiohttp logs of requests, in a log for clients.
+    """Forwards aiohttp's log of requests, without their content.
 
-    It shows requests that it cannot read, credentials in the query included, with a traceback for each.
+    aiohttp logs requests that it cannot parse with a traceback, credentials in the query included.
     """
 
     def __init__(self, log: Logger) -> None:
@@ -67,7 +67,7 @@ class HttpLog(logging.Logger):
         self._log_of_clients = log
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Pass a record on, without what the client sent."""
+        """Forward a record without the data that the client sent."""
         error, what = record.exc_info[1] if record.exc_info else None, shortened(record.getMessage())
         if isinstance(error, HttpProcessingError):
             self._log_of_clients.warning("request not understood", {"what": what, "error": type(error).__name__})
@@ -77,5 +77,5 @@ class HttpLog(logging.Logger):
 
 
 def shortened(text: str) -> str:
-    """Return a text that a client chose, as a log may hold it."""
+    """Return client-controlled text, cut to the length that a log line may hold."""
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"

@@ -1,11 +1,11 @@
-"""One WebSocket: frames in to the hub, frames out from it, and one way to end.
+"""The server's end of one WebSocket: frames to the hub, frames from it, and the close path.
 
-Writing never waits. A frame goes straight to the transport, whose buffer is the outbox: what a slow client leaves
-unread beyond `Limits.outbox_size` drops that client, and nobody else notices.
+Writing never waits. A frame goes straight to the transport, whose buffer is the outbox: a client that leaves more than
+`Limits.outbox_size` unread is disconnected, without effect on others.
 
-Ending is `close` (a code, then reading on until the client's half of the closing handshake, at most `CLOSE_TIMEOUT`:
-a socket closed with unread frames in it would be reset, and the client might never see the code) or `drop` (at once:
-the other end does not answer anyhow). aiohttp's own `close` does not wait when something else is reading.
+`close` sends a close code and keeps reading until the client's half of the closing handshake, at most `CLOSE_TIMEOUT`:
+a socket closed with unread data would be reset, and the client might not see the code. `drop` ends the connection at
+once, for a client that does not respond. aiohttp's own `close` does not wait while another task is reading.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ CLOSE_TIMEOUT = 1.0
 """Seconds that a client has for its half of the closing handshake."""
 
 EXPIRY_MARGIN = 0.25
-"""Seconds before its token expires that a connection is closed: the client's next token is then in time."""
+"""Seconds before the expiry of its token at which a connection is closed, so that the client's next token is in
+time."""
 
 FRAMES_PER_TURN = 8
-"""Frames that one client may have handled before others get their turn."""
+"""Maximum number of frames of one client that are handled before other tasks run."""
 
 WORK_PER_TURN = 16_384
-"""And what they may cost together (`server.charges`): a message to 256 others, some 1 ms."""
+"""And their maximum cost (`server.charges`): a message to 256 others, about 1 ms."""
 
 PLACE_TIMEOUT = 5.0
-"""Seconds that a client which resumes has to subscribe again before others are told that it left. Clients do it with
-the welcome: a round trip, and patience for a slow one."""
+"""Seconds that a resuming client has to subscribe again, before other peers are told that it left. Clients subscribe
+right after the welcome, which takes a round trip."""
 
 NO_STATUS, ABNORMAL, INVALID_TEXT, INTERNAL_ERROR = 1005, 1006, 1007, 1011
 OUTBOX_FULL = "outbox full"
@@ -55,7 +56,7 @@ _TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 
 
 def seal(payload: bytes) -> bytes:
-    """Make a WebSocket text frame, as a server sends it (RFC 6455, 5.2). Many connections share one."""
+    """Return a server's WebSocket text frame (RFC 6455, 5.2). Many connections can share it."""
     return _frame(_TEXT, payload)
 
 
@@ -69,14 +70,14 @@ def _frame(head: int, payload: bytes) -> bytes:
 
 
 class Ending(NamedTuple):
-    """How a connection ended. There are few reasons: a client does not choose the words."""
+    """How a connection ended. The reason is one of a few fixed texts, never a client's own."""
 
     code: int
     reason: str
 
 
 class ClientSocket:
-    """Carries one connection from its welcome to its end, and tells in `ending` how it ended."""
+    """Serves one connection from its welcome to its end. `ending` is how it ended."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class ClientSocket:
     ) -> None:
         self._ws = ws
         self._transport = transport
-        # Bound once: these two calls are most of what a delivery costs here.
+        # Bound once: these two calls are most of the cost of a delivery.
         self._transmit, self._is_closing = transport.write, transport.is_closing
         self._hub = hub
         self._limits = limits
@@ -111,37 +112,37 @@ class ClientSocket:
 
     @property
     def peer_id(self) -> str:
-        """Whose connection it is."""
+        """The id of the connected peer."""
         return self.admission.identity.peer_id
 
     @property
     def is_ending(self) -> bool:
-        """Tell whether the end has begun."""
+        """Whether the connection is closing or dropped."""
         return self._deadline is not None or self._dropped
 
     @property
     def has_left(self) -> bool:
-        """Tell whether it is gone from the hub, and only the closing handshake is left."""
+        """Whether the connection has left the hub and only the closing handshake remains."""
         return self._deadline is not None
 
     async def run(self, replaced: Sequence[ClientSocket] = ()) -> None:
-        """Welcome the client, in the place of its other sockets, and serve it until either end closes."""
+        """Welcome the client, replacing its other sockets, and serve it until either end closes."""
         now = time.time()
         subscriber = self._begin(replaced, now)
         intake = FrameIntake(self._hub, subscriber, self._limits, self._loop.time())
         self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
         self._expect_expiry(now)
         if self.admission.identity.resume_token is not None:
-            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._renew)
+            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._reissue)
         self._transport.set_protocol(FrameGuard(_protocol_of(self._transport), self._loop.time, self.close))
         try:
             await self._read(intake)
         finally:
-            self._leave()
+            self._leave_hub()
             self._finish()
 
     def write(self, frame: bytes) -> None:
-        """Send a sealed frame, or drop the connection if too much waits already."""
+        """Send a sealed frame, or drop the connection if the outbox is full."""
         size = len(frame)
         if size > self._space_left and not self._has_space(size):
             self.drop(OUTBOX_FULL)
@@ -150,20 +151,20 @@ class ClientSocket:
             self._transmit(frame)
 
     def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake. Closing twice does nothing."""
+        """Begin the closing handshake. Idempotent."""
         if self._deadline is None and not self._dropped:
             self.ending = Ending(code, reason)
-            self._leave(expelled=code in TERMINAL_CODES)
+            self._leave_hub(expelled=code in TERMINAL_CODES)
             self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def regrant(self, grant: Grant) -> None:
-        """Change what the client may do, at once."""
+        """Change the rights of the client, with immediate effect."""
         if self._subscriber is not None and self._deadline is None and not self._dropped:
             self._hub.regrant(self._subscriber, grant)
 
     def drop(self, reason: str) -> None:
-        """End the connection without a word. The hub hears of it when the reading ends, never within a fan-out."""
+        """Abort the connection. The hub is told when reading ends, never during a fan-out."""
         if not self._dropped:
             self._dropped = True
             self.ending = Ending(ABNORMAL, reason)
@@ -173,7 +174,8 @@ class ClientSocket:
         former = [socket._subscriber for socket in replaced if socket._subscriber is not None]
         subscriber = self._subscriber = self._hub.connect(self.admission.identity, self.write, now, former)
         for socket in replaced:
-            # The code asks for a reconnect without the token that was used elsewhere. Hardly ever does anyone hear it.
+            # Tells the client to reconnect without its resume token. Usually the old connection is dead, and no one
+            # reads it.
             socket.close(WsCloseCode.TOKEN_EXPIRED, "resumed by another connection")
         if self.admission.resumes:
             self._logger.info("connection resumed", {"replaces": len(former)})
@@ -182,7 +184,8 @@ class ClientSocket:
         return subscriber
 
     def _has_space(self, size: int) -> bool:
-        # The room is a lower bound, since the transport drains unseen: ask only when it seems to be used up.
+        # `_space_left` is a lower bound, since the transport drains without notice: ask it only when the space seems
+        # used up.
         waiting = self._transport.get_write_buffer_size()
         self._space_left = self._limits.outbox_size - waiting
         return size <= self._space_left or not waiting
@@ -196,19 +199,19 @@ class ClientSocket:
                 work += self._subscriber.collect_work()
             if count >= FRAMES_PER_TURN or work > WORK_PER_TURN:
                 count = work = 0
-                await asyncio.sleep(0)  # what is buffered is read without waiting: let others have their turn
+                await asyncio.sleep(0)  # buffered frames are read without waiting: let other tasks run
             if self._deadline is not None or self._dropped:
                 continue
             if message.type is WSMsgType.TEXT:
-                self._take(intake, message.data)
+                self._handle_text(intake, message.data)
             elif message.type in (WSMsgType.PING, WSMsgType.PONG):
-                self._take_control_frame(intake, message)
+                self._handle_control_frame(intake, message)
             elif message.type is WSMsgType.BINARY:
                 self.close(WsCloseCode.POLICY_VIOLATION, "text frames only")
         if self._deadline is None and not self._dropped:
             self.ending = _ending_of(message)
 
-    def _take(self, intake: FrameIntake, text: bytes) -> None:
+    def _handle_text(self, intake: FrameIntake, text: bytes) -> None:
         if len(text) > self._limits.max_frame_size:
             return self.close(WsCloseCode.MESSAGE_TOO_BIG, "frame too large")
         if not _is_utf8(text):
@@ -224,7 +227,7 @@ class ClientSocket:
             self.close(outcome.code, outcome.reason)
         return None
 
-    def _take_control_frame(self, intake: FrameIntake, message: WSMessage) -> None:
+    def _handle_control_frame(self, intake: FrameIntake, message: WSMessage) -> None:
         outcome = intake.take_control_frame(self._loop.time())
         if outcome is not None:
             self.close(outcome.code, outcome.reason)
@@ -253,11 +256,11 @@ class ClientSocket:
         if expires_at is not None:
             self._expiry = self._loop.call_later(_seconds_left(expires_at, now), self._expire)
 
-    def _renew(self) -> None:
+    def _reissue(self) -> None:
         token = self._authenticator.resume_token(self.admission, time.time())
         if self._subscriber is not None and token is not None:
             self._hub.renew(self._subscriber, token)
-            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._renew)
+            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._reissue)
 
     def _ping(self) -> None:
         self._heard = False
@@ -274,7 +277,7 @@ class ClientSocket:
     def _expire(self) -> None:
         self.close(WsCloseCode.TOKEN_EXPIRED, "token expired")
 
-    def _leave(self, *, expelled: bool = False) -> None:
+    def _leave_hub(self, *, expelled: bool = False) -> None:
         for timer in (self._heartbeat, self._expiry, self._places, self._renewal):
             if timer is not None:
                 timer.cancel()
@@ -284,14 +287,14 @@ class ClientSocket:
     def _finish(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-            self._transport.abort()  # the handshake is over; aiohttp would begin another one
+            self._transport.abort()  # the closing handshake is done; aiohttp would begin another one
         elif self._transport.get_write_buffer_size():
-            self._transport.abort()  # it left without reading what it was sent, and would never be done
+            self._transport.abort()  # the client left data unread, which would never be flushed
 
 
 def _seconds_left(expires_at: float, now: float) -> float:
     left = expires_at - EXPIRY_MARGIN - now
-    # A token that was let in although its time was up, for clocks may differ, gets the rest of the leeway.
+    # A token admitted after its expiry, since clocks may differ, gets the rest of the leeway.
     return left if left > 0 else max(0.0, expires_at + LEEWAY - now)
 
 
@@ -306,7 +309,7 @@ def _ending_of(message: WSMessage) -> Ending:
 
 def _protocol_of(transport: asyncio.Transport) -> asyncio.Protocol:
     protocol = transport.get_protocol()
-    assert isinstance(protocol, asyncio.Protocol)  # what aiohttp serves HTTP with
+    assert isinstance(protocol, asyncio.Protocol)  # aiohttp's protocol for HTTP
     return protocol
 
 

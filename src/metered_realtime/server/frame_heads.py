@@ -1,8 +1,8 @@
-"""The WebSocket frames that come from a client, looked at before aiohttp takes them: masked, and not too many.
+"""Checks the headers of a client's WebSocket frames before aiohttp reads them: masked, and not too many.
 
-aiohttp reads frames without a mask like any other, and hides whether there was one. RFC 6455 (5.1) has the server close
-the connection. It also puts no bound on frames that are hardly more than a head: pieces of a message, which no other
-bound counts. So a protocol stands between the transport and aiohttp that follows the heads of the frames.
+aiohttp silently accepts unmasked frames, where RFC 6455 (5.1) requires a server to close the connection. Nor
+does it limit the number of frames with little or no payload, such as fragments of a message, which no other limit
+counts. A protocol between the transport and aiohttp therefore parses the frame headers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .limits import TokenBucket
 PROTOCOL_ERROR, POLICY_VIOLATION = 1002, 1008
 
 HEADS_PER_SECOND, HEAD_BURST = 5_000.0, 10_000
-"""Frames, pieces of messages included. 100 messages of 64 KB in pieces of 1.4 KB are 4,700, and looking at 10,000 heads
-takes some 3 ms."""
+"""Rate limit of frames, fragments of messages included. 100 messages of 64 KB in fragments of 1.4 KB are 4,700 frames,
+and parsing 10,000 headers takes about 3 ms."""
 
 
 class BadFrameError(Exception):
-    """Frames that end the connection with a close code."""
+    """A frame violates the protocol or exceeds the rate; the connection is closed with `code`."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -29,19 +29,19 @@ class BadFrameError(Exception):
 
 
 class FrameHeads:
-    """Follows the heads of frames (RFC 6455, 5.2) through bytes that come in any pieces."""
+    """Finds the frame headers (RFC 6455, 5.2) in a byte stream that arrives in arbitrary chunks."""
 
     __slots__ = ("_begun", "_to_skip")
 
     def __init__(self) -> None:
-        self._begun = b""  # the beginning of a head
-        self._to_skip = 0  # bytes until the next head
+        self._begun = b""  # an incomplete header
+        self._to_skip = 0  # bytes until the next header
 
     def count(self, data: bytes, at_most: int) -> int:
-        """Return how many frames begin in the next bytes.
+        """Return the number of frames that begin in the next bytes.
 
         Raises:
-            BadFrameError: one is not masked, or there are more than `at_most`.
+            BadFrameError: a frame is not masked, or there are more than `at_most`.
         """
         if self._begun:
             data, self._begun = self._begun + data, b""
@@ -59,7 +59,7 @@ class FrameHeads:
 
 
 def _end_of_frame(data: bytes, at: int) -> int | None:
-    """Return where a frame ends that begins at `at`. None if its length is not there yet."""
+    """Return the end of the frame that begins at `at`. None if its length has not arrived yet."""
     if len(data) < at + 2:
         return None
     second = data[at + 1]
@@ -75,10 +75,10 @@ def _end_of_frame(data: bytes, at: int) -> int | None:
 
 
 class FrameGuard(asyncio.Protocol):
-    """Passes everything on to another protocol, until frames come that must not.
+    """Forwards a transport's data to the protocol `inner`, until a frame violates the rules.
 
-    It takes the place of `inner` at its transport when the handshake is over: a client sends nothing before it has the
-    answer (RFC 6455, 4.1).
+    It replaces `inner` at the transport after the handshake: a client sends no frame before it has the response
+    (RFC 6455, 4.1).
     """
 
     def __init__(self, inner: asyncio.Protocol, clock: Callable[[], float], refuse: Callable[[int, str], None]) -> None:
@@ -90,7 +90,7 @@ class FrameGuard(asyncio.Protocol):
         self._is_broken = False
 
     def data_received(self, data: bytes) -> None:
-        """Look at the heads of the frames first. After a fault nothing is passed on."""
+        """Check the frame headers, then forward the data. After a violation nothing is forwarded."""
         if self._is_broken:
             return
         try:
@@ -102,17 +102,17 @@ class FrameGuard(asyncio.Protocol):
             self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Pass it on."""
+        """Forward the call."""
         return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass it on."""
+        """Forward the call."""
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Pass it on."""
+        """Forward the call."""
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass it on."""
+        """Forward the call."""
         self._inner.resume_writing()

@@ -1,8 +1,8 @@
-"""What happens to a frame of a client before the hub sees it: its share of the rates, its form, its abuse.
+"""Checks a client's frames before the hub handles them: rate limits, format, and repeated faults.
 
-The order is: size (the shell checks it before it has the text), rate of bytes, JSON, type, request id, rate of frames,
-fields; then the hub. Three buckets: bytes, with what the hub charges for beyond them; frames; and pings, which are free
-of the second, the pings and pongs of WebSocket included.
+The order of checks: size (in `ClientSocket`), byte rate, JSON, type, request id, frame rate, fields; then the hub.
+There are three buckets: of bytes, which also pays the charges of the hub; of frames; and of pings, those of WebSocket
+included, which do not count as frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .routing import Subscriber
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The connection has to end, with this code and reason."""
+    """The connection must be closed, with this code and reason."""
 
     code: int
     reason: str
@@ -28,7 +28,7 @@ PING_RATE_EXCEEDED = Close(WsCloseCode.OVER_MESSAGE_RATE, "ping rate exceeded")
 
 
 class FrameIntake:
-    """Takes the frames of one connection. Times are of any clock that does not step back."""
+    """Handles the frames of one connection. Times are those of a monotonic clock."""
 
     __slots__ = ("_bytes", "_faults", "_frames", "_hub", "_pings", "_subscriber")
 
@@ -41,7 +41,8 @@ class FrameIntake:
         self._faults = FaultCounter(limits.malformed_frames, limits.malformed_window)
 
     def take(self, text: bytes, now: float) -> Close | Refresh | None:
-        """Have a frame answered. Return a `Close` when the client has gone too far, and a `Refresh` to be decided."""
+        """Handle a frame. Return a `Close` if the client exceeded a limit, or a `Refresh` for the caller to decide
+        on."""
         self._bytes.charge(self._subscriber.collect_charges())
         if not self._bytes.take(now, len(text)):
             return Close(WsCloseCode.OVER_MESSAGE_RATE, "byte rate exceeded")
@@ -62,7 +63,7 @@ class FrameIntake:
         return None
 
     def take_control_frame(self, now: float) -> Close | None:
-        """Count a ping or a pong of WebSocket itself. Return a `Close` when there were too many."""
+        """Count a WebSocket ping or pong. Return a `Close` if there were too many."""
         return None if self._pings.take(now) else PING_RATE_EXCEEDED
 
     def _refuse(self, fault: FrameError, now: float) -> Close | None:

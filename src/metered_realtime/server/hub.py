@@ -1,25 +1,24 @@
-"""The hub: routing for one app. Frames come in, frames go out; no I/O, no clock.
+"""The hub: routing for one app, without I/O and without a clock.
 
-Nothing crosses apps, because each has a hub of its own. Effects are calls of a connection's `write`, which takes
-a frame as it goes on the wire and must neither block, raise, nor call back: one encoded frame is handed to every
-subscriber alike.
+Apps are isolated, because each has a hub of its own. The only effects are calls of a subscriber's `write`, which gets a
+frame as it goes on the wire and must neither block, raise, nor call back. A frame is encoded once for all subscribers.
 
-Promises, in the order that a client sees them:
-- `welcome` is the first frame, and the only one of its kind.
+Guarantees, in the order in which a client sees them:
+- `welcome` is the first frame, and is sent once.
 - A request with a `requestId` gets exactly one `ack` or `error`. One without gets no `ack`, but errors.
-- `subscribe` is answered by the `ack`, then the snapshot, and only then are the others told: whoever hears of a
-  newcomer may send to it at once. Subscribing again changes what is wanted, and sends the snapshot again.
-- Presence is per peer id. A peer without the `presence` right is seen, but sees nobody.
-- A refresh changes what a connection may do and what others are told of it from then on. Subscriptions that are out
-  of scope now end, each with an `error` that names the channel; a new `presence` right brings the snapshots.
-- A connection that is gone is gone from everywhere.
-- A connection that replaces others of its peer id is kept the peer's place in their channels: when it subscribes there
-  in turn, others have heard neither `left` nor `joined`. Until then nothing of the channel is sent to it. A place that
-  is not taken before `release`, that it gives up or loses the right to, or that is left over when it goes, ends with
-  the `left` that was due. Connections of the same peer id that are not replaced live on.
-- What a frame costs beyond its bytes is added to the `charges` of its connection (`server.charges`), to be paid from
-  its bucket. The first subscription to a channel is free: a client which comes back may subscribe to all it had.
-- After `fall_silent` nobody hears of anybody's coming and going: the server stops, and whoever leaves comes back.
+- `subscribe` is answered by the `ack` and the snapshot, and only then are the other peers told: a peer that hears of
+  a newcomer may send to it at once. Subscribing again changes the options and sends the snapshot again.
+- Presence is per peer id. A peer without the `presence` right is visible to others, but sees no peers.
+- A refresh changes the rights of a connection, and the metadata that others see from then on. Subscriptions that are no
+  longer in scope end, each with an `error` that names the channel; a new `presence` right sends the snapshots.
+- A connection that ends is removed from all channels.
+- A connection that replaces others of its peer id keeps the peer's place in their channels: if it subscribes there too,
+  other peers get neither `left` nor `joined`. Until then it gets nothing from the channel. A place that is not taken
+  before `release`, that the connection gives up or loses the right to, or that remains when it ends, is given up with a
+  `left`. Connections of the same peer id that are not replaced are unaffected.
+- The cost of a frame beyond its bytes is added to the `charges` of its subscriber (`server.charges`), which its bucket
+  pays. The first subscription to a channel is free: a client that reconnects may restore all its subscriptions.
+- After `fall_silent` there is no more presence: the server is stopping, and all peers will reconnect.
 """
 
 from __future__ import annotations
@@ -61,12 +60,13 @@ from .rights import Action, Grant
 from .routing import Channel, PatternTable, Subscriber
 
 SNAPSHOT_PAGE = 3_500
-"""Peers per frame of a snapshot without metadata: ids of 128 characters that all need escaping stay in the limit."""
+"""Maximum number of peers in a snapshot frame without metadata: ids of 128 escaped characters stay within the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a connection is. `expires_at` is unix seconds; `metadata` and `resume_token` are for its welcome alone."""
+    """The identity of a connection. `expires_at` is unix seconds; `metadata` and `resume_token` are for its welcome
+    only."""
 
     peer_id: str
     grant: Grant
@@ -77,7 +77,8 @@ class Identity:
 
 
 class Hub:
-    """Routes the frames of one app. `seal` makes of an encoded frame what `write` takes; `meter` counts the use."""
+    """Routes the frames of one app. `seal` turns an encoded frame into the argument of `write`; `meter` counts the
+    use."""
 
     def __init__(
         self, limits: Limits | None = None, seal: Callable[[bytes], bytes] = bytes, meter: Meter | None = None
@@ -94,9 +95,9 @@ class Hub:
     def connect(
         self, identity: Identity, write: Callable[[bytes], None], now: float, replaced: Sequence[Subscriber] = ()
     ) -> Subscriber:
-        """Let a connection in and welcome it. `now` is unix seconds.
+        """Add a connection and send its welcome. `now` is unix seconds.
 
-        Those that it replaces are forgotten, but their places are kept for it: `release` them after a while.
+        The connections that it replaces are removed, but their places are kept for it: `release` them after a while.
         """
         gone = [old for old in replaced if self._forget(old)]
         self._serial += 1
@@ -109,9 +110,9 @@ class Hub:
         return subscriber
 
     def disconnect(self, subscriber: Subscriber, *, expelled: bool = False) -> None:
-        """Forget a connection, and tell those who shared a channel with it. Forgetting twice does nothing.
+        """Remove a connection, and send `left` to the peers in its channels. Idempotent.
 
-        `expelled` if it has lost the right to be there: the others need not wait for it to come back.
+        `expelled` if it has lost the right to be there: other peers need not wait for it to reconnect.
         """
         subscriber.entry = structs.replace(subscriber.entry, expelled=expelled)
         if self._forget(subscriber):
@@ -120,20 +121,20 @@ class Hub:
             self.release(subscriber)
 
     def release(self, subscriber: Subscriber) -> None:
-        """Give up the places that a connection was kept and has not taken. Releasing twice does nothing."""
+        """Give up the kept places that a connection has not taken. Idempotent."""
         while subscriber.places:
             self._vacate(subscriber, subscriber.places.pop())
 
     def fall_silent(self) -> None:
-        """Tell nobody any more who comes and goes."""
+        """Stop sending presence."""
         self._silent = True
 
     def renew(self, subscriber: Subscriber, resume_token: str) -> None:
-        """Give a connection its next resume token."""
+        """Send a connection its next resume token."""
         self._reply(subscriber, Resume(resume_token))
 
     def refresh(self, subscriber: Subscriber, identity: Identity, request_id: str | None) -> None:
-        """Let a connection live on as the same peer with the rights, the expiry and the metadata of a new token."""
+        """Replace the rights, the expiry and the metadata of a connection by those of a new token."""
         subscriber.describe(identity.peer_metadata)
         if request_id is not None:
             ack = self._pack(Ack(request_id, _seconds(identity.expires_at), identity.metadata))
@@ -142,7 +143,7 @@ class Hub:
         self.regrant(subscriber, identity.grant)
 
     def handle(self, subscriber: Subscriber, frame: ClientFrame) -> None:
-        """Do what a frame asks for, and answer it."""
+        """Handle a frame and answer it."""
         try:
             self._dispatch(subscriber, frame)
         except FrameError as fault:
@@ -153,7 +154,7 @@ class Hub:
         self._reply(subscriber, ErrorFrame(fault.code, fault.message, fault.request_id))
 
     def publish(self, channel: str, sender: str, data: Raw, metadata: Raw | None = None) -> int:
-        """Hand a message to every subscriber that is not the sender. Return to how many connections."""
+        """Send a message to all subscribers except the sender. Return the number of connections."""
         receivers = self._receivers(channel)
         if not receivers:
             return 0
@@ -169,7 +170,7 @@ class Hub:
         return delivered
 
     def regrant(self, subscriber: Subscriber, grant: Grant) -> None:
-        """Change what a connection may do. Each subscription that is out of scope now ends with an error."""
+        """Change the rights of a connection. Each subscription that is no longer in scope ends with an error."""
         gains_presence = grant.permits("presence") and not subscriber.grant.permits("presence")
         subscriber.grant = grant
         for name in sorted(subscriber.subscriptions):
@@ -185,15 +186,15 @@ class Hub:
                 self._vacate(subscriber, name)
 
     def reconfigure(self, limits: Limits) -> None:
-        """Apply other limits to what comes from now on."""
+        """Replace the limits for frames to come."""
         self._limits = limits
 
     def has_peer(self, peer_id: str) -> bool:
-        """Tell whether a peer is connected."""
+        """Return whether a peer is connected."""
         return peer_id in self._peers
 
     def roster(self, channel: str) -> list[PresenceEntry]:
-        """Return everybody in a channel."""
+        """Return all peers in a channel."""
         found = self._channels.get(channel)
         return found.others(None) if found is not None else []
 
@@ -290,7 +291,7 @@ class Hub:
             self._announce(channel, PresenceFrame(name, (), (subscriber.entry,)), subscriber)
 
     def _forget(self, subscriber: Subscriber) -> bool:
-        """Take a connection out of its peer, and leave it in its channels. False if it is gone already."""
+        """Remove a connection from its peer, but not from its channels. Return False if it is already removed."""
         of_peer = self._peers.get(subscriber.peer_id, [])
         if subscriber not in of_peer:
             return False
@@ -301,7 +302,7 @@ class Hub:
         return True
 
     def _succeed(self, old: Subscriber, heir: Subscriber) -> None:
-        """Let a connection have the places of one that is forgotten, those and as many as it may subscribe to."""
+        """Give a connection the places of a removed one, as far as it may subscribe there."""
         while old.subscriptions:
             name = old.subscriptions.pop()
             if is_pattern(name):
@@ -332,12 +333,12 @@ class Hub:
         subject.charge(charges.fan_out(told, len(packed)))
 
     def _send_snapshot(self, subscriber: Subscriber, name: str, entries: list[PresenceEntry]) -> None:
-        """Send who is there, in one frame if at all possible: clients take the first one for the whole roster.
+        """Send a snapshot, in one frame if possible: clients take the first one for the whole roster.
 
-        A snapshot that clients would refuse for its size goes without metadata, and only when the names alone are
-        too many in several frames.
+        A snapshot that would exceed the frame size of clients is sent without metadata, and only if the ids alone are
+        too many, in several frames.
         """
-        if sum(map(_size, entries)) < MAX_SERVER_FRAME:  # or it need not be encoded to know
+        if sum(map(_size, entries)) < MAX_SERVER_FRAME:  # otherwise it is too large in any case
             frame = encode(PresenceFrame(name, tuple(entries), ()))
             if len(frame) < MAX_SERVER_FRAME:
                 subscriber.charge(len(frame))
@@ -397,12 +398,12 @@ def _check_wildcards(frame: Subscribe) -> None:
 
 
 def _seconds(expires_at: float | None) -> int | None:
-    """Return a time as frames have it: whole seconds, for clients that know no others."""
+    """Return a time in whole seconds, as frames have it."""
     return None if expires_at is None else math.floor(expires_at)
 
 
 def _size(entry: PresenceEntry) -> int:
-    """Return how many bytes of a snapshot an entry takes at least."""
+    """Return the minimum size of an entry in a snapshot, in bytes."""
     return len(entry.peer_id) + (0 if entry.metadata is None else memoryview(entry.metadata).nbytes)
 
 

@@ -1,4 +1,4 @@
-"""The STUN and TURN servers that a welcome names, checked by the rules that clients apply to them."""
+"""The STUN and TURN servers in a welcome, checked by the rules that clients apply to them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MAX_CREDENTIAL_LENGTH = 1_024
 SCHEMES = ("stun", "stuns", "turn", "turns")
 
 IceServer = str | IceServerConfig | Mapping[str, Any]
-"""A URL, or URLs with credentials. Mappings have `urls`, `username` and `credential`, as in a browser."""
+"""A URL, or a mapping with `urls`, `username` and `credential`, as in `RTCIceServer` of browsers."""
 
 
 def ice_server_list(servers: Iterable[IceServer]) -> list[dict[str, Any]]:
-    """Return the servers as `metadata.iceServers` holds them.
+    """Return the servers in the form of `metadata.iceServers`.
 
     Raises:
-        ValueError: a server that clients would refuse, and the rest of the list with it.
+        ValueError: clients would refuse a server, and the whole list with it.
     """
     listed = [_ice_server(server) for server in servers]
     if len(listed) > MAX_ICE_SERVERS:

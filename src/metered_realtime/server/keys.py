@@ -1,4 +1,4 @@
-"""Keys and the apps that they belong to."""
+"""Keys, and the apps that they belong to."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from .plan import UNBOUNDED, Plan
 from .rights import ACTIONS
 
 MIN_SECRET_LENGTH = 32
-"""Bytes of an HS256 key at least (RFC 7518, 3.2)."""
+"""Minimum size of an HS256 key, in bytes (RFC 7518, 3.2)."""
 
 KEYS_PER_APP = 50
 
 DEFAULT_PUBLISHABLE_ACTIONS = ACTIONS - {"send"}
-"""What a publishable key may do unless told otherwise: it is public, and `send` reaches every peer of the app."""
+"""Default actions of a publishable key. It is public, so `send` is not among them: that reaches every peer of the
+app."""
 
 EVERYWHERE = ("**",)
 
@@ -37,8 +38,8 @@ _SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,128}")
 class PublishableKey:
     """A key for browsers and devices. The key itself is the credential, so the repr hides it.
 
-    `allowed_origins` are `https://host` entries; empty allows every origin. A client without an Origin header is
-    then refused, unless `origin_required` is False.
+    `allowed_origins` are `https://host` entries; empty allows every origin. If there are any, a client without an
+    Origin header is refused, unless `origin_required` is False.
     """
 
     key: str = field(repr=False)
@@ -56,7 +57,7 @@ class PublishableKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretKey:
-    """A backend's pair: the public id, and the secret that signs tokens."""
+    """The key pair of a backend: a public id, and the secret that signs tokens."""
 
     id: str
     secret: str = field(repr=False)
@@ -72,9 +73,9 @@ class SecretKey:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A tenant. Peers, channels and keys belong to one app, and nothing crosses apps.
+    """An isolated tenant of the server, with its own peers, channels and keys.
 
-    A `suspended` one lets nobody in: connections close with 4012.
+    Connections to a `suspended` app are closed with 4012.
     """
 
     id: str
@@ -90,7 +91,7 @@ class App:
 
 
 class Keyring:
-    """Finds a key, and the app that it opens, by what a client shows.
+    """Looks up keys and their apps by the credentials of clients.
 
     Raises:
         ValueError: two apps have the same id, or the same key.
@@ -108,39 +109,39 @@ class Keyring:
                 _put(self._secret, secret.id, (app, secret), f"secret key {secret.id!r}")
 
     def publishable(self, key: str) -> tuple[App, PublishableKey] | None:
-        """Return the app and the key, unless it is unknown or revoked."""
+        """Return the app and the key. None if the key is unknown or revoked."""
         found = self._publishable.get(key)
         return None if found is None or found[1].revoked else found
 
     def is_revoked(self, key: str) -> bool:
-        """Return whether a publishable key, or the secret key of an id, is known and revoked."""
+        """Return whether a publishable key, or the secret key with an id, is known and revoked."""
         found = self._publishable.get(key) or self._secret.get(key)
         return found is not None and found[1].revoked
 
     def secret(self, key_id: str) -> tuple[App, SecretKey] | None:
-        """Return the app and the key, unless it is unknown or revoked."""
+        """Return the app and the key. None if the key is unknown or revoked."""
         found = self._secret.get(key_id)
         return None if found is None or found[1].revoked else found
 
 
 def new_publishable_key() -> str:
-    """Return a fresh publishable key."""
+    """Return a new publishable key."""
     return local_key(secrets.token_hex(PUBLISHABLE_RANDOM // 2))
 
 
 def new_secret_pair() -> tuple[str, str]:
-    """Return the id and the secret of a fresh secret key."""
+    """Return the id and the secret of a new secret key."""
     return local_secret_id(secrets.token_hex(SECRET_ID_RANDOM // 2)), SECRET_PREFIX + secrets.token_hex(32)
 
 
 def check_publishable_key(key: str) -> None:
-    """Raise ValueError unless the text has the form of a publishable key."""
+    """Raise ValueError unless the text is a well-formed publishable key."""
     if not _has_form(key, PUBLISHABLE_PREFIX):
         raise ValueError(f"a publishable key is {PUBLISHABLE_PREFIX!r} and 1 to 128 letters, digits, - or _: {key!r}")
 
 
 def check_secret_pair(key_id: str, secret: str) -> None:
-    """Raise ValueError unless id and secret have the form of a pair. The text never shows the secret."""
+    """Raise ValueError unless id and secret are well-formed. The message does not contain the secret."""
     if not _has_form(key_id, SECRET_ID_PREFIX):
         raise ValueError(f"secret_id is {SECRET_ID_PREFIX!r} and 1 to 128 letters, digits, - or _, not {key_id!r}")
     if not _has_form(secret, SECRET_PREFIX):

@@ -1,4 +1,4 @@
-"""What the server bounds, and the counters that find out when a bound is reached. Time is an argument."""
+"""The limits of the server, and the counters that enforce them. Time is an argument."""
 
 from __future__ import annotations
 
@@ -9,80 +9,83 @@ from dataclasses import dataclass, fields
 from ..core.wire.frames import ENVELOPE_ALLOWANCE, MAX_MESSAGE_SIZE, MAX_SERVER_FRAME
 
 MAX_ADDRESSES = 4_096
-"""Addresses whose connection attempts are remembered: at 60 attempts each some 10 MB when all are at their limit."""
+"""Maximum number of addresses whose connection attempts are remembered: 10 MB when all are at a limit of 60."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Every bound of the server. Sizes are bytes, times are seconds, counts are whole numbers above 0.
+    """The limits of a server. Sizes are in bytes, times in seconds, counts are positive integers.
 
     Raises:
         ValueError: a number is out of its range, or NaN.
     """
 
     max_message_size: int = MAX_MESSAGE_SIZE
-    """A payload. Frames may be `ENVELOPE_ALLOWANCE` larger; beyond that the connection is closed with 1009."""
+    """Maximum payload size. Frames may be `ENVELOPE_ALLOWANCE` larger; a larger one closes the connection with 1009."""
 
     channels_per_connection: int = 100
-    """Subscriptions that one connection may hold, patterns included."""
+    """Maximum number of subscriptions of one connection, patterns included."""
 
     metadata_size: int = 8_192
-    """The `metadata` claim of a token, as compact JSON."""
+    """Maximum size of a token's `metadata` claim, as compact JSON."""
 
     peer_metadata_size: int = 4_096
-    """The `peerMetadata` claim of a token, as compact JSON: everybody in a channel gets it."""
+    """Maximum size of a token's `peerMetadata` claim, as compact JSON: it is sent to all peers of a channel."""
 
     frames_per_second: float = 100.0
-    """What refills the bucket of each connection. Every client frame but `ping` takes one; empty closes with 4011."""
+    """Refill rate of each connection's frame bucket. Every client frame except `ping` takes one; an empty bucket closes
+    the connection with 4011."""
 
     frame_burst: int = 200
-    """What the bucket holds: a browser's trickled candidates come in bursts of tens."""
+    """Capacity of the frame bucket: a browser's trickled candidates come in bursts of tens."""
 
     bytes_per_frame: int = 40_960
-    """What each frame of that bucket may have on average. A second bucket counts bytes, so many for each frame of the
-    first: 4 MB per second and 8 MB at once by default. Descriptions have tens of KB, and most frames 0.2 KB. What the
-    server has to do beyond reading a frame is paid for in bytes as well (`server.charges`). Empty closes with 4011."""
+    """Average size of the frames in that bucket. A second bucket counts bytes, this many for each frame of the first: 4
+    MB per second and 8 MB at once by default. Descriptions have tens of KB, most frames 0.2 KB. Work beyond reading a
+    frame is charged in bytes too (`server.charges`). An empty bucket closes the connection with 4011."""
 
     pings_per_second: float = 50.0
-    """What refills the bucket of pings, WebSocket's own included. Clients send one in 25 s. Empty closes with 4011."""
+    """Refill rate of the bucket of pings, those of WebSocket included. Clients send one every 25 s. An empty bucket
+    closes the connection with 4011."""
 
     ping_burst: int = 500
 
     patterns_per_connection: int = 25
-    """Subscriptions of one connection that are patterns, so that nobody uses up those of the app at once."""
+    """Maximum number of pattern subscriptions of one connection, so that one client cannot use up those of the app."""
 
     patterns_per_app: int = 250
-    """Different patterns that are subscribed to in one app. Each is compared with every new name that begins as it
-    does: 10 to 25 microseconds each at the worst, 2 as a rule."""
+    """Maximum number of different patterns subscribed to in one app. Each is compared with every new name that has its
+    literal prefix: 2 microseconds as a rule, 10 to 25 at worst."""
 
     malformed_frames: int = 10
-    """This many malformed frames within `malformed_window` close the connection with 1008."""
+    """Number of malformed frames within `malformed_window` that close the connection with 1008."""
 
     malformed_window: float = 10.0
 
     connects_per_address: int = 60
-    """Connection attempts of one address within `connect_window`. More are answered with HTTP 429."""
+    """Maximum number of connection attempts of one address within `connect_window`. More are answered with HTTP 429."""
 
     connect_window: float = 60.0
 
     rest_body_size: int = 32_768
-    """The body of a REST request. A larger one is answered with 413."""
+    """Maximum size of a REST request body. A larger one is answered with 413."""
 
     rest_per_second: float = 20.0
-    """What refills the bucket of each address that uses REST. An empty one is answered with 429."""
+    """Refill rate of each address's bucket of REST requests. If it is empty, requests are answered with 429."""
 
     rest_burst: int = 100
 
     rest_key_per_second: float = 100.0
-    """The same for each secret key, from wherever it is used."""
+    """The same for each secret key, over all addresses."""
 
     rest_key_burst: int = 500
 
     outbox_size: int = 1_048_576
-    """Bytes that wait for a slow client. One more frame and it is dropped; nobody else notices."""
+    """Maximum number of bytes that wait for a slow client. When it is exceeded the client is disconnected, without
+    effect on others."""
 
     ping_interval: float = 30.0
-    """Between WebSocket pings. With `pong_timeout` it bounds how long a dead peer stays in presence: 40 s."""
+    """Interval between WebSocket pings. With `pong_timeout` it limits how long a dead peer stays in presence: 40 s."""
 
     pong_timeout: float = 10.0
 
@@ -98,17 +101,17 @@ class Limits:
 
     @property
     def max_frame_size(self) -> int:
-        """The largest client frame, payload and envelope."""
+        """Maximum size of a client frame, payload and envelope."""
         return self.max_message_size + ENVELOPE_ALLOWANCE
 
     @property
     def bytes_per_second(self) -> float:
-        """What refills the bucket of bytes."""
+        """Refill rate of the bucket of bytes."""
         return self.frames_per_second * self.bytes_per_frame
 
     @property
     def byte_burst(self) -> int:
-        """What the bucket of bytes holds."""
+        """Capacity of the bucket of bytes."""
         return max(self.frame_burst * self.bytes_per_frame, self.max_frame_size)
 
 
@@ -120,7 +123,7 @@ def _check(name: str, value: object, *, whole: bool) -> None:
 
 
 class TokenBucket:
-    """Allows `rate` takings per second on average and `burst` at once. Starts full."""
+    """A token bucket: `rate` tokens per second on average and `burst` at once. Starts full."""
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
@@ -131,7 +134,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float, amount: int = 1) -> bool:
-        """Take some, if there are so many."""
+        """Take `amount` tokens. Return False, and take none, if there are fewer."""
         self._refill(now)
         if self._tokens < amount:
             return False
@@ -139,22 +142,22 @@ class TokenBucket:
         return True
 
     def left(self, now: float) -> int:
-        """Return how many there are."""
+        """Return the number of tokens."""
         self._refill(now)
         return max(0, int(self._tokens))
 
     def charge(self, amount: int) -> None:
-        """Take some that are used already. What is missing is owed, up to one burst."""
+        """Take tokens for work that is done already. What is missing becomes a debt of at most one burst."""
         self._tokens = max(-self._burst, self._tokens - amount)
 
     def _refill(self, now: float) -> None:
-        # A clock that steps back must not take away what was there.
+        # A clock that steps back must not remove tokens.
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now
 
 
 class RateLimiter:
-    """A token bucket for each caller, for a bounded number of callers: the longest unused are forgotten."""
+    """Token buckets for a bounded number of callers. The least recently used are forgotten."""
 
     def __init__(self, rate: float, burst: int, max_callers: int = MAX_ADDRESSES) -> None:
         self._rate = rate
@@ -166,7 +169,7 @@ class RateLimiter:
         return len(self._buckets)
 
     def admit(self, caller: str, now: float) -> bool:
-        """Take one from the caller's bucket. False when it is empty."""
+        """Take a token from the caller's bucket. Return False if it is empty."""
         bucket = self._buckets.pop(caller, None)
         if bucket is None:
             bucket = TokenBucket(self._rate, self._burst, now)
@@ -177,22 +180,22 @@ class RateLimiter:
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds after which an empty bucket holds one again."""
+        """Whole seconds until an empty bucket holds a token again."""
         return max(1, math.ceil(1 / self._rate))
 
 
 class FaultCounter:
-    """Tells when `tolerated` faults happened within a window."""
+    """Counts faults within a sliding window."""
 
     __slots__ = ("_times", "_tolerated", "_window")
 
     def __init__(self, tolerated: int, window: float) -> None:
         self._tolerated = tolerated
         self._window = window
-        self._times: deque[float] | None = None  # most connections never need it
+        self._times: deque[float] | None = None  # most connections have no faults
 
     def note(self, now: float) -> bool:
-        """Count a fault. True when it is one too many."""
+        """Count a fault. Return True if it exceeds the number that is tolerated."""
         if self._times is None:
             self._times = deque(maxlen=self._tolerated)
         self._times.append(now)
@@ -200,9 +203,9 @@ class FaultCounter:
 
 
 class ConnectLimiter:
-    """Allows each address so many attempts within a window, for a bounded number of addresses.
+    """Limits the connection attempts of each address within a sliding window, for a bounded number of addresses.
 
-    Refused attempts do not count, so that a client that keeps trying gets in as soon as the window allows.
+    Refused attempts are not counted, so that a client that keeps trying is admitted as soon as the window allows.
     """
 
     def __init__(self, attempts: int, window: float, max_addresses: int = MAX_ADDRESSES) -> None:
@@ -215,8 +218,8 @@ class ConnectLimiter:
         return len(self._times)
 
     def admit(self, address: str, now: float) -> bool:
-        """Count an attempt. False when the address has used up its share."""
-        # Taking it out and putting it back keeps the dict in order of use: the first is the longest unused.
+        """Count an attempt. Return False if the address has reached its limit."""
+        # Removing and adding it again keeps the dict in order of use: the first is the least recently used.
         times = self._times.pop(address, None)
         if times is None:
             times = deque(maxlen=self._attempts)

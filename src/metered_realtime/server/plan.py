@@ -1,6 +1,6 @@
-"""What an app may use: connections at a time and messages per period, and the meter that counts them.
+"""Plans limit the connections and the messages per period of an app; meters count them.
 
-Nothing is bounded unless a plan says so. Counts live in memory: a restart begins with none.
+Without a plan there is no limit. Counts are kept in memory and start at 0 after a restart.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ PERIODS = get_args(Period)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The bounds of one app. None is no bound.
+    """The limits of one app. None means no limit.
 
-    `max_messages_per_period` counts publishes and sends, by REST too, not what they are delivered to. Periods are
-    those of the calendar, in UTC. With `overages` nothing is refused: what is beyond the bounds is only counted.
+    `max_messages_per_period` counts publishes and sends, by REST too, but not their deliveries. Periods are calendar
+    periods in UTC. With `overages` nothing is refused: use beyond the limits is only counted.
 
     Raises:
-        ValueError: a bound is no whole number above 0, or the period is unknown.
+        ValueError: a limit is not a positive integer, or the period is unknown.
     """
 
     name: str | None = None
@@ -47,7 +47,7 @@ UNBOUNDED = Plan()
 
 
 class Meter:
-    """Counts what one app uses in the present period. `clock` gives unix seconds."""
+    """Counts the use of one app in the current period. `clock` returns unix seconds."""
 
     def __init__(self, plan: Plan = UNBOUNDED, clock: Callable[[], float] = time.time) -> None:
         self.plan = plan
@@ -57,23 +57,23 @@ class Meter:
         self._begin(clock())
 
     def admits(self) -> bool:
-        """Tell whether one more connection is within the plan."""
+        """Return whether the plan allows one more connection."""
         limit = self.plan.max_concurrent_connections
         return limit is None or self.plan.overages or self._connected < limit
 
     def connect(self) -> None:
-        """Count a connection that begins."""
+        """Count a new connection."""
         self._turn()
         self._connected += 1
         self._peak = max(self._peak, self._connected)
         self._overage_connections += _is_over(self._connected, self.plan.max_concurrent_connections)
 
     def disconnect(self) -> None:
-        """Count a connection that ends."""
+        """Count the end of a connection."""
         self._connected -= 1
 
     def take_message(self) -> bool:
-        """Count a message. False when it is beyond the plan, and must not be routed."""
+        """Count a message. Return False if it exceeds the plan and must not be routed."""
         self._turn()
         self._messages += 1
         if not _is_over(self._messages, self.plan.max_messages_per_period):
@@ -86,7 +86,7 @@ class Meter:
         return max(0.0, self._end - self._clock())
 
     def usage(self) -> dict[str, Any]:
-        """Return the figures as `GET /usage` shows them, without the app."""
+        """Return the fields of `GET /usage`, without the app."""
         self._turn()
         plan = self.plan
         return {
@@ -107,7 +107,7 @@ class Meter:
         }
 
     def replace_plan(self, plan: Plan) -> None:
-        """Go on counting under another plan. Another kind of period begins anew."""
+        """Replace the plan, keeping the counts. A different kind of period starts a new one."""
         renewed = plan.period != self.plan.period
         self.plan = plan
         if renewed:
@@ -115,7 +115,7 @@ class Meter:
 
     def _turn(self) -> None:
         now = self._clock()
-        # A clock that was set back opens no new period.
+        # A clock that was set back starts no new period.
         if now >= self._end:
             self._begin(now)
 

@@ -1,4 +1,4 @@
-"""Whose request it is when proxies stand in between."""
+"""The address of a client behind proxies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Network = IPv4Network | IPv6Network
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Read addresses and networks such as `10.0.0.0/8`.
+    """Parse addresses and networks such as `10.0.0.0/8`.
 
     Raises:
-        ValueError: one is neither; the text names it.
+        ValueError: an entry is neither; the message names it.
     """
     read = []
     for text in texts:
@@ -24,10 +24,10 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 
 def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
-    """Return the address of the client: `remote`, or what trusted proxies say in X-Forwarded-For.
+    """Return the address of the client: `remote`, or the one that trusted proxies report in X-Forwarded-For.
 
-    Each proxy adds at the right whom it saw, and a client can write what it likes at the left: the first address
-    from the right that is no trusted proxy counts.
+    Each proxy appends the address it saw on the right, and a client can put anything on the left. The rightmost
+    address that is not a trusted proxy counts.
     """
     address = remote or ""
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
@@ -40,9 +40,9 @@ def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequen
 
 
 def network_of(address: str) -> str:
-    """Return what stands for a client in limits: its IPv4 address, or the /64 of its IPv6 address.
+    """Return the network that limits apply to: the IPv4 address of a client, or the /64 of its IPv6 address.
 
-    A site has a /64 at the least (RFC 6177), and each of its hosts may take any address of that.
+    A site has at least a /64 (RFC 6177), and each of its hosts may use any address in it.
     """
     if not _is_address(address):
         return address
@@ -51,7 +51,7 @@ def network_of(address: str) -> str:
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
-    """Read an address. What a socket for both families shows of an IPv4 client is one of IPv4."""
+    """Parse an address. An IPv4-mapped IPv6 address, as a dual-stack socket reports it, becomes an IPv4 address."""
     ip = ip_address(address)
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
 

@@ -1,12 +1,11 @@
-"""Resume tokens: whoever came with a publishable key comes back, after a loss, as the peer that he was.
+"""Resume tokens: a client with a publishable key keeps its peer id when it reconnects.
 
-A token is a JWT that says which peer id, and until when. It is no access token: it counts only beside the publishable
-key that it was issued under, its header has a `typ` of its own, and it is signed with a secret of its own, derived
-from a secret key of the app, the app and the publishable key. So it is good at every server with the same
-configuration, and after a restart, but in no other app and beside no other key. Nothing is stored.
+A token is a JWT with a peer id and an expiry. It is not an access token: it is valid only together with the publishable
+key that it was issued for, its header has a `typ` of its own, and it is signed with a secret of its own, derived from a
+secret key of the app, the app and the publishable key. It is therefore valid on every server with the same
+configuration, and after a restart, but in no other app and with no other key. Nothing is stored.
 
-An app without a secret key has nothing to derive from: its tokens are signed with a secret of this process, and end
-with it.
+The tokens of an app without a secret key are signed with a secret of this process, and are invalid after it ends.
 """
 
 from __future__ import annotations
@@ -25,28 +24,29 @@ from .keys import App, PublishableKey
 from .tokens import ALGORITHM, RESUME_TYPE, SIGNATURE_ONLY
 
 LIFETIME = 86_400
-"""Seconds that a token is good for. A laptop that slept over night is still itself; what a log has kept is not."""
+"""Lifetime of a token in seconds. A laptop that slept over night keeps its peer id; a token in an old log is
+useless."""
 
 REISSUE_INTERVAL = LIFETIME / 2
-"""Seconds after which a live connection gets its next one, so that whenever it ends half a lifetime is left."""
+"""Seconds after which a live connection gets a new token, so that at least half a lifetime is left when it ends."""
 
 _PURPOSE = b"metered_realtime resume 1"
 
 
 class ResumeTokens:
-    """Issues resume tokens and reads them. Times are unix seconds."""
+    """Issues and verifies resume tokens. Times are in unix seconds."""
 
     def __init__(self) -> None:
         self._process_secret = secrets.token_bytes(32)
 
     def issue(self, app: App, key: PublishableKey, peer_id: str, now: float) -> str:
-        """Return a token with which a connection by this key is this peer again."""
+        """Return a token that restores this peer id for a connection by this key."""
         claims = {"sub": peer_id, "exp": math.floor(now) + LIFETIME}
         headers = {"typ": RESUME_TYPE}
         return jwt.encode(claims, self._signing_keys(app, key)[0], algorithm=ALGORITHM, headers=headers)
 
     def read(self, token: str, app: App, key: PublishableKey, now: float) -> str | None:
-        """Return the peer id that a token restores beside a key. None if it is not good, whatever is wrong with it."""
+        """Return the peer id that a token restores for a key. None if the token is invalid for any reason."""
         if not is_resume_token(token):
             return None
         for signing_key in self._signing_keys(app, key):
@@ -56,9 +56,9 @@ class ResumeTokens:
         return None
 
     def _signing_keys(self, app: App, key: PublishableKey) -> list[bytes]:
-        """Return the keys that tokens may be signed with. New ones are signed with the first."""
+        """Return the secrets that tokens may be signed with. New tokens are signed with the first."""
         bases = [secret.secret.encode() for secret in app.secret_keys if not secret.revoked]
-        # A publishable key holds no NUL, so that the text can be read in one way only.
+        # A publishable key contains no NUL, so that the text is unambiguous.
         scope = b"\0".join((_PURPOSE, key.key.encode(), app.id.encode()))
         return [hmac.digest(base, scope, hashlib.sha256) for base in (*bases, self._process_secret)]
 

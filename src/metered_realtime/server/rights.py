@@ -1,4 +1,4 @@
-"""What a connection may do: the bounds of its key, narrowed by its token."""
+"""The rights of a connection: those of its key, narrowed by its token."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ ACTIONS: frozenset[Action] = frozenset(get_args(Action))
 class Grant:
     """The rights of one connection, evaluated at each use.
 
-    The key's `actions` and `patterns` are the upper bound. A token's `permissions` and `channels` narrow them;
-    None narrows nothing. Both lists are always consulted: which of two patterns is the wider one is not decided
-    by comparing their text.
+    The key's `actions` and `patterns` are the upper bound. A token's `permissions` and `channels` narrow them; None
+    narrows nothing. Both lists are always checked, since the text of two patterns does not tell which one is wider.
     """
 
     actions: frozenset[str]
@@ -27,27 +26,27 @@ class Grant:
     channels: tuple[str, ...] | None = None
 
     def permits(self, action: Action) -> bool:
-        """Tell whether the action is granted at all."""
+        """Return whether an action is granted."""
         return action in self.actions and (self.permissions is None or action in self.permissions)
 
     def reaches(self, channel: str) -> bool:
-        """Tell whether a channel is in scope."""
+        """Return whether a channel is in scope."""
         return _matches_any(self.patterns, channel) and (self.channels is None or _matches_any(self.channels, channel))
 
     def covers(self, pattern: str) -> bool:
-        """Tell whether every channel that a pattern matches is in scope, by one entry of each list."""
+        """Return whether all channels that a pattern matches are in scope, by one entry of each list."""
         return _covered_by_any(self.patterns, pattern) and (
             self.channels is None or _covered_by_any(self.channels, pattern)
         )
 
     def reaches_anything(self) -> bool:
-        """Tell whether any channel is in scope."""
+        """Return whether any channel is in scope."""
         if self.channels is None:
             return bool(self.patterns)
         return any(_meet(pattern, channel) for pattern in self.patterns for channel in self.channels)
 
 
-# Programs use few channels and use them again; the bound keeps hostile variety from growing memory.
+# Programs use few channels repeatedly. The limit keeps hostile clients from filling memory.
 @lru_cache(maxsize=8192)
 def _matches_any(patterns: tuple[str, ...], channel: str) -> bool:
     name = Name(channel)

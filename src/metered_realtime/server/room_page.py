@@ -24,7 +24,7 @@ HEADERS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# The platform's table may lack these, or map them to something that a browser refuses to run under nosniff.
+# The platform's table may lack these types, or map them to types that browsers refuse under nosniff.
 _CONTENT_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
@@ -37,7 +37,7 @@ class PageFile:
 
 
 def load_page(directory: Path = DIRECTORY) -> dict[str, PageFile]:
-    """Read the page's files, by name. Without the directory there is no page."""
+    """Return the files of the page by name. Empty if the package has no page."""
     if not directory.is_dir():
         return {}
     return {
@@ -46,7 +46,7 @@ def load_page(directory: Path = DIRECTORY) -> dict[str, PageFile]:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address, without port, is this machine's own."""
+    """Return whether a host name or address, without port, is a loopback one."""
     if host.lower() == "localhost":
         return True
     try:
@@ -57,15 +57,15 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PageKey:
-    """The publishable key that the page is given, or not. The repr hides it."""
+    """The publishable key for the page, if it may have one. The repr hides the key."""
 
     key: str | None = field(repr=False)
     loopback_only: bool = True
 
     def shown_to(self, host_header: str) -> str | None:
-        """Return the key for a request, by its Host header.
+        """Return the key for a request with this Host header, or None.
 
-        A foreign name that resolves to this machine (DNS rebinding) does not get the key of a loopback server.
+        On a loopback server, a foreign name that resolves to this host (DNS rebinding) gets no key.
         """
         if self.loopback_only and not is_loopback(_host_name(host_header)):
             return None

@@ -1,4 +1,4 @@
-"""Who is subscribed to what: the tables that the hub routes by."""
+"""The tables of subscriptions that the hub routes by."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..core.wire.patterns import Name, literal_prefix
 from .rights import Grant
 
 MATCH_CACHE = 1_024
-"""Channel names whose matching patterns are remembered. Each is compared with patterns when it is new."""
+"""Maximum number of channel names whose matching patterns are cached."""
 
 
 class Subscriber:
-    """One connection as the hub sees it: whose it is, what it may do, where its frames go."""
+    """The hub's view of one connection: its peer, its rights, and where to write its frames."""
 
     __slots__ = (
         "charges",
@@ -40,28 +40,28 @@ class Subscriber:
         self.write = write
         self.entry = PresenceEntry(peer_id, peer_metadata)
         self.subscriptions: set[str] = set()
-        self.places: set[str] = set()  # channels in which its peer is seen, though it has not subscribed yet
-        self.greeted: set[str] = set()  # channels whose first subscription was free of charges
-        self.charges = 0  # what it is yet to pay for, in bytes: `server.charges`
-        self.work = 0  # the same, with what was free, since it was last asked for
+        self.places: set[str] = set()  # channels where its peer is kept visible until it subscribes
+        self.greeted: set[str] = set()  # channels whose first, free subscription is used
+        self.charges = 0  # unpaid charges in bytes, see `server.charges`
+        self.work = 0  # charges since the last `collect_work`, free ones included
 
     def charge(self, amount: int) -> None:
-        """Add to what is to be paid."""
+        """Add to the charges."""
         self.charges += amount
         self.work += amount
 
     def collect_charges(self) -> int:
-        """Return what is to be paid, and owe nothing from now on."""
+        """Return the unpaid charges and reset them."""
         charges, self.charges = self.charges, 0
         return charges
 
     def collect_work(self) -> int:
-        """Return what was done since the last call."""
+        """Return the charges since the last call, free ones included."""
         work, self.work = self.work, 0
         return work
 
     def describe(self, peer_metadata: Any) -> None:
-        """Change what others are told of the peer."""
+        """Replace the metadata that other peers see."""
         self.peer_metadata = peer_metadata
         self.entry = PresenceEntry(self.peer_id, peer_metadata)
 
@@ -69,8 +69,8 @@ class Subscriber:
 class Channel:
     """The subscribers of one channel, by connection for messages and by peer for presence.
 
-    `subscribers` tells for each connection whether it wants the sender's metadata. `peers` also has connections that
-    are kept a place and have not subscribed yet.
+    The values of `subscribers` are whether the sender's metadata is wanted. `peers` includes connections that have a
+    place but have not subscribed yet.
     """
 
     __slots__ = ("peers", "subscribers")
@@ -80,12 +80,12 @@ class Channel:
         self.peers: dict[str, list[Subscriber]] = {}
 
     def add(self, subscriber: Subscriber, wants_metadata: bool) -> bool:
-        """Subscribe a connection, or change what it wants. True if its peer is new here."""
+        """Add a subscriber, or change whether it wants metadata. Return True if its peer is new here."""
         self.subscribers[subscriber] = wants_metadata
         return self.keep_place(subscriber)
 
     def keep_place(self, subscriber: Subscriber) -> bool:
-        """Have the peer of a connection seen here. True if it is new here."""
+        """Make the peer of a connection visible. Return True if it is new here."""
         of_peer = self.peers.setdefault(subscriber.peer_id, [])
         if subscriber in of_peer:
             return False
@@ -93,7 +93,7 @@ class Channel:
         return len(of_peer) == 1
 
     def remove(self, subscriber: Subscriber) -> bool:
-        """Unsubscribe a connection, or give up its place. True if its peer is gone with it."""
+        """Remove a subscriber or its place. Return True if that was the last one of its peer."""
         self.subscribers.pop(subscriber, None)
         of_peer = self.peers[subscriber.peer_id]
         of_peer.remove(subscriber)
@@ -103,14 +103,14 @@ class Channel:
         return True
 
     def others(self, peer_id: str | None) -> list[PresenceEntry]:
-        """Return every peer but one, with the metadata of its most recent connection."""
+        """Return all peers except one, each with the metadata of its latest connection."""
         return [max(of_peer, key=_serial).entry for other, of_peer in self.peers.items() if other != peer_id]
 
 
 class PatternTable:
-    """Pattern subscriptions: they get messages, once per connection, and no presence.
+    """The pattern subscriptions of an app. They receive messages, once per connection, but no presence.
 
-    A name is compared with the patterns whose literal beginning it has, and with no others.
+    A name is only compared with the patterns whose literal prefix it has.
     """
 
     def __init__(self) -> None:
@@ -128,14 +128,14 @@ class PatternTable:
         return pattern in self._subscribers
 
     def add(self, pattern: str, subscriber: Subscriber, wants_metadata: bool) -> None:
-        """Subscribe a connection to every channel that matches, or change what it wants."""
+        """Add a subscriber to all channels that match, or change whether it wants metadata."""
         if pattern not in self._subscribers:
             self._matching.clear()
             self._by_prefix.setdefault(literal_prefix(pattern), {})[pattern] = None
         self._subscribers.setdefault(pattern, {})[subscriber] = wants_metadata
 
     def remove(self, pattern: str, subscriber: Subscriber) -> None:
-        """Unsubscribe a connection from a pattern."""
+        """Remove a subscriber from a pattern."""
         del self._subscribers[pattern][subscriber]
         if not self._subscribers[pattern]:
             del self._subscribers[pattern]
@@ -146,7 +146,7 @@ class PatternTable:
                 del self._by_prefix[prefix]
 
     def receivers(self, channel: str, exact: dict[Subscriber, bool]) -> dict[Subscriber, bool]:
-        """Return who gets a message, the `exact` subscribers included, and whether they want metadata."""
+        """Return the receivers of a message, including the `exact` ones, and whether they want metadata."""
         merged = dict(exact)
         for pattern in self._patterns_of(channel):
             for subscriber, wants_metadata in self._subscribers[pattern].items():
@@ -154,7 +154,7 @@ class PatternTable:
         return merged
 
     def comparisons(self, channel: str) -> int:
-        """Return with how many patterns the name would have to be compared now: none when it is remembered."""
+        """Return how many patterns a name has to be compared with: none if it is cached."""
         return 0 if channel in self._matching else len(self._candidates(channel))
 
     def _patterns_of(self, channel: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The signalling server as an object: start it, use its keys, change its configuration, stop it."""
+"""`SignallingServer`: a signalling server that runs in the event loop of the program."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from .tokens import mint_token
 from .turn import TurnServer
 
 STOP_TIMEOUT = 2.0
-"""Seconds that `stop` takes at most: clients get their share of it to close in order, then they are cut off."""
+"""Maximum duration of `stop` in seconds. Clients that have not closed by then are disconnected."""
 
 CLEAN_UP_TIME = 0.5
-"""Seconds of it that ending idle HTTP connections may take."""
+"""The part of it for closing idle HTTP connections."""
 
 MAX_REQUEST_LINE = 65_536
-"""Bytes. A token at all its caps, some 50 KB, travels in the query."""
+"""Maximum size of the request line in bytes. A token at all its limits, about 50 KB, is part of the query."""
 
 KEEP_ALIVE = 75.0
-"""Seconds that an HTTP connection may stay open without asking for anything."""
+"""Seconds that an idle HTTP connection is kept open."""
 
 RUN_APP = "run"
-"""The app of the keys that a server has without further configuration."""
+"""The app of the keys that a server makes for the run."""
 
 
 class SignallingServer:
     """A signalling server in this process, with the room page.
 
-    Without keys it makes some for the run. Its publishable key may do everything: publish, subscribe, see presence
-    and send, everywhere; that is meant for development and for closed networks. `apps` have keys of their own.
-    `run_keys=False` leaves them out: only the keys of `apps` count then, and `api_key`, `secret_id` and `secret` are
-    empty. `turn` adds TURN credentials that expire to each welcome. With `tls_cert` and `tls_key`, files in PEM, the
-    server speaks TLS. `trusted_proxies` are the addresses and networks whose X-Forwarded-For is believed.
+    Keys that are not given are generated for the run. The publishable key may publish, subscribe, see presence and send
+    in all channels, which suits development and closed networks. `apps` have keys of their own; with `run_keys=False`
+    only those are valid, and `api_key`, `secret_id` and `secret` are empty. `turn` adds expiring TURN credentials to
+    each welcome. With `tls_cert` and `tls_key`, files in PEM format, the server uses TLS. `trusted_proxies` are the
+    addresses and networks whose X-Forwarded-For header is trusted.
 
-    `port=0` takes a free port, and keeps it over a restart. The page is told the key, so that opening the URL is all
-    it takes, if `open_page` and the server listens on loopback only; `public_page` tells it everywhere.
+    `port=0` picks a free port, and keeps it over a restart. The room page gets the publishable key, so that opening its
+    URL is enough, if `open_page` is set and the server listens on loopback only; with `public_page` it always does.
 
     Raises:
         ValueError: a key, an ICE server, a certificate or a combination of arguments is wrong.
@@ -91,7 +91,7 @@ class SignallingServer:
         self._authenticator = Authenticator(self._keyring, ice_server_list(ice_servers), self._limits, turn)
         self._trusted_proxies = networks(trusted_proxies)
         self._certificate = load_certificate(tls_cert, tls_key)
-        self._listens_as: tuple[str, int, bool] | None = None  # by the configuration
+        self._listens_as: tuple[str, int, bool] | None = None  # from the configuration
         self._app: SignallingApp | None = None
         self._runner: web.AppRunner | None = None  # while running
         self._stopping: asyncio.Task[None] | None = None
@@ -101,9 +101,9 @@ class SignallingServer:
     def from_config(
         cls, config: Config, *, host: str | None = None, port: int | None = None, logger: Logger | None = None
     ) -> Self:
-        """Return a server with the keys and settings of a configuration file, and no keys of the run.
+        """Return a server with the keys and settings of a configuration file, and without keys for the run.
 
-        `host` and `port` go before those of the file.
+        `host` and `port` override those of the file.
 
         Raises:
             ValueError: a certificate cannot be used.
@@ -121,14 +121,14 @@ class SignallingServer:
         return server
 
     def reload(self, config: Config) -> None:
-        """Go on with another configuration, without a restart.
+        """Apply another configuration, without a restart.
 
-        Connections whose key is gone, revoked or no longer for their origin close with 4001, those left without any
-        channel with 4003. All others have the rights of the new configuration at once; limits apply to connections
-        that are new. The address that the server listens on stays, and so do keys of the run.
+        Connections whose key was removed or revoked, or no longer allows their origin, are closed with 4001, those left
+        without any channel with 4003. All others have the new rights at once. Limits apply to new connections. The
+        address that the server listens on does not change, nor do keys for the run.
 
         Raises:
-            ValueError: the certificate cannot be used; nothing has changed then.
+            ValueError: the certificate cannot be used. Nothing has changed then.
         """
         certificate = load_certificate(config.tls_cert, config.tls_key, self._certificate)
         if self._runner is None:
@@ -162,34 +162,34 @@ class SignallingServer:
 
     @property
     def url(self) -> str:
-        """The origin for clients: `ws://host:port`, or `wss://` with a certificate."""
+        """The URL for clients: `ws://host:port`, or `wss://` with a certificate."""
         return f"{'ws' if self._certificate is None else 'wss'}://{self._authority}"
 
     @property
     def http_url(self) -> str:
-        """The origin for browsers: `http://host:port`, or `https://` with a certificate."""
+        """The URL for browsers: `http://host:port`, or `https://` with a certificate."""
         return f"{'http' if self._certificate is None else 'https'}://{self._authority}"
 
     @property
     def endings(self) -> dict[str, int]:
-        """How often connections ended or were refused since the server was made, by the reason.
+        """Number of connections that ended or were refused since the server was created, by reason.
 
-        The reasons are those of close frames; `too many attempts` for a handshake that is answered with 429;
-        `outbox full` and `no pong` for a client that was cut off; `by the client`; and `connection lost`.
+        The reasons are those of close frames; `too many attempts` for a handshake answered with 429; `outbox full` and
+        `no pong` for a client that the server disconnected; `by the client`; and `connection lost`.
         """
         return dict(self._endings)
 
     @property
     def _authority(self) -> str:
-        # An address that means "all of them" is no address to connect to.
+        # The unspecified address is not one to connect to.
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     async def start(self) -> None:
-        """Listen. Connections are accepted when this returns; starting twice does nothing.
+        """Start listening. Connections are accepted when this returns. Idempotent.
 
         Raises:
-            OSError: the address cannot be listened on; the text names it.
+            OSError: the server cannot listen on its address; the message names it.
         """
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
@@ -225,7 +225,7 @@ class SignallingServer:
         self._logger.info("listening", {"url": self.url})
 
     async def stop(self) -> None:
-        """Send every client `going_away`, close with 1001, and stop listening. Takes at most `STOP_TIMEOUT`."""
+        """Send `going_away` to every client, close with 1001, and stop listening. Takes at most `STOP_TIMEOUT`."""
         if self._runner is not None:
             self._stopping = asyncio.create_task(self._shut_down(self._runner))
             self._runner = None
@@ -242,7 +242,7 @@ class SignallingServer:
         metadata: dict[str, Any] | None = None,
         peer_metadata: dict[str, Any] | None = None,
     ) -> str:
-        """Sign a token with the run's secret. Arguments and errors are those of the module's `mint_token`."""
+        """Sign a token with the secret for the run. Arguments and exceptions are those of the function `mint_token`."""
         return mint_token(
             secret_id=self.secret_id,
             secret=self.secret,

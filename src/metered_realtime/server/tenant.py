@@ -12,7 +12,7 @@ from .plan import Meter
 
 
 class Tenant:
-    """What belongs to one app, and to no other."""
+    """The state of one app."""
 
     def __init__(self, app: App, limits: Limits) -> None:
         self.id = app.id
@@ -22,17 +22,17 @@ class Tenant:
         self._sockets_of: dict[str, set[ClientSocket]] = {}
 
     def reconfigure(self, app: App, limits: Limits) -> None:
-        """Go on under other bounds."""
+        """Replace the plan and the limits."""
         self.meter.replace_plan(app.plan)
         self.hub.reconfigure(limits)
 
     def enter(self, socket: ClientSocket) -> None:
-        """Register a socket that is being served."""
+        """Add an open socket."""
         self.sockets.add(socket)
         self._sockets_of.setdefault(socket.peer_id, set()).add(socket)
 
     def leave(self, socket: ClientSocket) -> None:
-        """Forget a socket."""
+        """Remove a socket."""
         self.sockets.discard(socket)
         sockets = self._sockets_of.get(socket.peer_id, set())
         sockets.discard(socket)
@@ -40,18 +40,18 @@ class Tenant:
             self._sockets_of.pop(socket.peer_id, None)
 
     def replaced_by(self, admission: Admission) -> list[ClientSocket]:
-        """Return the sockets that make way for a connection which resumes: its peer's, by the same key."""
+        """Return the sockets that a resuming connection replaces: those of its peer, with the same key."""
         if not admission.resumes:
             return []
         sockets = self._sockets_of.get(admission.identity.peer_id, ())
         return [socket for socket in sockets if socket.admission.is_by_same_key(admission) and not socket.has_left]
 
     def admits(self, admission: Admission) -> bool:
-        """Tell whether the plan has room for a connection. One that replaces another takes no more."""
+        """Return whether the plan allows a connection. One that replaces another needs no more."""
         return self.meter.admits() or bool(self.replaced_by(admission))
 
     def close_peer(self, peer_id: str) -> int:
-        """End every connection of a peer by order of its backend. Return how many there were."""
+        """Close all connections of a peer for its backend. Return their number."""
         sockets = [socket for socket in self._sockets_of.get(peer_id, ()) if not socket.is_ending]
         for socket in sockets:
             socket.close(WsCloseCode.ADMIN_DISCONNECT, "disconnected by the backend")

@@ -1,4 +1,4 @@
-"""The certificate that the server shows."""
+"""The TLS certificate of the server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ StrPath = str | Path
 def load_certificate(
     cert: StrPath | None, key: StrPath | None, context: ssl.SSLContext | None = None
 ) -> ssl.SSLContext | None:
-    """Return a context for a certificate chain and its key, files in PEM, or None without them.
+    """Return a context for a certificate chain and its key, files in PEM format, or None without files.
 
-    A `context` in use gets the new certificate, for the handshakes to come. It keeps the old one without files.
+    A `context` in use gets the new certificate, for new handshakes. Without files it keeps the old one.
 
     Raises:
-        ValueError: a file is missing or is not what it should be; the text names both.
+        ValueError: a file is missing or invalid; the message names both.
     """
     if (cert is None) != (key is None):
         raise ValueError("tls_cert and tls_key go together: give both or neither")
@@ -40,5 +40,5 @@ def _server_context() -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    # Without this OpenSSL would ask at the terminal, and the server would hang.
+    # Otherwise OpenSSL would prompt for a passphrase, and the server would hang.
     raise ValueError("the key is encrypted")

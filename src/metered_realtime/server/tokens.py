@@ -1,4 +1,4 @@
-"""Tokens: JWTs that a backend signs with its secret key and a client shows to the server."""
+"""Tokens: JWTs that a backend signs with its secret key and a client presents to the server."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .rights import ACTIONS
 ALGORITHM = "HS256"
 
 RESUME_TYPE = "resume"
-"""The `typ` in the header of a resume token. What has it is no access token, whoever signed it."""
+"""The `typ` in the header of a resume token. A token with it is never accepted as an access token."""
 
 LEEWAY = 5.0
-"""Seconds that clocks may differ."""
+"""Tolerance for clock differences, in seconds."""
 
 MAX_TOKEN_CHANNELS = 100
 
 MAX_TIME = 2**53
-"""Unix seconds that JavaScript still reads exactly, and clocks can still reckon with."""
+"""Latest expiry in unix seconds: exact in JavaScript, and within the range of date functions."""
 
 SIGNATURE_ONLY: Any = {
     "verify_signature": True,
@@ -35,14 +35,14 @@ SIGNATURE_ONLY: Any = {
         ("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss", "verify_sub", "verify_jti"), False
     ),
 }
-"""What PyJWT checks. The claims are checked here, against the time that the caller gives: PyJWT reads the clock
-itself, and refuses tokens for claims that have no meaning here, such as `aud`."""
+"""Options of PyJWT, which checks the signature only. The claims are checked here, against the caller's time: PyJWT
+reads the clock itself, and refuses tokens for claims without a meaning here, such as `aud`."""
 
 _DEFAULTS = Limits()
 
 
 class InvalidTokenError(Exception):
-    """A token that is not accepted. `expired` when all that is wrong with it is its age."""
+    """A token is not accepted. `expired` if its expiry is the only reason."""
 
     def __init__(self, message: str, *, expired: bool = False) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class InvalidTokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a valid token says."""
+    """The claims of a valid token."""
 
     peer_id: str
     expires_at: float
@@ -73,14 +73,14 @@ def mint_token(
     peer_metadata: dict[str, Any] | None = None,
     now: float | None = None,
 ) -> str:
-    """Sign a token for a peer. For backends: the secret never leaves them.
+    """Sign a token for a peer. For backends, which keep the secret to themselves.
 
-    `channels` (names or patterns) and `permissions` narrow what the key allows; None leaves it as it is.
-    `expires_in` is seconds. `metadata` reaches the peer alone, with its welcome; `peer_metadata` goes to everybody
-    who sees it. `now` is unix seconds.
+    `channels` (names or patterns) and `permissions` narrow the rights of the key; None keeps them. `expires_in` is in
+    seconds. `metadata` is sent to the peer only, in its welcome; `peer_metadata` is sent to all peers that see it.
+    `now` is unix seconds, by default the current time.
 
     Raises:
-        ValueError: an argument is not what a server accepts; the text names it, but never the secret.
+        ValueError: a server would not accept an argument. The message names it and does not contain the secret.
     """
     check_secret_pair(secret_id, secret)
     issued = math.floor(time.time() if now is None else now)
@@ -107,10 +107,10 @@ def key_id(token: str) -> str | None:
 
 
 def verify_token(token: str, key: SecretKey, now: float, limits: Limits = _DEFAULTS) -> Claims:
-    """Check a token against its key and the time, unix seconds.
+    """Verify a token with its key, at a time in unix seconds. Return its claims.
 
     Raises:
-        InvalidTokenError: the signature, a claim or the time is wrong.
+        InvalidTokenError: the signature or a claim is invalid, or the token has expired.
     """
     try:
         decoded = jwt.decode_complete(token, key.secret.encode(), algorithms=[ALGORITHM], options=SIGNATURE_ONLY)
@@ -145,7 +145,7 @@ def _read(claims: dict[str, Any], now: float, limits: Limits) -> Claims:
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:
-    """Return a NumericDate (RFC 7519, 2), which may have a fraction."""
+    """Return a NumericDate claim (RFC 7519, 2), which may have a fraction."""
     value = claims.get(name)
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""TURN credentials that expire, made from the secret that the server shares with coturn (`use-auth-secret`).
+"""Expiring TURN credentials, derived from a secret that the server shares with coturn (`use-auth-secret`).
 
 The user name is `<unix time of expiry>:<peer id>`, the credential the base64 of its HMAC-SHA1 under the secret, as
 in draft-uberti-behave-turn-rest.
@@ -16,15 +16,16 @@ from typing import Any
 from .ice import ice_server_list
 
 DEFAULT_LIFETIME = 86_400
-"""Seconds. A TURN server checks the time with each refresh, so this bounds how long a relayed call can last."""
+"""Lifetime in seconds. A TURN server checks the expiry with each refresh, so this limits the duration of relayed
+calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnServer:
-    """One or more URLs of TURN servers with the same shared secret. The repr hides it. `lifetime` is seconds.
+    """TURN servers with a shared secret, which the repr hides. `lifetime` of the credentials is in seconds.
 
     Raises:
-        ValueError: a URL, the secret or the lifetime is wrong; the text never shows the secret.
+        ValueError: a URL, the secret or the lifetime is invalid. The message does not contain the secret.
     """
 
     urls: Sequence[str]
@@ -44,7 +45,7 @@ class TurnServer:
         object.__setattr__(self, "urls", tuple(urls))
 
     def ice_server(self, peer_id: str, now: float) -> dict[str, Any]:
-        """Return the entry of `iceServers` for a peer. `now` is unix seconds."""
+        """Return the `iceServers` entry for a peer. `now` is unix seconds."""
         username = f"{int(now) + self.lifetime}:{peer_id}"
         digest = hmac.digest(self.shared_secret.encode(), username.encode(), hashlib.sha1)
         return {"urls": list(self.urls), "username": username, "credential": base64.b64encode(digest).decode()}

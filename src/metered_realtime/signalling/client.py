@@ -1,4 +1,4 @@
-"""The signalling client: channels, publications and direct messages over one WebSocket that comes back."""
+"""`SignallingClient`: channels, messages and presence over a WebSocket that reconnects."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ from .scrubbing import scrub_error, scrubbing
 from .socket import SignallingSocket, SignallingSocketObserver, Socket
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds that `close()` may take altogether: the closing handshake first, then the handlers that still run."""
+"""Maximum duration of `close()` in seconds: the closing handshake, then the handlers that still run."""
 
 CANCEL_GRACE = 0.2
-"""Seconds of those that are left to handlers which had to be cancelled."""
+"""The part of it for handlers that had to be cancelled."""
 
 CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
-"""Registered codes that an endpoint may send. The others of their range only report what happened."""
+"""Registered close codes that an endpoint may send. The others below 3000 are reserved for local reports."""
 
 MAX_CLOSE_REASON = 123
-"""Bytes: what a WebSocket close frame has room for."""
+"""Maximum length of a close reason in bytes: what fits into a WebSocket close frame."""
 
 
 class SignallingClient(AsyncEventEmitter):
-    """A connection to the signalling server that keeps itself alive.
+    """A client of the signalling server, which reconnects and restores its subscriptions.
 
     Events: `StateChange`, `Connected`, `Disconnected`, `Reconnecting`, `Message`, `Direct`, `Presence`, `ServerError`,
     `GoingAway`, `TokenRefreshed`, `TokenProviderError`, `Resubscribed`, `SubscriptionLost`.
 
-    If `options` is given the keywords are ignored; see `SignallingClientOptions` for their meaning.
+    The keywords are those of `SignallingClientOptions`. They are ignored if `options` is given.
 
     Raises:
-        ValueError: not exactly one of `api_key` and `token_provider` is given, or an option is out of its range.
-        LocalCredentialError: a key made by a server of this package, without the `url` of that server.
+        ValueError: not exactly one of `api_key` and `token_provider` is given, or an option is out of range.
+        LocalCredentialError: the key was made by a server of this package, but `url` is not given.
     """
 
     @shows_client_keywords
@@ -140,17 +140,17 @@ class SignallingClient(AsyncEventEmitter):
 
     @property
     def peer_id(self) -> str | None:
-        """The id that the latest welcome gave this client. Kept after the end."""
+        """The peer id from the latest welcome. Kept after the client is closed."""
         return self._session.peer_id
 
     @property
     def max_message_size(self) -> int:
-        """The bytes of a payload that the server takes."""
+        """Maximum payload size of the server, in bytes."""
         return self._session.max_message_size
 
     @property
     def ice_servers(self) -> tuple[IceServerConfig, ...] | None:
-        """The ICE servers that the server named last, in a welcome or with a fresh token."""
+        """The latest ICE servers from the server, from a welcome or a refreshed token. None if it sent none."""
         return self._session.ice_servers
 
     @property
@@ -160,19 +160,19 @@ class SignallingClient(AsyncEventEmitter):
 
     @property
     def dropped_frames(self) -> int:
-        """How many frames of the server were malformed, binary or unknown, and skipped."""
+        """Number of frames from the server that were skipped: malformed, binary or of an unknown type."""
         return self._session.dropped_frames
 
     async def connect(self) -> None:
-        """Connect, in one attempt, and return after the welcome. Cancelling the call ends the attempt.
+        """Connect in a single attempt, and return after the welcome. Cancelling the call aborts the attempt.
 
-        Legal before the first connection and after the end of one. After a failure the state is `closed`; handlers
-        and streams stay, and the same client may try again.
+        Allowed in the states `idle` and `closed`. After a failure the state is `closed`; handlers and streams stay
+        registered, and `connect` may be called again.
 
         Raises:
             SignallingConnectError: the connection failed or was refused.
-            SignallingError: the client is connecting or connected already.
-            Exception: what the token provider raised, credentials masked.
+            SignallingError: the client is already connecting or connected.
+            Exception: an exception of the token provider, credentials masked.
         """
         await self._finish_tear_down()
         effects = self._session.connect()
@@ -190,64 +190,68 @@ class SignallingClient(AsyncEventEmitter):
                 self._connecting = None
 
     async def close(self, code: int = 1000, reason: str = "client requested close") -> None:
-        """End the connection, fail what waits with `DisconnectedError`, forget the subscriptions, end the streams.
+        """Close the connection and release everything.
 
-        Idempotent, takes 2 s at most, may be awaited in any handler, and finishes even if its caller is cancelled. A
-        `reason` beyond 123 bytes is cut.
+        Pending requests fail with `DisconnectedError`, subscriptions are forgotten, handlers are removed and streams
+        end. Idempotent. Takes at most 2 s, may be awaited in any handler, and completes even if its caller is
+        cancelled. A `reason` longer than 123 bytes is truncated.
 
         Raises:
-            ValueError: not a code that a close frame may carry (RFC 6455, 7.4): 1000 or another registered one, or
-                from 3000 to 4999.
+            ValueError: `code` is not one that a close frame may carry (RFC 6455, 7.4): 1000 or another registered one,
+                or 3000 to 4999.
         """
         if code not in CLOSE_CODES and not 3000 <= code <= 4999:
             raise ValueError(f"code must be one that a close frame may carry, such as 1000 or 4000, not {code!r}")
         self._apply(self._session.close(code, _cut(reason)))
-        if self._effects is not None:  # an eagerly started task inside a handler: the effects come after it
+        if self._effects is not None:  # in an eager task inside a handler: the effects follow after it
             await asyncio.sleep(0)
         await self._finish_tear_down()
 
     async def subscribe(self, channel: str, opts: SubscribeOptions | None = None) -> None:
-        """Receive a channel: its messages and, first, who is in it. Again after each reconnect.
+        """Subscribe to the messages and the presence of a channel. Restored after each reconnect.
 
-        Subscribing again is legal: the latest options count, and the server sends the presence snapshot anew.
+        The first `Presence` event is a snapshot. Subscribing again replaces the options, and the server sends the
+        snapshot again. A refused subscription is not restored after a reconnect; an unanswered one is.
 
         Raises:
             TypeError, ValueError: not a channel name.
-            NotConnectedError, ServerRequestError, AckTimeoutError, DisconnectedError: as for every request. A
-                subscribe that the server refused is not remembered; one without an answer is.
+            NotConnectedError: not connected. Nothing was sent.
+            ServerRequestError: the server refused.
+            AckTimeoutError, DisconnectedError: no answer arrived; the server may or may not have subscribed.
         """
         _check_channel(channel)
         include = opts is not None and opts.include_sender_metadata
         await self._reply_to(*self._session.subscribe(channel, include, self._now()))
 
     async def unsubscribe(self, channel: str) -> None:
-        """Stop receiving a channel. It is forgotten even if the request fails. Raises like `subscribe`."""
+        """Unsubscribe from a channel, which is forgotten even if the request fails. Raises like `subscribe`."""
         _check_channel(channel)
         await self._reply_to(*self._session.unsubscribe(channel, self._now()))
 
     async def publish(self, channel: str, data: Any) -> None:
-        """Send JSON-serialisable data to everybody else in a channel; return when the server accepted it.
+        """Publish JSON-serialisable data to the other subscribers of a channel. Returns when the server has accepted
+        it.
 
         Raises:
-            TypeError, ValueError: not a channel name, or not JSON.
-            PayloadTooLargeError: more bytes than the server takes.
-            NotConnectedError: not connected, nothing was sent.
+            TypeError, ValueError: not a channel name, or not JSON-serialisable.
+            PayloadTooLargeError: the payload exceeds the limit of the server. Nothing was sent.
+            NotConnectedError: not connected. Nothing was sent.
             ServerRequestError: the server refused.
-            AckTimeoutError, DisconnectedError: no answer came; the server may or may not have accepted it.
+            AckTimeoutError, DisconnectedError: no answer arrived; the server may or may not have accepted it.
         """
         await self._publish_raw(channel, encode_payload(data))
 
     async def send(self, to_peer_id: str, data: Any) -> None:
-        """Send JSON-serialisable data to one peer; return when the server accepted it. Raises like `publish`."""
+        """Send JSON-serialisable data to one peer. Returns when the server has accepted it. Raises like `publish`."""
         await self._send_raw(to_peer_id, encode_payload(data))
 
     async def _publish_raw(self, channel: str, payload: Raw) -> None:
-        """Publish a payload that is encoded already."""
+        """Publish an encoded payload."""
         _check_channel(channel)
         await self._reply_to(*self._session.publish(channel, payload, self._now()))
 
     async def _send_raw(self, to_peer_id: str, payload: Raw) -> None:
-        """Send a payload that is encoded already."""
+        """Send an encoded payload."""
         _check_peer_id(to_peer_id)
         await self._reply_to(*self._session.send(to_peer_id, payload, self._now()))
 
@@ -277,13 +281,13 @@ class SignallingClient(AsyncEventEmitter):
     # --- effects
 
     def _apply(self, effects: Effects) -> None:
-        """Carry effects out in order. Those of a handler that calls back wait for the rest of the running ones."""
+        """Carry out effects in order. Effects of a handler that calls back follow the remaining ones."""
         if self._effects is not None:
             self._effects += effects
             return
         self._effects = effects
         try:
-            for effect in effects:  # grows while it is iterated
+            for effect in effects:  # grows during the iteration
                 _PERFORM[type(effect)](self, effect)
         finally:
             self._effects = None
@@ -344,13 +348,13 @@ class SignallingClient(AsyncEventEmitter):
     def _log(self, effect: Log) -> None:
         getattr(self._logger, effect.level)(effect.message, effect.context)
 
-    # --- time, requests, the end
+    # --- timer, requests, tear-down
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
     def _arm(self) -> None:
-        """Have a timer at the next deadline or earlier: deadlines move away with every frame, timers need not."""
+        """Keep a timer at or before the next deadline. Every frame moves the deadline, but not the timer."""
         due = self._session.next_deadline
         if self._timer is not None:
             if self._timer.when() <= due:

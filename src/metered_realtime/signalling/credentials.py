@@ -1,4 +1,4 @@
-"""Where the credential of a connection attempt comes from. It lives in closures, never in an attribute."""
+"""The credentials of connection attempts, kept in closures and never in an attribute."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..options import TokenProviderFn
 from .endpoint import attempt_url, is_hosted
 
 AttemptUrlFn = Callable[[], Awaitable[str]]
-"""Returns the address of the next attempt, credential included."""
+"""Returns the URL of the next attempt, credential included."""
 
 FreshTokenFn = Callable[[], Awaitable[str]]
-"""Returns a token for a connection that is open already."""
+"""Returns a new token for an open connection."""
 
 
 ResumeTokenFn = Callable[[], str | None]
-"""Returns the resume token that the server gave last, if any."""
+"""Returns the latest resume token of the server, or None."""
 
 
 def attempt_urls(
@@ -30,13 +30,13 @@ def attempt_urls(
     timeout: float,
     resume_token: ResumeTokenFn,
 ) -> AttemptUrlFn:
-    """Return the source of attempt addresses: one fixed key, or a token from the provider each time.
+    """Return the function for attempt URLs: with a fixed key, or with a new token from the provider each time.
 
-    Beside the key goes the resume token. Clients with tokens have a peer id of their own anyhow.
+    The resume token accompanies a key. Tokens contain the peer id, so that they need none.
 
     Raises:
         ValueError: not exactly one of `api_key` and `token_provider` is given.
-        LocalCredentialError: a key of this server software would go to the hosted service.
+        LocalCredentialError: a key of a self-hosted server would be sent to the hosted service.
     """
     if bool(api_key) == bool(token_provider):
         raise ValueError("exactly one of api_key and token_provider is needed")
@@ -53,7 +53,7 @@ def attempt_urls(
 
 
 def fresh_tokens(origin: str, token_provider: TokenProviderFn | None, timeout: float) -> FreshTokenFn | None:
-    """Return the source of tokens for a live connection. None without a provider."""
+    """Return the function for tokens of a live connection. None without a provider."""
     if not token_provider:
         return None
     provider = token_provider
@@ -72,12 +72,12 @@ def _token_urls(origin: str, provider: TokenProviderFn, timeout: float) -> Attem
 
 
 async def _token(origin: str, provider: TokenProviderFn, timeout: float) -> str:
-    """Ask the provider, at most `timeout` seconds.
+    """Call the provider, with a limit of `timeout` seconds.
 
     Raises:
         TimeoutError: the provider took too long.
-        TypeError: it returned something else than a non-empty str.
-        LocalCredentialError: a token by a key of this server software would go to the hosted service.
+        TypeError: the provider did not return a non-empty str.
+        LocalCredentialError: a token of a self-hosted server would be sent to the hosted service.
     """
     answer = provider()
     if inspect.isawaitable(answer):

@@ -1,4 +1,4 @@
-"""Which server addresses a client accepts, and the address of one attempt."""
+"""Validation of server URLs, and the URL of a connection attempt."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def parse_origin(url: str | None, *, allow_insecure: bool = False) -> str:
     """Return the origin of a server as `scheme://host[:port]`. Userinfo is discarded.
 
     Raises:
-        ValueError: the scheme is neither wss nor ws, ws leads to another host (unless `allow_insecure`), the port is
-            bad, or there is a path, a query or a fragment.
+        ValueError: the scheme is neither wss nor ws, it is ws for another host (unless `allow_insecure`), the port is
+            invalid, or there is a path, a query or a fragment.
     """
     parts = urlsplit(DEFAULT_URL if url is None else url)
     host = _host(parts.hostname)
@@ -26,7 +26,7 @@ def parse_origin(url: str | None, *, allow_insecure: bool = False) -> str:
         raise ValueError("ws:// is accepted for localhost only: the credential would travel in the clear")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("url must be an origin, without path, query and fragment")
-    port = parts.port  # ValueError if it is none
+    port = parts.port  # ValueError if it is invalid
     if port == 0:
         raise ValueError("port must be 1 to 65535")
     shown = f"[{host}]" if ":" in host else host
@@ -34,20 +34,20 @@ def parse_origin(url: str | None, *, allow_insecure: bool = False) -> str:
 
 
 def is_loopback(origin: str) -> bool:
-    """Tell whether the server runs on this host, where no proxy is in between."""
+    """Return whether the server is on this host, and so not behind a proxy."""
     return urlsplit(origin).hostname in LOOPBACK_HOSTS
 
 
 def is_hosted(origin: str) -> bool:
-    """Return whether the server is one of the hosted service."""
+    """Return whether the server belongs to the hosted service."""
     host = urlsplit(origin).hostname or ""
     return host == HOSTED_DOMAIN or host.endswith(f".{HOSTED_DOMAIN}")
 
 
 def attempt_url(origin: str, parameter: str, credential: str, resume: str | None = None) -> str:
-    """Return the address of one attempt, with the credential as the query parameter `key` or `token`.
+    """Return the URL of one attempt, with the credential as the query parameter `key` or `token`.
 
-    `resume` is the resume token of a connection before, for the same peer id again.
+    `resume` is the resume token of an earlier connection, which restores its peer id.
     """
     url = f"{origin}{PATH}?{parameter}={quote(credential, safe='')}"
     return url if resume is None else f"{url}&resume={quote(resume, safe='')}"

@@ -1,4 +1,4 @@
-"""Why an attempt to connect failed, in words that a person can act on and without credentials."""
+"""Error messages for failed connection attempts, actionable and without credentials."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from .scrubbing import MAX_DEPTH, scrub_error, scrub_text
 
 
 def describe(error: Exception, url: str, timeout: float) -> str:
-    """Return where an attempt went and why it failed. `url` is the address of the attempt, credential included."""
+    """Return the server and the cause of a failed attempt as text. `url` is the one of the attempt, credential
+    included."""
     parts = urlsplit(url)
     return f"cannot connect to {parts.scheme}://{parts.netloc}: {_cause(error, parts.scheme == 'wss', timeout)}"
 
 
 def without_secrets(error: Exception) -> Exception:
-    """Return an error to chain: credentials masked, and without tracebacks, whose variables hold the address."""
+    """Return the error for `__cause__`: credentials masked, and no tracebacks, since their variables hold the URL."""
     scrubbed = scrub_error(error)
     link: BaseException | None = scrubbed
     for _ in range(MAX_DEPTH):

@@ -1,4 +1,4 @@
-"""What `MeteredPeer` needs of its signalling client beyond the public methods. Programs have no use for it."""
+"""Operations of a signalling client for `MeteredPeer` that are not part of its public API."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .client import SignallingClient
 
 
 async def publish_encoded(client: SignallingClient, channel: str, payload: Raw) -> None:
-    """Publish a payload that is encoded already. Raises like `SignallingClient.publish`."""
+    """Publish an encoded payload. Raises like `SignallingClient.publish`."""
     await client._publish_raw(channel, payload)
 
 
 async def send_encoded(client: SignallingClient, peer_id: str, payload: Raw) -> None:
-    """Send a payload that is encoded already. Raises like `SignallingClient.send`."""
+    """Send an encoded payload. Raises like `SignallingClient.send`."""
     await client._send_raw(peer_id, payload)
 
 

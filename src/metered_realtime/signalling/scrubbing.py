@@ -1,4 +1,4 @@
-"""Take credentials out of texts, exceptions and log lines before they leave the package."""
+"""Masks credentials in texts, exceptions and log lines before they leave the package."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..log import ExceptionLogger, Level, Logger, NoopLogger, log_exception
 MASK = "***"
 
 MAX_DEPTH = 8
-"""Links of an exception chain that are followed: chains end long before, cycles never do."""
+"""Maximum length of an exception chain. Real chains are shorter, cyclic ones have no end."""
 
 _QUERY = re.compile(r"(?i)\b([\w-]*(?:token|key|resume)=)[^&\s#\"'<>()\[\],;]+")
 _FIELD = re.compile(
     r"(?i)\b(ice-pwd|ice-ufrag|credential|resumeToken)"
     r"(\\*[\"']?\s*[:=]\s*)"
-    # The value without its closing quote: in quotes that are escaped (JSON inside JSON), in quotes, or bare.
+    # The value without its closing quote: in escaped quotes (JSON inside JSON), in quotes, or unquoted.
     r"(\\+\"(?:(?!\\+\").)*|\"(?:[^\"\\]|\\.)*|'(?:[^'\\]|\\.)*|[^\s\"',;\\}\])]+)"
 )
 _USERINFO = re.compile(r"(?<=://)[^/\s@\"']+@")
@@ -25,10 +25,10 @@ _OPENING_QUOTE = re.compile(r"\\*[\"']?")
 
 
 def scrub_text(text: str) -> str:
-    """Replace what is secret by `***`.
+    """Replace secrets by `***`.
 
-    That is the value of `token=`, `key=`, `resume=`, `ice-pwd`, `ice-ufrag`, `credential` and `resumeToken`, and who
-    logs in by a URL, for instance at a proxy.
+    Secrets are the values of `token=`, `key=`, `resume=`, `ice-pwd`, `ice-ufrag`, `credential` and `resumeToken`, and
+    the userinfo of URLs, for instance of a proxy.
     """
     return _FIELD.sub(_mask_field, _QUERY.sub(rf"\g<1>{MASK}", _USERINFO.sub(f"{MASK}@", text)))
 
@@ -42,8 +42,8 @@ def _mask_field(match: re.Match[str]) -> str:
 def scrub_error(error: Exception) -> Exception:
     """Return the exception with credentials masked: same class, same attributes, same traceback.
 
-    An exception without credentials in its texts is returned as it is. One that cannot be rebuilt becomes a
-    `SignallingError` that names its class.
+    An exception without credentials is returned unchanged. One that cannot be copied becomes a `SignallingError` that
+    names its class.
     """
     scrubbed = _scrub_exception(error, 0)
     return scrubbed if isinstance(scrubbed, Exception) else error
@@ -71,7 +71,7 @@ def _leaks(error: BaseException | None, depth: int) -> bool:
 
 
 def _rebuild(error: BaseException) -> BaseException:
-    """Copy an exception around its constructor, whose signature is anybody's guess."""
+    """Copy an exception without calling its constructor, whose signature is unknown."""
     kind = type(error)
     try:
         masked = kind.__new__(kind, *(_scrub_value(it) for it in error.args))
@@ -90,7 +90,7 @@ def _scrub_value(value: Any) -> Any:
 
 
 class ScrubbingLogger(ExceptionLogger):
-    """Pass log lines on with their texts scrubbed."""
+    """Forwards log lines with credentials masked."""
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
@@ -117,14 +117,14 @@ class ScrubbingLogger(ExceptionLogger):
 
 
 class _SilentLogger(NoopLogger, ExceptionLogger):
-    """Log nothing but exceptions, and those with their texts scrubbed."""
+    """Logs exceptions only, with credentials masked."""
 
     def log_exception(self, level: Level, msg: str, error: BaseException, ctx: dict[str, Any]) -> None:
         ScrubbingLogger(NoopLogger()).log_exception(level, msg, error, ctx)
 
 
 def scrubbing(logger: Logger | None) -> Logger:
-    """Return a logger that passes on to one, the default if it is None, with all texts scrubbed."""
+    """Return a logger that forwards to `logger`, or to the default one, with credentials masked."""
     return _SilentLogger() if logger is None else ScrubbingLogger(logger)
 
 

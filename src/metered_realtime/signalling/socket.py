@@ -1,4 +1,4 @@
-"""One WebSocket from the credential to its end. It reports to its observer and decides nothing."""
+"""The client's WebSocket, from the credential to its end. It reports to its observer and makes no decisions."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .failures import describe, without_secrets
 from .scrubbing import scrub_error, scrub_text
 
 HANG_UP_TIMEOUT = 0.8
-"""Seconds for the closing handshake before the transport is dropped: part of the 2 s that `close()` has."""
+"""Seconds for the closing handshake before the transport is aborted: part of the 2 s of `close()`."""
 
 RECEIVE_QUEUE = 256
-"""Frames that wait for the reader before the socket pauses: a burst of presence deltas need not stop and go."""
+"""Number of received frames that may wait before the socket pauses reading: a burst of presence deltas."""
 
 TURN_TIME = 0.005
-"""Seconds of frames after which other tasks have their turn: a burst of presence must not hold up media."""
+"""Seconds of reading after which other tasks run: a burst of presence must not delay media."""
 
 TOKEN_PROVIDER_FAILED = "token provider failed"
 HANDSHAKE_REJECTED = "handshake rejected"
 
 _silent = logging.Logger("metered_realtime.websockets", level=logging.CRITICAL + 1)
-"""At DEBUG the library logs the request line, which holds the credential."""
+"""At DEBUG websockets logs the request line, which contains the credential."""
 
 
 class SignallingSocketObserver(Protocol):
@@ -102,7 +102,7 @@ class SignallingSocket:
             return
         self._observer = None
         self._closing = (code, reason)
-        if asyncio.current_task() is not self._task:  # the reader notices by itself
+        if asyncio.current_task() is not self._task:  # the reader checks by itself
             self._task.cancel()
 
     async def _run(self) -> None:
@@ -126,7 +126,7 @@ class SignallingSocket:
             await self._close(outcome)
 
     async def _dial(self) -> ClientConnection | DialFailure:
-        """Open the socket. Failures are values: a raised one would carry the address, and so the credential."""
+        """Open the WebSocket. A failure is returned: an exception would reference the URL, and so the credential."""
         try:
             url = await self._attempt_url()
         except Exception as error:
@@ -153,16 +153,16 @@ class SignallingSocket:
         )
 
     async def _open(self, url: str) -> ClientConnection:
-        trust: dict[str, Any] = {}  # the library refuses the argument for ws
+        trust: dict[str, Any] = {}  # websockets refuses the argument for ws
         if self._ssl_context is not None and url.startswith("wss:"):
             trust["ssl"] = self._ssl_context
         return await connect(
             url,
-            # Deflating small JSON costs more time than it saves bytes.
+            # Compression of small JSON costs more time than it saves bytes.
             compression=None,
             proxy=None if is_loopback(url) else True,
             open_timeout=self._open_timeout,
-            # The protocol has its own heartbeat, which the session decides about.
+            # The protocol has its own heartbeat, controlled by the session.
             ping_interval=None,
             close_timeout=HANG_UP_TIMEOUT,
             max_size=MAX_SERVER_FRAME,
@@ -178,7 +178,7 @@ class SignallingSocket:
             while self._observer is not None:
                 self._observer.socket_received(await websocket.recv())
                 if loop.time() - turn_began >= TURN_TIME:
-                    await asyncio.sleep(0)  # what is buffered is read without waiting
+                    await asyncio.sleep(0)  # buffered frames are read without waiting
                     turn_began = loop.time()
         except ConnectionClosed as closed:
             return _close_of(closed)
@@ -195,10 +195,10 @@ class SignallingSocket:
         except ConnectionClosed:
             return  # the reader reports it
         except Exception:
-            websocket.transport.abort()  # so that the reader has an end to report
+            websocket.transport.abort()  # so that the reader reports the end
 
     async def _close(self, websocket: ClientConnection) -> None:
-        # Twice bounded: the library's own timeout does not cover a full write buffer.
+        # The timeout of websockets itself does not cover a full write buffer.
         try:
             async with asyncio.timeout(HANG_UP_TIMEOUT):
                 await websocket.close(*self._closing)
@@ -209,10 +209,10 @@ class SignallingSocket:
             await websocket.wait_closed()
 
     def _report_crash(self, task: asyncio.Task[None]) -> None:
-        """Report an end that `_run` could not: a token provider that cancels, a bug."""
+        """Report an end that `_run` could not report: a token provider that cancels its task, or a bug."""
         observer, self._observer = self._observer, None
         error = None if task.cancelled() else task.exception()
-        if observer is None or (error is None and task.cancelling()):  # cancelled from outside: the event loop ends
+        if observer is None or (error is None and task.cancelling()):  # cancelled at the end of the event loop
             return
         reason = "CancelledError" if error is None else type(error).__name__
         if self._websocket is None:
@@ -222,11 +222,11 @@ class SignallingSocket:
 
 
 def _close_of(closed: ConnectionClosed) -> tuple[int, str]:
-    """Return code and reason of the server's close frame, else of the one that we had to send, else 1006."""
+    """Return code and reason of the server's close frame, or else of the one that this end sent, or else 1006."""
     frame = closed.rcvd if closed.rcvd is not None else closed.sent
     return (ABNORMAL, "") if frame is None else (int(frame.code), scrub_text(frame.reason))
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Read a Retry-After header given in seconds. The date form is not worth a clock."""
+    """Parse a Retry-After header in seconds. The date form is ignored."""
     return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None

@@ -1,4 +1,4 @@
-"""A session with a clock of its own: what was said, what came out, and short ways to get it into a state."""
+"""A session in virtual time: its inputs, its effects, and short ways to get it into a state."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SessionDriver:
         self.effects += self.session.tick(self.now, self.chance)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, ticking when the session asks for it."""
+        """Let time pass, with ticks at the deadlines of the session."""
         end = self.now + seconds
         while self.session.next_deadline <= end:
             self.now = max(self.now, self.session.next_deadline)
@@ -112,7 +112,7 @@ class SessionDriver:
         return self
 
     def reconnect(self, **welcome: Any) -> SessionDriver:
-        """Lose the connection, dial again and be welcomed."""
+        """Lose the connection, dial again and receive a welcome."""
         self.ended()
         self.advance(self.session.next_deadline - self.now)
         self.effects.clear()

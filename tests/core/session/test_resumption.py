@@ -1,4 +1,4 @@
-"""The token that makes the next attempt the same peer again, in virtual time."""
+"""The resume token, in virtual time."""
 
 from __future__ import annotations
 

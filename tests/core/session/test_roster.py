@@ -1,4 +1,4 @@
-"""Who is in the channel."""
+"""The roster of a channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the client session decides, in virtual time."""
+"""The decisions of the client session, in virtual time."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_attempts_wait_longer_and_longer_up_to_the_maximum_and_start_over_after_
 
 
 def times_of_attempts(reconnect: ReconnectOptions, chance: float, until: float) -> list[float]:
-    """Return the seconds after a loss at which the server is dialled while it is out of reach."""
+    """Return the times, in seconds after a loss, of the attempts to reach an unreachable server."""
     driver = SessionDriver(reconnect=reconnect).connected()
     driver.chance = chance
     lost_at = driver.now
@@ -359,7 +359,7 @@ def test_a_connection_that_is_doubted_has_to_answer_soon() -> None:
     driver.effects += driver.session.doubt(driver.now)
     assert driver.written == [{"type": "ping"}]
     driver.advance(ANSWER_TIMEOUT - 0.1)
-    driver.effects += driver.session.doubt(driver.now)  # doubting again gives no more time
+    driver.effects += driver.session.doubt(driver.now)  # doubting again does not extend the time
     assert driver.session.state == "connected"
     driver.advance(0.1)
     assert driver.take(HangUp) == [HangUp(4000, "inactivity")]

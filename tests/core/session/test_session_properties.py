@@ -1,4 +1,4 @@
-"""What holds for the client session whatever the network and the program do."""
+"""Invariants of the client session under any behaviour of the network and the program."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OFTEN = st.sampled_from([("connect",), ("opened",), ("welcome",), ("subscribe", 
 
 
 class World:
-    """Applies steps and keeps account of what was accepted."""
+    """Applies steps and tracks the accepted requests."""
 
     def __init__(self) -> None:
         reconnect = ReconnectOptions(max_attempts=4)
@@ -171,7 +171,7 @@ def check_batch(effects: list[Any], *, by_program: bool) -> None:
 
 
 def check_deadline(driver: SessionDriver) -> None:
-    """A session that waits for nothing but time must say for when."""
+    """A session that only waits for time must have a deadline."""
     session = driver.session
     if session.state == "reconnecting" and isinstance(driver.effects[-1], Emit):
         assert session.next_deadline < math.inf

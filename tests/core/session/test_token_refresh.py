@@ -1,4 +1,4 @@
-"""How a live connection gets its next token, in virtual time."""
+"""Token refreshes on a live connection, in virtual time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HOUR = 3_600
 
 
 def refreshing(lifetime: int = HOUR, **options: Any) -> SessionDriver:
-    """Connect with a token that lives for so many seconds."""
+    """Connect with a token of this lifetime in seconds."""
     options.setdefault("refresh_tokens", True)
     return SessionDriver(**options).connected(serverTime=SERVER_TIME, expiresAt=SERVER_TIME + lifetime)
 
 
 def until_fetch(driver: SessionDriver) -> float:
-    """Let time pass until a token is wanted. Return the seconds."""
+    """Let time pass until a token is fetched. Return the seconds."""
     before = driver.now
     fetches = len(driver.fetches)
     while len(driver.fetches) == fetches:

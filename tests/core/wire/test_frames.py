@@ -1,4 +1,4 @@
-"""The wire: what frames look like, and what is made of frames that look otherwise."""
+"""The encoding of frames, and the handling of invalid ones."""
 
 from __future__ import annotations
 
@@ -91,19 +91,19 @@ SERVER_FRAMES: list[tuple[ServerFrame, str]] = [
 
 class TestClientFrames:
     @pytest.mark.parametrize(("frame", "text"), CLIENT_FRAMES, ids=lambda value: type(value).__name__)
-    def test_go_out_and_come_in(self, frame: ClientFrame, text: str) -> None:
+    def test_client_frames_go_out_and_come_in(self, frame: ClientFrame, text: str) -> None:
         assert encode(frame).decode() == text
         assert decode_client_frame(text) == decode_client_frame(text.encode()) == frame
 
-    def test_may_have_fields_that_nobody_knows(self) -> None:
+    def test_client_frames_may_have_fields_that_nobody_knows(self) -> None:
         assert decode_client_frame('{"x":{},"type":"ping","y":[1]}') == Ping()
 
-    def test_keep_the_payload_as_it_came(self) -> None:
+    def test_client_frames_keep_the_payload_as_it_came(self) -> None:
         frame = decode_client_frame('{"type":"publish","channel":"c","data": { "a" : 1.0e2 } }')
         assert isinstance(frame, Publish)
         assert bytes(frame.data) == b'{ "a" : 1.0e2 }'
 
-    def test_may_have_text_that_was_cut_within_a_character(self) -> None:
+    def test_client_frames_may_have_text_that_was_cut_within_a_character(self) -> None:
         frame = decode_client_frame(
             r'{"type":"send","to":"ann","data":"\ud83d \\ud83d \ud83d\ude00 \ude00","requestId":"r"}'
         )
@@ -148,25 +148,27 @@ class TestClientFrames:
         ],
         ids=lambda value: value[:50] if isinstance(value, str) else None,
     )
-    def test_with_a_fault_are_refused_with_its_code(self, text: str, code: str, request_id: str | None) -> None:
+    def test_client_frames_with_a_fault_are_refused_with_its_code(
+        self, text: str, code: str, request_id: str | None
+    ) -> None:
         with pytest.raises(FrameError) as caught:
             decode_client_frame(text)
         assert (caught.value.code, caught.value.request_id) == (code, request_id)
         assert caught.value.message
 
     @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
-    def test_are_decoded_or_refused_whatever_they_are(self, noise: bytes) -> None:
+    def test_client_frames_are_decoded_or_refused_whatever_they_are(self, noise: bytes) -> None:
         with pytest.raises(FrameError):
             decode_client_frame(noise)
 
 
 class TestServerFrames:
     @pytest.mark.parametrize(("frame", "text"), SERVER_FRAMES, ids=lambda value: type(value).__name__)
-    def test_go_out_and_come_in(self, frame: ServerFrame, text: str) -> None:
+    def test_server_frames_go_out_and_come_in(self, frame: ServerFrame, text: str) -> None:
         assert encode(frame).decode() == text
         assert decode_server_frame(text) == decode_server_frame(text.encode()) == frame
 
-    def test_carry_raw_payloads_without_a_second_encoding(self) -> None:
+    def test_server_frames_carry_raw_payloads_without_a_second_encoding(self) -> None:
         frame = MessageFrame(channel="c", from_="ann", data=Raw(b'{"a": 1}'), from_metadata=Raw(b"{}"))
         assert encode(frame) == b'{"type":"message","channel":"c","from":"ann","data":{"a": 1},"fromMetadata":{}}'
 
@@ -194,11 +196,11 @@ class TestServerFrames:
             ('{"type":"pong","requestId":7}', Pong()),
         ],
     )
-    def test_are_read_leniently_where_nothing_is_lost(self, text: str, frame: ServerFrame) -> None:
+    def test_server_frames_are_read_leniently_where_nothing_is_lost(self, text: str, frame: ServerFrame) -> None:
         assert decode_server_frame(text) == frame
 
     @pytest.mark.parametrize("text", [r"\ud83d", r"\uDE00", r"\ude00\ud83d", r"\\\ud83d", r"\n\ud83dx"])
-    def test_may_have_text_that_was_cut_within_a_character(self, text: str) -> None:
+    def test_server_frames_may_have_text_that_was_cut_within_a_character(self, text: str) -> None:
         frame = decode_server_frame('{"type":"direct","from":"a","data":"' + text + '"}')
         assert isinstance(frame, DirectFrame)
         assert frame.data == re.sub("[\ud800-\udfff]", "\ufffd", json.loads('"' + text + '"'))
@@ -224,22 +226,22 @@ class TestServerFrames:
             '{"type":"welcome","peerId":"a","serverTime":1,"maxMessageSize":1,"expiresAt":"soon"}',
         ],
     )
-    def test_that_lack_something_are_malformed(self, text: str) -> None:
+    def test_server_frames_that_lack_something_are_malformed(self, text: str) -> None:
         with pytest.raises(MalformedServerFrameError):
             decode_server_frame(text)
 
-    def test_of_an_unknown_type_are_told_apart(self) -> None:
+    def test_server_frames_of_an_unknown_type_are_told_apart(self) -> None:
         with pytest.raises(UnknownServerFrameError, match="'news'"):
             decode_server_frame('{"type":"news"}')
 
     @given(st.binary(max_size=60))
-    def test_of_noise_are_malformed(self, noise: bytes) -> None:
+    def test_server_frames_of_noise_are_malformed(self, noise: bytes) -> None:
         with pytest.raises(MalformedServerFrameError):
             decode_server_frame(noise)
 
 
 class TestPayloads:
-    def test_are_compact_utf8_without_escapes(self) -> None:
+    def test_payloads_are_compact_utf8_without_escapes(self) -> None:
         assert bytes(encode_payload({"a": ["日本", None, 1.5]})) == '{"a":["日本",null,1.5]}'.encode()
 
     @given(
@@ -253,15 +255,15 @@ class TestPayloads:
             max_leaves=10,
         )
     )
-    def test_come_back_as_they_were(self, data: Any) -> None:
+    def test_payloads_come_back_as_they_were(self, data: Any) -> None:
         assert json.loads(bytes(encode_payload(data))) == data
 
     @pytest.mark.parametrize("data", [float("nan"), float("inf"), "\ud800", {"x": [float("-inf")]}])
-    def test_that_json_cannot_say_are_value_errors(self, data: Any) -> None:
+    def test_payloads_that_json_cannot_say_are_value_errors(self, data: Any) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - the text is the library's
             encode_payload(data)
 
-    def test_that_contain_themselves_or_nest_too_deeply_are_value_errors(self) -> None:
+    def test_payloads_that_contain_themselves_or_nest_too_deeply_are_value_errors(self) -> None:
         loop: list[Any] = []
         loop.append(loop)
         deep: list[Any] = []
@@ -271,6 +273,6 @@ class TestPayloads:
             with pytest.raises(ValueError, match=r"[Cc]ircular|deeply"):
                 encode_payload(data)
 
-    def test_of_other_types_are_type_errors(self) -> None:
+    def test_payloads_of_other_types_are_type_errors(self) -> None:
         with pytest.raises(TypeError):
             encode_payload(object())

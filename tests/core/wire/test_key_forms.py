@@ -1,4 +1,4 @@
-"""Keys of this server software, told from those of the hosted service."""
+"""Telling keys of this server from those of the hosted service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from metered_realtime.server import mint_token
 from metered_realtime.server.keys import check_publishable_key, check_secret_pair, new_publishable_key, new_secret_pair
 
 LOCAL_KEY = "pk_live_0123456789abcdef0123456789abcdef899789fd"
-"""Fixed: keys that programs hold stay recognised by later versions."""
+"""Fixed values: later versions must recognise existing keys."""
 LOCAL_ID = "sk_id_0123456789abcdef54531538"
 
 
@@ -29,7 +29,7 @@ def token_with(header: object) -> str:
 
 
 class TestKeysMadeHere:
-    def test_have_the_form_that_every_client_takes_and_are_recognised(self) -> None:
+    def test_keys_made_here_have_the_form_that_every_client_takes_and_are_recognised(self) -> None:
         for _ in range(100):
             key, (key_id, secret) = new_publishable_key(), new_secret_pair()
             check_publishable_key(key)
@@ -38,15 +38,15 @@ class TestKeysMadeHere:
             assert is_local_key(key)
             assert is_local_secret_id(key_id)
 
-    def test_are_recognised_by_later_versions(self) -> None:
+    def test_keys_made_here_are_recognised_by_later_versions(self) -> None:
         assert local_key("0123456789abcdef" * 2) == LOCAL_KEY
         assert local_secret_id("0123456789abcdef") == LOCAL_ID
 
-    def test_are_unlike_one_another(self) -> None:
+    def test_keys_made_here_are_unlike_one_another(self) -> None:
         assert len({new_publishable_key() for _ in range(100)}) == 100
 
     @pytest.mark.parametrize("index", range(len("pk_live_"), len(LOCAL_KEY)))
-    def test_with_any_other_digit_are_not_recognised(self, index: int) -> None:
+    def test_keys_made_here_with_any_other_digit_are_not_recognised(self, index: int) -> None:
         other = "0" if LOCAL_KEY[index] != "0" else "1"
         assert not is_local_key(LOCAL_KEY[:index] + other + LOCAL_KEY[index + 1 :])
 
@@ -69,16 +69,16 @@ class TestOtherKeys:
             "é" * 48,
         ],
     )
-    def test_are_not_recognised(self, key: str) -> None:
+    def test_other_keys_are_not_recognised(self, key: str) -> None:
         assert not is_local_key(key)
 
 
 class TestTokens:
-    def test_of_a_key_made_here_are_recognised(self) -> None:
+    def test_tokens_of_a_key_made_here_are_recognised(self) -> None:
         key_id, secret = new_secret_pair()
         assert is_local_token(mint_token(secret_id=key_id, secret=secret, peer_id="ann"))
 
-    def test_of_any_other_key_are_not(self) -> None:
+    def test_tokens_of_any_other_key_are_not(self) -> None:
         assert not is_local_token(mint_token(secret_id="sk_id_mine", secret="sk_secret_" + "s" * 40, peer_id="ann"))
 
     @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ class TestTokens:
         ],
         ids=lambda token: token[:20],
     )
-    def test_without_such_a_header_are_not(self, token: str) -> None:
+    def test_tokens_without_such_a_header_are_not(self, token: str) -> None:
         assert not is_local_token(token)

@@ -1,4 +1,5 @@
-"""What may be decoded, by what it would cost. Nothing of this is measured in seconds: refused is refused before."""
+"""Limits on the cost of decoding a message. None is measured in seconds: messages are refused before they are
+decoded."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def mapping(count: int, content: bytes) -> bytes:
 def test_ordinary_messagepack_is_taken_and_followed_to_its_end(value: Any) -> None:
     message = msgpack.packb(value)
     assert msgpack_fault(message) is None
-    # A key of a kind that is refused, behind it, is found: so every value was stepped over exactly.
+    # The forbidden key behind the value is found, so that the value was skipped exactly.
     assert msgpack_fault(array(3, message + b"\x81\x90\x01" + b"\xc4\xff" + bytes(255))) is not None
 
 
@@ -65,7 +66,7 @@ def test_keys_are_text_bytes_or_integers(key: bytes, head: bytes) -> None:
 
 
 def test_many_integers_are_no_keys() -> None:
-    """Python's hash of an integer is the integer: whoever chooses many finds some that all collide."""
+    """Python's hash of an integer is the integer itself, so that colliding keys are easy to choose."""
     keys = [index * 2**40 for index in range(MAX_NUMBER_KEYS + 1)]
     packed = [msgpack.packb(key) + b"\x01" for key in keys]
     assert msgpack_fault(mapping(len(keys), b"".join(packed))) is not None
@@ -78,7 +79,7 @@ def test_lists_and_values_are_counted_before_they_are_made() -> None:
     for filler in (b"\x90", b"\x80"):
         assert msgpack_fault(array(MAX_CONTAINERS, filler * MAX_CONTAINERS)) is not None
         assert msgpack_fault(array(MAX_CONTAINERS - 1, filler * MAX_CONTAINERS)) is None
-    assert msgpack_fault(array(MAX_VALUES, bytes(200))) is None  # cut off: the decoder says so
+    assert msgpack_fault(array(MAX_VALUES, bytes(200))) is None  # truncated: left to the decoder
     assert msgpack_fault(array(MAX_VALUES + 1, bytes(200))) is not None  # though few of them are there
     assert msgpack_fault(mapping(MAX_VALUES // 2 + 1, b"")) is not None
     assert msgpack_fault(array(3, array(MAX_VALUES // 2, bytes(MAX_VALUES // 2)) * 3)) is not None

@@ -1,4 +1,4 @@
-"""Names, and the patterns that key and token lists are made of."""
+"""Names and patterns."""
 
 from __future__ import annotations
 
@@ -37,14 +37,16 @@ class TestNames:
             ("a\ud800", "encoding"),
         ],
     )
-    def test_of_channels_are_1_to_256_bytes_without_control_characters(self, name: object, fault: str | None) -> None:
+    def test_names_of_channels_are_1_to_256_bytes_without_control_characters(
+        self, name: object, fault: str | None
+    ) -> None:
         assert channel_fault(name) == fault
 
     @pytest.mark.parametrize(
         ("name", "reserved"),
         [("_metered/x", True), ("_InTeRnAl/", True), ("_system/a/b", True), ("_metered", False), ("x/_system/", False)],
     )
-    def test_of_the_service_are_reserved_in_any_case(self, name: str, reserved: bool) -> None:
+    def test_names_of_the_service_are_reserved_in_any_case(self, name: str, reserved: bool) -> None:
         assert is_reserved_channel(name) is reserved
 
     @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ class TestNames:
             (1, "type", "type"),
         ],
     )
-    def test_of_peers_are_stricter_in_tokens_than_as_targets(
+    def test_names_of_peers_are_stricter_in_tokens_than_as_targets(
         self, peer_id: object, as_target: str | None, as_identity: str | None
     ) -> None:
         assert peer_id_fault(peer_id) == as_target
@@ -69,7 +71,7 @@ class TestNames:
     @pytest.mark.parametrize(
         ("value", "valid"), [("r", True), ("x" * 128, True), ("x" * 129, False), ("", False), (1, False)]
     )
-    def test_of_requests_are_1_to_128_characters(self, value: object, valid: bool) -> None:
+    def test_names_of_requests_are_1_to_128_characters(self, value: object, valid: bool) -> None:
         assert is_request_id(value) is valid
 
 
@@ -96,19 +98,19 @@ class TestPatterns:
             ("***", "x/y", True),
         ],
     )
-    def test_match_whole_names(self, pattern: str, channel: str, matches: bool) -> None:
+    def test_patterns_match_whole_names(self, pattern: str, channel: str, matches: bool) -> None:
         assert pattern_matches(pattern, channel) is matches
 
     @pytest.mark.parametrize(
         ("name", "pattern"), [("a", False), ("a*", True), (r"a\*", False), (r"a\\*", True), ("**", True)]
     )
-    def test_are_names_with_an_unescaped_star(self, name: str, pattern: bool) -> None:
+    def test_patterns_are_names_with_an_unescaped_star(self, name: str, pattern: bool) -> None:
         assert is_pattern(name) is pattern
 
     @pytest.mark.timeout(5)
-    def test_match_in_bounded_time(self) -> None:
+    def test_patterns_match_in_bounded_time(self) -> None:
         assert not pattern_matches("*a" * 128, "a" * 255 + "b")
-        for n in range(1_000):  # a publication to a new name is matched with the patterns of everybody
+        for n in range(1_000):  # a publication to a new name is matched with all patterns of the app
             pattern_matches("*a" * 120, "a" * 250 + str(n))
 
     @pytest.mark.parametrize(
@@ -127,14 +129,14 @@ class TestPatterns:
             (r"a\*", "a*", False),
         ],
     )
-    def test_cover_what_matches_no_more_than_they_do(self, outer: str, inner: str, covers: bool) -> None:
+    def test_patterns_cover_what_matches_no_more_than_they_do(self, outer: str, inner: str, covers: bool) -> None:
         assert pattern_covers(outer, inner) is covers
 
     @pytest.mark.timeout(5)
-    def test_cover_in_bounded_time(self) -> None:
+    def test_patterns_cover_in_bounded_time(self) -> None:
         pattern_covers("*a**b" * 50, "**a*b" * 50)
         patterns_meet("*a**b" * 50, "**a*c" * 50)
-        for n in range(2_000):  # so often a client may subscribe in its first seconds
+        for n in range(2_000):  # the number of subscriptions of a client in its first seconds
             assert pattern_covers("**", "*".join(map(chr, range(33, 42))) * 12 + f"*{n}")
 
     @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ class TestPatterns:
             ("*", "a/b", False),
         ],
     )
-    def test_meet_where_some_name_matches_both(self, one: str, other: str, meet: bool) -> None:
+    def test_patterns_meet_where_some_name_matches_both(self, one: str, other: str, meet: bool) -> None:
         assert patterns_meet(one, other) is patterns_meet(other, one) is meet
 
 

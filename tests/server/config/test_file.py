@@ -1,4 +1,4 @@
-"""The configuration file: what it can say, and what it says about a mistake in it."""
+"""The configuration file, and the errors for mistakes in it."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 class TestDocumentation:
     TEXT = (Path(__file__).parents[3] / "docs" / "server.md").read_text(encoding="utf-8")
 
-    def test_shows_a_configuration_that_is_accepted(self) -> None:
+    def test_the_documentation_shows_a_configuration_that_is_accepted(self) -> None:
         block = self.TEXT.split("```toml\n")[1].split("```")[0]
         for name in ("pk_live_", "sk_id_", "sk_secret_"):
             block = block.replace(f'"{name}…"', f'"{name}{"a" * 40}"')
@@ -193,7 +193,7 @@ class TestDocumentation:
             "shop",
         )
 
-    def test_names_every_limit_with_its_default(self) -> None:
+    def test_the_documentation_names_every_limit_with_its_default(self) -> None:
         for field in fields(Limits):
             row = next(line for line in self.TEXT.splitlines() if line.startswith("| `") and f"`{field.name}`" in line)
             assert f"{getattr(Limits(), field.name):.0f}" in row.split("|")[2]

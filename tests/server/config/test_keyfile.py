@@ -1,4 +1,4 @@
-"""Keys in a file: added and revoked without disturbing the rest."""
+"""Adding and revoking keys in a file without changing the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new configuration for a running server: who stays, with which rights, and who has to leave."""
+"""A new configuration for a running server: which connections stay, with which rights, and which are closed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def answers(probe: Probe) -> bool:
 
 
 async def next_of(probe: Probe, type: str) -> dict[str, Any]:
-    """Return the next frame of a type, whatever comes before it."""
+    """Return the next frame of a type, skipping others."""
     while (frame := await probe.get())["type"] != type:
         pass
     return frame

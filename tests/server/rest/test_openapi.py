@@ -1,4 +1,4 @@
-"""The description of the REST control plane, and whether the server does what it says."""
+"""The OpenAPI description of the REST API, and whether the server conforms to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENT = Limits(rest_per_second=10_000, rest_burst=10_000, rest_key_per_second=
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[SignallingServer]:
-    """A server with a loop and a thread of its own: schemathesis calls it and waits."""
+    """A server with its own event loop and thread, since schemathesis is synchronous."""
     server, ready, loop = SignallingServer(limits=PATIENT), threading.Event(), asyncio.new_event_loop()
     done = asyncio.Event()
 
@@ -59,7 +59,7 @@ def session(served: SignallingServer) -> Iterator[requests.Session]:
 def test_the_server_does_what_its_description_says(
     case: schemathesis.Case, served: SignallingServer, session: requests.Session
 ) -> None:
-    # schemathesis takes "%ae" in an id that it made up for an escape, and then the id is another one.
+    # schemathesis treats "%ae" in a generated id as an escape, and then uses another id.
     peer_id = unquote((case.path_parameters or {}).get("id", ""))
     assume(peer_id.isascii() and peer_id.isprintable())
     case.call_and_validate(base_url=f"{served.http_url}/v1", session=session)

@@ -1,4 +1,4 @@
-"""The REST control plane, over the wire."""
+"""The REST API, over HTTP."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ ROUTES = [
 
 class TestAuthentication:
     @pytest.mark.parametrize("route", ROUTES)
-    async def test_is_asked_of_every_endpoint(self, server: SignallingServer, route: tuple[str, str]) -> None:
+    async def test_authentication_is_asked_of_every_endpoint(
+        self, server: SignallingServer, route: tuple[str, str]
+    ) -> None:
         async with backend(server, None) as stranger:
             assert (await stranger.ask(*route)).error == (401, "unauthorized")
 
-    async def test_answers_every_bad_credential_alike(self) -> None:
+    async def test_authentication_answers_every_bad_credential_alike(self) -> None:
         revoked = App("old", (), (SecretKey(id="sk_id_old", secret=SECRET, revoked=True),))
         async with SignallingServer(apps=[revoked]) as server:
             bad = [
@@ -66,7 +68,7 @@ class TestAuthentication:
             assert all(answer.body == answers[0].body for answer in answers)
             assert all(set(answer.headers) == set(answers[0].headers) for answer in answers)
 
-    async def test_does_the_same_work_for_every_bad_credential(
+    async def test_authentication_does_the_same_work_for_every_bad_credential(
         self, server: SignallingServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sizes: list[tuple[int, int]] = []
@@ -82,7 +84,7 @@ class TestAuthentication:
                 assert (await client.ask("GET", "/usage")).status == 401
         assert sizes == [(32, 32)] * len(bad)
 
-    async def test_never_logs_a_credential(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_authentication_never_logs_a_credential(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(0)
         async with SignallingServer() as server, backend(server) as ours:
             await ours.ask("GET", "/usage")
@@ -90,7 +92,7 @@ class TestAuthentication:
 
 
 class TestTokens:
-    async def test_let_a_peer_in(self, server: SignallingServer) -> None:
+    async def test_tokens_let_a_peer_in(self, server: SignallingServer) -> None:
         async with backend(server) as ours:
             answer = await ours.ask(
                 "POST",
@@ -113,7 +115,7 @@ class TestTokens:
             assert (await probe.ask("publish", channel="a/1", data=1))["code"] == "action_not_permitted"
             assert (await probe.ask("subscribe", channel="b"))["code"] == "channel_not_authorized"
 
-    async def test_live_an_hour_and_have_the_scope_of_the_key_by_default(self, server: SignallingServer) -> None:
+    async def test_tokens_live_an_hour_and_have_the_scope_of_the_key_by_default(self, server: SignallingServer) -> None:
         async with backend(server) as ours:
             answer = await ours.ask("POST", "/tokens", {"peerId": "ann", "unknown": 1})
         claims = jwt.decode(answer.body["token"], server.secret, algorithms=["HS256"])
@@ -148,12 +150,12 @@ class TestTokens:
         ],
         ids=lambda value: str(value)[:60],
     )
-    async def test_are_refused_for_a_reason(self, body: Any, error: tuple[int, str]) -> None:
+    async def test_tokens_are_refused_for_a_reason(self, body: Any, error: tuple[int, str]) -> None:
         app = narrow_app(actions=frozenset({"publish", "subscribe"}))
         async with SignallingServer(apps=[app]) as server, backend(server, NARROW) as ours:
             assert (await ours.ask("POST", "/tokens", body)).error == error
 
-    async def test_given_out_are_within_the_limits_of_the_server(self) -> None:
+    async def test_tokens_given_out_are_within_the_limits_of_the_server(self) -> None:
         limits = Limits(peer_metadata_size=10)
         async with SignallingServer(limits=limits) as server, backend(server) as ours:
             body = {"peerId": "ann", "peerMetadata": {"name": "Annabella"}}
@@ -161,7 +163,7 @@ class TestTokens:
 
 
 class TestRoster:
-    async def test_lists_everybody_with_their_metadata(self, server: SignallingServer) -> None:
+    async def test_the_roster_lists_everybody_with_their_metadata(self, server: SignallingServer) -> None:
         ann_s = {"peerId": "ann", "metadata": {"n": 1}}
         async with welcomed(server, "ann", peer_metadata={"n": 1}) as ann, welcomed(server, "bob") as bob:
             await ann.join("räum/ 1")
@@ -171,14 +173,16 @@ class TestRoster:
         assert answer.status == 200
         assert answer.body == {"channel": "räum/ 1", "peers": [ann_s, {"peerId": "bob"}]}
 
-    async def test_may_be_empty(self, server: SignallingServer) -> None:
+    async def test_the_roster_may_be_empty(self, server: SignallingServer) -> None:
         async with backend(server) as ours:
             assert (await ours.ask("GET", "/channels/c/peers")).body == {"channel": "c", "peers": []}
 
     @pytest.mark.parametrize(
         ("name", "channel"), [("a%252Fb", "a%2Fb"), ("100%25", "100%"), ("a+b", "a+b"), ("%2e%2E", ".."), ("*", "*")]
     )
-    async def test_reads_an_escaped_name_once(self, server: SignallingServer, name: str, channel: str) -> None:
+    async def test_the_roster_reads_an_escaped_name_once(
+        self, server: SignallingServer, name: str, channel: str
+    ) -> None:
         async with backend(server) as ours:
             assert (await ours.ask("GET", f"/channels/{name}/peers")).body["channel"] == channel
 
@@ -195,13 +199,15 @@ class TestRoster:
         ],
     )
     @pytest.mark.parametrize("route", [("GET", "peers"), ("POST", "publish")])
-    async def test_and_publish_refuse_a_bad_name(self, route: tuple[str, str], name: str, error: Any) -> None:
+    async def test_the_roster_and_publish_refuse_a_bad_name(
+        self, route: tuple[str, str], name: str, error: Any
+    ) -> None:
         method, what = route
         async with SignallingServer(apps=[narrow_app()]) as server, backend(server, NARROW) as ours:
             body = {"data": 1} if method == "POST" else None
             assert (await ours.ask(method, f"/channels/{name}/{what}", body)).error == error
 
-    async def test_and_publish_need_their_actions(self) -> None:
+    async def test_the_roster_and_publish_need_their_actions(self) -> None:
         app = narrow_app(actions=frozenset({"send"}))
         async with SignallingServer(apps=[app]) as server, backend(server, NARROW) as ours:
             answers = [
@@ -212,7 +218,7 @@ class TestRoster:
 
 
 class TestPublish:
-    async def test_reaches_the_subscribers(self, server: SignallingServer) -> None:
+    async def test_publish_reaches_the_subscribers(self, server: SignallingServer) -> None:
         async with backend(server) as ours, welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
             await ann.join("a/1", includeSenderMetadata=True)
             await bob.join("a/1")
@@ -242,7 +248,9 @@ class TestPublish:
         ],
         ids=str,
     )
-    async def test_refuses_bad_fields_and_the_id_of_a_live_peer(self, server: SignallingServer, body: Any) -> None:
+    async def test_publish_refuses_bad_fields_and_the_id_of_a_live_peer(
+        self, server: SignallingServer, body: Any
+    ) -> None:
         async with backend(server) as ours, welcomed(server, "ann"):
             assert (await ours.ask("POST", "/channels/c/publish", body)).error == (400, "invalid_request")
 
@@ -258,13 +266,13 @@ class TestPublish:
         ],
         ids=lambda body: str(body[:20]),
     )
-    async def test_refuses_what_is_not_json(self, server: SignallingServer, body: bytes) -> None:
+    async def test_publish_refuses_what_is_not_json(self, server: SignallingServer, body: bytes) -> None:
         async with backend(server) as ours:
             assert (await ours.ask("POST", "/channels/c/publish", data=body)).error == (400, "invalid_request")
 
 
 class TestClosePeer:
-    async def test_ends_every_connection_of_the_peer_in_the_app(self) -> None:
+    async def test_closing_a_peer_ends_every_connection_of_the_peer_in_the_app(self) -> None:
         async with SignallingServer(apps=[narrow_app()]) as server, welcomed(server) as bob:
             await bob.join("c")
             async with welcomed(server, "a/nn") as one, welcomed(server, "a/nn") as two, backend(server) as ours:
@@ -279,13 +287,13 @@ class TestClosePeer:
                 assert (await ours.ask("DELETE", "/peers/a%2Fnn")).body["closed"] == 0
 
     @pytest.mark.parametrize("peer_id", ["", "%C3%A4", "x" * 129, "%0A", "%ff"])
-    async def test_refuses_a_bad_id(self, server: SignallingServer, peer_id: str) -> None:
+    async def test_closing_a_peer_refuses_a_bad_id(self, server: SignallingServer, peer_id: str) -> None:
         async with backend(server) as ours:
             assert (await ours.ask("DELETE", f"/peers/{peer_id}")).error == (400, "invalid_request")
 
 
 class TestUsage:
-    async def test_counts_connections_and_messages(self) -> None:
+    async def test_usage_counts_connections_and_messages(self) -> None:
         plan = Plan(name="BIG", max_messages_per_period=1_000)
         app = App("app", (), (SecretKey(id="sk_id_narrow", secret=SECRET),), plan)
         async with SignallingServer(apps=[app]) as server, backend(server, NARROW) as ours:
@@ -311,16 +319,16 @@ class TestUsage:
 
 class TestRefusals:
     @pytest.mark.parametrize("path", ["/", "/token", "/tokens/", "/channels/a/b/peers", "/peers/a/b", "/openapi"])
-    async def test_of_an_unknown_route_are_json(self, server: SignallingServer, path: str) -> None:
+    async def test_refusals_of_an_unknown_route_are_json(self, server: SignallingServer, path: str) -> None:
         async with backend(server, None) as anybody:
             assert (await anybody.ask("GET", path)).error == (404, "not_found")
 
-    async def test_of_another_method_name_those_that_there_are(self, server: SignallingServer) -> None:
+    async def test_refusals_of_another_method_name_those_that_there_are(self, server: SignallingServer) -> None:
         async with backend(server) as ours:
             answer = await ours.ask("GET", "/tokens")
             assert (*answer.error, answer.headers["Allow"]) == (405, "not_found", "POST")
 
-    async def test_of_a_large_body_come_at_the_cap(self, server: SignallingServer) -> None:
+    async def test_refusals_of_a_large_body_come_at_the_cap(self, server: SignallingServer) -> None:
         async with backend(server) as ours:
             frame = len('{"data":""}')
             for size, status in ((32_768, 200), (32_769, 413), (1_000_000, 413)):
@@ -329,7 +337,7 @@ class TestRefusals:
                 assert answer.status == status
             assert answer.error == (413, "invalid_request")
 
-    async def test_of_the_rate_of_an_address_come_before_all_else(self) -> None:
+    async def test_refusals_of_the_rate_of_an_address_come_before_all_else(self) -> None:
         limits = Limits(rest_burst=2, rest_per_second=0.1)
         async with SignallingServer(limits=limits) as server, backend(server, None) as stranger:
             answers = [await stranger.ask("GET", "/usage") for _ in range(3)]
@@ -337,7 +345,7 @@ class TestRefusals:
             assert answers[2].headers["Retry-After"] == "10"
             assert "error" not in answers[2].body
 
-    async def test_of_the_rate_of_a_key_concern_that_key(self) -> None:
+    async def test_refusals_of_the_rate_of_a_key_concern_that_key(self) -> None:
         limits = Limits(rest_key_burst=1, rest_key_per_second=0.1)
         async with SignallingServer(limits=limits, apps=[narrow_app()]) as server, backend(server) as ours:
             assert [(await ours.ask("GET", "/usage")).status for _ in range(2)] == [200, 429]

@@ -1,6 +1,6 @@
-"""The configuration file: TOML, read into the objects that the server is made of.
+"""Reads the configuration file, in TOML, into the objects that the server uses.
 
-Every fault names the file, the key path and what is wrong there; secrets are never shown.
+Error messages name the file, the key path and the fault, and do not contain secrets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..turn import TurnServer
 from .schema import AppTable, PublishableTable, SecretTable, ServerTable, TurnTable, read_table
 
 DEFAULT_APP = "default"
-"""The app of keys that name none."""
+"""The app of keys without an `app`."""
 
 TABLES = ("server", "limits", "ice_servers", "turn", "apps", "publishable_keys", "secret_keys")
 
@@ -30,12 +30,12 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used. The text names the file, the key path and the fault."""
+    """A configuration is invalid. The message names the file, the key path and the fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A configuration that has been checked."""
+    """A valid configuration."""
 
     path: Path
     host: str
@@ -55,16 +55,16 @@ def load_config(path: Path) -> Config:
     """Read and check a configuration file.
 
     Raises:
-        ConfigError: it cannot be read, or something in it is wrong.
+        ConfigError: the file cannot be read, or is invalid.
     """
     return parse_config(read_config_text(path), path)
 
 
 def read_config_text(path: Path) -> str:
-    """Return the text of a configuration file as it is, line ends included.
+    """Return the text of a configuration file, with its original line ends.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the file cannot be read.
     """
     try:
         return path.read_bytes().decode()
@@ -76,7 +76,7 @@ def parse_config(text: str, path: Path) -> Config:
     """Check the text of a configuration file.
 
     Raises:
-        ConfigError: something in it is wrong.
+        ConfigError: the configuration is invalid.
     """
     try:
         return _read(tomllib.loads(text), path)
@@ -218,7 +218,7 @@ def _secret(raw: Any, place: str) -> tuple[str, SecretKey]:
 
 
 def _shown(identifier: str) -> str:
-    # The faults of ids and publishable keys show them: not when a secret has got there by mistake.
+    # Messages about ids and publishable keys show them, but not a secret that was put there by mistake.
     if "sk_secret_" in identifier:
         raise ValueError("a secret stands where an id or a publishable key belongs")
     return identifier
@@ -250,7 +250,7 @@ def _entries(raw: dict[str, Any], name: str) -> list[tuple[Any, str]]:
 
 
 def _at(place: str, make: Callable[[], T]) -> T:
-    """Return what `make` makes, with the place in front of what it complains about."""
+    """Return the result of `make`, with the key path added to its ValueError."""
     try:
         return make()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Keys in a configuration file: added and revoked as text, so that everything else in the file stays as it is."""
+"""Adds and revokes keys in a configuration file, as text edits that leave the rest of the file unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .file import DEFAULT_APP, Config, ConfigError, parse_config, read_config_te
 from .schema import KeyKind
 
 NEW_FILE_MODE = 0o600
-"""The file holds secrets."""
+"""Owner only: the file contains secrets."""
 
 _BARE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REVOKED_LINE = re.compile(r"^\s*revoked\s*=")
@@ -33,12 +33,12 @@ def create_key(
     actions: Iterable[str] = (),
     origins: Iterable[str] = (),
 ) -> dict[str, str]:
-    """Append a new key to the file, which is made if there is none. Return the fields that hold its credentials.
+    """Append a new key to a configuration file, creating it if needed. Return the fields with its credentials.
 
-    Empty patterns and actions leave the defaults. An app that the file does not know is added to it.
+    Empty patterns and actions mean the defaults. An unknown app is added to the file.
 
     Raises:
-        ConfigError: the file is wrong, or would be with the new key. It is left as it was.
+        ConfigError: the file is invalid, or would be with the new key. It is not changed.
     """
     text = read_config_text(path) if path.exists() else ""
     before = parse_config(text, path)
@@ -56,10 +56,10 @@ def create_key(
 
 
 def revoke_key(path: Path, key: str) -> None:
-    """Mark a key as revoked, by the publishable key or the id of the secret key.
+    """Mark a key as revoked, given the publishable key or the id of the secret key.
 
     Raises:
-        ConfigError: the file is wrong, has no such key, or is written in a way that cannot be changed as text.
+        ConfigError: the file is invalid, has no such key, or is written in a way that cannot be edited as text.
     """
     text = read_config_text(path)
     config = parse_config(text, path)
@@ -86,7 +86,7 @@ def _app_table(app: str) -> str:
 
 
 def _lines(fields: dict[str, Any]) -> str:
-    # What JSON writes without escaping letters is TOML as well: strings, and arrays of them.
+    # JSON strings without escaped letters, and arrays of them, are valid TOML.
     return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
 
 
@@ -118,7 +118,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file in one step: whoever reads it finds the old text or the new one."""
+    """Replace the file atomically: a reader sees either the old text or the new one."""
     target = path.resolve()
     before = target.stat() if target.exists() else None
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -126,7 +126,7 @@ def _write(path: Path, text: str) -> None:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
         if before is not None and hasattr(os, "chown"):
-            # Root may write for the account that the server runs as. Others may only own what they write.
+            # Root keeps the file's owner, the account of the server. Other users can only own what they write.
             with contextlib.suppress(PermissionError):
                 os.chown(temporary, before.st_uid, before.st_gid)
         os.chmod(temporary, NEW_FILE_MODE if before is None else before.st_mode & 0o777)

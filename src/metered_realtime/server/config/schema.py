@@ -1,4 +1,4 @@
-"""The tables of the configuration file, and the reading of one."""
+"""The tables of the configuration file, and their validation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..turn import DEFAULT_LIFETIME
 DEFAULT_PORT = 7880
 
 SECRETS = ("secret", "shared_secret", "credential", "key", "page_key")
-"""Fields whose values no message shows."""
+"""Fields whose values are not shown in messages."""
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 AppName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
@@ -27,7 +27,7 @@ _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 
 
 class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table in which nothing may stand that is not known."""
+    """Base of tables, which refuse unknown fields."""
 
 
 class ServerTable(_Table, frozen=True, kw_only=True):
@@ -81,10 +81,10 @@ T = TypeVar("T", bound=_Table)
 
 
 def read_table(raw: Any, kind: type[T], place: str) -> T:
-    """Return a table that has been checked.
+    """Return a validated table.
 
     Raises:
-        ValueError: the text begins with the key path, and ends with the wrong value unless it is secret.
+        ValueError: the message begins with the key path, and ends with the invalid value unless it is secret.
     """
     try:
         return msgspec.convert(raw, kind)
@@ -114,7 +114,7 @@ def _look_up(raw: Any, path: str) -> tuple[bool, Any]:
 
 
 def _shown(path: str, value: Any) -> str:
-    # What stands in the place of a whole table may hold secrets anywhere.
+    # A value in the place of a whole table may contain secrets anywhere.
     if path.rpartition(".")[2] in SECRETS or (not path and not isinstance(value, int | float)):
         return "what stands there"
     return repr(value)

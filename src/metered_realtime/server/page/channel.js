@@ -1,4 +1,4 @@
-// A data channel that outlives the RTCPeerConnection below it, and that never buffers without bound.
+// A data channel that outlives its RTCPeerConnection, with bounded buffering.
 
 import { Emitter } from "./events.js";
 
@@ -7,8 +7,8 @@ const MAX_WAITING = 256; // sends waiting for room in that buffer
 
 /**
  * Events: `open`, `close`, `message` {data: string|ArrayBuffer}.
- * A channel that we opened is opened again after its connection was rebuilt; one that the other end opened closes, and
- * arrives as a new one if the other end opens it again.
+ * A channel that this end opened is reopened after its connection was replaced. One that the remote opened closes, and
+ * arrives as a new one if the remote opens it again.
  */
 export class Channel extends Emitter {
   #raw = null;
@@ -43,7 +43,7 @@ export class Channel extends Emitter {
     });
   }
 
-  /** Use this browser channel from now on. */
+  /** Replace the RTCDataChannel underneath. */
   bind(raw) {
     this.#raw = raw;
     raw.binaryType = "arraybuffer";
@@ -54,7 +54,7 @@ export class Channel extends Emitter {
     raw.onclose = () => raw === this.#raw && this.#finish();
   }
 
-  /** The connection below is gone: wait for the next one, or end. */
+  /** The connection ended: wait for the next one, or close. */
   unbind() {
     if (this.#raw) this.#raw.onopen = this.#raw.onmessage = this.#raw.onclose = this.#raw.onbufferedamountlow = null;
     this.#raw = null;
@@ -63,12 +63,12 @@ export class Channel extends Emitter {
   }
 
   /**
-   * Send text or bytes, in order; resolves when the browser took it.
+   * Send text or bytes, in order. Resolves when the browser has accepted it.
    * @param {string|ArrayBuffer|ArrayBufferView} data
    */
   send(data) {
     if (this.state !== "open") return Promise.reject(new Error(`The channel is ${this.state}.`));
-    const size = typeof data === "string" ? data.length * 3 : data.byteLength; // the most that UTF-8 can need
+    const size = typeof data === "string" ? data.length * 3 : data.byteLength; // maximum size in UTF-8
     if (!this.#waiting.length && this.#fits(size)) return this.#write(data);
     if (this.#waiting.length >= MAX_WAITING) return Promise.reject(new Error("Too many sends are waiting."));
     return new Promise((resolve, reject) => this.#waiting.push({ data, size, resolve, reject }));

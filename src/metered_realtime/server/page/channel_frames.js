@@ -1,6 +1,6 @@
-// Channels that survive their connection, as docs/data_channels.md describes them: the framing, the replay, and what
-// binds both to the room. `FrameChannel` needs nothing of this page but an object with `state`, `send`, `close` and the
-// events `open`, `message` and `close`; a thin layer over RTCDataChannel does.
+// Channels that survive their connection (docs/data_channels.md): framing, replay, and their use in the room.
+// `FrameChannel` depends only on an object with `state`, `send`, `close` and the events `open`, `message` and `close`, such
+// as a thin layer over RTCDataChannel.
 
 import { Emitter } from "./events.js";
 
@@ -9,27 +9,27 @@ export const PROTOCOL = "metered.channel.1";
 const [HELLO, MESSAGE, CHUNK, ACK, SKIP, CLOSE] = [1, 2, 3, 4, 5, 6];
 const TEXT = 1;
 const URGENT = 2;
-const MAX_FRAME = 65_536; // header included: what every end takes
+const MAX_FRAME = 65_536; // header included: what every implementation accepts
 const MIN_CHUNK = 1_024;
 const MAX_MESSAGE = 64 * 1024 * 1024;
-const WINDOW = { messages: 16_384, bytes: 16 * 1024 * 1024 }; // kept until the other end has it
+const WINDOW = { messages: 16_384, bytes: 16 * 1024 * 1024 }; // kept until the remote has acknowledged it
 const ACK_AFTER = { messages: 64, bytes: 512 * 1024, ms: 50 };
 const MAX_UNREAD = 128 * 1024 * 1024; // bytes that wait for the first listener
-const MAX_RESYNCS = 16; // times that one end may ask for repetition on one connection
-const INBOUND_MS = 1_000; // for the polite end to open the channel again, before the other one does
+const MAX_RESYNCS = 16; // requests for repetition by one end on one connection
+const INBOUND_MS = 1_000; // for the polite end to reopen the channel, before the impolite end does
 
 /** Events: `open` {}, `resumed` {resent, restarted}, `message` {data: string|Uint8Array}, `missed` {count}, `close` {reason}. */
 export class FrameChannel extends Emitter {
   #session = crypto.getRandomValues(new Uint8Array(8));
   #carrier = null;
-  #connection = 0; // counts the connections, so that what belongs to an old one is told apart
+  #connection = 0; // number of the connection, to recognise events of an earlier one
   #pumping = -1;
   #control = [];
   #greeted = false;
   #connections = 0;
   #resyncs = 0;
   #closed = false;
-  // what we send
+  // outbound
   #held = [];
   #base = 0;
   #bytes = 0;
@@ -40,7 +40,7 @@ export class FrameChannel extends Emitter {
   #waiting = [];
   #draining = [];
   #theirMax = MAX_MESSAGE;
-  // what they send
+  // inbound
   #remote = new Uint8Array(8);
   #next = 0;
   #partial = [];
@@ -70,7 +70,7 @@ export class FrameChannel extends Emitter {
     return this.#carrier;
   }
 
-  /** Messages that came before the first listener go to it. */
+  /** Messages that arrived before the first listener are delivered to it. */
   addEventListener(name, ...rest) {
     super.addEventListener(name, ...rest);
     if (name !== "message" || this.#heard) return;
@@ -82,7 +82,7 @@ export class FrameChannel extends Emitter {
     });
   }
 
-  /** Resolves when the message is accepted: it arrives, whatever happens to the connection. @param {string|BufferSource} data */
+  /** Resolves when the message is accepted. It arrives even if the connection is replaced. @param {string|BufferSource} data */
   async send(data) {
     const text = typeof data === "string";
     const payload = text ? new TextEncoder().encode(data) : bytesOf(data).slice();
@@ -95,7 +95,7 @@ export class FrameChannel extends Emitter {
     this.#pump();
   }
 
-  /** Resolves when the other end has everything that was accepted. */
+  /** Resolves when the remote has acknowledged all accepted messages. */
   async drain() {
     while (!this.#closed && this.#held.length) await new Promise((resolve) => this.#draining.push(resolve));
     if (this.#held.length) throw new Error("The channel closed.");
@@ -107,14 +107,14 @@ export class FrameChannel extends Emitter {
     this.#finish(0, false);
   }
 
-  /** Go on over this data channel. */
+  /** Continue over this data channel. */
   bind(carrier) {
     this.unbind();
     this.#carrier = carrier;
     const mine = (handle) => (event) => carrier === this.#carrier && handle(event);
-    let greeted = carrier.state === "open"; // an inbound one may be open, and say so later once more
+    let greeted = carrier.state === "open"; // an inbound one may already be open, and emit `open` again later
     const open = () => {
-      if (!greeted || carrier.ours) this.#opened(); // one of ours opens again on every connection
+      if (!greeted || carrier.ours) this.#opened(); // one that this end opened reopens on every connection
       greeted = true;
     };
     carrier.addEventListener("open", mine(open));
@@ -122,7 +122,7 @@ export class FrameChannel extends Emitter {
     if (greeted) this.#opened();
   }
 
-  /** The data channel below is gone. */
+  /** The data channel underneath closed. */
   unbind() {
     this.#carrier = null;
     this.#connection += 1;
@@ -131,7 +131,7 @@ export class FrameChannel extends Emitter {
     this.#offset = 0;
   }
 
-  /** The other end has left. */
+  /** The remote has left. */
   end() {
     this.#finish(0, true);
   }
@@ -146,7 +146,7 @@ export class FrameChannel extends Emitter {
     this.#pump();
   }
 
-  // --- what we send -------------------------------------------------------------------------------------------------
+  // --- outbound -----------------------------------------------------------------------------------------------------
 
   #fits(size) {
     return !this.#held.length || (this.#held.length < WINDOW.messages && this.#bytes + size <= WINDOW.bytes);
@@ -161,10 +161,10 @@ export class FrameChannel extends Emitter {
       for (let frame; connection === this.#connection && (frame = this.#nextFrame()); ) {
         const taken = carrier.send(frame);
         if (carrier.bufferedAmount > MAX_FRAME * 8) await taken;
-        else taken.catch(() => {}); // the next connection sends it again
+        else taken.catch(() => {}); // it is sent again on the next connection
       }
     } catch {
-      // the connection is gone, and what was not sent is sent on the next one
+      // the connection ended; unsent messages are sent on the next one
     } finally {
       if (this.#pumping === connection) this.#pumping = -1;
     }
@@ -194,7 +194,7 @@ export class FrameChannel extends Emitter {
     return frame;
   }
 
-  /** Ask for an acknowledgement at each quarter of the window. */
+  /** Request an acknowledgement at each quarter of the window. */
   #urgency(size, ends) {
     const unasked = this.#unasked;
     unasked.messages += ends ? 1 : 0;
@@ -212,7 +212,7 @@ export class FrameChannel extends Emitter {
     if (!this.#held.length) for (const resolve of this.#draining.splice(0)) resolve();
   }
 
-  // --- what they send -----------------------------------------------------------------------------------------------
+  // --- inbound ------------------------------------------------------------------------------------------------------
 
   #received(data) {
     try {
@@ -283,7 +283,7 @@ export class FrameChannel extends Emitter {
     else this.#ackTimer ||= setTimeout(() => this.#acknowledge(), ACK_AFTER.ms);
   }
 
-  /** While messages wait for a listener, the other end's window fills and it stops. */
+  /** While messages wait for a listener they are not acknowledged, so that the remote's window fills and it stops sending. */
   #acknowledge() {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = 0;
@@ -369,8 +369,8 @@ export class FrameChannel extends Emitter {
 }
 
 /**
- * The channels of a room that survive: `open(peerId, label)` here or at the other end makes one.
- * Events: `channel` {peerId, channel}: the other end opened one that is not open here.
+ * The channels of a room that survive their connections. `open(peerId, label)` on either end creates one.
+ * Events: `channel` {peerId, channel}: the remote opened one that is not open here.
  */
 export class FrameChannels extends Emitter {
   #room;
@@ -392,7 +392,7 @@ export class FrameChannels extends Emitter {
     });
   }
 
-  /** The channel to a peer under a label, opened if it is not. */
+  /** Return the channel to a peer with a label, opening it if needed. */
   open(peerId, label) {
     const present = this.#of(peerId).get(label);
     if (present) return present;
@@ -424,7 +424,7 @@ export class FrameChannels extends Emitter {
     const known = this.#of(peerId).get(carrier.label);
     const channel = known ?? this.#make(peerId, carrier.label);
     const previous = channel.carrier;
-    // When both ends have opened one, that of the polite end is used: the other end changes to it.
+    // If both ends have opened one, that of the polite end is used.
     if (previous?.ours && this.#room.peerId < peerId && channel.state !== "open") return;
     channel.bind(this.#watched(peerId, channel, carrier));
     previous?.close();
@@ -456,7 +456,7 @@ function joined(parts, total) {
   return whole;
 }
 
-/** Numbers are 64 bits wide and stay below 2**53. */
+/** Message numbers have 64 bits on the wire and stay below 2**53. */
 function setNumber(view, offset, number) {
   view.setUint32(offset, Math.floor(number / 2 ** 32));
   view.setUint32(offset + 4, number % 2 ** 32);

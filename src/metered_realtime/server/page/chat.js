@@ -1,6 +1,6 @@
-// The chat box: messages to everybody over the server, messages to one person over a data channel labelled "chat".
+// The chat box: messages to all peers over the server, messages to one peer over a data channel with the label "chat".
 //
-// A recipient is never widened: whoever was chosen stays chosen when they leave, and to send then says so.
+// The selected recipient stays selected after leaving, and sending then fails: a private message never goes to all peers.
 
 import { shown } from "./names.js";
 
@@ -8,7 +8,7 @@ const MAX_MESSAGES = 200;
 const MAX_TEXT = 4000;
 const MAX_NAME = 60;
 const LABEL = "chat";
-const HIDDEN_MS = 250; // between two drawings of what came while nobody looks
+const HIDDEN_MS = 250; // between redraws while the page is hidden
 
 export class Chat {
   #room;
@@ -20,7 +20,7 @@ export class Chat {
   #knownName;
   #people = []; // {id, name, away}
   #chosen = { id: "", name: "" };
-  #fresh = []; // messages that are not drawn yet
+  #fresh = []; // messages to be drawn
   #drawing = false;
 
   /**
@@ -46,7 +46,7 @@ export class Chat {
     });
   }
 
-  /** Who can be written to alone. @param {{id: string, name: string, away?: boolean}[]} people */
+  /** Set the possible recipients of private messages. @param {{id: string, name: string, away?: boolean}[]} people */
   people(people) {
     this.#people = people;
     const { id, name } = this.#chosen;
@@ -58,18 +58,18 @@ export class Chat {
     this.#to.value = id;
   }
 
-  /** Two people of one name are told apart, so that a message for one does not go to the other. */
+  /** Distinguish people with the same name, so that a message does not go to the wrong one. */
   #label({ id, name }) {
     const alone = this.#people.filter((person) => person.name === name).length === 1;
     return alone ? `${name} only` : `${name} (${shown(id, 6)}) only`;
   }
 
-  /** The recipient goes on under another id. */
+  /** The recipient has a new id. */
   renamed(previous, id) {
     if (this.#chosen.id === previous) this.#chosen.id = id;
   }
 
-  /** We left. A message that was begun for one person is not to go to everybody in the next room. */
+  /** Reset after leaving: a message begun for one person must not go to all members of the next channel. */
   clear() {
     this.#fresh.length = 0;
     this.#list.replaceChildren();
@@ -86,14 +86,14 @@ export class Chat {
     if (to && !this.#people.some(({ id }) => id === to)) {
       throw new Error(`${name} has left. Your message was not sent: choose who should get it.`);
     }
-    this.#text.value = ""; // now: the next message may be typed while this one is on its way
+    this.#text.value = ""; // now: the next message may be typed while this one is sent
     const mine = { kind: "mine", private: Boolean(to), name: to ? `You to ${name}` : "You", text };
     try {
       if (to) await this.#whisper(to, text);
       else await this.#room.send({ type: "chat", text, name: this.#room.profile.name || undefined });
     } catch (error) {
       if (this.#to.value === to) this.#text.value ||= text;
-      else this.#append({ ...mine, kind: "mine unsent", name: `${mine.name}, not sent` }); // the next one is for others
+      else this.#append({ ...mine, kind: "mine unsent", name: `${mine.name}, not sent` }); // the next message is for others
       throw to && !this.#room.peers.has(to) ? new Error(`${name} has left. Your message was not sent.`) : error;
     }
     this.#append(mine);
@@ -109,7 +109,7 @@ export class Chat {
   #received({ from, data, kind }) {
     const text = typeof data === "string" ? data : data?.text;
     if (typeof text !== "string") return;
-    // The name that somebody goes by here, before one that a message brings: nobody speaks for another.
+    // The known name takes precedence over one in the message, so that no peer can pose as another.
     const name = this.#knownName(from) ?? shown(data.name, MAX_NAME) ?? this.#nameOf(from);
     this.#incoming(name, text, kind === "direct");
   }
@@ -119,7 +119,7 @@ export class Chat {
     this.#onMessage();
   }
 
-  /** Show a message with all others that come until the next frame: each drawing takes as long as the list is. */
+  /** Show a message with all others until the next frame: the cost of a redraw grows with the list. */
   #append(message) {
     this.#fresh.push({ ...message, text: message.text.slice(0, MAX_TEXT), at: new Date().toTimeString().slice(0, 5) });
     if (this.#fresh.length > MAX_MESSAGES) this.#fresh.shift();

@@ -1,7 +1,7 @@
 // EventTarget with two conveniences: `emit(name, detail)`, and `on<name>` properties next to addEventListener.
 
 export class Emitter extends EventTarget {
-  /** Dispatch a CustomEvent; a listener that throws is reported by the browser and stops nobody. */
+  /** Dispatch a CustomEvent. The browser reports exceptions in listeners; other listeners still run. */
   emit(name, detail) {
     const event = new CustomEvent(name, { detail });
     const handler = this[`on${name}`];

@@ -1,42 +1,41 @@
 // One RTCPeerConnection and the negotiation on it.
 //
-// Everything that touches the connection runs in one chain, one step after the other, so a step never meets another one
-// half done. A link is never repaired beyond an ICE restart: when it cannot go on it asks its owner for a replacement,
-// and whatever its chain still holds dies with it.
+// All operations on the connection run in one chain, one after the other, so that they never overlap. The only repair of a
+// link is an ICE restart: otherwise it asks its owner for a replacement, and the remaining operations are dropped.
 //
-// The rules, for whoever reads this next to a packet log:
-// - The polite end (own id < remote id) gives way when two offers meet; the impolite end ignores the other offer.
-// - The data section comes first, with mid "0", whoever offers. A browser puts m=application behind the media of the same
+// The rules of the negotiation:
+// - When two offers collide the polite end (own id < remote id) gives way; the impolite end ignores the remote offer.
+// - The data section comes first, with mid "0", in the offers of both ends. A browser puts m=application behind the media of the same
 //   offer, so the first offer is made twice: with the data section alone (never sent), and again with the media, which
-//   then follows it. An implementation that keeps its data section first too can meet our offer without harm: Chromium
-//   cannot take back an offer whose data section has another mid than the one in the offer it gives way to.
-// - An end that has negotiated nothing yet gives way by starting over on a fresh connection. Later, by rollback.
-// - An offer that finds no answer is sent again, four times, then the link is replaced. One that works goes on instead, and
-//   the offer is repeated less and less often: the other end may be unable to send, and could not answer on another link.
-// - An offer that can never be delivered, too large or refused, is put aside until another takes its place. What flows goes on.
-// - Two ends that start over at the same time could answer each other's abandoned offers for ever. So an impolite end
-//   with an offer of its own ignores the other one even if it comes from a new connection: it repeats its own, and the
-//   answer, from that new connection, then tells it to start over too. An answer says which offer it belongs
-//   to, so a late one to an abandoned offer does no harm; one without such a note is judged by its credentials.
-// - Candidates are sent after the description they belong to, and held until the description they need has come.
+//   then follows it. Offers that collide then have the same mid for the data section: Chromium cannot roll back an offer
+//   whose data section has another mid than the one in the offer it gives way to.
+// - Before the first negotiation, an end gives way by starting over on a new connection; later, by rollback.
+// - An unanswered offer is sent again four times, then the link is replaced. A link that works is kept, and the offer is
+//   repeated less and less often: the remote may be unable to send, and could not answer on another link either.
+// - An offer that cannot be delivered, too large or refused, is dropped until another replaces it. Media continues.
+// - Two ends that start over at the same time could answer each other's abandoned offers for ever. An impolite end with a
+//   pending offer therefore ignores the remote one even if it comes from a new connection. It repeats its own, and the
+//   answer, from that new connection, makes it start over too. An answer names its offer, so that a late answer to an
+//   abandoned offer is ignored; without that attribute its credentials are compared.
+// - Candidates are sent after their description, and held until the description that they need has arrived.
 
 import { Emitter } from "./events.js";
 import { answers, replying, sameEnd, startedOver, summarise } from "./sdp.js";
 
 const ANSWER_MS = 5_000;
 const OFFER_REPEATS = 4;
-const ANSWER_MAX_MS = 300_000; // what the wait for an answer grows to while the connection works
-const CROSSING_MS = 700; // two offers closer than this in time are taken to have crossed
+const ANSWER_MAX_MS = 300_000; // maximum wait for an answer while the connection works
+const CROSSING_MS = 700; // offers that are closer in time count as colliding
 const MAX_CANDIDATES = 200; // per description, both directions
 const MAX_CANDIDATE_LENGTH = 1000;
-/** A channel that both browsers know without announcing it: whoever does not know it never notices. */
+/** A negotiated channel with a fixed id between pages of this kind. Other implementations do not notice it. */
 const CONTROL = { label: "control", id: 1022 };
 const MAX_CONTROL_LENGTH = 4096;
 
 /**
  * Events: `state` {state}, `ice` {state}, `describing` {summary} before the tracks of a description, `track` {track, stream, section},
  * `described` {summary} after them, `channel` {raw}, `control` {message}, `replace` {reason, offer}, `hungup` {},
- * `refused` {}: an offer can never be delivered.
+ * `refused` {}: an offer cannot be delivered.
  */
 export class Link extends Emitter {
   #owner;
@@ -46,30 +45,30 @@ export class Link extends Emitter {
   #endWaiting;
   #whenClosed = new Promise((resolve) => (this.#endWaiting = resolve));
   #needed = false;
-  #muted = false; // an offer can never be delivered: no other one before something changes
-  #withheld = new Set(); // local tracks for which no offer has room
+  #muted = false; // an offer cannot be delivered: make no other before something changes
+  #withheld = new Set(); // local tracks that fit into no offer
   #senders = new Map(); // local track -> RTCRtpSender
   #early = []; // remote candidates before the first remote description
-  #held = []; // our candidates before the description that they belong to
+  #held = []; // local candidates before their description
   #described = false;
   #candidates = { in: 0, out: 0 };
-  #pending = null; // {summary, repeats, sentAt} while our offer has no answer
+  #pending = null; // {summary, repeats, sentAt} while the local offer is unanswered
   #answerTimer = 0;
-  #announced = new Map(); // local track -> what was said about it last
+  #announced = new Map(); // local track -> latest signalled metadata
   #control;
 
   /**
    * @param {{polite: boolean, local: Map, signal(payload): void, fits(payload): boolean, reachable: boolean}} owner
    * @param {RTCIceServer[]} iceServers
-   * @param {Set<string>} stale credentials of the other end that belong to earlier links: late answers
+   * @param {Set<string>} stale remote credentials of earlier links, to recognise late answers
    */
   constructor(owner, iceServers, stale) {
     super();
     this.#stale = stale;
     this.#owner = owner;
-    /** The offer that the next link answers. */
+    /** The offer for the next link to answer. */
     this.passedOn = null;
-    /** What the other end said about itself last. @type {import("./sdp.js").Summary|null} */
+    /** The latest remote description. @type {import("./sdp.js").Summary|null} */
     this.remote = null;
     const pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
     this.pc = pc;
@@ -89,7 +88,7 @@ export class Link extends Emitter {
     return !this.#closed && this.#control.readyState !== "closed" && this.pc.connectionState === "connected";
   }
 
-  /** Whether the other end has closed the connection, rather than lost it. */
+  /** Whether the remote has closed the connection, rather than lost it. */
   get hungUp() {
     return this.#control.readyState === "closed";
   }
@@ -105,20 +104,20 @@ export class Link extends Emitter {
     this.pc.close();
   }
 
-  /** Tell the other browser something that is only between the two of us; false when there is no way. */
+  /** Send a control message to the remote page. False if it has no control channel. */
   tell(message) {
     if (this.#control.readyState !== "open") return false;
     this.#control.send(JSON.stringify(message));
     return true;
   }
 
-  /** Bring what we send in line with the local tracks; the browser asks for an offer if that changed anything. */
+  /** Update the senders to the local tracks. The browser fires `negotiationneeded` if that changed anything. */
   refresh() {
     this.#run(() => (this.pc.localDescription ? this.#attach() : undefined));
     if (this.#muted) this.negotiate();
   }
 
-  /** Offer as soon as nothing else is under way; a new link does so by itself unless it is given an offer at once. */
+  /** Offer as soon as no other negotiation is in progress. A new link does so by itself, unless it gets an offer at once. */
   negotiate() {
     this.#needed = true;
     this.#muted = false;
@@ -126,8 +125,8 @@ export class Link extends Emitter {
   }
 
   /**
-   * The signalling connection is back, or the other end is: what may have been lost goes out again.
-   * @param {boolean} [offer] offer even if nothing seems to be missing
+   * The signalling connection, or the remote, is back: send again what may have been lost.
+   * @param {boolean} [offer] offer even if nothing seems to be lost
    */
   resume(offer = false) {
     if (this.#pending && !this.#pending.undeliverable) this.#repeat(false);
@@ -136,7 +135,7 @@ export class Link extends Emitter {
 
   // --- descriptions -------------------------------------------------------------------------------------------------
 
-  /** Resolves to whether it was dealt with before the link was closed. @param {{type: string, sdp: string}} description */
+  /** Resolves to whether it was handled before the link was closed. @param {{type: string, sdp: string}} description */
   receive(description) {
     return this.#run(() => (description.type === "offer" ? this.#offered(description) : this.#answered(description)));
   }
@@ -175,7 +174,7 @@ export class Link extends Emitter {
     await pc.setRemoteDescription(offer);
     this.#heard(about);
     this.#attach();
-    this.#needed = false; // the browser asks again if the answer leaves something out
+    this.#needed = false; // the browser fires it again if the answer leaves something out
     await pc.setLocalDescription(await pc.createAnswer());
     this.#candidates.out = 0;
     this.#describe();
@@ -198,7 +197,7 @@ export class Link extends Emitter {
     if (this.#needed) this.#run(() => this.#offer());
   }
 
-  /** An offer that we ignore shows that the other end does not know ours, unless the two just crossed. */
+  /** A remote offer that is ignored shows that the remote does not know the local one, unless they just collided. */
   #insist(anew) {
     if (anew || performance.now() - this.#pending?.sentAt > CROSSING_MS) this.#repeat(false);
   }
@@ -208,7 +207,7 @@ export class Link extends Emitter {
     this.remote = about;
   }
 
-  /** Send the local description, and before it what there is to know about its tracks. */
+  /** Send the metadata of the local tracks, then the local description. */
   #describe() {
     if (this.#pending) this.#pending.sentAt = performance.now();
     const { type, sdp } = this.pc.localDescription;
@@ -236,8 +235,8 @@ export class Link extends Emitter {
   }
 
   /**
-   * Leave an offer without an answer until the next one, of either end, takes its place. It is not rolled back: Chromium
-   * that answered last stops sending when nothing follows a rollback.
+   * Leave an offer pending until the next one, of either end, replaces it. It is not rolled back: after a rollback without a
+   * following description, Chromium stops sending if it was the last to answer.
    */
   #putAside(offer, error) {
     if (this.#pending !== offer) return;
@@ -246,7 +245,7 @@ export class Link extends Emitter {
     if (error.code === "too_large") this.#leaveOutNew();
   }
 
-  /** Offer nothing more, and none of the tracks for which an offer has no room, before something changes. */
+  /** Stop offering, and leave out the tracks that fit into no offer, before something changes. */
   #leaveOutNew() {
     this.#muted = true;
     for (const [track, sender] of [...this.#senders]) this.#withhold(track, sender);
@@ -281,9 +280,9 @@ export class Link extends Emitter {
     this.emit("replace", { reason, offer });
   }
 
-  /** One step after the other; a step that fails costs the link, not the page. */
+  /** Run operations in order. A failure affects the link only, not the page. */
   #run(step) {
-    // What waits inside a connection when it is closed never ends.
+    // Promises of a connection that is closed may never settle.
     this.#chain = this.#chain.then(() => Promise.race([this.#step(step), this.#whenClosed]));
     return this.#chain;
   }
@@ -314,7 +313,7 @@ export class Link extends Emitter {
     try {
       await this.pc.addIceCandidate(candidate?.candidate ? candidate : undefined);
     } catch {
-      // of an offer that we ignored, or of an earlier connection of the other end
+      // of an ignored offer, or of an earlier connection of the remote
     }
   }
 
@@ -347,8 +346,8 @@ export class Link extends Emitter {
   }
 
   /**
-   * Send track metadata that is new to this end. The track id is the one in our description: a browser that answers in
-   * the sections of an offer signals other ids than the tracks have.
+   * Send new or changed track metadata. The track id is the one in the local description: a browser that answers signals other
+   * ids than those of the tracks.
    */
   announce(summary = this.pc.localDescription && summarise(this.pc.localDescription.sdp)) {
     if (!summary) return;
@@ -390,7 +389,7 @@ export class Link extends Emitter {
     if (message && typeof message === "object") this.emit("control", { message });
   }
 
-  /** Whether this description comes from the end that this link is connected to. @param {string} sdp */
+  /** Whether a description comes from the connection that this link is connected to. @param {string} sdp */
   matches(sdp) {
     return this.remote !== null && sameEnd(this.remote, summarise(sdp));
   }

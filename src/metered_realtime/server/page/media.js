@@ -1,4 +1,4 @@
-// Local media: camera and microphone, or a drawn picture and a soft tone for those who choose them.
+// Local media: camera and microphone, or a generated picture and tone.
 
 import { hue } from "./names.js";
 
@@ -13,7 +13,7 @@ const FAULTS = {
 };
 
 /**
- * Open what was asked for. What is missing or refused is left out, and said in `missing`; nothing else is sent instead.
+ * Open the requested media. Missing or refused devices are left out and reported in `missing`; nothing replaces them.
  * @param {{media: "camera"|"canvas", name: string}} wish
  * @returns {Promise<{stream: MediaStream, source: "camera"|"canvas", missing: string|null, stop(): void}>}
  */
@@ -28,7 +28,7 @@ async function camera() {
   try {
     return captured(await navigator.mediaDevices.getUserMedia({ audio: AUDIO, video: VIDEO }), null);
   } catch {
-    // one of them, perhaps: the other is not to be lost for it
+    // perhaps only one of them failed: try each alone
   }
   const video = await alone("camera", { video: VIDEO });
   const audio = await alone("microphone", { audio: AUDIO });
@@ -53,7 +53,7 @@ function consequence(video, audio) {
   return video.tracks.length ? "Others see you and do not hear you." : "You can watch, listen and write.";
 }
 
-/** A window or screen, chosen by the user. Rejects when they choose none. */
+/** Capture a window or screen that the user selects. Rejects if none is selected. */
 export async function openScreen() {
   const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { ideal: 15 } }, audio: true });
   return { stream, source: "screen", missing: null, stop: () => stopTracks(stream) };
@@ -81,7 +81,7 @@ function drawn(name) {
   return { stream, source: "canvas", missing: null, stop };
 }
 
-/** A moving picture that is easy to recognise, cheap to encode, and shows at a glance whether it is live. */
+/** A generated moving picture: easy to recognise, cheap to encode, visibly live. */
 class Picture {
   constructor(canvas, name) {
     this.context = canvas.getContext("2d", { alpha: false });

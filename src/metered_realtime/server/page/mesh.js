@@ -1,20 +1,20 @@
-// The room: who is in the channel, what we send to all of them, and what they send to us.
+// The room: the members of a channel, the media and data sent to them, and what they send.
 //
-// Presence is the server's word, a connection that lives is proof: a member that leaves the channel while its connection
-// works lingers until that ends too, for the server may just have restarted. Nobody is removed while our own connection to
-// the server is down. A publishable key gets a new peer id with every connection to the server. Whoever returns under
-// a new id says so over that connection, and offers on it again under the new id: an offer whose credentials belong to a
-// lingering connection proves that both are the same, and the peer takes its new name. Newcomers that might be such a
-// peer wait for that proof for a moment before they are treated as new.
+// A live connection counts more than presence: a member that leaves the channel while its connection works is kept until
+// that ends too, since the server may just have restarted. No member is removed while this end has lost the server. A
+// publishable key gets a new peer id with every connection to the server. A peer that returns under a new id announces it
+// over its WebRTC connection, and offers again on it under the new id: an offer with the credentials of a kept connection
+// proves that both are the same peer, which then gets the new id. Newcomers that might be such a peer are held for a
+// moment, to wait for that proof.
 
 import { Emitter } from "./events.js";
 import { Peer } from "./peer.js";
 import { isFinal, Signalling, SignallingError, wireSize } from "./signalling.js";
 
 const MAX_PEERS = 256;
-const HOLD_MS = 5_000; // signals from somebody whom presence has not announced yet
+const HOLD_MS = 5_000; // signals from peers that presence has not announced yet
 const MAX_HELD = 256;
-const LINGER_MS = 12_000; // for a member that left and whose connection is lost, too; then it is looked at again
+const LINGER_MS = 12_000; // for a member that left and whose connection is lost too, before it is checked again
 const LIMBO_MS = 1_500; // for a newcomer that may be a lingering member
 const SNAPSHOT_MS = 10_000;
 const SNAPSHOT_RETRIES = 2;
@@ -24,20 +24,20 @@ const MAX_OLD_IDS = 256;
 const TOO_LARGE = new SignallingError("too_large", "A signal is too large for this server.");
 
 /**
- * A channel and everybody in it. Every event is a CustomEvent; `room.on<name> = handler` works too.
+ * A channel and its members. Every event is a CustomEvent; `room.on<name> = handler` works too.
  *
  * | event | detail |
  * |---|---|
  * | `state` | `{state, reason?, code?}` of the room; `{peerId, state}` of one peer |
  * | `peerjoined`, `peerleft` | `{peerId}` |
- * | `peerrenamed` | `{peerId, previous}`: the same peer, back under a new id |
+ * | `peerrenamed` | `{peerId, previous}`: the same peer under a new id |
  * | `track` | `{peerId, track, stream, streamId, metadata}` |
  * | `streamremoved` | `{peerId, streamId}` |
  * | `metadata` | `{peerId}`: a name or the metadata of a stream changed |
- * | `channel` | `{peerId, channel}`: the other end opened a data channel |
+ * | `channel` | `{peerId, channel}`: the remote opened a data channel |
  * | `channelmessage` | `{peerId, channel, label, data}` |
  * | `data` | `{from, data, kind}`, kind `broadcast` or `direct` |
- * | `notice` | `{text, lasting?}`: something a person should know, for as long as they are here if it is lasting |
+ * | `notice` | `{text, lasting?}`: a message for the user, shown until they leave if it is lasting |
  */
 export class Room extends Emitter {
   #config;
@@ -50,14 +50,14 @@ export class Room extends Emitter {
   #lingering = new Map(); // Peer -> timer
   #ownIds = new Set();
   #retired = new Set(); // former ids of peers, which presence may still list
-  #renamed = false; // whether the latest welcome gave us another id
+  #renamed = false; // whether the latest welcome had a new peer id
   #awaitingSnapshot = false;
   #snapshotTimer = 0;
   #warned = new Set();
   #mayCall = true;
 
   /**
-   * @param {{key: string|null, url: string}} config where the server is, and the key to use when join() gets none
+   * @param {{key: string|null, url: string}} config the URL of the server, and the key to use if join() gets none
    * @param {(wish: {media: string, name: string}) => Promise<{stream: MediaStream, source: string, stop(): void}>} openMedia
    */
   constructor(config, openMedia) {
@@ -83,7 +83,7 @@ export class Room extends Emitter {
     return this.#signalling?.connected ?? false;
   }
 
-  /** Whether calls can be set up: the server has not refused a signal for want of a permission of the key. */
+  /** Whether calls can be set up: false once the server has refused a signal because the key lacks the permission. */
   get mayCall() {
     return this.#mayCall;
   }
@@ -100,7 +100,7 @@ export class Room extends Emitter {
   }
 
   /**
-   * Enter a channel. Resolves when the server confirmed it; rejects with a SignallingError, and can be called again.
+   * Join a channel. Resolves when the server has confirmed it. Rejects with a SignallingError, and may be called again.
    * @param {{channel: string, name?: string, media?: "camera"|"canvas"|"none", key?: string}} options
    */
   async join({ channel, name = "", media = "camera", key = this.#config.key }) {
@@ -149,7 +149,7 @@ export class Room extends Emitter {
     this.#setState("idle");
   }
 
-  /** Close connections at once, because the page goes away. */
+  /** Close the connections at once, when the page is unloaded. */
   abandon() {
     if (this.#state !== "idle") this.#reset();
   }
@@ -180,9 +180,9 @@ export class Room extends Emitter {
     this.emit("state", { state, ...more });
   }
 
-  // --- what we send -------------------------------------------------------------------------------------------------
+  // --- sending ------------------------------------------------------------------------------------------------------
 
-  /** Send a stream's tracks to everybody, now and later. @param {MediaStream} stream @param {object} [metadata] */
+  /** Send a stream's tracks to all present and future members. @param {MediaStream} stream @param {object} [metadata] */
   addStream(stream, metadata) {
     const message = { trackId: stream.id, metadata, kind: "video", streamId: stream.id };
     if (metadata && wireSize({ __meteredTrackMeta: message }) > this.#cap) throw new SignallingError("too_large", "The metadata is too large.");
@@ -208,7 +208,7 @@ export class Room extends Emitter {
     return this.#signalling?.maxMessageSize ?? 65_536;
   }
 
-  /** Send JSON data to everybody in the channel. */
+  /** Send JSON data to all members of the channel. */
   send(data) {
     return this.#out((signalling) => signalling.publish(this.channel, data), data);
   }
@@ -225,8 +225,8 @@ export class Room extends Emitter {
   }
 
   /**
-   * For peers: send a signal. Resolves to whether the server took it, or to the error if it never will: a lost offer is
-   * repeated by its link, one that can never be delivered is taken back.
+   * For peers: send a signal. Resolves to whether the server accepted it, or to the error if it never will: a lost offer is
+   * repeated by its link, one that cannot be delivered is dropped.
    */
   async sendSignal(to, payload) {
     if (!this.fits(to, payload)) return TOO_LARGE;
@@ -239,7 +239,7 @@ export class Room extends Emitter {
     }
   }
 
-  /** Whether the server takes a signal to a peer: the documented cap of the hosted service is for the whole frame. */
+  /** Whether a signal fits the limit of the server: that of the hosted service is for the whole frame. */
   fits(to, payload) {
     const frame = { type: "send", to, data: { ...payload, channel: this.channel }, requestId: "q0000000000" };
     const is = wireSize(frame) <= this.#cap;
@@ -254,7 +254,7 @@ export class Room extends Emitter {
     this.emit("notice", { text: `The server refused a message: ${error.message}` });
   }
 
-  /** One word about it, not one for each peer, and no further attempts: they would all end in the same way. */
+  /** Show one message, not one for each peer, and make no further attempts, since all would fail. */
   #cannotCall() {
     this.#mayCall = false;
     const text = "This key cannot call: it lacks the permission to send direct messages (action_not_permitted). You can see who is here.";
@@ -267,7 +267,7 @@ export class Room extends Emitter {
     return this.#peer(peerId).openChannel(label, options);
   }
 
-  /** The data channels to a peer, whoever opened them. */
+  /** The data channels to a peer, opened by either end. */
   channels(peerId) {
     return [...this.#peer(peerId).channels];
   }
@@ -277,7 +277,7 @@ export class Room extends Emitter {
     return this.#peer(peerId).streams;
   }
 
-  /** What arrives from a peer: framesDecoded, framesPerSecond, kbps, rttMs, audioSamples, streams, … */
+  /** Inbound statistics of a peer: framesDecoded, framesPerSecond, kbps, rttMs, audioSamples, streams, … */
   async stats(peerId) {
     return this.#peer(peerId).stats();
   }
@@ -288,7 +288,7 @@ export class Room extends Emitter {
     return peer;
   }
 
-  // --- the server's side of things ----------------------------------------------------------------------------------
+  // --- signalling ---------------------------------------------------------------------------------------------------
 
   #welcomed({ peerId, metadata, reconnected }) {
     const renamed = this.peerId !== null && this.peerId !== peerId;
@@ -351,7 +351,7 @@ export class Room extends Emitter {
     if (this.#state === "reconnecting") this.#setState("joined");
   }
 
-  /** We or the peer were away: go on with what both still have. */
+  /** Continue after this end or the peer had lost the server. */
   #returned(peer) {
     this.#stopLingering(peer);
     peer.resume();
@@ -374,7 +374,7 @@ export class Room extends Emitter {
     if (!hinted && !this.#lingering.size) return this.#add(id, presence);
     if (this.#limbo.has(id)) return;
     this.#limbo.set(id, { presence, timer: setTimeout(() => this.#endLimbo(id), LIMBO_MS) });
-    if (hinted && this.#renamed) hinted.reintroduce(); // it waits for us as we wait for it
+    if (hinted && this.#renamed) hinted.reintroduce(); // it waits for this end too
     this.#replay(id);
   }
 
@@ -396,7 +396,7 @@ export class Room extends Emitter {
     const peer = new Peer(id, presence, this);
     this.#peers.set(id, peer);
     this.#listen(peer);
-    // An impolite end holds its first offer back from strangers; they take this for metadata of no track.
+    // An impolite end delays its first offer to other implementations, which ignore this as metadata of no track.
     if (peer.polite) peer.signal({ __meteredTrackMeta: { trackId: "x-metered-mesh" } });
     this.emit("peerjoined", { peerId: id });
     peer.start();
@@ -418,7 +418,7 @@ export class Room extends Emitter {
     this.#lingering.set(peer, setTimeout(() => this.#gone(peer) || this.#linger(peer), LINGER_MS));
   }
 
-  /** Remove a peer that left, if that is known for sure: its connection is over, and we are told who is here. */
+  /** Remove a peer that left, if that is certain: its connection has ended, and presence is up to date. */
   #gone(peer) {
     const sure = peer.away && !peer.alive && this.connected && !this.#awaitingSnapshot;
     if (sure) this.#remove(peer);
@@ -438,7 +438,7 @@ export class Room extends Emitter {
     this.emit("peerleft", { peerId: peer.id });
   }
 
-  /** The peer proved that it is now known as `id`. */
+  /** The peer has proved that its id is now `id`. */
   #rename(peer, id) {
     const previous = peer.id;
     if (!peer.away) remember(this.#retired, previous);
@@ -478,7 +478,7 @@ export class Room extends Emitter {
     if (typeof from !== "string" || this.#mine(from)) return;
     const kind = classify(data);
     if (kind === "data") return this.emit("data", { from, data, kind: "direct" });
-    // The same two people may meet in another channel too, from other programs: directs reach every connection of an id.
+    // Direct messages reach every connection of an id, and the same two peers may share another channel as well.
     if (typeof data.channel === "string" && data.channel !== this.channel) return;
     const peer = this.#peers.get(from) ?? this.#recognise(from, kind, data);
     if (!peer) this.#hold(from, data);
@@ -487,7 +487,7 @@ export class Room extends Emitter {
     else peer.receiveMetadata(data.__meteredTrackMeta);
   }
 
-  /** Somebody unknown makes an offer: a member under a new id, or a newcomer that need not wait any longer. */
+  /** Handle an offer from an unknown id: a member with a new id, or a newcomer, which need not be held any longer. */
   #recognise(from, kind, data) {
     if (kind !== "description") return null;
     const known = [...this.#peers.values()].find((peer) => peer.owns(data.description));
@@ -519,7 +519,7 @@ export class Room extends Emitter {
   }
 }
 
-/** What a direct message is: a WebRTC signal or track metadata only if it has exactly that shape. */
+/** Classify a direct message: it is a WebRTC signal or track metadata only if it has exactly that shape. */
 function classify(data) {
   if (data === null || typeof data !== "object" || Array.isArray(data)) return "data";
   const { type, description, candidate } = data;
@@ -539,7 +539,7 @@ function plain(value) {
   return value !== null && typeof value === "object" && !Array.isArray(value) ? value : null;
 }
 
-/** ICE servers of the welcome, all or nothing; null when there are none to use. */
+/** The ICE servers of a welcome, all or none; null if there are none. */
 function iceServers(list) {
   if (!Array.isArray(list) || list.length > MAX_ICE_SERVERS) return null;
   const url = (value) => typeof value === "string" && value.length <= 512 && /^(stun|turn)s?:/i.test(value);
@@ -553,7 +553,7 @@ function iceServers(list) {
   return result;
 }
 
-/** Add to a set that keeps only its newest members. */
+/** Add to a set with a limited size, removing the oldest. */
 function remember(set, id) {
   set.add(id);
   if (set.size > MAX_OLD_IDS) set.delete(set.values().next().value);

@@ -1,4 +1,4 @@
-// One other member of the channel: who it is, what it sends, and the link to it, which may be replaced underneath.
+// One remote member of the channel: its identity, its media, and the link to it, which may be replaced.
 
 import { Channel } from "./channel.js";
 import { PROTOCOL } from "./channel_frames.js";
@@ -6,17 +6,17 @@ import { Emitter } from "./events.js";
 import { Link } from "./link.js";
 import { shown } from "./names.js";
 
-/** Waits before the attempts to repair a failed link; the first ones restart ICE, the others replace the link. */
+/** Delays before the attempts to restore a failed link. The first ones restart ICE, the others replace the link. */
 const LADDER_MS = [0, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000];
 const ICE_RESTARTS = 2;
-const CONNECT_MS = 30_000; // for a link that reports no failure by itself
-const ATTEMPT_MS = 8_000; // for an attempt to lead to a connection
-const DISCONNECTED_MS = 4_000; // a link that lost its path may find it again by itself
-const HANDSHAKE_MS = 4_000; // for DTLS once there is a path; the polite end waits longer, so that one end acts
-const HUNG_UP_MS = 1_000; // the other end closed its connection: its new offer should be on the way
-const STALE_STREAM_MS = 5_000; // a stream may stay away this long after its link was replaced
+const CONNECT_MS = 30_000; // for a link that does not report its failure
+const ATTEMPT_MS = 8_000; // for an attempt to succeed
+const DISCONNECTED_MS = 4_000; // a disconnected link may recover by itself
+const HANDSHAKE_MS = 4_000; // for DTLS once ICE is connected; the polite end waits longer, so that only one end acts
+const HUNG_UP_MS = 1_000; // for the new offer of a remote that closed its connection
+const STALE_STREAM_MS = 5_000; // how long a stream may be missing after its link was replaced
 const REPLACE_LIMIT = { count: 8, withinMs: 10_000 };
-const MAX_METADATA = 512; // entries per peer, the oldest goes first
+const MAX_METADATA = 512; // entries per peer; the oldest is dropped first
 const MAX_STALE = 64;
 const MAX_CHANNELS = 64;
 const MAX_ID_LENGTH = 256;
@@ -31,14 +31,14 @@ export class Peer extends Emitter {
   #inbox = Promise.resolve();
   #state = "idle";
   #metadata = new Map(); // sender's track id -> {trackId, metadata, kind, streamId}
-  #waiting = new Set(); // track ids of entries that name neither stream nor kind, until a description has tracks for them
-  #describedAs = new Map(); // track id in a description -> the one in its entry, where the sender's browser changed it
+  #waiting = new Set(); // track ids of entries without stream and kind, until a description has tracks for them
+  #describedAs = new Map(); // track id in a description -> the one in its entry, if the sender's browser changed it
   #streams = new Map(); // stream id -> {stream, tracks: Map(track -> {kind, trackId})}
   #attempt = 0;
   #timer = 0;
   #staleTimer = 0;
   #replaced = [];
-  #stale = new Set(); // ufrags of the other end on earlier links
+  #stale = new Set(); // remote ufrags of earlier links
   #sample = null;
   #ended = false;
 
@@ -53,15 +53,15 @@ export class Peer extends Emitter {
     this.id = id;
     this.presence = presence;
     this.profile = {};
-    /** Where signals go while the peer announced a new id that it has not proved yet. */
+    /** The id for signals while the peer has announced a new id but not proved it. */
     this.alias = null;
-    /** It left the channel, but its media still flows: it may come back. */
+    /** It left the channel, but its connection works: it may come back. */
     this.away = false;
     this.channels = [];
     this.#room = room;
   }
 
-  // --- what a link wants to know ------------------------------------------------------------------------------------
+  // --- owner of the link --------------------------------------------------------------------------------------------
 
   get polite() {
     return this.#room.peerId < (this.alias ?? this.id);
@@ -75,28 +75,28 @@ export class Peer extends Emitter {
     return this.#room.connected && this.#room.mayCall && (!this.away || this.alias !== null);
   }
 
-  /** Resolves to whether it was delivered, or to the error if it never can be. */
+  /** Resolves to whether it was delivered, or to the error if it cannot be. */
   async signal(payload) {
     return this.reachable && this.#room.sendSignal(this.alias ?? this.id, payload);
   }
 
-  /** Whether the server takes a signal of this size. What it does not take is told once. */
+  /** Whether a signal fits the limit of the server. The user is told once if not. */
   fits(payload) {
     return this.#room.fits(this.alias ?? this.id, payload);
   }
 
-  // --- what it looks like from outside ------------------------------------------------------------------------------
+  // --- state --------------------------------------------------------------------------------------------------------
 
   get state() {
     return this.#state;
   }
 
-  /** Whether media or data could flow at this moment. */
+  /** Whether media and data can flow now. */
   get alive() {
     return this.#link?.usable ?? false;
   }
 
-  /** Whether its connection may be lost for a moment only, and not closed by the other end. */
+  /** Whether its connection may recover, and was not closed by the remote. */
   get mayReturn() {
     return this.#state === "reconnecting" && !this.#link?.hungUp;
   }
@@ -128,7 +128,7 @@ export class Peer extends Emitter {
     return null;
   }
 
-  // --- life ---------------------------------------------------------------------------------------------------------
+  // --- lifecycle ----------------------------------------------------------------------------------------------------
 
   /** Connect if there is something to send. */
   start() {
@@ -137,7 +137,7 @@ export class Peer extends Emitter {
     else if (this.#room.local.size || this.channels.some((c) => c.ours)) this.#connect("start");
   }
 
-  /** Signalling works again, or the peer is back, perhaps under another id. */
+  /** Signalling is restored, or the peer is back, perhaps under another id. */
   resume() {
     this.away = false;
     const link = this.#link;
@@ -149,7 +149,7 @@ export class Peer extends Emitter {
     else this.#repair("signalling is back", true);
   }
 
-  /** Offer again under a new id, which proves to the other end that the id and the connection belong together. */
+  /** Offer again under a new id, which proves to the remote that the id and the connection belong together. */
   reintroduce() {
     this.#link?.resume(true);
     this.#link?.tell({ type: "rename", id: this.#room.peerId });
@@ -176,7 +176,7 @@ export class Peer extends Emitter {
 
   // --- signals ------------------------------------------------------------------------------------------------------
 
-  /** One signal at a time: what follows an offer belongs to the link that the offer leads to. */
+  /** Handle signals one at a time: those after an offer belong to the link that the offer leads to. */
   receiveDescription(description) {
     this.#inbox = this.#inbox.then(() => this.#takeDescription(description));
   }
@@ -192,12 +192,12 @@ export class Peer extends Emitter {
       return;
     }
     const done = await link.receive(description);
-    // The link was replaced for a reason of our own while the offer waited: it is as good for the next one.
+    // The link was replaced for another reason while the offer waited: the next link can answer it.
     const lost = !done && link !== this.#link && link.passedOn !== description && description.type === "offer";
     if (lost) await this.#link?.receive(description);
   }
 
-  /** Whether an offer comes from the very connection that this peer's link leads to. */
+  /** Whether an offer comes from the connection that this peer's link is connected to. */
   owns(description) {
     return this.#link?.matches(description.sdp) ?? false;
   }
@@ -221,8 +221,7 @@ export class Peer extends Emitter {
   }
 
   /**
-   * By the signalled track id, else by stream and kind if only one entry that is not signalled itself fits, else what
-   * `#place` found.
+   * Find an entry by the signalled track id, or by stream and kind if exactly one unmatched entry fits, or by `#place`.
    */
   #find(trackId, streamId, kind, sections = this.#link?.remote?.sections ?? []) {
     const exact = trackId && this.#metadata.get(trackId);
@@ -236,8 +235,8 @@ export class Peer extends Emitter {
   }
 
   /**
-   * Metadata of a track that its sender put into a section which we had offered: the description has another track id.
-   * The last entries that wait belong to the new tracks without a match, in order; fewer entries than those to none.
+   * Match metadata of tracks that the remote sends in sections offered by this end: their description has other track ids.
+   * The latest waiting entries belong to the unmatched new tracks, in order, unless there are fewer entries than tracks.
    */
   #place({ sections }) {
     const known = trackIds(this.#link.remote?.sections ?? []);
@@ -297,7 +296,7 @@ export class Peer extends Emitter {
     on("control", ({ message }) => this.#controlled(message));
     on("replace", ({ reason, offer }) => (reason === "no answer" ? this.#repair(reason, true) : this.#connect(reason, offer)));
     on("hungup", () => this.#hungUp());
-    on("refused", () => link.pc.connectionState !== "connected" && clearTimeout(this.#timer)); // no other offer would get through
+    on("refused", () => link.pc.connectionState !== "connected" && clearTimeout(this.#timer)); // other offers would be refused too
   }
 
   #linkState(state) {
@@ -315,8 +314,8 @@ export class Peer extends Emitter {
   }
 
   /**
-   * A path without a DTLS connection on it. Chromium keeps an early ClientHello until it knows the answer: if that answer
-   * comes from another connection than the hello (the first one was given up meanwhile), the handshake never ends.
+   * ICE is connected but DTLS is not. Chromium keeps an early ClientHello until it has the answer: if the answer comes from
+   * another connection than the ClientHello (the first one was abandoned), the handshake never completes.
    */
   #iceState(state) {
     if ((state !== "connected" && state !== "completed") || this.#link.pc.connectionState === "connected") return;
@@ -332,14 +331,14 @@ export class Peer extends Emitter {
     this.#later(HUNG_UP_MS, () => this.#connect("the other end hung up"));
   }
 
-  /** Take the next step of the ladder; `now` skips its wait the first time. */
+  /** Make the next attempt to restore the connection. `now` skips the first delay. */
   #repair(reason, now) {
     if (this.#ended) return;
     this.#setState("reconnecting");
     if (this.#attempt >= LADDER_MS.length) {
       this.#setState("failed");
       this.emit("notice", { text: `Could not connect to ${this.name ?? this.id}.` });
-      this.#attempt = 0; // the next offer, or the next return of the signalling, starts anew
+      this.#attempt = 0; // the next offer, or a restored signalling connection, starts over
       return;
     }
     const wait = now ? LADDER_MS[this.#attempt] : Math.max(LADDER_MS[this.#attempt], 1000);
@@ -412,7 +411,7 @@ export class Peer extends Emitter {
     this.emit("streamremoved", { streamId: id });
   }
 
-  /** Streams of earlier links that did not come back. */
+  /** Remove streams of earlier links that did not come back. */
   #forgetStale(afterMs) {
     clearTimeout(this.#staleTimer);
     this.#staleTimer = setTimeout(() => {
@@ -443,7 +442,7 @@ export class Peer extends Emitter {
   #adopt(channel) {
     this.channels.push(channel);
     const tell = (event) => this.emit("channelmessage", { channel, data: event.detail.data });
-    if (channel.options.protocol !== PROTOCOL) channel.addEventListener("message", tell); // the others carry frames
+    if (channel.options.protocol !== PROTOCOL) channel.addEventListener("message", tell); // managed channels carry frames
     channel.addEventListener("close", () => {
       const index = this.channels.indexOf(channel);
       if (index >= 0) this.channels.splice(index, 1);
@@ -452,7 +451,7 @@ export class Peer extends Emitter {
 
   // --- statistics ---------------------------------------------------------------------------------------------------
 
-  /** What arrives from this peer at the moment. */
+  /** Current inbound statistics. */
   async stats() {
     const result = {
       state: this.#state, framesDecoded: 0, framesPerSecond: 0, bytesReceived: 0, bytesSent: 0, kbps: 0, rttMs: null,
@@ -502,7 +501,7 @@ export class Peer extends Emitter {
   }
 }
 
-/** The track ids that the sending sections of a description name. */
+/** The track ids in the sending sections of a description. */
 function trackIds(sections) {
   return new Set(sections.filter((s) => s.sending).flatMap((s) => s.streams.map((x) => x.trackId)));
 }

@@ -1,4 +1,4 @@
-// The entry: asks the server how to reach it, builds the room and the screen, and offers both as `window.room`.
+// The entry point: fetches the configuration, builds the room and the user interface, and exposes `window.room`.
 
 import { FrameChannels } from "./channel_frames.js";
 import { openMedia } from "./media.js";
@@ -11,7 +11,7 @@ async function configuration(wishes) {
     const response = await fetch(new URL("config.json", import.meta.url), { cache: "no-store" });
     if (response.ok) Object.assign(config, await response.json());
   } catch {
-    // the defaults do, and joining will say what is wrong
+    // use the defaults; joining reports the error
   }
   return { key: wishes.get("key") ?? config.key, url: config.url };
 }

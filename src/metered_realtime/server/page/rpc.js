@@ -1,19 +1,19 @@
-// Calls between this page and another peer over a data channel: JSON-RPC 2.0, one message each, made and served here.
+// RPC client and server over a data channel: JSON-RPC 2.0, one message each.
 //
 //   const rpc = new Rpc(await room.openChannel(peerId, "rpc", { protocol: "jsonrpc-2.0" }).opened());
-//   rpc.methods.greet = (name) => `Hello, ${name}!`;           // the other end may call it; async functions too
+//   rpc.methods.greet = (name) => `Hello, ${name}!`;           // callable by the remote; may be async
 //   await rpc.call("sum", [1, 2]);                             // by position, or by name: call("sum", { a: 1, b: 2 })
 //   await rpc.call("slow", [], { timeout: 60_000, signal });   // ms; an AbortSignal cancels the handler too
 //
-// A channel that the other end opened is served from the room's `channel` event on, so that nothing is lost. A bare
-// RTCDataChannel will do. Parameters by name come as one object. A function finds an AbortSignal in `this.signal`.
-// What it throws arrives as an error without its words, unless it is an RpcError.
+// To lose no call, create the `Rpc` of a channel that the remote opened in the room's `channel` event. A plain RTCDataChannel
+// works too. Named parameters arrive as one object. A function has an AbortSignal as `this.signal`. The text of what it
+// throws is not sent to the caller, unless it is an RpcError.
 
 import { failure, Methods, RpcError } from "./rpc_methods.js";
 import { Wire } from "./rpc_wire.js";
 
 const MAX_BATCH = 256; // items
-const DEFAULT_TIMEOUT = 15_000; // ms; the other end knows it
+const DEFAULT_TIMEOUT = 15_000; // ms; sent to the remote
 
 export { RpcError };
 
@@ -30,7 +30,7 @@ export class Rpc {
     this.#wire = new Wire(channel, (text) => this.#arrived(text), () => this.#end());
   }
 
-  /** Call a method of the other end. Resolves to its result, rejects with an RpcError or the signal's reason. */
+  /** Call a method of the remote. Resolves to its result, rejects with an RpcError or the signal's reason. */
   call(method, params = [], { timeout = DEFAULT_TIMEOUT, signal } = {}) {
     if (signal?.aborted) return Promise.reject(signal.reason);
     this.#greet();
@@ -47,7 +47,7 @@ export class Rpc {
     });
   }
 
-  /** Call a method without wanting an answer. */
+  /** Send a notification: a call without an answer. */
   notify(method, params = []) {
     return this.#send({ jsonrpc: "2.0", method, params }).catch(() => {});
   }
@@ -89,7 +89,7 @@ export class Rpc {
       .catch(() => {}); // the channel is closed
   }
 
-  /** Take a request, a notification or an answer. Resolves to what is to be answered, if anything is. */
+  /** Handle a request, a notification or an answer. Resolves to the response, if there is one. */
   async #take(item) {
     const { jsonrpc, id, method, params = [], ...rest } = Object(item);
     if (method === undefined && "error" in rest) return void this.#settle(id, { error: received(rest.error) });

@@ -1,8 +1,8 @@
-// The functions that a page offers to others: which run, and what is answered for them.
+// The methods that a page offers: running them, and their responses.
 
-const MAX_RUNNING = 64; // at once, as at the other end
+const MAX_RUNNING = 64; // at once, as in the Python package
 
-/** An error of a call: thrown by a function it arrives at the caller, thrown by `call` it is the other end's. */
+/** An error of a call. Thrown by a method, it is sent to the caller; thrown by `call`, it came from the remote. */
 export class RpcError extends Error {
   constructor(code, message, data) {
     super(message);
@@ -11,9 +11,9 @@ export class RpcError extends Error {
 }
 
 export class Methods {
-  #running = new Map(); // AbortController -> id, which the other end may use for many
+  #running = new Map(); // AbortController -> id, which the remote may use more than once
 
-  /** Run a function. Resolves to its answer: {id, text}. */
+  /** Run a method. Resolves to its response: {id, text}. */
   async run(methods, id, name, params) {
     const method = Object.hasOwn(methods, name) ? methods[name] : undefined;
     if (typeof method !== "function") return failure(id, -32601, "Method not supported at destination");
@@ -43,14 +43,14 @@ export class Methods {
 
 export function failure(id, code, message, data) {
   try {
-    return answer(id, "error", { code, message, data }); // JSON leaves out what is undefined
+    return answer(id, "error", { code, message, data }); // JSON omits undefined fields
   } catch {
     return answer(id, "error", { code, message });
   }
 }
 
-/** Throws if JSON has no words for the value. */
+/** Throws if the value cannot be represented in JSON. */
 function answer(id, member, value) {
-  const name = typeof id === "symbol" ? null : id; // of a notification, which is not answered
+  const name = typeof id === "symbol" ? null : id; // of a notification, which has no response
   return { id, text: `{"jsonrpc":"2.0","id":${JSON.stringify(name)},"${member}":${JSON.stringify(value) ?? "null"}}` };
 }

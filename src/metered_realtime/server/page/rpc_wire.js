@@ -1,13 +1,13 @@
-// Messages of any size over a data channel, in their order: text, and large ones in pieces to ends that take them.
-// A piece is 0xC1, flags (1: last, 2: given up), the number of its message in 32 bits, a part of it: see docs/rpc.md.
+// Messages of any size over a data channel, in order: as text, and large ones in chunks if the remote supports them.
+// A chunk is 0xC1, flags (1: last, 2: aborted), the 32-bit number of its message, and data: see docs/rpc.md.
 
-const MAX_MESSAGE = 8 * 1024 * 1024; // bytes, in pieces
-const MAX_WHOLE = 262_144; // bytes in one message: what browsers and aiortc take
-const MAX_PARTIAL = 8; // messages that may arrive in pieces at once
+const MAX_MESSAGE = 8 * 1024 * 1024; // bytes, in chunks
+const MAX_WHOLE = 262_144; // bytes in one message: what browsers and aiortc accept
+const MAX_PARTIAL = 8; // messages that may arrive in chunks at once
 const PIECE = 64_000; // bytes
 const MAX_BUFFERED = 1_048_576; // bytes handed to the browser and not yet sent
-const MAX_WAITING = 4_096; // messages that wait for it; a remote that asks and does not read loses the channel
-const GREETING = 2_000; // ms for the other end to say that it takes pieces
+const MAX_WAITING = 4_096; // messages that wait for it; the channel of a remote that calls without reading is closed
+const GREETING = 2_000; // ms for the remote to announce that it supports chunks
 
 export class Wire {
   #channel;
@@ -35,15 +35,15 @@ export class Wire {
     });
   }
 
-  /** Note what the other end says about itself. */
+  /** Handle the greeting of the remote. */
   meet(takesPieces) {
     this.#takesPieces = takesPieces;
     this.#met();
   }
 
-  /** Send a message; resolves when the browser took it, rejects with a RangeError if the other end cannot take it. */
+  /** Send a message. Resolves when the browser has accepted it, rejects with a RangeError if the remote cannot receive it. */
   async send(text) {
-    if (text.length * 3 <= PIECE) return this.#write(text); // the most that UTF-8 can need
+    if (text.length * 3 <= PIECE) return this.#write(text); // maximum size in UTF-8
     const bytes = new TextEncoder().encode(text);
     if (bytes.length > MAX_WHOLE) await Promise.race([this.#meeting, sleep(GREETING)]);
     if (bytes.length > (this.#takesPieces ? MAX_MESSAGE : MAX_WHOLE)) throw new RangeError("Payload too large");
@@ -55,7 +55,7 @@ export class Wire {
       const piece = new Uint8Array(6 + part.length);
       piece.set([0xc1, last, number >>> 24, number >>> 16, number >>> 8, number]);
       piece.set(part, 6);
-      await this.#write(piece); // small messages may go in between
+      await this.#write(piece); // small messages may be sent in between
     }
   }
 
@@ -69,7 +69,7 @@ export class Wire {
     return write;
   }
 
-  /** Return the text of a binary message, undefined as long as it is a piece of one. */
+  /** Return the text of a binary message, or undefined while it is incomplete. */
   #read(bytes) {
     if (bytes[0] !== 0xc1) return new TextDecoder().decode(bytes);
     const number = bytes.subarray(2, 6).join();

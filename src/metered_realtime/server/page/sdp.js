@@ -1,15 +1,15 @@
-// The few facts of a session description that the browser does not expose as objects.
+// Parses the facts of a session description that the browser does not expose as objects.
 
-/** Says in an answer which offer it answers; whoever does not know the attribute ignores it. */
+/** The attribute of an answer that names its offer. Other implementations ignore it. */
 const REPLY = "a=x-answers:";
 
 /**
- * One m-section: `streams` is what its `a=msid` lines promise.
+ * One m-section. `streams` are those of its `a=msid` lines.
  * @typedef {{mid: string, kind: string, sending: boolean, rejected: boolean, streams: {streamId: string|null, trackId: string|null}[]}} Section
  * @typedef {{ufrag: string, fingerprint: string, session: string, version: string, reply: string, sections: Section[]}} Summary
  */
 
-/** Read a description once. @param {string} sdp @returns {Summary} */
+/** Parse a description. @param {string} sdp @returns {Summary} */
 export function summarise(sdp) {
   const summary = { ufrag: "", fingerprint: "", session: "", version: "", reply: "", sections: [] };
   let section = null;
@@ -41,7 +41,7 @@ export function summarise(sdp) {
 
 /**
  * Whether `next` comes from another connection than `previous`. A changed ufrag alone is an ICE restart when the
- * certificate and the session id stayed the same; anything else means that the other end started over.
+ * certificate and the session id stayed the same; anything else means that the remote started over.
  * @param {Summary} previous @param {Summary} next
  */
 export function startedOver(previous, next) {
@@ -49,12 +49,12 @@ export function startedOver(previous, next) {
   return previous.fingerprint !== next.fingerprint || previous.session !== next.session;
 }
 
-/** Whether both describe the very same connection end. @param {Summary} a @param {Summary} b */
+/** Whether both describe the same end of the same connection. @param {Summary} a @param {Summary} b */
 export function sameEnd(a, b) {
   return a.ufrag !== "" && a.ufrag === b.ufrag && a.fingerprint === b.fingerprint;
 }
 
-/** The answer with a note which offer it belongs to. @param {string} answer @param {Summary} offer */
+/** The answer with the attribute that names its offer. @param {string} answer @param {Summary} offer */
 export function replying(answer, offer) {
   return `${answer}${REPLY}${tag(offer)}\r\n`;
 }
@@ -64,7 +64,7 @@ function tag({ ufrag, version }) {
 }
 
 /**
- * Whether an answer can belong to an offer: its note must say so if it has one, and it must list the same sections.
+ * Whether an answer can belong to an offer: it must have the same sections and, if it has the attribute, name the offer.
  * @param {Summary} offer @param {Summary} answer
  */
 export function answers(offer, answer) {

@@ -1,19 +1,18 @@
-// The signalling client: one WebSocket, requests with answers, and a connection that comes back.
+// The signalling client: requests and answers over a WebSocket that reconnects.
 //
-// States: idle -> connecting -> connected <-> reconnecting, and closed from everywhere. `connect` makes one attempt;
-// only a connection that once was welcomed is reconnected, with exponential backoff and jitter, until a close code says
-// that trying again is pointless. A server that gives out a resume token gets it back then, and gives us the same peer
-// id again.
+// States: idle -> connecting -> connected <-> reconnecting, and closed from any state. `connect` makes one attempt. A
+// connection is reconnected after its first welcome, with exponential backoff and jitter, until a close code is terminal.
+// With the server's resume token it gets the same peer id again.
 
 import { Emitter } from "./events.js";
 
-/** Close codes after which a retry cannot succeed: bad credential, scope, suspended account, kicked. */
+/** Terminal close codes: invalid credential, scope, suspended account, kicked. */
 export const TERMINAL_CODES = new Set([4001, 4003, 4012, 4020]);
 const OVER_CONCURRENT_LIMIT = 4010;
 const CLIENT_INACTIVITY = 4000;
-const RESUMED_ELSEWHERE = 4002; // another connection used our resume token
+const RESUMED_ELSEWHERE = 4002; // another connection used the resume token
 const RESUME_TOKEN = /^[\x20-\x7e]{1,1024}$/;
-/** Failures of a request that may be over in a moment. After all others the same message is refused again. */
+/** Temporary failures of a request. After any other the same message would be refused again. */
 const PASSING_FAILURES = new Set([
   "ack_timeout", "backend_error", "closed", "disconnected", "internal_error", "not_connected", "overflow", "peer_not_found",
 ]);
@@ -38,12 +37,12 @@ const HANDSHAKE_MS = 10_000; // for the socket to open, and again for the welcom
 const ACK_MS = 15_000;
 const PING_AFTER_MS = 20_000; // of inbound silence
 const DEAD_AFTER_MS = 60_000; // of inbound silence
-const PROBE_MS = 3_000; // for a plain request to show what is wrong with the host
-// Waits double up to `steady`, and grow beyond it with the outage: to a fifth of it, so that nobody comes back much late.
+const PROBE_MS = 3_000; // for a plain request that finds out what is wrong with the host
+// Delays double up to `steady`, and grow beyond it to a fifth of the outage.
 const BACKOFF = { first: 500, factor: 2, steady: 3_000, share: 0.2, max: 30_000, jitter: 0.2, attempts: 100 };
-const LIMIT_FLOOR_MS = 30_000; // never sooner after "over the connection limit"
+const LIMIT_FLOOR_MS = 30_000; // minimum after "over the connection limit"
 const GOING_AWAY_MAX_MS = 300_000;
-const MAX_QUEUED_FRAMES = 4096; // frames waiting for the pacer; more means something is wrong
+const MAX_QUEUED_FRAMES = 4096; // frames that wait for the rate limit; more indicates a fault
 const PACE = { perSecond: 80, burst: 150 }; // the server closes above 100 per second, burst 200
 const MAX_SUBSCRIPTIONS = 100; // the server's own limit
 const RESUBSCRIBE = { tries: 3, everyMs: 2_000 };
@@ -51,7 +50,7 @@ const FRAME_ENVELOPE = 512;
 
 const encoder = new TextEncoder();
 
-/** The resume token of a frame, or null if there is none that can be used. */
+/** The resume token of a frame, or null if there is no usable one. */
 function resumeToken(frame) {
   return typeof frame.resumeToken === "string" && RESUME_TOKEN.test(frame.resumeToken) ? frame.resumeToken : null;
 }
@@ -61,13 +60,13 @@ export function wireSize(value) {
   return encoder.encode(JSON.stringify(value)).length;
 }
 
-/** What a close code means, with what the server said and which server that is. */
+/** Describe a close code, with the server and its reason. */
 function meaning(host, code, reason) {
   const said = reason && !CLOSE_MEANINGS[code] ? `: ${String(reason).slice(0, 200)}` : "";
   return `${CLOSE_MEANINGS[code] ?? `The connection to the server ended${said}.`} (${host}, code ${code})`;
 }
 
-/** Why a WebSocket did not open, as far as a page can know. @param {URL} url */
+/** Find out why a WebSocket did not open, as far as a page can. @param {URL} url */
 async function whyUnreachable(url) {
   const plain = new URL(url.pathname, url.origin.replace(/^ws/, "http")); // without the key
   const host = url.host;
@@ -84,7 +83,7 @@ async function whyUnreachable(url) {
   }
 }
 
-/** Whether the same message would fail again, whenever it is sent. @param {SignallingError} error */
+/** Whether the same message would fail again at any time. @param {SignallingError} error */
 export function isFinal(error) {
   return !PASSING_FAILURES.has(error.code);
 }
@@ -105,15 +104,15 @@ export class SignallingError extends Error {
 export class Signalling extends Emitter {
   #url;
   #socket = null;
-  #first = null; // the caller of connect(), until it has its result
+  #first = null; // the pending call of connect()
   #state = "idle";
   #requests = new Map();
   #nextRequest = 1;
   #subscriptions = new Map();
-  #resumeToken = null; // makes the next attempt the same peer again; a credential, so it is shown nowhere
+  #resumeToken = null; // restores the peer id in the next attempt; a credential, never shown
   #attempt = 0;
   #lostAt = 0;
-  #opened = false; // whether the socket was, so that the server speaks WebSocket at least
+  #opened = false; // whether the socket has opened: the server supports WebSocket
   #notBefore = 0;
   #timers = new Map();
   #queue = [];
@@ -138,7 +137,7 @@ export class Signalling extends Emitter {
     return this.#state === "connected";
   }
 
-  /** Make one attempt; resolves after the welcome, rejects with a SignallingError. */
+  /** Connect in one attempt. Resolves after the welcome, rejects with a SignallingError. */
   async connect() {
     if (this.#state !== "idle") throw new SignallingError("invalid_state", "This connection was used before.");
     this.#setState("connecting");
@@ -148,7 +147,7 @@ export class Signalling extends Emitter {
     });
   }
 
-  /** End it; idempotent. */
+  /** Close. Idempotent. */
   close() {
     if (this.#state === "closed") return;
     removeEventListener("online", this.#online);
@@ -159,7 +158,7 @@ export class Signalling extends Emitter {
     this.#first?.reject(new SignallingError("closed", "The connection was closed."));
   }
 
-  /** Subscribe and remember it for every reconnect; a refusal is not remembered. */
+  /** Subscribe, and restore it after every reconnect unless the server refused. */
   async subscribe(channel) {
     if (this.#subscriptions.size >= MAX_SUBSCRIPTIONS) throw new SignallingError("channel_limit_exceeded");
     await this.#request({ type: "subscribe", channel, includeSenderMetadata: true });
@@ -264,7 +263,7 @@ export class Signalling extends Emitter {
     this.#notBefore = performance.now() + delay;
   }
 
-  /** Watch for silence: ping first, then give the socket up without waiting for its closing handshake. */
+  /** Detect a silent connection: ping first, then abandon the socket without its closing handshake. */
   #listen() {
     this.#lastHeard = performance.now();
     this.#timer("silence", PING_AFTER_MS, () => this.#silent());
@@ -279,14 +278,14 @@ export class Signalling extends Emitter {
     this.#timer("silence", PING_AFTER_MS, () => this.#silent());
   }
 
-  // --- loss and return ----------------------------------------------------------------------------------------------
+  // --- reconnecting -------------------------------------------------------------------------------------------------
 
   #lost(socket, code, reason) {
     if (socket !== this.#socket || this.#state === "closed") return;
     const starting = this.#state === "connecting";
     if (this.connected) this.#lostAt = performance.now();
     const opened = this.#opened;
-    if (code === RESUMED_ELSEWHERE) this.#resumeToken = null; // two with one token would evict each other for ever
+    if (code === RESUMED_ELSEWHERE) this.#resumeToken = null; // otherwise the two would evict each other for ever
     this.#drop(code === CLIENT_INACTIVITY ? CLIENT_INACTIVITY : 1000, reason);
     const terminal = starting || TERMINAL_CODES.has(code) || this.#attempt >= BACKOFF.attempts;
     if (terminal) {
@@ -299,7 +298,7 @@ export class Signalling extends Emitter {
     if (!terminal) this.#timer("retry", this.#delay(code), () => this.#open());
   }
 
-  /** A browser says nothing about why a socket did not open; a plain request to the same host may. */
+  /** A browser does not report why a socket did not open; a plain request to the same host may show it. */
   async #failed(code, reason, opened) {
     const text = opened || code !== 1006 ? meaning(this.#url.host, code, reason) : await whyUnreachable(this.#url);
     this.#first?.reject(new SignallingError(code, text));
@@ -313,12 +312,12 @@ export class Signalling extends Emitter {
     return Math.max(jittered, floor, this.#notBefore - performance.now());
   }
 
-  /** The network came back: do not sit out the rest of the backoff, but keep to what the server asked for. */
+  /** The network is back: skip the rest of the backoff, but not the minimum that the server asked for. */
   #hurry() {
     if (this.#timers.has("retry") && performance.now() >= this.#notBefore) this.#timer("retry", 100, () => this.#open());
   }
 
-  /** Forget the socket, fail what waits for it, stop every timer. */
+  /** Drop the socket, fail its pending requests, stop all timers. */
   #drop(code, reason) {
     const socket = this.#socket;
     this.#socket = null;
@@ -362,9 +361,9 @@ export class Signalling extends Emitter {
     else request.resolve();
   }
 
-  /** Write what the server's rate limit lets through, in order. */
+  /** Write the queued frames in order, within the server's rate limit. */
   #pump() {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return; // closing: all of this fails when it is closed
+    if (this.#socket?.readyState !== WebSocket.OPEN) return; // closing: all frames fail when it is closed
     const now = performance.now();
     this.#tokens = Math.min(PACE.burst, this.#tokens + ((now - this.#refilled) / 1000) * PACE.perSecond);
     this.#refilled = now;

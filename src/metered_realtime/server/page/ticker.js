@@ -1,4 +1,4 @@
-// A worker that ticks: timers of a page in the background are slowed down to one per second, those of a worker are not.
+// A worker with a timer: browsers limit timers of background pages to one per second, but not those of workers.
 
 let timer = 0;
 onmessage = ({ data: interval }) => {

@@ -1,9 +1,9 @@
-// The grid of video tiles: one per stream, one per silent member, one for ourselves.
+// The grid of video tiles: one per stream, one per member without video, one for the user.
 
 import { hue, initials } from "./names.js";
 
 const RATIO = 16 / 9;
-const MAX_TILES = 64; // more faces than fit on a screen are not drawn; chat and data still reach them
+const MAX_TILES = 64; // more do not fit on a screen; chat and data still work with the others
 const WAITING = { connecting: "Connecting…", reconnecting: "Reconnecting…", failed: "Could not connect" };
 const template = document.getElementById("tile-template");
 
@@ -45,7 +45,7 @@ export class Tiles {
     this.#onSilenced(false);
   }
 
-  /** The user did something: sound is allowed now. */
+  /** A user gesture: sound is allowed now. */
   unmute() {
     this.#audible = true;
     this.#onSilenced(false);
@@ -93,7 +93,7 @@ export class Tiles {
     }
   }
 
-  /** With sound if the browser lets us, else silently until the user does something. */
+  /** Play with sound if the browser allows it, or else muted until a user gesture. */
   async #play(tile) {
     const { video, own } = tile;
     video.muted = own || !(this.#audible || navigator.userActivation?.hasBeenActive);
@@ -108,7 +108,7 @@ export class Tiles {
     }
   }
 
-  /** Some browsers allow sound without a gesture; the only way to know is to try. */
+  /** Some browsers allow sound without a gesture, which can only be found out by trying. */
   async #probe(video) {
     video.muted = false;
     try {
@@ -121,7 +121,7 @@ export class Tiles {
     }
   }
 
-  /** The widest 16:9 tile with which everybody fits. */
+  /** The widest 16:9 tile with which all tiles fit. */
   #layout() {
     const count = this.#tiles.size;
     if (!count) return;

@@ -1,4 +1,4 @@
-// The screen: entering, the controls, and keeping the tiles and the chat in step with the room.
+// The user interface: the join form, the controls, and the tiles and the chat of the room.
 
 import { Chat } from "./chat.js";
 import { openScreen } from "./media.js";
@@ -59,7 +59,7 @@ export class Screen {
     });
   }
 
-  /** Join with what the form says. */
+  /** Join with the values of the form. */
   async submit() {
     const channel = $("channel").value.trim();
     const key = $("key").value.trim() || this.#config.key;
@@ -123,7 +123,7 @@ export class Screen {
     this.#refresh();
   }
 
-  /** Others see what is switched off, and not just silence and a black picture. */
+  /** Tell other peers what is switched off, so that they see more than silence and a black picture. */
   #tellState() {
     const { media, profile } = this.#room;
     const on = (kind) => media.stream.getTracks().some((t) => t.kind === kind && t.enabled);
@@ -241,7 +241,7 @@ export class Screen {
     $("join").focus();
   }
 
-  /** Redraw once, however many events came in a row. */
+  /** Redraw once for any number of events in a row. */
   #refresh() {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -301,13 +301,13 @@ export class Screen {
     }
   }
 
-  /** Say something for as long as it is true, which is until we leave. */
+  /** Show a message until the user leaves. */
   #lasting(text) {
     $("lasting").textContent = text;
     $("lasting").hidden = !text;
   }
 
-  /** Say something for a few seconds. */
+  /** Show a message for a few seconds. */
   toast(text, ms = TOAST_MS) {
     const element = Object.assign(document.createElement("p"), { className: "toast", textContent: text.slice(0, 300) });
     $("toasts").append(element);
@@ -316,7 +316,7 @@ export class Screen {
   }
 }
 
-/** What a sender says about a stream, apart from the name: a label, a role, a source. */
+/** The description of a stream in its metadata, apart from the name: a label, a role, a source. */
 function about(metadata) {
   if (metadata.source === "screen") return "Screen";
   const value = metadata.label ?? metadata.title ?? metadata.role ?? (["camera", "canvas"].includes(metadata.source) ? "" : metadata.source);
@@ -352,6 +352,6 @@ function remember(name, value) {
   try {
     localStorage.setItem(`room.${name}`, value);
   } catch {
-    // storage is off: nothing is remembered
+    // storage is disabled: nothing is remembered
   }
 }

@@ -1,1 +1,1 @@
-"""The REST control plane of a server."""
+"""The REST API of a server."""

@@ -1,6 +1,6 @@
-"""The REST control plane: what a backend asks of the server with its secret key.
+"""The REST API, which backends call with their secret key.
 
-In this order: the address's share of the rate, the route, the key, the key's share, the body, and then the endpoint.
+The order of checks: rate limit of the address, route, key, rate limit of the key, body; then the endpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .endpoints import Call, RestError, close_peer, mint, publish, roster, usage
 from .openapi import DOCUMENT
 
 BODY_TIMEOUT = 10.0
-"""Seconds that a client may take to send the body, which is small."""
+"""Seconds that a client has to send the body, which is small."""
 
 JSON = "application/json"
 
@@ -56,17 +56,17 @@ class RestApi:
         self.reconfigure(limits)
 
     def reconfigure(self, limits: Limits) -> None:
-        """Apply other limits. Every caller begins with a full bucket."""
+        """Replace the limits. All buckets start full."""
         self._limits = limits
         self._by_address = RateLimiter(limits.rest_per_second, limits.rest_burst)
         self._by_key = RateLimiter(limits.rest_key_per_second, limits.rest_key_burst)
 
     async def describe(self, request: web.Request) -> web.Response:
-        """Answer with the OpenAPI document."""
+        """Respond with the OpenAPI document."""
         return web.Response(body=DOCUMENT, content_type=JSON)
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer any request under the prefix."""
+        """Respond to any request under the prefix."""
         try:
             answer = await self._answer(request)
         except RestError as error:
@@ -107,7 +107,7 @@ class RestApi:
 
 
 async def not_found(request: web.Request) -> web.Response:
-    """Answer a request for something that is not there."""
+    """Respond with 404."""
     return _refusal(RestError(404, "not_found", "there is nothing here"))
 
 
@@ -117,7 +117,7 @@ def _count(limiter: RateLimiter, caller: str) -> None:
 
 
 def _route(method: str, raw_path: str) -> tuple[Endpoint, str]:
-    """Find the endpoint, and the percent-encoded id in the path. Escaped slashes do not divide the path."""
+    """Return the endpoint and the percent-encoded id in the path. Escaped slashes do not separate path segments."""
     steps = raw_path.removeprefix("/v1/").split("/")
     for pattern, methods in ROUTES.items():
         if len(pattern) != len(steps) or any(

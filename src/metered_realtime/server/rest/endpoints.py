@@ -1,4 +1,4 @@
-"""The five endpoints: from a call to what its answer holds. No I/O."""
+"""The five endpoints, from a call to the fields of its response. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..tenant import Tenant
 from ..tokens import MAX_TOKEN_CHANNELS, InvalidTokenError, mint_token, verify_token
 
 MAX_LIFETIME = 86_400
-"""Seconds that a token made here may live."""
+"""Maximum lifetime of a token from this API, in seconds."""
 
 MAX_PERMISSIONS = 16
 
@@ -29,7 +29,7 @@ Answer = dict[str, Any]
 
 
 class RestError(Exception):
-    """A request that is refused. Without a code the answer has a message only."""
+    """A request is refused. Without a code the response has a message only."""
 
     def __init__(self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class Call:
 
     @property
     def grant(self) -> Grant:
-        """What the key may do."""
+        """The rights of the key."""
         return Grant(self.key.actions, self.key.channel_patterns)
 
 
@@ -74,7 +74,7 @@ class PublishBody(Struct, rename={"sender": "from", "peer_metadata": "peerMetada
 def mint(call: Call) -> Answer:
     """Sign a token for a peer, within the scope of the key."""
     body = _decode(call.body, TokenBody)
-    # JSON has one kind of number: 60.0 is an integer there.
+    # JSON has one kind of number, in which 60.0 is an integer.
     if not (1 <= body.expires_in_sec <= MAX_LIFETIME and float(body.expires_in_sec).is_integer()):
         raise _invalid(f"expiresInSec must be a whole number from 1 to {MAX_LIFETIME}")
     channels, permissions = _given(body.channels), _given(body.permissions)
@@ -92,7 +92,7 @@ def mint(call: Call) -> Answer:
             peer_metadata=_given(body.peer_metadata),
             now=call.now,
         )
-        # What is given out here is let in here, whatever the limits are.
+        # A token that this server issues must be one that it accepts.
         claims = verify_token(token, call.key, call.now, call.limits)
     except (ValueError, InvalidTokenError) as error:
         raise _invalid(str(error)) from None
@@ -100,13 +100,13 @@ def mint(call: Call) -> Answer:
 
 
 def roster(call: Call) -> Answer:
-    """Tell who is in a channel."""
+    """Return the peers in a channel."""
     _check_channel(call, "presence")
     return {"channel": call.name, "peers": call.tenant.hub.roster(call.name)}
 
 
 def publish(call: Call) -> Answer:
-    """Hand a message to the subscribers of a channel."""
+    """Publish a message to the subscribers of a channel."""
     body = _decode(call.body, PublishBody)
     _check_channel(call, "publish")
     metadata = _peer_metadata(_given(body.peer_metadata), call.limits)
@@ -124,14 +124,14 @@ def publish(call: Call) -> Answer:
 
 
 def close_peer(call: Call) -> Answer:
-    """End every connection of a peer."""
+    """Close all connections of a peer."""
     if identity_fault(call.name) is not None:
         raise _invalid("a peer id is 1 to 128 characters of printable ASCII")
     return {"peerId": call.name, "closed": call.tenant.close_peer(call.name)}
 
 
 def usage(call: Call) -> Answer:
-    """Tell what the app uses in the present period."""
+    """Return the use of the app in the current period."""
     return {"appId": call.tenant.id, **call.tenant.meter.usage()}
 
 
@@ -140,7 +140,7 @@ T = TypeVar("T")
 
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
-        body.decode()  # what is forwarded undecoded has to be UTF-8 too
+        body.decode()  # data that is forwarded undecoded must be UTF-8 too
         return decode_json(msgspec.json.Decoder(kind), body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise _invalid(f"the body is not what it should be: {error}") from None

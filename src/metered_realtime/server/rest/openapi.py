@@ -1,4 +1,4 @@
-"""The description of the REST control plane, OpenAPI 3.1."""
+"""The OpenAPI 3.1 description of the REST API."""
 
 from __future__ import annotations
 
