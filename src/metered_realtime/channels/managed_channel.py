@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from ..core.channels.frames import FrameError
+from ..core.channels.frames import ChannelFrameError
 from ..core.channels.replay import Closed, Deliver, Missed, ReplayEndpoint, Resumed
 from ..emitter import AsyncEventEmitter
 from ..errors import (
@@ -40,7 +40,9 @@ class ChannelOwner(Protocol):
         """Count unread bytes that have come or gone. False if the channels of the remote hold too many."""
 
     def channel_greeted(self, channel: ManagedChannel, known: int) -> bool:
-        """Handle the hello of the other end, which knows this session. False if that one was closed before."""
+        """Handle the hello of the other end, which knows this end by the id
+        `known`. False if the end with that id was closed here.
+        """
 
     def channel_ended(self, channel: ManagedChannel) -> None:
         """Handle the end of a channel."""
@@ -60,7 +62,7 @@ class ManagedChannel(AsyncEventEmitter):
     def __init__(
         self,
         label: str,
-        session: int,
+        instance_id: int,
         *,
         reliable: bool,
         window_messages: int,
@@ -72,9 +74,9 @@ class ManagedChannel(AsyncEventEmitter):
     ) -> None:
         super().__init__(logger)
         self.label = label
-        self.session = session
+        self.instance_id = instance_id
         self._endpoint = ReplayEndpoint(
-            session,
+            instance_id,
             reliable=reliable,
             max_messages=window_messages,
             max_bytes=window_bytes,
@@ -313,9 +315,9 @@ class ManagedChannel(AsyncEventEmitter):
     def _on_message(self, frame: str | bytes) -> None:
         try:
             if isinstance(frame, str):
-                raise FrameError("a text frame")
+                raise ChannelFrameError("a text frame")
             effect = self._endpoint.receive(frame)
-        except FrameError as error:
+        except ChannelFrameError as error:
             self._break_off(error)
             return
         if type(effect) is Deliver:
@@ -380,12 +382,14 @@ class ManagedChannel(AsyncEventEmitter):
 
     def _break_off(self, error: Exception) -> None:
         """End after a failure that would come back on every connection."""
-        wrapped = ChannelProtocolError(f"channel {self.label!r}: {error}") if isinstance(error, FrameError) else error
+        told = error
+        if isinstance(error, ChannelFrameError):
+            told = ChannelProtocolError(f"channel {self.label!r}: {error}")
         self._logger.warning("channel ended", {"label": self.label, "error": str(error)})
         self._endpoint.close(BROKEN_RULES)
         self._transport.send_farewell()
         raw = self.raw
-        self.emit(DCError(wrapped))
+        self.emit(DCError(told))
         self.remote_closed()
         if raw is not None:
             raw.close()

@@ -92,7 +92,7 @@ class RemoteChannels:
         self._logger = logger
         self._entries: dict[str, _KnownChannel] = {}
         self._reserved: dict[str, Reservation] = {}
-        self._closed_sessions: OrderedDict[int, None] = OrderedDict()
+        self._closed_instances: OrderedDict[int, None] = OrderedDict()
         self._unread_bytes = 0
         self._has_left = False
 
@@ -266,7 +266,7 @@ class RemoteChannels:
 
     def channel_greeted(self, channel: ManagedChannel, known: int) -> bool:
         """Tell of a channel that the other end has opened. False if it was closed here while that end was away."""
-        if known in self._closed_sessions:
+        if known in self._closed_instances:
             return False
         entry = self._entries.get(channel.label)
         if entry is None or entry.channel is not channel:
@@ -286,9 +286,9 @@ class RemoteChannels:
             del self._entries[channel.label]
             if entry.timer is not None:
                 entry.timer.cancel()
-        self._closed_sessions[channel.session] = None
-        if len(self._closed_sessions) > MAX_CLOSED:
-            self._closed_sessions.popitem(last=False)
+        self._closed_instances[channel.instance_id] = None
+        if len(self._closed_instances) > MAX_CLOSED:
+            self._closed_instances.popitem(last=False)
 
     def unread_changed(self, change: int) -> bool:
         self._unread_bytes += change
