@@ -338,7 +338,7 @@ class RemotePeer(AsyncEventEmitter):
             if self._rpc is not None:
                 self._rpc.left()
         elif self._connection is not None and self._connection.is_connected:
-            self._channels.link_up()
+            self._channels.connected()
         if self._state not in (state, "closed"):
             previous, self._state = self._state, state
             self.emit(StateChange(previous, state))
@@ -349,7 +349,7 @@ class RemotePeer(AsyncEventEmitter):
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Tell of a channel that it opened, keeping what arrives before anybody listens."""
-        if self._channels.takes(channel) or self._takes_calls(channel):
+        if self._channels.claim_data_channel(channel) or self._takes_calls(channel):
             return
         EarlyMessages(channel, self._logger)
         self.emit(DataChannelOpened(channel))

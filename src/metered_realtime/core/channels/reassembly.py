@@ -175,4 +175,4 @@ class _Chunks:
 
 def _check_size(part: MessagePart, max_message: int) -> None:
     if part.total > max_message:
-        raise ChannelFrameError(f"a message of {part.total} bytes, {max_message} are taken")
+        raise ChannelFrameError(f"a message of {part.total} bytes, the maximum is {max_message}")

@@ -277,7 +277,7 @@ class ReplayEndpoint:
     def _count_resync(self) -> None:
         self._resyncs += 1
         if self._resyncs > MAX_RESYNCS:
-            raise ChannelFrameError(f"more than {MAX_RESYNCS} repetitions asked for on one connection")
+            raise ChannelFrameError(f"more than {MAX_RESYNCS} repetitions requested on one connection")
 
     def _say_hello(self) -> None:
         self._unacked_messages = self._unacked_bytes = 0

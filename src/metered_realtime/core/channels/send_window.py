@@ -90,7 +90,7 @@ class Window:
             ChannelFrameError: the number is above that of the next message to be sent.
         """
         if next_number > max(self._high, self.base):
-            raise ChannelFrameError(f"{next_number} is acknowledged, {self._high} is the next to be sent")
+            raise ChannelFrameError(f"{next_number} is acknowledged, but {self._high} is the next to be sent")
         if not self._reliable:
             return
         if next_number > self._cursor:  # it arrived on an earlier connection
