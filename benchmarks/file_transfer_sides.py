@@ -51,7 +51,7 @@ def note_resent(peer: MeteredPeer, resent: dict[int, int]) -> None:
     for remote in peer.remote_peers:
         entry = remote._channels._entries.get(LABEL)
         if entry is not None:
-            resent[entry.channel.session] = entry.channel.stats().messages_resent
+            resent[entry.channel.instance_id] = entry.channel.stats().messages_resent
 
 
 async def send(path: str) -> None:

@@ -13,8 +13,8 @@ from aiortc import RTCDataChannel, RTCDataChannelParameters
 from metered_realtime import DataChannel, DataChannelOpened, DCError, DCMessage
 from metered_realtime.aiortc_compat import dcep as dcep
 from metered_realtime.aiortc_compat.dcep import ChannelAdmission, open_message
-from metered_realtime.channels import data_channel, unheard
-from metered_realtime.channels.unheard import Unheard, message_size, unheard_on
+from metered_realtime.channels import data_channel, unread
+from metered_realtime.channels.unread import UnreadCounter, message_size, unread_on
 from tests.support.peers import Room, eventually
 from tests.support.sctp_wire import Ends, in_virtual_time, until
 
@@ -167,8 +167,8 @@ def test_an_ascii_name_is_announced_as_by_aiortc() -> None:
 
 
 def test_what_has_gone_without_a_word_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unheard, "MAX_UNHEARD_OF_REMOTE", 100)
-    monkeypatch.setattr(unheard, "MAX_UNHEARD_MESSAGES", 5)
+    monkeypatch.setattr(unread, "MAX_UNREAD_OF_REMOTE", 100)
+    monkeypatch.setattr(unread, "MAX_UNREAD_MESSAGES", 5)
 
     class Holds:
         def __init__(self, size: int, count: int) -> None:
@@ -177,7 +177,7 @@ def test_what_has_gone_without_a_word_counts_no_more(monkeypatch: pytest.MonkeyP
         def __len__(self) -> int:
             return self.count
 
-    waiting, first, second = Unheard(), Holds(90, 1), Holds(20, 1)
+    waiting, first, second = UnreadCounter(), Holds(90, 1), Holds(20, 1)
     waiting.join(first)
     assert waiting.note(90, 1)
     waiting.join(second)
@@ -194,7 +194,7 @@ def test_the_size_of_text_is_that_of_utf_8() -> None:
 
 async def test_all_channels_of_a_remote_share_what_may_wait(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """Channels that nobody has looked at, and wrapped ones that nobody reads."""
-    monkeypatch.setattr(unheard, "MAX_UNHEARD_OF_REMOTE", 100_000)
+    monkeypatch.setattr(unread, "MAX_UNREAD_OF_REMOTE", 100_000)
     pair = await room.pair()
     mine = [DataChannel(pair.to_b.create_data_channel(f"{number}")) for number in range(6)]
     heard: list[str | bytes] = []
@@ -216,16 +216,16 @@ async def test_all_channels_of_a_remote_share_what_may_wait(room: Room, monkeypa
     data = pair.to_a.stats().data
     assert data is not None
     assert data.channels_refused == 2
-    assert unheard_on(pair.to_a.pc.sctp).bytes <= 100_000
+    assert unread_on(pair.to_a.pc.sctp).bytes <= 100_000
 
 
 async def test_what_is_read_makes_room(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unheard, "MAX_UNHEARD_OF_REMOTE", 100_000)
+    monkeypatch.setattr(unread, "MAX_UNREAD_OF_REMOTE", 100_000)
     pair = await room.pair()
     mine = DataChannel(pair.to_b.create_data_channel("x"))
     raw = (await pair.log_b.until(DataChannelOpened)).channel
     await mine.wait_open()
-    waiting, theirs = unheard_on(pair.to_a.pc.sctp), DataChannel(raw)
+    waiting, theirs = unread_on(pair.to_a.pc.sctp), DataChannel(raw)
     for _ in range(4):
         await mine.send(b"x" * 60_000)
         await eventually(lambda: waiting.bytes == 60_000)
@@ -253,4 +253,4 @@ async def test_a_name_that_does_not_fit_is_a_value_error(room: Room, names: dict
 
 
 def test_a_channel_of_one_end_alone_has_bounds_of_its_own() -> None:
-    assert data_channel.unheard_of(object()) is not data_channel.unheard_of(object())
+    assert data_channel.unread_of(object()) is not data_channel.unread_of(object())

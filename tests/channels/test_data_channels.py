@@ -180,7 +180,7 @@ async def test_nothing_is_lost_that_comes_between_the_wrapper_and_its_handler(ro
     mine, theirs = await opened(pair)
     for number in range(5):
         await mine.send(str(number))
-    await eventually(lambda: len(theirs._unheard) == 5)
+    await eventually(lambda: len(theirs._inbox) == 5)
     theirs.on(DCClose, lambda event: None)
     log = EventLog(theirs)
     await mine.send("5")
@@ -192,7 +192,7 @@ async def test_nothing_is_lost_that_comes_before_a_stream(room: Room) -> None:
     pair = await room.pair()
     mine, theirs = await opened(pair)
     await mine.send("x")
-    await eventually(lambda: theirs._unheard)
+    await eventually(lambda: theirs._inbox)
     async with asyncio.timeout(PATIENCE), theirs.events(DCMessage) as stream:
         assert (await anext(stream)).data == "x"
 
@@ -218,7 +218,7 @@ async def test_nothing_is_lost_of_a_channel_that_closed_before_anybody_listened(
     heard: list[Any] = []
     if wrapped:
         theirs = DataChannel(channel)
-        await eventually(lambda: len(theirs._unheard) == 3)
+        await eventually(lambda: len(theirs._inbox) == 3)
     mine.close()
     await eventually(lambda: channel.readyState == "closed")
     if not wrapped:
@@ -250,7 +250,7 @@ async def test_who_wants_only_the_end_gets_it_although_messages_wait(room: Room)
     ends: list[Any] = []
     theirs.on(DCClose, ends.append)
     await mine.send("x")
-    await eventually(lambda: theirs._unheard)
+    await eventually(lambda: theirs._inbox)
     mine.close()
     await eventually(lambda: ends)
 
@@ -269,7 +269,7 @@ async def test_a_channel_that_nobody_listens_to_is_closed_at_its_bound(
 async def test_a_wrapper_that_nobody_listens_to_is_closed_at_its_bound(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_channel, "MAX_UNHEARD_BYTES", 1_000)
+    monkeypatch.setattr(data_channel, "MAX_UNREAD_BYTES", 1_000)
     pair = await room.pair()
     mine, theirs = await opened(pair)
     errors: list[Any] = []
@@ -471,7 +471,7 @@ async def test_messages_can_be_iterated_until_the_channel_ends(room: Room) -> No
     pair = await room.pair()
     mine, theirs = await opened(pair)
     await mine.send("early")
-    await eventually(lambda: theirs._unheard)
+    await eventually(lambda: theirs._inbox)
     got = []
 
     async def read() -> None:

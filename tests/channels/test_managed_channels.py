@@ -35,7 +35,7 @@ from metered_realtime import (
 )
 from metered_realtime.channels import managed_channel, registry, replay_transport
 from metered_realtime.channels.send_queue import MAX_QUEUED_SENDS
-from metered_realtime.core.channels.frames import LOSSY_PROTOCOL, PROTOCOL, Hello, encode_hello, encode_message
+from metered_realtime.core.channels.frames import LOSSY_PROTOCOL, PROTOCOL, HelloFrame, encode_hello, encode_message
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Pair, Room, eventually, state_of
 
@@ -593,7 +593,7 @@ async def test_an_end_that_takes_less_than_a_frame_is_told(room: Room, monkeypat
 async def test_a_remote_may_ask_for_any_reliability_that_the_protocol_can_say(room: Room) -> None:
     pair = await room.pair()
     raw = pair.to_b.create_data_channel("x", protocol=LOSSY_PROTOCOL, maxRetransmits=2**32 - 1)
-    raw.on("open", lambda: raw.send(encode_hello(Hello(1, 0, 0, 0, 0, 1_000))))
+    raw.on("open", lambda: raw.send(encode_hello(HelloFrame(1, 0, 0, 0, 0, 1_000))))
     assert (await pair.log_b.until(ChannelOpened)).channel.label == "x"
     raw.close()
 

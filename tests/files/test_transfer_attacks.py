@@ -179,7 +179,7 @@ async def test_single_bytes_wait_for_each_other(pair: Pair, inbox: Path, monkeyp
     monkeypatch.setattr(receiving, "SMALL_PAUSE", 3_600.0)
     steps: list[int] = []
     async with pair.b.receive_files(inbox, progress=lambda step: steps.append(step.done)) as files:
-        pair.a._files._take_answer = lambda remote, reader: None  # type: ignore[method-assign]
+        pair.a._files._receive_answer = lambda remote, reader: None  # type: ignore[method-assign]
         writer = await begin(pair.to_b, Offer(transfer="a" * 32, attempt="b" * 16, name="x", size=500), b"0")
         await eventually(lambda: steps)
         for _ in range(100):

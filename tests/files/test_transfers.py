@@ -367,7 +367,7 @@ async def test_to_all_at_once_reads_once_and_a_failure_disturbs_nobody(
 async def test_a_receiver_that_is_closed_the_moment_a_file_is_offered_says_so(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = receiving.FileReceiver.take
+    take = receiving.FileReceiver.receive_offer
     closing: list[asyncio.Future[None]] = []
 
     def take_and_close(receiver: receiving.FileReceiver, remote: Any, reader: Any) -> None:
@@ -376,7 +376,7 @@ async def test_a_receiver_that_is_closed_the_moment_a_file_is_offered_says_so(
             incoming.task.cancel()  # before its first step
         closing.append(asyncio.ensure_future(receiver.close()))
 
-    monkeypatch.setattr(receiving.FileReceiver, "take", take_and_close)
+    monkeypatch.setattr(receiving.FileReceiver, "receive_offer", take_and_close)
     monkeypatch.setattr(file_sending, "NOT_RECEIVING_GRACE", 0.1)
     receiver = pair.b.receive_files(inbox)
     with pytest.raises(FileTransferError, match="not_receiving"):
@@ -509,7 +509,7 @@ async def test_an_offer_that_makes_no_sense_is_refused(pair: Pair, inbox: Path, 
 async def test_content_that_was_not_offered_is_refused(pair: Pair, inbox: Path, content: bytes) -> None:
     log = EventLog(pair.b)
     async with pair.b.receive_files(inbox):
-        pair.a._files._take_answer = lambda remote, reader: None  # type: ignore[method-assign]
+        pair.a._files._receive_answer = lambda remote, reader: None  # type: ignore[method-assign]
         writer = await pair.to_b.open_stream(OFFER_TOPIC, attributes_of(OFFER)).__aenter__()
         await writer.write(content)
         with contextlib.suppress(StreamEndedError):

@@ -1,4 +1,4 @@
-"""One of aiortc's data channels, as what a channel that survives is carried by for a while."""
+"""The data channel of aiortc that carries a managed channel during one connection."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ if TYPE_CHECKING:
     from aiortc import RTCDataChannel
 
 MAX_BUFFERED = 1024 * 1024
-"""Bytes handed to aiortc and not sent. More would only age there: the window keeps the rest."""
+"""Maximum bytes in the buffer of aiortc. The rest stays in the window, where it can still be dropped."""
 
 LOW_FRACTION = 2
-"""More is handed over when what waits has come down to this part of that, early enough that the network is never
-idle."""
+"""The buffer is refilled when it has drained to one part in this many, early enough to keep the network busy."""
 
 
 class RawChannel:
-    """A data channel from its opening to its end. `own`: this end opened it."""
+    """A data channel of aiortc. `own`: this end opened it. `closed` is called when it closes while attached."""
 
     def __init__(
         self,
@@ -37,23 +36,23 @@ class RawChannel:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether it takes messages."""
+        """Whether messages can be sent."""
         return bool(self._channel.readyState == "open")
 
     @property
     def has_room(self) -> bool:
-        """Tell whether more is to be handed over now. If not, it tells when."""
+        """Whether the buffer has room. If not, the `room` callback of `attach` reports when it has."""
         return bool(self._channel.bufferedAmount < self._max_buffered)
 
     @property
     def max_message_size(self) -> int:
-        """The bytes of a message that the other end takes."""
+        """Maximum message size that the other end accepts, in bytes."""
         return max_message_size(self._channel)
 
     def attach(
         self, *, opened: Callable[[], None], message: Callable[[str | bytes], None], room: Callable[[], None]
     ) -> None:
-        """Tell what happens: the opening, also if it has been, messages, and when there is room again."""
+        """Register callbacks for opening (called at once if it is open), messages, and room in the buffer."""
         self._channel.bufferedAmountLowThreshold = self._max_buffered // LOW_FRACTION
         self._listeners = {
             "open": opened,
@@ -67,16 +66,16 @@ class RawChannel:
             opened()
 
     def detach(self) -> None:
-        """Tell nothing any more."""
+        """Remove the callbacks."""
         listeners, self._listeners = self._listeners, {}
         for event, listener in listeners.items():
             if listener in self._channel.listeners(event):
                 self._channel.remove_listener(event, listener)
 
     def send(self, frame: bytes) -> None:
-        """Hand over a frame."""
+        """Send a frame."""
         self._channel.send(frame)
 
     def close(self) -> None:
-        """Close it, after what was handed over. Idempotent."""
+        """Close the data channel after the buffered frames. Idempotent."""
         self._channel.close()

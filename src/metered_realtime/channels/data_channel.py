@@ -13,31 +13,38 @@ from ..log import Logger
 from .inbox import Inbox
 from .send_queue import MAX_QUEUED_SENDS, SendQueue
 from .stats import DataChannelStats, reports_for, reports_no_more
-from .unheard import MAX_UNHEARD_OF_REMOTE, message_size, unheard_of
+from .unread import MAX_UNREAD_OF_REMOTE, message_size, unread_of
 from .waiters import Waiters
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
 
-MAX_UNHEARD_BYTES = 16 * 1024 * 1024
-"""What may arrive and not be read. Beyond that the channel is closed with a `DCError`: a bare channel cannot make the
-other end wait. All channels of a remote share `MAX_UNHEARD_OF_REMOTE` as well."""
+MAX_UNREAD_BYTES = 16 * 1024 * 1024
+"""Maximum unread bytes. Beyond that the channel is closed with a `DCError`, because a bare channel cannot make the
+other end wait. All channels of a remote also share `MAX_UNREAD_OF_REMOTE`."""
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-"""What the sends that wait may hold: 256 of the largest messages that aiortc and browsers take."""
+"""Maximum bytes in waiting calls of `send`: 256 of the largest messages that aiortc and browsers accept."""
 
 
 class DataChannel(AsyncEventEmitter):
-    """Wrap aiortc's data channel (RFC 8831). Events: `DCOpen`, `DCClose`, `DCError`, `DCMessage`.
+    """Wrap a data channel of aiortc (RFC 8831). Events: `DCOpen`, `DCClose`, `DCError`, `DCMessage`.
 
-    `send` waits while more than `max_buffered_amount` bytes are buffered, and fails at once when `max_queued_sends`
-    calls wait already, or those hold `max_queued_bytes`. Sends are delivered to the channel in the order of the calls.
-    Messages that arrive before a handler or stream for `DCMessage` exists are kept and delivered to the first one.
-    `async for message in channel` reads them one by one and ends with the channel; from its beginning on messages are
-    kept for it. Wake-ups come from the channel's events; `buffer_poll_interval` is accepted and not needed.
+    `send` waits while `max_buffered_amount` bytes are buffered, and fails at once when `max_queued_sends` calls with
+    `max_queued_bytes` in them wait already. Messages are sent in the order of the calls. Messages that arrive before a
+    handler or stream for `DCMessage` is registered are held for the first one. `async for message in channel` reads
+    messages one by one and ends with the channel; once it has started, every message is held for it. The channel is
+    event-driven: `buffer_poll_interval` is accepted for compatibility and ignored.
+
+    Args:
+        channel: the data channel of aiortc.
+        max_buffered_amount: bytes in the buffer of the channel, 1 MiB by default.
+        buffered_amount_low_threshold: bytes in the buffer at which waiting calls continue, half of that by default.
+        max_queued_sends: calls of `send` that may wait.
+        max_queued_bytes: bytes in the messages of those calls, 64 MiB by default.
 
     Raises:
-        ValueError: a bound is not positive, or the low threshold is outside 0..max_buffered_amount.
+        ValueError: a bound is out of range, or the low threshold is not from 0 to `max_buffered_amount`.
     """
 
     def __init__(
@@ -69,8 +76,8 @@ class DataChannel(AsyncEventEmitter):
             _SendTarget(self), max_sends=max_queued_sends, max_bytes=max_queued_bytes
         )
         self._messages_sent = self._bytes_sent = self._messages_received = self._bytes_received = 0
-        self._unheard_of_all = unheard_of(channel)
-        self._unheard = Inbox(self._deliver, lambda: self._is_heard(DCMessage), self._unheard_of_all)
+        self._unread_of_remote = unread_of(channel)
+        self._inbox = Inbox(self._deliver, lambda: self._is_heard(DCMessage), self._unread_of_remote)
         self._opening = Waiters()
         self._draining = Waiters()
         self._closed_underneath = False
@@ -87,7 +94,7 @@ class DataChannel(AsyncEventEmitter):
             self._channel.on(event, listener)
         reports_for(self, channel)
         if channel.readyState == "open":
-            # An inbound channel is open before anybody can listen for it.
+            # An inbound channel is open before a handler can be registered.
             self._loop.call_soon(self._on_open)
         elif channel.readyState == "closed":
             self._loop.call_soon(self._on_close)
@@ -102,26 +109,26 @@ class DataChannel(AsyncEventEmitter):
 
     @property
     def buffered_amount(self) -> int:
-        """The bytes that the channel has not sent yet. Sends that wait are not among them."""
+        """Bytes in the buffer of the channel, without those in waiting calls of `send`."""
         return int(self._channel.bufferedAmount)
 
     @property
     def ordered(self) -> bool:
-        """Whether messages arrive in the order in which they were sent."""
+        """Whether messages are delivered in order."""
         return bool(self._channel.ordered)
 
     @property
     def max_retransmits(self) -> int | None:
-        """How often a part of a message is sent again before it is given up. None: until it arrives."""
+        """Maximum retransmissions of a message. None is no limit."""
         return self._channel.maxRetransmits  # type: ignore[no-any-return]
 
     @property
     def max_packet_life_time(self) -> int | None:
-        """For how many milliseconds a message is sent again before it is given up. None: until it arrives."""
+        """Time during which a message is retransmitted, in milliseconds. None is no limit."""
         return self._channel.maxPacketLifeTime  # type: ignore[no-any-return]
 
     def stats(self) -> DataChannelStats:
-        """Return what was sent and received through this object, and its queues now."""
+        """Return the messages sent and received through this object, and its queues."""
         return DataChannelStats(
             label=self.label,
             id=self._channel.id,
@@ -135,21 +142,21 @@ class DataChannel(AsyncEventEmitter):
         )
 
     def __aiter__(self) -> DataChannel:
-        self._unheard.is_iterated = True
+        self._inbox.is_iterated = True
         return self
 
     async def __anext__(self) -> str | bytes:
-        self._unheard.is_iterated = True
-        message = await self._unheard.get()
-        if not self._unheard:
+        self._inbox.is_iterated = True
+        message = await self._inbox.get()
+        if not self._inbox:
             self._catch_up()
         return message
 
     async def wait_open(self) -> None:
-        """Return when the channel is open.
+        """Wait until the channel is open.
 
         Raises:
-            ChannelClosedError: it is closed, or closes first.
+            ChannelClosedError: the channel is closed, or closes first.
         """
         if self.ready_state == "connecting":
             await self._opening.wait()
@@ -157,12 +164,12 @@ class DataChannel(AsyncEventEmitter):
             raise ChannelClosedError(self.label)
 
     async def drain(self) -> None:
-        """Return when nothing waits: every send was taken, and everything taken is on its way to the other end.
+        """Wait until no call of `send` waits and the buffer is empty.
 
-        It has not arrived yet, and may be lost if the channel is closed at once: a `ManagedChannel` knows better.
+        Messages may still be lost if the channel is closed at once: only a `ManagedChannel` knows what has arrived.
 
         Raises:
-            ChannelClosedError: it is closed, or closes first.
+            ChannelClosedError: the channel is not open, or closes first.
         """
         if self.ready_state != "open":
             raise ChannelClosedError(self.label)
@@ -172,13 +179,15 @@ class DataChannel(AsyncEventEmitter):
             await empty
 
     async def send(self, data: str | bytes) -> None:
-        """Send text or bytes; return when the channel has taken it. Cancelling takes it back if it still waits.
+        """Send text or bytes. Wait until the message is in the buffer of the channel.
+
+        Cancelling a waiting call withdraws its message.
 
         Raises:
-            TypeError: neither str nor bytes.
-            DataChannelOverflowError: too many sends, or too many bytes in them, wait already. Nothing was queued.
-            MessageTooLargeError: the data alone is larger than `max_buffered_amount` or than the other end takes.
-            ChannelClosedError: the channel is not open, or closes while this waits.
+            TypeError: `data` is neither str nor bytes.
+            DataChannelOverflowError: too many calls, or too many bytes in them, wait already. Nothing was queued.
+            MessageTooLargeError: the message exceeds `max_buffered_amount` or what the other end accepts.
+            ChannelClosedError: the channel is not open, or closes while the call waits.
         """
         size = self._check(data)
         if not self._queue and self._fits(size):
@@ -189,10 +198,10 @@ class DataChannel(AsyncEventEmitter):
         await self._queue.wait(queued)
 
     def send_nowait(self, data: str | bytes) -> None:
-        """Send text or bytes at once, or not at all. Raises like `send`.
+        """Send text or bytes without waiting. Raises like `send`.
 
         Raises:
-            DataChannelOverflowError: it would have to wait. `queued` and `cap` are bytes.
+            DataChannelOverflowError: there is no room now. `queued` and `cap` are bytes.
         """
         size = self._check(data)
         if self._queue or not self._fits(size):
@@ -201,13 +210,16 @@ class DataChannel(AsyncEventEmitter):
         self._transmit(data, size)
 
     def close(self) -> None:
-        """Close the channel. Idempotent; emits nothing. Sends that wait fail, handlers are dropped, streams end."""
+        """Close the channel. Waiting calls fail, handlers are removed, streams end.
+
+        Idempotent; emits no event.
+        """
         if not self._ended:
             self._end()
             self._channel.close()
 
     def _check(self, data: str | bytes) -> int:
-        """Return the size of what can be sent."""
+        """Return the size of a message that may be sent, in bytes."""
         if not isinstance(data, str | bytes):
             raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
         if self.ready_state != "open":
@@ -221,11 +233,11 @@ class DataChannel(AsyncEventEmitter):
         return self.buffered_amount + size <= self._cap
 
     def _transmit(self, data: str | bytes, size: int) -> None:
-        if self._channel.readyState != "open":  # it may have begun to close while this waited
+        if self._channel.readyState != "open":  # it may have started to close while the call waited
             raise ChannelClosedError(self.label, f"it is {self._channel.readyState}")
         try:
             self._channel.send(data)
-        except ValueError as error:  # aiortc's word for a message over the other end's max-message-size
+        except ValueError as error:  # aiortc's error for a message above the max-message-size of the other end
             raise MessageTooLargeError(size, max_message_size(self._channel)) from error
         self._messages_sent += 1
         self._bytes_sent += size
@@ -237,20 +249,20 @@ class DataChannel(AsyncEventEmitter):
         self._adjust_threshold()
 
     def _adjust_threshold(self) -> None:
-        """Ask to be woken when the next send in the queue fits, or when all is gone."""
+        """Set the threshold so that the event comes when the next queued message fits, or the buffer is empty."""
         when_idle = 0 if self._draining else self._low
         next_size = self._queue.next_size
         room_needed = self._cap - next_size if next_size is not None else when_idle
         self._channel.bufferedAmountLowThreshold = max(0, min(self._low, room_needed))
 
     def _listener_added(self, event_type: type[Event]) -> None:
-        if self._unheard:
+        if self._inbox:
             self._loop.call_soon(self._catch_up)
 
     def _catch_up(self) -> None:
-        """Deliver what waits for a handler: messages, then the end. A program that wants the end only gets that."""
-        self._unheard.release()
-        if self._closed_underneath and not self._ended and (not self._unheard or self._is_heard(DCClose)):
+        """Deliver held messages, then the end. A program that handles only `DCClose` gets the end at once."""
+        self._inbox.release()
+        if self._closed_underneath and not self._ended and (not self._inbox or self._is_heard(DCClose)):
             self.emit(DCClose())
             self._end()
 
@@ -266,19 +278,19 @@ class DataChannel(AsyncEventEmitter):
         self._messages_received += 1
         size = message_size(message)
         self._bytes_received += size
-        fits = self._unheard.put(message, size)
-        if self._unheard.bytes > MAX_UNHEARD_BYTES:
-            self._give_up(self._unheard.bytes, MAX_UNHEARD_BYTES)
+        fits = self._inbox.put(message, size)
+        if self._inbox.bytes > MAX_UNREAD_BYTES:
+            self._give_up(self._inbox.bytes, MAX_UNREAD_BYTES)
         elif not fits:
-            self._give_up(self._unheard_of_all.bytes, MAX_UNHEARD_OF_REMOTE)
+            self._give_up(self._unread_of_remote.bytes, MAX_UNREAD_OF_REMOTE)
 
     def _give_up(self, waiting: int, cap: int) -> None:
-        """Close the channel, since nobody reads it. An iteration still gets what it has."""
-        self._unheard_of_all.closed += 1
+        """Close the channel because too much is unread. An iteration still reads the held messages."""
+        self._unread_of_remote.closed += 1
         self.emit(DCError(DataChannelOverflowError(waiting, cap, unit="bytes")))
         self.close()
-        if not self._unheard.is_iterated:
-            self._unheard.clear()
+        if not self._inbox.is_iterated:
+            self._inbox.clear()
 
     def _on_error(self, error: Any = None) -> None:
         self.emit(DCError(error if isinstance(error, Exception) else MeteredRealtimeError(str(error))))
@@ -296,7 +308,7 @@ class DataChannel(AsyncEventEmitter):
             if listener in self._channel.listeners(event):
                 self._channel.remove_listener(event, listener)
         self._fail_waiting()
-        self._unheard.end()
+        self._inbox.end()
         self._drop_listeners()
 
     def _fail_waiting(self) -> None:

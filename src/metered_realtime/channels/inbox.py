@@ -1,4 +1,4 @@
-"""Keeps the messages of a channel between their arrival and whoever reads them: a handler, a stream, an iteration."""
+"""Holds the messages of a channel from their arrival until a handler, a stream or an iteration reads them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from .unheard import Unheard
+from .unread import UnreadCounter
 
 
 class Inbox:
-    """Gives messages to handlers and streams as they come, and holds them while there are none.
+    """Passes messages to handlers and streams as they arrive, and holds them while there are none.
 
-    An iteration reads what is held. Once one has begun, messages are held for it whether or not handlers get them too.
-    What is held counts in `unheard`, and `bytes` are those of UTF-8.
+    An iteration reads the held messages. Once one has started, every message is held for it, even if handlers receive
+    it too. Held messages are counted in `unread`; `bytes` counts text as UTF-8. `when_held` is called for each.
     """
 
     def __init__(
-        self, emit: Callable[[str | bytes], None], is_heard: Callable[[], bool], unheard: Unheard | None = None
+        self, emit: Callable[[str | bytes], None], is_heard: Callable[[], bool], unread: UnreadCounter | None = None
     ) -> None:
         self.bytes = 0
         self.when_held: Callable[[], None] | None = None
@@ -25,8 +25,8 @@ class Inbox:
         self._emit = emit
         self._is_heard = is_heard
         self._held: deque[tuple[str | bytes, int]] = deque()
-        self._unheard = unheard if unheard is not None else Unheard()
-        self._unheard.join(self)
+        self._unread = unread if unread is not None else UnreadCounter()
+        self._unread.join(self)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._ended = False
 
@@ -34,14 +34,14 @@ class Inbox:
         return len(self._held)
 
     def put(self, message: str | bytes, size: int) -> bool:
-        """Take a message of so many bytes that has arrived. Return whether all that waits is within its bounds."""
+        """Deliver or hold a message of `size` bytes. Return whether those held for the remote are in bounds."""
         heard = (self.is_iterated or not self._held) and self._is_heard()
         if heard:
             self._emit(message)
         if self.is_iterated or not heard:
             self._held.append((message, size))
             self.bytes += size
-            fits = self._unheard.note(size, 1)
+            fits = self._unread.note(size, 1)
             self._wake()
             if self.when_held is not None:
                 self.when_held()
@@ -49,7 +49,7 @@ class Inbox:
         return True
 
     def release(self) -> None:
-        """Give what is held to the handlers and streams, if there are any now and no iteration has begun."""
+        """Deliver held messages to handlers and streams, if there are any and no iteration has started."""
         while self._held and not self.is_iterated and self._is_heard():
             self._emit(self._pop())
 
@@ -57,7 +57,7 @@ class Inbox:
         """Return the next message, for an iteration.
 
         Raises:
-            StopAsyncIteration: there will be no more.
+            StopAsyncIteration: the inbox has ended and is empty.
         """
         while not self._held:
             if self._ended:
@@ -72,24 +72,24 @@ class Inbox:
         return self._pop()
 
     def get_nowait(self) -> str | bytes | None:
-        """Return the next message that is held, None if there is none."""
+        """Return the next held message, None if there is none."""
         return self._pop() if self._held else None
 
     def end(self) -> None:
-        """End the iterations, after what is held."""
+        """End the iterations after the held messages."""
         self._ended = True
         self._wake()
 
     def clear(self) -> None:
-        """Forget what is held."""
-        self._unheard.note(-self.bytes, -len(self._held))
+        """Drop the held messages."""
+        self._unread.note(-self.bytes, -len(self._held))
         self._held.clear()
         self.bytes = 0
 
     def _pop(self) -> str | bytes:
         message, size = self._held.popleft()
         self.bytes -= size
-        self._unheard.note(-size, -1)
+        self._unread.note(-size, -1)
         return message
 
     def _wake(self) -> None:

@@ -1,11 +1,11 @@
-"""A channel to one remote that outlives the connection under it."""
+"""A channel to one remote that survives the replacement of its connection."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Protocol
 
-from ..core.channels.frames import FrameError
+from ..core.channels.frames import ChannelFrameError
 from ..core.channels.replay import Closed, Deliver, Missed, ReplayEndpoint, Resumed
 from ..emitter import AsyncEventEmitter
 from ..errors import (
@@ -22,15 +22,15 @@ from .carrier import RawChannel
 from .inbox import Inbox
 from .replay_transport import MessageSource, ReplayTransport
 from .stats import ManagedChannelState, ManagedChannelStats
-from .unheard import message_size
+from .unread import message_size
 from .waiters import Waiters
 
 HELD_BYTES = 1024 * 1024
 HELD_MESSAGES = 1_024
-"""What may wait for the reader before acknowledgements are held back, which makes the other end wait in its turn."""
+"""Unread data above which acknowledgements are held back, so that the sender at the other end waits."""
 
 BROKEN_RULES = 1
-"""The reason in a close frame for an end that broke the rules of the channel."""
+"""Reason of a close frame after a protocol violation."""
 
 
 class ChannelOwner(Protocol):
@@ -40,27 +40,29 @@ class ChannelOwner(Protocol):
         """Count unread bytes that have come or gone. False if the channels of the remote hold too many."""
 
     def channel_greeted(self, channel: ManagedChannel, known: int) -> bool:
-        """Handle the hello of the other end, which knows this session. False if that one was closed before."""
+        """Handle the hello of the other end, which knows this end by the id
+        `known`. False if the end with that id was closed here.
+        """
 
     def channel_ended(self, channel: ManagedChannel) -> None:
         """Handle the end of a channel."""
 
 
 class ManagedChannel(AsyncEventEmitter):
-    """A channel under a label, made by `RemotePeer.open_channel`, with the surface of a `DataChannel`.
+    """A channel with a label, made by `RemotePeer.open_channel`, with the interface of a `DataChannel`.
 
-    Events: `DCOpen` once, `ChannelResumed` on every further connection, `DCMessage`, `DCError`, and one `DCClose` at
-    the end, when the other end closed it or left. `async for message in channel` reads messages one by one.
+    Events: `DCOpen` once, `ChannelResumed` on every further connection, `DCMessage`, `DCError`, and one `DCClose` when
+    the other end has closed the channel or left. `async for message in channel` reads messages one by one.
 
-    With `reliable`, what `send` has accepted is kept until the other end has it, at most `window_messages` and
-    `window_bytes`, and arrives once and in order, over any number of connections. Otherwise what is not sent when a
-    connection is lost is dropped and counted. Messages larger than a frame are sent in chunks.
+    A reliable channel keeps accepted messages until they have arrived, up to `window_messages` and `window_bytes`, and
+    delivers each once and in order, over any number of connections. A channel that is not reliable drops and counts
+    unsent messages when a connection is lost. Messages larger than a frame are sent in chunks.
     """
 
     def __init__(
         self,
         label: str,
-        session: int,
+        instance_id: int,
         *,
         reliable: bool,
         window_messages: int,
@@ -72,9 +74,9 @@ class ManagedChannel(AsyncEventEmitter):
     ) -> None:
         super().__init__(logger)
         self.label = label
-        self.session = session
+        self.instance_id = instance_id
         self._endpoint = ReplayEndpoint(
-            session,
+            instance_id,
             reliable=reliable,
             max_messages=window_messages,
             max_bytes=window_bytes,
@@ -100,7 +102,7 @@ class ManagedChannel(AsyncEventEmitter):
 
     @property
     def ready_state(self) -> ManagedChannelState:
-        """`connecting`, `open`, `reconnecting` or `closed`. All but the last one take messages."""
+        """`connecting`, `open`, `reconnecting` or `closed`. Messages are accepted in every state but `closed`."""
         if self._ended or self._closed_by_remote:
             return "closed"
         if self.raw is not None and self._endpoint.greeted:
@@ -109,36 +111,36 @@ class ManagedChannel(AsyncEventEmitter):
 
     @property
     def reliable(self) -> bool:
-        """Whether messages are sent again until they have arrived."""
+        """Whether messages are sent again until they arrive."""
         return self._endpoint.reliable
 
     @property
     def buffered_amount(self) -> int:
-        """The bytes that were accepted and have not arrived, as far as is known."""
+        """Bytes of accepted messages that the other end has not acknowledged."""
         return self._endpoint.window.bytes
 
     @property
     def max_message_size(self) -> int:
-        """The bytes of a message that both ends take, as far as is known."""
+        """Maximum message size that both ends accept, in bytes. That of this end until the other one is known."""
         return self._transport.max_message_size
 
     async def send(self, data: str | bytes) -> None:
-        """Send text or bytes; return when they are accepted, which waits for room in the window.
+        """Send text or bytes. Wait until the message is accepted into the window.
 
-        A channel that is not reliable drops its oldest message instead while there is no connection. Cancelling takes
-        back what still waits. Sends are accepted in the order of the calls.
+        Messages are accepted in the order of the calls. While there is no connection, a channel that is not reliable
+        drops its oldest messages instead of waiting. Cancelling a waiting call withdraws its message.
 
         Raises:
-            TypeError: neither str nor bytes.
-            MessageTooLargeError: larger than either end takes.
-            DataChannelOverflowError: too many sends wait already.
-            ChannelClosedError: the channel is closed, or the remote leaves while this waits.
+            TypeError: `data` is neither str nor bytes.
+            MessageTooLargeError: the message exceeds `max_message_size`.
+            DataChannelOverflowError: too many calls wait already.
+            ChannelClosedError: the channel is closed, or the remote leaves while the call waits.
         """
         payload, is_text = self._encode(data)
         await self.send_encoded(payload, is_text=is_text)
 
     async def send_encoded(self, payload: bytes, *, is_text: bool) -> None:
-        """Send what is encoded already, like `send`."""
+        """Send an encoded message, like `send`."""
         if self._make_room(len(payload)):
             self._accept(payload, is_text)
             return
@@ -146,7 +148,7 @@ class ManagedChannel(AsyncEventEmitter):
         await queue.wait(queue.add((payload, is_text), len(payload)))
 
     def send_nowait(self, data: str | bytes) -> None:
-        """Send text or bytes at once, or not at all. Raises like `send`.
+        """Send text or bytes without waiting. Raises like `send`.
 
         Raises:
             ReplayOverflowError: there is no room in the window.
@@ -169,33 +171,36 @@ class ManagedChannel(AsyncEventEmitter):
         return message
 
     async def wait_open(self) -> None:
-        """Return when the channel is connected, for the first time or again.
+        """Wait until the channel is connected, for the first time or again.
 
         Raises:
-            ChannelClosedError: it is closed, or closes first.
+            ChannelClosedError: the channel is closed, or closes first.
         """
         if self.ready_state != "open":
             self._check_not_closed()
             await self._opening.wait()
 
     async def drain(self) -> None:
-        """Return when the other end has everything that was accepted; not reliable: when nothing waits here.
+        """Wait until the other end has every accepted message. If not reliable: until none waits to be sent.
 
         Raises:
-            ChannelClosedError: it is closed, or closes first.
+            ChannelClosedError: the channel is closed, or closes first.
         """
         self._check_not_closed()
         if not self._transport.is_drained:
             await self._transport.drained.wait()
 
     def close(self) -> None:
-        """Close the channel at both ends, now: `drain` first what is to arrive. Idempotent; emits nothing."""
+        """Close the channel at both ends at once. Call `drain` first to keep unsent messages.
+
+        Idempotent; emits no event.
+        """
         if not self._ended:
             self._endpoint.close()
             self._end()
 
     def stats(self) -> ManagedChannelStats:
-        """Return the figures now."""
+        """Return the counters and queues of the channel."""
         window = self._endpoint.window
         return ManagedChannelStats(
             label=self.label,
@@ -215,7 +220,7 @@ class ManagedChannel(AsyncEventEmitter):
             connections=self._connections,
         )
 
-    # --- for those who own it
+    # --- for its owner
 
     def bind(self, raw: RawChannel) -> None:
         """Continue over a data channel of the current connection, instead of the one before."""
@@ -227,47 +232,47 @@ class ManagedChannel(AsyncEventEmitter):
 
     @property
     def raw(self) -> RawChannel | None:
-        """The data channel under this, None between two."""
+        """The data channel that carries this channel, None while there is none."""
         return self._transport.raw
 
     def feed_from(self, source: MessageSource) -> None:
-        """Take messages from a source, which says with `has_more` when there is something after a pause."""
+        """Read messages from a source, which calls `has_more` when it has a message after a pause."""
         self._transport.source = source
 
     def has_more(self) -> None:
-        """Take note that the source has a message."""
+        """Send messages of the source, which has some again."""
         self._transport.hand_out()
 
     def offer(self, payload: bytes, *, is_text: bool) -> bool:
-        """Accept an encoded message if there is room. False if not."""
+        """Accept an encoded message if there is room. Return whether it was accepted."""
         if self.ready_state == "closed" or len(payload) > self.max_message_size or not self._make_room(len(payload)):
             return False
         self._accept(payload, is_text)
         return True
 
     def give_up(self) -> ReplayOverflowError:
-        """Drop all that waits, and go on behind it. Return what that was."""
+        """Drop the messages in the window and continue after them. Return an error that counts them."""
         error = self._overflow()
         self._endpoint.give_up()
         self._transport.pump()
         return error
 
     def fail(self, error: Exception) -> None:
-        """End with an error, at both ends."""
+        """Close the channel at both ends because of an error."""
         if not self._ended and not self._closed_by_remote:
             self._break_off(error)
 
     @property
     def inbox(self) -> Inbox:
-        """Where messages wait for a reader. Who takes some says so with `taken`."""
+        """The unread messages. Call `taken` after reading some of them directly."""
         return self._inbox
 
     def taken(self) -> None:
-        """Take note that messages were taken out of the inbox."""
+        """Handle the removal of messages from the inbox."""
         self._note_read()
 
     def remote_closed(self) -> None:
-        """End, because the other end closed the channel or left: what waits to be read still can be, then `DCClose`."""
+        """Handle the end of the channel at the other end: unread messages can still be read, then `DCClose` follows."""
         if not self._ended and not self._closed_by_remote:
             self._closed_by_remote = True
             self._fail_waiting()
@@ -302,7 +307,7 @@ class ManagedChannel(AsyncEventEmitter):
         window = self._endpoint.window
         return ReplayOverflowError(len(window), window.bytes, window.max_messages, window.max_bytes)
 
-    # --- inside: what the data channel tells
+    # --- inside: events of the data channel
 
     def _on_open(self) -> None:
         try:
@@ -313,9 +318,9 @@ class ManagedChannel(AsyncEventEmitter):
     def _on_message(self, frame: str | bytes) -> None:
         try:
             if isinstance(frame, str):
-                raise FrameError("a text frame")
+                raise ChannelFrameError("a text frame")
             effect = self._endpoint.receive(frame)
-        except FrameError as error:
+        except ChannelFrameError as error:
             self._break_off(error)
             return
         if type(effect) is Deliver:
@@ -366,26 +371,30 @@ class ManagedChannel(AsyncEventEmitter):
         self._inbox.put(data, size)
         if self._inbox and not self._note_read():
             error = DataChannelOverflowError(self._inbox.bytes, HELD_BYTES, unit="bytes")
-            self._logger.warning("channel closed: nobody reads", {"label": self.label, "bytes": self._inbox.bytes})
+            self._logger.warning("channel closed: too much unread", {"label": self.label, "bytes": self._inbox.bytes})
             self._inbox.clear()
             self._break_off(error)
 
     def _closed_there(self, reason: int) -> None:
         if reason:
-            self.emit(DCError(ChannelProtocolError(f"the other end ended channel {self.label!r} for broken rules")))
+            self.emit(
+                DCError(ChannelProtocolError(f"the other end closed channel {self.label!r} after a protocol violation"))
+            )
         raw = self.raw
         self.remote_closed()
         if raw is not None:
             raw.close()
 
     def _break_off(self, error: Exception) -> None:
-        """End after a failure that would come back on every connection."""
-        wrapped = ChannelProtocolError(f"channel {self.label!r}: {error}") if isinstance(error, FrameError) else error
+        """Close the channel after a failure that would recur on every connection."""
+        told = error
+        if isinstance(error, ChannelFrameError):
+            told = ChannelProtocolError(f"channel {self.label!r}: {error}")
         self._logger.warning("channel ended", {"label": self.label, "error": str(error)})
         self._endpoint.close(BROKEN_RULES)
         self._transport.send_farewell()
         raw = self.raw
-        self.emit(DCError(wrapped))
+        self.emit(DCError(told))
         self.remote_closed()
         if raw is not None:
             raw.close()
@@ -400,7 +409,7 @@ class ManagedChannel(AsyncEventEmitter):
             self._loop.call_soon(self._catch_up)
 
     def _catch_up(self) -> None:
-        """Deliver what waits for a handler, and the end after it. A program that wants the end only gets that."""
+        """Deliver held messages, then the end. A program that handles only `DCClose` gets the end at once."""
         self._inbox.release()
         self._note_read()
         if self._closed_by_remote and not self._ended and (not self._inbox or self._is_heard(DCClose)):
@@ -408,7 +417,7 @@ class ManagedChannel(AsyncEventEmitter):
             self._end()
 
     def _note_read(self) -> bool:
-        """Follow what waits for a reader. False if it is more than may wait."""
+        """Count unread messages. False if the channels of the remote hold too many."""
         change, self._inbox_bytes = self._inbox.bytes - self._inbox_bytes, self._inbox.bytes
         is_behind = self._inbox.bytes > HELD_BYTES or len(self._inbox) > HELD_MESSAGES
         self._transport.hold_acks(is_behind)
@@ -421,7 +430,7 @@ class ManagedChannel(AsyncEventEmitter):
             raise ChannelClosedError(self.label)
 
     def _end(self) -> None:
-        """Let go of everything. What the endpoint has to say last still goes out."""
+        """Release everything. The last control frames are still sent."""
         self._ended = True
         self._transport.stop()
         self._transport.send_farewell()

@@ -1,4 +1,4 @@
-"""How channels that survive their connections are opened: labels and options, checked before anything is done."""
+"""Labels and options of managed channels, checked before a channel is opened."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 from ..core.channels.frames import LOSSY_PROTOCOL, PROTOCOL
 from ..core.channels.replay import MAX_MESSAGE
 from ..core.channels.send_window import MAX_WINDOW_BYTES, MAX_WINDOW_MESSAGES
-from .unheard import message_size
+from .unread import message_size
 
 MAX_LABEL = 1_024
-"""Characters of a label, which is a name. DCEP would take 65,535 bytes."""
+"""Maximum characters of a label. DCEP allows 65,535 bytes."""
 
 MAX_NAME_BYTES = 65_535
-"""Bytes in UTF-8 of the label or the protocol of any data channel: lengths have 16 bits (RFC 8832 section 5.1)."""
+"""Maximum UTF-8 bytes of the label or protocol of a data channel: lengths have 16 bits (RFC 8832 section 5.1)."""
 
 INTERNAL_LABELS = "metered."
-"""Labels that begin so belong to this package."""
+"""Prefix of the labels reserved for this package."""
 
 MAX_RELIABILITY = 2**32 - 1
-"""Retransmissions, or milliseconds: the reliability parameter of RFC 8832 section 5.1, which a remote may fill."""
+"""Maximum retransmissions, or milliseconds: the 32-bit reliability parameter of RFC 8832 section 5.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOptions:
-    """How a channel is opened. Sizes are bytes, the life time is milliseconds.
+    """Options of a managed channel. Sizes are in bytes, the life time is in milliseconds.
 
     Raises:
-        TypeError: a number is none.
-        ValueError: it is out of range, or options exclude each other.
+        TypeError: an option has the wrong type.
+        ValueError: an option is out of range, or two options exclude each other.
     """
 
     reliable: bool = True
@@ -52,12 +52,12 @@ class ChannelOptions:
                 _check_int(name, getattr(self, name), 0, MAX_RELIABILITY)
         is_partial = self.max_retransmits is not None or self.max_packet_life_time is not None
         if self.reliable and (is_partial or not self.ordered):
-            raise ValueError("a reliable channel is ordered, and sends everything until it has arrived")
+            raise ValueError("a reliable channel must be ordered, without limits on retransmissions")
         if self.max_retransmits is not None and self.max_packet_life_time is not None:
             raise ValueError("give max_retransmits or max_packet_life_time, not both")
 
     def for_aiortc(self) -> dict[str, Any]:
-        """Return what `create_data_channel` is given."""
+        """Return the options as keyword arguments of `create_data_channel`."""
         return {
             "protocol": PROTOCOL if self.reliable else LOSSY_PROTOCOL,
             "ordered": self.ordered,
@@ -67,34 +67,36 @@ class ChannelOptions:
 
 
 def check_label(label: object) -> None:
-    """Check the label that a program wants.
+    """Check the label of a managed channel.
 
     Raises:
-        TypeError: it is not str.
-        ValueError: it is too long, not Unicode, or one of this package's own.
+        TypeError: the label is not a str.
+        ValueError: the label is too long, contains lone surrogates, or is reserved.
     """
     if not isinstance(label, str):
-        raise TypeError(f"a label is str, not {label!r}")
+        raise TypeError(f"label must be a str, not {label!r}")
     if len(label) > MAX_LABEL:
-        raise ValueError(f"a label of {len(label)} characters, {MAX_LABEL} are taken")
+        raise ValueError(f"label must have at most {MAX_LABEL} characters, not {len(label)}")
     if label.startswith(INTERNAL_LABELS):
-        raise ValueError(f"labels that begin with {INTERNAL_LABELS!r} are reserved: {label!r}")
-    label.encode()  # a lone surrogate is a UnicodeEncodeError
+        raise ValueError(f"label {label!r} is reserved: it starts with {INTERNAL_LABELS!r}")
+    label.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
 
 
 def check_names(label: object, protocol: object = "") -> None:
-    """Check what names a data channel.
+    """Check the label and the protocol of a data channel.
 
     Raises:
-        TypeError: one is not str.
-        ValueError: one is too long, or not Unicode.
+        TypeError: one of them is not a str.
+        ValueError: one of them is too long, or contains lone surrogates.
     """
     for what, name in (("label", label), ("protocol", protocol)):
         if not isinstance(name, str):
-            raise TypeError(f"a {what} is str, not {type(name).__name__}")
+            raise TypeError(f"{what} must be a str, not {type(name).__name__}")
         size = message_size(name)
         if size > MAX_NAME_BYTES:
-            raise ValueError(f"a {what} of {size} bytes, at most {MAX_NAME_BYTES} fit (RFC 8832 section 5.1)")
+            raise ValueError(
+                f"{what} must have at most {MAX_NAME_BYTES} UTF-8 bytes, not {size} (RFC 8832 section 5.1)"
+            )
 
 
 def _check_int(name: str, value: object, low: int, high: int | None = None) -> None:

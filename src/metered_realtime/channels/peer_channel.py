@@ -1,4 +1,4 @@
-"""One channel to everybody: a message goes to each remote, also to those who come later, over channels that survive."""
+"""A channel to all current and future remotes, over one managed channel for each."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from ..events.peers import RemotePeer
 
 PATIENCE = 1.0
-"""Seconds that a send waits for a remote whose window is full: some round trips of a bad link, and a replaced one."""
+"""Seconds that a send waits for a remote whose window is full: some round trips of a bad path, or a new connection."""
 
 
 class PeerChannel(AsyncEventEmitter):
     """A channel to every current and future remote, made by `MeteredPeer.open_channel`.
 
-    Events: `ChannelMessage` with the remote that sent it, `ChannelError` with the one that something concerns. `async
-    for event in channel` reads the messages as `ChannelMessage`. Each remote has a `ManagedChannel` of the same label
-    and a window of its own.
+    Events: `ChannelMessage` with the remote that sent it, `ChannelError` with the remote that it concerns. `async for
+    event in channel` reads the messages as `ChannelMessage`. Each remote has a `ManagedChannel` of the same label, with
+    a window of its own.
 
-    A remote whose window is full is waited for, by one send after the other and for `patience` seconds each, if it is
-    connected. Then what waits for it is given up, it gets a `ChannelError` with a `ReplayOverflowError` here and a
-    `DCError` with the number of missed messages there, and goes on with the message that found no room. So a remote
-    that takes nothing delays the others once for each window. With a patience of 0 it never does; None waits for ever.
+    A send waits up to `patience` seconds for a connected remote whose window is full. Then the messages in that window
+    are dropped, and the new one is sent: this end gets a `ChannelError` with a `ReplayOverflowError`, the remote a
+    `DCError` with the number of missed messages. A remote that reads nothing thus delays the others once for each
+    window. A patience of 0 never waits; None waits without limit.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class PeerChannel(AsyncEventEmitter):
 
     @property
     def channels(self) -> dict[RemotePeer, ManagedChannel]:
-        """The channel to each remote, with its state, its figures and its own events."""
+        """The channel to each remote, with its own state, stats and events."""
         return dict(self._members)
 
     async def send(self, data: str | bytes) -> None:
-        """Send text or bytes to everybody; return when each window has it. Goes to nobody if nobody is there.
+        """Send text or bytes to every remote. Wait until each window has accepted the message.
 
-        Sends go out in the order of the calls. One that is cancelled may have gone out to some.
+        Messages are sent in the order of the calls. A cancelled call may have sent its message to some remotes.
 
         Raises:
-            TypeError: neither str nor bytes.
-            MessageTooLargeError: larger than `max_message_size`.
-            DataChannelOverflowError: too many sends wait already.
+            TypeError: `data` is neither str nor bytes.
+            MessageTooLargeError: the message exceeds `max_message_size` of the options.
+            DataChannelOverflowError: too many calls wait already.
             ChannelClosedError: the channel is closed.
         """
         payload, is_text = self._encode(data)
@@ -91,10 +91,10 @@ class PeerChannel(AsyncEventEmitter):
             self._queued -= 1
 
     def send_nowait(self, data: str | bytes) -> None:
-        """Send text or bytes to everybody at once. Who has no room is not waited for. Raises like `send`.
+        """Send text or bytes to every remote without waiting for those whose window is full. Raises like `send`.
 
         Raises:
-            DataChannelOverflowError: a send waits, which comes first.
+            DataChannelOverflowError: a call of `send` waits, whose message comes first.
         """
         payload, is_text = self._encode(data)
         if self._queued:
@@ -103,7 +103,7 @@ class PeerChannel(AsyncEventEmitter):
             self._overrun(remote, channel, payload, is_text)
 
     async def drain(self) -> None:
-        """Return when every remote that stays has everything that was accepted for it. Those who leave are let go.
+        """Wait until every remote has every message accepted for it. Remotes that leave are ignored.
 
         Raises:
             ChannelClosedError: the channel is closed.
@@ -113,7 +113,7 @@ class PeerChannel(AsyncEventEmitter):
         await asyncio.gather(*(_drained(channel) for channel in self._members.values()))
 
     def close(self) -> None:
-        """Close the channel to everybody, now. Idempotent; emits nothing. Iterations end."""
+        """Close the channel to every remote at once. Iterations end. Idempotent; emits no event."""
         if not self._ended:
             self._ended = True
             self._tell_ended(self)
@@ -151,7 +151,7 @@ class PeerChannel(AsyncEventEmitter):
             return
         try:
             channel = channels.open(self.label, self.options)
-        except Exception as error:  # what keeps one out must not keep out the others
+        except Exception as error:  # a failure with one remote must not affect the others
             self.emit(ChannelError(remote, error))
             return
         self._adopt(remote, channel)
@@ -183,8 +183,8 @@ class PeerChannel(AsyncEventEmitter):
             await asyncio.gather(*(self._insist(remote, channel, payload, is_text) for remote, channel in late))
 
     def _without_room(self, payload: bytes, is_text: bool) -> list[tuple[RemotePeer, ManagedChannel]]:
-        """Hand a message to everybody who has room. Return the others."""
-        late = []
+        """Send a message to every remote whose window has room. Return the other remotes."""
+        late: list[tuple[RemotePeer, ManagedChannel]] = []
         for remote, channel in tuple(self._members.items()):
             if len(payload) > channel.max_message_size:
                 self.emit(ChannelError(remote, MessageTooLargeError(len(payload), channel.max_message_size)))
@@ -200,10 +200,10 @@ class PeerChannel(AsyncEventEmitter):
         except TimeoutError:
             self._overrun(remote, channel, payload, is_text)
         except ChannelClosedError:
-            return  # it has left meanwhile
+            return  # the remote has left in the meantime
 
     def _overrun(self, remote: RemotePeer, channel: ManagedChannel, payload: bytes, is_text: bool) -> None:
-        """Give up what waits for a remote that does not keep up, and go on with this message."""
+        """Drop the messages in the window of a remote that is too slow, and continue with this one."""
         if channel.ready_state != "closed":
             error = channel.give_up()
             channel.offer(payload, is_text=is_text)
@@ -223,7 +223,7 @@ class PeerChannel(AsyncEventEmitter):
         channel.on(DCMessage, lambda event: self.emit(ChannelMessage(remote, event.data)))
 
     def _read_from(self, remote: RemotePeer, channel: ManagedChannel) -> None:
-        """Take part in what a channel holds, in the order in which it came from all of them."""
+        """Read a channel in this iteration, in the order of arrival over all channels."""
         channel.inbox.is_iterated = True
         self._ready.extend([(remote, channel)] * len(channel.inbox))
 
@@ -242,7 +242,7 @@ async def _drained(channel: ManagedChannel) -> None:
 
 
 class PeerChannels:
-    """The channels to everybody of one peer, by label. They stay when it leaves a channel and joins another one."""
+    """The channels of one peer to all remotes, by label. They stay when the peer leaves and joins again."""
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
@@ -255,10 +255,11 @@ class PeerChannels:
         patience: float | None,
         remotes: Mapping[RemotePeer, RemoteChannels],
     ) -> PeerChannel:
-        """Return the channel under a label, opened if it is not. Its first options stay.
+        """Return the channel with a label, opened if necessary. An open channel keeps its options.
 
         Raises:
-            TypeError, ValueError: a label or a patience that cannot be taken.
+            TypeError: the label is not a str.
+            ValueError: the label or the patience is invalid.
         """
         check_label(label)
         channel = self._by_label.get(label)
@@ -270,7 +271,7 @@ class PeerChannels:
         return channel
 
     def remote_joined(self, remote: RemotePeer, channels: RemoteChannels) -> None:
-        """Let every channel go to one more, also when that one opens it again later."""
+        """Add a remote to every channel, and accept channels with these labels that it opens later."""
 
         def claim(channel: ManagedChannel) -> bool:
             mine = self._by_label.get(channel.label)

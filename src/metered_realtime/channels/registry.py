@@ -1,4 +1,4 @@
-"""The channels to one remote that survive their connections: which there are, and what carries them."""
+"""The managed channels of one remote, and the data channels that carry them."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from aiortc import RTCDataChannel
 
 MAX_CHANNELS = 1_024
-"""Channels to one remote. It can open them without being asked."""
+"""Maximum channels with one remote, which can open them on its own."""
 
 MAX_UNREAD_BYTES = 128 * 1024 * 1024
-"""What all channels of one remote may keep unread: two of the largest messages, or eight full windows. An honest end
-stops by itself when its window is full; one that does not loses the channel."""
+"""Maximum unread bytes in all channels of one remote: two of the largest messages, or eight full windows. A conforming
+end stops when its window is full; the channel of any other end is closed."""
 
 MAX_CLOSED = 1_024
-"""Closed channels that are remembered, so that an end which was away when one was closed is told on its return."""
+"""Closed channels that are remembered, to tell an end that was away when they were closed."""
 
 INBOUND_GRACE = 0.5
-"""Seconds in which the polite end should open a channel again on a new connection, before the other one does."""
+"""Seconds on a new connection during which only the polite end opens channels again."""
 
 REOPEN_DELAY = 0.3
 MAX_REOPEN_DELAY = 30.0
-"""Seconds, doubled each time, before a channel is opened again that was closed on a connection that lives. A new one
-is on its way as a rule, and an end that closes it always must not cost more than a little."""
+"""Seconds, doubled each time, before a channel is opened again whose data channel closed on a live connection. Usually
+the other end opens a new one; the delay bounds the cost of an end that closes every one."""
 
 
 class ChannelRemote(Protocol):
@@ -58,15 +58,15 @@ class ChannelRemote(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """A label that belongs to this package, whichever end opens it.
+    """A label that is used by this package, whichever end opens the channel.
 
-    `taken` is told of a channel that the other end has opened, before any message. At most `max_buffered` bytes wait in
-    the data channel below. What the other end has not had is of no use to another program in its place, and dropped.
+    `opened` is called with a channel that the other end has opened, before any message. Its data channel buffers at
+    most `max_buffered` bytes. Unacknowledged messages are dropped when another program replaces the other end.
     """
 
     options: ChannelOptions
     max_buffered: int
-    taken: Callable[[ManagedChannel], object]
+    opened: Callable[[ManagedChannel], object]
 
 
 @dataclass(slots=True)
@@ -80,10 +80,10 @@ class _KnownChannel:
 
 
 class RemoteChannels:
-    """Every channel by its label, over all connections to a remote.
+    """The managed channels of a remote by label, over all its connections.
 
-    Either end may open the data channel below. When both do, that of the polite end is used: the other end changes to
-    it, and nothing is lost, since nothing is sent before both ends have said what they have.
+    Either end may open the data channel that carries one. When both do, that of the polite end is used, and the other
+    end switches to it. No message is lost, because none is sent before both ends have exchanged a hello.
     """
 
     def __init__(self, remote: ChannelRemote, logger: Logger) -> None:
@@ -92,29 +92,29 @@ class RemoteChannels:
         self._logger = logger
         self._entries: dict[str, _KnownChannel] = {}
         self._reserved: dict[str, Reservation] = {}
-        self._closed_sessions: OrderedDict[int, None] = OrderedDict()
+        self._closed_instances: OrderedDict[int, None] = OrderedDict()
         self._unread_bytes = 0
         self._has_left = False
 
     def open(self, label: str, options: ChannelOptions) -> ManagedChannel:
-        """Return the channel under a label, opened if it is not. Its first options stay.
+        """Return the channel with a label, opened if necessary. An open channel keeps its options.
 
         Raises:
-            TypeError: the label is not str.
-            ValueError: it is open with another `reliable`, or the label cannot be taken.
+            TypeError: the label is not a str.
+            ValueError: the channel is open with another `reliable`, or the label is invalid.
             MeteredRealtimeError: the remote has left, or there are too many channels.
         """
         check_label(label)
         if label not in self._entries and len(self._entries) >= MAX_CHANNELS and not self._has_left:
-            raise MeteredRealtimeError(f"there are {MAX_CHANNELS} channels to peer {self._remote.id!r} already")
+            raise MeteredRealtimeError(f"{MAX_CHANNELS} channels to peer {self._remote.id!r} are already open")
         return self._open(label, options)
 
     def reserve(self, label: str, reservation: Reservation) -> None:
-        """Keep a label from programs."""
+        """Reserve a label."""
         self._reserved[label] = reservation
 
     def open_reserved(self, label: str) -> ManagedChannel:
-        """Return the channel under a reserved label, opened if it is not.
+        """Return the channel with a reserved label, opened if necessary.
 
         Raises:
             MeteredRealtimeError: the remote has left.
@@ -138,8 +138,8 @@ class RemoteChannels:
             raise
         return entry.channel
 
-    def takes(self, raw: RTCDataChannel) -> bool:
-        """Take a data channel that the remote has opened, if it is one to carry such a channel."""
+    def claim_data_channel(self, raw: RTCDataChannel) -> bool:
+        """Use a data channel opened by the remote. False if it does not carry a managed channel."""
         if raw.protocol not in (PROTOCOL, LOSSY_PROTOCOL):
             return False
         reliable = raw.protocol == PROTOCOL
@@ -157,23 +157,23 @@ class RemoteChannels:
         return True
 
     def reset(self) -> None:
-        """Take note that the connection was replaced. The polite end opens the channels again."""
+        """Handle the replacement of the connection. The polite end opens the channels again."""
         for entry in tuple(self._entries.values()):
             if not entry.announced:
-                entry.channel.remote_closed()  # nothing has come of it, and the other end knows whether it wants it
+                entry.channel.remote_closed()  # it was never announced; the other end opens it again if necessary
                 continue
             entry.channel.unbind()
             if self._remote.polite:
                 self._reopen(entry)
 
-    def link_up(self) -> None:
-        """Take note that the connection is up: what the other end does not open now is opened by this one."""
+    def connected(self) -> None:
+        """Handle a connection that is up: open the channels that the other end does not open soon."""
         for entry in self._entries.values():
             if entry.channel.raw is None:
                 self._reopen_in(entry, INBOUND_GRACE)
 
     def end(self) -> None:
-        """Take note that the remote has left: every channel ends."""
+        """End every channel: the remote has left."""
         self._has_left = True
         for entry in tuple(self._entries.values()):
             entry.channel.remote_closed()
@@ -181,12 +181,12 @@ class RemoteChannels:
     # --- inside
 
     def _may_open(self, label: str) -> bool:
-        """Tell whether the remote may open a channel that is new here."""
+        """Return whether the remote may open a channel with a new label."""
         has_room = len(self._entries) < MAX_CHANNELS and len(label) <= MAX_LABEL
         return not self._has_left and (has_room or label in self._reserved)
 
     def _options_of(self, raw: RTCDataChannel, reliable: bool) -> ChannelOptions:
-        """Return the options of a channel that the remote opens."""
+        """Return the options of a channel opened by the remote."""
         if raw.label in self._reserved:
             return self._reserved[raw.label].options
         return ChannelOptions(
@@ -215,20 +215,20 @@ class RemoteChannels:
     def _bind_inbound(self, entry: _KnownChannel, raw: RTCDataChannel) -> None:
         current = entry.channel.raw
         if current is not None and current.own and self._remote.polite and entry.channel.ready_state != "open":
-            return  # both ends have opened one: the other end sees this one's, and closes its own
+            return  # both ends have opened one: the other end switches to this one and closes its own
         self._bind(entry, raw, own=False)
         if current is not None:
             current.close()
 
     def _refuse(self, entry: _KnownChannel, raw: RTCDataChannel) -> None:
-        """End a channel that the two ends have opened in different ways: no choice would be right for both."""
+        """Close a channel that the two ends have opened with different `reliable`."""
         raw.send(encode_close(BROKEN_RULES))
         raw.close()
         text = f"the other end has opened channel {raw.label!r} with reliable={not entry.options.reliable}"
         entry.channel.fail(ChannelProtocolError(text))
 
     def _open_first(self, entry: _KnownChannel) -> None:
-        if entry.channel.raw is None and entry.channel.ready_state != "closed":  # the other end may have been faster
+        if entry.channel.raw is None and entry.channel.ready_state != "closed":  # the other end may have been first
             self._open_raw(entry)
 
     def _open_raw(self, entry: _KnownChannel) -> None:
@@ -256,7 +256,7 @@ class RemoteChannels:
 
     def _reopen_when_connected(self, entry: _KnownChannel) -> None:
         entry.timer = None
-        if self._remote.is_connected:  # otherwise `link_up` follows
+        if self._remote.is_connected:  # otherwise `connected` follows
             self._reopen(entry)
 
     def _reopen(self, entry: _KnownChannel) -> None:
@@ -265,8 +265,8 @@ class RemoteChannels:
                 self._open_raw(entry)
 
     def channel_greeted(self, channel: ManagedChannel, known: int) -> bool:
-        """Tell of a channel that the other end has opened. False if it was closed here while that end was away."""
-        if known in self._closed_sessions:
+        """Announce a channel opened by the other end. False if it was closed here while that end was away."""
+        if known in self._closed_instances:
             return False
         entry = self._entries.get(channel.label)
         if entry is None or entry.channel is not channel:
@@ -275,21 +275,23 @@ class RemoteChannels:
         if not entry.announced:
             entry.announced = True
             if entry.reservation is not None:
-                entry.reservation.taken(channel)
+                entry.reservation.opened(channel)
             elif self.claim is None or not self.claim(channel):
                 self._remote.emit(ChannelOpened(channel))
         return True
 
     def channel_ended(self, channel: ManagedChannel) -> None:
+        """Forget a channel that has ended."""
         entry = self._entries.get(channel.label)
         if entry is not None and entry.channel is channel:
             del self._entries[channel.label]
             if entry.timer is not None:
                 entry.timer.cancel()
-        self._closed_sessions[channel.session] = None
-        if len(self._closed_sessions) > MAX_CLOSED:
-            self._closed_sessions.popitem(last=False)
+        self._closed_instances[channel.instance_id] = None
+        if len(self._closed_instances) > MAX_CLOSED:
+            self._closed_instances.popitem(last=False)
 
     def unread_changed(self, change: int) -> bool:
+        """Count unread bytes. False if the channels of the remote hold too many."""
         self._unread_bytes += change
         return change <= 0 or self._unread_bytes <= MAX_UNREAD_BYTES

@@ -80,7 +80,7 @@ class ReplayTransport:
         """
         assert self.raw is not None
         if self.raw.max_message_size < MIN_FRAME:
-            raise ChannelProtocolError(f"the other end takes {self.raw.max_message_size} bytes, less than a frame")
+            raise ChannelProtocolError(f"the other end accepts {self.raw.max_message_size} bytes, less than a frame")
         self._frame_limit = min(MAX_FRAME, self.raw.max_message_size)
         self._endpoint.connected()
         self.pump()

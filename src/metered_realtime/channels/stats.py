@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from .unheard import unheard_on
+from .unread import unread_on
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
@@ -132,7 +132,7 @@ def data_stats(counters: CountsMessages, *, with_channels: bool) -> DataStats:
         bytes_received=total.bytes_received,
         buffered_amount=sum(channel.buffered_amount for channel in channels),
         channels=channels,
-        channels_refused=counters.refused + unheard_on(counters.transport).closed,
+        channels_refused=counters.refused + unread_on(counters.transport).closed,
     )
 
 

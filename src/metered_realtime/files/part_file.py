@@ -1,7 +1,7 @@
-"""A file that is being received: its part on the disk, what is known of it, and its way to its final name.
+"""The file being received: its part on disk, the state of the part, and the move to the final name.
 
-Everything here blocks and is called in threads. What has been written survives the death of the program; what has
-been synced survives that of the machine, and the sender checks either before it goes on.
+Everything here blocks and is called in threads. Written content survives a crash of the program; synced content
+survives a crash of the machine. The sender verifies both before it continues.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from ..core.streams.file_transfer import (
 from ..errors import FileTransferError
 
 READ_BLOCK = 1024 * 1024
-"""Bytes that are hashed at once."""
+"""Bytes hashed at once."""
 
 SYNC_BYTES = 32 * 1024 * 1024
-"""What may be lost with the machine's power: a sync costs tens of milliseconds."""
+"""Unsynced bytes, which a power failure may lose: a sync takes tens of milliseconds."""
 
 MAX_PARTS = 64
 PART_LIFETIME = 7 * 24 * 3600.0
-"""Parts that nobody came back for: the oldest go when there are more, all go after a week."""
+"""Number and age in seconds of abandoned parts: the oldest are removed beyond the number, all of them after a week."""
 
 MAX_SAME_NAMES = 10_000
-"""Files of one name in a directory. Beyond that somebody fills it on purpose."""
+"""Maximum files of one name in a directory. More indicate an attack."""
 
 MAX_STATE_BYTES = 16_384
 
 
 class PartState(msgspec.Struct, kw_only=True):
-    """What lies beside a part. `final` is the name under which a complete file was stored."""
+    """The state file of a part. `final` is the name under which the complete file was stored."""
 
     transfer: str
     name: str
@@ -53,10 +53,10 @@ class PartState(msgspec.Struct, kw_only=True):
 
 
 class PartFile:
-    """The part of one transfer from one remote, from `open` on. `offset` is how much there is, `digest()` its
-    BLAKE2b-512. No other remote reaches it; one that goes on with the same transfer gets a copy of its own.
+    """The part of one transfer from one remote. `offset` is its length in bytes once it is open.
 
-    `close` may come at any time, from another thread: it ends `open`, and nothing is opened after it.
+    No other remote can write to it; one that continues the same transfer gets a copy of its own. `close` may be called
+    at any time from another thread: it interrupts `open`, and no file is opened after it.
     """
 
     def __init__(self, directory: Path, name: str, offer: Offer, peer_id: str) -> None:
@@ -75,11 +75,11 @@ class PartFile:
         self._stored: Path | None = None
 
     def open(self) -> None:
-        """Find out what there is.
+        """Open or create the part, and hash its content.
 
         Raises:
-            OSError: the part cannot be read or made.
-            FileTransferError: `cancelled`, it was closed meanwhile.
+            OSError: the part cannot be read or created.
+            FileTransferError: `cancelled`, the part was closed in the meantime.
         """
         with self._lock:
             self._stored = self._find_stored()
@@ -90,9 +90,9 @@ class PartFile:
                 self._hash_prefix(self._stored)
 
     def copy_others(self) -> None:
-        """Begin with a copy of what another remote has sent of the same transfer, if there is nothing yet.
+        """Start with a copy of the part of another remote with the same transfer, if this one is empty.
 
-        A sender that is started again may have another id. Its file is compared with the copy, as with any part.
+        A restarted sender may have another peer id. It verifies the copy like any part.
         """
         with self._lock:
             if self.offset or self._stored is not None:
@@ -102,29 +102,29 @@ class PartFile:
                 self._copy(path)
 
     def digest(self) -> str:
-        """Return the digest of what there is, in hex."""
+        """Return the BLAKE2b-512 of the content so far, in hex."""
         return self._hash.hexdigest()
 
     def restart(self) -> None:
-        """Drop what there is: the sender's file begins differently."""
+        """Discard the content, because the file of the sender starts differently."""
         with self._lock:
             if self._stored is not None:
-                self._stored = None  # that one is the user's; another one is coming
+                self._stored = None  # the stored file belongs to the user; a new part is written
                 self._open()
             os.ftruncate(self._open_file(), 0)
             os.lseek(self._open_file(), 0, os.SEEK_SET)
             self._hash, self.offset = blake2b(), 0
 
     def write(self, data: bytes) -> None:
-        """Append."""
+        """Append content."""
         with self._lock:
             self._write(data)
 
     def finish(self, digest: str) -> Path:
-        """Check the whole and give it its name.
+        """Verify the complete file and move it to its final name. Return the path.
 
         Raises:
-            FileTransferError: `digest_mismatch`; the part is gone.
+            FileTransferError: `digest_mismatch`; the part has been removed.
         """
         with self._lock:
             if self.offset != self._offer.size or self._hash.hexdigest() != digest:
@@ -135,26 +135,26 @@ class PartFile:
             return self._stored
 
     def forget(self) -> None:
-        """Remove what is known of the transfer: the sender knows that it is complete."""
+        """Remove the state of the transfer: the sender knows that it is complete."""
         self._state_path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file, after what is being written. Idempotent."""
-        self._is_closed = True  # before there is the lock, which hashing a large part would keep for long
+        """Close the file after the write in progress. Idempotent."""
+        self._is_closed = True  # set without the lock, which is held while a large part is hashed
         with self._lock:
             self._close()
 
     # --- inside
 
     def _find_stored(self) -> Path | None:
-        """Return the complete file, if the sender may not know yet that it arrived."""
+        """Return the complete file, if it was stored before but the sender may not know it."""
         if self._path.exists():
             return None
         path = self._content_of(self._state_path)
         return path if path is not None and path.stat().st_size == self._offer.size else None
 
     def _content_of(self, state_path: Path) -> Path | None:
-        """Return the file that a state tells of, if it has to do with this transfer: the part, or the complete one."""
+        """Return the file of a state, a part or a complete file. None if it belongs to another transfer."""
         try:
             with open(state_path, "rb") as file:
                 state = msgspec.json.decode(file.read(MAX_STATE_BYTES), type=PartState)
@@ -216,7 +216,7 @@ class PartFile:
             raise FileTransferError("cancelled", "the part has been closed")
 
     def _store(self, digest: str) -> Path:
-        """Sync, take a free name, note it, move. After a crash in between the part is complete, and is used again."""
+        """Sync, choose a free name, record it, move. After a crash in between, the complete part is used again."""
         os.fsync(self._open_file())
         self._close()
         target = _free_path(self._directory, self._name)
@@ -245,7 +245,7 @@ class PartFile:
 
 
 def prune_parts(directory: Path, active: set[str]) -> None:
-    """Remove what is left of transfers that nobody came back for. `active` has the keys of parts to keep."""
+    """Remove the parts and states of abandoned transfers. `active` contains the keys of parts to keep."""
     by_key: dict[str, list[Path]] = {}
     for path in (*directory.glob(".*.part"), *directory.glob(".*.json")):
         key = path.stem.rpartition(".")[2]
@@ -259,27 +259,31 @@ def prune_parts(directory: Path, active: set[str]) -> None:
 
 
 def _age(paths: list[Path]) -> float:
-    """Return the seconds since the newest of these was written. What cannot be asked counts as new."""
+    """Return the seconds since the last write to any of these files. 0 if they cannot be examined."""
     with contextlib.suppress(OSError):
         return time.time() - max(path.stat().st_mtime for path in paths)
     return 0.0
 
 
 def _free_path(directory: Path, name: str) -> Path:
-    """Return a path that was free, with an empty file in its place so that it is nobody else's."""
+    """Return a free path, reserved with an empty file.
+
+    Raises:
+        FileTransferError: `disk_error`, there are too many files with this name.
+    """
     number = 0
     while (number := _free_number(directory, name, number)) < MAX_SAME_NAMES:
         path = directory / numbered(name, number)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         except FileExistsError:
-            continue  # taken meanwhile
+            continue  # taken in the meantime
         return path
-    raise FileTransferError("disk_error", f"{MAX_SAME_NAMES} files are called {name}")
+    raise FileTransferError("disk_error", f"{MAX_SAME_NAMES} files are named {name}")
 
 
 def _free_number(directory: Path, name: str, after: int) -> int:
-    """Return a number under which no file is found: by leaps, for a remote may send thousands of one name."""
+    """Return a number above `after` that is free, in few steps: a remote may send thousands of files of one name."""
     taken, leap = after, 1
     while os.path.lexists(directory / numbered(name, taken + leap)):
         taken, leap = taken + leap, 2 * leap
@@ -291,7 +295,7 @@ def _free_number(directory: Path, name: str, after: int) -> int:
 
 
 def _sync_directory(directory: Path) -> None:
-    with contextlib.suppress(OSError):  # not every system opens directories
+    with contextlib.suppress(OSError):  # not every system can open directories
         handle = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(handle)

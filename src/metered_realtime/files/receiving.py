@@ -1,4 +1,4 @@
-"""Files from all remotes of a peer, into one directory."""
+"""Receives files from all remotes of a peer into one directory."""
 
 from __future__ import annotations
 
@@ -29,55 +29,56 @@ if TYPE_CHECKING:
     from ..events.peers import RemotePeer
 
 MAX_FILE_SIZE = 16 * 1024**3
-"""Bytes of a file unless the program says otherwise: a film fits, a disk does not fill unnoticed."""
+"""Default maximum size of a file in bytes: enough for a film, and a disk does not fill up unnoticed."""
 
 FREE_RESERVE = 256 * 1024 * 1024
-"""Bytes of the disk that are left to others."""
+"""Bytes of the disk that are never used."""
 
 MAX_INCOMING = 32
-"""Files at once, from all remotes: further ones wait at their senders."""
+"""Maximum concurrent files from all remotes. Senders of further files wait."""
 
 MAX_INCOMING_OF_ONE = 8
-"""Of these, from one remote: nobody can take all places by beginning and not going on."""
+"""Maximum concurrent files from one remote, so that it cannot occupy every place with stalled ones."""
 
 STALLED = 10.0
-"""Seconds without a byte after which an attempt makes way for the next one of the same file: a dead path is noticed
-after 6, so its sender has given it up."""
+"""Seconds without progress after which an attempt is replaced by the next one of the same file. A dead path is detected
+after 6 s, so its sender has given it up."""
 
 MIN_PROGRESS = 16_384
-"""Bytes that count as a step. Who sends less in `STALLED` seconds, when all places are taken, gives its place up."""
+"""Bytes that count as progress. A file with less in `STALLED` seconds loses its place when all are occupied."""
 
 MAX_OPENING = 2
-"""Parts that are hashed or copied at once. The executor of the event loop has few threads, and others need them."""
+"""Maximum parts hashed or copied at once: the executor of the event loop has few threads."""
 
 PRUNE_EVERY = 32
-"""Files after which old parts are looked for: to look takes the longer the more files there are."""
+"""Files between two searches for abandoned parts, whose cost grows with the number of files."""
 
 SMALL_READ = 65_536
 SMALL_PAUSE = 0.01
-"""Seconds to wait for more after fewer bytes than that: each step costs a thread its turn, and the program a word."""
+"""Seconds to wait for more content after a read of fewer bytes: each write costs a thread call and a progress call."""
 
 MAX_ACCEPTED = 1024
-"""Transfers that the program has accepted and is not asked about again when they go on."""
+"""Maximum accepted transfers that are remembered, so that `accept` is not called again when they continue."""
 
 WRITE_BLOCK = 262_144
 WIDER_WINDOW = 786_432
-"""Bytes of a file that may be on the way in addition to the window of a stream, 1 MiB in all: what one reset costs."""
+"""Bytes added to the window of a stream, 1 MiB in total, which is also the maximum loss of one reset."""
 
 FAREWELL = 0.5
-"""Seconds that `close` leaves for senders to hear that their files are stored. Who does not asks again."""
+"""Seconds that `close` waits until senders know that their files are stored. Other senders ask again."""
 
 _Key = tuple[str, str]
-"""The id of a remote and that of its transfer: whoever was sent a file knows the latter."""
+"""Peer id and transfer id. The transfer id alone is known to every remote that was offered the file."""
 
 AcceptFn = Callable[[FileOffered], "bool | Awaitable[bool]"]
 
 
 @dataclass(slots=True)
 class _Incoming:
-    """A file that is being received: by what, when so many bytes of it had come, and how many are to come.
+    """A file being received.
 
-    It `is_open` while it waits for its sender, and not for the program or the disk.
+    `moved` is the time of the last progress, to `position`; `missing` are the bytes that have not arrived. `is_open`
+    while it waits for its sender, and not for the program or the disk.
     """
 
     reader: StreamReader
@@ -89,7 +90,7 @@ class _Incoming:
     missing: int = 0
 
     def note(self, position: int, now: float) -> None:
-        """Note how much there is. Single bytes are no step."""
+        """Record progress. Fewer than `MIN_PROGRESS` bytes are none."""
         if abs(position - self.position) >= MIN_PROGRESS:
             self.position, self.moved = position, now
 
@@ -105,9 +106,10 @@ class ReceiverOwner(Protocol):
 
 
 class FileReceiver:
-    """Receives files until it is closed. `async for` gives the `FileReceived` from the moment it was made.
+    """Receives files until it is closed. Made by `MeteredPeer.receive_files`.
 
-    Use it with `async with`, or call `close`; the end of the peer closes it too.
+    `async for` yields a `FileReceived` for each file stored since. Use it with `async with`, or call `close`; closing
+    the peer closes it too.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class FileReceiver:
         self._progress = progress
         self._received = received
         self.refused = 0
-        """Offers that found no place and were asked to come again."""
+        """Offers that were deferred because every place was occupied."""
         self._active: dict[_Key, _Incoming] = {}
         self._sharing_room = threading.Lock()
         self._accepted: OrderedDict[_Key, None] = OrderedDict()
@@ -148,7 +150,7 @@ class FileReceiver:
         return await self._received.__anext__()
 
     async def close(self) -> None:
-        """Stop receiving. Parts stay, for the next time. Idempotent."""
+        """Stop receiving. Parts are kept for later transfers. Idempotent."""
         self._owner.stop_receiving(self)
         self._received.close()
         for task in self._tasks - self._stored:
@@ -160,8 +162,8 @@ class FileReceiver:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def take(self, remote: RemotePeer, reader: StreamReader) -> None:
-        """Begin with what a remote offers."""
+    def receive_offer(self, remote: RemotePeer, reader: StreamReader) -> None:
+        """Start to receive the file that a remote offers with a stream."""
         try:
             offer = core.parse_offer(reader.attributes)
         except core.TransferProtocolError:
@@ -180,7 +182,7 @@ class FileReceiver:
     # --- inside
 
     def _has_room(self, remote: RemotePeer, offer: core.Offer) -> bool:
-        """Tell whether another file may come. An attempt of the same one that stands still is ended for the next."""
+        """Return whether another file is accepted now. End a stalled attempt of the same file."""
         same = self._active.get((remote.id, offer.transfer))
         if same is not None:
             if asyncio.get_running_loop().time() - same.moved >= STALLED:
@@ -193,14 +195,14 @@ class FileReceiver:
         return len(self._active) < MAX_INCOMING
 
     def _end_slowest(self) -> None:
-        """Ask the sender of a file that stands still to come again later: others wait for the place."""
+        """Defer the slowest file if it has stalled, because other files wait for its place."""
         slowest = min((it for it in self._active.values() if it.is_open), key=lambda it: it.moved, default=None)
         if slowest is not None and asyncio.get_running_loop().time() - slowest.moved >= STALLED:
             slowest.reader.cancel("busy")
             slowest.task.cancel()
 
     def _done(self, reader: StreamReader, key: _Key, task: asyncio.Task[None]) -> None:
-        """Let go of a transfer. A task that is cancelled before its first step runs none of its own code."""
+        """Release a transfer. A task cancelled before its first step has not cancelled its stream itself."""
         self._tasks.discard(task)
         self._stored.discard(task)
         if not self._active.pop(key).has_begun:
@@ -213,18 +215,18 @@ class FileReceiver:
             with _failing(reader):
                 await self._check(FileOffered(remote, name, offer.size, offer.mtime), offer)
                 await self._store(remote, reader, offer, name)
-        except Exception as error:  # the callbacks are the program's
+        except Exception as error:  # callbacks of the program may raise anything
             if not isinstance(error, MeteredRealtimeError | core.TransferProtocolError | OSError):
                 log_exception(self._owner.logger, "receiving a file failed", error, {"name": name})
-            self._tell(remote, FileFailed(remote, name, _failure(error)))
+            self._emit(remote, FileFailed(remote, name, _failure(error)))
 
     async def _check(self, offered: FileOffered, offer: core.Offer) -> None:
-        """Raise FileTransferError if the program, or the disk, does not want the file."""
+        """Raise FileTransferError if the file is too large or refused by the program."""
         if offer.size > self._max_size:
             raise FileTransferError("too_large", f"{offer.size} bytes")
         key = offered.peer.id, offer.transfer
         if key not in self._accepted:
-            self._tell(offered.peer, offered)
+            self._emit(offered.peer, offered)
             if not await self._is_accepted(offered):
                 raise FileTransferError("refused")
             self._accepted[key] = None
@@ -246,11 +248,11 @@ class FileReceiver:
             with _failing(reader, answer):
                 await answer.__aenter__()
                 incoming.is_open, incoming.moved = True, asyncio.get_running_loop().time()
-                digest = await self._take_content(remote, reader, offer, part)
+                digest = await self._store_content(remote, reader, offer, part)
                 path = await asyncio.to_thread(part.finish, digest)
             self._note_stored()
-            self._tell(remote, FileReceived(remote, path, offer.size, digest))
-            with contextlib.suppress(MeteredRealtimeError):  # then the sender asks again, and is told
+            self._emit(remote, FileReceived(remote, path, offer.size, digest))
+            with contextlib.suppress(MeteredRealtimeError):  # otherwise the sender asks again, and learns it then
                 await answer.finish()
                 await _until_end(reader)
                 await asyncio.to_thread(part.forget)
@@ -263,13 +265,13 @@ class FileReceiver:
             self._stored.add(task)
 
     def _open_part(self, part: PartFile, offer: core.Offer, incoming: _Incoming) -> None:
-        """Open a part, if what is to come has room beside what is to come of all other files. Blocks."""
+        """Open a part if the disk has room for it and for the rest of all other files. Blocks."""
         if self._opened % PRUNE_EVERY == 0:
             prune_parts(self.directory, {core.part_key(*key) for key in tuple(self._active)})
         self._opened += 1
         part.open()
         missing = offer.size - part.offset
-        with self._sharing_room:  # of two that do not both fit the one that comes first has its place
+        with self._sharing_room:  # if two files do not both fit, the first one is accepted
             elsewhere = sum(it.missing for it in tuple(self._active.values()))
             if missing + elsewhere > shutil.disk_usage(self.directory).free - FREE_RESERVE:
                 raise FileTransferError("no_space", f"{offer.size} bytes")
@@ -277,14 +279,14 @@ class FileReceiver:
         part.copy_others()
         incoming.missing, incoming.position = offer.size - part.offset, part.offset
 
-    async def _take_content(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, part: PartFile) -> str:
-        """Store what comes and return the digest that the sender has of it."""
+    async def _store_content(self, remote: RemotePeer, reader: StreamReader, offer: core.Offer, part: PartFile) -> str:
+        """Store the content. Return the digest of the file as the sender computed it."""
         reader.widen(WIDER_WINDOW)
         content = core.Content(offer.size, part.offset)
         while True:
             data = await reader.read(WRITE_BLOCK)
             if not isinstance(data, bytes) or not data:
-                raise core.TransferProtocolError("the content ends before its end")
+                raise core.TransferProtocolError("the content is incomplete")
             for step in content.feed(data):
                 match step:
                     case core.Start(0) if part.offset:
@@ -304,14 +306,14 @@ class FileReceiver:
         if self._progress is not None:
             self._progress(TransferProgress(remote.id, core.safe_name(offer.name), part.offset, offer.size))
 
-    def _tell(self, remote: RemotePeer, event: Event) -> None:
+    def _emit(self, remote: RemotePeer, event: Event) -> None:
         remote.emit(event)
         self._owner.emit(event)
 
 
 @contextlib.contextmanager
 def _failing(reader: StreamReader, answer: StreamWriter | None = None) -> Iterator[None]:
-    """Tell the sender why, if this fails."""
+    """Cancel the streams with the reason of a failure."""
     try:
         yield
     except BaseException as error:
@@ -323,7 +325,7 @@ def _failing(reader: StreamReader, answer: StreamWriter | None = None) -> Iterat
 
 
 def _failure(error: BaseException) -> Exception:
-    """Return what is told of an error."""
+    """Convert an error to the one that is reported."""
     match error:
         case core.TransferProtocolError():
             return FileTransferError("protocol_error", str(error))
@@ -331,17 +333,17 @@ def _failure(error: BaseException) -> Exception:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             return FileTransferError("no_space" if full else "disk_error", error.strerror or str(error))
         case asyncio.CancelledError():
-            return FileTransferError("not_receiving")  # the program ends, and may come back
+            return FileTransferError("not_receiving")  # the program ends, and may return
         case Exception():
             return error
     return FileTransferError("cancelled")
 
 
 async def _until_end(reader: StreamReader) -> None:
-    """Read to the end of a stream that has nothing more to say.
+    """Read a stream to its end, without further content.
 
     Raises:
-        StreamEndedError: the sender did not say that it knows.
+        StreamEndedError: the sender has not confirmed the end of the transfer.
     """
     if await reader.read(1):
         reader.cancel("protocol_error")

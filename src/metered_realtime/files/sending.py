@@ -1,4 +1,4 @@
-"""One file on its way to one remote, over as many attempts as it takes."""
+"""The transfer of one file to one remote, in one or more attempts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .progress import ProgressFn, TransferProgress, TransferResult
 from .source import FileSource
 
 PATIENCE = 60.0
-"""Seconds that a remote may be away: a program restarts in a few, a phone finds another network in half a minute."""
+"""Default seconds that a remote may be away: a program restarts in a few, a phone changes its network in 30."""
 
 RETRY_PAUSE = 0.2
-"""Seconds between attempts: a new connection takes 0.02 to 1."""
+"""Seconds between attempts: a new connection takes 0.02 to 1 s."""
 
 NOT_RECEIVING_GRACE = 3.0
-"""Seconds that a remote which has just come may take until it receives files."""
+"""Seconds that a remote may refuse files before that is final: it may just have joined."""
 
 _LOST = ("connection_lost", "peer_left", "too_many_streams")
 _REASONS: tuple[str, ...] = get_args(FileFailureReason)
@@ -83,11 +83,11 @@ class FileSending:
         self._attempts = 0
 
     async def run(self) -> TransferResult:
-        """Try until the remote has it.
+        """Send the file, in as many attempts as necessary.
 
         Raises:
-            FileTransferError: it cannot, or was away for too long.
-            OSError: the file cannot be read any more.
+            FileTransferError: the transfer failed, or the remote was away for too long.
+            OSError: the file cannot be read.
         """
         while True:
             self._owner.check_open()
@@ -96,7 +96,7 @@ class FileSending:
                     try:
                         return await self._attempt(self._remote)
                     except MeteredRealtimeError as error:
-                        self._check_hope(error)
+                        self._raise_if_final(error)
             if self._loop.time() >= self._deadline:
                 raise FileTransferError("timed_out", f"{self._peer_id} was away for {self._patience:g} s")
             await asyncio.sleep(RETRY_PAUSE)
@@ -110,8 +110,8 @@ class FileSending:
             self._remote = successor
         return True
 
-    def _check_hope(self, error: MeteredRealtimeError) -> None:
-        """Raise what another attempt would not change."""
+    def _raise_if_final(self, error: MeteredRealtimeError) -> None:
+        """Raise an error that another attempt would not avoid."""
         if isinstance(error, StreamEndedError):
             if error.reason in _LOST:
                 return
@@ -119,7 +119,7 @@ class FileSending:
         if not isinstance(error, FileTransferError):
             return  # the remote has left, for instance
         if error.reason == "busy":
-            self._deadline = self._loop.time() + self._patience  # it is there, and will come to it
+            self._deadline = self._loop.time() + self._patience  # the remote is present, and will accept the file later
             return
         if error.reason == "not_receiving" and self._may_receive_yet():
             return
@@ -152,7 +152,7 @@ class FileSending:
 
     @contextlib.asynccontextmanager
     async def _patience_with(self, writer: StreamWriter) -> AsyncIterator[None]:
-        """Raise TimeoutError when the connection under a stream has been lost for the patience that there is."""
+        """Raise TimeoutError when the connection under a stream has been lost for the time given as patience."""
         async with asyncio.timeout(None) as limit:
 
             def follow(is_connected: bool) -> None:
@@ -176,17 +176,17 @@ class FileSending:
         position = acceptance.start(source.size, has)
         await writer.write(content_head(position))
         while position < source.size:
-            self._tell(position)
+            self._report(position)
             block = await source.read(position)
             await writer.write(block)
             position += len(block)
             self._sent += len(block)
-        self._tell(position)
+        self._report(position)
         await source.check_unchanged()
         await writer.write(bytes.fromhex(await source.digest(source.size)))
 
-    def _tell(self, position: int) -> None:
-        """Note that it goes on, and say so."""
+    def _report(self, position: int) -> None:
+        """Report progress, which extends the deadline."""
         self._deadline = self._loop.time() + self._patience
         if self._progress is not None:
             self._progress(TransferProgress(self._peer_id, self._name, position, self._source.size))
@@ -195,14 +195,14 @@ class FileSending:
         try:
             if await reply.read(1):
                 reply.cancel("protocol_error")
-                raise FileTransferError("protocol_error", "an answer has no content")
+                raise FileTransferError("protocol_error", "the answer has content")
         except StreamEndedError:
-            raise_if_failed(writer)  # that one says why
+            raise_if_failed(writer)  # the stream of the offer has the reason
             raise
 
 
 def _failure(error: StreamEndedError) -> FileTransferError:
-    """Translate how the remote ended the stream."""
+    """Convert the reason of an ended stream to a transfer error."""
     if error.reason == "not_taken":
         return FileTransferError("not_receiving")
     if error.reason == "cancelled" and error.detail in _REASONS:
@@ -215,10 +215,11 @@ def _failure(error: StreamEndedError) -> FileTransferError:
 async def _unless_ended(
     answer: asyncio.Future[tuple[Acceptance, StreamReader]], writer: StreamWriter
 ) -> tuple[Acceptance, StreamReader]:
-    """Return the answer.
+    """Wait for the answer.
 
     Raises:
-        StreamEndedError: the stream of the offer ended before.
+        StreamEndedError: the stream of the offer ended first.
+        FileTransferError: `protocol_error`, the offer was read to its end without an answer.
     """
     ended = asyncio.ensure_future(writer.wait_ended())
     try:
@@ -228,5 +229,5 @@ async def _unless_ended(
         ended.cancel()
     raise_if_failed(writer)
     if not answer.done():
-        raise FileTransferError("protocol_error", "the offer was read to its end and not answered")
+        raise FileTransferError("protocol_error", "the offer was read to its end without an answer")
     return answer.result()

@@ -1,4 +1,4 @@
-"""A file that is being sent: read once for all who get it, in blocks, hashed on the way."""
+"""The file being sent: read once for all remotes, in blocks, and hashed while it is read."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ..core.streams.file_transfer import transfer_id
 from ..errors import FileTransferError
 
 BLOCK = 262_144
-"""Bytes read at once: few enough for a fair share of the loop, many enough that threads cost nothing."""
+"""Bytes read at once: large enough that the cost of a thread call does not matter."""
 
 CACHED_BLOCKS = 32
-"""Blocks that are kept for the others, 8 MiB: who is further behind the fastest reads from the disk again."""
+"""Cached blocks, 8 MiB: a remote that is further behind the fastest one causes reads from disk."""
 
 
 class FileSource:
-    """An open file. Its methods may be called for several remotes at once; the work is done in threads."""
+    """An open file. Its methods may be called for several remotes concurrently; they run in threads."""
 
     def __init__(self, path: Path) -> None:
         """Open a file. Blocks.
 
         Raises:
-            OSError: it cannot be read, or is no regular file.
+            OSError: the file cannot be read, or is not a regular file.
         """
         self.name = path.name
         self.path = path.resolve()
@@ -55,34 +55,34 @@ class FileSource:
 
     @property
     def shown_name(self) -> str:
-        """The name as text. Names on POSIX are bytes, and need not be UTF-8."""
+        """The name as valid Unicode. On POSIX names are bytes, which need not be UTF-8."""
         return self.name.encode(errors="replace").decode()
 
     def transfer_id(self, name: str) -> str:
-        """Return the id under which it is sent with a name."""
+        """Return the transfer id of this file when it is sent under a name."""
         return transfer_id(str(self.path), name, self.size, self._mtime_ns)
 
     async def read(self, offset: int) -> bytes:
-        """Return what follows an offset, up to the end of its block; nothing at the end.
+        """Return the content from an offset to the end of its block. Empty at the end of the file.
 
         Raises:
-            FileTransferError: `source_changed`, it became shorter.
-            OSError: it cannot be read any more.
+            FileTransferError: `source_changed`, the file became shorter.
+            OSError: the file cannot be read.
         """
         block = await asyncio.to_thread(self._block, offset // BLOCK)
         return block[offset % BLOCK :]
 
     async def digest(self, count: int) -> str:
-        """Return the BLAKE2b-512 (hex) of the first bytes. Raises like `read`."""
+        """Return the BLAKE2b-512 in hex of the first `count` bytes. Raises like `read`."""
         return await asyncio.to_thread(self._digest, count)
 
     async def check_unchanged(self) -> None:
-        """Raise FileTransferError `source_changed` if it is not what it was when it was opened."""
+        """Raise FileTransferError `source_changed` if the file has changed since it was opened."""
         if not await asyncio.to_thread(self._is_unchanged):
             raise FileTransferError("source_changed", self.path.name)
 
     async def close(self) -> None:
-        """Close it. What is being read for others is finished first."""
+        """Close the file after the reads in progress."""
         await asyncio.to_thread(self._close)
 
     # --- in threads
@@ -98,7 +98,7 @@ class FileSource:
             return block
 
     def _read_block(self, index: int) -> bytes:
-        """Read a block, and take it into the digest if that has come just to here."""
+        """Read a block, and hash it if the running digest ends in it."""
         start = index * BLOCK
         block = self._read_at(start, min(BLOCK, self.size - start))
         if start <= self._hashed < start + len(block):
@@ -120,7 +120,7 @@ class FileSource:
         return b"".join(pieces)
 
     def _digest(self, count: int) -> str:
-        """Let the running digest come to here, or compute another one if it is further already."""
+        """Advance the running digest to `count` bytes, or compute a new one if it is past them."""
         while True:
             with self._lock:
                 if self._hashed == count:
@@ -156,6 +156,6 @@ class FileSource:
 
 
 def _close_unwanted(opening: asyncio.Future[FileSource]) -> None:
-    """Close a file that nobody waited for: threads cannot be cancelled."""
+    """Close a file whose opening was cancelled: threads cannot be."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result()._close()

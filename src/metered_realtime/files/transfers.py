@@ -1,4 +1,4 @@
-"""The files of a peer: what it sends to one remote or to all, and where it receives."""
+"""The file transfers of a peer: sending to one remote or to all, and receiving."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..events.peers import RemotePeer
 
 INTERNAL_TOPICS = "metered."
-"""Streams whose topic begins so belong to this package."""
+"""Prefix of the topics reserved for this package."""
 
 Answer = tuple[Acceptance, StreamReader]
 
@@ -68,7 +68,7 @@ class FileTransfers:
         progress: ProgressFn | None = None,
         patience: float | None = None,
     ) -> TransferResult:
-        """Send a file to one remote."""
+        """Send a file to one remote. See `RemotePeer.send_file`."""
         source = await FileSource.open(path)
         try:
             return await self._send(source, remote, name, progress, patience)
@@ -83,7 +83,7 @@ class FileTransfers:
         progress: ProgressFn | None = None,
         patience: float | None = None,
     ) -> dict[str, TransferResult | FileTransferError]:
-        """Send a file to everybody who is there now, reading it once."""
+        """Send a file to every current remote, reading it once. See `MeteredPeer.send_file`."""
         remotes = tuple(self._peer.remote_peers)
         source = await FileSource.open(path)
         try:
@@ -95,9 +95,9 @@ class FileTransfers:
     def receive(
         self, directory: str | Path, accept: AcceptFn | None, max_size: int | None, progress: ProgressFn | None
     ) -> FileReceiver:
-        """Receive files into a directory from now on."""
+        """Receive files into a directory from now on. See `MeteredPeer.receive_files`."""
         if self._receiver is not None:
-            raise MeteredPeerStateError("invalid_state", "receive_files", "this peer receives files already")
+            raise MeteredPeerStateError("invalid_state", "receive_files", "this peer already receives files")
         limit = MAX_FILE_SIZE if max_size is None else max_size
         if not limit >= 0:
             raise ValueError(f"max_size must be at least 0, not {max_size!r}")
@@ -112,12 +112,12 @@ class FileTransfers:
         self._peer.emit(event)
 
     def stop_receiving(self, receiver: FileReceiver) -> None:
-        """Refuse files from now on."""
+        """Refuse files from now on, unless another receiver has been made."""
         if self._receiver is receiver:
             self._receiver = None
 
     async def close(self) -> None:
-        """Stop receiving: the peer ends. What is being sent notices that itself."""
+        """Stop receiving: the peer closes. Transfers that are sent end by themselves."""
         if self._receiver is not None:
             await self._receiver.close()
 
@@ -128,11 +128,11 @@ class FileTransfers:
         if not reader.topic.startswith(INTERNAL_TOPICS):
             return False
         if reader.topic == ANSWER_TOPIC:
-            self._take_answer(remote, reader)
+            self._receive_answer(remote, reader)
         elif reader.topic != OFFER_TOPIC or self._receiver is None:
             reader.cancel("not_receiving")
         else:
-            self._receiver.take(remote, reader)
+            self._receiver.receive_offer(remote, reader)
         return True
 
     # --- for what is being sent
@@ -190,7 +190,7 @@ class FileTransfers:
         except OSError as error:
             return FileTransferError("disk_error", error.strerror or str(error))
 
-    def _take_answer(self, remote: RemotePeer, reader: StreamReader) -> None:
+    def _receive_answer(self, remote: RemotePeer, reader: StreamReader) -> None:
         try:
             acceptance = parse_acceptance(reader.attributes)
         except TransferProtocolError:

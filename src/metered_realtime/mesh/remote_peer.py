@@ -362,7 +362,7 @@ class RemotePeer(AsyncEventEmitter):
             if self._rpc is not None:
                 self._rpc.left()
         elif self._connection is not None and self._connection.is_connected:
-            self._channels.link_up()
+            self._channels.connected()
         if self._state not in (state, "closed"):
             previous, self._state = self._state, state
             self.emit(StateChange(previous, state))
@@ -373,7 +373,7 @@ class RemotePeer(AsyncEventEmitter):
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Emit a channel that it opened. Messages that arrive before a listener is there are kept."""
-        if self._channels.takes(channel) or self._takes_calls(channel):
+        if self._channels.claim_data_channel(channel) or self._takes_calls(channel):
             return
         EarlyMessages(channel, self._logger)
         self.emit(DataChannelOpened(channel))

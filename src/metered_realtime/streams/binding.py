@@ -28,10 +28,15 @@ class StreamBinding:
         self._observer = observer
         self._streams = RemoteStreams(partial(channels.open_reserved, LABEL), self._announce)
         options = ChannelOptions(window_bytes=WINDOW_BYTES, max_message_size=MAX_FRAME)
-        channels.reserve(LABEL, Reservation(options=options, max_buffered=MAX_BUFFERED, taken=self._streams.take))
+        opened = self._streams.use_channel
+        channels.reserve(LABEL, Reservation(options=options, max_buffered=MAX_BUFFERED, opened=opened))
 
     def open(self, topic: str, attributes: Attributes | None, kind: StreamKind, total: int | None) -> StreamWriter:
-        """Return a writer that opens its stream on entering."""
+        """Return a writer that opens its stream on entering.
+
+        Raises:
+            ValueError: the topic or an attribute is invalid, or they are too large.
+        """
         opening = Opening(topic=topic, kind=kind, attributes=dict(attributes or {}), total=total)
         encode_opening(opening)
         return StreamWriter(self._streams, opening)

@@ -1,4 +1,4 @@
-"""The end of a stream that reads."""
+"""The reading end of a stream."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from .stream_channel import StreamChannel
 
 READ_LIMIT = 16 * 1024 * 1024
-"""What `readall` takes unless it is told otherwise: the remote decides how much it sends."""
+"""Default limit of `readall`, in bytes or characters: the remote decides how much it sends."""
 
 SMALL_CHUNK = 4096
-"""Chunks that wait are joined up to this length, so that a remote which sends single bytes costs no more memory."""
+"""Chunks are joined up to this length, so that single bytes do not cost more memory than large chunks."""
 
 
 class StreamReader:
-    """A stream from a remote, from `StreamOpened`. `async for` gives its chunks: bytes, or str of a text stream.
+    """A stream opened by a remote, from the event `StreamOpened`.
 
-    What is read here lets the writer go on; a stream that nobody reads holds at most a quarter of a megabyte and makes
-    its writer wait. Cancel what is not wanted.
+    `async for` yields its chunks: bytes, or str for a text stream. Reading gives the writer credit to continue; an
+    unread stream holds at most 256 KiB, and its writer waits. Call `cancel` on a stream that is not wanted.
     """
 
     def __init__(self, channel: StreamChannel, id: int, opening: Opening) -> None:
@@ -43,12 +43,12 @@ class StreamReader:
 
     @property
     def topic(self) -> str:
-        """What the remote opened it for. The remote chooses it freely."""
+        """Topic of the stream, chosen freely by the remote."""
         return self._opening.topic
 
     @property
     def attributes(self) -> Attributes:
-        """What the remote opened it with. The remote chooses them freely."""
+        """Attributes of the stream, chosen freely by the remote."""
         return dict(self._opening.attributes)
 
     @property
@@ -58,12 +58,12 @@ class StreamReader:
 
     @property
     def total(self) -> int | None:
-        """The number of bytes that will come, None if the remote did not say. More or less breaks the stream."""
+        """Announced length in bytes, None if the remote has not announced one. A different length ends the stream."""
         return self._opening.total
 
     @property
     def reason(self) -> StreamEndReason | None:
-        """Why it ended early. None while it is open and after a regular end."""
+        """Reason of an early end. None while the stream is open and after a regular end."""
         return self._reason
 
     def __aiter__(self) -> StreamReader:
@@ -76,10 +76,10 @@ class StreamReader:
         return chunk
 
     async def read(self, n: int) -> bytes | str:
-        """Return up to `n` bytes, or characters of a text stream: what is there, at least one; nothing at the end.
+        """Wait for content and return up to `n` bytes, or characters of a text stream. Empty at the end.
 
         Raises:
-            StreamEndedError: it ended early. What arrived before is returned first.
+            StreamEndedError: the stream ended early. Content that arrived before is returned first.
             ValueError: `n` is not positive.
         """
         if n <= 0:
@@ -96,10 +96,10 @@ class StreamReader:
         return self._joined(pieces)
 
     async def readall(self, limit: int = READ_LIMIT) -> bytes | str:
-        """Return everything to the end. Cancels the stream if it is more than `limit` bytes or characters.
+        """Read to the end and return the content. Cancel the stream above `limit` bytes or characters.
 
         Raises:
-            StreamEndedError: it ended early, or `too_large`.
+            StreamEndedError: the stream ended early, or with `too_large` because of the limit.
             ValueError: `limit` is negative.
         """
         if limit < 0:
@@ -115,14 +115,14 @@ class StreamReader:
         return self._joined(pieces, consume=False)
 
     def cancel(self, detail: str = "") -> None:
-        """Want no more: the writer gets `cancelled`, what has arrived is dropped. Idempotent."""
+        """Stop the stream: the writer gets `cancelled`, unread content is dropped. Idempotent."""
         self._stop("cancelled", "application", detail)
 
     def widen(self, count: int) -> None:
-        """Let the writer be `count` bytes more ahead of this reader, for long streams over long paths.
+        """Increase the window of the writer by `count` bytes, for large streams over paths with a long round trip.
 
         Raises:
-            ValueError: `count` is not positive, or it would be 2 GiB or more in all.
+            ValueError: `count` is not positive, or the window would reach 2 GiB.
         """
         self._channel.widen(self._id, count)
 
@@ -142,7 +142,7 @@ class StreamReader:
             raise StreamEndedError(self._reason, self._detail)
 
     def _joined(self, pieces: list[bytes | str], *, consume: bool = True) -> bytes | str:
-        """Return pieces as one, and give the writer credit for them."""
+        """Join pieces, and give the writer credit for them."""
         if self._decoder is None:
             data = b"".join(piece for piece in pieces if isinstance(piece, bytes))
             size, result = len(data), data
@@ -161,10 +161,10 @@ class StreamReader:
     # --- for the channel
 
     def _arrived(self, data: bytes) -> None:
-        self._take(data, final=False)
+        self._hold(data, final=False)
 
-    def _take(self, data: bytes, *, final: bool) -> bool:
-        """Keep content, decoded if it is text. False if it is not UTF-8, and the stream was cancelled for that."""
+    def _hold(self, data: bytes, *, final: bool) -> bool:
+        """Hold content, decoded if it is text. False if it is not UTF-8; the stream is cancelled then."""
         try:
             chunk = data if self._decoder is None else self._decoder.decode(data, final)
         except UnicodeDecodeError:
@@ -176,13 +176,13 @@ class StreamReader:
         return True
 
     def _append(self, chunk: bytes | str) -> None:
-        """Keep a chunk, with the one before if that is small: objects take memory too."""
+        """Hold a chunk, joined with the one before if both are small."""
         if self._chunks and len(self._chunks[-1]) + len(chunk) <= SMALL_CHUNK:
             chunk = self._chunks.pop() + chunk  # type: ignore[operator]
         self._chunks.append(chunk)
 
     def _ended(self, reason: StreamEndReason | None, detail: str = "") -> None:
-        if self._is_over or (reason is None and not self._take(b"", final=True)):
+        if self._is_over or (reason is None and not self._hold(b"", final=True)):
             return
         self._is_over, self._reason, self._detail = True, reason, detail
         self._changed.set()

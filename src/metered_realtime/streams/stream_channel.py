@@ -1,8 +1,8 @@
-"""Streams to and from one remote: the shell around `core.streams.multiplexer`, and the channel under it.
+"""Streams to and from one remote: the shell around `core.streams.multiplexer`, and the channel that carries them.
 
-All streams of a pair share one channel that survives its connections (`ManagedChannel`), which whoever needs one first
-opens. What it has not delivered when a connection is lost goes out on the next one, so streams only pause. They end
-with the channel: when the remote leaves or begins anew, or when its connection is given up.
+All streams of a pair share one `ManagedChannel`, which the end that needs it first opens. Frames that are not delivered
+when a connection is lost are sent on the next one, so streams only pause. They end with the channel: when the remote
+leaves or restarts, or when its connection is given up.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from .reader import StreamReader
 from .writer import StreamWriter
 
 LABEL = "metered.streams.1"
-"""The label of the channel that carries streams: what it says changes only with its number."""
+"""Label of the channel that carries streams. Its number is the version of the protocol."""
 
 MAX_BUFFERED = 131_072
-"""Bytes that wait in the data channel itself, four frames: what a stream that has its turn waits for at the most."""
+"""Bytes in the buffer of the data channel, four frames: they delay every frame of a stream."""
 
 WINDOW_BYTES = 4 * 1024 * 1024
-"""Bytes of all streams that are on their way and kept to be sent again: 40 MB/s at a round trip of 100 ms."""
+"""Unacknowledged bytes of all streams, kept to be sent again: 40 MB/s at a round trip of 100 ms."""
 
 MAX_FRAME = HEADER_BYTES + MAX_CHUNK
-"""Bytes of the largest frame."""
+"""Maximum frame size, in bytes."""
 
 OPEN_PAUSE = 0.1
-"""Seconds until another channel is opened after one that ended before it was open."""
+"""Seconds before another channel is opened after one that ended before it was open."""
 
 
 class StreamChannel:
-    """The channel and its streams, as long as the same program is at the other end."""
+    """The channel and its streams, for as long as the other end is the same program."""
 
     max_message = MAX_FRAME
 
@@ -63,7 +63,7 @@ class StreamChannel:
         channel.feed_from(self)
 
     async def until_open(self) -> bool:
-        """Return when the channel is connected, for the first time or again. False if it ends before."""
+        """Wait until the channel is connected, for the first time or again. Return False if it ends first."""
         try:
             await self._channel.wait_open()
         except ChannelClosedError:
@@ -72,7 +72,7 @@ class StreamChannel:
 
     @contextlib.contextmanager
     def watched(self, watcher: Callable[[bool], None]) -> Iterator[None]:
-        """Tell a watcher when the connection is lost (False) and when there is one again (True)."""
+        """Call a watcher when the connection is lost (False), and when there is one again (True)."""
         self._watchers.add(watcher)
         if self._channel.ready_state != "open":
             watcher(False)
@@ -84,7 +84,11 @@ class StreamChannel:
     # --- for the writers
 
     def open(self, writer: StreamWriter, opening: Opening) -> int:
-        """Open a stream of a writer, which is told how it goes on."""
+        """Open a stream and return its number. The writer is notified of its progress.
+
+        Raises:
+            StreamEndedError: `too_many_streams`.
+        """
         try:
             id = self._mux.open(opening)
         except core.TooManyStreamsError as error:
@@ -94,21 +98,21 @@ class StreamChannel:
         return id
 
     def write(self, id: int, data: bytes) -> None:
-        """Take content of a stream."""
+        """Queue content of a stream."""
         self._mux.write(id, data)
         self._kick()
 
     def pending(self, id: int) -> int:
-        """Return how many bytes of a stream wait to be sent."""
+        """Return the bytes of a stream that wait to be sent."""
         return self._mux.pending(id)
 
     def finish(self, id: int) -> None:
-        """Note that a stream is complete."""
+        """End a stream after its queued content."""
         self._mux.end(id)
         self._kick()
 
     def abort(self, id: int, detail: str) -> None:
-        """Give up a stream."""
+        """Abort a stream."""
         self._writers.pop(id, None)
         self._mux.abort(id, "application", detail)
         self._kick()
@@ -116,12 +120,12 @@ class StreamChannel:
     # --- for the readers
 
     def consumed(self, id: int, count: int) -> None:
-        """Note that a reader has taken bytes."""
+        """Give the writer credit for bytes that were read."""
         self._mux.consumed(id, count)
         self._kick()
 
     def widen(self, id: int, count: int) -> None:
-        """Let a stream have more on the way."""
+        """Increase the window of a stream."""
         self._mux.widen(id, count)
         self._kick()
 
@@ -134,13 +138,13 @@ class StreamChannel:
     # --- the channel
 
     def end(self, reason: StreamEndReason, detail: str = "") -> None:
-        """End every stream with a reason, and the channel. Idempotent."""
+        """End every stream with a reason, then the channel. Idempotent."""
         if self.is_over:
             return
         self._let_go()
         if reason == "protocol_error":
             self._channel.fail(ChannelProtocolError(f"streams: {detail}"))
-        elif reason != "peer_left":  # then it ends by itself, and a remote that this end leaves is told by the server
+        elif reason != "peer_left":  # the channel ends with the remote, which the server informs
             self._channel.close()
         self._end_streams(reason, detail)
 
@@ -167,7 +171,7 @@ class StreamChannel:
         return frame
 
     def connection_lost(self) -> None:
-        """Take note that nothing goes out until there is another connection."""
+        """Handle the loss of the connection: nothing is sent until there is another one."""
         self._tell_watchers(False)
 
     def _tell_watchers(self, is_connected: bool) -> None:
@@ -175,7 +179,7 @@ class StreamChannel:
             watcher(is_connected)
 
     def _kick(self) -> None:
-        """Send when the program has had its say: what it writes in one go shares frames."""
+        """Schedule sending for the next turn of the event loop, so that consecutive writes share frames."""
         if not self._will_send and not self.is_over:
             self._will_send = True
             self._loop.call_soon(self._send)
@@ -187,20 +191,20 @@ class StreamChannel:
 
     def _on_open(self, event: object) -> None:
         if self._channel.max_message_size < MAX_FRAME:
-            self.end("protocol_error", f"the other end takes {self._channel.max_message_size} bytes, not {MAX_FRAME}")
+            self.end("protocol_error", f"the other end accepts {self._channel.max_message_size} bytes, not {MAX_FRAME}")
         else:
             self._tell_watchers(True)
 
     def _on_resumed(self, event: ChannelResumed) -> None:
-        if event.restarted:  # it knows nothing of these streams, and numbers its own from 1
+        if event.restarted:  # it does not know these streams, and numbers its own from 1
             self._let_go()
-            self._owner.take(self._channel)._on_open(event)
+            self._owner.use_channel(self._channel)._on_open(event)
             self._end_streams("connection_lost", "the other end has begun anew")
         else:
             self._on_open(event)
 
     def _on_error(self, event: DCError) -> None:
-        """Take note of what only an end that breaks the rules brings about: honest ones give nothing up."""
+        """End the streams: a conforming end drops no messages, so the other end violates the protocol."""
         self.end("protocol_error", str(event.err))
 
     def _on_message(self, event: DCMessage) -> None:
@@ -235,7 +239,8 @@ class StreamChannel:
 class RemoteStreams:
     """The streams to and from one remote.
 
-    `open` opens the channel to it, or returns the one that is open; `announce` is told of every stream that it opens.
+    `open` returns the channel that carries them, opened if necessary; `announce` is called with each stream of the
+    remote.
     """
 
     def __init__(self, open: Callable[[], ManagedChannel], announce: Callable[[StreamReader], None]) -> None:
@@ -244,19 +249,19 @@ class RemoteStreams:
         self._current: StreamChannel | None = None
 
     async def channel(self) -> StreamChannel:
-        """Return the channel for a new stream once it is connected.
+        """Wait until the channel for a new stream is connected, and return it.
 
         Raises:
             MeteredRealtimeError: the remote has left.
         """
         while True:
-            chosen = self._current if self._current is not None else self.take(self._open())
+            chosen = self._current if self._current is not None else self.use_channel(self._open())
             if await chosen.until_open():
                 return chosen
             await asyncio.sleep(OPEN_PAUSE)
 
-    def take(self, channel: ManagedChannel) -> StreamChannel:
-        """Use a channel from now on."""
+    def use_channel(self, channel: ManagedChannel) -> StreamChannel:
+        """Carry streams over a channel from now on."""
         self._current = StreamChannel(channel, self)
         return self._current
 
@@ -266,6 +271,6 @@ class RemoteStreams:
             self._current.end(reason, detail)
 
     def ended(self, channel: StreamChannel) -> None:
-        """Take note that a channel has ended."""
+        """Handle the end of a channel."""
         if channel is self._current:
             self._current = None

@@ -1,4 +1,4 @@
-"""The end of a stream that writes."""
+"""The writing end of a stream."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from .stream_channel import RemoteStreams, StreamChannel
 
 WRITE_AHEAD = 65_536
-"""Bytes of a stream that may wait to be sent while its program prepares the next: two frames."""
+"""Bytes of a stream that may wait to be sent when `write` returns: two frames."""
 
 
 class StreamWriter:
     """A stream to a remote, from `RemotePeer.open_stream`. Use it with `async with`.
 
-    Entering opens it. Leaving ends it and waits until the remote has read everything; with an exception it aborts it.
+    Entering opens the stream. Leaving ends it and waits until the remote has read everything, or aborts it after an
+    exception.
     """
 
     def __init__(self, streams: RemoteStreams, opening: Opening) -> None:
@@ -39,12 +40,12 @@ class StreamWriter:
 
     @property
     def topic(self) -> str:
-        """What it was opened for."""
+        """Topic of the stream."""
         return self._opening.topic
 
     @property
     def attributes(self) -> Attributes:
-        """What it was opened with."""
+        """Attributes of the stream."""
         return dict(self._opening.attributes)
 
     @property
@@ -54,20 +55,20 @@ class StreamWriter:
 
     @property
     def reason(self) -> StreamEndReason | None:
-        """Why it ended early. None while it is open and after a regular end."""
+        """Reason of an early end. None while the stream is open and after a regular end."""
         return self._reason
 
     async def __aenter__(self) -> StreamWriter:
-        """Open the stream, and the connection if there is none. Waits for it without a limit.
+        """Open the stream, and a connection if there is none. Wait for it without a limit.
 
         Raises:
-            StreamEndedError: `too_many_streams`, or it was aborted before.
+            StreamEndedError: `too_many_streams`, or the stream was aborted before.
             MeteredRealtimeError: the remote has left.
-            ValueError: it has been opened already.
+            ValueError: the stream has been opened already.
         """
         self._raise_if_failed()
         channel = await self._streams.channel()
-        self._raise_if_failed()  # it may have been aborted meanwhile
+        self._raise_if_failed()  # it may have been aborted in the meantime
         if self._channel is not None:
             raise ValueError("the stream has been opened already")
         self._id = channel.open(self, self._opening)
@@ -87,14 +88,15 @@ class StreamWriter:
             raise
 
     async def write(self, data: bytes | bytearray | memoryview | str) -> None:
-        """Send content of any length; return when nearly all of it is on its way. Text for a text stream, else bytes.
+        """Send content of any length: text for a text stream, bytes otherwise.
 
-        Waits for the slower of the network and the remote's reader. Cancelling takes back nothing that was taken.
+        Wait for the network and the reader, until at most 64 KiB of the stream are unsent. Cancelling does not withdraw
+        the content.
 
         Raises:
-            StreamEndedError: the stream ended; `reason` says why.
-            TypeError: not what the stream carries.
-            ValueError: more than the announced total.
+            StreamEndedError: the stream ended; its `reason` tells why.
+            TypeError: `data` has the wrong type for the stream.
+            ValueError: the content exceeds the announced total, or the stream has been ended.
         """
         content = self._encoded(data)
         channel = await self._writable()
@@ -105,8 +107,8 @@ class StreamWriter:
         """End the stream and wait until the remote has read everything. Called on leaving `async with`.
 
         Raises:
-            StreamEndedError: it was not read to the end.
-            ValueError: less than the announced total was written, or it has not been opened.
+            StreamEndedError: the stream was not read to its end.
+            ValueError: less than the announced total was written, or the stream has not been opened.
         """
         if not self._is_over:
             self._opened_channel().finish(self._id)
@@ -114,16 +116,16 @@ class StreamWriter:
         self._raise_if_failed()
 
     def abort(self, detail: str = "") -> None:
-        """Give up: what is on its way may arrive, the reader then gets `aborted`. Idempotent."""
+        """Abort the stream: the reader gets `aborted` after content that was sent before. Idempotent."""
         if not self._is_over and self._channel is not None:
             self._channel.abort(self._id, detail)
         self._ended("aborted", detail)
 
     async def wait_ended(self) -> StreamEndReason | None:
-        """Return, when the stream has ended, why: None if the remote has read everything.
+        """Wait until the stream has ended, and return the reason: None if the remote has read everything.
 
         Raises:
-            ValueError: it has not been opened.
+            ValueError: the stream has not been opened.
         """
         if not self._is_over:
             self._opened_channel()
@@ -139,7 +141,7 @@ class StreamWriter:
         return data.encode() if isinstance(data, str) else bytes(data)
 
     async def _writable(self) -> StreamChannel:
-        """Return the channel once there is room."""
+        """Wait for room, and return the channel."""
         channel = self._opened_channel()
         while not self._is_over and channel.pending(self._id) > WRITE_AHEAD:
             self._changed.clear()

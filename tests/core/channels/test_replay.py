@@ -12,14 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metered_realtime.core.channels import frames as frames
-from metered_realtime.core.channels.frames import FrameError, Hello, Part
+from metered_realtime.core.channels.frames import ChannelFrameError, HelloFrame, MessagePart
 from metered_realtime.core.channels.reassembly import AtMostOnce, InOrder
 from metered_realtime.core.channels.replay import MAX_RESYNCS, Closed, Deliver, Missed, ReplayEndpoint, Resumed
 
 FRAME = 2_048
 """Bytes of a frame in these tests, small enough to have many chunks."""
 
-sessions = itertools.count(1)
+instance_ids = itertools.count(1)
 
 
 @dataclass
@@ -61,7 +61,7 @@ class End:
 
 
 def end(**options: int | bool) -> End:
-    return End(ReplayEndpoint(next(sessions), **options))  # type: ignore[arg-type]
+    return End(ReplayEndpoint(next(instance_ids), **options))  # type: ignore[arg-type]
 
 
 class Connection:
@@ -165,7 +165,7 @@ def test_everything_accepted_arrives_once_and_in_order(
 ) -> None:
     bounds = {"max_messages": max_messages, "max_bytes": max_bytes}
     connection = Connection(end(**bounds), end(**bounds))
-    with contextlib.suppress(FrameError):  # a connection on which too much was lost is given up
+    with contextlib.suppress(ChannelFrameError):  # a connection on which too much was lost is given up
         play(connection, script, **bounds)
     connection.connect()
     connection.settle()
@@ -190,7 +190,7 @@ def test_programs_that_start_again_get_the_rest_and_what_may_not_have_arrived(
             (action, first, f"{next(count):04d}" if action == "send" else argument)
             for action, first, argument in script
         ]
-        with contextlib.suppress(FrameError):
+        with contextlib.suppress(ChannelFrameError):
             play(connection, numbered, **bounds)
         connection.cut()
         got.append(connection.b.got)
@@ -241,7 +241,7 @@ def test_hostile_frames_raise_nothing_but_frame_errors(garbage: list[bytes], see
         try:
             a.endpoint.receive(kind + frame)
             a.endpoint.receive((kind + frame).ljust(chance.choice((9, 10, 18, 42)), b"\0"))
-        except FrameError:
+        except ChannelFrameError:
             return
 
 
@@ -387,13 +387,13 @@ def test_a_close_is_told() -> None:
         b"x" * (frames.MAX_FRAME + 1),
         frames.encode_message(0, frames.TEXT, b"\xff"),
         frames.encode_message(0, 0, b"x" * 101),
-        frames.encode_hello(Hello(0, 0, 0, 0, 0, 100)),
-        frames.encode_hello(Hello(5, 0, 0, 0, 0, 100))[:-1],
+        frames.encode_hello(HelloFrame(0, 0, 0, 0, 0, 100)),
+        frames.encode_hello(HelloFrame(5, 0, 0, 0, 0, 100))[:-1],
     ],
 )
 def test_broken_rules_are_noticed(frame: bytes) -> None:
     a, _, _ = connected(max_message=100)
-    with pytest.raises(FrameError):
+    with pytest.raises(ChannelFrameError):
         a.endpoint.receive(frame)
 
 
@@ -404,14 +404,14 @@ def test_repetitions_are_asked_for_a_bounded_number_of_times() -> None:
     b.pump()
     for _ in range(MAX_RESYNCS):
         a.take(b.wire[0])
-    with pytest.raises(FrameError, match="repetitions"):
+    with pytest.raises(ChannelFrameError, match="repetitions"):
         a.take(b.wire[0])
     connection.cut()
 
 
-def parts(number: int, payload: bytes, size: int) -> list[Part]:
+def parts(number: int, payload: bytes, size: int) -> list[MessagePart]:
     offsets = range(0, len(payload), size)
-    return [Part(number, False, False, it, len(payload), payload[it : it + size]) for it in offsets]
+    return [MessagePart(number, False, False, it, len(payload), payload[it : it + size]) for it in offsets]
 
 
 @given(st.lists(st.integers(1, 9_000), min_size=1, max_size=6), st.randoms(use_true_random=False))
@@ -423,26 +423,26 @@ def test_an_unordered_receiver_puts_messages_together_from_chunks_in_any_order(
     every += chance.sample(every, len(every) // 2)
     chance.shuffle(every)
     receiver = AtMostOnce(100_000)
-    got = [message for part in every if (message := receiver.take(part)) is not None]
+    got = [message for part in every if (message := receiver.add_part(part)) is not None]
     assert sorted(got) == sorted(payloads)
 
 
 def test_incomplete_messages_are_bounded() -> None:
     receiver = AtMostOnce(10_000)
     for number in range(1_000):
-        receiver.take(Part(number, False, False, 0, 9_000, b"x" * 2_000))
+        receiver.add_part(MessagePart(number, False, False, 0, 9_000, b"x" * 2_000))
     assert receiver._partial_bytes <= 10_000
-    assert receiver.take(Part(2_000, False, False, 0, 1, b"x")) == b"x"
+    assert receiver.add_part(MessagePart(2_000, False, False, 0, 1, b"x")) == b"x"
 
 
 def test_overlapping_chunks_make_no_message() -> None:
     receiver = AtMostOnce(10_000)
-    assert receiver.take(Part(0, False, False, 0, 4_000, b"x" * 2_000)) is None
-    assert receiver.take(Part(0, False, False, 1_500, 4_000, b"x" * 2_000)) is None
+    assert receiver.add_part(MessagePart(0, False, False, 0, 4_000, b"x" * 2_000)) is None
+    assert receiver.add_part(MessagePart(0, False, False, 1_500, 4_000, b"x" * 2_000)) is None
 
 
 def test_what_is_here_already_is_cut_off_a_repeated_chunk() -> None:
     receiver = InOrder(10_000)
     payload = bytes(range(200)) * 20
-    assert receiver.take(Part(0, False, False, 0, 4_000, payload[:2_000])) is None
-    assert receiver.take(Part(0, False, False, 1_000, 4_000, payload[1_000:])) == payload
+    assert receiver.add_part(MessagePart(0, False, False, 0, 4_000, payload[:2_000])) is None
+    assert receiver.add_part(MessagePart(0, False, False, 1_000, 4_000, payload[1_000:])) == payload

@@ -20,9 +20,9 @@ CHANNEL_WINDOW = 8 * MAX_MESSAGE
 class End:
     """A program at one end: its channel, its streams, what it has written and what it has read, by number of stream."""
 
-    def __init__(self, session: int) -> None:
+    def __init__(self, instance_id: int) -> None:
         self.channel = ReplayEndpoint(
-            session, max_bytes=CHANNEL_WINDOW, max_message=MAX_MESSAGE, serves_successors=False
+            instance_id, max_bytes=CHANNEL_WINDOW, max_message=MAX_MESSAGE, serves_successors=False
         )
         self.begin()
 

@@ -1,7 +1,7 @@
-"""The frames of a channel that survives its connection, as bytes and as objects. docs/data_channels.md has the layout.
+"""The frames of a managed channel, as bytes and as objects. docs/data_channels.md has the layout.
 
-Every frame is one binary message of a data channel, big-endian, and begins with its type. Numbers count messages from
-0 in each direction and stay below 2**53, so that JavaScript can hold them. Session ids are random, never 0.
+Every frame is one binary message of a data channel, big-endian, and starts with its type. Numbers count messages from
+0 in each direction and stay below 2**53, so that JavaScript can represent them. Instance ids are random, never 0.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PROTOCOL = "metered.channel.1"
-"""The subprotocol (RFC 8832) of a channel whose messages are sent again until they have arrived."""
+"""Subprotocol (RFC 8832) of a reliable channel, which sends messages again until they have arrived."""
 
 LOSSY_PROTOCOL = "metered.channel.1.lossy"
-"""The subprotocol of one whose messages are given up when their connection is."""
+"""Subprotocol of a lossy channel, which drops its messages when their connection is lost."""
 
 MAX_FRAME = 65_536
-"""Bytes of a frame, header included: what every end takes, also one that names no `max-message-size` (RFC 8841)."""
+"""Maximum frame size in bytes, header included: every end accepts it, even without `max-message-size` (RFC 8841)."""
 
 MIN_CHUNK = 1_024
-"""Bytes of a chunk that is not the last one of its message. Crumbs would cost a receiver more memory than they fill."""
+"""Minimum size in bytes of every chunk but the last of a message. Smaller ones cost the receiver more memory in
+overhead than in content."""
 
 MAX_NUMBER = 2**53 - 1
 
@@ -30,7 +31,7 @@ TEXT = 1
 """Flag: the message is text, in UTF-8."""
 
 URGENT = 2
-"""Flag: acknowledge at once, the sender is about to run out of room."""
+"""Flag: acknowledge at once, because the window of the sender is filling up."""
 
 _HELLO = struct.Struct("!BQQQQII")
 _MESSAGE = struct.Struct("!BBQ")
@@ -42,19 +43,20 @@ MESSAGE_HEADER = _MESSAGE.size
 CHUNK_HEADER = _CHUNK.size
 
 
-class FrameError(Exception):
-    """The other end broke the rules of the channel: a malformed frame, or one that makes no sense."""
+class ChannelFrameError(Exception):
+    """The other end violated the protocol of the channel: a frame is malformed, or invalid in this state."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """Who an end is and what it has. The first frame of each end on each connection, and a request to send again.
+class HelloFrame:
+    """The identity and the position of an end: its first frame on each connection, and a request to send again.
 
-    `session` sends from number `base` on. Of the other end's session `known` (0: none yet) everything below `next` has
-    arrived, and `offset` bytes of `next`. Messages of up to `max_message` bytes are taken.
+    `instance_id` identifies the end, which sends messages from number `base` on. `known` is the instance id of the
+    other end, 0 if there is none yet; of its messages, everything below `next` has arrived, and `offset` bytes of
+    `next`. Messages of up to `max_message` bytes are accepted.
     """
 
-    session: int
+    instance_id: int
     base: int
     known: int
     next: int
@@ -63,8 +65,8 @@ class Hello:
 
 
 @dataclass(slots=True)
-class Part:
-    """A message, or `payload` at `offset` of one of `total` bytes."""
+class MessagePart:
+    """A whole message, or a chunk of one: `payload` starts at `offset` of `total` bytes."""
 
     number: int
     is_text: bool
@@ -75,102 +77,102 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
-    """Everything below `next` has arrived."""
+class AckFrame:
+    """Every message below `next` has arrived."""
 
     next: int
 
 
 @dataclass(frozen=True, slots=True)
-class Skip:
-    """Nothing below `base` will be sent any more."""
+class SkipFrame:
+    """No message below `base` will be sent any more."""
 
     base: int
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
-    """The channel is closed. `reason` is 0 for a plain close, 1 after broken rules."""
+class CloseFrame:
+    """The channel is closed. `reason` is 0 for a regular close, 1 after a protocol violation."""
 
     reason: int
 
 
-Frame = Hello | Part | Ack | Skip | Close
+ChannelFrame = HelloFrame | MessagePart | AckFrame | SkipFrame | CloseFrame
 
 
-def encode_hello(hello: Hello) -> bytes:
-    """Return the frame."""
+def encode_hello(hello: HelloFrame) -> bytes:
+    """Encode a hello frame."""
     return _HELLO.pack(
-        HELLO, hello.session, hello.base, hello.known, hello.next, hello.offset, hello.max_message
+        HELLO, hello.instance_id, hello.base, hello.known, hello.next, hello.offset, hello.max_message
     )  # fmt: skip
 
 
 def encode_message(number: int, flags: int, payload: bytes) -> bytes:
-    """Return the frame of a whole message."""
+    """Encode a whole message."""
     return _MESSAGE.pack(MESSAGE, flags, number) + payload
 
 
 def encode_chunk(number: int, flags: int, offset: int, payload: bytes, size: int) -> bytes:
-    """Return the frame of `size` bytes at `offset` of a message."""
+    """Encode a chunk of a message: `size` bytes from `offset` on."""
     chunk = memoryview(payload)[offset : offset + size]
     return b"".join((_CHUNK.pack(CHUNK, flags, number, offset, len(payload)), chunk))
 
 
 def encode_ack(next_number: int) -> bytes:
-    """Return the frame."""
+    """Encode an acknowledgement of every message below a number."""
     return _NUMBER.pack(ACK, next_number)
 
 
 def encode_skip(base: int) -> bytes:
-    """Return the frame."""
+    """Encode a skip frame: no message below `base` will be sent."""
     return _NUMBER.pack(SKIP, base)
 
 
 def encode_close(reason: int) -> bytes:
-    """Return the frame."""
+    """Encode a close frame."""
     return _CLOSE.pack(CLOSE, reason)
 
 
-def decode(frame: bytes) -> Frame:
-    """Read a frame of the other end. Chunks refer to it, messages are copies.
+def decode(frame: bytes) -> ChannelFrame:
+    """Decode a frame. The payload of a chunk is a view of the frame, that of a whole message a copy.
 
     Raises:
-        FrameError: it is not one.
+        ChannelFrameError: the frame is malformed.
     """
     if not 2 <= len(frame) <= MAX_FRAME:
-        raise FrameError(f"a frame of {len(frame)} bytes")
+        raise ChannelFrameError(f"a frame of {len(frame)} bytes")
     try:
         return _READERS[frame[0]](frame)
     except KeyError:
-        raise FrameError(f"a frame of type {frame[0]}") from None
+        raise ChannelFrameError(f"a frame of type {frame[0]}") from None
     except struct.error as error:
-        raise FrameError(f"a frame of type {frame[0]}: {error}") from None
+        raise ChannelFrameError(f"a frame of type {frame[0]}: {error}") from None
 
 
-def _read_message(frame: bytes) -> Part:
+def _read_message(frame: bytes) -> MessagePart:
     _, flags, number = _MESSAGE.unpack_from(frame)
     _check_number(number)
     payload = frame[MESSAGE_HEADER:]
-    return Part(number, bool(flags & TEXT), bool(flags & URGENT), 0, len(payload), payload)
+    return MessagePart(number, bool(flags & TEXT), bool(flags & URGENT), 0, len(payload), payload)
 
 
-def _read_chunk(frame: bytes) -> Part:
+def _read_chunk(frame: bytes) -> MessagePart:
     _, flags, number, offset, total = _CHUNK.unpack_from(frame)
     _check_number(number)
     payload = memoryview(frame)[CHUNK_HEADER:]
     end = offset + len(payload)
     if end > total or (end < total and len(payload) < MIN_CHUNK) or not payload:
-        raise FrameError(f"a chunk of {len(payload)} bytes at {offset} of {total}")
-    return Part(number, bool(flags & TEXT), bool(flags & URGENT), offset, total, payload)
+        raise ChannelFrameError(f"a chunk of {len(payload)} bytes at {offset} of {total}")
+    return MessagePart(number, bool(flags & TEXT), bool(flags & URGENT), offset, total, payload)
 
 
-def _read_hello(frame: bytes) -> Hello:
-    _, session, base, known, next_number, offset, max_message = _HELLO.unpack(frame)
+def _read_hello(frame: bytes) -> HelloFrame:
+    _, instance_id, base, known, next_number, offset, max_message = _HELLO.unpack(frame)
     _check_number(base)
     _check_number(next_number)
-    if session == 0:
-        raise FrameError("a session without an id")
-    return Hello(session, base, known, next_number, offset, max_message)
+    if instance_id == 0:
+        raise ChannelFrameError("an instance id of 0")
+    return HelloFrame(instance_id, base, known, next_number, offset, max_message)
 
 
 def _read_number(frame: bytes) -> int:
@@ -181,14 +183,14 @@ def _read_number(frame: bytes) -> int:
 
 def _check_number(number: int) -> None:
     if number > MAX_NUMBER:
-        raise FrameError(f"the number {number}")
+        raise ChannelFrameError(f"the number {number}")
 
 
-_READERS: dict[int, Callable[[bytes], Frame]] = {
+_READERS: dict[int, Callable[[bytes], ChannelFrame]] = {
     HELLO: _read_hello,
     MESSAGE: _read_message,
     CHUNK: _read_chunk,
-    ACK: lambda frame: Ack(_read_number(frame)),
-    SKIP: lambda frame: Skip(_read_number(frame)),
-    CLOSE: lambda frame: Close(_CLOSE.unpack(frame)[1]),
+    ACK: lambda frame: AckFrame(_read_number(frame)),
+    SKIP: lambda frame: SkipFrame(_read_number(frame)),
+    CLOSE: lambda frame: CloseFrame(_CLOSE.unpack(frame)[1]),
 }

@@ -1,18 +1,18 @@
-"""What arrives on a channel that survives its connection: each message once, whole, and in order if it is reliable."""
+"""Reassembly of the messages that arrive on a managed channel: each once and whole, in order if it is reliable."""
 
 from __future__ import annotations
 
-from .frames import FrameError, Part
+from .frames import ChannelFrameError, MessagePart
 
 MAX_PARTIALS = 16
-"""Incomplete messages that a lossy channel keeps. Only an unordered one has more than one; the oldest goes first."""
+"""Incomplete messages that a lossy channel keeps; the oldest is dropped first. Only an unordered one has several."""
 
 REORDER_WINDOW = 4_096
-"""Messages by which a late one may lag on an unordered channel. Older ones count as duplicates."""
+"""Numbers by which a message may be late on an unordered channel. Older ones count as duplicates."""
 
 
 class InOrder:
-    """Takes messages in the order of their numbers, and each one once. What skips one is a gap, and not taken."""
+    """Delivers messages in the order of their numbers, each once. A part behind a gap is discarded."""
 
     def __init__(self, max_message: int) -> None:
         self.next = 0
@@ -23,27 +23,27 @@ class InOrder:
 
     @property
     def offset(self) -> int:
-        """The bytes that are here of the message `next`."""
+        """Bytes of the message `next` that have arrived."""
         return len(self._partial) if self._partial is not None else 0
 
     def start(self, base: int) -> None:
-        """Expect another session, from a number on."""
+        """Reset for a new instance of the other end, which starts at this number."""
         self.next = base
         self._partial = None
         self.gap = False
 
     def skip(self, base: int) -> int:
-        """Expect nothing below a number any more. Return how many messages will never come."""
+        """Skip the messages below a number. Return how many will never arrive."""
         missed = max(0, base - self.next)
         if missed:
             self.start(base)
         return missed
 
-    def take(self, part: Part) -> bytes | None:
-        """Take a part. Return the message that it completes.
+    def add_part(self, part: MessagePart) -> bytes | None:
+        """Add a part. Return the message that it completes, None if there is none.
 
         Raises:
-            FrameError: the message is larger than this end said it takes.
+            ChannelFrameError: the message exceeds the announced maximum of this end.
         """
         _check_size(part, self._max_message)
         have = self.offset
@@ -56,7 +56,7 @@ class InOrder:
         self.gap = False
         return self._complete(part, part.payload[have - part.offset :] if have > part.offset else part.payload)
 
-    def _complete(self, part: Part, news: bytes | memoryview) -> bytes | None:
+    def _complete(self, part: MessagePart, news: bytes | memoryview) -> bytes | None:
         if len(news) == part.total:
             message = bytes(news)
         else:
@@ -72,7 +72,7 @@ class InOrder:
 
 
 class AtMostOnce:
-    """Takes messages as they come, with holes where some were lost. Same surface as `InOrder`."""
+    """Delivers messages as they arrive; lost ones are left out. Same interface as `InOrder`."""
 
     def __init__(self, max_message: int) -> None:
         self.next = 0
@@ -86,29 +86,29 @@ class AtMostOnce:
         self._partial_bytes = 0
 
     def start(self, base: int) -> None:
-        """Expect another session, from a number on."""
+        """Reset for a new instance of the other end, which starts at this number."""
         self.next = self._floor = base
         self._seen.clear()
         self._partials.clear()
         self._partial_bytes = 0
 
     def skip(self, base: int) -> int:
-        """Take note that nothing below a number comes any more."""
+        """Skip the messages below a number. Return 0: losses are not counted here."""
         self.next = max(self.next, base)
         return 0
 
     def connection_lost(self) -> None:
-        """Give up what is not complete: nobody sends the rest, and the last message counts as not seen."""
+        """Drop incomplete messages, which will not be continued. The last ones count as not seen."""
         while self.next - 1 in self._partials:
             self.next -= 1
         for number in tuple(self._partials):
             self._forget(number)
 
-    def take(self, part: Part) -> bytes | None:
-        """Take a part. Return the message that it completes.
+    def add_part(self, part: MessagePart) -> bytes | None:
+        """Add a part. Return the message that it completes, None if there is none.
 
         Raises:
-            FrameError: the message is larger than this end said it takes.
+            ChannelFrameError: the message exceeds the announced maximum of this end.
         """
         _check_size(part, self._max_message)
         if part.number < self._floor or part.number in self._seen:
@@ -119,7 +119,7 @@ class AtMostOnce:
             return self._finish(part.number, bytes(part.payload))
         return self._collect(part)
 
-    def _collect(self, part: Part) -> bytes | None:
+    def _collect(self, part: MessagePart) -> bytes | None:
         chunks = self._partials.setdefault(part.number, _Chunks())
         self._partial_bytes += chunks.add(part.offset, bytes(part.payload))
         if chunks.size < part.total:
@@ -157,14 +157,14 @@ class _Chunks:
         self._by_offset: dict[int, bytes] = {}
 
     def add(self, offset: int, payload: bytes) -> int:
-        """Keep a chunk, unless it is here already. Return by how many bytes that makes this larger."""
+        """Add a chunk, unless it is a duplicate. Return the number of bytes added."""
         added = 0 if offset in self._by_offset else len(payload)
         self._by_offset.setdefault(offset, payload)
         self.size += added
         return added
 
     def join(self) -> bytes | None:
-        """Return the message. None if chunks overlap: such ones do not come from an honest sender."""
+        """Return the message. None if chunks overlap, which a conforming sender never causes."""
         end = 0
         for offset in sorted(self._by_offset):
             if offset != end:
@@ -173,6 +173,6 @@ class _Chunks:
         return b"".join(self._by_offset[offset] for offset in sorted(self._by_offset))
 
 
-def _check_size(part: Part, max_message: int) -> None:
+def _check_size(part: MessagePart, max_message: int) -> None:
     if part.total > max_message:
-        raise FrameError(f"a message of {part.total} bytes, {max_message} are taken")
+        raise ChannelFrameError(f"a message of {part.total} bytes, the maximum is {max_message}")

@@ -1,16 +1,16 @@
-"""A channel that survives its connection: what was accepted is numbered, kept, and sent again until it has arrived.
+"""One end of a managed channel: messages are numbered, kept, and sent again until they have arrived.
 
-An end has a session id, a window of messages that the other end has not acknowledged, and a place in the messages of
-the other end. On each new connection both ends say hello, which tells what they have: sending goes on from there, in
-the middle of a large message if need be. An end that shows another session is another program: it knows nothing, and
-gets everything that the first one has not acknowledged. Where messages make sense to the first one only, that is
-dropped instead, and the successor gets what is sent from then on.
+An end has an instance id, a window of messages that the other end has not acknowledged, and a position in the messages
+of the other end. On each new connection both ends send a hello with their position: sending resumes there, within a
+large message if necessary. An end with another instance id is another program: it has received nothing, and is sent
+every message that its predecessor has not acknowledged. If messages are of use to the predecessor only, they are
+dropped instead, and the successor is sent those accepted from then on.
 
-Invariants: messages are handed out in the order of their numbers; a reliable receiver takes numbers in order and each
-once, whatever is repeated; what waits never exceeds the window, unless it is one single message. Nothing is sent on a
-connection before the other end's hello, except this end's own.
+Invariants: messages are sent in the order of their numbers; a reliable receiver delivers numbers in order and each
+once, whatever is repeated; the messages kept never exceed the window, except for a single larger one. Nothing but the
+own hello is sent on a connection before the hello of the other end has arrived.
 
-A lossy channel forgets a message when it is handed out, and gives up what waits when the connection is lost.
+A lossy channel forgets a message as soon as it is sent, and drops those that wait when the connection is lost.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 from .frames import (
     TEXT,
-    Ack,
-    Close,
-    FrameError,
-    Hello,
-    Part,
-    Skip,
+    AckFrame,
+    ChannelFrameError,
+    CloseFrame,
+    HelloFrame,
+    MessagePart,
+    SkipFrame,
     decode,
     encode_ack,
     encode_close,
@@ -36,17 +36,17 @@ from .reassembly import AtMostOnce, InOrder
 from .send_window import MAX_WINDOW_BYTES, MAX_WINDOW_MESSAGES, Window
 
 MAX_MESSAGE = 64 * 1024 * 1024
-"""Bytes of one message, as sent and as taken. Larger things are files, which have a transfer of their own."""
+"""Maximum message size in bytes, sent and received. Larger content is sent as a file."""
 
 ACK_MESSAGES = 64
 ACK_BYTES = 512 * 1024
-"""What may arrive before it is acknowledged at once: a fraction of a window, so that senders do not run dry."""
+"""Unacknowledged data that triggers an acknowledgement at once: a fraction of a window, so that it never fills up."""
 
 ACK_DELAY = 0.05
-"""Seconds within which anything is acknowledged. An answer of the other end is not worth a packet of its own sooner."""
+"""Maximum delay of an acknowledgement, in seconds. Until then it may share a packet with other frames."""
 
 MAX_RESYNCS = 16
-"""Times that one end may ask on one connection to have things sent again. An ordered connection needs none."""
+"""Repetitions that an end may request on one connection. An ordered connection needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The other end said hello on a connection.
+    """The hello of the other end arrived on a connection.
 
-    `resent` messages are sent again, `dropped` ones were given up; `missed` ones of the other end will never come.
-    `restarted`: it is another program than before.
+    `resent` messages are sent again, and `dropped` ones were dropped; `missed` messages of the other end will never
+    arrive. `restarted`: the other end is another program than before.
     """
 
     resent: int
@@ -72,14 +72,14 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """The other end gave up that many messages which this end has not had."""
+    """The other end dropped `count` messages that have not arrived here."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The other end closed the channel. `reason` as in its frame."""
+    """The other end closed the channel. `reason` is that of its frame."""
 
     reason: int
 
@@ -90,15 +90,15 @@ Effect = Deliver | Resumed | Missed | Closed
 class ReplayEndpoint:
     """One end of a channel over all its connections.
 
-    Frames go in with `receive` and come out of `next_frame`; `connected` and `disconnected` tell of connections. While
-    `ack_owed` is true, `acknowledge` is to be called within `ACK_DELAY`. `holds_acks` is for the reader: while it is
-    set, the other end's window fills, and it stops in time. With `serves_successors` another program in the place of
-    the other end gets what the first one has not acknowledged.
+    Pass arriving frames to `receive`, and send those that `next_frame` returns; report connections with `connected` and
+    `disconnected`. While `ack_owed` is true, call `acknowledge` within `ACK_DELAY`. Set `holds_acks` while the reader
+    is behind: the window of the other end then fills up, and its sender waits. With `serves_successors`, a program that
+    replaces the other end is sent the messages that its predecessor has not acknowledged.
     """
 
     def __init__(
         self,
-        session: int,
+        instance_id: int,
         *,
         reliable: bool = True,
         max_messages: int = MAX_WINDOW_MESSAGES,
@@ -106,10 +106,10 @@ class ReplayEndpoint:
         max_message: int = MAX_MESSAGE,
         serves_successors: bool = True,
     ) -> None:
-        self.session = session
+        self.instance_id = instance_id
         self.reliable = reliable
         self.window = Window(reliable=reliable, max_messages=max_messages, max_bytes=max_bytes)
-        self.remote_session = 0
+        self.remote_instance_id = 0
         self.remote_knows = 0
         self.max_message = max_message
         self.remote_max_message: int | None = None
@@ -126,21 +126,21 @@ class ReplayEndpoint:
 
     @property
     def duplicates(self) -> int:
-        """Messages that arrived more than once, and were delivered once."""
+        """Messages that arrived again after their delivery."""
         return self._incoming.duplicates
 
     @property
     def ack_owed(self) -> bool:
-        """Tell whether something has arrived that the other end has not been told of."""
+        """Whether messages have arrived that are not acknowledged yet."""
         return self.reliable and self._unacked_messages > 0
 
     @property
     def has_answers(self) -> bool:
-        """Tell whether there is something to send that is no message."""
+        """Whether a control frame waits to be sent."""
         return bool(self._control)
 
     def connected(self) -> None:
-        """Say hello on a new connection."""
+        """Start on a new connection with a hello."""
         self._is_connected = True
         self._resyncs = 0
         self._asked_again = False
@@ -148,12 +148,12 @@ class ReplayEndpoint:
         self._say_hello()
 
     def remind(self) -> None:
-        """Say hello again if there is no answer: on a lossy connection it may have been lost."""
+        """Repeat an unanswered hello, which may have been lost on a lossy connection."""
         if self._is_connected and not self.greeted and not self.reliable:
             self._say_hello()
 
     def disconnected(self) -> None:
-        """Take note that the connection is gone, and with it what is under way."""
+        """Handle the loss of the connection and of the frames in flight."""
         self._is_connected = self.greeted = False
         self._control.clear()
         self.window.connection_lost()
@@ -161,18 +161,18 @@ class ReplayEndpoint:
             self._incoming.connection_lost()
 
     def accept(self, payload: bytes, *, is_text: bool) -> None:
-        """Take a message, for which there must be room, into the window."""
+        """Add a message to the window, which must have room."""
         self.window.put(payload, TEXT if is_text else 0)
 
     def give_up(self) -> int:
-        """Drop everything that waits, and tell the other end. Return how many messages that is."""
+        """Drop every message in the window and tell the other end. Return the number of messages."""
         count = self.window.drop_all()
         if self._is_connected and self.reliable and count:
             self._control.append(encode_skip(self.window.base))
         return count
 
     def close(self, reason: int = 0) -> None:
-        """Tell the other end that the channel is closed."""
+        """Queue a close frame."""
         self._control.append(encode_close(reason))
 
     def next_frame(self, max_frame: int) -> bytes | None:
@@ -184,42 +184,42 @@ class ReplayEndpoint:
         return None
 
     def next_farewell(self) -> bytes | None:
-        """Return the next frame of those that are no messages, for an end that sends none any more."""
+        """Return the next control frame, for an end that sends no more messages. None if there is none."""
         return self._control.popleft() if self._control else None
 
     def acknowledge(self) -> None:
-        """Tell the other end what has arrived, unless acknowledgements are held."""
+        """Queue an acknowledgement, unless acknowledgements are held back."""
         if self.ack_owed and self._is_connected and not self.holds_acks:
             self._unacked_messages = self._unacked_bytes = 0
             self._control.append(encode_ack(self._incoming.next))
 
     def receive(self, frame: bytes) -> Effect | None:
-        """Take a frame. Return what it comes to.
+        """Process a frame. Return its effect, None if there is none.
 
         Raises:
-            FrameError: the other end broke the rules; nothing it sends makes sense any more.
+            ChannelFrameError: the other end violated the protocol. The channel cannot continue.
         """
         arrived = decode(frame)
-        if type(arrived) is Part:  # nearly always, and a match costs more
-            return self._take_part(arrived)
+        if type(arrived) is MessagePart:  # the common case; a match statement is slower
+            return self._receive_part(arrived)
         match arrived:
-            case Ack(next_number):
+            case AckFrame(next_number):
                 self.window.acknowledge(next_number)
-            case Hello() as hello:
-                return self._take_hello(hello)
-            case Skip(base):
+            case HelloFrame() as hello:
+                return self._receive_hello(hello)
+            case SkipFrame(base):
                 missed = self._incoming.skip(base)
                 return Missed(missed) if missed else None
-            case Close(reason):
+            case CloseFrame(reason):
                 return Closed(reason)
         return None
 
-    def _take_part(self, part: Part) -> Deliver | None:
-        if not self.remote_session:
-            if not self.reliable:  # it may overtake the hello, or that was lost
+    def _receive_part(self, part: MessagePart) -> Deliver | None:
+        if not self.remote_instance_id:
+            if not self.reliable:  # it may have overtaken the hello, or the hello was lost
                 return None
-            raise FrameError("a message before the hello")
-        payload = self._incoming.take(part)
+            raise ChannelFrameError("a message before the hello")
+        payload = self._incoming.add_part(part)
         if self._incoming.gap:
             self._ask_again()
         if payload is None:
@@ -233,7 +233,7 @@ class ReplayEndpoint:
         try:
             return Deliver(payload.decode())
         except UnicodeDecodeError:
-            raise FrameError("text that is not UTF-8") from None
+            raise ChannelFrameError("text that is not UTF-8") from None
 
     def _note_arrival(self, size: int, *, is_urgent: bool) -> None:
         self._unacked_messages += 1
@@ -242,18 +242,18 @@ class ReplayEndpoint:
             self.acknowledge()
 
     def _ask_again(self) -> None:
-        """Say hello once more, once for each gap."""
+        """Request repetition with another hello, once for each gap."""
         if not self._asked_again:
             self._asked_again = True
             self._count_resync()
             self._say_hello()
 
-    def _take_hello(self, hello: Hello) -> Resumed:
-        was_greeted, known = self.greeted, hello.known == self.session
+    def _receive_hello(self, hello: HelloFrame) -> Resumed:
+        was_greeted, known = self.greeted, hello.known == self.instance_id
         if was_greeted and self.reliable:
             self._count_resync()
-        restarted = self.remote_session not in (0, hello.session)
-        if hello.session != self.remote_session:
+        restarted = self.remote_instance_id not in (0, hello.instance_id)
+        if hello.instance_id != self.remote_instance_id:
             missed, dropped = 0, self._meet(hello)
         else:
             missed, dropped = self._incoming.skip(hello.base), 0
@@ -261,12 +261,12 @@ class ReplayEndpoint:
         self.remote_knows = hello.known
         self.greeted = True
         if was_greeted and not known and not self.reliable:
-            self._say_hello()  # it repeats itself: ours was lost
+            self._say_hello()  # the other end repeats its hello, so this end's was lost
         return Resumed(resent, dropped + lost, missed, restarted)
 
-    def _meet(self, hello: Hello) -> int:
-        """Begin with a session of the other end that is new here. Return how many messages are too large for it."""
-        is_successor, self.remote_session = self.remote_session != 0, hello.session
+    def _meet(self, hello: HelloFrame) -> int:
+        """Start with a new instance of the other end. Return the number of messages dropped because of it."""
+        is_successor, self.remote_instance_id = self.remote_instance_id != 0, hello.instance_id
         self.remote_max_message = hello.max_message
         self._incoming.start(hello.base)
         self._unacked_messages = self._unacked_bytes = 0
@@ -277,12 +277,14 @@ class ReplayEndpoint:
     def _count_resync(self) -> None:
         self._resyncs += 1
         if self._resyncs > MAX_RESYNCS:
-            raise FrameError(f"more than {MAX_RESYNCS} repetitions asked for on one connection")
+            raise ChannelFrameError(f"more than {MAX_RESYNCS} repetitions requested on one connection")
 
     def _say_hello(self) -> None:
         self._unacked_messages = self._unacked_bytes = 0
         incoming = self._incoming
-        known = self.remote_session
+        known = self.remote_instance_id
         self._control.append(
-            encode_hello(Hello(self.session, self.window.base, known, incoming.next, incoming.offset, self.max_message))
+            encode_hello(
+                HelloFrame(self.instance_id, self.window.base, known, incoming.next, incoming.offset, self.max_message)
+            )
         )

@@ -1,4 +1,4 @@
-"""What one end of a channel has accepted and the other end may still need: numbered, bounded, handed out in order."""
+"""The send window of a managed channel: messages that the other end may still need, numbered and bounded."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from .frames import (
     CHUNK_HEADER,
     MESSAGE_HEADER,
     URGENT,
-    FrameError,
-    Hello,
+    ChannelFrameError,
+    HelloFrame,
     encode_chunk,
     encode_message,
 )
 
 MAX_WINDOW_MESSAGES = 16_384
 MAX_WINDOW_BYTES = 16 * 1024 * 1024
-"""What is kept for one end until it has arrived: some seconds of a fast link, and what one can afford for hundreds of
-remotes. A single larger message is taken when nothing else waits."""
+"""Messages kept for the other end until they have arrived: some seconds of a fast path, and affordable for hundreds of
+remotes. A single larger message is accepted while the window is empty."""
 
 URGENT_FRACTION = 4
-"""A sender asks for an acknowledgement each time that this fraction of its window has been handed out."""
+"""A sender requests an acknowledgement each time it has sent one part in this many of its window."""
 
 
 class Window:
-    """The messages of this end that the other one may still need, by number. `dropped` counts those given up."""
+    """The messages of this end that the other end may still need, by number.
+
+    `dropped` counts messages that will not be sent, `resent` those sent again on a later connection.
+    """
 
     def __init__(self, *, reliable: bool, max_messages: int, max_bytes: int) -> None:
         self.max_messages = max_messages
@@ -49,20 +52,20 @@ class Window:
 
     @property
     def has_more(self) -> bool:
-        """Tell whether something has not been handed out."""
+        """Whether a message has not been sent completely."""
         return self._cursor < self.base + len(self._held)
 
     def fits(self, size: int) -> bool:
-        """Tell whether a message has room: within both bounds, or alone."""
+        """Return whether a message of this size in bytes fits: within both bounds, or alone."""
         return not self._held or (len(self._held) < self.max_messages and self.bytes + size <= self.max_bytes)
 
     def put(self, payload: bytes, flags: int) -> None:
-        """Keep a message as the last one."""
+        """Append a message."""
         self._held.append((payload, flags))
         self.bytes += len(payload)
 
     def next_frame(self, max_frame: int) -> bytes:
-        """Hand out the next message, or the next chunk of it, in a frame of at most that many bytes."""
+        """Return the next message, or its next chunk, as a frame of at most `max_frame` bytes."""
         payload, flags = self._held[self._cursor - self.base]
         number = self._cursor
         whole = not self._offset and MESSAGE_HEADER + len(payload) <= max_frame
@@ -81,22 +84,22 @@ class Window:
         return frame
 
     def acknowledge(self, next_number: int) -> None:
-        """Forget what has arrived: everything below a number.
+        """Remove every message below a number: it has arrived.
 
         Raises:
-            FrameError: such messages were not handed out.
+            ChannelFrameError: the number is above that of the next message to be sent.
         """
         if next_number > max(self._high, self.base):
-            raise FrameError(f"{next_number} is acknowledged, {self._high} is the next to be sent")
+            raise ChannelFrameError(f"{next_number} is acknowledged, but {self._high} is the next to be sent")
         if not self._reliable:
             return
-        if next_number > self._cursor:  # it came on the connection before, and is not needed again
+        if next_number > self._cursor:  # it arrived on an earlier connection
             self._cursor, self._offset = next_number, 0
         while self.base < next_number:
             self._pop()
 
-    def resume(self, hello: Hello, *, known: bool) -> tuple[int, int]:
-        """Go on from where the other end is. Return how many messages go out again, and how many are given up."""
+    def resume(self, hello: HelloFrame, *, known: bool) -> tuple[int, int]:
+        """Resume at the position of the other end. Return how many messages are sent again, and how many are lost."""
         if known:
             self.acknowledge(hello.next)
         self._cursor, self._offset = self.base, 0
@@ -109,31 +112,34 @@ class Window:
         return resent, 0
 
     def _count_lost(self, next_number: int) -> int:
-        """Count what was handed out on earlier connections and has not arrived, each message once."""
+        """Count messages that were sent on earlier connections and have not arrived, each once."""
         lost = max(0, self._in_doubt - max(next_number, self._counted))
         self._counted = self._high = self.base
         self.dropped += lost
         return lost
 
     def connection_lost(self) -> None:
-        """Take note that what was handed out may not have arrived."""
+        """Handle the loss of the connection: messages that were sent may not have arrived."""
         self._offset = 0
         if not self._reliable:
-            self._in_doubt = min(self._high, self.base)  # what went out in part only is dropped, and counted as that
+            self._in_doubt = min(self._high, self.base)  # a message sent in part counts as dropped
             self.drop_all()
 
     def drop_all(self) -> int:
-        """Give up everything. Return how many messages that is."""
+        """Drop every message. Return the number of messages."""
         count = len(self._held)
         self._drop(count)
         return count
 
     def drop_oldest(self) -> None:
-        """Give up one message."""
+        """Drop the oldest message, if there is one."""
         self._drop(min(1, len(self._held)))
 
     def begin_anew(self) -> int:
-        """Give up everything, for an end that has had none of it: what comes next takes its place. Return how many."""
+        """Drop every message for a new instance of the other end, which has received none. Return their number.
+
+        The numbers are used again.
+        """
         count = len(self._held)
         self._held.clear()
         self.bytes = 0
@@ -143,9 +149,9 @@ class Window:
         return count
 
     def drop_larger(self, size: int) -> int:
-        """Give up the messages over a size, for an end that has had none of them. Return how many.
+        """Drop messages above a size for a new instance of the other end. Return their number.
 
-        Those behind them move up: their numbers mean nothing to that end yet.
+        Later messages move up to fill the gaps, because that instance has not seen any number yet.
         """
         kept = [(payload, flags) for payload, flags in self._held if len(payload) <= size]
         count = len(self._held) - len(kept)

@@ -1,17 +1,17 @@
-"""Files on top of streams: what is offered and accepted, what the content looks like, and names that are safe.
+"""File transfers over streams: offers and answers, the format of the content, and safe names.
 
     sender                                                      receiver
     stream `metered.file.1`, attributes: the offer      ->
                                                         <-      stream `metered.file.1.answer`: the acceptance
-    8 bytes: where the content starts, 0 or as accepted ->
-    the content from there on                           ->
+    8 bytes: offset of the content, 0 or as accepted    ->
+    the content from that offset                        ->
     64 bytes: BLAKE2b-512 of the whole file             ->
                                                         <-      end of the answer: verified and on the disk
     end of the stream                                   ->      the receiver forgets the transfer
 
-The acceptance names how much the receiver has, and the digest of it. Only if the file of the sender begins with the
-same is the content sent from there on, so neither a damaged part nor a changed file goes unnoticed. A transfer that is
-refused or fails at the receiver is a cancelled stream, with the reason as its text.
+The acceptance contains how many bytes the receiver has, and their digest. The sender continues from that offset only if
+its file starts with the same bytes, so a damaged part or a changed file is detected. If the receiver refuses the file
+or fails, it cancels the stream with the reason as its detail.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ DIGEST_BYTES = 64
 START_BYTES = 8
 
 MAX_OFFERED_NAME = 1024
-"""Characters of a name as it is offered. What is kept of it is less."""
+"""Maximum characters of an offered name, before it is shortened."""
 
 MAX_NAME_BYTES = 180
-"""UTF-8 bytes of a name: file systems take 255, and the part's name is 39 longer, a number in brackets 6."""
+"""Maximum UTF-8 bytes of a name. File systems allow 255; the name of the part is 39 longer, and a number adds 6."""
 
 MAX_SUFFIX = 20
-"""Characters of an extension that is kept when a name is cut short."""
+"""Maximum characters of an extension that is kept when a name is shortened."""
 
 T = TypeVar("T")
 
@@ -53,11 +53,11 @@ _Attempt = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
 
 
 class TransferProtocolError(ValueError):
-    """The other end said something about a file that makes no sense."""
+    """The other end violated the protocol of file transfers."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sender says of a file. `transfer` is the same in each attempt, `attempt` never is; `mtime` in seconds."""
+    """The offer of a file. `transfer` is the same in every attempt, `attempt` differs. `mtime` is in POSIX seconds."""
 
     transfer: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
     attempt: _Attempt
@@ -67,37 +67,37 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
-    """What a receiver has already: so many bytes, with this BLAKE2b-512 (hex)."""
+    """The answer to an offer: the receiver has `offset` bytes, with this BLAKE2b-512 in hex."""
 
     attempt: _Attempt
     offset: _Size
     digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$")]
 
     def start(self, size: int, prefix_digest: str) -> int:
-        """Return where the content starts: after what the receiver has, if the file begins with just that."""
+        """Return the offset to send from: that of the receiver if its bytes match the file, otherwise 0."""
         return self.offset if self.offset <= size and self.digest == prefix_digest else 0
 
 
 def parse_offer(attributes: Attributes) -> Offer:
-    """Read the attributes of a stream that brings a file.
+    """Parse the attributes of a stream that carries a file.
 
     Raises:
-        TransferProtocolError: they are no offer.
+        TransferProtocolError: they are not an offer.
     """
     return _parsed(attributes, Offer)
 
 
 def parse_acceptance(attributes: Attributes) -> Acceptance:
-    """Read the attributes of an answer.
+    """Parse the attributes of an answer.
 
     Raises:
-        TransferProtocolError: they are no acceptance.
+        TransferProtocolError: they are not an acceptance.
     """
     return _parsed(attributes, Acceptance)
 
 
 def attributes_of(message: Offer | Acceptance) -> Attributes:
-    """Return an offer or an acceptance as attributes."""
+    """Return an offer or an acceptance as stream attributes."""
     return msgspec.structs.asdict(message)
 
 
@@ -105,13 +105,13 @@ def _parsed(attributes: Attributes, kind: type[T]) -> T:
     try:
         return msgspec.convert(attributes, kind)
     except msgspec.ValidationError as error:
-        raise TransferProtocolError(f"not {kind.__name__.lower()}: {error}") from None
+        raise TransferProtocolError(f"invalid {kind.__name__.lower()}: {error}") from None
 
 
 def transfer_id(path: str, name: str, size: int, mtime_ns: int) -> str:
-    """Return the id of a transfer: the same after a restart of the sender, another one when the file was changed.
+    """Return the id of a transfer: the same after a restart of the sender, another one after a change of the file.
 
-    It takes in the full path, which nobody else knows: only those who were sent the file can name its transfer.
+    It depends on the full path, which is unknown elsewhere: only remotes that were offered the file know the id.
     """
     facts = "\0".join((path, name, str(size), str(mtime_ns)))
     return blake2b(facts.encode(errors="surrogateescape"), digest_size=16).hexdigest()
@@ -122,7 +122,7 @@ def transfer_id(path: str, name: str, size: int, mtime_ns: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The content starts here."""
+    """The content starts at this offset."""
 
     offset: int
 
@@ -136,7 +136,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """The content is complete if the whole file has this BLAKE2b-512 (hex)."""
+    """The content is complete; the whole file has this BLAKE2b-512 in hex."""
 
     digest: str
 
@@ -145,12 +145,12 @@ Step = Start | Write | Verify
 
 
 def content_head(start: int) -> bytes:
-    """Return what precedes the content."""
+    """Encode the offset that precedes the content."""
     return start.to_bytes(START_BYTES, "big")
 
 
 class Content:
-    """Takes what a sender sends apart, however it was cut into pieces. `offset` is what was accepted."""
+    """Parses the content of a transfer, received in pieces of any size. `offset` is the one that was accepted."""
 
     def __init__(self, size: int, offset: int) -> None:
         self._size = size
@@ -160,10 +160,10 @@ class Content:
         self._is_complete = False
 
     def feed(self, data: bytes) -> list[Step]:
-        """Take bytes and return what to do, in order.
+        """Parse further bytes. Return the steps to perform, in order.
 
         Raises:
-            TransferProtocolError: the start is none that was accepted, or there is more than the offer said.
+            TransferProtocolError: the content starts at another offset, or is longer than offered.
         """
         steps: list[Step] = []
         if self._position is None:
@@ -189,7 +189,7 @@ class Content:
     def _trailer(self, data: bytes) -> list[Step]:
         self._held += data
         if len(self._held) > DIGEST_BYTES or (self._is_complete and data):
-            raise TransferProtocolError(f"more than the {self._size} bytes that were offered")
+            raise TransferProtocolError(f"the content exceeds the {self._size} bytes offered")
         if self._is_complete or len(self._held) < DIGEST_BYTES or self._position != self._size:
             return []
         self._is_complete = True
@@ -200,7 +200,7 @@ class Content:
 
 
 def safe_name(offered: str) -> str:
-    """Return a name that is one plain, visible file on every system, like the offered one as far as that goes."""
+    """Return a name that is valid and visible on every system and as similar as possible to the offered one."""
     name = unicodedata.normalize("NFC", offered.replace("\\", "/").rpartition("/")[2])
     name = "".join("_" if it in _FORBIDDEN else it for it in name if not unicodedata.category(it).startswith("C"))
     name = _shortened(name.lstrip(". ").rstrip(". "))
@@ -210,7 +210,7 @@ def safe_name(offered: str) -> str:
 
 
 def numbered(name: str, number: int) -> str:
-    """Return the name for a file whose name is taken: `a.txt`, `a (2).txt`, `a (3).txt`."""
+    """Return the name of the file with a number: `a.txt`, `a (2).txt`, `a (3).txt`."""
     if number == 1:
         return name
     stem, dot, suffix = name.rpartition(".")
@@ -218,21 +218,22 @@ def numbered(name: str, number: int) -> str:
 
 
 def part_key(peer_id: str, transfer: str) -> str:
-    """Return what tells a part from others: each remote has its own, whatever transfer it claims to go on with.
+    """Return the key of a part, which depends on the remote and on the transfer.
 
-    Everybody who was sent a file knows the id of its transfer. Keys of one transfer begin alike.
+    Every remote that was offered a file knows its transfer id, and must not write to the part of another remote. The
+    keys of one transfer have a common prefix.
     """
     owner = blake2b(peer_id.encode(errors="surrogateescape"), digest_size=8).hexdigest()
     return transfer[:SHARED_KEY_LENGTH] + owner
 
 
 def part_name(name: str, key: str) -> str:
-    """Return the name of a file that is not complete. Names of received files never begin with a dot."""
+    """Return the file name of a part. Names of received files never start with a dot."""
     return f".{name}.{key}.part"
 
 
 def state_name(name: str, key: str) -> str:
-    """Return the name of what is known of such a file."""
+    """Return the file name of the state of a part."""
     return f".{name}.{key}.json"
 
 

@@ -1,18 +1,18 @@
-"""Many streams over one reliable, ordered channel of messages: who may send how much, and whose turn it is.
+"""Many streams over one reliable, ordered channel of messages: credit, and turns.
 
-A stream goes one way. Its life at the end that writes, and at the end that reads:
+A stream has one direction. Its life at the writing end, and at the reading end:
 
     writing     open -> write ... -> end -> (FINISHED arrives) gone        abort or CANCEL: gone at once
-    reading     (OPEN arrives) -> (DATA arrives), consumed ... -> (END arrives) -> all consumed, FINISHED goes out: gone
+    reading     (OPEN arrives) -> (DATA arrives), consumed ... -> (END arrives) -> all consumed, FINISHED is sent: gone
                                                                            cancel or ABORT: gone at once
 
 Invariants, whatever the other end sends:
 
-- What has arrived and is not consumed stays within the credit given: `WINDOW`, and what `widen` added, per stream.
-- What a reader consumes comes back as credit, a quarter of the window at a time, so a writer never waits for credit
-  while its reader has nothing to read.
-- A stream that has credit and something to send is served once in each round, whatever the others do.
-- A frame of a stream that is gone is ignored: it was on its way when the stream ended.
+- Content that has arrived and is not consumed never exceeds the credit given: `WINDOW` per stream, plus `widen`.
+- Consumed content is returned as credit, a quarter of the window at a time, so a writer never waits for credit while
+  its reader has nothing to read.
+- A stream with credit and content is served once in each round, whatever the other streams do.
+- A frame for a stream that is gone is ignored: it was in flight when the stream ended.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .frames import (
     MAX_ID,
     OPEN,
     Code,
-    Frame,
     Opening,
+    StreamFrame,
     StreamProtocolError,
     decode_opening,
     decode_stop,
@@ -44,20 +44,20 @@ from .frames import (
 )
 
 WINDOW = 262_144
-"""Bytes that a writer may send before its reader has read any: 5 MB/s at 50 ms, and a bounded loss at a reset."""
+"""Initial credit of a stream, in bytes: 5 MB/s at a round trip of 50 ms, and a bounded loss at a reset."""
 
 REFILL = WINDOW // 4
-"""Credit goes back in pieces of this size: one small frame for eight of data."""
+"""Bytes of credit returned at once: two frames of data for each small frame of credit."""
 
 MAX_STREAMS = 128
-"""Streams of one direction at once: with the window 32 MiB that a remote can make this end hold."""
+"""Maximum streams in one direction: with the window, a remote can make this end hold 32 MiB."""
 
 MAX_REPLIES = 1024
-"""Frames about its own doings that a remote may have waiting. Who causes more does not read, or floods."""
+"""Maximum queued replies to the frames of a remote. More means that it does not read, or floods this end."""
 
 
 class TooManyStreamsError(ValueError):
-    """`MAX_STREAMS` streams are open in this direction."""
+    """`MAX_STREAMS` streams are already open in this direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Content of a stream that this end reads arrived."""
+    """Content of an inbound stream arrived."""
 
     id: int
     data: bytes
@@ -78,14 +78,14 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """All content of a stream that this end reads has arrived."""
+    """The content of an inbound stream has arrived completely."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """The writer of a stream that this end reads gave up."""
+    """The writer of an inbound stream aborted it."""
 
     id: int
     code: Code
@@ -94,7 +94,7 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The reader of a stream that this end writes wants no more of it."""
+    """The reader of an outbound stream cancelled it."""
 
     id: int
     code: Code
@@ -103,7 +103,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The reader of a stream that this end writes has read everything."""
+    """The reader of an outbound stream has read everything."""
 
     id: int
 
@@ -128,7 +128,7 @@ class _Outbound:
         return self.ending and not self.end_sent
 
     def take(self, room: int) -> bytes:
-        """Take out up to `room` bytes: small writes share a frame."""
+        """Remove and return up to `room` bytes. Small writes share a frame."""
         taken = []
         while room and self.pieces:
             piece = self.pieces.popleft()
@@ -152,9 +152,9 @@ class _Inbound:
 
 
 class StreamMultiplexer:
-    """One end of the channel. `next_frame` says what to send, `receive` what happened; neither waits.
+    """One end of the channel. `next_frame` returns the frame to send, `receive` the effects of one that arrived.
 
-    `ignored` counts the frames of streams that are gone.
+    `ignored` counts the frames for streams that are gone.
     """
 
     def __init__(self) -> None:
@@ -164,7 +164,7 @@ class StreamMultiplexer:
         self._outbound: dict[int, _Outbound] = {}
         self._inbound: dict[int, _Inbound] = {}
         self._control: deque[bytes] = deque()
-        self._replies = 0  # of the frames in `_control`, those that the other end caused
+        self._replies = 0  # frames in `_control` that answer the other end
         self._credit_due: dict[int, int] = {}
         self._turns: deque[int] = deque()
         self._waiting: set[int] = set()
@@ -176,7 +176,7 @@ class StreamMultiplexer:
 
         Raises:
             TooManyStreamsError: `MAX_STREAMS` are open.
-            ValueError: topic or attributes are not usable.
+            ValueError: the topic or the attributes are invalid.
         """
         if len(self._outbound) >= MAX_STREAMS or self._last_id >= MAX_ID:
             raise TooManyStreamsError(f"{len(self._outbound)} streams are open")
@@ -187,16 +187,16 @@ class StreamMultiplexer:
         return self._last_id
 
     def write(self, id: int, data: bytes) -> None:
-        """Take content. It is kept until it has been sent: ask `pending` before giving more.
+        """Queue content until it can be sent. Check `pending` before writing more.
 
         Raises:
-            ValueError: the stream has been ended, or it would be more than was announced.
+            ValueError: the stream has been ended, or the content exceeds the announced total.
         """
         stream = self._outbound[id]
         if stream.ending:
             raise ValueError("the stream has been ended")
         if stream.total is not None and stream.taken + len(data) > stream.total:
-            raise ValueError(f"more than the {stream.total} bytes that were announced")
+            raise ValueError(f"the content exceeds the {stream.total} bytes announced")
         if data:
             stream.pieces.append(memoryview(data))
             stream.pending += len(data)
@@ -204,31 +204,31 @@ class StreamMultiplexer:
             self._take_turn(id)
 
     def pending(self, id: int) -> int:
-        """Return how many bytes of a stream have not been sent. 0 for one that is gone."""
+        """Return the unsent bytes of a stream. 0 for one that is gone."""
         stream = self._outbound.get(id)
         return stream.pending if stream is not None else 0
 
     def end(self, id: int) -> None:
-        """Say that this was all. What is pending is sent before.
+        """End a stream after its pending content.
 
         Raises:
-            ValueError: it is less than was announced.
+            ValueError: less than the announced total was written.
         """
         stream = self._outbound[id]
         if stream.total is not None and stream.taken < stream.total:
-            raise ValueError(f"{stream.taken} bytes of the {stream.total} that were announced")
+            raise ValueError(f"only {stream.taken} of the {stream.total} bytes announced were written")
         stream.ending = True
         self._take_turn(id)
 
     def abort(self, id: int, code: Code, detail: str) -> None:
-        """Give a stream up; what is pending is not sent. Does nothing for one that is gone."""
+        """Abort a stream; pending content is not sent. No effect on one that is gone."""
         if self._outbound.pop(id, None) is not None:
             self._control.append(encode(ABORT, id, encode_stop(code, detail)))
 
     # --- streams that this end reads
 
     def consumed(self, id: int, count: int) -> None:
-        """Note that the reader has taken bytes. Does nothing for a stream that is gone."""
+        """Count bytes that were read, which gives the writer credit. No effect on a stream that is gone."""
         stream = self._inbound.get(id)
         if stream is None:
             return
@@ -239,10 +239,10 @@ class StreamMultiplexer:
             self._owe(id, stream, count)
 
     def widen(self, id: int, count: int) -> None:
-        """Give a stream more credit than the window, for a reader that keeps no more than it must.
+        """Give a stream `count` bytes of credit in addition to its window.
 
         Raises:
-            ValueError: it would be more than a writer takes, or less than none.
+            ValueError: `count` is not positive, or the credit would exceed `MAX_CREDIT`.
         """
         stream = self._inbound.get(id)
         room = MAX_CREDIT if stream is None else MAX_CREDIT - stream.credit - stream.owed - stream.unread
@@ -252,17 +252,17 @@ class StreamMultiplexer:
             self._owe(id, stream, count)
 
     def cancel(self, id: int, code: Code, detail: str) -> None:
-        """Ask the writer to stop, and forget the stream. Does nothing for one that is gone."""
+        """Ask the writer to stop, and forget the stream. No effect on one that is gone."""
         stream = self._inbound.pop(id, None)
         self._credit_due.pop(id, None)
         if stream is not None:
             self._control.append(encode(CANCEL, id, encode_stop(code, detail)))
-            self._replies += 1  # the other end opened it, and may open the next one without reading this
+            self._replies += 1  # the other end may open further streams without reading this frame
 
     # --- the channel
 
     def next_frame(self) -> bytes | None:
-        """Return the next frame to send, or None: first what streams need to go on, then content in turns."""
+        """Return the next frame to send, None if there is none. Control frames and credit precede content."""
         if self._control:
             self._replies = min(self._replies, len(self._control) - 1)
             return self._control.popleft()
@@ -278,10 +278,10 @@ class StreamMultiplexer:
         return None
 
     def receive(self, message: bytes | str) -> list[Effect]:
-        """Take a message of the channel and return what it means.
+        """Process a message of the channel and return its effects.
 
         Raises:
-            StreamProtocolError: the other end broke the protocol. The channel is of no more use.
+            StreamProtocolError: the other end violated the protocol. The channel cannot continue.
         """
         frame = parse(message)
         if frame.type == OPEN:
@@ -310,16 +310,16 @@ class StreamMultiplexer:
 
     def _content(self, id: int, stream: _Outbound) -> bytes:
         if not stream.pending:
-            stream.end_sent = True  # it stays until the reader has finished: both ends count the same streams
+            stream.end_sent = True  # it stays until FINISHED arrives, so that both ends count the same streams
             return encode(END, id)
         chunk = stream.take(min(MAX_CHUNK, stream.credit))
         stream.credit -= len(chunk)
         self._take_turn(id)
         return encode(DATA, id, chunk)
 
-    def _opened(self, frame: Frame) -> list[Effect]:
+    def _opened(self, frame: StreamFrame) -> list[Effect]:
         if frame.id <= self._last_remote_id:
-            raise StreamProtocolError(f"stream {frame.id} is opened again")
+            raise StreamProtocolError(f"stream {frame.id} was opened before")
         self._check_replies()
         opening = decode_opening(frame.payload)
         self._last_remote_id = frame.id
@@ -329,13 +329,13 @@ class StreamMultiplexer:
         self._inbound[frame.id] = _Inbound(opening.total)
         return [Opened(frame.id, opening)]
 
-    def _read(self, frame: Frame, stream: _Inbound) -> list[Effect]:
+    def _read(self, frame: StreamFrame, stream: _Inbound) -> list[Effect]:
         if frame.type == ABORT:
             code, detail = decode_stop(frame.payload)
             self._forget_inbound(frame.id)
             return [Aborted(frame.id, code, detail)]
         if stream.ended:
-            raise StreamProtocolError(f"stream {frame.id} goes on after its end")
+            raise StreamProtocolError(f"stream {frame.id} continues after its end")
         if frame.type == DATA:
             return self._arrived(frame, stream)
         if stream.total is not None and stream.arrived < stream.total:
@@ -344,7 +344,7 @@ class StreamMultiplexer:
         self._finish_if_read(frame.id, stream)
         return [Ended(frame.id)]
 
-    def _arrived(self, frame: Frame, stream: _Inbound) -> list[Effect]:
+    def _arrived(self, frame: StreamFrame, stream: _Inbound) -> list[Effect]:
         size = len(frame.payload)
         if size > stream.credit:
             raise StreamProtocolError(f"stream {frame.id} sent {size} bytes with a credit of {stream.credit}")
@@ -355,7 +355,7 @@ class StreamMultiplexer:
         stream.unread += size
         return [Arrived(frame.id, frame.payload)]
 
-    def _written(self, frame: Frame, stream: _Outbound) -> list[Effect]:
+    def _written(self, frame: StreamFrame, stream: _Outbound) -> list[Effect]:
         if frame.type == CANCEL:
             code, detail = decode_stop(frame.payload)
             del self._outbound[frame.id]
@@ -367,7 +367,7 @@ class StreamMultiplexer:
             return [Finished(frame.id)]
         return self._credited(frame, stream)
 
-    def _credited(self, frame: Frame, stream: _Outbound) -> list[Effect]:
+    def _credited(self, frame: StreamFrame, stream: _Outbound) -> list[Effect]:
         count = int.from_bytes(frame.payload, "big")
         if not 1 <= count <= MAX_CREDIT - stream.credit:
             raise StreamProtocolError(f"stream {frame.id} is given a credit of {count} more")
