@@ -18,6 +18,7 @@ from metered_realtime.aiortc_compat import rtp_sources as sources
 from metered_realtime.aiortc_compat.rtp_sources import BoundedNacks, keep_reporting
 from metered_realtime.core.media.source_table import MAX_SOURCES
 from tests.aiortc_compat.test_sctp_attacks import calls
+from tests.support.patience import PATIENCE
 from tests.support.peers import Pair, Room, eventually, frames
 
 TOUCHED = {
@@ -166,7 +167,7 @@ async def test_a_report_that_fails_is_told_and_the_next_one_goes_out(
     await eventually(lambda: caplog.records)
     failing.error = None
     await eventually(lambda: failing.sent)
-    await asyncio.wait_for(failing.owner.stop(), 5.0)
+    await asyncio.wait_for(failing.owner.stop(), PATIENCE)
     assert len([it for it in caplog.records if it.getMessage() == "RTCP report failed"]) == 1
 
 
@@ -178,7 +179,7 @@ async def test_stopping_returns_although_reports_fail(
     failing = Failing(made)
     failing.start()
     await asyncio.sleep(0)
-    await asyncio.wait_for(failing.owner.stop(), 5.0)
+    await asyncio.wait_for(failing.owner.stop(), PATIENCE)
 
 
 # --- requests of our own

@@ -238,7 +238,7 @@ async def test_cancelling_a_reader_loses_no_frame() -> None:
             if remote.track.queue_length:
                 first.cancel()
             await asyncio.sleep(0)
-    assert stamps([await asyncio.wait_for(second, 1)]) == [0]
+    assert stamps([await asyncio.wait_for(second, PATIENCE)]) == [0]
     assert first.cancelled()
     remote.track.stop()
 

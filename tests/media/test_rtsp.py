@@ -51,7 +51,7 @@ async def watch(camera: Camera, **options: Any) -> Player:
 async def picture(track: PlayerTrack | None) -> tuple[int, int]:
     """Return the number of the next picture, and its pts."""
     assert track is not None
-    frame = await asyncio.wait_for(track.recv(), 15)
+    frame = await asyncio.wait_for(track.recv(), PATIENCE)
     assert (frame.width, frame.height) == (WIDTH, HEIGHT)  # type: ignore[union-attr]
     assert frame.pts is not None
     return read_counter(frame), frame.pts  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ async def test_a_camera_that_falls_silent_is_opened_again(camera: Camera) -> Non
     await picture(player.video)
     camera.silent = True
     while camera.sessions < 2:
-        await asyncio.wait_for(wait_for_session(camera, 2), 10)
+        await asyncio.wait_for(wait_for_session(camera, 2), PATIENCE)
     camera.silent = False
     await picture_from(player.video, camera.number + FPS)
     assert player.reopened == 1

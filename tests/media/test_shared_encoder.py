@@ -24,6 +24,7 @@ from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.media.sending.forward_track import ForwardTrack
 from metered_realtime.media.sending.shared_encoder import MAX_WAITING_VIDEO, THREAD_NAME, SharedEncoder
 from metered_realtime.media.sources.pattern import Pattern
+from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
 VP8 = SendCodec("video/vp8", 90_000)
@@ -103,7 +104,7 @@ class Hall:
         reads = [asyncio.ensure_future(it.recv()) if isinstance(it, ForwardTrack) else it for it in readers]
         await eventually(lambda: self.source.waiting)
         self.source.put(self.picture())
-        return await asyncio.wait_for(asyncio.gather(*reads), 5)
+        return await asyncio.wait_for(asyncio.gather(*reads), PATIENCE)
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ async def test_a_newcomer_sees_a_source_that_stands_still(hall: Hall, monkeypatc
     old = hall.forward()
     (first,) = await hall.show(old)
     new = hall.forward()
-    packet = await asyncio.wait_for(new.recv(), 1)
+    packet = await asyncio.wait_for(new.recv(), PATIENCE)
     assert packet.is_keyframe
     assert packet.pts > first.pts
     assert await old.recv() is packet
@@ -194,7 +195,7 @@ async def test_a_slow_encoder_gets_the_newest(hall: Hall) -> None:
             self.go = threading.Event()
 
         def encode(self, frame: Any, at: Fraction, bitrate: int, *, key_frame: bool) -> list[Any]:
-            self.go.wait(5)
+            self.go.wait(PATIENCE)
             self.seen.append(frame)
             return []
 
@@ -224,7 +225,7 @@ async def test_a_slow_encoder_gets_the_newest(hall: Hall) -> None:
     closed = encoder.close()
     assert not closed.done()
     slow.go.set()
-    await asyncio.wait_for(asyncio.wait([closed]), 1)
+    await asyncio.wait_for(asyncio.wait([closed]), PATIENCE)
 
 
 async def test_a_frame_that_cannot_be_encoded_is_left_out_and_logged_once(hall: Hall) -> None:
