@@ -16,7 +16,7 @@ from metered_realtime.media.sources import player as player_module
 from metered_realtime.media.sources.factories import from_rtsp
 from metered_realtime.media.sources.pattern import read_counter
 from metered_realtime.media.sources.player import Player, PlayerTrack
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, takes_less_than
 
 from ..support.rtsp_server import FPS, HEIGHT, WIDTH, Camera
 
@@ -169,9 +169,8 @@ async def test_closing_does_not_wait_for_a_camera_that_is_away(camera: Camera) -
         while not camera.refused:  # noqa: ASYNC110 - the camera has no event for it
             await asyncio.sleep(0.02)
     reading = asyncio.ensure_future(picture(player.video))
-    started = time.monotonic()
-    await player.close()
-    assert time.monotonic() - started < player_module.CLOSE_TIMEOUT / 2
+    async with takes_less_than(player_module.CLOSE_TIMEOUT / 2):
+        await player.close()
     with pytest.raises(MediaStreamError):
         await reading
 
@@ -184,9 +183,8 @@ async def test_closing_waits_only_so_long_for_a_camera_that_is_silent(
     await picture(player.video)
     camera.silent = True
     await asyncio.sleep(0.1)
-    started = time.monotonic()
-    await player.close()
-    assert time.monotonic() - started < 0.5
+    async with takes_less_than(0.5):
+        await player.close()
 
 
 async def test_a_wrong_password_is_an_error_that_does_not_tell_it(camera: Camera) -> None:

@@ -163,15 +163,15 @@ async def test_a_newcomer_begins_with_a_key_frame_that_all_get(hall: Hall) -> No
 async def test_requests_are_met_together_and_not_more_often_than_every_half_second(hall: Hall) -> None:
     one, other = hall.forward(), hall.forward()
     await hall.show(one, other)
-    began, keys = time.monotonic(), []
-    while time.monotonic() - began < 1.2:
+    keys: list[tuple[float, float]] = []
+    while len(keys) < 3:
         one.request_key_frame()
         other.request_key_frame()
+        before = time.monotonic()
         packet, _ = await hall.show(one, other)
         if packet.is_keyframe:
-            keys.append(time.monotonic() - began)
-    assert 2 <= len(keys) <= 3
-    assert all(later - earlier >= MIN_INTERVAL - 0.05 for earlier, later in itertools.pairwise(keys))
+            keys.append((before, time.monotonic()))
+    assert all(shown - before >= MIN_INTERVAL for (before, _), (_, shown) in itertools.pairwise(keys))
 
 
 async def test_a_newcomer_sees_a_source_that_stands_still(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +311,7 @@ async def test_the_low_rendition_is_for_the_slow_only_and_begins_with_a_key_fram
     fast.take_estimate(1_500_000)
     reads = [asyncio.ensure_future(_all_of(it)) for it in (fast, slow)]
     began = time.monotonic()
-    while time.monotonic() - began < 30 and (slow.target_bitrate or 0) != 200_000:
+    while time.monotonic() - began < PATIENCE and (slow.target_bitrate or 0) != 200_000:
         fast.take_estimate(1_500_000)
         slow.take_estimate(200_000)
         hall.source.put(_noise(hall.picture()))
