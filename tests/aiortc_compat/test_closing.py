@@ -11,6 +11,7 @@ import pytest
 
 from metered_realtime.aiortc_compat import closing as closing
 from metered_realtime.connection import peer_connection as links
+from tests.support.patience import PATIENCE
 from tests.support.peers import Room
 
 TOUCHED = {
@@ -54,9 +55,9 @@ async def test_a_receiver_that_does_not_stop_keeps_no_socket_and_no_task(
     assert ice._connection._protocols == []
     started = [task for task in tasks if task is not None]
     assert started
-    await asyncio.wait(started, timeout=5.0)
+    await asyncio.wait(started, timeout=PATIENCE)
     assert all(task.done() for task in started)
-    await asyncio.wait_for(pc.close(), 5.0)
+    await asyncio.wait_for(pc.close(), PATIENCE)
     await asyncio.gather(*(stop() for stop in stops))
 
 
@@ -81,4 +82,4 @@ async def test_a_close_that_is_cut_off_while_it_closes_the_sockets_leaves_none(
     await pair.b.close()
     assert calls == 2
     assert ice._connection._protocols == []
-    await asyncio.wait_for(monitor, 5.0)
+    await asyncio.wait_for(monitor, PATIENCE)

@@ -14,6 +14,7 @@ import aioice.ice
 import pytest
 
 from metered_realtime.aiortc_compat import ice_checks as checks
+from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
 Pair = tuple[aioice.Connection, aioice.Connection]
@@ -144,7 +145,7 @@ async def test_it_is_noticed_that_there_is_nothing_to_check(checked: Checked, en
     if not end_first:
         await checked.connection.add_remote_candidate(None)
     with pytest.raises(ConnectionError):
-        await asyncio.wait_for(connecting, 1)
+        await asyncio.wait_for(connecting, PATIENCE)
 
 
 async def test_nothing_is_checked_after_the_end(checked: Checked) -> None:
@@ -153,7 +154,7 @@ async def test_nothing_is_checked_after_the_end(checked: Checked) -> None:
     await eventually(lambda: bool(checked.started))
     await checked.connection.close()
     with pytest.raises(ConnectionError):
-        await asyncio.wait_for(connecting, 1)
+        await asyncio.wait_for(connecting, PATIENCE)
     count = len(checked.started)
     await asyncio.sleep(3 * checks.CHECK_INTERVAL)
     assert len(checked.started) == count
@@ -185,7 +186,7 @@ async def test_checks_of_the_other_end_are_enough(pair: Pair) -> None:
     """A browser's checks may come before its candidates: the address that they come from is one."""
     one, other = pair
     await tell(one, other)
-    await asyncio.wait_for(asyncio.gather(other.connect(), one.connect()), 5)
+    await asyncio.wait_for(asyncio.gather(other.connect(), one.connect()), PATIENCE)
 
 
 async def test_candidates_may_come_to_both_ends_late(pair: Pair) -> None:
@@ -194,7 +195,7 @@ async def test_candidates_may_come_to_both_ends_late(pair: Pair) -> None:
     await asyncio.sleep(2 * checks.CHECK_INTERVAL)
     await tell(one, other)
     await tell(other, one)
-    await asyncio.wait_for(connecting, 5)
+    await asyncio.wait_for(connecting, PATIENCE)
 
 
 @pytest.mark.parametrize("names_one", [True, False])

@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import aioice
 import pytest
 
 from metered_realtime.aiortc_compat import ice_consent as consent
+from tests.support.patience import PATIENCE
+from tests.support.virtual_time import block, virtual_time
 
 TOUCHED = {
     "_nominated": "test_consent_is_kept_on_the_pair_in_use",
@@ -44,14 +47,16 @@ class Wire:
         send = protocol.send_stun
 
         def send_stun(message: Any, address: Any) -> None:
+            block(1e-6)  # nothing is done in no time at all
             if self.passes():
                 asyncio.get_running_loop().call_later(self.delay, send, message, address)
 
         protocol.send_stun = send_stun
 
 
-@pytest.fixture
-async def wire(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
+@asynccontextmanager
+async def wired() -> AsyncIterator[Wire]:
+    """Two connections that are up, closed in the end."""
     one, other = aioice.Connection(ice_controlling=True), aioice.Connection(ice_controlling=False)
     arrived = [0]
     for connection in (one, other):
@@ -63,81 +68,85 @@ async def wire(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
         await connection.add_remote_candidate(None)
         connection.remote_username, connection.remote_password = remote.local_username, remote.local_password
     await asyncio.gather(one.connect(), other.connect())
-    yield Wire(one, other, arrived)
-    await asyncio.gather(one.close(), other.close())
+    try:
+        yield Wire(one, other, arrived)
+    finally:
+        await asyncio.gather(one.close(), other.close())
 
 
-def faster(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
-    """Let everything of consent happen faster, the repetitions of aioice included."""
-    monkeypatch.setattr(consent, "CONSENT_INTERVAL", 2.0 / times)
-    monkeypatch.setattr(consent, "CONSENT_TIMEOUT", 6.0 / times)
-    monkeypatch.setattr(aioice.stun, "RETRY_RTO", 0.5 / times)
+@virtual_time
+async def test_consent_is_kept_on_the_pair_in_use() -> None:
+    async with wired() as wire:
+        pair = wire.one._nominated[1]
+        asked = asyncio.Event()
+        request = pair.protocol.request
+
+        async def note(*args: Any, **options: Any) -> Any:
+            asked.set()
+            return await request(*args, **options)
+
+        pair.protocol.request = note  # type: ignore[method-assign]
+        await asyncio.wait_for(asked.wait(), PATIENCE)
 
 
-async def test_consent_is_kept_on_the_pair_in_use(wire: Wire) -> None:
-    pair = wire.one._nominated[1]
-    asked = asyncio.Event()
-    request = pair.protocol.request
-
-    async def note(*args: Any, **options: Any) -> Any:
-        asked.set()
-        return await request(*args, **options)
-
-    pair.protocol.request = note  # type: ignore[method-assign]
-    await asyncio.wait_for(asked.wait(), 3)
+@virtual_time
+async def test_a_path_that_falls_silent_is_dead_after_six_seconds() -> None:
+    async with wired() as wire:
+        loop = asyncio.get_running_loop()
+        wire.passes = lambda: False
+        started = loop.time()
+        assert isinstance(await wire.one.get_event(), aioice.ConnectionClosed)
+        assert 5.5 < loop.time() - started < 7
+        assert wire.one._query_consent_task is None
 
 
-async def test_a_path_that_falls_silent_is_dead_after_six_seconds(wire: Wire) -> None:
-    loop = asyncio.get_running_loop()
-    wire.passes = lambda: False
-    started = loop.time()
-    assert isinstance(await wire.one.get_event(), aioice.ConnectionClosed)
-    assert 5.5 < loop.time() - started < 7
-    assert wire.one._query_consent_task is None
-
-
-async def test_a_path_on_which_something_comes_lives_as_long_as_the_rfc_allows(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@virtual_time
+async def test_a_path_on_which_something_comes_lives_as_long_as_the_rfc_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that is short of CPU time answers late; its media goes on."""
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(consent, "MAX_CONSENT", 10.0)
-    wire.passes = lambda: False
-    silent_since = loop.time()
+    async with wired() as wire:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(consent, "MAX_CONSENT", 10.0)
+        wire.passes = lambda: False
+        silent_since = loop.time()
 
-    def come() -> None:
-        nonlocal coming
-        wire.arrived[0] += 1
-        coming = loop.call_later(0.1, come)
+        def come() -> None:
+            nonlocal coming
+            wire.arrived[0] += 1
+            coming = loop.call_later(0.1, come)
 
-    coming = loop.call_soon(come)
-    events = await asyncio.gather(wire.one.get_event(), wire.other.get_event())
-    coming.cancel()
-    assert [type(event) for event in events] == [aioice.ConnectionClosed] * 2
-    assert 7.5 <= loop.time() - silent_since <= 10.5
-
-
-async def test_a_slow_path_lives(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A round trip of 1.4 s, or what is that in a faster world, is longer than aioice waits for an answer."""
-    faster(monkeypatch, 20)
-    wire.delay = 0.7 / 20
-    await asyncio.sleep(0.9)  # three timeouts
-    assert wire.one._query_consent_task is not None
-    assert wire.other._query_consent_task is not None
+        coming = loop.call_soon(come)
+        events = await asyncio.gather(wire.one.get_event(), wire.other.get_event())
+        coming.cancel()
+        assert [type(event) for event in events] == [aioice.ConnectionClosed] * 2
+        assert 7.5 <= loop.time() - silent_since <= 10.5
 
 
-async def test_a_path_that_loses_a_third_in_each_direction_lives(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    faster(monkeypatch, 20)
+@virtual_time
+async def test_a_slow_path_lives() -> None:
+    """A round trip of 1.4 s is longer than aioice waits for an answer."""
+    async with wired() as wire:
+        wire.delay = 0.7
+        await asyncio.sleep(18)  # three timeouts
+        assert wire.one._query_consent_task is not None
+        assert wire.other._query_consent_task is not None
+
+
+@virtual_time
+async def test_a_path_that_loses_a_third_in_each_direction_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(1)
-    wire.passes = lambda: chance.random() > 0.33
-    await asyncio.sleep(1.5)  # five timeouts
-    assert wire.one._query_consent_task is not None
-    assert wire.other._query_consent_task is not None
+    monkeypatch.setattr(consent, "random", chance)  # when a question is asked decides, too
+    async with wired() as wire:
+        wire.passes = lambda: chance.random() > 0.33
+        await asyncio.sleep(30)  # five timeouts
+        assert wire.one._query_consent_task is not None
+        assert wire.other._query_consent_task is not None
 
 
-async def test_closing_ends_the_questions(wire: Wire) -> None:
-    wire.passes = lambda: False
-    task = wire.one._query_consent_task
-    await wire.one.close()
-    assert task is not None
-    assert task.done()
+@virtual_time
+async def test_closing_ends_the_questions() -> None:
+    async with wired() as wire:
+        wire.passes = lambda: False
+        task = wire.one._query_consent_task
+        await wire.one.close()
+        assert task is not None
+        assert task.done()

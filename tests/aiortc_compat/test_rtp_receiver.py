@@ -128,13 +128,12 @@ async def tapped() -> AsyncIterator[Tapped]:
     await asyncio.gather(tapped.one.close(), tapped.other.close())
 
 
-@pytest.mark.alone
 async def test_encoded_frames_go_to_the_sink_and_no_decoder_is_left(tapped: Tapped) -> None:
     codec, data, _ = tapped.notes.frames[0]
     assert (codec.mimeType, codec.clockRate) == ("video/VP8", 90_000)
     assert data[0] & 1 == 0, "the first one is a key frame"
     inside = tapped.receiver
-    assert not inside._RTCRtpReceiver__decoder_thread.is_alive(), "aiortc's decoder has ended"
+    await eventually(lambda: not inside._RTCRtpReceiver__decoder_thread.is_alive())  # aiortc's decoder has ended
     assert not {it for it in threading.enumerate() if it.name == "video-decoder"} - tapped.threads
     assert inside.track._queue.__class__.__name__ == "_Nowhere", "nothing piles up in aiortc"
     assert inside._RTCRtpReceiver__decoder_queue.__class__.__name__ == "_EncodedTap"

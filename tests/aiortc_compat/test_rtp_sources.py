@@ -24,6 +24,7 @@ from metered_realtime.aiortc_compat.transports import dtls_transport
 from metered_realtime.core.media.source_table import MAX_SOURCES
 from tests.aiortc_compat.test_sctp_attacks import calls
 from tests.support.bare_connections import make, plain
+from tests.support.patience import PATIENCE
 from tests.support.peers import GreyTrack, Pair, Room, eventually, frames
 from tests.support.private_names import private_names
 
@@ -171,7 +172,7 @@ async def test_a_report_that_fails_is_told_and_the_next_one_goes_out(
     await eventually(lambda: caplog.records)
     failing.error = None
     await eventually(lambda: failing.sent)
-    await asyncio.wait_for(failing.owner.stop(), 5.0)
+    await asyncio.wait_for(failing.owner.stop(), PATIENCE)
     assert len([it for it in caplog.records if it.getMessage() == "RTCP report failed"]) == 1
 
 
@@ -183,7 +184,7 @@ async def test_stopping_returns_although_reports_fail(
     failing = Failing(made)
     failing.start()
     await asyncio.sleep(0)
-    await asyncio.wait_for(failing.owner.stop(), 5.0)
+    await asyncio.wait_for(failing.owner.stop(), PATIENCE)
 
 
 # --- requests of our own

@@ -192,14 +192,16 @@ async def test_deadlines_and_cancellation_both_ways(meeting: Meeting) -> None:
     await until(meeting.page, "stopped === 2")
 
 
-@pytest.mark.alone
 async def test_five_megabytes_both_ways(meeting: Meeting) -> None:
     meeting.methods.add("echo", lambda value: value)
     payload = "0123456789" * 500_000
-    assert await meeting.client.using(timeout=50).call("echo", payload) == payload
+    assert await meeting.client.using(timeout=PATIENCE).call("echo", payload) == payload
     await meeting.page.evaluate("open_rpc()")
-    same = "async () => { const t = '0123456789'.repeat(500000); return (await rpc.call('echo', [t])) === t; }"
-    assert await meeting.page.evaluate(same)
+    same = """async (timeout) => {
+      const text = "0123456789".repeat(500000);
+      return (await rpc.call("echo", [text], { timeout })) === text;
+    }"""
+    assert await meeting.page.evaluate(same, PATIENCE * 1000)
 
 
 async def test_what_the_page_cannot_take_at_once_is_refused(meeting: Meeting) -> None:

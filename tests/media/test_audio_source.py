@@ -12,6 +12,7 @@ import pytest
 from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime.media.sources.audio_source import AudioSource
+from tests.support.patience import PATIENCE
 
 from ..support.virtual_time import block, now, virtual_time
 
@@ -372,7 +373,7 @@ async def test_stop_wakes_every_suspended_push_and_waiter() -> None:
     waiting.append(asyncio.create_task(source.wait_drained()))
     await refuse_to_finish(waiting[0])
     source.stop()
-    await asyncio.wait_for(asyncio.gather(*waiting), 1)
+    await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
     assert source.buffered_seconds == 0
     with pytest.raises(MediaStreamError):
         await source.recv()
@@ -386,7 +387,7 @@ async def test_stop_ends_a_recv_that_is_waiting() -> None:
     await asyncio.wait({reading}, timeout=0.001)
     source.stop()
     with pytest.raises(MediaStreamError):
-        await asyncio.wait_for(reading, 1)
+        await asyncio.wait_for(reading, PATIENCE)
 
 
 @virtual_time
@@ -410,7 +411,7 @@ async def test_end_lets_a_suspended_push_finish() -> None:
     push = asyncio.create_task(source.push(samples((5, 4 * FRAME))))
     await refuse_to_finish(push)
     source.end()
-    await asyncio.wait_for(push, 1)
+    await asyncio.wait_for(push, PATIENCE)
     assert (await play_out(source)).count(5) == 2 * 4 * FRAME
 
 
@@ -428,7 +429,7 @@ async def test_flush_silences_at_once_and_gives_up_pushes_under_way() -> None:
     pushes = [asyncio.create_task(source.push(samples((value, 48000)) + b"\x01")) for value in (1, 2)]
     await refuse_to_finish(pushes[0])
     assert source.flush() == pytest.approx(0.1, abs=0.02)
-    await asyncio.wait_for(asyncio.gather(*pushes), 1)
+    await asyncio.wait_for(asyncio.gather(*pushes), PATIENCE)
     assert not any(values(await source.recv()))
     await source.push(samples((3, FRAME)))
     assert set(values(await source.recv())) == {3}
@@ -438,13 +439,13 @@ async def test_flush_silences_at_once_and_gives_up_pushes_under_way() -> None:
 @virtual_time
 async def test_drained_means_that_everything_has_been_read() -> None:
     source = AudioSource(input_rate=48000)
-    await asyncio.wait_for(source.wait_drained(), 1)
+    await asyncio.wait_for(source.wait_drained(), PATIENCE)
     await source.push(samples((1, 2 * FRAME)))
     drained = asyncio.create_task(source.wait_drained())
     await source.recv()
     await refuse_to_finish(drained)
     await source.recv()
-    await asyncio.wait_for(drained, 1)
+    await asyncio.wait_for(drained, PATIENCE)
     source.stop()
 
 

@@ -21,6 +21,7 @@ from metered_realtime.media.sources.factories import from_file
 from metered_realtime.media.sources.pattern import read_counter
 from metered_realtime.media.sources.player import Player, PlayerTrack
 from metered_realtime.media.sources.testsource import write_test_clip
+from tests.support.patience import PATIENCE
 
 from ..support.clips import FPS, write
 from ..support.patience import PATIENCE

@@ -17,8 +17,7 @@ from metered_realtime.media.sources import reopening
 from metered_realtime.media.sources.factories import from_rtsp
 from metered_realtime.media.sources.pattern import read_counter
 from metered_realtime.media.sources.player import Player, PlayerTrack
-from tests.support.patience import PATIENCE
-from tests.support.peers import eventually
+from tests.support.patience import PATIENCE, takes_less_than
 
 from ..support.rtsp_server import FPS, HEIGHT, WIDTH, Camera
 
@@ -105,7 +104,8 @@ async def test_a_camera_that_falls_silent_is_opened_again(camera: Camera) -> Non
     player = await watch(camera)
     await picture(player.video)
     camera.silent = True
-    await asyncio.wait_for(wait_for_session(camera, 2), PATIENCE)
+    while camera.sessions < 2:
+        await asyncio.wait_for(wait_for_session(camera, 2), PATIENCE)
     camera.silent = False
     await picture_from(player.video, camera.number + FPS)
     assert player.reopened == 1
@@ -173,7 +173,8 @@ async def test_closing_does_not_wait_for_a_camera_that_is_away(camera: Camera, m
         while not camera.refused:  # noqa: ASYNC110 - the camera has no event for it
             await asyncio.sleep(0.02)
     reading = asyncio.ensure_future(picture(player.video))
-    await asyncio.wait_for(player.close(), PATIENCE)
+    async with takes_less_than(player_module.CLOSE_TIMEOUT / 2):
+        await player.close()
     with pytest.raises(MediaStreamError):
         await reading
 
@@ -185,11 +186,9 @@ async def test_closing_waits_only_so_long_for_a_camera_that_is_silent(
     player = await watch(camera, silence=3 * PATIENCE)
     await picture(player.video)
     camera.silent = True
-    (thread,) = [it for it in threading.enumerate() if it.name == player_module.THREAD_NAME]
-    await eventually(lambda: camera.silent_ticks > 5)  # by now the thread blocks in a read
-    await asyncio.wait_for(player.close(), PATIENCE)
-    camera.hang_up()
-    await eventually(lambda: not thread.is_alive())
+    await asyncio.sleep(0.1)
+    async with takes_less_than(0.5):
+        await player.close()
 
 
 async def test_a_wrong_password_is_an_error_that_does_not_tell_it(camera: Camera) -> None:

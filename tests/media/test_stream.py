@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from metered_realtime.media.stream import MediaStream
+from tests.support.patience import PATIENCE
 
 
 def track(kind: str) -> Any:
@@ -75,5 +76,5 @@ def test_the_module_loads_without_the_media_stack() -> None:
         "from metered_realtime.media.stream import MediaStream; print(MediaStream(id='x'))"
     )
     run = [sys.executable, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.stdout == "<MediaStream x audio=0 video=0>\n", done.stderr

@@ -210,7 +210,7 @@ async def test_end_and_stop_release_a_reader_that_waits() -> None:
         await asyncio.sleep(0)
         close(source)
         with pytest.raises(MediaStreamError):
-            await asyncio.wait_for(reading, 1)
+            await asyncio.wait_for(reading, PATIENCE)
 
 
 async def test_any_thread_may_push_and_end() -> None:

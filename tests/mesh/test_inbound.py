@@ -26,6 +26,7 @@ from metered_realtime.media.receiving import remote_track
 from metered_realtime.media.receiving.readers import MAX_WAITING_AUDIO, MAX_WAITING_VIDEO
 from metered_realtime.media.sources.testsource import ToneTrack
 from tests.support.coding import decode
+from tests.support.patience import PATIENCE
 from tests.support.peers import FPS, GreyTrack, Pair, Room, ended, eventually, frames, level_of
 
 STEP = 90_000 // FPS
@@ -175,7 +176,7 @@ async def test_a_key_frame_can_be_asked_for(room: Room) -> None:
     assert (await packets.recv()).is_keyframe
     assert not (await packets.recv()).is_keyframe
     packets.request_key_frame()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         while not (await packets.recv()).is_keyframe:
             pass
     packets.stop()

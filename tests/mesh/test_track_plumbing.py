@@ -306,7 +306,7 @@ async def test_a_newcomer_is_brought_up_to_date_if_the_source_makes_no_key_frame
     await read
     await eventually(lambda: first.queue_length == 11)
     newcomer = forward_of(fanout)
-    packets = [await asyncio.wait_for(newcomer.recv(), 1) for _ in range(10)]
+    packets = [await asyncio.wait_for(newcomer.recv(), PATIENCE) for _ in range(10)]
     assert packets[0].is_keyframe
     assert [it.pts for it in packets] == [33_000 - (9 - n) * CATCH_UP_STEP for n in range(10)]
     decoder = av.CodecContext.create("libvpx", "r")
@@ -325,7 +325,7 @@ async def test_a_switch_while_somebody_is_brought_up_to_date_does_not_end_him(fa
     source = Source(codec="video/VP8")
     forward.switch(fan_out(fanouts, source))
     source.queue.put_nowait(packet_of(7, key=True))
-    assert (await asyncio.wait_for(read, 1)).is_keyframe
+    assert (await asyncio.wait_for(read, PATIENCE)).is_keyframe
     forward.stop()
 
 

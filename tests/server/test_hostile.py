@@ -15,6 +15,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from metered_realtime.server import Limits, SignallingServer
+from tests.support.patience import PATIENCE
 
 from ..support.probe import Probe, dialled, welcomed
 from .test_tls import self_signed, trusting
@@ -156,7 +157,7 @@ class TestReadersWhoStop:
             reading = asyncio.create_task(take_messages(bob, "end"))
             sent = await publish_until_gone(ann, {"mallory", "mal"})
             await ann.ask("publish", channel="c", data="end")
-            assert await asyncio.wait_for(reading, 10) == list(range(sent))
+            assert await asyncio.wait_for(reading, PATIENCE) == list(range(sent))
             for probe in (mallory, mal):
                 probe.socket.transport.abort()
 
@@ -207,7 +208,7 @@ class TestHandshakes:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(request_)
         writer.write_eof()
-        answer = await asyncio.wait_for(_rest_of(reader), 5)
+        answer = await asyncio.wait_for(_rest_of(reader), PATIENCE)
         assert not answer or answer.split(b" ")[1].startswith(b"4")
         writer.close()
         async with welcomed(server):

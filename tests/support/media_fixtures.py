@@ -12,6 +12,7 @@ import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_realtime.media.sources.testsource import write_test_clip
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def no_thread_left() -> Iterator[None]:
     yield
     left = [thread for thread in threading.enumerate() if thread not in before]
     for thread in left:
-        thread.join(2)  # on its way out: stopping does not wait
+        thread.join(PATIENCE)  # on its way out: stopping does not wait
     assert not [thread for thread in left if thread.is_alive()]
 
 

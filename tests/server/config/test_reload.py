@@ -17,6 +17,7 @@ from metered_realtime.log import StdlibLogger
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.auth import mint_token
 from metered_realtime.server.config.file import parse_config
+from tests.support.patience import PATIENCE
 
 from ...cli.test_serve import program
 from ...support.probe import Probe, dialled
@@ -196,7 +197,7 @@ async def test_is_read_by_the_program_on_a_hang_up(tmp_path: Path) -> None:
             assert await answers(probe)
             path.write_text(text(publishable="revoked = true"))
             process.send_signal(signal.SIGHUP)
-            assert (await asyncio.wait_for(probe.ending(), 5))[0] == 4001
+            assert (await asyncio.wait_for(probe.ending(), PATIENCE))[0] == 4001
         process.terminate()
         await process.wait()
         assert process.returncode == 0
