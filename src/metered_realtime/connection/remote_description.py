@@ -17,7 +17,7 @@ from ..core.negotiation.candidates import Candidate
 from ..core.negotiation.rejected_sections import stand_in
 from ..core.negotiation.remote_sdp import RemoteSdp, RemoteSection, read_remote
 from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, Section, section_texts
-from ..core.negotiation.sdp_codecs import Codec, describe_misfits
+from ..core.negotiation.sdp_codecs import SdpCodec, describe_misfits
 from ..core.negotiation.sdp_sections import Form
 
 
@@ -128,7 +128,7 @@ def _codec_fault(section: RemoteSection) -> str | None:
     return f"no codec in common: {describe_misfits(section.codecs, _KNOWN[section.facts.kind])}"
 
 
-def _identify(kind: str, codec: Codec) -> Hashable:
+def _identify(kind: str, codec: SdpCodec) -> Hashable:
     """Return which codec of aiortc a codec is compatible with, or of which payload type it is the retransmission.
 
     aiortc answers with a number of its own if the offered one is below 96. That is no reason to leave out another.
@@ -142,7 +142,7 @@ def _identify(kind: str, codec: Codec) -> Hashable:
     return None
 
 
-def _parameters(kind: str, codec: Codec) -> RTCRtpCodecParameters:
+def _parameters(kind: str, codec: SdpCodec) -> RTCRtpCodecParameters:
     return RTCRtpCodecParameters(
         mimeType=f"{kind}/{codec.name}",
         clockRate=codec.clock_rate,
@@ -152,8 +152,8 @@ def _parameters(kind: str, codec: Codec) -> RTCRtpCodecParameters:
     )
 
 
-def _codec(codec: Any) -> Codec:
-    return Codec(codec.payloadType, codec.name, codec.clockRate, codec.channels, dict(codec.parameters))
+def _codec(codec: Any) -> SdpCodec:
+    return SdpCodec(codec.payloadType, codec.name, codec.clockRate, codec.channels, dict(codec.parameters))
 
 
 _KNOWN = {kind: [_codec(codec) for codec in codecs if not is_rtx(codec)] for kind, codecs in CODECS.items()}
