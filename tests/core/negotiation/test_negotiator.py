@@ -34,7 +34,7 @@ def settled(*, polite: bool = True) -> n.Negotiator:
     end = offered(polite=polite)
     assert end.received(answer("mine"), 1) == [n.CommitOffer(OURS.sdp, answer("mine"))]
     assert end.committed(1) == []
-    assert end.link_up(1) == []
+    assert end.connected(1) == []
     assert end.settled
     return end
 
@@ -75,10 +75,10 @@ def test_a_change_during_an_operation_is_offered_afterwards() -> None:
         assert end.dirty
         if finish == "committed":
             assert end.committed(0) == []
-            assert end.link_up(1) == [n.CreateOffer()]
+            assert end.connected(1) == [n.CreateOffer()]
         elif finish == "answered":
             assert end.answered("x", 0) == [n.SendAnswer("x")]
-            assert end.link_up(1) == [n.CreateOffer()]
+            assert end.connected(1) == [n.CreateOffer()]
 
 
 def test_what_changes_before_an_offer_is_planned_is_in_it_and_not_offered_again() -> None:
@@ -95,7 +95,7 @@ def test_what_changes_before_an_offer_is_planned_is_in_it_and_not_offered_again(
 def test_an_answer_is_sent_again_before_an_offer_until_the_other_end_is_past_it() -> None:
     end = answering()
     assert end.answered("x", 0) == [n.SendAnswer("x")]
-    end.link_up(1)
+    end.connected(1)
     assert end.changed(1) == [n.CreateOffer()]
     assert end.offer_created(OURS, 1) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
     assert end.timer(1 + n.OFFER_TIMEOUT) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
@@ -109,7 +109,7 @@ def test_an_answer_is_not_repeated_to_an_end_that_might_take_it_for_another() ->
     end = n.Negotiator(polite=True)
     end.received(offer(tag=None), 0)
     end.answered("x", 0)
-    end.link_up(1)
+    end.connected(1)
     end.changed(1)
     assert end.offer_created(OURS, 1) == [n.SendOffer(OURS.sdp)]
 
@@ -118,7 +118,7 @@ def test_a_follow_up_waits_for_the_link() -> None:
     end = answering()
     assert end.answered("x", 0, more=True) == [n.SendAnswer("x")]
     assert end.changed(1) == []
-    assert end.link_up(2) == [n.CreateOffer()]
+    assert end.connected(2) == [n.CreateOffer()]
 
 
 def test_the_polite_end_gives_way_and_offers_again() -> None:
@@ -186,7 +186,7 @@ def test_the_same_offer_again_is_answered_again_and_not_applied() -> None:
 def test_the_same_offer_again_while_ours_waits_sends_both() -> None:
     end = answering()
     end.answered("first answer", 0)
-    end.link_up(0)
+    end.connected(0)
     end.changed(1)
     end.offer_created(OURS, 1)
     assert end.received(offer(), 2) == [n.SendAnswer("first answer"), n.SendOffer(OURS.sdp)]
@@ -231,7 +231,7 @@ def test_after_giving_up_an_offer_of_the_other_end_is_answered() -> None:
         end.timer(end.deadline or 0)
     assert end.received(offer(), 99) == [n.ApplyOffer(offer())]
     end.answered("x", 99)
-    assert end.link_up(100) == [n.CreateOffer()]
+    assert end.connected(100) == [n.CreateOffer()]
 
 
 def test_an_offer_of_a_replaced_end_replaces_this_end() -> None:
@@ -304,7 +304,7 @@ def restartable(*, polite: bool = True) -> n.Negotiator:
     end = n.Negotiator(polite=polite)
     assert end.received(foreign("offer", "them"), 0) == [n.ApplyOffer(foreign("offer", "them"))]
     end.answered("x", 0)
-    end.link_up(0)
+    end.connected(0)
     end.restartable = True
     return end
 
@@ -364,24 +364,24 @@ def test_a_restart_of_ice_that_gives_way_to_an_offer_is_told_in_the_answer() -> 
 
 
 def test_an_end_that_is_held_back_offers_when_it_is_released() -> None:
-    end = n.Negotiator(polite=False, holds_back=True)
+    end = n.Negotiator(polite=False, holds_back_offer=True)
     assert end.changed(0) == []
-    assert end.release(0) == [n.CreateOffer()]
-    assert end.release(0) == []
+    assert end.release_offer(0) == [n.CreateOffer()]
+    assert end.release_offer(0) == []
 
 
 def test_an_end_that_is_held_back_answers_at_once_and_then_offers() -> None:
-    end = n.Negotiator(polite=False, holds_back=True)
+    end = n.Negotiator(polite=False, holds_back_offer=True)
     end.changed(0)
     assert end.received(offer(), 0) == [n.ApplyOffer(offer())]
     end.answered("x", 0, more=True)
-    assert end.link_up(0) == [n.CreateOffer()]
+    assert end.connected(0) == [n.CreateOffer()]
 
 
 def test_once_closed_nothing_has_effects() -> None:
     end = settled()
     end.close()
-    assert end.received(offer(), 0) == end.changed(0) == end.link_up(0) == end.timer(0) == end.resume(0) == []
+    assert end.received(offer(), 0) == end.changed(0) == end.connected(0) == end.timer(0) == end.resume(0) == []
     with pytest.raises(n.NegotiationStateError):
         end.restart(0, "why")
 
@@ -495,7 +495,7 @@ def test_an_answer_that_is_undeliverable_is_not_sent_again_before_there_is_a_rea
     assert end.received(offer(), 5) == [n.SendAnswer("x")]
     end.answer_undeliverable("x")
     assert end.received(offer(), 10) == []
-    end.link_up(11)
+    end.connected(11)
     end.changed(11)
     assert end.offer_created(OURS, 11) == [n.SendOffer(OURS.sdp)]
     end.pause()

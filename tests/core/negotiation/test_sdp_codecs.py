@@ -15,7 +15,7 @@ KNOWN = [
 
 def codec(name: str, parameters: str = "", clock_rate: int = 90_000) -> SdpCodec:
     made = SdpCodec(96, name, clock_rate)
-    made.take_parameters(parameters)
+    made.add_parameters(parameters)
     return made
 
 

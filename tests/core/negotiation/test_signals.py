@@ -99,25 +99,25 @@ def entry(track_id: str, n: int, kind: str = "video", stream_id: str | None = "s
 
 def test_metadata_is_found_by_the_id_of_the_track() -> None:
     book = MetadataBook()
-    book.take(entry("t", 1))
-    book.take(entry("u", 2))
+    book.apply_signal(entry("t", 1))
+    book.apply_signal(entry("u", 2))
     assert book.find("t", "video", None) == {"n": 1}
-    book.take(entry("t", 3))
+    book.apply_signal(entry("t", 3))
     assert book.find("t", "video", None) == {"n": 3}
-    book.take(MetadataSignal("t", None))
+    book.apply_signal(MetadataSignal("t", None))
     assert book.find("t", "video", None) is None
-    book.take(MetadataSignal("nobody", None))
+    book.apply_signal(MetadataSignal("nobody", None))
 
 
 def test_metadata_is_found_by_stream_and_kind_when_that_is_unique() -> None:
     book = MetadataBook()
-    book.take(entry("t", 1))
-    book.take(entry("u", 2, kind="audio"))
+    book.apply_signal(entry("t", 1))
+    book.apply_signal(entry("u", 2, kind="audio"))
     assert book.find("other", "video", "s") == {"n": 1}
     assert book.find("other", "audio", "s") == {"n": 2}
     assert book.find("other", "video", "elsewhere") is None
     assert book.find("other", "video", None) is None
-    book.take(entry("v", 3))
+    book.apply_signal(entry("v", 3))
     assert book.find("other", "video", "s") is None, "two fit"
     assert book.find("other", "video", "s", signalled=["t"]) == {"n": 3}, "one of them is known to be another"
 
@@ -125,9 +125,9 @@ def test_metadata_is_found_by_stream_and_kind_when_that_is_unique() -> None:
 def test_the_oldest_metadata_goes_first() -> None:
     book = MetadataBook()
     for n in range(MAX_METADATA_ENTRIES):
-        book.take(entry(f"t{n}", n))
-    book.take(entry("t0", -1))
-    book.take(entry("new", 0))
+        book.apply_signal(entry(f"t{n}", n))
+    book.apply_signal(entry("t0", -1))
+    book.apply_signal(entry("new", 0))
     assert book.find("t0", "video", None) == {"n": -1}
     assert book.find("t1", "video", None) is None
     assert book.find("new", "video", None) == {"n": 0}

@@ -29,7 +29,7 @@ def audio(track_id: str, stream_id: str = "s") -> DescribedTrack:
 
 def test_metadata_without_a_match_belongs_to_the_new_track_of_the_next_description() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
+    book.apply_signal(bare("theirs", 1))
     assert described(book, video("ours")) == [1]
     assert described(book, video("later"), beside=("ours",)) == [None], "it belongs to one track alone"
     assert book.find("ours", "video", "s", ["ours", "later"]) == {"n": 1}
@@ -38,43 +38,43 @@ def test_metadata_without_a_match_belongs_to_the_new_track_of_the_next_descripti
 def test_several_without_a_match_belong_to_the_new_tracks_in_order() -> None:
     book = MetadataBook()
     for n in (1, 2):
-        book.take(bare(f"theirs{n}", n))
+        book.apply_signal(bare(f"theirs{n}", n))
     assert described(book, audio("x"), video("y")) == [1, 2]
 
 
 def test_equal_metadata_of_a_stream_belongs_to_all_of_its_tracks() -> None:
     book = MetadataBook()
-    book.take(bare("a", 7))
-    book.take(bare("v", 7))
+    book.apply_signal(bare("a", 7))
+    book.apply_signal(bare("v", 7))
     assert described(book, video("y"), audio("x")) == [7, 7]
 
 
 def test_a_description_without_new_tracks_takes_nothing_from_what_waits() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
+    book.apply_signal(bare("theirs", 1))
     assert described(book, beside=("old",)) == []
     assert described(book, video("ours"), beside=("old",)) == [1]
 
 
 def test_a_real_match_is_never_taken_by_another_track() -> None:
     book = MetadataBook()
-    book.take(bare("audio", 1))
-    book.take(bare("video", 2))
+    book.apply_signal(bare("audio", 1))
+    book.apply_signal(bare("video", 2))
     assert described(book, video("other"), audio("audio")) == [2, 1]
     assert described(book, video("third"), beside=("other", "audio")) == [None]
 
 
 def test_an_entry_with_stream_or_kind_is_no_guess() -> None:
     book = MetadataBook()
-    book.take(MetadataSignal("t", {"n": 1}, "video", None))
-    book.take(MetadataSignal("u", {"n": 2}, "video", "elsewhere"))
+    book.apply_signal(MetadataSignal("t", {"n": 1}, "video", None))
+    book.apply_signal(MetadataSignal("u", {"n": 2}, "video", "elsewhere"))
     assert described(book, video("ours")) == [None]
 
 
 def test_tracks_that_have_metadata_need_none_that_waits() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
-    book.take(MetadataSignal("t", {"n": 2}, "video", "s"))
+    book.apply_signal(bare("theirs", 1))
+    book.apply_signal(MetadataSignal("t", {"n": 2}, "video", "s"))
     assert described(book, video("t")) == [2]
     assert described(book, video("ours", "other"), beside=("t",)) == [1]
 
@@ -82,26 +82,26 @@ def test_tracks_that_have_metadata_need_none_that_waits() -> None:
 def test_what_was_said_last_belongs_to_the_description_that_follows() -> None:
     """What was said of a track that took over a running section waits for no description."""
     book = MetadataBook()
-    book.take(bare("replaced", 1))
-    book.take(bare("theirs", 2))
+    book.apply_signal(bare("replaced", 1))
+    book.apply_signal(bare("theirs", 2))
     assert described(book, video("ours")) == [2]
     assert described(book, video("later"), beside=("ours",)) == [None]
 
 
 def test_fewer_entries_than_new_tracks_belong_to_none() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
+    book.apply_signal(bare("theirs", 1))
     assert described(book, video("x"), video("y", "other")) == [None, None]
 
 
 def test_what_was_found_changes_and_goes_with_its_entry_and_comes_back_on_another_connection() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
+    book.apply_signal(bare("theirs", 1))
     assert described(book, video("ours")) == [1]
-    book.take(bare("theirs", 2))
+    book.apply_signal(bare("theirs", 2))
     assert described(book, video("ours")) == [2]
     assert described(book, video("other"), beside=("ours",)) == [None], "a change waits for no track"
-    book.take(MetadataSignal("theirs", None))
+    book.apply_signal(MetadataSignal("theirs", None))
     assert described(book, video("ours")) == [None]
 
 
@@ -109,7 +109,7 @@ def test_what_was_found_changes_and_goes_with_its_entry_and_comes_back_on_anothe
 def test_what_is_never_described_is_bounded(waits: bool) -> None:
     book = MetadataBook()
     for n in range(MAX_METADATA_ENTRIES * 3):
-        book.take(bare(f"t{n}", n))
+        book.apply_signal(bare(f"t{n}", n))
         if not waits:
             described(book, video(f"d{n}"))
     assert len(book._entries) == MAX_METADATA_ENTRIES

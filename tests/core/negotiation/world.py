@@ -282,11 +282,11 @@ class World:
         if a.remote_ufrag == b.ufrag and b.remote_ufrag == a.ufrag and pair not in self._linked:
             self._linked.add(pair)
             for end in (self.a, self.b):
-                self.after(self.random.uniform(0.01, 0.3), lambda e=end, c=end.connection: self._link_up(e, c))
+                self.after(self.random.uniform(0.01, 0.3), lambda e=end, c=end.connection: self._connect(e, c))
 
-    def _link_up(self, end: End, connection: ToyConnection) -> None:
+    def _connect(self, end: End, connection: ToyConnection) -> None:
         if end.connection is connection:
-            end.feed(end.negotiator.link_up(self.now))
+            end.feed(end.negotiator.connected(self.now))
 
     def _watch(self, end: End) -> None:
         """What recovery does: a connection that negotiated but never linked is replaced."""
