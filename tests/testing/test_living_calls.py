@@ -102,7 +102,7 @@ def test_a_peer_that_is_killed_has_left_as_soon_as_its_silence_is_noticed(world:
         world.kill(call.peers.pop("b"))
         await asyncio.sleep(CONSENT)
         assert kinds(call.told["a"]) == ["PeerLeft"]
-        await world.buried()
+        await world.wait_for_killed()
         await call.end()
 
     world.run(program())
@@ -159,7 +159,7 @@ def test_who_ended_while_the_server_was_away_has_left_when_it_is_back(world: Vir
         await asyncio.sleep(10)
         assert call.peers["a"].state == "joined"
         assert kinds(call.told["a"])[-1] == "PeerLeft"
-        await world.buried()
+        await world.wait_for_killed()
         await call.end()
 
     world.run(program())
@@ -171,7 +171,7 @@ def test_a_peer_that_is_expelled_has_left_although_its_path_is_alive(world: Virt
     async def program() -> None:
         call = await Call(world, "a", "b").begin()
         [end] = world.server.ends_of("b")
-        end.is_deaf = True  # it hears nothing of its end
+        end.is_silent = True  # it hears nothing of its end
         end.close(int(WsCloseCode.ADMIN_DISCONNECT), "kicked")
         await asyncio.sleep(0.5)
         assert kinds(call.told["a"]) == ["PeerLeft"]
@@ -193,7 +193,7 @@ def test_another_program_under_the_id_of_one_that_was_killed_gets_a_connection_o
         assert kinds(call.told["a"]) == ["ConnectionReset"]
         [remote] = call.peers["a"].remote_peers
         assert (remote.state, [stream.id for stream in remote.streams]) == ("connected", ["again"])
-        await world.buried()
+        await world.wait_for_killed()
         await call.end()
 
     world.run(program())

@@ -91,7 +91,7 @@ def test_a_killed_peer_is_noticed_by_its_silence(world: VirtualWorld) -> None:
         assert not left
         await asyncio.sleep(40)
         assert [event.peer.id for event in left] == ["b"]
-        await world.buried()
+        await world.wait_for_killed()
         await close(a)
 
     world.run(program())
