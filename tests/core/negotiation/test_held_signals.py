@@ -16,7 +16,7 @@ def signal(n: int = 0) -> CandidateSignal:
     return CandidateSignal(f"candidate:{n}")
 
 
-def test_what_was_held_is_released_once_and_in_order() -> None:
+def test_held_signals_are_released_once_and_in_order() -> None:
     held = HeldSignals()
     for n in range(3):
         held.hold_signal("a", signal(n), now=n)
@@ -27,7 +27,7 @@ def test_what_was_held_is_released_once_and_in_order() -> None:
     assert held.dropped == 0
 
 
-def test_what_waits_too_long_is_dropped() -> None:
+def test_signals_that_wait_too_long_are_dropped() -> None:
     held = HeldSignals()
     held.hold_signal("a", signal(), now=0)
     held.hold_signal("a", signal(), now=HOLD_SECONDS - 0.1)
@@ -37,7 +37,7 @@ def test_what_waits_too_long_is_dropped() -> None:
     assert held.release_signals("b", now=HOLD_SECONDS + 0.9) == [signal()]
 
 
-def test_one_sender_cannot_fill_it() -> None:
+def test_the_number_of_signals_held_for_a_sender_is_bounded() -> None:
     held = HeldSignals()
     for n in range(MAX_SIGNALS_PER_SENDER + 5):
         held.hold_signal("a", signal(n), now=0)
@@ -46,7 +46,7 @@ def test_one_sender_cannot_fill_it() -> None:
     assert held.dropped == 5
 
 
-def test_the_oldest_sender_makes_room() -> None:
+def test_the_signals_of_the_oldest_sender_are_dropped_for_a_new_one() -> None:
     held = HeldSignals()
     for n in range(MAX_SENDERS + 1):
         held.hold_signal(f"s{n}", signal(n), now=0)
@@ -55,7 +55,7 @@ def test_the_oldest_sender_makes_room() -> None:
     assert held.dropped == 1
 
 
-def test_one_sender_cannot_fill_it_with_few_large_signals() -> None:
+def test_the_size_of_the_signals_held_for_a_sender_is_bounded() -> None:
     held = HeldSignals()
     large = DescriptionSignal("offer", "x" * (MAX_CHARACTERS_PER_SENDER // 2))
     for _ in range(3):
