@@ -24,7 +24,6 @@ from metered_realtime.media.sources.testsource import write_test_clip
 from tests.support.patience import PATIENCE
 
 from ..support.clips import FPS, write
-from ..support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

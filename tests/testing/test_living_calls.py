@@ -1,4 +1,4 @@
-"""What ends a call and what does not, when the server loses sight of somebody."""
+"""The events that end a call, and those that do not, when the server no longer sees a peer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metered_realtime import ConnectionReset, Event, MediaStream, PeerJoined, Pe
 from metered_realtime.testing import VirtualPeer, VirtualTrack, VirtualWorld
 
 CONSENT = 7.0
-"""Seconds after which a path that is silent is known to be dead."""
+"""Seconds after which a silent path counts as dead."""
 
 
 @pytest.fixture
@@ -24,29 +24,29 @@ def world() -> Iterator[VirtualWorld]:
 
 
 class Call:
-    """Two or three peers in a call, and what each of them is told from then on."""
+    """Two or three peers in a call, and the events of each from then on."""
 
     def __init__(self, world: VirtualWorld, *hosts: str) -> None:
         self.world = world
-        self.told: dict[str, list[Event]] = {host: [] for host in hosts}
+        self.events: dict[str, list[Event]] = {host: [] for host in hosts}
         self.peers: dict[str, VirtualPeer] = {}
 
     async def begin(self) -> Call:
-        for host in self.told:
+        for host in self.events:
             peer = self.peers[host] = self.world.start(host)
             peer.add_stream(MediaStream([VirtualTrack("video", f"{host}-track")], id=f"{host}-stream"))
         await asyncio.gather(*(peer.join("room") for peer in self.peers.values()))
         await asyncio.sleep(3)
         for host, peer in self.peers.items():
             for kind in (PeerJoined, PeerLeft):
-                peer.on(kind, self.told[host].append)
+                peer.on(kind, self.events[host].append)
             for remote in peer.remote_peers:
                 assert remote.state == "connected"
-                remote.on(ConnectionReset, self.told[host].append)
+                remote.on(ConnectionReset, self.events[host].append)
         return self
 
     def lose_server(self, host: str, seconds: float) -> None:
-        """Let one of them not reach the server for so long; both ends notice at once."""
+        """Cut a peer off from the server for some seconds. Both ends notice at once."""
         self.world.drop_signalling(host, client=True, server=True)
         self.world.server.offline.add(host)
         self.world.loop.call_later(seconds, self.world.server.offline.discard, host)
@@ -60,8 +60,8 @@ class Call:
         return {remote.state for peer in self.peers.values() for remote in peer.remote_peers}
 
 
-def kinds(told: list[Event]) -> list[str]:
-    return [type(event).__name__ for event in told]
+def kinds(events: list[Event]) -> list[str]:
+    return [type(event).__name__ for event in events]
 
 
 @pytest.mark.parametrize("minutes", [0.2, 10.0])
@@ -73,7 +73,7 @@ def test_a_peer_that_loses_the_server_stays_in_its_calls(world: VirtualWorld, mi
         assert call.peers["a"].remote_peers[0].state == "reconnecting"
         await asyncio.sleep(60)
         assert call.states == {"connected"}
-        assert call.told == {"a": [], "b": [], "c": []}
+        assert call.events == {"a": [], "b": [], "c": []}
         await call.end()
 
     world.run(program())
@@ -82,7 +82,7 @@ def test_a_peer_that_loses_the_server_stays_in_its_calls(world: VirtualWorld, mi
 @pytest.mark.parametrize("politely", [True, False])
 @pytest.mark.parametrize("seconds", [0.5, 14.0, 300.0])
 def test_a_restart_of_the_server_ends_no_call(world: VirtualWorld, politely: bool, seconds: float) -> None:
-    """A polite one tells those who are still there that the others have left, one after the other."""
+    """A polite restart reports to the remaining peers that the others have left, one after the other."""
 
     async def program() -> None:
         call = await Call(world, "a", "b", "c").begin()
@@ -90,7 +90,7 @@ def test_a_restart_of_the_server_ends_no_call(world: VirtualWorld, politely: boo
         await asyncio.sleep(seconds + 60)
         assert {peer.state for peer in call.peers.values()} == {"joined"}
         assert call.states == {"connected"}
-        assert call.told == {"a": [], "b": [], "c": []}
+        assert call.events == {"a": [], "b": [], "c": []}
         await call.end()
 
     world.run(program())
@@ -101,8 +101,8 @@ def test_a_peer_that_is_killed_has_left_as_soon_as_its_silence_is_noticed(world:
         call = await Call(world, "a", "b").begin()
         world.kill(call.peers.pop("b"))
         await asyncio.sleep(CONSENT)
-        assert kinds(call.told["a"]) == ["PeerLeft"]
-        await world.buried()
+        assert kinds(call.events["a"]) == ["PeerLeft"]
+        await world.wait_for_killed()
         await call.end()
 
     world.run(program())
@@ -113,7 +113,7 @@ def test_a_peer_that_leaves_has_left_at_once(world: VirtualWorld) -> None:
         call = await Call(world, "a", "b").begin()
         await call.peers["b"].leave()
         await asyncio.sleep(0.5)
-        assert kinds(call.told["a"]) == ["PeerLeft"]
+        assert kinds(call.events["a"]) == ["PeerLeft"]
         await call.end()
 
     world.run(program())
@@ -124,24 +124,24 @@ def test_a_peer_that_hangs_up_after_it_lost_the_server_has_left_at_once(world: V
         call = await Call(world, "a", "b").begin()
         call.lose_server("b", 1_000)
         await asyncio.sleep(30)
-        assert call.told["a"] == []
+        assert call.events["a"] == []
         await call.peers["b"].close()
         await asyncio.sleep(0.5)
-        assert kinds(call.told["a"]) == ["PeerLeft"]
+        assert kinds(call.events["a"]) == ["PeerLeft"]
         await call.end()
 
     world.run(program())
 
 
-def test_without_the_server_nobody_has_left(world: VirtualWorld) -> None:
-    """Whose path dies meanwhile may be about to come back, like the server: the next snapshot tells."""
+def test_no_peer_has_left_while_the_server_is_down(world: VirtualWorld) -> None:
+    """A peer whose path dies meanwhile may come back like the server: the next snapshot shows it."""
 
     async def program() -> None:
         call = await Call(world, "a", "b").begin()
         world.server.restart(30.0, politely=True)
         world.cut("a", "b", 20.0)
         await asyncio.sleep(25)
-        assert "PeerLeft" not in kinds(call.told["a"]) + kinds(call.told["b"])
+        assert "PeerLeft" not in kinds(call.events["a"]) + kinds(call.events["b"])
         await asyncio.sleep(90)
         assert call.states == {"connected"}
         await call.end()
@@ -149,17 +149,17 @@ def test_without_the_server_nobody_has_left(world: VirtualWorld) -> None:
     world.run(program())
 
 
-def test_who_ended_while_the_server_was_away_has_left_when_it_is_back(world: VirtualWorld) -> None:
+def test_a_peer_that_ended_while_the_server_was_down_has_left_when_it_is_back(world: VirtualWorld) -> None:
     async def program() -> None:
         call = await Call(world, "a", "b").begin()
         world.server.restart(30.0, politely=True)
         world.kill(call.peers.pop("b"))
         await asyncio.sleep(29)
-        assert "PeerLeft" not in kinds(call.told["a"])
+        assert "PeerLeft" not in kinds(call.events["a"])
         await asyncio.sleep(10)
         assert call.peers["a"].state == "joined"
-        assert kinds(call.told["a"])[-1] == "PeerLeft"
-        await world.buried()
+        assert kinds(call.events["a"])[-1] == "PeerLeft"
+        await world.wait_for_killed()
         await call.end()
 
     world.run(program())
@@ -171,17 +171,17 @@ def test_a_peer_that_is_expelled_has_left_although_its_path_is_alive(world: Virt
     async def program() -> None:
         call = await Call(world, "a", "b").begin()
         [end] = world.server.ends_of("b")
-        end.is_deaf = True  # it hears nothing of its end
+        end.is_silent = True  # it does not notice that it is disconnected
         end.close(int(WsCloseCode.ADMIN_DISCONNECT), "kicked")
         await asyncio.sleep(0.5)
-        assert kinds(call.told["a"]) == ["PeerLeft"]
+        assert kinds(call.events["a"]) == ["PeerLeft"]
         assert call.peers["a"].remote_peers == []
         await call.end()
 
     world.run(program())
 
 
-def test_another_program_under_the_id_of_one_that_was_killed_gets_a_connection_of_its_own(world: VirtualWorld) -> None:
+def test_another_program_under_the_id_of_a_killed_one_gets_a_new_connection(world: VirtualWorld) -> None:
     async def program() -> None:
         call = await Call(world, "a", "b").begin()
         world.kill(call.peers.pop("b"))
@@ -190,10 +190,10 @@ def test_another_program_under_the_id_of_one_that_was_killed_gets_a_connection_o
         again.add_stream(MediaStream([VirtualTrack("video", "again")], id="again"))
         await again.join("room")
         await asyncio.sleep(30)
-        assert kinds(call.told["a"]) == ["ConnectionReset"]
+        assert kinds(call.events["a"]) == ["ConnectionReset"]
         [remote] = call.peers["a"].remote_peers
         assert (remote.state, [stream.id for stream in remote.streams]) == ("connected", ["again"])
-        await world.buried()
+        await world.wait_for_killed()
         await call.end()
 
     world.run(program())

@@ -1,4 +1,4 @@
-"""Thousands of random runs: whatever happens, everybody ends up connected and agrees on what is sent."""
+"""Thousands of random runs: whatever fails, all peers end up connected and agree on what is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metered_realtime.testing import Conditions, Outcome, Scenario, Trace, Virtu
 from metered_realtime.testing.simulate import SimulationFailed, check, check_many, main, report
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "2000"))
-"""How many seeds to play. More of them find more."""
+"""The number of seeds to play."""
 
 
 @pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""Virtual time: waiting takes none, the order is always the same, and who waits for nothing is told."""
+"""Virtual time: waiting takes no real time, the order is fixed, and endless waiting raises."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_timeouts_count_virtual_seconds() -> None:
     loop.close()
 
 
-def test_waiting_for_what_nobody_does_raises_instead_of_hanging() -> None:
+def test_waiting_for_something_that_never_happens_raises_instead_of_hanging() -> None:
     async def wait_for_ever() -> None:
         await asyncio.get_running_loop().create_future()
 
@@ -50,7 +50,7 @@ def test_waiting_for_what_nobody_does_raises_instead_of_hanging() -> None:
     loop.close()
 
 
-def test_exceptions_that_nobody_takes_are_kept() -> None:
+def test_unhandled_exceptions_are_kept() -> None:
     async def fail() -> None:
         raise ValueError("lost")
 
@@ -65,7 +65,7 @@ def test_exceptions_that_nobody_takes_are_kept() -> None:
     loop.close()
 
 
-def test_timers_that_are_set_are_told() -> None:
+def test_the_timers_that_are_set_are_listed() -> None:
     loop = VirtualLoop()
     kept, cancelled = loop.call_later(1, print), loop.call_later(2, print)
     cancelled.cancel()

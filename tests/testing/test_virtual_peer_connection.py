@@ -1,4 +1,4 @@
-"""A virtual link refuses what a real connection refuses."""
+"""A virtual connection refuses what a real connection refuses."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from metered_realtime.testing.virtual_peer_connection import VirtualPeerConnecti
 
 
 class Observer:
-    """Collects what a link tells."""
+    """Collects the events of a connection."""
 
     def __init__(self) -> None:
         self.states: list[str] = []
         self.added: list[str] = []
         self.removed: list[str] = []
 
-    def peer_connection_state_changed(self, link: Any, state: str) -> None:
+    def peer_connection_state_changed(self, peer_connection: Any, state: str) -> None:
         self.states.append(state)
 
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
@@ -42,7 +42,7 @@ def outgoing(track_id: str, kind: str = "video") -> Outgoing:
 
 
 class Pair:
-    """Two links that are negotiated by hand."""
+    """Two connections that are negotiated by hand."""
 
     def __init__(self) -> None:
         self.world = VirtualWorld("pair")
@@ -80,7 +80,7 @@ def run(pair: Pair, program: Any) -> None:
     pair.world.close()
 
 
-def test_an_exchange_connects_and_tells_of_the_tracks(pair: Pair) -> None:
+def test_an_exchange_connects_both_ends_and_reports_the_tracks(pair: Pair) -> None:
     async def program() -> None:
         kept = outgoing("t2", "audio")
         await pair.exchange(one=outgoing("t1"), two=kept)
@@ -93,7 +93,7 @@ def test_an_exchange_connects_and_tells_of_the_tracks(pair: Pair) -> None:
     run(pair, program())
 
 
-def test_descriptions_are_good_enough_for_the_real_parsers(pair: Pair) -> None:
+def test_virtual_descriptions_are_accepted_by_the_real_parsers(pair: Pair) -> None:
     async def program() -> None:
         _, offer = await pair.offer_from_a(one=outgoing("t1"))
         assert admit("offer", offer.sdp).declined == {}
@@ -159,7 +159,7 @@ def test_two_operations_at_a_time_are_refused(pair: Pair) -> None:
     run(pair, program())
 
 
-def test_a_close_is_noticed_at_once_and_a_silent_end_after_six_seconds(pair: Pair) -> None:
+def test_a_silent_end_is_noticed_after_six_seconds(pair: Pair) -> None:
     async def program() -> None:
         await pair.exchange(one=outgoing("t1"))
         await asyncio.sleep(1)
@@ -167,6 +167,17 @@ def test_a_close_is_noticed_at_once_and_a_silent_end_after_six_seconds(pair: Pai
         await asyncio.sleep(4)
         assert pair.b.pc.connectionState == "connected"
         await asyncio.sleep(3)
+        assert pair.b.pc.connectionState == "closed"
+
+    run(pair, program())
+
+
+def test_a_close_is_noticed_at_once(pair: Pair) -> None:
+    async def program() -> None:
+        await pair.exchange(one=outgoing("t1"))
+        await asyncio.sleep(1)
+        await pair.a.close()
+        await asyncio.sleep(0.1)
         assert pair.b.pc.connectionState == "closed"
 
     run(pair, program())

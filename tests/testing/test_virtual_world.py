@@ -1,4 +1,4 @@
-"""Real peers on virtual wires: they meet, they lose each other, they find out."""
+"""Real peers on a virtual network: they connect, lose each other and notice it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_peers_behind_nat_need_the_candidates_of_a_server() -> None:
     world.close()
 
 
-def test_data_channels_open_and_keep_what_arrives_before_anybody_listens(world: VirtualWorld) -> None:
+def test_data_channels_open_and_keep_messages_that_arrive_before_there_is_a_listener(world: VirtualWorld) -> None:
     async def program() -> None:
         a, b = await meet(world, "a", "b")
         opened: list[DataChannelOpened] = []
@@ -83,7 +83,7 @@ def test_data_channels_open_and_keep_what_arrives_before_anybody_listens(world: 
     world.run(program())
 
 
-def test_a_killed_peer_is_noticed_by_its_silence(world: VirtualWorld) -> None:
+def test_a_killed_peer_is_reconnecting_after_its_silence_and_leaves_with_its_ghost(world: VirtualWorld) -> None:
     async def program() -> None:
         a, b = await meet(world, "a", "b")
         left: list[PeerLeft] = []
@@ -94,7 +94,7 @@ def test_a_killed_peer_is_noticed_by_its_silence(world: VirtualWorld) -> None:
         assert not left
         await asyncio.sleep(40)
         assert [event.peer.id for event in left] == ["b"]
-        await world.buried()
+        await world.wait_for_killed()
         await close(a)
 
     world.run(program())
@@ -134,7 +134,7 @@ def test_a_restart_of_the_server_leaves_the_connections_alone(world: VirtualWorl
     world.run(program())
 
 
-def test_nothing_is_left_behind(world: VirtualWorld) -> None:
+def test_closing_all_peers_leaves_no_task_and_no_timer(world: VirtualWorld) -> None:
     async def program() -> None:
         await close(*await meet(world, "a", "b", "c", "d"))
 
@@ -144,7 +144,7 @@ def test_nothing_is_left_behind(world: VirtualWorld) -> None:
 
 
 @pytest.mark.parametrize("refused", ["a", "b"])
-def test_who_may_not_send_keeps_what_flows_and_catches_up_later(world: VirtualWorld, refused: str) -> None:
+def test_a_peer_that_may_not_send_keeps_its_streams_and_catches_up_later(world: VirtualWorld, refused: str) -> None:
     async def program() -> None:
         a, b = peers = await meet(world, "a", "b")
         resets: list[ConnectionReset] = []

@@ -79,7 +79,7 @@ class RemoteConnection:
             logger=logger,
         )
         self._delivery = SignalDelivery(signaller, self, self._connection.spawn, logger)
-        self._negotiator = n.Negotiator(polite=polite, holds_back=free_to_offer_at > self._loop.time())
+        self._negotiator = n.Negotiator(polite=polite, holds_back_offer=free_to_offer_at > self._loop.time())
         self._outgoing: dict[Any, Outgoing] = {}
         self._plan: PlannedOffer | None = None
         self._uncommitted_offers = 0
@@ -176,7 +176,7 @@ class RemoteConnection:
     def release(self) -> None:
         """Hold the first offer back no more. `free_to_offer_at` is when that happens by itself."""
         self._timers.cancel("release")
-        self._feed(self._negotiator.release(self._loop.time()))
+        self._feed(self._negotiator.release_offer(self._loop.time()))
 
     def retry(self) -> None:
         """Send what the server refused for good: its rules for this end may have changed."""
@@ -233,7 +233,7 @@ class RemoteConnection:
     def _change(self) -> None:
         if self._changed_at is None:
             self._changed_at = self._loop.time()
-        if self._negotiator.holds_back:
+        if self._negotiator.holds_back_offer:
             self._observer.offer_held()
         self._feed(self._negotiator.changed(self._loop.time()))
 
@@ -414,7 +414,7 @@ class RemoteConnection:
 
     def came_up(self) -> None:
         """Offer what waited for the connection."""
-        self._feed(self._negotiator.link_up(self._loop.time()))
+        self._feed(self._negotiator.connected(self._loop.time()))
 
     def repair_due(self) -> None:
         """Begin the repair when no operation is under way."""

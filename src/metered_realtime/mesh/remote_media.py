@@ -42,7 +42,7 @@ class RemoteMedia:
 
     def store_metadata(self, signal: MetadataSignal) -> None:
         """Store the metadata that the remote sent for a track."""
-        self._metadata.take(signal)
+        self._metadata.apply_signal(signal)
 
     def change(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
         """Apply the changes of one description: emit the ends of tracks and streams, then each new track before its new

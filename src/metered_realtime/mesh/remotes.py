@@ -104,7 +104,7 @@ class Remotes:
         """Pass a signal to its remote, or hold it until presence announces one."""
         remote = self._by_id.get(sender)
         if remote is None:
-            self._held.hold(sender, signal, asyncio.get_running_loop().time())
+            self._held.hold_signal(sender, signal, asyncio.get_running_loop().time())
         else:
             _pass_on(remote, signal)
 
@@ -122,7 +122,7 @@ class Remotes:
         self._owner._send_metadata_to(remote)
         self._owner._send_media_to(remote)
         self._owner._remote_joined(remote)
-        for signal in self._held.release(peer.peer_id, asyncio.get_running_loop().time()):
+        for signal in self._held.release_signals(peer.peer_id, asyncio.get_running_loop().time()):
             _pass_on(remote, signal)
 
     def _depart(self, peer_id: str, *, is_expelled: bool) -> None:

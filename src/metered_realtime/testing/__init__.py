@@ -1,6 +1,6 @@
-"""Virtual worlds: real peers, the real server's routing, and a network, clock and chance that follow from a seed.
+"""Virtual worlds: real peers, the real server's routing, and a network, clock and randomness determined by a seed.
 
-`VirtualWorld` runs programs of your own with virtual peers, in virtual time. `simulate.check` plays a random run, which
+`VirtualWorld` runs your own programs with virtual peers, in virtual time. `simulate.check` plays a random run, which
 is how this package tests itself. Needs the `webrtc` and `server` extras.
 """
 

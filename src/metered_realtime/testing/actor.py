@@ -1,4 +1,4 @@
-"""What somebody does in a virtual world: join, send this and that, leave, come back. All of it drawn from a seed."""
+"""The actions of one participant of a run: join, send media, leave, come back, all drawn from a seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ JOIN_PAUSE = 1.0
 
 
 class Actor:
-    """Somebody with a program, which is started, killed and started again. `peer` is None while none runs."""
+    """A participant whose program is started, killed and started again.
+
+    Attributes:
+        peer: The peer of its program, None while none runs.
+        ledgers: The events of each program that was started.
+        is_wanted: Whether it has joined the room, or is joining.
+        aliases: The ids under which each track may arrive: its own, and those of tracks that it replaced.
+        lingering: The ids of tracks that may still arrive although they are sent no longer.
+        metadata_sent: The metadata sent for each track id, oldest first.
+        joined_at: When it last came back to the room, minus infinity the first time.
+    """
 
     def __init__(
         self,
@@ -42,7 +52,7 @@ class Actor:
         self.is_wanted = False
         self.aliases: dict[VirtualTrack, set[str]] = {}
         self.lingering: set[str] = set()
-        self.told: dict[str, list[dict[str, object] | None]] = {}
+        self.metadata_sent: dict[str, list[dict[str, object] | None]] = {}
         self.joined_at = -math.inf
         self._world = world
         self._random = random
@@ -59,30 +69,33 @@ class Actor:
 
     @property
     def ledger(self) -> Ledger:
-        """The events of the program that runs, or ran last."""
+        """The events of the program that runs, or of the last one."""
         return self.ledgers[-1]
 
     @property
     def is_here(self) -> bool:
-        """Tell whether it is in the room, and means to be."""
+        """Whether it is in the room, and is not leaving."""
         return self.is_wanted and self.peer is not None and self.peer.state in ("joined", "reconnecting")
 
-    def book(self) -> list[Attachment]:
-        """Return what it sends to everybody."""
+    def attachments(self) -> list[Attachment]:
+        """Return the tracks that it sends to all remotes."""
         return list(self.peer._media._book) if self.peer is not None else []
 
     def sent_since(self, stream_id: str) -> float | None:
-        """Return since when it sends a stream without a break: minus infinity for ever, None if it does not."""
+        """Return the time since when it sends a stream without a break.
+
+        Minus infinity for a stream that was never interrupted, None for one that is not sent.
+        """
         return self._since.get(stream_id)
 
     # --- coming and going
 
     def start(self, sent_since: Callable[[str, str], float | None]) -> None:
-        """Start a program that joins, and keeps trying."""
+        """Start a program that joins the room, and retries until it succeeds."""
         peer = self.peer = self._world.start(self.host, credential=self._credential)
         self.aliases.clear()
         self.lingering.clear()
-        self.told.clear()
+        self.metadata_sent.clear()
         self._streams.clear()
         self._since.clear()
         self.ledgers.append(
@@ -101,7 +114,7 @@ class Actor:
         self.join()
 
     def join(self) -> None:
-        """Enter the room."""
+        """Join the room, in the background."""
         if self.peer is not None and self._joining is None:
             self.is_wanted = True
             self.joined_at = self._world.loop.time() if self._has_been_here else -math.inf
@@ -109,21 +122,21 @@ class Actor:
             self._joining = asyncio.ensure_future(self._join(self.peer))
 
     async def leave(self) -> None:
-        """Leave the room with the program running on, if it is in there."""
+        """Leave the room, if it is in there. The program runs on."""
         if self.peer is not None and self.is_here and self._joining is None:
             self.is_wanted = False
             self._note("leaves")
             await self.peer.leave()
 
     async def quit(self) -> None:
-        """End the program properly."""
+        """Close the peer and end the program."""
         peer = self._drop()
         if peer is not None:
             self._world.trace(peer.process.name, "quits")
             await peer.close()
 
     def kill(self, *, ghost: bool) -> None:
-        """End the program without a word."""
+        """End the program without closing its peer."""
         peer = self._drop()
         if peer is not None:
             self.ledger.mute()
@@ -149,18 +162,18 @@ class Actor:
             if asyncio.current_task() is self._joining:
                 self._joining = None
 
-    # --- what it sends
+    # --- sending
 
     async def act(self) -> None:
-        """Do one thing, if it can be done now."""
+        """Take one random action, if it is possible now."""
         if self.peer is None or self.peer.state in ("leaving", "closed"):
             return
-        deeds = (self.add_stream, self.add_track, self.remove_track, self.remove_stream, self.open_channel, None)
-        deed = self._random.choices(deeds, (6, 3, 3, 2, 2, 3))[0]
-        if deed is None:
+        actions = (self.add_stream, self.add_track, self.remove_track, self.remove_stream, self.open_channel, None)
+        action = self._random.choices(actions, (6, 3, 3, 2, 2, 3))[0]
+        if action is None:
             await self.replace()
         else:
-            deed()
+            action()
 
     def add_stream(self) -> None:
         """Send a stream of one or two tracks."""
@@ -174,7 +187,7 @@ class Actor:
         self.peer.add_stream(stream, self._metadata(*stream.get_tracks()))
 
     def add_track(self) -> None:
-        """Send a track, on its own, or with a stream that is sent, or was."""
+        """Send a track, alone or with a stream that is or was sent."""
         assert self.peer is not None
         stream = self._random.choice((None, *self._streams))
         track = self._track(self._random.choice(("audio", "video")))
@@ -186,15 +199,15 @@ class Actor:
     def remove_track(self) -> None:
         """Stop sending a track."""
         assert self.peer is not None
-        book = self.book()
-        if book:
-            gone = self._random.choice(book)
+        sent = self.attachments()
+        if sent:
+            gone = self._random.choice(sent)
             self._note("removes %s", gone.track_id)
             self.peer.remove_track(gone.track)
             self._end(gone.stream)
 
     def remove_stream(self) -> None:
-        """Stop sending a stream, and perhaps send it again at once."""
+        """Stop sending a stream, and sometimes send it again at once."""
         assert self.peer is not None
         if not self._streams:
             return
@@ -210,11 +223,11 @@ class Actor:
                 self.peer.add_track(track, stream, self._metadata(track))
 
     async def replace(self) -> None:
-        """Send another track, or nothing, in the place of one."""
-        book = self.book()
-        if self.peer is None or not book or self.peer.state != "joined":
+        """Replace a track by another one, or by nothing."""
+        sent = self.attachments()
+        if self.peer is None or not sent or self.peer.state != "joined":
             return
-        old = self._random.choice(book)
+        old = self._random.choice(sent)
         new = self._track(old.kind) if self._random.random() < 0.7 else None
         self._note("replaces %s by %s", old.track_id, new.id if new is not None else "nothing")
         former = self.aliases.pop(old.track) | {old.track_id}
@@ -222,12 +235,12 @@ class Actor:
             self.lingering |= former
         else:
             self.aliases[new] |= former
-            self.told.setdefault(new.id, []).append(self.peer.get_track_metadata(old.track))
+            self.metadata_sent.setdefault(new.id, []).append(self.peer.get_track_metadata(old.track))
         await self.peer.replace_track(old.track, new)
         self._end(old.stream)
 
     def open_channel(self) -> None:
-        """Open a data channel to somebody."""
+        """Open a data channel to a random remote."""
         assert self.peer is not None
         remotes = self.peer.remote_peers
         if remotes:
@@ -236,7 +249,7 @@ class Actor:
             self._note("opens channel %s to %s", label, remote.id)
             self.ledger.open_channel(remote, label)
 
-    # --- inside
+    # --- internals
 
     def _note(self, what: str, *values: object) -> None:
         name = self.peer.process.name if self.peer is not None else self.host
@@ -254,7 +267,7 @@ class Actor:
     def _metadata(self, *tracks: VirtualTrack) -> dict[str, object] | None:
         metadata: dict[str, object] | None = {"n": self._serial} if self._random.random() < 0.6 else None
         for track in tracks:
-            self.told.setdefault(track.id, []).append(metadata)
+            self.metadata_sent.setdefault(track.id, []).append(metadata)
         return metadata
 
     def _begin(self, stream: MediaStream) -> None:

@@ -1,4 +1,4 @@
-"""What has to hold in a virtual world that has come to rest."""
+"""The invariants of a virtual world that has settled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .world import VirtualWorld
 
 
 def disagreements(world: VirtualWorld, actors: Sequence[Actor]) -> Iterator[str]:
-    """Yield what is not as it should be by the time that everybody has had enough of it."""
+    """Yield each invariant that does not hold, described in words."""
     here = [actor for actor in actors if actor.is_wanted]
     for actor in here:
         if actor.peer is None or actor.peer.state != "joined":
@@ -41,20 +41,20 @@ def disagreements(world: VirtualWorld, actors: Sequence[Actor]) -> Iterator[str]
 
 
 def _pair(world: VirtualWorld, sender: Actor, there: RemotePeer, receiver: Actor, remote: RemotePeer) -> Iterator[str]:
-    """Yield what is wrong between two: `remote` is the sender as the receiver knows it, `there` the other way round."""
+    """Yield the disagreements of a pair: `remote` is the sender as seen by the receiver, `there` the reverse."""
     name = f"{sender.host} to {receiver.host}"
     states = {there.state, remote.state}
-    needed = sender.book() or receiver.book() or states != {"idle"}
+    needed = sender.attachments() or receiver.attachments() or states != {"idle"}
     if needed and states != {"connected"}:
         yield f"{name}: {there.state} at the sender, {remote.state} at the receiver"
         return
     if needed:
-        yield from _same_link(name, there, remote)
-    is_told = not world.server.lost_metadata & {(there.id, remote.id), (remote.id, there.id)}
-    yield from _media(name, sender, remote, is_told=is_told)
+        yield from _same_connection(name, there, remote)
+    has_metadata = not world.server.lost_metadata & {(there.id, remote.id), (remote.id, there.id)}
+    yield from _media(name, sender, remote, has_metadata=has_metadata)
 
 
-def _same_link(name: str, there: RemotePeer, remote: RemotePeer) -> Iterator[str]:
+def _same_connection(name: str, there: RemotePeer, remote: RemotePeer) -> Iterator[str]:
     ends = there._connection, remote._connection
     assert ends[0] is not None
     assert ends[1] is not None
@@ -69,26 +69,26 @@ def _same_link(name: str, there: RemotePeer, remote: RemotePeer) -> Iterator[str
         yield f"{name}: the ends belong to different connections"
 
 
-def _media(name: str, sender: Actor, remote: RemotePeer, *, is_told: bool) -> Iterator[str]:
+def _media(name: str, sender: Actor, remote: RemotePeer, *, has_metadata: bool) -> Iterator[str]:
     arriving = list(remote._media.incoming)
     signalled = [it.track_id for it in arriving]
-    for attachment in sender.book():
+    for attachment in sender.attachments():
         match = next((it for it in arriving if _fits(it, attachment, sender)), None)
         if match is None:
             yield f"{name}: {attachment.track_id} of {attachment.stream_id} does not arrive"
             continue
         arriving.remove(match)
-        if is_told and match.track_id == attachment.track_id and attachment.metadata is not None:
+        if has_metadata and match.track_id == attachment.track_id and attachment.metadata is not None:
             known = remote._media._metadata.find(match.track_id, match.track.kind, match.stream_id, signalled)
             if known != attachment.metadata:
-                yield f"{name}: {match.track_id} has metadata {known}, which is {attachment.metadata}"
+                yield f"{name}: {match.track_id} has metadata {known}, not {attachment.metadata}"
     for incoming in arriving:
         if incoming.track_id not in sender.lingering:
-            yield f"{name}: {incoming.track_id} of {incoming.stream_id} arrives, and is not sent"
+            yield f"{name}: {incoming.track_id} of {incoming.stream_id} arrives, but is not sent"
     listed = {stream.id for stream in remote.streams}
     carried = {stream_id for incoming in remote._media.incoming for stream_id in incoming.stream_ids}
     if listed != carried:
-        yield f"{name}: streams {sorted(listed)} are listed, tracks are of {sorted(map(str, carried))}"
+        yield f"{name}: streams {sorted(listed)} are listed, but tracks belong to {sorted(map(str, carried))}"
 
 
 def _fits(incoming: Incoming, attachment: Attachment, sender: Actor) -> bool:
@@ -112,7 +112,7 @@ def _channel(channel: VirtualChannel, actor: Actor, actors: Sequence[Actor]) -> 
         return
     if channel.pc.connectionState != "connected":
         if channel.readyState != "closed":
-            yield f"{name} is {channel.readyState} on a connection that is {channel.pc.connectionState}"
+            yield f"{name} is {channel.readyState} on a connection in state {channel.pc.connectionState}"
         return
     if channel.readyState != "open":
         yield f"{name} is {channel.readyState}"
@@ -122,6 +122,6 @@ def _channel(channel: VirtualChannel, actor: Actor, actors: Sequence[Actor]) -> 
             if channel.other in ledger.received:
                 got = ledger.received[channel.other]
                 if got != list(MESSAGES):
-                    yield f"{name} has delivered {got}"
+                    yield f"{name} has delivered {got}, not {list(MESSAGES)}"
                 return
-    yield f"{name} was never told to the other end"
+    yield f"{name} was never announced to the other end"

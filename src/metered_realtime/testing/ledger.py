@@ -1,4 +1,4 @@
-"""Listens to one peer and its remotes, and notes every event that contradicts what came before."""
+"""A record of the events of one peer and its remotes, with those that contradict earlier ones."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ from .virtual_media import VirtualChannel
 from .virtual_peer import VirtualPeer
 
 MESSAGES = ("first", "second", "third")
-"""What is sent on every data channel when it opens."""
+"""The messages that are sent on every data channel when it opens."""
 
 SURELY_SENT = 30.0
-"""Seconds before its arrival from which on a stream must have been sent without a break, for its end to be a fault."""
+"""Seconds that a stream must have been sent without a break before it was added, for its removal to be a fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What is no fault in a world in which things go wrong.
+    """Events that are no faults in a world with failures.
 
-    `fatal_errors` are codes of errors after which the peer recovers by itself. Streams may flicker, that is be removed
-    and come back, where signals are lost one by one. They may be late, that is be removed after the connection was
-    replaced and come back only then, where the news of them has to wait for the server.
+    Attributes:
+        fatal_errors: Codes of errors from which the peer recovers by itself.
+        streams_may_flicker: Whether streams may be removed and added again, as where single signals are lost.
+        streams_may_be_late: Whether streams may be removed after their connection was replaced, and added again only
+            later, as where the signals about them wait for the server.
     """
 
     fatal_errors: frozenset[str] = frozenset()
@@ -48,7 +50,14 @@ class Tolerance:
 
 
 class RemoteRecord:
-    """What a remote has been told to send."""
+    """The streams of one remote, according to the events.
+
+    Attributes:
+        joined_at: When the remote joined.
+        streams: The time at which each present stream was added.
+        missing: The streams of a replaced connection that have not been added again.
+        resets: The number of replaced connections.
+    """
 
     def __init__(self, joined_at: float) -> None:
         self.joined_at = joined_at
@@ -58,7 +67,14 @@ class RemoteRecord:
 
 
 class Ledger:
-    """The events of one peer. `faults` is what was wrong with them."""
+    """The events of one peer, with the data channels that it opened and the messages that it received.
+
+    Attributes:
+        faults: The events that contradict earlier ones, in words.
+        remotes: The present remotes by their ids.
+        received: The messages received on each channel that a remote opened.
+        opened: The channels that this peer opened.
+    """
 
     def __init__(
         self,
@@ -90,7 +106,7 @@ class Ledger:
         peer.on(FatalError, self._failed)
 
     def mute(self) -> None:
-        """Listen no more: the program was killed."""
+        """Ignore all further events: the program was killed."""
         self._muted = True
 
     def open_channel(self, remote: RemotePeer, label: str) -> None:
@@ -116,9 +132,9 @@ class Ledger:
 
     def _peer_joined(self, event: PeerJoined) -> None:
         remote = event.peer
-        self._note("hears that %s joined", remote.id)
+        self._note("sees %s join", remote.id)
         if remote.id in self.remotes:
-            self._fault(f"PeerJoined of {remote.id}, who has not left")
+            self._fault(f"PeerJoined of {remote.id}, which has not left")
         record = self.remotes[remote.id] = RemoteRecord(self._loop.time())
         state = _StateChain(remote, self)
         remote.on(StateChange, state.follow)
@@ -131,15 +147,15 @@ class Ledger:
         remote.on(IceCandidateError, lambda it: self._fault(f"candidate of {remote.id} refused: {it.err}"))
 
     def _peer_left(self, event: PeerLeft) -> None:
-        self._note("hears that %s left", event.peer.id)
+        self._note("sees %s leave", event.peer.id)
         if self.remotes.pop(event.peer.id, None) is None:
-            self._fault(f"PeerLeft of {event.peer.id}, who is not there")
+            self._fault(f"PeerLeft of {event.peer.id}, which is not there")
 
     def _stream_added(self, remote_id: str, record: RemoteRecord, event: StreamAdded) -> None:
         name = event.stream.id
         self._note("gets stream %s of %s", name, remote_id)
         if self.remotes.get(remote_id) is not record:
-            self._fault(f"StreamAdded {name} of {remote_id}, who has left")
+            self._fault(f"StreamAdded {name} of {remote_id}, which has left")
         if name in record.streams:
             self._fault(f"StreamAdded {name} of {remote_id} twice")
         record.missing.discard(name)
@@ -172,12 +188,12 @@ class Ledger:
     def _channel_opened(self, remote_id: str, channel: VirtualChannel) -> None:
         self._note("gets channel %s of %s", channel.label, remote_id)
         inbox = self.received[channel] = []
-        # Sooner or later somebody listens; nothing may be lost until then.
+        # The listener comes sooner or later; nothing may be lost until then.
         self._loop.call_later(self._random.choice((0.0, 0.5)), channel.on, "message", inbox.append)
 
 
 class _StateChain:
-    """Follows the states of one remote: each change has to begin where the one before ended."""
+    """The states of one remote: each change has to begin with the state in which the previous one ended."""
 
     def __init__(self, remote: RemotePeer, ledger: Ledger) -> None:
         self._id = remote.id
@@ -185,7 +201,7 @@ class _StateChain:
         self._ledger = ledger
 
     def follow(self, event: StateChange) -> None:
-        """Take the next change."""
+        """Check the next change."""
         self._ledger._note("sees %s %s", self._id, event.to)
         if event.from_ != self._state or self._state == "closed":
             self._ledger._fault(f"{self._id} goes from {event.from_} to {event.to}, but was {self._state}")

@@ -1,4 +1,4 @@
-"""What happens in one run of the simulation: drawn from a seed."""
+"""The parameters of one run of the simulation, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ FAULTS = (
     *("lost_client", "lost_server", "lost_both", "silent", "restart", "cut", "isolate", "offline", "kill", "vanish"),
     "refuse",
 )
-"""What may go wrong. `lost_*`: the connection to the server breaks, and this end of it notices at once. `silent`: none
-does. `cut` and `isolate`: the media path between two is interrupted, or that of one to everybody; `offline`: that and
-the way to the server. `vanish`: a program is killed, and the server notices late. `refuse`: direct messages of one are
-refused for good, until he has other rights with his next connection."""
+"""Kinds of failures. `lost_*`: the connection to the server breaks, and the named ends notice at once; `silent`:
+neither does. `cut` and `isolate`: the media path between two hosts is interrupted, or those from one host to all
+others. `offline`: that, and the path to the server. `restart`: the server restarts. `kill`: a program is killed;
+`vanish`: and the server notices late. `refuse`: direct messages of one host are refused for good, until its next
+connection has other rights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A run: who and what, under which conditions. The rest follows from the seed.
+    """The parameters of a run. Everything else follows from the seed.
 
-    `seconds` is how long things happen. Without `faults` and loss the world is calm: people come, go and change what
-    they send, and nothing may ever be rebuilt.
+    Without `faults` and loss the world is calm: peers come, go and change what they send, and no connection may ever
+    be replaced.
+
+    Attributes:
+        seed: The seed of all random choices.
+        peers: The number of peers, 2 to 8.
+        seconds: How long peers act and failures happen, in virtual seconds.
+        conditions: The conditions of the network.
+        faults: The kinds of failures, from `FAULTS`.
     """
 
     seed: int
@@ -34,7 +42,7 @@ class Scenario:
 
     @staticmethod
     def draw(seed: int, *, peers: int | None = None, calm: bool | None = None) -> Scenario:
-        """Draw a run from a seed. `peers` and `calm` override what the seed says."""
+        """Draw the parameters of a run from a seed. `peers` and `calm` override those of the seed."""
         random = Random(f"scenario {seed}")
         drawn = random.choices((2, 3, 4, 5, 6, 7, 8), (40, 28, 14, 8, 5, 3, 2))[0]
         drawn_calm = random.random() < 0.3
@@ -57,13 +65,20 @@ class Scenario:
 
     @property
     def is_calm(self) -> bool:
-        """Tell whether nothing goes wrong."""
+        """Whether nothing fails."""
         return not self.faults and not self.conditions.loss
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `faults` is empty if everything was as it should be; `settled_in` is virtual seconds."""
+    """The result of a run.
+
+    Attributes:
+        scenario: The parameters of the run.
+        faults: The invariants that did not hold, in words; empty if all did.
+        settled_in: How long the world took to settle after the last action, in virtual seconds.
+        trace: What happened.
+    """
 
     scenario: Scenario
     faults: tuple[str, ...]

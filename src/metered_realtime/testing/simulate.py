@@ -1,4 +1,4 @@
-"""Play runs by their seeds: `python -m metered_realtime.testing.simulate --seed 7`, or many with `--seeds 0:1000`."""
+"""Play the runs of seeds: `python -m metered_realtime.testing.simulate --seed 7`, or many with `--seeds 0:1000`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .trace import FAULT
 
 TAIL = 60
 AFTERMATH = 10
-"""Lines of the trace that a failure shows, before the first fault and from there on. The command shows all of them."""
+"""Lines of the trace that a failure shows, before the first fault and from it on. The command shows the whole trace."""
 
 CHUNK = 20
-"""Seeds that a process plays at a time."""
+"""Seeds that a process plays before it takes more."""
 
 
 class SimulationFailed(AssertionError):
-    """A run did not end as it should. The text has the seed, the command that replays it, and the end of the trace."""
+    """An invariant did not hold in a run. The text has the seed, the command that replays it, and part of the trace."""
 
 
 def check(seed: int, *, peers: int | None = None, calm: bool | None = None) -> Outcome:
     """Play the run of a seed, and return how it ended. The same arguments always give the same run.
 
-    `peers` (2 to 8) and `calm` override what the seed says; in a calm run nothing goes wrong.
+    `peers` (2 to 8) and `calm` override those of the seed; in a calm run nothing fails.
 
     Raises:
         SimulationFailed: an invariant did not hold.
@@ -42,7 +42,7 @@ def check(seed: int, *, peers: int | None = None, calm: bool | None = None) -> O
 def check_many(
     seeds: Iterable[int], *, peers: int | None = None, calm: bool | None = None, processes: int = 2
 ) -> Iterator[tuple[int, str | None]]:
-    """Play many runs in processes of their own. Yield each seed with what failed, None if nothing did."""
+    """Play many runs in worker processes. Yield each seed, in order, with its failure, None if it passed."""
     wanted = list(seeds)
     chunks = [wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK)]
     context = multiprocessing.get_context("spawn")  # a fork of a program with threads may hang
@@ -52,7 +52,7 @@ def check_many(
 
 
 def report(outcome: Outcome, *, peers: int | None = None, calm: bool | None = None) -> str:
-    """Return what failed, how to replay it, and the trace up to the first fault and a little beyond."""
+    """Return the faults, the command that replays the run, and the trace around the first fault."""
     scenario = outcome.scenario
     lines = [
         f"seed {scenario.seed} failed: {outcome.faults[0]}",
@@ -77,7 +77,7 @@ def command(seed: int, *, peers: int | None = None, calm: bool | None = None) ->
 
 
 def _begin_worker() -> None:
-    # Cycles are collected after each run; what was imported never is garbage.
+    # Cycles are collected after each run, and imported modules are never garbage.
     gc.disable()
     gc.freeze()
 
@@ -98,18 +98,18 @@ def _check_chunk(seeds: Sequence[int], peers: int | None, calm: bool | None) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Return its exit code: 1 if a run failed."""
+    """Run the command. Return its exit code: 1 if any run failed."""
     parser = argparse.ArgumentParser(prog="python -m metered_realtime.testing.simulate", description=__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seed", type=int, help="play one run, and print its trace")
     which.add_argument("--seeds", type=_range, metavar="FIRST:END", help="play a range of runs, END not included")
     parser.add_argument(
-        "--peers", type=int, choices=range(2, 9), metavar="2..8", help="how many, whatever the seed says"
+        "--peers", type=int, choices=range(2, 9), metavar="2..8", help="the number of peers (default: from the seed)"
     )
     weather = parser.add_mutually_exclusive_group()
-    weather.add_argument("--calm", action="store_true", default=None, help="let nothing go wrong")
-    weather.add_argument("--rough", action="store_false", dest="calm", help="let something go wrong")
-    parser.add_argument("--processes", type=int, default=2, help="how many play a range (default: 2)")
+    weather.add_argument("--calm", action="store_true", default=None, help="play without failures")
+    weather.add_argument("--rough", action="store_false", dest="calm", help="play with failures")
+    parser.add_argument("--processes", type=int, default=2, help="worker processes for a range (default: 2)")
     given = parser.parse_args(arguments)
     if given.seed is not None:
         return _play_one(given.seed, given.peers, given.calm)

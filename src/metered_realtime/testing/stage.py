@@ -1,4 +1,4 @@
-"""Plays a scenario in a virtual world, and judges it when the world has come to rest."""
+"""Plays a scenario in a virtual world, and checks the invariants when the world has settled."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from .virtual_socket import CredentialKind
 from .world import VirtualWorld
 
 GHOST_REST = 75.0
-"""Seconds after the last fault before anything is judged: a client notices a silent wire after 60 s."""
+"""Seconds after the last action before invariants are checked: a client notices a silent socket after 60 s."""
 
 TIME_TO_SETTLE = 400.0
-"""Seconds in which the world has to come to rest: longer than a whole ladder of attempts with their timeouts."""
+"""Seconds in which the world has to settle: longer than a whole ladder of attempts with their timeouts."""
 
 SILENCE = 300.0
-"""Seconds that the world is watched when it has come to rest: nobody may send a signal."""
+"""Seconds during which no peer of a settled world may send a signal."""
 
 RETURN = 20.0
-"""Seconds after somebody came back under his old id in which a connection may be replaced: he answers what was meant
-for his former life and was still on its way, and the connection that it asks for never comes up."""
+"""Seconds after a peer came back under its old id in which a connection may be replaced: it may answer an offer that
+was meant for its former program, and the connection of that offer never comes up."""
 
 SELF_HEALING = frozenset({"reconcile_timeout", "action_not_permitted"})
-"""Fatal errors after which the peer recovers by itself: a silent wire, noticed after 60 s, is reported after 30, and a
-peer that may not send is permitted to again."""
+"""Fatal errors from which the peer recovers by itself: a silent socket, which is noticed after 60 s, is reported after
+30 s, and a peer that may not send is permitted to again."""
 
 CHECK_INTERVAL = 2.0
 
 CREDENTIALS: tuple[CredentialKind, ...] = ("token", "key", "resume")
 
 AFTERLIFE = 60.0
-"""Seconds after everybody has closed until nothing may be left: ghosts and checks of dead paths run out."""
+"""Seconds after all peers have closed until nothing may be left: ghosts and checks of dead paths time out."""
 
 
 def play(scenario: Scenario) -> Outcome:
-    """Play a run, and judge it. Takes some hundredths of a second for most seeds."""
+    """Play a run and check its invariants. Takes some hundredths of a second for most seeds."""
     world = VirtualWorld(scenario.seed, scenario.conditions)
     try:
         stage = _Stage(scenario, world)
@@ -53,7 +53,7 @@ def play(scenario: Scenario) -> Outcome:
 
 
 class _Stage:
-    """One run while it is played."""
+    """The state of one run."""
 
     def __init__(self, scenario: Scenario, world: VirtualWorld) -> None:
         self.scenario = scenario
@@ -156,39 +156,39 @@ class _Stage:
         if comes_back is not None:
             self.world.loop.call_later(comes_back, self._starting(actor))
 
-    # --- what actors ask and tell
+    # --- callbacks of actors
 
-    def _who(self, peer_id: str) -> Actor | None:
+    def _actor_of(self, peer_id: str) -> Actor | None:
         for actor in self.actors:
             if actor.peer is not None and actor.peer.peer_id == peer_id:
                 return actor
         return None
 
     def _sent_since(self, peer_id: str, stream_id: str) -> float | None:
-        sender = self._who(peer_id)
+        sender = self._actor_of(peer_id)
         return sender.sent_since(stream_id) if sender is not None and sender.is_here else None
 
     def _on_track(self, receiver: Actor, sender_id: str, event: Track) -> None:
-        sender = self._who(sender_id)
+        sender = self._actor_of(sender_id)
         if sender is None or not self.scenario.is_calm or self._is_back(sender, receiver):
             return
-        told = sender.told.get(event.track.id, [])
-        is_sent = any(attachment.track_id == event.track.id for attachment in sender.book())
-        # A track of which nothing was said may be given what was said of another one of its stream: that is how the
-        # metadata of a replaced track is found, whose section keeps the old id. One that was taken out and added again
-        # may come between what was said of it then and now.
-        if is_sent and len(told) == 1 and told[0] is not None and event.metadata != told[0]:
-            self._fail(f"{receiver.host} gets {event.track.id} with {event.metadata}, not {told[0]}")
+        known = sender.metadata_sent.get(event.track.id, [])
+        is_sent = any(attachment.track_id == event.track.id for attachment in sender.attachments())
+        # A track without metadata may be given that of another track of its stream, because that is how the metadata
+        # of a replaced track is found, whose section keeps the old id. A track that was removed and added again may
+        # arrive between its former metadata and its present one.
+        if is_sent and len(known) == 1 and known[0] is not None and event.metadata != known[0]:
+            self._fail(f"{receiver.host} gets {event.track.id} with {event.metadata}, not {known[0]}")
 
     def _on_reset(self, receiver: Actor, sender_id: str, record: RemoteRecord) -> None:
-        sender = self._who(sender_id)
-        # Who has just left may be taken for lost until the server says so.
+        sender = self._actor_of(sender_id)
+        # A peer that has just left may be taken for lost until the server reports it.
         is_pair = sender is not None and sender.is_here and receiver.is_here
         if self.scenario.is_calm and sender is not None and is_pair and not self._is_back(sender, receiver):
             self._fail(f"{receiver.host} replaced its connection to {sender.host} in a calm world")
 
     def _is_back(self, *actors: Actor) -> bool:
-        """Tell whether somebody came back just now: what was on its way to his former life still reaches him."""
+        """Return whether an actor has just come back: messages to its former program may still reach it."""
         return any(self.world.loop.time() - actor.joined_at < RETURN for actor in actors)
 
     def _fail(self, what: str) -> None:
@@ -205,7 +205,7 @@ class _Stage:
             await asyncio.sleep(CHECK_INTERVAL)
             left = list(disagreements(self.world, self.actors))
         self.settled_in = loop.time() - began
-        self.world.trace("stage", "has come to rest" if not left else "does not come to rest")
+        self.world.trace("stage", "has settled" if not left else "does not settle")
         for what in left:
             self._fail(what)
 
@@ -218,7 +218,7 @@ class _Stage:
             self._fail(f"after the silence: {what}")
 
     async def _close(self) -> None:
-        await self.world.buried()
+        await self.world.wait_for_killed()
         await asyncio.gather(*(actor.quit() for actor in self.actors))
         await asyncio.sleep(AFTERLIFE)
         for actor in self.actors:
@@ -227,9 +227,9 @@ class _Stage:
         self.faults += self.world.errors
 
     def leftovers(self) -> list[str]:
-        """Return what is left when everybody has closed."""
+        """Return the tasks, timers and exceptions that are left when all peers have closed."""
         found = [f"a task is left behind: {task.get_coro()}" for task in asyncio.all_tasks(self.world.loop)]
         found += [f"a timer is left behind: {handle}" for handle in self.world.loop.timers()]
         self.actors.clear()
-        gc.collect()  # exceptions that nobody took show when their tasks are collected
+        gc.collect()  # exceptions that were never retrieved show when their tasks are collected
         return found + self.world.loop.failures

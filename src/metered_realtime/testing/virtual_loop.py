@@ -1,7 +1,7 @@
-"""An asyncio event loop without I/O and with virtual time: a minute of waiting takes no time at all.
+"""An asyncio event loop without I/O and with virtual time: a minute of waiting takes no real time.
 
-When nothing is ready the clock jumps to the next timer. What runs, and in which order, follows from what was scheduled
-alone, so that a program without other sources of chance does the same thing in every run.
+When nothing is ready, the clock jumps to the next timer. The order in which callbacks run depends only on how they were
+scheduled, so that a program without other sources of randomness behaves the same in every run.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 
 class NothingLeftToDo(Exception):
-    """The program waits for something that nobody is going to do. A real loop would hang."""
+    """The program waits for something that never happens. A real loop would hang."""
 
 
 class VirtualClock:
-    """What the loop has in the place of a selector: instead of waiting it moves the time on."""
+    """The selector of the loop: instead of waiting it advances the time."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def select(self, timeout: float | None) -> tuple[()]:
-        """Move on by `timeout` seconds.
+        """Advance the time by `timeout` seconds.
 
         Raises:
             NothingLeftToDo: there is no timer to wait for.
@@ -38,8 +38,8 @@ class VirtualClock:
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs tasks, callbacks and timers of asyncio in virtual time, which starts at 0.
 
-    There are no sockets, pipes, signals or threads in it. Exceptions that nobody takes are kept in `failures` instead
-    of being logged. Use `run`, or `run_until_complete` and then `close`.
+    It has no sockets, pipes, signals or threads. Unhandled exceptions are kept in `failures` instead of being logged.
+    Use `run`, or `run_until_complete` and then `close`.
     """
 
     def __init__(self) -> None:
@@ -60,10 +60,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return [handle for handle in self._scheduled if not handle.cancelled()]
 
     def _process_events(self, event_list: Sequence[Any]) -> None:
-        """There are none."""
+        """Do nothing: there are no events."""
 
     def _write_to_self(self) -> None:
-        """Nobody waits who had to be woken."""
+        """Do nothing: the selector never blocks."""
 
 
 def _keep_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The media path between virtual peers: what ICE, DTLS and SCTP do, as far as the other end can tell."""
+"""The media path between virtual peers: the effects of ICE, DTLS and SCTP that the other end can observe."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pyee.asyncio import AsyncIOEventEmitter
 from .virtual_network import Process, VirtualNetwork
 
 CONSENT_EXPIRY = (5.0, 6.5)
-"""Seconds until an end that hears nothing gives up: three checks, one every 2 s or so (RFC 7675)."""
+"""Seconds without an answer until consent is lost: three checks, one about every 2 s (RFC 7675)."""
 
 HANDSHAKE = (0.02, 0.4)
 """Seconds from the exchange of descriptions to a connection: ICE checks, then DTLS."""
 
-ICE_PATIENCE = (8.0, 40.0)
-"""Seconds until ICE gives up where there is no path."""
+ICE_TIMEOUT = (8.0, 40.0)
+"""Seconds until ICE fails where there is no path."""
 
 CHECK_TIMEOUT = 1.5
-"""Seconds until a STUN check without an answer fails."""
+"""Seconds until an unanswered STUN check fails."""
 
 
 class VirtualChannel(AsyncIOEventEmitter):
@@ -41,7 +41,7 @@ class VirtualChannel(AsyncIOEventEmitter):
         """Send a message to the other end."""
         assert self.readyState == "open"
         assert self.other is not None
-        self.pc.tell(self.other._receive, data)
+        self.pc.call_other_end(self.other._receive, data)
 
     def close(self) -> None:
         """Close both ends."""
@@ -50,7 +50,7 @@ class VirtualChannel(AsyncIOEventEmitter):
         was_open = self.readyState == "open"
         self._end()
         if was_open and self.other is not None:
-            self.pc.tell(self.other._end)
+            self.pc.call_other_end(self.other._end)
 
     def _open(self) -> None:
         if self.readyState == "connecting":
@@ -69,7 +69,10 @@ class VirtualChannel(AsyncIOEventEmitter):
 
 
 class VirtualRTCPeerConnection:
-    """One end of a media path. Comes up once both ends hold each other's ICE user fragment and can reach each other."""
+    """One end of a media path.
+
+    The path comes up once both ends have each other's ICE user fragment and can reach each other.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class VirtualRTCPeerConnection:
         self.channels: list[VirtualChannel] = []
         self.sctp_ready = False
         self.silent_since: float | None = None
-        self.shaking_hands = False
+        self.is_handshaking = False
         self._plane = plane
         self._state_changed = state_changed
         self._channel_opened = channel_opened
@@ -95,13 +98,13 @@ class VirtualRTCPeerConnection:
 
     @property
     def other(self) -> VirtualRTCPeerConnection | None:
-        """Return the other end, None if it is not there or has another idea of whom it talks to."""
+        """The other end, None if it does not exist or is paired with another end."""
         other = self._plane.find(self.remote_ufrag)
         return other if other is not None and other.remote_ufrag == self.ufrag else None
 
     @property
     def is_answered(self) -> bool:
-        """Tell whether packets to the other end come back."""
+        """Whether packets to the other end are answered."""
         other = self.other
         return other is not None and other.connectionState != "closed" and self._plane.passes(self, other)
 
@@ -112,21 +115,21 @@ class VirtualRTCPeerConnection:
         return answered
 
     def connect(self, remote_ufrag: str) -> None:
-        """Begin to look for the other end."""
+        """Begin to connect to the other end."""
         if self.remote_ufrag is None:
             self.remote_ufrag = remote_ufrag
-            self.enter("connecting")
+            self.enter_state("connecting")
             plane = self._plane
-            plane.loop.call_later(plane.network.random.uniform(*ICE_PATIENCE), self._lose_patience)
+            plane.loop.call_later(plane.network.random.uniform(*ICE_TIMEOUT), self._give_up)
         self._plane.try_pair(self)
 
-    def know(self, candidate: str) -> None:
-        """Take a candidate of the other end."""
+    def add_candidate(self, candidate: str) -> None:
+        """Add a candidate of the other end."""
         self.known_candidates.add(candidate)
         self._plane.try_pair(self)
 
-    def enter(self, state: str) -> None:
-        """Change the state, and tell."""
+    def enter_state(self, state: str) -> None:
+        """Change the state and report it. A closed connection stays closed."""
         if self.connectionState in (state, "closed"):
             return
         self.connectionState = state
@@ -137,25 +140,25 @@ class VirtualRTCPeerConnection:
             self.open_channels()
 
     def close(self) -> None:
-        """Close, and tell the other end by DTLS if it can be reached."""
+        """Close, and close the other end by DTLS (close_notify) if it can be reached."""
         other = self.other
         if other is not None and self.connectionState == "connected" and self._plane.passes(self, other):
-            self._plane.network.carry(("media", self.ufrag), other.enter, "closed")
-        self.enter("closed")
+            self._plane.network.carry(("media", self.ufrag), other.enter_state, "closed")
+        self.enter_state("closed")
         self._end_channels()
         self._plane.forget(self)
 
     # --- data
 
     def create_channel(self, label: str) -> VirtualChannel:
-        """Create a data channel that opens when it can, and ends with the connection at the latest."""
+        """Create a data channel. It opens once the connection is up and closes with it at the latest."""
         channel = VirtualChannel(self, label)
         self.channels.append(channel)
         self.open_channels()
         return channel
 
     def open_channels(self) -> None:
-        """Open in-band what waits for it."""
+        """Open the channels that wait, in-band."""
         other = self.other
         if self.connectionState != "connected" or not self.sctp_ready or other is None:
             return
@@ -163,15 +166,15 @@ class VirtualRTCPeerConnection:
             if channel.readyState == "connecting" and channel.other is None:
                 channel.other = VirtualChannel(other, channel.label)
                 channel.other.other = channel
-                self.tell(other._accept, channel.other)
+                self.call_other_end(other._accept, channel.other)
 
-    def tell(self, action: Callable[..., object], *values: Any) -> None:
-        """Have something done at the other end, in order; while it cannot be reached it waits."""
+    def call_other_end(self, action: Callable[..., object], *values: Any) -> None:
+        """Call `action` at the other end, in order. While that cannot be reached the call waits."""
         self._waiting.append((action, values))
-        self.flush()
+        self.flush_calls()
 
-    def flush(self) -> None:
-        """Send what waits, if it gets through."""
+    def flush_calls(self) -> None:
+        """Send the waiting calls, if the other end can be reached."""
         if self.connectionState != "connected" or not self.is_answered:
             return
         waiting, self._waiting = self._waiting, []
@@ -195,11 +198,11 @@ class VirtualRTCPeerConnection:
         channel.readyState = "open"
         self._channel_opened(channel)
         assert channel.other is not None
-        self.tell(channel.other._open)
+        self.call_other_end(channel.other._open)
 
-    def _lose_patience(self) -> None:
+    def _give_up(self) -> None:
         if self.connectionState == "connecting":
-            self.enter("failed")
+            self.enter_state("failed")
 
 
 class MediaPlane:
@@ -213,33 +216,33 @@ class MediaPlane:
         network.watch(self._review)
 
     def new_ufrag(self, process: Process) -> str:
-        """Return an ICE user fragment that was never used."""
+        """Return an unused ICE user fragment."""
         self._serial += 1
         return f"{process.name}/{self._serial}"
 
     def add(self, pc: VirtualRTCPeerConnection) -> None:
-        """Take an end in."""
+        """Add an end."""
         self._ends[pc.ufrag] = pc
 
     def forget(self, pc: VirtualRTCPeerConnection) -> None:
-        """Drop an end that was closed."""
+        """Remove an end that was closed."""
         self._ends.pop(pc.ufrag, None)
         self._review()
 
     def find(self, ufrag: str | None) -> VirtualRTCPeerConnection | None:
-        """Return an end by its user fragment."""
+        """Return the end with a user fragment, None if there is none."""
         return self._ends.get(ufrag) if ufrag is not None else None
 
     def passes(self, one: VirtualRTCPeerConnection, other: VirtualRTCPeerConnection) -> bool:
-        """Tell whether packets get from one end to the other and back."""
+        """Return whether packets pass between two ends, in both directions."""
         return self.network.passes(one.process, other.process)
 
     def try_pair(self, pc: VirtualRTCPeerConnection) -> None:
-        """Connect two ends, if everything that this takes is there."""
+        """Connect an end with the other one, if both are ready."""
         other = pc.other
-        if other is None or pc.shaking_hands or not self._can_pair(pc, other):
+        if other is None or pc.is_handshaking or not self._can_pair(pc, other):
             return
-        pc.shaking_hands = other.shaking_hands = True
+        pc.is_handshaking = other.is_handshaking = True
         self.loop.call_later(self.network.random.uniform(*HANDSHAKE), self._pair, pc, other)
 
     def _can_pair(self, pc: VirtualRTCPeerConnection, other: VirtualRTCPeerConnection) -> bool:
@@ -249,18 +252,18 @@ class MediaPlane:
         return fresh and found and self.passes(pc, other)
 
     def _pair(self, pc: VirtualRTCPeerConnection, other: VirtualRTCPeerConnection) -> None:
-        pc.shaking_hands = other.shaking_hands = False
+        pc.is_handshaking = other.is_handshaking = False
         if pc.other is other and self._can_pair(pc, other):
             for end in (pc, other):
                 self.loop.call_later(self.network.random.uniform(0, 0.05), self._report, end)
 
     def _report(self, pc: VirtualRTCPeerConnection) -> None:
         if pc.connectionState == "connecting":
-            pc.enter("connected")
+            pc.enter_state("connected")
             self._review()
 
     def _review(self) -> None:
-        """Find out who has lost his other end, or found it again."""
+        """Update all ends after a change: connect them, and begin or end their loss of consent."""
         now = self.loop.time()
         for pc in list(self._ends.values()):
             if pc.connectionState == "connecting":
@@ -269,12 +272,12 @@ class MediaPlane:
                 continue
             if pc.is_answered:
                 pc.silent_since = None
-                pc.flush()
+                pc.flush_calls()
             elif pc.silent_since is None:
                 pc.silent_since = now
                 self.loop.call_later(self.network.random.uniform(*CONSENT_EXPIRY), self._expire, pc, now)
 
     def _expire(self, pc: VirtualRTCPeerConnection, since: float) -> None:
         if pc.silent_since == since and pc.connectionState == "connected":
-            pc.enter("closed")
+            pc.enter_state("closed")
             self._review()

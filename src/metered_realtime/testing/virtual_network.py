@@ -1,4 +1,4 @@
-"""The network between virtual processes: delays, order, partitions, and who is still alive."""
+"""The network between virtual processes: delays, order, partitions and killed processes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from .trace import Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What the network does to what it carries. Times are seconds, `loss` is a share from 0 to 1.
+    """The conditions of a virtual network.
 
-    `loss` takes direct messages that the server has acknowledged. With `reorder` direct messages of different senders,
-    and presence, overtake each other; those of one sender to one receiver never do. Behind `nat` two peers reach
-    each other only once one of them has a server-reflexive candidate of the other.
+    Attributes:
+        min_delay: The shortest delay of a message, in seconds.
+        max_delay: The longest delay of a message, in seconds.
+        loss: The share of direct messages that are lost after the server has acknowledged them, from 0 to 1.
+        reorder: Whether direct messages of different senders, and presence, overtake each other. Those of one sender
+            to one receiver never do.
+        nat: Whether two peers reach each other only once one has a server-reflexive candidate of the other.
     """
 
     min_delay: float = 0.001
@@ -28,7 +32,7 @@ class Conditions:
 
 
 class Process:
-    """A program on a host, from its start until it ends or is killed. What a dead one still does reaches nobody."""
+    """A program on a host, from its start until it ends or is killed. Messages of a killed one are never delivered."""
 
     def __init__(self, host: str, life: int) -> None:
         self.host = host
@@ -42,7 +46,7 @@ class Process:
 
 
 class VirtualNetwork:
-    """Carries calls from one end to the other. Everything that looks like chance comes from `random`."""
+    """Carries calls from one end to the other. All randomness comes from `random`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, random: Random, conditions: Conditions, trace: Trace) -> None:
         self.random = random
@@ -54,28 +58,25 @@ class VirtualNetwork:
         self._watchers: list[Callable[[], None]] = []
 
     def delay(self) -> float:
-        """Return how long something takes from one end to the other."""
+        """Return a random delay from one end to the other, in seconds."""
         return self.random.uniform(self.conditions.min_delay, self.conditions.max_delay)
 
     def carry(self, stream: Hashable, deliver: Callable[..., object], *values: Any, not_before: float = 0.0) -> float:
-        """Call `deliver` at the other end after a delay, in order with everything in the same stream.
-
-        Return the time of arrival.
-        """
+        """Call `deliver` after a delay, in order with all calls of the same stream, and return the time of arrival."""
         arrival = max(self._loop.time() + self.delay(), self._arrivals.get(stream, 0.0), not_before)
-        # Timers of the same moment fire in no particular order.
+        # Timers with the same time fire in no particular order.
         self._arrivals[stream] = arrival + 1e-6
         self._loop.call_at(arrival, deliver, *values)
         return arrival
 
     def last_arrival(self, stream: Hashable) -> float:
-        """Return when the latest of a stream is there, 0 if there was none."""
+        """Return the arrival time of the last call of a stream, 0 if there was none."""
         return self._arrivals.get(stream, 0.0)
 
     # --- partitions
 
     def cut(self, one: str, other: str) -> None:
-        """Let nothing through between two hosts, signalling aside. Cuts add up."""
+        """Interrupt the media path between two hosts. Each cut needs its own `mend`."""
         pair = frozenset((one, other))
         self._cuts[pair] = self._cuts.get(pair, 0) + 1
         self.changed()
@@ -89,19 +90,19 @@ class VirtualNetwork:
         self.changed()
 
     def passes(self, one: Process, other: Process) -> bool:
-        """Tell whether two processes reach each other."""
+        """Return whether two processes reach each other."""
         return one.alive and other.alive and frozenset((one.host, other.host)) not in self._cuts
 
     def kill(self, process: Process) -> None:
-        """End a process without a word."""
+        """End a process: nothing that it still sends is delivered."""
         process.alive = False
         self.changed()
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Call `watcher` whenever who reaches whom has changed."""
+        """Call `watcher` after each change of the reachability of processes."""
         self._watchers.append(watcher)
 
     def changed(self) -> None:
-        """Tell the watchers."""
+        """Call the watchers."""
         for watcher in self._watchers:
             watcher()

@@ -1,4 +1,4 @@
-"""The real peer on virtual wires: only its sockets and its media paths are other ones."""
+"""The real peer with virtual sockets and media paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .virtual_socket import Credential, VirtualClient
 
 
 class VirtualTrack:
-    """A local track that can be attached, and is never played."""
+    """A local track that can be attached, but has no frames."""
 
     def __init__(self, kind: str, track_id: str) -> None:
         self.kind = kind
@@ -31,7 +31,7 @@ class VirtualTrack:
 
 
 class VirtualConnection(RemoteConnection):
-    """The real connection to a remote over virtual paths. Each peer has a subclass that knows where it is."""
+    """The real connection to a remote over virtual paths. Each peer has a subclass with its plane and process."""
 
     plane: ClassVar[MediaPlane]
     process: ClassVar[Process]
@@ -48,7 +48,7 @@ class VirtualConnection(RemoteConnection):
 
 
 class VirtualPeer(MeteredPeer):
-    """The real `MeteredPeer` over the virtual network. `VirtualWorld.start` makes it."""
+    """The real `MeteredPeer` on a virtual network, made by `VirtualWorld.start`."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class VirtualPeer(MeteredPeer):
     ) -> None:
         self.process = process
         self._server = server
-        self._kind = type("VirtualConnection", (VirtualConnection,), {"plane": plane, "process": process})
+        self._connection_type = type("VirtualConnection", (VirtualConnection,), {"plane": plane, "process": process})
         self._credential = credential
         self._random = random
         super().__init__(api_key="virtual", url="ws://localhost", logger=logger)
@@ -70,4 +70,4 @@ class VirtualPeer(MeteredPeer):
         return VirtualClient(self._server, self.process, self._credential, self._random, options.logger)
 
     def _connection_class(self) -> type[RemoteConnection]:
-        return self._kind
+        return self._connection_type

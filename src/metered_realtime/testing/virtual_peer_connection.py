@@ -1,7 +1,7 @@
 """One virtual connection: `connection.peer_connection.PeerConnection` without aiortc, on the virtual media plane.
 
-It knows of m-sections what JSEP knows, in descriptions that are short but real enough for every parser here, and
-refuses what a real connection refuses. It does not encode, decode, or number payload types.
+It implements the m-sections of JSEP, in descriptions that are short but accepted by every parser here, and refuses the
+descriptions that a real connection refuses. It does not encode, decode, or assign payload types.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .virtual_media import MediaPlane, VirtualChannel, VirtualRTCPeerConnection
 from .virtual_network import Process
 
 OPERATION = (0.0, 0.03)
-"""Seconds that one call of a connection takes."""
+"""Seconds that an operation of a connection takes."""
 
 SERVER_GATHERING = (0.02, 0.5)
-"""Seconds that a STUN server takes."""
+"""Seconds until a STUN server answers."""
 
 _M_LINES = {
     "application": "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
@@ -41,11 +41,11 @@ _REFLEXIVE = "a=x-virtual-reflexive"
 
 
 class VirtualRefusalError(Exception):
-    """What a real connection would have refused."""
+    """A real connection would have refused the operation."""
 
 
-class _Slot:
-    """A sending section, or one that will be."""
+class _VirtualSection:
+    """A section in which this end may send, negotiated or planned."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -53,28 +53,28 @@ class _Slot:
         self.msid = ""
         self.outgoing: Outgoing | None = None
         self.planned: Outgoing | None = None
-        self.told: Outgoing | None = None
+        self.announced: Outgoing | None = None
 
     def assign(self, outgoing: Outgoing | None) -> None:
         if outgoing is not None:
             self.msid = f"{outgoing.stream_id or '-'} {outgoing.track_id}"
         else:
-            self.told = None
+            self.announced = None
         self.outgoing = outgoing
 
     def replace(self, outgoing: Outgoing) -> None:
-        self.told = outgoing if self.told == self.outgoing else self.told
+        self.announced = outgoing if self.announced == self.outgoing else self.announced
         self.planned = outgoing if self.planned == self.outgoing else self.planned
         self.outgoing = outgoing
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """An m-section of the session: its slot if this end may send in it."""
+    """An m-section of the session. `sending` is None if this end never sends in it."""
 
     mid: str
     kind: str
-    slot: _Slot | None = None
+    sending: _VirtualSection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class VirtualPeerConnection:
         self.local_candidates_complete = not asks_servers
         self._server_gathering_due = asks_servers
         self._gathered = False
-        self._slots: list[_Slot] = []
+        self._sections: list[_VirtualSection] = []
         self._lines: tuple[_Line, ...] = ()
         self._incoming: dict[str, Incoming | None] = {}
         self._held_candidates: list[tuple[str | None, str]] = []
@@ -111,27 +111,27 @@ class VirtualPeerConnection:
 
     @property
     def local_ufrag(self) -> str:
-        """Return the ICE user fragment of this end."""
+        """The ICE user fragment of this end."""
         return self.pc.ufrag
 
     @property
     def host_candidates(self) -> tuple[str, ...]:
-        """Return nothing: whoever hears of this end reaches it, if nothing is in between."""
+        """Empty: an end is reached by its user fragment, unless the path is interrupted."""
         return ()
 
     @property
     def transport_mid(self) -> str:
-        """Return the section that carries the transport: the first one."""
+        """The mid of the section that carries the transport, which is the first one."""
         return self._lines[0].mid if self._lines else "0"
 
     @property
     def data_negotiated(self) -> bool:
-        """Tell whether data channels open in-band, without a negotiation."""
+        """Whether data channels open in-band, without negotiation."""
         return any(line.kind == "application" for line in self._lines)
 
     @property
     def mids(self) -> tuple[str, ...]:
-        """Return the mids of the sections that have been negotiated, in order."""
+        """The mids of the negotiated sections, in order."""
         return tuple(line.mid for line in self._lines)
 
     def create_data_channel(self, label: str, options: Mapping[str, Any]) -> VirtualChannel:
@@ -154,38 +154,38 @@ class VirtualPeerConnection:
     # --- candidates
 
     async def gather_host(self) -> None:
-        """Gather the candidates that cost nothing. Later calls return at once."""
+        """Gather the host candidates. Later calls return at once."""
         if not self._gathered:
             await self._take_time()
             self._gathered = True
 
     def claim_server_gathering(self) -> bool:
-        """Tell, once, that the STUN and TURN servers are to be asked."""
+        """Return, once, whether the STUN and TURN servers have to be asked."""
         claimed, self._server_gathering_due = self._server_gathering_due, False
         return claimed
 
     async def gather_rest(self, servers: Sequence[IceServerConfig]) -> list[str]:
-        """Ask the servers, and return the candidates."""
+        """Ask the servers, and return their candidates."""
         await asyncio.sleep(self._random.uniform(*SERVER_GATHERING))
         self.local_candidates_complete = True
         return [f"candidate:{self.pc.ufrag}"]
 
     async def add_candidate(self, candidate: str | None, ufrag: str | None) -> None:
-        """Take a candidate of the remote. It is held until its description is applied."""
+        """Add a candidate of the remote. It is held until its description is applied."""
         if candidate is None:
             return
         if self.pc.remote_ufrag is None or (ufrag is not None and ufrag != self.pc.remote_ufrag):
             self._held_candidates.append((ufrag, candidate))
         else:
-            self.pc.know(candidate.removeprefix("candidate:"))
+            self.pc.add_candidate(candidate.removeprefix("candidate:"))
 
     @property
     def held_candidates(self) -> list[HeldCandidate]:
-        """Candidates that came for a description which is not here yet."""
+        """The candidates that wait for their description."""
         return list(self._held_candidates)
 
     def inherit_candidates(self, held: list[HeldCandidate]) -> None:
-        """Hold what came for a description that the connection before this one did not live to see."""
+        """Hold candidates that were still waiting in the connection before this one."""
         self._held_candidates = held
 
     # --- recovery
@@ -200,72 +200,72 @@ class VirtualPeerConnection:
         raise NotImplementedError
 
     def outlive_its_path(self) -> None:
-        """Do nothing: that is for remotes that restart ICE."""
+        """Do nothing: only remotes that restart ICE need it."""
 
     async def is_alive(self) -> bool:
-        """Ask the other end whether it is still there."""
+        """Return whether the other end answers a STUN check."""
         return await self.pc.check()
 
     # --- offers and answers
 
     def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> _Plan:
-        """Plan an offer in which everything wanted has a section. The connection stays as it is."""
+        """Plan an offer with a section for everything wanted. The connection stays as it is."""
         self._require_idle()
         self.release(wanted)
-        assigned = {slot.outgoing for slot in self._slots}
+        assigned = {sending.outgoing for sending in self._sections}
         for outgoing in wanted.values():
             if outgoing not in assigned:
-                self._free_slot(outgoing.kind).assign(outgoing)
+                self._free_section(outgoing.kind).assign(outgoing)
         lines = list(self._lines)
         if not self.data_negotiated:
             lines.append(_Line(_free_mid(lines), "application"))
-        for slot in self._slots:
-            slot.planned = slot.outgoing
-            if slot.mid is None and slot.outgoing is not None:
-                lines.append(_Line(_free_mid(lines), slot.kind, slot))
-        directions = [self._direction(line.slot, is_new=line not in self._lines) for line in lines]
+        for sending in self._sections:
+            sending.planned = sending.outgoing
+            if sending.mid is None and sending.outgoing is not None:
+                lines.append(_Line(_free_mid(lines), sending.kind, sending))
+        directions = [self._direction(line.sending, is_new=line not in self._lines) for line in lines]
         return _Plan(self._describe(lines, directions, "actpass"), tuple(lines))
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
-        """Stop sending at once what is not wanted any more."""
+        """Stop sending at once everything that is not wanted."""
         keep = set(wanted.values())
-        for slot in self._slots:
-            if slot.outgoing is not None and slot.outgoing not in keep:
-                slot.assign(None)
+        for sending in self._sections:
+            if sending.outgoing is not None and sending.outgoing not in keep:
+                sending.assign(None)
 
     def replace(self, old: Outgoing, new: Outgoing) -> bool:
-        """Send another track in the place of one, without negotiation. False if the old one is not being sent."""
-        for slot in self._slots:
-            if slot.outgoing == old:
-                slot.replace(new)
+        """Replace a track without negotiation. Return False if the old one is not being sent."""
+        for sending in self._sections:
+            if sending.outgoing == old:
+                sending.replace(new)
                 return True
         return False
 
     def offer_sent(self) -> None:
-        """Take the role of the offerer."""
+        """Do nothing: a virtual connection has no roles."""
 
     def offer_forgotten(self) -> None:
-        """Give the role back."""
+        """Do nothing: a virtual connection has no roles."""
 
     def offer_text(self, plan: _Plan) -> str:
-        """Return what to send for a plan."""
+        """Return the text of a planned offer."""
         return plan.sdp
 
     async def commit(self, plan: _Plan, offer: str, answer: Description, wanted: Mapping[Any, Outgoing]) -> bool:
-        """Commit an offer with its answer. Return whether something wanted is still without a section."""
+        """Commit an offer with its answer. Return whether anything wanted has not been announced yet."""
         self._begin()
         try:
             self._check(answer)
             if answer.mids != plan.mids:
-                raise VirtualRefusalError(f"the answer has sections {answer.mids!r}, the offer {plan.lines!r}")
+                raise VirtualRefusalError(f"the answer has sections {answer.mids!r}, the offer {plan.mids!r}")
             await self._take_time()
             await self._take_time()
             for line in plan.lines:
-                if line.slot is not None:
-                    line.slot.mid = line.mid
+                if line.sending is not None:
+                    line.sending.mid = line.mid
             self._lines = plan.lines
-            for slot in self._slots:
-                slot.told = slot.planned if slot.planned == slot.outgoing else None
+            for sending in self._sections:
+                sending.announced = sending.planned if sending.planned == sending.outgoing else None
             self._applied(answer)
         finally:
             self._busy = False
@@ -274,7 +274,7 @@ class VirtualPeerConnection:
     async def answer(
         self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
     ) -> tuple[str, bool]:
-        """Answer an offer. Return the answer and whether something wanted found no section in it."""
+        """Answer an offer. Return the answer, and whether anything wanted found no section in it."""
         self._begin()
         try:
             self._check(offer)
@@ -282,13 +282,13 @@ class VirtualPeerConnection:
             theirs = sections(offer.sdp)
             new = tuple(_Line(section.mid, section.kind) for section in theirs[len(self._lines) :])
             lines = (*self._lines, *new)
-            directions = [_answer_direction(line.slot, their) for line, their in zip(lines, theirs, strict=True)]
+            directions = [_answer_direction(line.sending, their) for line, their in zip(lines, theirs, strict=True)]
             text = self._describe(lines, directions, "active")
             await self._take_time()
             self._lines = lines
             for line, direction in zip(lines, directions, strict=True):
-                if line.slot is not None and direction in ("sendrecv", "sendonly"):
-                    line.slot.told = line.slot.outgoing
+                if line.sending is not None and direction in ("sendrecv", "sendonly"):
+                    line.sending.announced = line.sending.outgoing
             self._applied(offer)
         finally:
             self._busy = False
@@ -300,7 +300,7 @@ class VirtualPeerConnection:
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.wait([self._closing])
 
-    # --- inside
+    # --- internals
 
     async def _close(self) -> None:
         self._observer = _NO_OBSERVER
@@ -338,7 +338,7 @@ class VirtualPeerConnection:
         held, self._held_candidates = self._held_candidates, []
         for ufrag, candidate in held:
             if ufrag in (None, remote.ufrag):
-                self.pc.know(candidate.removeprefix("candidate:"))
+                self.pc.add_candidate(candidate.removeprefix("candidate:"))
             else:
                 self._held_candidates.append((ufrag, candidate))
         self.pc.open_channels()
@@ -363,8 +363,8 @@ class VirtualPeerConnection:
             current.track.stop()
         return current, incoming
 
-    def _direction(self, slot: _Slot | None, *, is_new: bool) -> Direction:
-        return _DIRECTIONS[slot is not None and slot.outgoing is not None, not is_new]
+    def _direction(self, sending: _VirtualSection | None, *, is_new: bool) -> Direction:
+        return _DIRECTIONS[sending is not None and sending.outgoing is not None, not is_new]
 
     def _describe(self, lines: Sequence[_Line], directions: list[Direction], setup: str) -> str:
         text = [
@@ -377,25 +377,25 @@ class VirtualPeerConnection:
             text.append(f"{_M_LINES[line.kind]}\r\na=mid:{line.mid}")
             if line.kind != "application":
                 text.append(f"a={direction}")
-            if line.slot is not None and direction in ("sendrecv", "sendonly"):
-                text.append(f"a=msid:{line.slot.msid}")
+            if line.sending is not None and direction in ("sendrecv", "sendonly"):
+                text.append(f"a=msid:{line.sending.msid}")
         return "\r\n".join(text) + "\r\n"
 
-    def _free_slot(self, kind: str) -> _Slot:
-        same_kind = [slot for slot in self._slots if slot.kind == kind]
-        idle = [slot for slot in same_kind if slot.outgoing is None]
-        unused = [slot for slot in idle if slot.mid is None]
+    def _free_section(self, kind: str) -> _VirtualSection:
+        same_kind = [sending for sending in self._sections if sending.kind == kind]
+        idle = [sending for sending in same_kind if sending.outgoing is None]
+        unused = [sending for sending in idle if sending.mid is None]
         if unused:
             return unused[0]
         if idle and len(same_kind) >= FRESH_SECTIONS:
             return idle[0]
-        slot = _Slot(kind)
-        self._slots.append(slot)
-        return slot
+        sending = _VirtualSection(kind)
+        self._sections.append(sending)
+        return sending
 
     def _unsent(self, wanted: Mapping[Any, Outgoing]) -> bool:
-        told = {slot.told for slot in self._slots}
-        return any(outgoing not in told for outgoing in wanted.values())
+        announced = {sending.announced for sending in self._sections}
+        return any(outgoing not in announced for outgoing in wanted.values())
 
     def _on_state(self) -> None:
         self._observer.peer_connection_state_changed(self, self.pc.connectionState)
@@ -414,8 +414,8 @@ class _NoObserver(PeerConnectionObserver):
 _NO_OBSERVER = _NoObserver()
 
 
-def _answer_direction(slot: _Slot | None, offered: Section) -> Direction:
-    sends = slot is not None and slot.outgoing is not None and offered.direction in ("sendrecv", "recvonly")
+def _answer_direction(sending: _VirtualSection | None, offered: Section) -> Direction:
+    sends = sending is not None and sending.outgoing is not None and offered.direction in ("sendrecv", "recvonly")
     return _DIRECTIONS[sends, offered.direction in ("sendrecv", "sendonly")]
 
 

@@ -1,4 +1,4 @@
-"""A signalling server over the virtual network: the real hub, the real intake, and sockets that break in every way."""
+"""A signalling server on the virtual network: the real hub and intake, with sockets that can break."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..server.routing import Subscriber
 from .virtual_network import Process, VirtualNetwork
 
 GHOST_TIME = (10.0, 40.0)
-"""Seconds until the server notices that a client has gone silently: what is left of a ping interval, and the pong."""
+"""Seconds until the server notices a silent client: the rest of a ping interval, and the timeout of the pong."""
 
 _DIRECT = b'{"type":"direct","from":"'
 _LEFT = b'"left":[{'
@@ -29,7 +29,7 @@ _SIGNALS = (b'"rtc-description"', b'"rtc-ice"', b'"__meteredTrackMeta"')
 
 
 class _Shown:
-    """A signal as the trace shows it."""
+    """A signal, formatted for the trace when it is read."""
 
     def __init__(self, frame: bytes) -> None:
         self._frame = frame
@@ -52,7 +52,7 @@ class ServerEnd:
         self, server: VirtualServer, process: Process, peer_id: str, number: int, replaced: list[ServerEnd]
     ) -> None:
         self.peer_id = peer_id
-        self.is_deaf = False
+        self.is_silent = False
         self._server = server
         self._process = process
         self._number = number
@@ -69,20 +69,20 @@ class ServerEnd:
 
     @property
     def number(self) -> int:
-        """The number of the socket: no other has it."""
+        """The unique number of the socket."""
         return self._number
 
     @property
     def host(self) -> str:
-        """The host at the other end."""
+        """The host of the client."""
         return self._process.host
 
     def attach(self, client: ClientEnd) -> None:
-        """Have frames delivered to a client."""
+        """Deliver frames to this client from now on."""
         self._client = client
 
     def break_at(self, *, client: bool, server: bool) -> None:
-        """Break the socket. Each end notices at once, or else when it has not heard anything for long enough."""
+        """Break the socket. Each end notices at once if its argument is True, otherwise by its own timeout."""
         if server:
             self._leave()
         else:
@@ -92,36 +92,36 @@ class ServerEnd:
         self._client = None
 
     def write(self, frame: bytes) -> None:
-        """Send a frame to the client. Direct messages may be lost or take another way; the rest stays in order."""
-        if not self._open or self.is_deaf:
+        """Send a frame to the client. Direct messages may be lost or reordered; other frames stay in order."""
+        if not self._open or self.is_silent:
             return
         control = ("down", self._number)
         if not frame.startswith(_DIRECT):
-            self._network.carry(control, self._deliver, frame, not_before=self._last_words(frame))
+            self._network.carry(control, self._deliver, frame, not_before=self._arrival_of_earlier_messages(frame))
             return
         conditions = self._network.conditions
         sender = frame[len(_DIRECT) : frame.index(b'"', len(_DIRECT))]
         if conditions.loss and self._network.random.random() < conditions.loss:
-            self._server.lost(sender.decode(), self.peer_id, frame)
+            self._server.message_lost(sender.decode(), self.peer_id, frame)
             return
         if conditions.reorder:
-            # The welcome is the first frame on any wire.
+            # The welcome is the first frame on any socket.
             self._network.carry(
                 (*control, sender), self._deliver, frame, not_before=self._server.welcomed[self._number]
             )
         else:
             self._network.carry(control, self._deliver, frame)
 
-    def _last_words(self, frame: bytes) -> float:
-        """Return when the last message of those who left is there: nobody leaves before he has finished speaking."""
+    def _arrival_of_earlier_messages(self, frame: bytes) -> float:
+        """Return when the last messages of peers that left arrive: their leaving is not reported before."""
         if _LEFT not in frame or not self._network.conditions.reorder:
             return 0.0
         left = json.loads(frame)["left"]
         return max(self._network.last_arrival(("down", self._number, entry["peerId"].encode())) for entry in left)
 
     def receive(self, frame: bytes) -> None:
-        """Take a frame of the client."""
-        if not self._open or self.is_deaf:
+        """Handle a frame of the client."""
+        if not self._open or self.is_silent:
             return
         if any(signal in frame for signal in _SIGNALS):
             self._server.signals += 1
@@ -131,24 +131,24 @@ class ServerEnd:
             self.close(outcome.code, outcome.reason)
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection, and tell the client."""
+        """End the connection and close the socket of the client."""
         if self._open:
             self._leave(expelled=code in TERMINAL_CODES)
-            if not self.is_deaf:
-                self._network.carry(("down", self._number), self._tell_end, code, reason)
+            if not self.is_silent:
+                self._network.carry(("down", self._number), self._deliver_close, code, reason)
 
-    def gone(self) -> None:
-        """Note that the client is gone."""
+    def client_closed(self) -> None:
+        """Handle the client closing its socket."""
         self._leave()
 
     def silence(self) -> None:
-        """Let the wire swallow everything in both directions; the server notices after its ghost time."""
-        if self._open and not self.is_deaf:
-            self.is_deaf = True
+        """Drop all frames in both directions. The server notices after its ghost time."""
+        if self._open and not self.is_silent:
+            self.is_silent = True
             self._server.call_later(self._network.random.uniform(*GHOST_TIME), self._leave)
 
     def regrant(self) -> None:
-        """Apply the rights that the host has now."""
+        """Apply the current rights of the host."""
         self._hub.regrant(self._subscriber, self._server.grant_of(self.host))
 
     def _leave(self, *, expelled: bool = False) -> None:
@@ -159,28 +159,28 @@ class ServerEnd:
             self._server.trace(f"{self.peer_id} is disconnected")
 
     def _deliver(self, frame: bytes) -> None:
-        if self._client is not None and not self.is_deaf:
+        if self._client is not None and not self.is_silent:
             self._client.received(frame)
 
-    def _tell_end(self, code: int, reason: str) -> None:
-        if self._client is not None and not self.is_deaf:
+    def _deliver_close(self, code: int, reason: str) -> None:
+        if self._client is not None and not self.is_silent:
             self._client.ended(code, reason)
 
 
 class ClientEnd:
-    """What the server's end of a socket needs of the client's."""
+    """The client's end of a socket, as the server's end uses it."""
 
     def received(self, frame: bytes) -> None:
-        """Take a frame of the server."""
+        """Handle a frame of the server."""
         raise NotImplementedError
 
     def ended(self, code: int, reason: str) -> None:
-        """Note that the server closed the socket, or that it broke."""
+        """Handle the server closing the socket, or its breaking."""
         raise NotImplementedError
 
 
 class VirtualServer:
-    """Lets clients in while it is up. A restart forgets everything: the hub is a new one."""
+    """Accepts clients while it is up. A restart loses all state: the hub is a new one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, network: VirtualNetwork) -> None:
         self.network = network
@@ -206,18 +206,21 @@ class VirtualServer:
         return [end for end in self.ends.values() if end.host == host]
 
     def grant_of(self, host: str) -> Grant:
-        """Return the rights of a host: all, or all but that to send."""
+        """Return the rights of a host: all, or all but sending."""
         return Grant(ACTIONS - {"send"}, ("*",)) if host in self.refused else self.grant
 
     def _new_hub(self) -> Hub:
         return Hub(self.limits, meter=Meter(clock=self.now))
 
     def trace(self, what: str, *values: object) -> None:
-        """Note what the server does."""
+        """Add a note of the server to the trace."""
         self.network.trace("server", what, *values)
 
     def accept(self, process: Process, peer_id: str, *, resumes: bool) -> ServerEnd | None:
-        """Let a client in, or refuse it with None while the server is down. Who resumes takes over his old places."""
+        """Accept a client. Return None while the server is down.
+
+        A client that resumes replaces its old connections.
+        """
         if not self.is_up:
             return None
         self._serial += 1
@@ -231,7 +234,7 @@ class VirtualServer:
         return end
 
     def restart(self, down_for: float, *, politely: bool) -> None:
-        """End every connection, forget everything, and be down for some seconds."""
+        """End all connections, lose all state, and stay down for some seconds."""
         self.trace("goes down for %.1f s", down_for)
         self.is_up = False
         for end in list(self.ends.values()):
@@ -241,8 +244,8 @@ class VirtualServer:
         self.hub = self._new_hub()
         self.call_later(down_for, self._come_up)
 
-    def lost(self, sender: str, receiver: str, frame: bytes) -> None:
-        """Note a direct message that was acknowledged and never arrives."""
+    def message_lost(self, sender: str, receiver: str, frame: bytes) -> None:
+        """Record a direct message that was acknowledged and never arrives."""
         if _SIGNALS[2] in frame:
             self.lost_metadata.add((sender, receiver))
         self.trace("loses a message from %s to %s", sender, receiver)

@@ -16,16 +16,16 @@ from .virtual_server import ClientEnd, ServerEnd, VirtualServer
 CredentialKind = Literal["token", "key", "resume"]
 
 OPEN_TIMEOUT = 10.0
-"""Seconds after which a dial into nowhere fails."""
+"""Seconds after which a dial without an answer fails."""
 
 _PUBLIC_ERROR = "ConnectionRefusedError"
 
 
 class Credential:
-    """Who a client is at the server.
+    """The identity of a client at the server.
 
-    With a `token` it is the same peer in every connection. With a `key` it is another one each time, and with `resume`
-    the same as before, whose place it takes.
+    With a `token` every connection has the same peer id. With a `key` each has another one. With `resume` each has the
+    same one, and replaces the connection before it.
     """
 
     def __init__(self, peer_id: str, kind: CredentialKind = "token") -> None:
@@ -35,7 +35,7 @@ class Credential:
         self._uses = 0
 
     def present(self, server: VirtualServer, process: Process) -> ServerEnd | None:
-        """Ask the server to be let in."""
+        """Connect to the server. Return the server's end of the socket, None if it is down."""
         self._uses += 1
         if self._kind == "key" and self._uses > 1:
             self.peer_id = f"{self._base}-{self._uses}"
@@ -72,19 +72,19 @@ class VirtualSocket(ClientEnd):
             self._server.network.carry(("up", self._end.number), self._end.receive, frame)
 
     def hang_up(self, code: int, reason: str) -> None:
-        """Report nothing any more and close, in the background and bounded. Idempotent."""
+        """Close in the background, within a bounded time, and report nothing more. Idempotent."""
         if self._observer is None:
             return
         self._observer = None
         self._opening.cancel()
         took = self._server.network.delay()
         if self._end is not None and self._process.alive:
-            self._server.network.carry(("up", self._end.number), self._end.gone)
-            took = HANG_UP_TIMEOUT if self._end.is_deaf else 2 * took
+            self._server.network.carry(("up", self._end.number), self._end.client_closed)
+            took = HANG_UP_TIMEOUT if self._end.is_silent else 2 * took
         self._loop.call_later(took, self._finish)
 
     def received(self, frame: bytes) -> None:
-        """Take a frame of the server."""
+        """Handle a frame of the server."""
         self._open()
         if self._observer is not None and self._process.alive:
             self._observer.socket_received(frame.decode())
@@ -125,7 +125,7 @@ class VirtualSocket(ClientEnd):
 
 
 class VirtualClient(SignallingClient):
-    """The real signalling client over virtual sockets."""
+    """The real signalling client with virtual sockets."""
 
     def __init__(
         self,

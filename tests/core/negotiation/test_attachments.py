@@ -1,4 +1,4 @@
-"""What every remote is to be sent."""
+"""The tracks that every remote is sent."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_tracks_are_told_apart_by_identity_and_kept_in_order() -> None:
     assert book.get(Track("a")) is None
 
 
-def test_preparing_changes_nothing() -> None:
+def test_preparing_an_attachment_changes_nothing() -> None:
     book = Attachments()
     book.prepare(Track(), None, None)
     assert len(book) == 0
 
 
-def test_the_same_track_with_the_same_stream_is_there_already() -> None:
+def test_a_track_is_attached_once_and_with_one_stream() -> None:
     book, track, stream = Attachments(), Track(), Stream("s")
     attach(book, track, stream, {"n": 1})
     assert book.prepare(track, stream, {"n": 2}) is None
@@ -65,19 +65,19 @@ def test_metadata_is_copied_and_signalled_under_the_id_on_the_wire() -> None:
     assert attach(book, Track("u")).metadata_signal() is None
 
 
-def test_tracks_of_one_stream_are_found() -> None:
+def test_the_tracks_of_one_stream_are_found() -> None:
     book, stream = Attachments(), Stream("s")
     first, _, second = attach(book, Track("a"), stream), attach(book, Track("b")), attach(book, Track("c"), stream)
     assert book.of_stream(stream) == [first, second]
     assert book.of_stream(Stream("s")) == []
 
 
-def test_ids_on_the_wire_are_never_shared() -> None:
+def test_no_two_tracks_share_an_id_on_the_wire() -> None:
     book = Attachments()
     assert [attach(book, Track("t")).track_id for _ in range(3)] == ["t", "t-2", "t-3"]
 
 
-def test_removing_gives_back_and_frees_the_id() -> None:
+def test_removing_a_track_returns_its_attachment_and_frees_its_id() -> None:
     book, track = Attachments(), Track("t")
     attachment = attach(book, track)
     assert book.remove(track) is attachment
@@ -85,7 +85,7 @@ def test_removing_gives_back_and_frees_the_id() -> None:
     assert attach(book, Track("t")).track_id == "t"
 
 
-def test_a_replacement_takes_the_place_and_leaves_the_old_id_to_running_sections() -> None:
+def test_a_replacement_track_has_its_own_id_and_the_old_id_stays_reserved() -> None:
     book, old, new, stream = Attachments(), Track("old"), Track("new"), Stream("s")
     present = attach(book, old, stream, {"n": 1})
     after = book.replacement(present, new)

@@ -9,7 +9,7 @@ from metered_realtime.core.negotiation.sdp import SdpError
 
 
 @pytest.mark.parametrize("prefix", ["", "candidate:", "a=candidate:"])
-def test_a_candidate_has_its_fields(prefix: str) -> None:
+def test_the_fields_of_a_candidate_are_read(prefix: str) -> None:
     text = f"{prefix}842163049 1 UDP 1677729535 2001:DB8::1 46154 typ srflx raddr 10.0.17.1 rport 9 generation 0"
     assert parse_candidate(text) == Candidate(
         "842163049", 1, "udp", 1677729535, "2001:db8::1", 46154, "srflx", "10.0.17.1", 9
@@ -47,6 +47,6 @@ def test_a_candidate_may_have_a_name_or_be_for_tcp() -> None:
         "1 1 udp 1 192.0.2.1 9 typ host " + "x" * MAX_CANDIDATE_LENGTH,
     ],
 )
-def test_what_no_packet_can_be_sent_to_is_refused(text: str) -> None:
+def test_a_candidate_to_which_no_packet_can_be_sent_is_refused(text: str) -> None:
     with pytest.raises(SdpError, match="candidate"):
         parse_candidate(text)

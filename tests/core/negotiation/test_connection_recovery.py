@@ -1,4 +1,4 @@
-"""The life of a connection that comes up, is lost and is repaired, without a connection."""
+"""Decisions on a connection that comes up, is lost and is repaired."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_connection_that_comes_up_in_time_is_connected_and_has_no_deadline() -
     assert (recovery.state, recovery.deadline) == ("connected", None)
 
 
-def test_one_that_does_not_come_up_in_time_has_failed() -> None:
+def test_a_connection_that_does_not_come_up_in_time_has_failed() -> None:
     recovery = ConnectionRecovery()
     recovery.negotiating()
     recovery.negotiated(0.0)
@@ -72,7 +72,7 @@ def test_one_that_does_not_come_up_in_time_has_failed() -> None:
     assert (recovery.phase, recovery.state) == (RecoveryPhase.WAITING, "connecting")
 
 
-def test_what_was_connected_once_reads_reconnecting_until_it_is_again() -> None:
+def test_a_connection_that_was_up_reads_reconnecting_until_it_is_up_again() -> None:
     recovery = up()
     recovery.failed(1.0, "lost")
     states = [recovery.state]
@@ -87,12 +87,12 @@ def test_what_was_connected_once_reads_reconnecting_until_it_is_again() -> None:
     assert recovery.state == "connected"
 
 
-def test_a_repair_looks_for_another_path_where_it_can() -> None:
+def test_a_repair_restarts_ice_where_that_is_possible() -> None:
     assert due(up()).begin(can_restart_ice=True) == RestartIce("lost")
     assert due(up()).begin(can_restart_ice=False) == ReplaceConnection("lost")
 
 
-def test_a_connection_that_has_to_be_rebuilt_is_until_it_was_replaced() -> None:
+def test_only_a_new_connection_repairs_one_that_must_be_rebuilt() -> None:
     recovery = up()
     recovery.must_rebuild = True
     assert due(recovery).begin(can_restart_ice=True) == ReplaceConnection("lost")
@@ -101,7 +101,7 @@ def test_a_connection_that_has_to_be_rebuilt_is_until_it_was_replaced() -> None:
     assert due(recovery, 3.0).begin(can_restart_ice=True) == RestartIce("lost")
 
 
-def test_a_second_failure_changes_nothing_while_the_next_attempt_is_waited_for() -> None:
+def test_a_failure_while_waiting_for_the_next_attempt_changes_nothing() -> None:
     recovery = up()
     recovery.failed(1.0, "lost", least_delay=1.0)
     assert recovery.deadline == 2.0
@@ -124,7 +124,7 @@ def test_a_path_that_comes_back_ends_the_repair_unless_it_has_to_be_rebuilt() ->
     assert recovery.begin(can_restart_ice=True) == ReplaceConnection("lost")
 
 
-def test_exhaustion_is_reported_once_with_what_was_tried() -> None:
+def test_exhaustion_is_reported_once_with_attempts_and_seconds() -> None:
     recovery = up()
     effects: list[Effect] = []
     now = 1.0
@@ -140,7 +140,7 @@ def test_exhaustion_is_reported_once_with_what_was_tried() -> None:
     assert (recovery.phase, recovery.state, recovery.deadline) == (RecoveryPhase.EXHAUSTED, "reconnecting", None)
 
 
-def test_an_offer_of_the_remote_begins_anew_after_exhaustion() -> None:
+def test_an_offer_of_the_remote_starts_the_ladder_again_after_exhaustion() -> None:
     recovery = exhausted()
     recovery.offered()
     assert (recovery.phase, recovery.attempts) == (RecoveryPhase.CONNECTING, 0)
@@ -153,7 +153,7 @@ def test_a_connection_that_comes_up_after_exhaustion_is_connected() -> None:
     assert recovery.failed(500.0 + STABLE_AFTER, "lost") == [ConnectionLost("lost", LADDER[0])]
 
 
-def test_starting_over_replaces_at_once_whatever_was_going_on() -> None:
+def test_starting_over_replaces_the_connection_at_once_in_every_phase() -> None:
     for recovery in (up(), due(up()), exhausted()):
         assert recovery.start_over("the own id changed") == [Repair()]
         assert recovery.begin(can_restart_ice=True) == ReplaceConnection("the own id changed")
@@ -162,7 +162,7 @@ def test_starting_over_replaces_at_once_whatever_was_going_on() -> None:
     assert idle.state == "idle"
 
 
-def test_an_answer_that_cannot_be_delivered_stops_the_clock() -> None:
+def test_an_answer_that_cannot_be_delivered_stops_the_connect_timer() -> None:
     recovery = ConnectionRecovery()
     recovery.negotiating()
     recovery.negotiated(0.0)
@@ -170,7 +170,7 @@ def test_an_answer_that_cannot_be_delivered_stops_the_clock() -> None:
     assert recovery.deadline is None
 
 
-def test_nothing_happens_after_the_end() -> None:
+def test_after_closing_no_input_has_an_effect() -> None:
     for recovery in (ConnectionRecovery(), up(), due(up()), exhausted()):
         recovery.close()
         recovery.negotiating()
@@ -219,7 +219,7 @@ INPUTS: dict[str, Input] = {
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(INPUTS)), st.sampled_from([0.0, 0.5, 2.0, 20.0])), max_size=60))
-def test_whatever_happens_the_invariants_hold(story: list[tuple[str, float]]) -> None:
+def test_the_invariants_of_recovery_hold_for_any_inputs(story: list[tuple[str, float]]) -> None:
     recovery, now, was_connected, may_report = ConnectionRecovery(), 0.0, False, True
     for name, passed in story:
         now += passed
@@ -227,10 +227,10 @@ def test_whatever_happens_the_invariants_hold(story: list[tuple[str, float]]) ->
         effects = INPUTS[name](recovery, now)
         phase = recovery.phase
         was_connected = was_connected or phase is RecoveryPhase.UP
-        # What programs see follows from the phase.
+        # The public state follows from the phase.
         if phase in (RecoveryPhase.CONNECTING, RecoveryPhase.WAITING, RecoveryPhase.DUE, RecoveryPhase.EXHAUSTED):
             assert recovery.state == ("reconnecting" if was_connected else "connecting")
-        # A repair is asked for exactly when it becomes due, and an attempt is always on its way while waiting.
+        # A repair is requested exactly when it becomes due, and a timer runs while waiting for the next attempt.
         assert (Repair() in effects) == (
             phase is RecoveryPhase.DUE and (before is not RecoveryPhase.DUE or name == "start_over")
         )
@@ -244,13 +244,13 @@ def test_whatever_happens_the_invariants_hold(story: list[tuple[str, float]]) ->
                 may_report = False
         if phase is not RecoveryPhase.EXHAUSTED:
             may_report = True
-        # The end is the end.
+        # A closed connection stays closed.
         assert before is not RecoveryPhase.CLOSED or phase is RecoveryPhase.CLOSED
 
 
 @given(st.lists(st.sampled_from(["failed", "connected", "timer", "begin", "replaced", "negotiated"]), max_size=40))
 def test_a_connection_that_may_fail_is_repaired_or_reported(story: list[str]) -> None:
-    """Nothing stays lost in silence: what is not up has a timer, a repair that is due or begun, or was given up."""
+    """A connection that is not up has a timer or a repair that is due or begun, or was reported as exhausted."""
     recovery, now, given_up = up(), 0.0, False
     for name in story:
         now += 1.0
@@ -269,7 +269,7 @@ def test_a_connection_that_may_fail_is_repaired_or_reported(story: list[str]) ->
 
 
 @pytest.mark.parametrize("delay", [0.0, 1.0])
-def test_the_least_delay_holds_for_the_first_rungs(delay: float) -> None:
+def test_the_least_delay_holds_for_the_first_attempts(delay: float) -> None:
     recovery = up()
     recovery.failed(10.0, "closed", least_delay=delay)
     assert recovery.deadline == 10.0 + delay

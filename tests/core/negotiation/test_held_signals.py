@@ -16,50 +16,50 @@ def signal(n: int = 0) -> CandidateSignal:
     return CandidateSignal(f"candidate:{n}")
 
 
-def test_what_was_held_is_released_once_and_in_order() -> None:
+def test_held_signals_are_released_once_and_in_order() -> None:
     held = HeldSignals()
     for n in range(3):
-        held.hold("a", signal(n), now=n)
-    held.hold("b", signal(9), now=3)
-    assert held.release("a", now=4) == [signal(0), signal(1), signal(2)]
-    assert held.release("a", now=4) == []
-    assert held.release("b", now=4) == [signal(9)]
+        held.hold_signal("a", signal(n), now=n)
+    held.hold_signal("b", signal(9), now=3)
+    assert held.release_signals("a", now=4) == [signal(0), signal(1), signal(2)]
+    assert held.release_signals("a", now=4) == []
+    assert held.release_signals("b", now=4) == [signal(9)]
     assert held.dropped == 0
 
 
-def test_what_waits_too_long_is_dropped() -> None:
+def test_signals_that_wait_too_long_are_dropped() -> None:
     held = HeldSignals()
-    held.hold("a", signal(), now=0)
-    held.hold("a", signal(), now=HOLD_SECONDS - 0.1)
-    held.hold("b", signal(), now=1)
-    assert held.release("a", now=HOLD_SECONDS) == []
+    held.hold_signal("a", signal(), now=0)
+    held.hold_signal("a", signal(), now=HOLD_SECONDS - 0.1)
+    held.hold_signal("b", signal(), now=1)
+    assert held.release_signals("a", now=HOLD_SECONDS) == []
     assert held.dropped == 2
-    assert held.release("b", now=HOLD_SECONDS + 0.9) == [signal()]
+    assert held.release_signals("b", now=HOLD_SECONDS + 0.9) == [signal()]
 
 
-def test_one_sender_cannot_fill_it() -> None:
+def test_the_number_of_signals_held_for_a_sender_is_bounded() -> None:
     held = HeldSignals()
     for n in range(MAX_SIGNALS_PER_SENDER + 5):
-        held.hold("a", signal(n), now=0)
-    released = held.release("a", now=0)
+        held.hold_signal("a", signal(n), now=0)
+    released = held.release_signals("a", now=0)
     assert released == [signal(n) for n in range(MAX_SIGNALS_PER_SENDER)]
     assert held.dropped == 5
 
 
-def test_the_oldest_sender_makes_room() -> None:
+def test_the_signals_of_the_oldest_sender_are_dropped_for_a_new_one() -> None:
     held = HeldSignals()
     for n in range(MAX_SENDERS + 1):
-        held.hold(f"s{n}", signal(n), now=0)
-    assert held.release("s0", now=0) == []
-    assert held.release(f"s{MAX_SENDERS}", now=0) == [signal(MAX_SENDERS)]
+        held.hold_signal(f"s{n}", signal(n), now=0)
+    assert held.release_signals("s0", now=0) == []
+    assert held.release_signals(f"s{MAX_SENDERS}", now=0) == [signal(MAX_SENDERS)]
     assert held.dropped == 1
 
 
-def test_one_sender_cannot_fill_it_with_few_large_signals() -> None:
+def test_the_size_of_the_signals_held_for_a_sender_is_bounded() -> None:
     held = HeldSignals()
     large = DescriptionSignal("offer", "x" * (MAX_CHARACTERS_PER_SENDER // 2))
     for _ in range(3):
-        held.hold("a", large, 0.0)
-    held.hold("a", MetadataSignal("t", {"x": "y" * MAX_CHARACTERS_PER_SENDER}), 0.0)
+        held.hold_signal("a", large, 0.0)
+    held.hold_signal("a", MetadataSignal("t", {"x": "y" * MAX_CHARACTERS_PER_SENDER}), 0.0)
     assert held.dropped == 2
-    assert held.release("a", 0.0) == [large, large]
+    assert held.release_signals("a", 0.0) == [large, large]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from metered_realtime.core.negotiation.ladder import LADDER, STABLE_AFTER, Ladder
 
 
-def test_the_rungs_are_climbed_one_by_one_and_end() -> None:
+def test_each_attempt_has_its_delay_until_none_is_left() -> None:
     ladder = Ladder()
     assert [ladder.next_delay(now=float(n)) for n in range(len(LADDER))] == list(LADDER)
     assert ladder.exhausted
@@ -13,7 +13,7 @@ def test_the_rungs_are_climbed_one_by_one_and_end() -> None:
     assert (ladder.attempts, ladder.started_at) == (len(LADDER), 0.0)
 
 
-def test_a_link_that_holds_begins_at_the_foot_again() -> None:
+def test_a_connection_that_holds_starts_the_ladder_again() -> None:
     ladder = Ladder()
     for now in (0.0, 1.0, 2.0):
         ladder.next_delay(now)
@@ -22,7 +22,7 @@ def test_a_link_that_holds_begins_at_the_foot_again() -> None:
     assert ladder.started_at == 3.0 + STABLE_AFTER
 
 
-def test_a_link_that_dies_at_once_goes_on_climbing() -> None:
+def test_a_connection_that_fails_at_once_goes_on_up_the_ladder() -> None:
     ladder = Ladder()
     delays = []
     for n in range(4):
@@ -31,14 +31,14 @@ def test_a_link_that_dies_at_once_goes_on_climbing() -> None:
     assert delays == list(LADDER[:4])
 
 
-def test_a_moment_up_long_ago_does_not_count_twice() -> None:
+def test_a_connection_that_failed_early_does_not_count_as_stable_later() -> None:
     ladder = Ladder()
     ladder.connected(0.0)
     assert ladder.next_delay(1.0) == LADDER[0]
     assert ladder.next_delay(1.0 + STABLE_AFTER) == LADDER[1]
 
 
-def test_a_reset_begins_anew() -> None:
+def test_a_reset_starts_the_ladder_again() -> None:
     ladder = Ladder()
     for n in range(len(LADDER)):
         ladder.next_delay(float(n))

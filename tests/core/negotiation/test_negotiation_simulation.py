@@ -1,4 +1,4 @@
-"""The negotiation against itself: whatever the network does, both ends come to agree."""
+"""The negotiation against itself: both ends converge, whatever the network does."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_glare_at_the_start_and_three_times_in_a_row_needs_no_rebuild() -> None:
         assert world.a.negotiator.ignored_offers == 0  # the polite end never ignores
 
 
-def test_an_end_that_is_replaced_in_mid_session_takes_the_other_along() -> None:
+def test_an_end_replaced_in_mid_session_makes_the_other_replace_its_own() -> None:
     for seed in range(SEEDS):
         world = World(seed, loss=0.15 if seed % 2 else 0.0)
         burst(world, until=3.0)
@@ -74,8 +74,8 @@ def test_a_settled_pair_is_silent() -> None:
     assert len(world.trace) == before
 
 
-def test_what_is_refused_for_good_rebuilds_nothing_and_is_repeated_to_nobody() -> None:
-    """The windows are shorter than the time in which the other end repeats its offer for an answer."""
+def test_descriptions_refused_for_good_rebuild_nothing_and_are_not_repeated() -> None:
+    """Each period of refusal is shorter than the time for which the other end repeats an unanswered offer."""
     refused = 0
     for seed in range(SEEDS):
         world = World(seed, loss=0.0)
@@ -93,7 +93,7 @@ def test_what_is_refused_for_good_rebuilds_nothing_and_is_repeated_to_nobody() -
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.15])
-def test_what_no_offer_has_room_for_is_taken_back_and_the_rest_is_agreed_on(loss: float) -> None:
+def test_changes_without_room_in_an_offer_are_taken_back_and_the_rest_is_agreed_on(loss: float) -> None:
     taken_back = 0
     for seed in range(SEEDS):
         world = World(seed, loss=loss)

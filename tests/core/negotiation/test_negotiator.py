@@ -1,4 +1,4 @@
-"""The negotiator input by input: the table at the top of the module, and its invariants."""
+"""The negotiation input by input: the table at the top of the module, and its invariants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OURS = offer("mine", "me")
 
 
 def offered(*, polite: bool = True) -> n.Negotiator:
-    """An end that waits for the answer to its first offer."""
+    """Return an end that waits for the answer to its first offer."""
     end = n.Negotiator(polite=polite)
     assert end.changed(0) == [n.CreateOffer()]
     assert end.offer_created(OURS, 0) == [n.SendOffer(OURS.sdp)]
@@ -30,11 +30,11 @@ def offered(*, polite: bool = True) -> n.Negotiator:
 
 
 def settled(*, polite: bool = True) -> n.Negotiator:
-    """An end that has negotiated and is connected."""
+    """Return an end that has negotiated and is connected."""
     end = offered(polite=polite)
     assert end.received(answer("mine"), 1) == [n.CommitOffer(OURS.sdp, answer("mine"))]
     assert end.committed(1) == []
-    assert end.link_up(1) == []
+    assert end.connected(1) == []
     assert end.settled
     return end
 
@@ -75,27 +75,27 @@ def test_a_change_during_an_operation_is_offered_afterwards() -> None:
         assert end.dirty
         if finish == "committed":
             assert end.committed(0) == []
-            assert end.link_up(1) == [n.CreateOffer()]
+            assert end.connected(1) == [n.CreateOffer()]
         elif finish == "answered":
             assert end.answered("x", 0) == [n.SendAnswer("x")]
-            assert end.link_up(1) == [n.CreateOffer()]
+            assert end.connected(1) == [n.CreateOffer()]
 
 
-def test_what_changes_before_an_offer_is_planned_is_in_it_and_not_offered_again() -> None:
+def test_changes_before_an_offer_is_planned_are_in_it_and_not_offered_again() -> None:
     end = offering()
     end.changed(0)
     end.planning()
     assert not end.dirty
     end.changed(0)
-    assert end.dirty, "that came too late for this offer"
+    assert end.dirty, "the change came too late for this offer"
     with pytest.raises(n.NegotiationStateError):
         settled().planning()
 
 
-def test_an_answer_is_sent_again_before_an_offer_until_the_other_end_is_past_it() -> None:
+def test_an_answer_is_sent_again_before_an_offer_until_it_is_known_to_have_arrived() -> None:
     end = answering()
     assert end.answered("x", 0) == [n.SendAnswer("x")]
-    end.link_up(1)
+    end.connected(1)
     assert end.changed(1) == [n.CreateOffer()]
     assert end.offer_created(OURS, 1) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
     assert end.timer(1 + n.OFFER_TIMEOUT) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
@@ -105,20 +105,20 @@ def test_an_answer_is_sent_again_before_an_offer_until_the_other_end_is_past_it(
     assert end.offer_created(OURS, 10) == [n.SendOffer(OURS.sdp)]
 
 
-def test_an_answer_is_not_repeated_to_an_end_that_might_take_it_for_another() -> None:
+def test_an_answer_is_not_repeated_to_a_foreign_end() -> None:
     end = n.Negotiator(polite=True)
     end.received(offer(tag=None), 0)
     end.answered("x", 0)
-    end.link_up(1)
+    end.connected(1)
     end.changed(1)
     assert end.offer_created(OURS, 1) == [n.SendOffer(OURS.sdp)]
 
 
-def test_a_follow_up_waits_for_the_link() -> None:
+def test_a_follow_up_waits_until_the_connection_is_up() -> None:
     end = answering()
     assert end.answered("x", 0, more=True) == [n.SendAnswer("x")]
     assert end.changed(1) == []
-    assert end.link_up(2) == [n.CreateOffer()]
+    assert end.connected(2) == [n.CreateOffer()]
 
 
 def test_the_polite_end_gives_way_and_offers_again() -> None:
@@ -139,7 +139,7 @@ def test_the_impolite_end_ignores_a_colliding_offer() -> None:
 
 
 @pytest.mark.parametrize("make", [offering, committing, answering])
-def test_what_comes_during_an_operation_waits_in_order(make: Callable[[], n.Negotiator]) -> None:
+def test_descriptions_during_an_operation_wait_in_order(make: Callable[[], n.Negotiator]) -> None:
     end = make()
     assert end.received(offer("2"), 0) == []
     assert end.received(answer("2"), 0) == []
@@ -171,7 +171,7 @@ def test_an_answer_without_a_tag_is_matched_by_its_sections() -> None:
     assert end.received(answer(None), 0) == [n.CommitOffer(OURS.sdp, answer(None))]
 
 
-def test_an_answer_that_nobody_waits_for_is_dropped() -> None:
+def test_an_answer_without_a_pending_offer_is_dropped() -> None:
     end = settled()
     assert end.received(answer("mine"), 0) == []
     assert end.dropped_answers == 1
@@ -186,7 +186,7 @@ def test_the_same_offer_again_is_answered_again_and_not_applied() -> None:
 def test_the_same_offer_again_while_ours_waits_sends_both() -> None:
     end = answering()
     end.answered("first answer", 0)
-    end.link_up(0)
+    end.connected(0)
     end.changed(1)
     end.offer_created(OURS, 1)
     assert end.received(offer(), 2) == [n.SendAnswer("first answer"), n.SendOffer(OURS.sdp)]
@@ -203,7 +203,7 @@ def test_an_unanswered_offer_is_sent_again_then_given_up() -> None:
     (effect,) = end.timer(now + n.OFFER_TIMEOUT)
     assert isinstance(effect, n.GiveUp)
     assert (end.phase, end.dirty, end.deadline) == (n.Phase.STABLE, True, None)
-    assert end.changed(now) == [], "only a restart or the other end helps now"
+    assert end.changed(now) == [], "nothing is offered before a restart, or an offer of the other end"
 
 
 def test_a_late_timer_is_no_error() -> None:
@@ -218,7 +218,7 @@ def test_a_failed_operation_gives_up(make: Callable[[], n.Negotiator]) -> None:
     assert end.restart(1, "why") == [n.Rebuild("why"), n.CreateOffer()]
 
 
-def test_what_waited_is_dealt_with_on_the_fresh_connection() -> None:
+def test_descriptions_that_waited_are_applied_to_the_fresh_connection() -> None:
     end = answering()
     end.received(offer("2"), 0)
     assert end.failed("why", 0) == [n.GiveUp("why")]
@@ -231,7 +231,7 @@ def test_after_giving_up_an_offer_of_the_other_end_is_answered() -> None:
         end.timer(end.deadline or 0)
     assert end.received(offer(), 99) == [n.ApplyOffer(offer())]
     end.answered("x", 99)
-    assert end.link_up(100) == [n.CreateOffer()]
+    assert end.connected(100) == [n.CreateOffer()]
 
 
 def test_an_offer_of_a_replaced_end_replaces_this_end() -> None:
@@ -240,16 +240,16 @@ def test_an_offer_of_a_replaced_end_replaces_this_end() -> None:
         new = offer("1", "new")
         effects = end.received(new, 0)
         assert [type(effect) for effect in effects] == [n.Rebuild, n.ApplyOffer]
-        assert end.answered("x", 0, more=True) == [n.SendAnswer("x")], "the link is not up yet"
+        assert end.answered("x", 0, more=True) == [n.SendAnswer("x")], "the connection is not up yet"
 
 
-def test_an_offer_of_a_replaced_end_wins_even_over_an_impolite_pending_one() -> None:
+def test_an_offer_of_a_replaced_end_wins_over_a_pending_offer_of_the_impolite_end() -> None:
     end = settled(polite=False)
     end.changed(0)
     end.offer_created(OURS, 0)
     effects = end.received(offer("1", "new"), 0)
     assert [type(effect) for effect in effects] == [n.Rebuild, n.ApplyOffer]
-    assert end.dirty, "what was offered has to be offered again"
+    assert end.dirty, "the changes of the dropped offer have to be offered again"
 
 
 def test_an_answer_of_a_replaced_end_replaces_this_end_which_offers_again() -> None:
@@ -260,7 +260,7 @@ def test_an_answer_of_a_replaced_end_replaces_this_end_which_offers_again() -> N
     assert [type(effect) for effect in effects] == [n.Rebuild, n.CreateOffer]
 
 
-def test_time_stands_still_while_paused() -> None:
+def test_the_timer_of_an_offer_stops_while_paused() -> None:
     end = offered()
     end.pause()
     assert end.deadline is None
@@ -294,22 +294,22 @@ def test_a_restart_forgets_the_pending_offer() -> None:
 
 
 def foreign(kind: str, ufrag: str, session: str = "7", fingerprint: str = "AA:BB") -> Description:
-    """A description of an end of another make, which tells a restart from a beginning by its session."""
+    """Return a description of a foreign end, whose session and fingerprint show that it is the same end."""
     assert kind in ("offer", "answer")
     return Description(kind, f"{kind} {ufrag} {session}", ufrag, ("0",), None, session, fingerprint)  # type: ignore[arg-type]
 
 
 def restartable(*, polite: bool = True) -> n.Negotiator:
-    """An end that is connected to one of another make and can restart ICE."""
+    """Return an end that is connected to a foreign one and can restart ICE."""
     end = n.Negotiator(polite=polite)
     assert end.received(foreign("offer", "them"), 0) == [n.ApplyOffer(foreign("offer", "them"))]
     end.answered("x", 0)
-    end.link_up(0)
+    end.connected(0)
     end.restartable = True
     return end
 
 
-def test_a_restart_of_ice_by_the_other_end_is_answered_on_the_connection_that_there_is() -> None:
+def test_an_ice_restart_of_the_other_end_is_answered_on_the_same_connection() -> None:
     end = restartable()
     again = foreign("offer", "again")
     assert end.received(again, 1) == [n.ApplyOffer(again)]
@@ -325,33 +325,33 @@ def test_a_restart_of_ice_by_the_other_end_is_answered_on_the_connection_that_th
         offer("1", "new"),
     ],
 )
-def test_another_session_or_certificate_or_an_end_of_this_make_is_no_restart(other: Description) -> None:
+def test_another_session_or_certificate_or_a_native_end_is_no_ice_restart(other: Description) -> None:
     end = restartable()
     assert [type(effect) for effect in end.received(other, 1)] == [n.Rebuild, n.ApplyOffer]
 
 
-def test_where_ice_cannot_be_restarted_another_fragment_replaces() -> None:
+def test_another_fragment_replaces_the_connection_where_ice_cannot_be_restarted() -> None:
     end = restartable()
     end.restartable = False
     assert [type(effect) for effect in end.received(foreign("offer", "again"), 1)] == [n.Rebuild, n.ApplyOffer]
 
 
-def test_this_end_restarts_ice_with_an_offer_and_takes_only_an_answer_to_that() -> None:
+def test_an_ice_restart_is_offered_and_commits_only_the_answer_to_that_offer() -> None:
     end = restartable()
     end.changed(1)
     assert end.offer_created(OURS, 1) == [n.SendOffer(OURS.sdp)]
     assert end.restart_ice(2) == [n.ForgetOffer(), n.CreateOffer()]
     end.offer_created(OURS, 2)
-    assert end.received(foreign("answer", "them"), 2) == [], "it answers what was forgotten"
+    assert end.received(foreign("answer", "them"), 2) == [], "it is the answer to the forgotten offer"
     fresh = foreign("answer", "fresh")
     assert end.received(fresh, 3) == [n.CommitOffer(OURS.sdp, fresh)]
     end.committed(3)
     end.changed(4)
     end.offer_created(OURS, 4)
-    assert end.received(fresh, 4) == [n.CommitOffer(OURS.sdp, fresh)], "from now on it is an answer like any other"
+    assert end.received(fresh, 4) == [n.CommitOffer(OURS.sdp, fresh)], "the ICE restart is over"
 
 
-def test_a_restart_of_ice_that_gives_way_to_an_offer_is_told_in_the_answer() -> None:
+def test_an_ice_restart_that_gives_way_to_an_offer_is_part_of_the_answer() -> None:
     end = restartable()
     end.restart_ice(1)
     end.offer_created(OURS, 1)
@@ -364,24 +364,24 @@ def test_a_restart_of_ice_that_gives_way_to_an_offer_is_told_in_the_answer() -> 
 
 
 def test_an_end_that_is_held_back_offers_when_it_is_released() -> None:
-    end = n.Negotiator(polite=False, holds_back=True)
+    end = n.Negotiator(polite=False, holds_back_offer=True)
     assert end.changed(0) == []
-    assert end.release(0) == [n.CreateOffer()]
-    assert end.release(0) == []
+    assert end.release_offer(0) == [n.CreateOffer()]
+    assert end.release_offer(0) == []
 
 
 def test_an_end_that_is_held_back_answers_at_once_and_then_offers() -> None:
-    end = n.Negotiator(polite=False, holds_back=True)
+    end = n.Negotiator(polite=False, holds_back_offer=True)
     end.changed(0)
     assert end.received(offer(), 0) == [n.ApplyOffer(offer())]
     end.answered("x", 0, more=True)
-    assert end.link_up(0) == [n.CreateOffer()]
+    assert end.connected(0) == [n.CreateOffer()]
 
 
-def test_once_closed_nothing_has_effects() -> None:
+def test_after_closing_no_input_has_an_effect() -> None:
     end = settled()
     end.close()
-    assert end.received(offer(), 0) == end.changed(0) == end.link_up(0) == end.timer(0) == end.resume(0) == []
+    assert end.received(offer(), 0) == end.changed(0) == end.connected(0) == end.timer(0) == end.resume(0) == []
     with pytest.raises(n.NegotiationStateError):
         end.restart(0, "why")
 
@@ -444,7 +444,7 @@ def test_an_offer_that_cannot_even_be_created_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("again", ["changed", "resume", "retry"])
-def test_what_was_refused_is_offered_again_when_there_is_a_reason(again: str) -> None:
+def test_refused_changes_are_offered_again_when_there_is_a_reason(again: str) -> None:
     end = settled()
     end.changed(2)
     end.offer_created(OURS, 2)
@@ -454,7 +454,7 @@ def test_what_was_refused_is_offered_again_when_there_is_a_reason(again: str) ->
     assert getattr(end, again)(3) == [n.CreateOffer()]
 
 
-def test_what_was_refused_is_not_offered_again_because_the_other_end_offers() -> None:
+def test_refused_changes_are_not_offered_again_because_the_other_end_offers() -> None:
     end = settled()
     end.changed(2)
     end.offer_created(OURS, 2)
@@ -464,7 +464,7 @@ def test_what_was_refused_is_not_offered_again_because_the_other_end_offers() ->
     assert end.settled
 
 
-def test_what_came_while_an_offer_was_refused_is_done_next() -> None:
+def test_a_change_while_an_offer_is_refused_is_offered_next() -> None:
     end = settled()
     end.changed(2)
     end.offer_created(OURS, 2)
@@ -472,7 +472,7 @@ def test_what_came_while_an_offer_was_refused_is_done_next() -> None:
     assert end.offer_undeliverable(2, OURS.sdp) == [n.ForgetOffer(), n.CreateOffer()]
 
 
-def test_late_news_of_an_undeliverable_offer_is_ignored() -> None:
+def test_a_late_report_of_an_undeliverable_offer_is_ignored() -> None:
     end = committing()
     assert end.offer_undeliverable(1, OURS.sdp) == []
     assert end.phase is n.Phase.COMMITTING
@@ -495,14 +495,14 @@ def test_an_answer_that_is_undeliverable_is_not_sent_again_before_there_is_a_rea
     assert end.received(offer(), 5) == [n.SendAnswer("x")]
     end.answer_undeliverable("x")
     assert end.received(offer(), 10) == []
-    end.link_up(11)
+    end.connected(11)
     end.changed(11)
     assert end.offer_created(OURS, 11) == [n.SendOffer(OURS.sdp)]
     end.pause()
     assert end.resume(12) == [n.SendAnswer("x"), n.SendOffer(OURS.sdp)]
 
 
-def test_an_offer_that_is_not_answered_ends_no_connection_that_is_up() -> None:
+def test_an_unanswered_offer_does_not_end_a_connection_that_is_up() -> None:
     end = settled()
     end.changed(2)
     end.offer_created(OURS, 2)

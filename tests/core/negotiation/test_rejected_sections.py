@@ -1,4 +1,4 @@
-"""Descriptions in which sections are declined, as each side is shown them."""
+"""Descriptions with declined sections, as aiortc and the other end are given them."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_a_declined_section_is_shown_inactive_with_the_transport_of_the_others(k
     assert before.startswith(sdp.partition("a=mid:0")[0])
 
 
-def test_there_is_one_data_section_at_the_most() -> None:
+def test_a_description_has_one_data_section_at_the_most() -> None:
     data = [section("application", mid, *TRANSPORT) for mid in "012"]
     shown = stand_in(session("0", "1", "2") + "".join(data), ["0", "2"])
     kinds = [line.split()[0] for line in shown.splitlines() if line.startswith("m=")]
     assert kinds == ["m=video", "m=application", "m=video"]
 
 
-def test_a_bundled_section_may_leave_out_what_it_shares() -> None:
+def test_a_bundled_section_may_omit_the_shared_transport() -> None:
     sdp = session("0", "1") + section("audio", "0", *TRANSPORT) + section("video", "1", "a=setup:active")
     video = stand_in(sdp, []).split("m=video")[1]
     assert video.count("a=ice-ufrag:abcd") == video.count("a=fingerprint:") == video.count("a=rtcp-mux") == 1
@@ -52,12 +52,12 @@ def test_a_bundled_section_may_leave_out_what_it_shares() -> None:
     assert stand_in(alone, []) == alone
 
 
-def test_what_declines_nothing_stays_as_it_is() -> None:
+def test_a_description_without_declined_sections_stays_unchanged() -> None:
     sdp = session("0") + section("audio", "0", *TRANSPORT) + "a=odd  \r\n"
     assert stand_in(sdp, []) == with_port_zero(sdp, {}) == sdp
 
 
-def test_a_description_of_this_end_says_port_0_and_leaves_the_bundle() -> None:
+def test_a_section_that_this_end_declines_has_port_0_and_leaves_the_bundle() -> None:
     sdp = session("0", "1", "2") + "".join(section("video", mid, "a=sendrecv", *TRANSPORT) for mid in "012")
     text = with_port_zero(sdp, {"1": "m=text 9 RTP/AVP 98 99"})
     assert "a=group:BUNDLE 0 2\r\n" in text
@@ -73,7 +73,7 @@ LINES = st.lists(
 
 
 @given(lines=LINES, declined=st.sets(st.sampled_from(["", "1", "2"])))
-def test_no_text_makes_them_raise(lines: list[str], declined: set[str]) -> None:
+def test_declining_sections_never_raises(lines: list[str], declined: set[str]) -> None:
     sdp = "\n".join(lines)
     known = first_lines(sdp)
     stand_in(sdp, declined)

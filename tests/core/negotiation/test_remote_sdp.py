@@ -1,4 +1,4 @@
-"""Descriptions of others as they come, and what is made of them."""
+"""Descriptions from remotes: their facts, their normal form and their faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read(*lines: str) -> RemoteSdp:
 
 
 def offer(*odd: str) -> RemoteSdp:
-    """Read an offer of a camera and data, with more lines for the camera."""
+    """Read an offer of a camera and data, with additional lines for the camera."""
     return read(*SESSION, *VIDEO, *CODECS, *odd, *DATA)
 
 
@@ -114,7 +114,7 @@ def test_an_odd_line_is_left_out_and_noted(line: str) -> None:
         "",
     ],
 )
-def test_what_means_nothing_here_is_left_out_without_a_word(line: str) -> None:
+def test_an_unused_attribute_is_left_out_and_not_noted(line: str) -> None:
     odd, plain = offer(line), offer()
     assert (odd.text, odd.odd_lines) == (plain.text, 0)
 
@@ -134,18 +134,18 @@ def test_what_means_nothing_here_is_left_out_without_a_word(line: str) -> None:
         ("a=recvonly", "a=recvonly"),
     ],
 )
-def test_what_can_be_read_has_one_form(line: str, shown: str) -> None:
+def test_a_readable_attribute_has_one_normal_form(line: str, shown: str) -> None:
     assert shown in lines_of(offer(line), "0")
 
 
 @pytest.mark.parametrize("newline", ["\r\n", "\n", "\r"])
 @pytest.mark.parametrize("end", [True, False])
-def test_line_ends_are_a_matter_of_taste(newline: str, end: bool) -> None:
+def test_all_kinds_of_line_ends_are_read(newline: str, end: bool) -> None:
     text = newline.join((*SESSION, *VIDEO, *CODECS, *DATA)) + newline * end
     assert read_remote(text) == offer()
 
 
-def test_facts_are_those_of_the_text() -> None:
+def test_the_facts_of_the_sections_are_read() -> None:
     facts = read(*SESSION, "a=x-metered-offer:t1", *VIDEO, *CODECS, "a=sendonly", "a=msid:s t", *DATA)
     assert (facts.ufrag, facts.session, facts.fingerprint) == ("abcd", "4611", "SHA-256 AA:BB")
     assert (facts.offer_tag, facts.answer_tag) == ("t1", None)
@@ -156,7 +156,7 @@ def test_facts_are_those_of_the_text() -> None:
     assert (data.kind, data.mid, data.sends) == ("application", "1", False)
 
 
-def test_what_stands_before_the_sections_is_for_all_of_them() -> None:
+def test_session_level_attributes_apply_to_all_sections() -> None:
     shared = read(*SESSION, *TRANSPORT, "a=recvonly", "a=extmap:3 urn:x", *VIDEO[:3], *CODECS, *DATA[:2])
     assert {*TRANSPORT, "a=recvonly", "a=extmap:3 urn:x"} <= set(lines_of(shared, "0"))
     assert set(TRANSPORT) <= set(lines_of(shared, "1"))
@@ -168,7 +168,7 @@ def test_payload_types_are_in_the_order_of_the_first_line() -> None:
     assert lines_of(swapped, "0")[0] == "m=video 9 UDP/TLS/RTP/SAVPF 98 96"
 
 
-def test_a_payload_type_without_rtpmap_means_what_it_always_meant() -> None:
+def test_a_payload_type_without_rtpmap_has_its_static_codec() -> None:
     audio = read(*SESSION, "m=audio 9 UDP/TLS/RTP/SAVPF 0 8 9 101 77", *VIDEO[1:])
     assert [(codec.payload_type, codec.name) for codec in audio.sections[0].codecs] == (
         [(0, "PCMU"), (8, "PCMA"), (9, "G722")]
@@ -200,7 +200,7 @@ def test_a_section_whose_first_line_is_odd_has_a_fault(line: str, fault: str) ->
 @pytest.mark.parametrize(
     "proto", ["RTP/AVPF", "RTP/SAVP", "UDP/TLS/RTP/SAVP", "udp/tls/rtp/savpf", "TCP/DTLS/RTP/SAVPF"]
 )
-def test_all_protocols_of_rtp_mean_one(proto: str) -> None:
+def test_all_protocols_of_rtp_have_one_normal_form(proto: str) -> None:
     media = read(*SESSION, f"m=video 9/2 {proto} 96", *VIDEO[1:], *CODECS, *DATA)
     assert media.sections[0].fault is None
     assert lines_of(media, "0")[0] == "m=video 9 UDP/TLS/RTP/SAVPF 96"
@@ -233,7 +233,7 @@ def test_all_protocols_of_rtp_mean_one(proto: str) -> None:
         (("DTLS/SCTP 0",), ("a=sctp-port:5000",), Form("DTLS/SCTP", "0")),
     ],
 )
-def test_data_sections_of_all_ages_are_shown_in_one_form(
+def test_old_and_new_data_sections_have_one_normal_form(
     lines: tuple[str, ...], shown: tuple[str, ...], form: Form | None
 ) -> None:
     old = read(*SESSION, *VIDEO, *CODECS, f"m=application 9 {lines[0]}", *lines[1:], *DATA[1:])
@@ -243,7 +243,7 @@ def test_data_sections_of_all_ages_are_shown_in_one_form(
     assert old.sections[1].form == form
 
 
-def test_an_answer_is_written_as_the_offer_was() -> None:
+def test_an_answer_has_the_form_of_its_offer() -> None:
     text = "\r\n".join((*SESSION, *VIDEO, *DATA, "a=sctp-port:5000", "a=max-message-size:65536", ""))
     written = in_form(text, {"0": Form("RTP/SAVPF"), "1": Form("DTLS/SCTP", "5001")})
     video, data = written.split("m=")[1:]
@@ -256,7 +256,7 @@ def test_an_answer_is_written_as_the_offer_was() -> None:
     assert newer == text.replace("UDP/DTLS/SCTP", "DTLS/SCTP")
 
 
-def test_a_declined_section_without_a_mid_has_that_of_its_place() -> None:
+def test_a_declined_section_without_a_mid_has_the_mid_of_its_position() -> None:
     text = "\r\n".join((*SESSION, *VIDEO, "m=video 0 UDP/TLS/RTP/SAVPF 96", ""))
     assert [section.facts.mid for section in read_remote(text, ["x", "b", "c"]).sections] == ["0", "b"]
 
@@ -289,12 +289,12 @@ def test_a_section_without_a_mid_of_its_own_has_a_fault_and_a_made_up_one() -> N
         (("x" * (remote_sdp.MAX_SDP_LENGTH + 1),), "characters"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_line(lines: tuple[str, ...], words: str) -> None:
+def test_a_description_that_cannot_be_used_is_refused_with_its_line(lines: tuple[str, ...], words: str) -> None:
     with pytest.raises(SdpError, match=words):
         read(*lines)
 
 
-def test_a_wildcard_costs_no_more_than_the_lines_that_there_are() -> None:
+def test_a_feedback_wildcard_does_not_multiply_the_text() -> None:
     numbers = [*range(64), *range(96, 128)]
     lines = [f"a=rtpmap:{number} C{number}/90000" for number in numbers]
     lines += [f"a=rtcp-fb:* {kind}" for kind in ("nack", "nack pli", "ccm fir", *(f"x{n}" for n in range(400)))]

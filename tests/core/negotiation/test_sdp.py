@@ -14,7 +14,7 @@ def media(*lines: str, kind: str = "video", port: int = 9) -> str:
     return "\r\n".join((f"m={kind} {port} UDP/TLS/RTP/SAVPF 96", *lines, ""))
 
 
-def test_sections_have_their_facts() -> None:
+def test_the_facts_of_sections_are_read() -> None:
     text = (
         SESSION
         + media("a=mid:0", "a=ice-ufrag:abcd", kind="application")
@@ -75,7 +75,7 @@ def test_a_description_has_fragment_mids_and_tag() -> None:
     assert offer.tag == "abcd.1"
     answer = Description.parse("answer", sdp.with_answer_tag(text, offer.tag))
     assert answer.tag == "abcd.1"
-    assert Description.parse("answer", offer.sdp).tag is None, "the tag of an offer is none of an answer"
+    assert Description.parse("answer", offer.sdp).tag is None, "an answer does not have the tag of an offer"
     assert sdp.with_answer_tag(text, None) == text
 
 
@@ -92,12 +92,12 @@ def test_a_description_has_fragment_mids_and_tag() -> None:
         SESSION + "a=ice-ufrag:abcd\r\n" + "".join(media(f"a=mid:{n}") for n in range(sdp.MAX_SDP_SECTIONS + 1)),
     ],
 )
-def test_what_cannot_be_used_is_refused(text: str) -> None:
+def test_a_description_that_cannot_be_used_is_refused(text: str) -> None:
     with pytest.raises(SdpError):
         Description.parse("offer", text)
 
 
-def test_the_end_of_candidates_can_be_taken_out() -> None:
+def test_the_end_of_candidates_can_be_removed() -> None:
     text = SESSION + media("a=mid:0", "a=candidate:1", "a=end-of-candidates", "a=sendrecv")
     assert sdp.without_end_of_candidates(text) == text.replace("a=end-of-candidates\r\n", "")
 

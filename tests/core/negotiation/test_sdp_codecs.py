@@ -1,4 +1,4 @@
-"""What a codec is, and why one does not fit."""
+"""Codecs of descriptions, and why one does not fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KNOWN = [
 
 def codec(name: str, parameters: str = "", clock_rate: int = 90_000) -> SdpCodec:
     made = SdpCodec(96, name, clock_rate)
-    made.take_parameters(parameters)
+    made.add_parameters(parameters)
     return made
 
 
@@ -31,23 +31,23 @@ def codec(name: str, parameters: str = "", clock_rate: int = 90_000) -> SdpCodec
         ),
     ],
 )
-def test_a_codec_is_told_by_what_does_not_fit(offered: SdpCodec, reason: str) -> None:
+def test_a_codec_is_described_by_its_mismatch(offered: SdpCodec, reason: str) -> None:
     assert describe_misfits([offered, codec("rtx", "apt=96"), offered], KNOWN) == reason
 
 
-def test_what_goes_with_a_codec_is_told_where_there_is_nothing_else() -> None:
+def test_auxiliary_codecs_are_described_only_if_there_are_no_others() -> None:
     assert describe_misfits([codec("rtx", "apt=96")], KNOWN) == "rtx is unknown"
 
 
-def test_only_some_reasons_are_told() -> None:
+def test_the_number_of_described_mismatches_is_bounded() -> None:
     reasons = describe_misfits([codec(f"C{number}") for number in range(100)], KNOWN)
     assert reasons.count("unknown") == MAX_MISFITS
     assert reasons.endswith(f", and {100 - MAX_MISFITS} more")
 
 
 @pytest.mark.parametrize("level", ["1f", "3c", "00", "ff", "09"])
-def test_a_level_is_shown_as_one_that_every_end_knows(level: str) -> None:
-    """It says how much an end takes, and is no part of what has to match (RFC 6184 section 8.2.2)."""
+def test_a_level_of_h264_becomes_one_that_every_end_supports(level: str) -> None:
+    """The level says what an end can decode, and does not have to match (RFC 6184 section 8.2.2)."""
     shown = codec("H264", f"profile-level-id=42E0{level}").parameters["profile-level-id"]
     assert shown is not None
     assert (shown[:4], int(shown[4:], 16) in range(10, 53)) == ("42e0", True)

@@ -1,4 +1,4 @@
-"""Telling signals from application data, and keeping track metadata."""
+"""Signals among direct messages, and the track metadata of a remote."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from metered_realtime.core.negotiation.signals import (
         MetadataSignal("t", None, "video", "s"),
     ],
 )
-def test_what_is_sent_is_understood(signal: Any) -> None:
+def test_a_signal_is_read_from_its_own_message(signal: Any) -> None:
     assert parse_signal(signal.payload()) == signal
 
 
-def test_the_wire_is_the_known_one() -> None:
+def test_signals_have_the_known_wire_format() -> None:
     assert DescriptionSignal("offer", "x").payload() == {
         "type": "rtc-description",
         "description": {"type": "offer", "sdp": "x"},
@@ -50,16 +50,16 @@ def test_the_wire_is_the_known_one() -> None:
 
 
 @pytest.mark.parametrize("candidate", [None, {"candidate": ""}])
-def test_there_are_two_ways_to_say_that_no_candidates_follow(candidate: Any) -> None:
+def test_both_forms_of_the_end_of_candidates_are_read(candidate: Any) -> None:
     assert parse_signal({"type": "rtc-ice", "candidate": candidate}) == CandidateSignal(None)
 
 
-def test_details_of_a_candidate_that_are_no_details_are_ignored() -> None:
+def test_invalid_details_of_a_candidate_are_ignored() -> None:
     odd = {"candidate": "c", "sdpMid": 7, "sdpMLineIndex": True, "usernameFragment": None}
     assert parse_signal({"type": "rtc-ice", "candidate": odd}) == CandidateSignal("c")
 
 
-def test_other_keys_beside_metadata_are_swallowed_with_it() -> None:
+def test_a_message_with_metadata_is_a_signal_whatever_its_other_keys() -> None:
     signal = {"__meteredTrackMeta": {"trackId": "t", "metadata": None}, "type": "chat"}
     assert parse_signal(signal) == MetadataSignal("t", None)
 
@@ -99,35 +99,35 @@ def entry(track_id: str, n: int, kind: str = "video", stream_id: str | None = "s
 
 def test_metadata_is_found_by_the_id_of_the_track() -> None:
     book = MetadataBook()
-    book.take(entry("t", 1))
-    book.take(entry("u", 2))
+    book.apply_signal(entry("t", 1))
+    book.apply_signal(entry("u", 2))
     assert book.find("t", "video", None) == {"n": 1}
-    book.take(entry("t", 3))
+    book.apply_signal(entry("t", 3))
     assert book.find("t", "video", None) == {"n": 3}
-    book.take(MetadataSignal("t", None))
+    book.apply_signal(MetadataSignal("t", None))
     assert book.find("t", "video", None) is None
-    book.take(MetadataSignal("nobody", None))
+    book.apply_signal(MetadataSignal("nobody", None))
 
 
 def test_metadata_is_found_by_stream_and_kind_when_that_is_unique() -> None:
     book = MetadataBook()
-    book.take(entry("t", 1))
-    book.take(entry("u", 2, kind="audio"))
+    book.apply_signal(entry("t", 1))
+    book.apply_signal(entry("u", 2, kind="audio"))
     assert book.find("other", "video", "s") == {"n": 1}
     assert book.find("other", "audio", "s") == {"n": 2}
     assert book.find("other", "video", "elsewhere") is None
     assert book.find("other", "video", None) is None
-    book.take(entry("v", 3))
+    book.apply_signal(entry("v", 3))
     assert book.find("other", "video", "s") is None, "two fit"
     assert book.find("other", "video", "s", signalled=["t"]) == {"n": 3}, "one of them is known to be another"
 
 
-def test_the_oldest_metadata_goes_first() -> None:
+def test_the_oldest_metadata_is_dropped_first() -> None:
     book = MetadataBook()
     for n in range(MAX_METADATA_ENTRIES):
-        book.take(entry(f"t{n}", n))
-    book.take(entry("t0", -1))
-    book.take(entry("new", 0))
+        book.apply_signal(entry(f"t{n}", n))
+    book.apply_signal(entry("t0", -1))
+    book.apply_signal(entry("new", 0))
     assert book.find("t0", "video", None) == {"n": -1}
     assert book.find("t1", "video", None) is None
     assert book.find("new", "video", None) == {"n": 0}

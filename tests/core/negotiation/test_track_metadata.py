@@ -1,4 +1,4 @@
-"""Metadata that names nothing but a track id, which is not the one in the description."""
+"""Metadata that names only a track id, and not the one in the description."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def bare(track_id: str, n: int) -> MetadataSignal:
 
 
 def described(book: MetadataBook, *tracks: DescribedTrack, beside: tuple[str, ...] = ()) -> list[int | None]:
-    """Return what is found for the new tracks of a description, which has others `beside` them."""
+    """Return the metadata found for the new tracks of a description that has others `beside` them."""
     signalled = [*(it.track_id for it in tracks), *beside]
     book.describe(tracks, signalled)
     found = [book.find(it.track_id, it.kind, it.stream_id, signalled) for it in tracks]
@@ -29,87 +29,87 @@ def audio(track_id: str, stream_id: str = "s") -> DescribedTrack:
 
 def test_metadata_without_a_match_belongs_to_the_new_track_of_the_next_description() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
+    book.apply_signal(bare("theirs", 1))
     assert described(book, video("ours")) == [1]
     assert described(book, video("later"), beside=("ours",)) == [None], "it belongs to one track alone"
     assert book.find("ours", "video", "s", ["ours", "later"]) == {"n": 1}
 
 
-def test_several_without_a_match_belong_to_the_new_tracks_in_order() -> None:
+def test_several_entries_without_a_match_belong_to_the_new_tracks_in_order() -> None:
     book = MetadataBook()
     for n in (1, 2):
-        book.take(bare(f"theirs{n}", n))
+        book.apply_signal(bare(f"theirs{n}", n))
     assert described(book, audio("x"), video("y")) == [1, 2]
 
 
 def test_equal_metadata_of_a_stream_belongs_to_all_of_its_tracks() -> None:
     book = MetadataBook()
-    book.take(bare("a", 7))
-    book.take(bare("v", 7))
+    book.apply_signal(bare("a", 7))
+    book.apply_signal(bare("v", 7))
     assert described(book, video("y"), audio("x")) == [7, 7]
 
 
-def test_a_description_without_new_tracks_takes_nothing_from_what_waits() -> None:
+def test_a_description_without_new_tracks_leaves_entries_waiting() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
+    book.apply_signal(bare("theirs", 1))
     assert described(book, beside=("old",)) == []
     assert described(book, video("ours"), beside=("old",)) == [1]
 
 
-def test_a_real_match_is_never_taken_by_another_track() -> None:
+def test_an_entry_with_a_match_is_never_used_for_another_track() -> None:
     book = MetadataBook()
-    book.take(bare("audio", 1))
-    book.take(bare("video", 2))
+    book.apply_signal(bare("audio", 1))
+    book.apply_signal(bare("video", 2))
     assert described(book, video("other"), audio("audio")) == [2, 1]
     assert described(book, video("third"), beside=("other", "audio")) == [None]
 
 
-def test_an_entry_with_stream_or_kind_is_no_guess() -> None:
+def test_an_entry_with_a_stream_or_kind_does_not_wait() -> None:
     book = MetadataBook()
-    book.take(MetadataSignal("t", {"n": 1}, "video", None))
-    book.take(MetadataSignal("u", {"n": 2}, "video", "elsewhere"))
+    book.apply_signal(MetadataSignal("t", {"n": 1}, "video", None))
+    book.apply_signal(MetadataSignal("u", {"n": 2}, "video", "elsewhere"))
     assert described(book, video("ours")) == [None]
 
 
-def test_tracks_that_have_metadata_need_none_that_waits() -> None:
+def test_tracks_with_metadata_use_no_waiting_entry() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
-    book.take(MetadataSignal("t", {"n": 2}, "video", "s"))
+    book.apply_signal(bare("theirs", 1))
+    book.apply_signal(MetadataSignal("t", {"n": 2}, "video", "s"))
     assert described(book, video("t")) == [2]
     assert described(book, video("ours", "other"), beside=("t",)) == [1]
 
 
-def test_what_was_said_last_belongs_to_the_description_that_follows() -> None:
-    """What was said of a track that took over a running section waits for no description."""
+def test_the_last_entry_belongs_to_the_description_that_follows() -> None:
+    """The metadata of a track that replaced another one in its section waits for no description."""
     book = MetadataBook()
-    book.take(bare("replaced", 1))
-    book.take(bare("theirs", 2))
+    book.apply_signal(bare("replaced", 1))
+    book.apply_signal(bare("theirs", 2))
     assert described(book, video("ours")) == [2]
     assert described(book, video("later"), beside=("ours",)) == [None]
 
 
 def test_fewer_entries_than_new_tracks_belong_to_none() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
+    book.apply_signal(bare("theirs", 1))
     assert described(book, video("x"), video("y", "other")) == [None, None]
 
 
-def test_what_was_found_changes_and_goes_with_its_entry_and_comes_back_on_another_connection() -> None:
+def test_metadata_found_by_order_follows_its_entry_and_is_found_on_another_connection() -> None:
     book = MetadataBook()
-    book.take(bare("theirs", 1))
+    book.apply_signal(bare("theirs", 1))
     assert described(book, video("ours")) == [1]
-    book.take(bare("theirs", 2))
+    book.apply_signal(bare("theirs", 2))
     assert described(book, video("ours")) == [2]
-    assert described(book, video("other"), beside=("ours",)) == [None], "a change waits for no track"
-    book.take(MetadataSignal("theirs", None))
+    assert described(book, video("other"), beside=("ours",)) == [None], "a changed entry does not wait again"
+    book.apply_signal(MetadataSignal("theirs", None))
     assert described(book, video("ours")) == [None]
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_what_is_never_described_is_bounded(waits: bool) -> None:
+def test_the_metadata_of_a_remote_is_bounded(waits: bool) -> None:
     book = MetadataBook()
     for n in range(MAX_METADATA_ENTRIES * 3):
-        book.take(bare(f"t{n}", n))
+        book.apply_signal(bare(f"t{n}", n))
         if not waits:
             described(book, video(f"d{n}"))
     assert len(book._entries) == MAX_METADATA_ENTRIES

@@ -1,7 +1,7 @@
 """Two negotiators over a toy connection and a seeded, virtual network with a virtual clock.
 
-The toy connection knows what JSEP knows of m-sections and refuses what a real one refuses: a description with another
-list of sections, an answer to nothing, an operation while another runs. It has no media; an item stands for a track.
+The toy connection implements the m-sections of JSEP and refuses the descriptions that a real connection refuses: those
+with another list of sections, and those with another ICE user fragment. It has no media; an item stands for a track.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONNECT_TIMEOUT = 15.0
 
 
 class IllegalDescription(Exception):
-    """What a real connection would refuse."""
+    """A real connection would refuse the description."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class ToySection:
 
 
 class ToyConnection:
-    """Sections, local items that want one, and what the other end sends."""
+    """The sections of one end, with its items and those of the other end in them."""
 
     def __init__(self, ufrag: str, wanted: list[str]) -> None:
         self.ufrag = ufrag
@@ -64,7 +64,7 @@ class ToyConnection:
             raise IllegalDescription("answer does not fit")
         theirs = _parse(answer.sdp)
         self.sections = [ToySection(a.mid, a.mine, b.mine) for a, b in zip(mine, theirs, strict=True)]
-        self._note_remote(answer)
+        self._set_remote(answer)
         return self._has_more()
 
     def answer(self, offer: Description) -> tuple[str, bool]:
@@ -77,13 +77,13 @@ class ToyConnection:
             section.theirs = theirs.mine
             if section.mine not in self.wanted:
                 section.mine = None
-        self._note_remote(offer)
+        self._set_remote(offer)
         return self.describe("answer", self.sections, offer.tag or ""), self._has_more()
 
     def remote_items(self) -> set[str]:
         return {section.theirs for section in self.sections if section.theirs}
 
-    def _note_remote(self, description: Description) -> None:
+    def _set_remote(self, description: Description) -> None:
         if self.remote_ufrag not in (None, description.ufrag):
             raise IllegalDescription("ICE restart is not supported")
         self.remote_ufrag = description.ufrag
@@ -114,7 +114,7 @@ class End:
 
     def __post_init__(self) -> None:
         self.negotiator = n.Negotiator(polite=self.polite)
-        self.generation = 0
+        self.connections_made = 0
         self.rebuilds = 0
         self.busy = False
         self.effects: list[n.Effect] = []
@@ -128,48 +128,48 @@ class End:
         self.peer: End
 
     def _fresh(self) -> ToyConnection:
-        self.generation += 1
-        return ToyConnection(f"{self.name}{self.generation}", self.items)
+        self.connections_made += 1
+        return ToyConnection(f"{self.name}{self.connections_made}", self.items)
 
     def change(self, item: str) -> None:
         self.items.remove(item) if item in self.items else self.items.append(item)
-        self.feed(self.negotiator.changed(self.world.now))
+        self.perform(self.negotiator.changed(self.world.now))
 
     def mute(self, seconds: float) -> None:
-        """Have everything that this end sends refused for good, for a while."""
+        """Let the server refuse all descriptions of this end for good, for some seconds."""
         self.is_muted = True
         self.world.after(seconds, self.unmute)
 
     def unmute(self) -> None:
         self.is_muted = False
-        self.world.after(self.world.delay[1], lambda: self.feed(self.negotiator.retry(self.world.now)))
+        self.world.after(self.world.delay[1], lambda: self.perform(self.negotiator.retry(self.world.now)))
 
     def delivered(self, kind: str, sdp: str) -> None:
         self._delivered = sdp if kind == "offer" else self._delivered
 
     def was_refused(self, kind: str, sdp: str) -> None:
-        """Hear from the server that a description is never delivered."""
+        """Handle the refusal of a description by the server."""
         self.refused += 1
         if kind == "answer":
             self.negotiator.answer_undeliverable(sdp)
         else:
             has_arrived = sdp == self._delivered
-            self.feed(self.negotiator.offer_undeliverable(self.world.now, sdp, has_arrived=has_arrived))
+            self.perform(self.negotiator.offer_undeliverable(self.world.now, sdp, has_arrived=has_arrived))
 
-    def feed(self, effects: list[n.Effect]) -> None:
+    def perform(self, effects: list[n.Effect]) -> None:
         self.effects += effects
         self._work()
         if self.negotiator.deadline is not None:
             self.world.at(self.negotiator.deadline, self.timer)
 
     def timer(self) -> None:
-        self.feed(self.negotiator.timer(self.world.now))
+        self.perform(self.negotiator.timer(self.world.now))
 
     def receive(self, kind: str, sdp: str) -> None:
-        self.feed(self.negotiator.received(Description.parse(kind, sdp), self.world.now))  # type: ignore[arg-type]
+        self.perform(self.negotiator.received(Description.parse(kind, sdp), self.world.now))  # type: ignore[arg-type]
 
     def _work(self) -> None:
-        """Perform effects one at a time; what touches the connection takes a while."""
+        """Perform effects one at a time. Operations of the connection take time."""
         while self.effects and not self.busy:
             effect = self.effects.pop(0)
             match effect:
@@ -192,7 +192,7 @@ class End:
                     self.world.after(self.world.random.uniform(0, 0.02), lambda e=effect: self._finish(e))
 
     def _create_offer(self) -> Description | None:
-        """Create an offer, without the newest items if it would be too large. None if it is all the same."""
+        """Create an offer, without the newest items if it would be too large. None if it is still too large."""
         while True:
             sdp = self.connection.create_offer(f"{self.connection.ufrag}.{self.offers}")
             offer = Description.parse("offer", sdp)
@@ -207,7 +207,7 @@ class End:
 
     def recover(self) -> None:
         if self.negotiator.phase in (n.Phase.STABLE, n.Phase.OFFERED) and not self.effects and not self.busy:
-            self.feed(self.negotiator.restart(self.world.now, "recovery"))
+            self.perform(self.negotiator.restart(self.world.now, "recovery"))
         else:
             self.world.after(0.05, self.recover)
 
@@ -220,16 +220,16 @@ class End:
                 self.negotiator.planning()
                 offer = self._create_offer()
                 if offer is None:
-                    self.feed(self.negotiator.offer_undeliverable(now))
+                    self.perform(self.negotiator.offer_undeliverable(now))
                 else:
-                    self.feed(self.negotiator.offer_created(offer, now))
+                    self.perform(self.negotiator.offer_created(offer, now))
             case n.CommitOffer(offer, answer):
                 more = self.connection.commit(offer, answer)
-                self.feed(self.negotiator.committed(now, more=more))
+                self.perform(self.negotiator.committed(now, more=more))
             case n.ApplyOffer(offer):
                 answer, more = self.connection.answer(offer)
-                self.feed(self.negotiator.answered(answer, now, more=more))
-        self.world.check_link()
+                self.perform(self.negotiator.answered(answer, now, more=more))
+        self.world.check_connected()
 
 
 class World:
@@ -244,7 +244,7 @@ class World:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = itertools.count()
         self._last_arrival: dict[str, float] = {}
-        self._linked: set[tuple[str, str]] = set()
+        self._connected_pairs: set[tuple[str, str]] = set()
         self.a = End("a", True, self)
         self.b = End("b", False, self)
         self.a.peer, self.b.peer = self.b, self.a
@@ -257,11 +257,11 @@ class World:
     def after(self, delay: float, action: Callable[[], None]) -> None:
         self.at(self.now + delay, action)
 
-    def log(self, who: str, what: str) -> None:
-        self.trace.append(f"{self.now:8.3f} {who} {what}")
+    def log(self, source: str, what: str) -> None:
+        self.trace.append(f"{self.now:8.3f} {source} {what}")
 
     def send(self, target: End, kind: str, sdp: str) -> None:
-        """Deliver in order, or not at all, or refuse."""
+        """Deliver a description in order, lose it, or refuse it."""
         if target.peer.is_muted:
             self.log(target.peer.name, f"{kind} is refused")
             self.after(self.random.uniform(*self.delay), lambda: target.peer.was_refused(kind, sdp))
@@ -275,28 +275,29 @@ class World:
         self.at(arrival, lambda: target.receive(kind, sdp))
         self.at(arrival, lambda: target.peer.delivered(kind, sdp))
 
-    def check_link(self) -> None:
-        """The link comes up a moment after both ends hold each other's description."""
+    def check_connected(self) -> None:
+        """Let both ends connect after a moment if they have each other's description."""
         a, b = self.a.connection, self.b.connection
         pair = (a.ufrag, b.ufrag)
-        if a.remote_ufrag == b.ufrag and b.remote_ufrag == a.ufrag and pair not in self._linked:
-            self._linked.add(pair)
+        if a.remote_ufrag == b.ufrag and b.remote_ufrag == a.ufrag and pair not in self._connected_pairs:
+            self._connected_pairs.add(pair)
             for end in (self.a, self.b):
-                self.after(self.random.uniform(0.01, 0.3), lambda e=end, c=end.connection: self._link_up(e, c))
+                self.after(self.random.uniform(0.01, 0.3), lambda e=end, c=end.connection: self._connect(e, c))
 
-    def _link_up(self, end: End, connection: ToyConnection) -> None:
+    def _connect(self, end: End, connection: ToyConnection) -> None:
         if end.connection is connection:
-            end.feed(end.negotiator.link_up(self.now))
+            end.perform(end.negotiator.connected(self.now))
 
     def _watch(self, end: End) -> None:
-        """What recovery does: a connection that negotiated but never linked is replaced."""
+        """Replace, as recovery does, a connection that was negotiated but did not come up."""
         seen = (end.connection.ufrag, end.connection.remote_ufrag)
         pair = (self.a.connection.ufrag, self.b.connection.ufrag)
 
         def check() -> None:
             stuck = seen == (end.connection.ufrag, end.connection.remote_ufrag) and seen[1] is not None
-            if stuck and pair == (self.a.connection.ufrag, self.b.connection.ufrag) and pair not in self._linked:
-                self.log(end.name, "never linked")
+            is_current = pair == (self.a.connection.ufrag, self.b.connection.ufrag)
+            if stuck and is_current and pair not in self._connected_pairs:
+                self.log(end.name, "never connected")
                 end.recover()
             self._watch(end)
 

@@ -1,1 +1,1 @@
-"""Offer and answer: the negotiator, session descriptions, signals and what each remote is to be sent."""
+"""Offer and answer: the negotiator, session descriptions, signals, and what each remote is sent."""

@@ -1,4 +1,4 @@
-"""What every current and future remote is to be sent: track, stream, metadata. One truth for all of them."""
+"""The tracks, streams and metadata that every current and future remote is sent."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .signals import MetadataSignal
 
 
 class AlreadyAttachedError(Exception):
-    """A track is attached already, with another stream."""
+    """The track is already attached, with another stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A local track as it is offered. `track_id` and `stream_id` are its msid in sections to come."""
+    """A local track as it is offered. `track_id` and `stream_id` are its msid in new sections."""
 
     track: Any
     stream: Any | None
@@ -26,18 +26,18 @@ class Attachment:
     metadata: dict[str, Any] | None = None
 
     def metadata_signal(self) -> MetadataSignal | None:
-        """Return what tells a remote the metadata, None if there is none."""
+        """Return the signal that announces the metadata to a remote, None if there is no metadata."""
         if self.metadata is None:
             return None
         return MetadataSignal(self.track_id, self.metadata, self.kind, self.stream_id)
 
     def clear_signal(self) -> MetadataSignal:
-        """Return what makes a remote forget the metadata."""
+        """Return the signal that makes a remote forget the metadata."""
         return MetadataSignal(self.track_id, None, self.kind, self.stream_id)
 
 
 class Attachments:
-    """The book of attached tracks, in the order of attachment. Tracks are compared by identity."""
+    """The attached tracks, in the order of attachment. Tracks are compared by identity."""
 
     def __init__(self) -> None:
         self._by_track: dict[int, Attachment] = {}
@@ -50,7 +50,7 @@ class Attachments:
         return len(self._by_track)
 
     def get(self, track: Any) -> Attachment | None:
-        """Return the attachment of a track."""
+        """Return the attachment of a track, None if it is not attached."""
         return self._by_track.get(id(track))
 
     def of_stream(self, stream: Any) -> list[Attachment]:
@@ -58,7 +58,7 @@ class Attachments:
         return [attachment for attachment in self if attachment.stream is stream]
 
     def prepare(self, track: Any, stream: Any | None, metadata: dict[str, Any] | None) -> Attachment | None:
-        """Return the attachment that a track would get, None if it has it already. Changes nothing.
+        """Return an attachment for a track, None if it is already attached with this stream. Changes nothing.
 
         Raises:
             AlreadyAttachedError: the track is attached with another stream.
@@ -73,21 +73,21 @@ class Attachments:
         return Attachment(track, stream, self._free_id(track.id), stream_id, track.kind, copied)
 
     def add(self, attachment: Attachment) -> None:
-        """Enter what `prepare` returned."""
+        """Add an attachment that `prepare` returned."""
         self._by_track[id(attachment.track)] = attachment
 
     def remove(self, track: Any) -> Attachment | None:
-        """Take a track out, and return what it was attached as."""
+        """Remove a track. Return its attachment, None if it was not attached."""
         return self._by_track.pop(id(track), None)
 
     def replacement(self, present: Attachment, new: Any) -> Attachment:
-        """Return what a new track would be attached as in the place of one. Changes nothing."""
+        """Return the attachment of a new track in the place of a present one. Changes nothing."""
         return replace(present, track=new, track_id=self._free_id(new.id))
 
     def swap(self, present: Attachment, attachment: Attachment) -> None:
-        """Enter what `replacement` returned.
+        """Replace an attachment by one that `replacement` returned.
 
-        Sections that run keep the old id in their msid, so it is not given to another track any more.
+        Sections in use keep the old id in their msid, so no other track is given it any more.
         """
         del self._by_track[id(present.track)]
         self._ids_on_the_wire.add(present.track_id)

@@ -1,4 +1,4 @@
-"""ICE candidates as descriptions and signals carry them (RFC 8839 section 5.1)."""
+"""ICE candidates, as they are written in descriptions and signals (RFC 8839 section 5.1)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from .sdp import SdpError
 
 MAX_REMOTE_CANDIDATES = 200
-"""Candidates of the remote for one connection, wherever they come from: each is paired with every local one. Browsers
-with many interfaces send tens."""
+"""Candidates of the remote for one connection, from descriptions and signals together: each is paired with every local
+one. Browsers with many interfaces send tens."""
 
 MAX_CANDIDATE_NAMES = 32
-"""Names (mDNS) among them. Each is asked for in the local network and waited for up to a second. A browser hides one
+"""mDNS names among them. Each is queried in the local network and waited for up to a second. A browser hides one
 address of each interface behind a name."""
 
 MAX_CANDIDATE_LENGTH = 1_000
@@ -44,7 +44,7 @@ class Candidate:
 
     @property
     def transport_address(self) -> tuple[str, str, int]:
-        """Return what tells candidates apart: two with the same are one (RFC 8445 section 5.1.3)."""
+        """Protocol, address and port. Candidates with the same ones are redundant (RFC 8445 section 5.1.3)."""
         return self.protocol, self.address, self.port
 
     @property
@@ -57,7 +57,7 @@ def parse_candidate(text: str) -> Candidate:
     """Read a candidate, with or without `a=` and `candidate:` before it.
 
     Raises:
-        SdpError: it cannot be read, or its address is none that a packet can be sent to.
+        SdpError: it cannot be read, or no packet can be sent to its address.
     """
     if len(text) > MAX_CANDIDATE_LENGTH:
         raise SdpError(f"a candidate of {len(text)} characters")
@@ -94,4 +94,4 @@ def _check_address(address: str, port: int, text: str) -> None:
         raise SdpError("a candidate whose address is neither literal nor an mDNS name", text) from None
     mapped = parsed.version == 6 and (parsed.ipv4_mapped is not None or parsed.scope_id is not None)
     if mapped or parsed.is_unspecified or parsed.is_multicast or address == "255.255.255.255":
-        raise SdpError("a candidate whose address is none of a host", text)
+        raise SdpError("a candidate whose address is not that of a host", text)

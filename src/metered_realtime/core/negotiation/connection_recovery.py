@@ -1,4 +1,4 @@
-"""The life of the connection to one remote: it comes up, is lost, is repaired so many times, and ends.
+"""The life of the connection to one remote: it comes up, is lost, is repaired a limited number of times, and ends.
 
 Inputs, and what each does in the phases. `ladder` is the next rung of the ladder: WAITING, or EXHAUSTED at its end.
 
@@ -54,7 +54,7 @@ _NEGOTIATES = frozenset({RecoveryPhase.CONNECTING, RecoveryPhase.UP, RecoveryPha
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
-    """Report the failure; the next attempt comes in `retry_in` seconds, None if there is none left."""
+    """Report the failure. The next attempt follows in `retry_in` seconds, None if no attempt is left."""
 
     reason: str
     retry_in: float | None
@@ -67,7 +67,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """Report that so many attempts in so many seconds did not help."""
+    """Report that all `attempts` failed, made within `seconds` of the first failure."""
 
     attempts: int
     seconds: float
@@ -149,13 +149,13 @@ class ConnectionRecovery:
         return True
 
     def failed(self, now: float, reason: str, *, least_delay: float = 0.0) -> list[Effect]:
-        """Handle a failure: wait for the next attempt, at least so many seconds, or give up."""
+        """Handle a failure: wait for the next attempt, at least `least_delay` seconds, or give up."""
         if self.phase in (RecoveryPhase.WAITING, RecoveryPhase.DUE, RecoveryPhase.EXHAUSTED, RecoveryPhase.CLOSED):
             return []
         return self._climb(now, reason, least_delay)
 
     def timer(self, now: float) -> list[Effect]:
-        """Handle the deadline. Returns nothing before it."""
+        """Handle the deadline. No effect before it."""
         if self.deadline is None or now < self.deadline:
             return []
         if self.phase is RecoveryPhase.WAITING:
@@ -163,7 +163,7 @@ class ConnectionRecovery:
         return self._climb(now, f"not connected within {CONNECT_TIMEOUT:g} s", 0.0)
 
     def begin(self, *, can_restart_ice: bool) -> RestartIce | ReplaceConnection | None:
-        """Begin the repair that is due and return it, None if it is not due any more."""
+        """Begin the repair that is due, and return it. None if none is due any more."""
         if self.phase is not RecoveryPhase.DUE:
             return None
         self._enter(RecoveryPhase.CONNECTING)
@@ -172,13 +172,13 @@ class ConnectionRecovery:
         return ReplaceConnection(self._reason)
 
     def replaced(self) -> None:
-        """Handle the old connection being gone, and a new one in its place."""
+        """Handle the old connection being replaced by a new one."""
         self.must_rebuild = False
         if self.phase not in (RecoveryPhase.IDLE, RecoveryPhase.CLOSED):
             self._enter(RecoveryPhase.CONNECTING)
 
     def start_over(self, reason: str) -> list[Effect]:
-        """Replace the connection at once, from the foot of the ladder. An idle one stays idle."""
+        """Replace the connection at once, and start the ladder again from its foot. An idle connection stays idle."""
         self._ladder.reset()
         if self.phase in (RecoveryPhase.IDLE, RecoveryPhase.CLOSED):
             return []
@@ -186,7 +186,7 @@ class ConnectionRecovery:
         return self._due(reason)
 
     def offered(self) -> None:
-        """Handle an offer of the remote: after the last attempt it is a sign of life."""
+        """Handle an offer from the remote: after the last attempt it is a sign of life."""
         if self._ladder.exhausted:
             self._ladder.reset()
         if self.phase is RecoveryPhase.EXHAUSTED:

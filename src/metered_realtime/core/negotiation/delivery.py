@@ -1,4 +1,4 @@
-"""What becomes of a description that the server will never deliver: what can be left out of it, and what cannot."""
+"""Descriptions that the server will never deliver: which failures are final, and what can be left out to fit."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from ..wire.frames import encode_payload
 from .sdp import section_texts
 
 PASSING_REFUSALS = frozenset({"peer_not_found", "backend_error", "internal_error"})
-"""Codes of refusals that may be over in a moment. After all others the same message is refused again."""
+"""Codes of refusals that may be temporary. After any other the same message is refused again."""
 
 NOT_PERMITTED = "action_not_permitted"
-"""The code of a refusal that concerns every remote alike: this end may not send signals to anybody."""
+"""The code of a refusal that concerns all remotes: this end may not send signals at all."""
 
 DECLINED_SECTION_SIZE = 100
-"""Bytes that a section takes which is declined: its first line, mid and direction."""
+"""Bytes of a declined section: its first line, mid and direction."""
 
 
 def is_final(error: Exception) -> bool:
-    """Return whether the same message would fail again, whenever it is sent."""
+    """Return whether the same message would fail again, whenever it is repeated."""
     if isinstance(error, ServerRequestError):
         return error.code not in PASSING_REFUSALS
     if isinstance(error, PayloadTooLargeError | MeteredPeerOversizedError):
         return True
-    return not isinstance(error, SignallingError)  # it cannot even be written
+    return not isinstance(error, SignallingError)  # the message cannot be encoded
 
 
 def concerns_everybody(error: Exception) -> bool:
-    """Return whether a refusal is told once for the whole peer, and not for each remote."""
+    """Return whether a refusal is reported once for the whole peer, and not for each remote."""
     return isinstance(error, ServerRequestError) and error.code == NOT_PERMITTED
 
 
 def trimmed(sdp: str) -> str:
-    """Return a description of this end without what the other end can do without.
+    """Return a description of this end without the parts that the other end does not need.
 
-    That is the candidates, which may follow as messages of their own (RFC 8840), and all fingerprints of a section but
-    the first, which is one of SHA-256 here (RFC 8122 section 5). Sections stay, also inactive ones: each needs its
-    codecs to be used again.
+    These are the candidates, which may follow as separate messages (RFC 8840), and all fingerprints of a section but
+    the first, which is of SHA-256 here (RFC 8122 section 5). Sections stay, inactive ones included, with the codecs
+    that each needs to be used again.
     """
     kept = []
     has_fingerprint = False
@@ -52,9 +52,9 @@ def trimmed(sdp: str) -> str:
 
 
 def last_sections(sdp: str, eligible: Container[str], excess: int, *, remains: int = 0) -> list[str]:
-    """Return the mids of the last eligible sections which together take `excess` bytes on the wire, or of all.
+    """Return the mids of the last eligible sections, as many as make a description smaller by `excess` bytes, or all.
 
-    `remains` is how many bytes each still takes when it is left out.
+    `remains` is the number of bytes that each section still takes on the wire when it is left out.
     """
     chosen: list[str] = []
     for lines in reversed(section_texts(sdp)[1]):

@@ -1,7 +1,7 @@
-"""Signals of peers that presence has not announced yet: held for a moment instead of dropped.
+"""Signals of peers that presence has not announced yet, held for a moment instead of dropped.
 
-The server may deliver a newcomer's offer before this end has worked through the presence that announces him. Dropping
-it would leave the pair unconnected until somebody repeats himself.
+The server may deliver the offer of a newcomer before this end has processed the presence that announces it. Dropping
+the offer would leave the pair unconnected until one of them repeats itself.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from .signals import CandidateSignal, DescriptionSignal, MetadataSignal, Signal
 
 HOLD_SECONDS = 5.0
-"""How long a signal may wait for its sender to appear."""
+"""Seconds that the signals of a sender wait for its announcement, from the first one on."""
 
 MAX_SENDERS = 64
 MAX_SIGNALS_PER_SENDER = 64
 MAX_CHARACTERS_PER_SENDER = 262_144
-"""What strangers can make this end keep, 16 million characters in all: a large offer and a burst of candidates
-fit. The oldest sender goes first."""
+"""Bounds of what unannounced peers can make this end keep, 16 million characters in all. They leave room for a large
+offer and a burst of candidates of each. The oldest sender is dropped first."""
 
 
 @dataclass(slots=True)
@@ -29,14 +29,18 @@ class _Sender:
 
 
 class HeldSignals:
-    """Signals by sender, each sender with the time of his first one."""
+    """Signals by sender, each sender with the time of its first signal.
+
+    Attributes:
+        dropped: The number of signals that waited too long, or found no room.
+    """
 
     def __init__(self) -> None:
         self.dropped = 0
         self._by_id: OrderedDict[str, _Sender] = OrderedDict()
 
-    def hold(self, sender: str, signal: Signal | MetadataSignal, now: float) -> None:
-        """Keep a signal, or count it as dropped."""
+    def hold_signal(self, sender: str, signal: Signal | MetadataSignal, now: float) -> None:
+        """Keep a signal, or drop and count it if its sender has too many."""
         self._expire(now)
         if sender not in self._by_id:
             if len(self._by_id) >= MAX_SENDERS:
@@ -50,8 +54,8 @@ class HeldSignals:
             held.characters += size
             held.signals.append(signal)
 
-    def release(self, sender: str, now: float) -> list[Signal | MetadataSignal]:
-        """Return what a sender who has been announced sent before, in order."""
+    def release_signals(self, sender: str, now: float) -> list[Signal | MetadataSignal]:
+        """Return the signals of a sender that has been announced, in order, and hold them no longer."""
         self._expire(now)
         held = self._by_id.pop(sender, None)
         return held.signals if held is not None else []

@@ -1,12 +1,12 @@
-"""When to replace a connection that does not work, and when to stop trying."""
+"""When to repair a connection that failed, and when to stop trying."""
 
 from __future__ import annotations
 
 LADDER = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
-"""Seconds to wait before each attempt. Together about two minutes: a tunnel, a lift, a router that restarts."""
+"""Seconds to wait before each attempt, about two minutes in all: a tunnel, a lift, a router that restarts."""
 
 STABLE_AFTER = 10.0
-"""Seconds that a connection has to hold before the next failure starts the ladder from its foot."""
+"""Seconds that a connection has to stay up for the next failure to start the ladder from its foot."""
 
 
 class Ladder:
@@ -23,7 +23,7 @@ class Ladder:
         return self.attempts >= len(LADDER)
 
     def next_delay(self, now: float) -> float | None:
-        """Return the seconds to wait before the next attempt after a failure, None when there is none left."""
+        """Return the seconds to wait for the next attempt after a failure, None if no attempt is left."""
         if self._up_since is not None and now - self._up_since >= STABLE_AFTER:
             self.reset()
         self._up_since = None

@@ -1,8 +1,9 @@
 """Offer and answer without rollback: commit on answer.
 
-An offer is created and sent while the connection underneath stays `stable`; it is committed, that is set as local
-description, only when its answer is here. An end that has to give way in a collision simply forgets its offer.
-Nobody waits for the other's first move, and a collision (glare, RFC 8829 section 4.1.8.2) never replaces a connection.
+An offer is created and sent while the underlying connection stays `stable`. It is committed, that is set as local
+description, only when its answer has arrived. An end that gives way in a collision simply forgets its offer. Neither
+end has to wait for the other's first move, and a collision (glare, RFC 8829 section 4.1.8.2) never replaces a
+connection.
 
 Phases, and what each input does in them:
 
@@ -13,33 +14,37 @@ Phases, and what each input does in them:
                                                               impolite: ignore
     answer arrives   drop                 queue               matching: commit         queue        queue
                                                               other: drop
+    restart          rebuild, offer       -                   rebuild, offer           -            -
     restart_ice      offer                -                   forget, offer            -            -
     created          -                    send -> OFFERED     -                        -            -
     committed        -                    -                   -                        -> STABLE    -
     answered         -                    -                   -                        -            send -> STABLE
     failed           -                    give up             -                        give up      give up
     undeliverable    -                    forget changes      forget offer, changes    -            -
-    timer            -                    -                   resend, then give up,    -            -
-                                                              or tell if the link is up
+    timer            -                    -                   resend; then give up,    -            -
+                                                              or report if connected
 
-An input marked `-` is illegal there: it changes nothing and raises `NegotiationStateError`. A timer that is late, and
-the news that a description is undeliverable, are no errors.
+An input marked `-` is illegal there: it changes nothing and raises `NegotiationStateError`. Exceptions are a late timer
+and the report of an undeliverable description, which are ignored. `connected`, `release_offer`, `pause`, `resume`,
+`retry` and `close` are legal in every phase.
 
 Invariants:
-- At most one operation is under way at the connection, at most one offer is pending.
-- What arrives during an operation waits in a bounded inbox, in order.
+- At most one operation runs on the connection, and at most one offer is pending.
+- Descriptions that arrive during an operation wait in a bounded inbox, in order.
 - A change is remembered (`dirty`) until an offer that was created after it has been committed or sent.
-- Nothing is offered, sent again or given up while paused, that is while the other end cannot be reached.
-- A follow-up offer is held until the link is up: aiortc loses media when it negotiates while DTLS is connecting.
-- A remote description whose ICE user fragment is not the one in use means that the other end was replaced: this end is
-  replaced too. Messages of one sender arrive in order, so another fragment is always a newer one. Only where ICE can be
-  restarted (`restartable`), and the description shows the same end as before, the connection goes on.
-- After `restart_ice` only an answer with another fragment fits: one without belongs to an earlier offer.
-- The same offer again means that its answer was lost: the answer is sent again, nothing is applied twice.
+- While paused, that is while the other end cannot be reached, no offer is begun, and no timer repeats one or gives up.
+- A follow-up offer is held until the connection is up: aiortc loses media when it negotiates while DTLS is connecting.
+- A remote description with an ICE user fragment other than the one in use means that the other end was replaced: this
+  end is replaced too. Messages of one sender arrive in order, so a different fragment is always a newer one. The
+  connection goes on only where ICE can be restarted (`restartable`) and the description shows the same end as before.
+- After `restart_ice` only an answer with a different fragment fits: one with the old fragment belongs to an earlier
+  offer.
+- The same offer again means that its answer was lost: the answer is sent again, and nothing is applied twice.
 - A description that is refused for good is not sent again, neither by a timer nor because the other end repeats itself,
   and the connection stays as it is. `changed`, `resume` and `retry` offer everything that is not agreed on.
-- An offer that follows an answer is preceded by that answer, until the other end has shown that it is past it: one that
-  never got it would take our offer for a collision, forget its own, and have the sections of that taken for ours.
+- An offer that follows an answer is preceded by that answer, until the other end has shown that it received it. An end
+  that did not would take the new offer for a collision, forget its own, and treat the sections of its own offer as
+  opened by this end.
 """
 
 from __future__ import annotations
@@ -54,19 +59,20 @@ OFFER_TIMEOUT = 5.0
 """Seconds until an unanswered offer is sent again: several round trips of a bad mobile link."""
 
 MAX_OFFER_RESENDS = 4
-"""After that the other end is taken to be unable to answer this offer. A connection that is not up is given up. One
-that is up goes on: the other end may be unable to send at all, and could not answer the offer of another one either."""
+"""How often an offer is sent again before the other end counts as unable to answer it. A connection that is not up is
+then given up. One that is up goes on: the other end may be unable to send at all, and could not answer an offer on a
+new connection either."""
 
 MAX_OFFER_WAIT = 300.0
-"""Seconds that the wait for an answer grows to, doubling, while the link is up. A message of some kilobytes costs
-little, and the other end may be able to answer again at any time."""
+"""Longest wait for an answer while the connection is up, in seconds; the wait doubles up to this. A message of some
+kilobytes costs little, and the other end may be able to answer again at any time."""
 
 MAX_INBOX = 32
-"""Descriptions that wait for an operation. Peers send one or two; when full, the oldest goes."""
+"""Descriptions that wait for an operation to end. Peers send one or two; when full, the oldest is dropped."""
 
 
 class Phase(Enum):
-    """What the negotiation is doing."""
+    """The phases of a negotiation."""
 
     STABLE = auto()
     OFFERING = auto()
@@ -80,7 +86,7 @@ _BUSY = frozenset({Phase.OFFERING, Phase.COMMITTING, Phase.ANSWERING})
 
 
 class NegotiationStateError(Exception):
-    """An input that is illegal in the current phase. A fault of the caller."""
+    """An input that is illegal in the current phase: a bug in the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +130,21 @@ class SendAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """Replace the connection by a fresh one. Nothing is to be reported."""
+    """Replace the connection by a fresh one. No result is reported."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Negotiation cannot repair this connection: decide when to `restart`."""
+    """Decide when to `restart`: negotiation cannot repair this connection."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """Report that the other end does not answer an offer. The connection goes on as it is."""
+    """Report that the other end does not answer an offer. The connection stays as it is."""
 
     reason: str
 
@@ -153,14 +159,23 @@ class _Pending:
 
 
 class Negotiator:
-    """One end of the negotiation of one pair.
+    """One end of the negotiation between two peers.
 
-    Every method returns the effects to perform, in order. Feed results back as they come; inputs may arrive at any
-    time. `deadline` is when `timer` wants to be called, or None. One that `holds_back` offers nothing before `release`,
-    or an offer of the other end.
+    Inputs return the effects to perform, in order. Feed results back as they come; inputs may arrive at any time. With
+    `holds_back_offer` the first offer waits for `release_offer`, or for an offer of the other end. Times are seconds of
+    one clock.
+
+    Attributes:
+        polite: Whether this end gives way in a collision.
+        phase: The current phase.
+        dirty: Whether a change at this end has still to be offered.
+        deadline: When to call `timer`, None for never. It may have changed after each call.
+        restartable: Whether ICE can be restarted on the connection. Set by the caller.
+        ignored_offers: The number of colliding offers that this end ignored.
+        dropped_answers: The number of answers that did not fit the pending offer.
     """
 
-    def __init__(self, *, polite: bool, holds_back: bool = False) -> None:
+    def __init__(self, *, polite: bool, holds_back_offer: bool = False) -> None:
         self.polite = polite
         self.phase = Phase.STABLE
         self.dirty = False
@@ -169,14 +184,14 @@ class Negotiator:
         self.ignored_offers = 0
         self.dropped_answers = 0
         self._paused = False
-        self._holds_back = holds_back
+        self._holds_back_offer = holds_back_offer
         self._inbox: deque[Description] = deque(maxlen=MAX_INBOX)
         self._begin()
 
     def _begin(self) -> None:
-        """Start a generation: a fresh connection that has negotiated nothing."""
+        """Start on a fresh connection that has negotiated nothing."""
         self._negotiated = False
-        self._link_up = False
+        self._is_connected = False
         self._gave_up = False
         self._pending: _Pending | None = None
         self._remote: Description | None = None
@@ -191,44 +206,44 @@ class Negotiator:
 
     @property
     def settled(self) -> bool:
-        """Tell whether nothing is under way and nothing is left to offer."""
+        """Whether nothing is under way and nothing is left to offer."""
         return self.phase is Phase.STABLE and not self.dirty
 
     @property
-    def holds_back(self) -> bool:
-        """Tell whether the first offer waits for one of the other end."""
-        return self._holds_back
+    def holds_back_offer(self) -> bool:
+        """Whether the first offer waits for `release_offer`, or for an offer of the other end."""
+        return self._holds_back_offer
 
     def changed(self, now: float) -> list[Effect]:
-        """Note that something at this end has to be offered."""
+        """Handle a change at this end that has to be offered."""
         self.dirty = True
         self._offer_refused = False
         return self._proceed(now)
 
-    def link_up(self, now: float) -> list[Effect]:
-        """Note that media and data flow: held offers may go."""
-        self._link_up = True
+    def connected(self, now: float) -> list[Effect]:
+        """Handle the connection coming up: a held follow-up is offered."""
+        self._is_connected = True
         return self._proceed(now)
 
-    def release(self, now: float) -> list[Effect]:
-        """Hold the first offer back no more."""
-        self._holds_back = False
+    def release_offer(self, now: float) -> list[Effect]:
+        """Stop holding the first offer back."""
+        self._holds_back_offer = False
         return self._proceed(now)
 
     def pause(self) -> None:
-        """Note that nothing can be sent: time stands still for the pending offer."""
+        """Handle the other end becoming unreachable: the timer of a pending offer stops."""
         self._paused = True
         self.deadline = None
 
     def resume(self, now: float) -> list[Effect]:
-        """Note that the other end can be reached again: a pending offer is sent again, changes are offered."""
+        """Handle the other end becoming reachable: repeat a pending offer, or `retry`. No effect unless paused."""
         if not self._paused:
             return []
         self._paused = False
         return self._repeat(now) if self._pending is not None else self.retry(now)
 
     def retry(self, now: float) -> list[Effect]:
-        """Send what was refused for good: the server may have other rules for this end now."""
+        """Send again what was refused for good: the rules of the server may have changed for this end."""
         if self._pending is not None and self.deadline is None:
             return self._repeat(now)
         effects = self._refused_answer()
@@ -237,7 +252,7 @@ class Negotiator:
         return effects + self._proceed(now)
 
     def _repeat(self, now: float) -> list[Effect]:
-        """Send a pending offer as if it had never been sent."""
+        """Send the pending offer as if it had never been sent."""
         assert self._pending is not None
         if self._paused:
             return []
@@ -247,7 +262,7 @@ class Negotiator:
         return [*answer, *(it for it in self._send_offer(self._pending) if it not in answer)]
 
     def _refused_answer(self) -> list[Effect]:
-        """Send an answer once more that was refused."""
+        """Return the effect that sends a refused answer once more, if there is one."""
         was_refused, self._answer_refused = self._answer_refused, False
         return [SendAnswer(self._last_answer)] if was_refused else []
 
@@ -264,7 +279,7 @@ class Negotiator:
         return [Rebuild(reason), *self._proceed(now)]
 
     def restart_ice(self, now: float) -> list[Effect]:
-        """Offer the new ICE credentials that the connection has taken.
+        """Offer new ICE credentials, which the connection already uses.
 
         Raises:
             NegotiationStateError: an operation is under way, or the negotiation is closed.
@@ -285,22 +300,31 @@ class Negotiator:
         self._begin()
 
     def received(self, description: Description, now: float) -> list[Effect]:
-        """Take a description from the other end."""
+        """Handle a description from the other end. During an operation it waits for the end of that."""
         if self.phase in _BUSY:
             self._inbox.append(description)
             return []
         if self.phase is Phase.CLOSED:
             return []
-        effects = self._offer(description) if description.kind == "offer" else self._answer(description)
+        is_offer = description.kind == "offer"
+        effects = self._offer_received(description) if is_offer else self._answer_received(description)
         return effects + self._proceed(now)
 
     def planning(self) -> None:
-        """Note that the offer under way takes in everything that has changed so far: none of it is offered again."""
+        """Handle the offer under way being planned: it covers all changes so far, which are not offered again.
+
+        Raises:
+            NegotiationStateError: no offer is being created.
+        """
         self._require(Phase.OFFERING)
         self.dirty = False
 
     def offer_created(self, offer: Description, now: float) -> list[Effect]:
-        """Take the offer that `CreateOffer` asked for."""
+        """Handle the result of `CreateOffer`: send the offer.
+
+        Raises:
+            NegotiationStateError: no offer is being created.
+        """
         self._require(Phase.OFFERING)
         self.phase = Phase.OFFERED
         self._pending = _Pending(offer)
@@ -308,29 +332,45 @@ class Negotiator:
         return [*self._send_offer(self._pending), *self._proceed(now)]
 
     def committed(self, now: float, *, more: bool = False) -> list[Effect]:
-        """Note that `CommitOffer` succeeded. `more` if something at this end is still to be offered."""
+        """Handle the success of `CommitOffer`. `more`: something at this end has still to be offered.
+
+        Raises:
+            NegotiationStateError: no offer is being committed.
+        """
         self._require(Phase.COMMITTING)
         return self._completed(now, more)
 
     def answered(self, answer: str, now: float, *, more: bool = False) -> list[Effect]:
-        """Take the answer that `ApplyOffer` asked for. `more` if something of ours found no place in it."""
+        """Handle the result of `ApplyOffer`: send the answer. `more`: something of this end found no place in it.
+
+        Raises:
+            NegotiationStateError: no offer is being answered.
+        """
         self._require(Phase.ANSWERING)
         self._answered, self._last_answer = self._applying, answer
         self._answer_refused = False
         self._restarting_ice = False  # the answer has the new credentials
-        # Only ends like this one, which tag their offers, are sure to drop an answer that they have.
+        # Only native ends, which tag their offers, are sure to drop an answer that they already have.
         self._answer_in_doubt = self._applying is not None and self._applying.tag is not None
         return [SendAnswer(answer), *self._completed(now, more)]
 
     def failed(self, reason: str, now: float) -> list[Effect]:
-        """Note that the operation under way failed."""
+        """Handle the failure of the operation under way.
+
+        Raises:
+            NegotiationStateError: no operation is under way.
+        """
         self._require(*_BUSY)
         return self._give_up(reason)
 
     def offer_undeliverable(self, now: float, sdp: str | None = None, *, has_arrived: bool = False) -> list[Effect]:
-        """Handle an offer that can never reach the other end: the one that was to be created, or one that was sent.
+        """Handle an offer that can never reach the other end.
 
-        `has_arrived` if it was delivered before and only cannot be repeated: then its answer is waited for.
+        `sdp` is the offer that was sent, or None for the one that is being created. `has_arrived`: it was delivered
+        before and only its repetition fails, so its answer is still awaited.
+
+        Raises:
+            NegotiationStateError: `sdp` is None and no offer is being created.
         """
         if sdp is None:
             self._require(Phase.OFFERING)
@@ -351,20 +391,20 @@ class Negotiator:
             self._answer_refused = True
 
     def timer(self, now: float) -> list[Effect]:
-        """Send an unanswered offer again, or give up."""
+        """Send an unanswered offer again, or give up. No effect before the deadline."""
         pending = self._pending
         if self.deadline is None or now < self.deadline or pending is None or self.phase is not Phase.OFFERED:
             return []
-        told: list[Effect] = []
+        reports: list[Effect] = []
         if pending.resends == MAX_OFFER_RESENDS:
             reason = f"no answer to an offer sent {pending.resends + 1} times"
-            if not self._link_up or self._restarting_ice:
+            if not self._is_connected or self._restarting_ice:
                 return self._give_up(reason)
-            told.append(Unanswered(reason))
+            reports.append(Unanswered(reason))
         pending.resends += 1
         doublings = max(0, pending.resends - MAX_OFFER_RESENDS)
         self.deadline = now + min(OFFER_TIMEOUT * 2.0 ** min(doublings, 10), MAX_OFFER_WAIT)
-        return [*told, *self._send_offer(pending)]
+        return [*reports, *self._send_offer(pending)]
 
     def _send_offer(self, pending: _Pending) -> list[Effect]:
         again = self._answer_in_doubt and not self._answer_refused
@@ -375,10 +415,10 @@ class Negotiator:
         if self.phase not in phases:
             raise NegotiationStateError(f"illegal in phase {self.phase.name}")
 
-    def _offer(self, offer: Description) -> list[Effect]:
+    def _offer_received(self, offer: Description) -> list[Effect]:
         if self._answered is not None and offer.sdp == self._answered.sdp:
             return self._answer_again()
-        self._answer_in_doubt = self._holds_back = False
+        self._answer_in_doubt = self._holds_back_offer = False
         effects: list[Effect] = []
         replaced = self._is_replaced(offer)
         if self._pending is not None and not replaced:
@@ -398,13 +438,13 @@ class Negotiator:
         return [*effects, ApplyOffer(offer)]
 
     def _answer_again(self) -> list[Effect]:
-        """The other end waits for this answer and ignored what we offered meanwhile: send both."""
+        """Send the answer to an end that waits for it, and the offer that it ignored meanwhile."""
         effects: list[Effect] = [] if self._answer_refused else [SendAnswer(self._last_answer)]
         if self._pending is not None:
             effects.append(SendOffer(self._pending.offer.sdp))
         return effects
 
-    def _answer(self, answer: Description) -> list[Effect]:
+    def _answer_received(self, answer: Description) -> list[Effect]:
         if self._is_replaced(answer):
             self._begin()
             self.phase = Phase.STABLE
@@ -449,11 +489,11 @@ class Negotiator:
         return [GiveUp(reason)]
 
     def _proceed(self, now: float) -> list[Effect]:
-        """Do what waits: first what the other end sent, then what this end has to offer."""
+        """Process what waits: descriptions of the other end first, then changes at this end."""
         effects: list[Effect] = []
         while self._inbox and self.phase in (Phase.STABLE, Phase.OFFERED):
             effects += self.received(self._inbox.popleft(), now)
-        held = self._paused or self._holds_back or self._gave_up or (self._negotiated and not self._link_up)
+        held = self._paused or self._holds_back_offer or self._gave_up or (self._negotiated and not self._is_connected)
         if self.phase is Phase.STABLE and self.dirty and not held:
             self.dirty = False
             self.phase = Phase.OFFERING

@@ -1,8 +1,9 @@
-"""Sections of a description that one end has declined, by port 0 (RFC 8829 sections 5.2.2 and 5.3.1).
+"""Sections of a description that one end has declined with port 0 (RFC 8829 sections 5.2.2 and 5.3.1).
 
-A browser declines one for good by stopping its transceiver, and uses the place again under another mid. This end
-declines what it has no codec for. The connection underneath knows no such thing: it is shown an inactive section in the
-place of each, which `stand_in` makes, and the other end is shown port 0, which `with_port_zero` makes.
+A browser declines a section for good by stopping its transceiver, and uses its position again under another mid. This
+end declines sections that it cannot use, such as those without a common codec. aiortc does not support declined
+sections: it is given an inactive one in the place of each (`stand_in`), and the other end is sent port 0
+(`with_port_zero`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from .sdp import section_texts
 
 KINDS = frozenset({"audio", "video", "application"})
-"""What there can be sections of (RFC 8829 section 5.1.2)."""
+"""The kinds of sections (RFC 8829 section 5.1.2)."""
 
 NAMELESS = "x-nameless-"
-"""What begins the mid that is made up for a declined section without one of its own. The other end never hears it."""
+"""Prefix of the mid that is made up for a section without one of its own. It is never sent to the other end."""
 
 _TRANSPORT = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup")
-"""What the sections of a BUNDLE share: one that is not the first may leave it out (RFC 8843 section 7.1.3)."""
+"""Attributes of the transport that bundled sections share: all but the first may omit them (RFC 8843 section 7.1.3)."""
 
 _NEEDED = {"ice-ufrag", "ice-pwd", "fingerprint", "setup"}
 
@@ -35,9 +36,9 @@ def first_lines(sdp: str) -> dict[str, str]:
 
 
 def stand_in(sdp: str, declined: Collection[str]) -> str:
-    """Return a description as if nothing in it were declined: such sections are inactive.
+    """Return a description in which the declined sections are inactive instead.
 
-    Sections of the BUNDLE that leave out what they share with the first one get it, too.
+    Bundled sections that omit attributes of the shared transport are completed.
     """
     session, sections = section_texts(sdp)
     bundled = _bundle(session)
@@ -53,7 +54,7 @@ def stand_in(sdp: str, declined: Collection[str]) -> str:
 
 
 def with_port_zero(sdp: str, declined: Mapping[str, str]) -> str:
-    """Return a description of this end in which sections are declined, given by mid with the other end's first line."""
+    """Return a description of this end with sections declined: their mids, with the first lines of the other end."""
     if not declined:
         return sdp
     session, sections = section_texts(sdp)
@@ -68,16 +69,16 @@ def with_port_zero(sdp: str, declined: Mapping[str, str]) -> str:
 
 
 def _shared(sections: Sequence[list[str]], declined: Collection[str]) -> list[str]:
-    """Return the lines that describe the transport: of a complete section, if possible one that is not declined."""
+    """Return the lines that describe the transport, preferably of a complete section that is not declined."""
     described = [lines for lines in sections if _attribute(lines, "ice-ufrag") is not None]
     ranked = sorted(described, key=lambda lines: (not _names(lines) >= _NEEDED, _mid(lines) in declined))
     chosen = ranked[0] if ranked else []
-    # Whoever bundles multiplexes RTCP (RFC 8843 section 9.3), and a data section does not say so.
+    # Bundled sections multiplex RTCP (RFC 8843 section 9.3), but a data section does not say so.
     return [*(line for line in chosen if _attribute_name(line) in _TRANSPORT), "a=rtcp-mux"]
 
 
 def _data_mid(sections: Sequence[list[str]], declined: Collection[str]) -> str | None:
-    """Return the mid of the section that carries data: there is one at the most, if possible one not declined."""
+    """Return the mid of the one section that carries data, preferably one that is not declined."""
     mids = [_mid(lines) for lines in sections if _kind(lines) == "application"]
     return next((mid for mid in mids if mid not in declined), mids[0] if mids else None)
 
@@ -89,7 +90,7 @@ def _inactive(lines: Sequence[str], shared: Sequence[str], data: str | None) -> 
 
 
 def _completed(lines: list[str], shared: Sequence[str]) -> list[str]:
-    """Return a section with what it lacks. ICE credentials are taken together, or not at all."""
+    """Return a section with the attributes that it lacks. ICE credentials are copied together, or not at all."""
     names = _names(lines)
     lacking = [line for line in shared if _attribute_name(line) not in names]
     if "ice-ufrag" in names:

@@ -1,10 +1,10 @@
-"""A description of the remote, read once: bounded, with its facts, and as text in a normal form.
+"""A description from the remote, read once: bounded, with its facts, and as text in a normal form.
 
-What the other end sends may be odd, old or hostile. aiortc's parser trips over a line that it does not expect, with
-whatever Python raises there, and takes time and memory that grow with the product of what is in a section. It is given
+A description from another end may be odd, old or hostile. aiortc's parser fails on a line that it does not expect, with
+an arbitrary exception, and its time and memory grow with the product of the numbers of lines in a section. It is given
 the normal form, which is written here: known attributes only, each section with its direction, its payload types in the
 order of preference (RFC 8829 section 5.2.1), without candidates. An attribute that cannot be read is left out and
-noted; a section that cannot be used has a `fault`, and the rest goes on.
+noted. A section that cannot be used has a `fault`, and the other sections are used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .candidates import MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
 from .rejected_sections import NAMELESS
 from .sdp import MAX_SDP_SECTIONS, SdpError, Section, masked
-from .sdp_attributes import take_attribute
+from .sdp_attributes import read_attribute
 from .sdp_codecs import SdpCodec
 from .sdp_sections import Form, IdentifyFn, Level, MediaLevel, begin_section
 
@@ -24,14 +24,20 @@ MAX_SDP_LENGTH = 256 * 1024
 """Characters of a description: four times what a server passes on by default. Reading them takes about 0.1 s."""
 
 MAX_NOTED_LINES = 8
-"""Odd lines that are shown. The others are counted."""
+"""Odd lines that are kept to be shown. Further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteSection:
-    """What one m-section says. `first_line` is as it came, `fault` why it cannot be used, if it cannot.
+    """One m-section of the remote.
 
-    `identities` are what its codecs are at this end, without those that are unknown.
+    Attributes:
+        facts: Its kind, mid, direction and msid.
+        first_line: Its first line as received, or a stand-in for one that cannot be read.
+        fault: Why it cannot be used, None if it can.
+        form: The way its first line is written, None if it is the way of this end.
+        codecs: Its codecs, in the order of preference.
+        identities: What `identify` returned for them, without unknown codecs.
     """
 
     facts: Section
@@ -44,10 +50,21 @@ class RemoteSection:
 
 @dataclass(frozen=True, slots=True)
 class RemoteSdp:
-    """A description of the remote.
+    """A description from the remote.
 
-    `noted` has the first odd lines, `odd_lines` counts them all. `refusal` is why the first of the candidates that are
-    not taken is refused, `candidates_refused` counts them.
+    Attributes:
+        text: Its normal form.
+        sections: Its m-sections, in order.
+        candidates: Its usable candidates, without duplicates.
+        candidates_refused: The number of candidates that are refused.
+        refusal: Why the first of them is refused, empty if none is.
+        ufrag: Its first ICE user fragment.
+        session: The session id of its origin, empty if there is none.
+        fingerprint: Its first certificate fingerprint in upper case, empty if there is none.
+        offer_tag: The tag of a native offer, None if there is none.
+        answer_tag: The tag that a native answer echoes, None if there is none.
+        noted: The first odd lines, without their secrets.
+        odd_lines: The number of all odd lines.
     """
 
     text: str
@@ -65,23 +82,24 @@ class RemoteSdp:
 
 
 def read_remote(sdp: str, known_mids: Sequence[str] = (), identify: IdentifyFn = lambda kind, codec: None) -> RemoteSdp:
-    """Read a description of the remote. `known_mids` name declined sections without a mid, by their place.
+    """Read a description from the remote.
 
-    `identify` says what a codec is at this end.
+    `known_mids` are the mids of the session in order; they name declined sections without a mid. `identify` returns
+    what a codec is at this end.
 
     Raises:
-        SdpError: it is too large, or has no ICE user fragment, or no sections with a mid.
+        SdpError: it is too long, or has too many sections, no ICE user fragment, or no sections with a mid.
     """
     if len(sdp) > MAX_SDP_LENGTH:
         raise SdpError(f"a description of {len(sdp)} characters, more than {MAX_SDP_LENGTH}")
     reader = _SdpReader()
     for line in re.split(r"\r\n|\n|\r", sdp):
-        reader.take(line.replace("\t", " ").strip(" "))
+        reader.read_line(line.replace("\t", " ").strip(" "))
     return reader.result(known_mids, identify)
 
 
 class _SdpReader:
-    """Takes the lines of one description. Each costs the same, whatever came before it."""
+    """Reads the lines of one description. Each costs the same, whatever came before it."""
 
     def __init__(self) -> None:
         self._session = Level()
@@ -94,7 +112,7 @@ class _SdpReader:
         self._noted: list[str] = []
         self._odd_lines = 0
 
-    def take(self, line: str) -> None:
+    def read_line(self, line: str) -> None:
         level = self._media[-1] if self._media else self._session
         if line.startswith("m="):
             if len(self._media) == MAX_SDP_SECTIONS:
@@ -102,8 +120,8 @@ class _SdpReader:
             self._media.append(begin_section(line))
         elif line.startswith("a="):
             if line.startswith("a=candidate"):
-                self._candidate(line)
-            elif not take_attribute(level, line):
+                self._read_candidate(line)
+            elif not read_attribute(level, line):
                 self._note(line)
         elif line.startswith("o="):
             self._session_id = self._session_id or [*line.split(), ""][1]
@@ -115,9 +133,9 @@ class _SdpReader:
         if len(self._noted) < MAX_NOTED_LINES:
             self._noted.append(masked(line))
 
-    def _candidate(self, line: str) -> None:
+    def _read_candidate(self, line: str) -> None:
         if line in self._candidate_lines:
-            return  # the sections of a BUNDLE may all have the same ones
+            return  # bundled sections may all have the same ones
         try:
             if len(self._candidate_lines) == MAX_REMOTE_CANDIDATES:
                 raise SdpError(f"more than {MAX_REMOTE_CANDIDATES} candidates in one description")
@@ -131,7 +149,7 @@ class _SdpReader:
             self._candidates.setdefault(candidate.transport_address, candidate)
 
     def result(self, known_mids: Sequence[str], identify: IdentifyFn) -> RemoteSdp:
-        self._name(known_mids)
+        self._assign_mids(known_mids)
         levels = (self._session, *self._media)
         ufrag = next((level.values["ice-ufrag"] for level in levels if "ice-ufrag" in level.values), None)
         if ufrag is None:
@@ -153,7 +171,7 @@ class _SdpReader:
             odd_lines=self._odd_lines,
         )
 
-    def _name(self, known_mids: Sequence[str]) -> None:
+    def _assign_mids(self, known_mids: Sequence[str]) -> None:
         """Give each section a mid of its own."""
         for media, mid in zip(self._media, known_mids, strict=False):
             if media.is_rejected:
@@ -167,7 +185,7 @@ class _SdpReader:
                 media.fault = f"it has no mid of its own: {masked(line)!r}"
                 media.values["mid"] = f"{NAMELESS}{place}"
             if media.mid in used:
-                raise SdpError("two sections have one mid", f"a=mid:{media.mid}")
+                raise SdpError("two sections have the same mid", f"a=mid:{media.mid}")
             used.add(media.mid)
 
     def _normal_form(self, identify: IdentifyFn) -> str:

@@ -1,8 +1,8 @@
 """The few facts of a session description (RFC 8866, RFC 8829) that aiortc does not expose.
 
-Also the offer tag: an attribute of our own, `a=x-metered-offer:ID`, that an answer from this project echoes as
-`a=x-metered-answer:ID`. Other implementations ignore it, as RFC 8866 section 5.13 asks, and their answers are
-matched by their list of mids instead.
+Also the offer tag: an attribute of this project, `a=x-metered-offer:ID`, which native answers echo as
+`a=x-metered-answer:ID`. Other implementations ignore it, as RFC 8866 section 5.13 asks, and their answers are matched
+by their list of mids instead.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
 DescriptionKind = Literal["offer", "answer"]
 
 MAX_SDP_SECTIONS = 128
-"""Sections of a remote description. Each costs this end 0.14 MB and about 2 ms, whatever is in it, and 1 KB of answer:
-what a server passes on by default has room for half as many."""
+"""Sections of a remote description. Each costs this end 0.14 MB, about 2 ms and 1 KB of answer, whatever is in it. A
+message that a server passes on by default has room for half as many."""
 
 MAX_STREAMS_OF_TRACK = 16
-"""Streams that a track is taken to belong to. Programs use one or two."""
+"""Streams that a track may belong to; further ones are ignored. Programs use one or two."""
 
 _OFFER_TAG = "a=x-metered-offer:"
 _ANSWER_TAG = "a=x-metered-answer:"
 
 
 MAX_LINE_LENGTH = 4_096
-"""Characters of a line that is read. Long ones are fmtp with parameter sets, of some hundreds."""
+"""Characters of a line that is read. The longest real ones are fmtp lines with parameter sets, of some hundreds."""
 
 MAX_SHOWN_LENGTH = 100
 """Characters of a line that an error or a log shows."""
@@ -39,7 +39,7 @@ _SECRET = re.compile(r"(ice-pwd|ufrag)(?s:.*)", re.IGNORECASE)
 
 
 class SdpError(ValueError):
-    """A session description that cannot be used. `line` is the one that is wrong, without what is secret in it."""
+    """A session description that cannot be used. `line` is the line at fault without its secrets, if there is one."""
 
     def __init__(self, message: str, line: str | None = None) -> None:
         self.line = masked(line) if line is not None else None
@@ -47,7 +47,7 @@ class SdpError(ValueError):
 
 
 def masked(line: str) -> str:
-    """Return a line as it may be shown: cut short, with the values only of attributes that have no secrets."""
+    """Return a line as it may be shown: cut short, and with values only of attributes that hold no secrets."""
     line = line[: 4 * MAX_SHOWN_LENGTH]
     name, colon, _ = line.partition(":")
     is_open = name.removeprefix("a=").strip() in _OPEN_ATTRIBUTES or (line.startswith("m=") and not colon)
@@ -58,7 +58,7 @@ def masked(line: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One m-section. `stream_ids` and `track_id` are from its msid lines (RFC 8830): one for each stream."""
+    """One m-section. `stream_ids` and `track_id` are from its msid lines (RFC 8830), one for each stream."""
 
     kind: str
     mid: str
@@ -69,13 +69,13 @@ class Section:
 
     @property
     def sends(self) -> bool:
-        """Tell whether the describing end sends media here."""
+        """Whether the describing end sends media in this section."""
         return self.kind != "application" and not self.rejected and self.direction in ("sendrecv", "sendonly")
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """An offer or answer with what the negotiation needs to know of it."""
+    """An offer or answer with the facts that the negotiation needs."""
 
     kind: DescriptionKind
     sdp: str
@@ -86,19 +86,19 @@ class Description:
     fingerprint: str = ""
 
     def restarts(self, earlier: Description) -> bool:
-        """Tell whether this is the same end as before that restarts ICE: another fragment, and nothing else.
+        """Return whether this is an ICE restart of the end that sent `earlier`: only its ICE user fragment differs.
 
-        An end of this project is never taken for one: it begins anew instead, maybe under the same certificate.
+        False for tagged descriptions: a native end begins anew instead, maybe with the same certificate.
         """
         same = self.session == earlier.session and self.fingerprint == earlier.fingerprint
         return same and "" not in (self.session, self.fingerprint) and self.tag is None and self.ufrag != earlier.ufrag
 
     @staticmethod
     def parse(kind: DescriptionKind, sdp: str) -> Description:
-        """Read the facts out of a description.
+        """Read the facts of a description.
 
         Raises:
-            SdpError: it has no ICE user fragment, no sections, a section without a mid, or a mid twice.
+            SdpError: it has no ICE user fragment, no or too many sections, a section without a mid, or a mid twice.
         """
         mids = tuple(section.mid for section in sections(sdp))
         if not mids or "" in mids or len(set(mids)) != len(mids):
@@ -122,7 +122,7 @@ def sections(sdp: str) -> tuple[Section, ...]:
 
 
 def section_texts(sdp: str) -> tuple[list[str], list[list[str]]]:
-    """Return the lines before the first m-section, and those of each section. Blanks around them are gone.
+    """Return the lines before the first m-section, and those of each section, without blanks around them.
 
     Raises:
         SdpError: there are more than `MAX_SDP_SECTIONS`.
@@ -140,7 +140,7 @@ def section_texts(sdp: str) -> tuple[list[str], list[list[str]]]:
 
 
 def ice_ufrag(sdp: str) -> str:
-    """Return the first ICE user fragment: it changes exactly when the other end was replaced or restarted.
+    """Return the first ICE user fragment. It changes exactly when an end is replaced or restarts ICE.
 
     Raises:
         SdpError: there is none.
@@ -152,12 +152,15 @@ def ice_ufrag(sdp: str) -> str:
 
 
 def with_origin(sdp: str, session: int, version: int) -> str:
-    """Return the description with an origin (RFC 8829 section 5.2.1): `session` stays, `version` grows by one."""
+    """Return the description with this origin (RFC 8829 section 5.2.1).
+
+    For one connection `session` stays the same, and `version` grows by one with each description.
+    """
     return re.sub(r"(?m)^o=[^\r\n]*", f"o=- {session} {version} IN IP4 0.0.0.0", sdp, count=1)
 
 
 def with_offer_tag(sdp: str, tag: str) -> str:
-    """Return an offer that carries the tag at session level."""
+    """Return an offer with the tag, at session level."""
     return _insert_at_session_level(sdp, _OFFER_TAG + tag)
 
 

@@ -1,6 +1,7 @@
-"""The attributes of a remote description that mean something here: what their values look like, and where they go.
+"""The attributes of a remote description that are used here: the form of their values, and where they are stored.
 
-Each function takes what the pattern of its attribute has matched, and returns False if the line is one too many.
+Each function stores the match of its attribute's pattern. It returns False if the line has to be left out: it
+contradicts an earlier line, does not fit its section, or exceeds a bound.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ MAX_LINES_OF_KIND = 512
 """Lines of one attribute in one section. Chromium describes a camera with 230 lines of RTCP feedback."""
 
 MAX_SOURCES = 16
-"""Sources (SSRCs) of one section, and groups of them: aiortc walks through all for each. Simulcast in three layers has
-six."""
+"""Sources (SSRCs) of one section, and groups of them: aiortc iterates over all of them for each. Simulcast in three
+layers has six."""
 
 MAX_FINGERPRINTS = 8
 """Fingerprints of one section: one for each hash function in use."""
@@ -29,18 +30,18 @@ MAX_EXTENSIONS = 32
 _DIRECTIONS: tuple[Direction, ...] = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 
-def take_attribute(level: Level, line: str) -> bool:
-    """Enter an attribute. Return False if it makes no sense; an unknown one is ignored (RFC 8866 section 5.13)."""
+def read_attribute(level: Level, line: str) -> bool:
+    """Store an attribute. Return False if it is invalid; an unknown one is ignored (RFC 8866 section 5.13)."""
     name, _, value = line[2:].partition(":")
     known = (_OF_MEDIA if isinstance(level, MediaLevel) else _OF_SESSION).get(name.strip())
     if known is None:
         return True
-    pattern, take = known
+    pattern, store = known
     level.count[name] += 1
     if level.count[name] > MAX_LINES_OF_KIND or len(line) > MAX_LINE_LENGTH or not line.isprintable():
         return False
     match = pattern.fullmatch(value.strip())
-    return match is not None and take(level, name.strip(), match)
+    return match is not None and store(level, name.strip(), match)
 
 
 def _value(level: Level, name: str, match: re.Match[str]) -> bool:
@@ -142,8 +143,8 @@ def _source_group(level: MediaLevel, name: str, match: re.Match[str]) -> bool:
 _Known = tuple[re.Pattern[str], Callable[[Any, str, re.Match[str]], bool]]
 
 
-def _of(pattern: str, take: Callable[..., bool]) -> _Known:
-    return re.compile(pattern, re.ASCII), take
+def _of(pattern: str, store: Callable[..., bool]) -> _Known:
+    return re.compile(pattern, re.ASCII), store
 
 
 _TEXT = r"[!-~]{1,256}"  # credentials have letters, digits, + and / (RFC 8839 section 5.4); some ends are less strict

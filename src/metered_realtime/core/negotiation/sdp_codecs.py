@@ -1,4 +1,4 @@
-"""Codecs as descriptions name them: `rtpmap`, `fmtp` and `rtcp-fb` (RFC 8866, RFC 4585), or a number alone."""
+"""Codecs as written in descriptions: by `rtpmap`, `fmtp` and `rtcp-fb` (RFC 8866, RFC 4585), or payload type alone."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ STATIC_CODECS: dict[int, tuple[str, int]] = {
     32: ("MPV", 90000),
     34: ("H263", 90000),
 }
-"""What a payload type without an rtpmap means (RFC 3551 section 6)."""
+"""The codecs of payload types without an rtpmap (RFC 3551 section 6)."""
 
 FEEDBACK = ("nack", "nack pli", "goog-remb")
-"""The RTCP feedback that this end knows. Of a description nothing else is kept: `a=rtcp-fb:*` is for each codec of a
-section, and hundreds of either would make tens of thousands of objects."""
+"""The RTCP feedback that this end supports; other lines are ignored. `a=rtcp-fb:*` applies to each codec of a section,
+so that hundreds of both would make tens of thousands of objects."""
 
 UNUSED = "x-unused"
-"""What a codec is called that is offered once more under another number: the number is taken, and means nothing."""
+"""Name of a codec that is offered again under another payload type: the number is in use, but stands for nothing."""
 
 MAX_PARAMETERS = 32
 """Format parameters of one codec. Real ones have five."""
 
 MAX_MISFITS = 8
-"""Codecs that a reason names. Browsers offer tens."""
+"""Reasons that `describe_misfits` lists. Browsers offer tens of codecs."""
 
 _AUXILIARY = frozenset({"rtx", "red", "ulpfec", "flexfec-03", "telephone-event", "cn"})
-"""What goes with a codec and is no use without one."""
+"""Codecs that accompany another one and are of no use without it."""
 
 _NUMERIC = frozenset({"apt", "max-fr", "max-fs", "maxplaybackrate", "minptime", "stereo", "useinbandfec"})
 _WITH_VALUE = _NUMERIC | {"packetization-mode", "profile-level-id"}
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _PROFILE = re.compile(r"[0-9a-f]{6}", re.ASCII)
 
-# RFC 6184 section 8.1. The level is no part of what has to match; aiortc refuses those that it does not know.
+# RFC 6184 section 8.1. The level does not have to match; aiortc refuses levels that it does not know.
 _H264_LEVELS = (52, 51, 50, 42, 41, 40, 32, 31, 30, 22, 21, 20, 13, 12, 11, 10)
 
 
 @dataclass(slots=True)
 class SdpCodec:
-    """A codec under its payload type. Names of parameters are in lower case; those without a value have None."""
+    """A codec with its payload type. Names of parameters are in lower case; those without a value have None."""
 
     payload_type: int
     name: str
@@ -58,8 +58,8 @@ class SdpCodec:
     channels: int | None = None
     parameters: dict[str, str | None] = field(default_factory=dict)
 
-    def take_parameters(self, text: str) -> bool:
-        """Add the parameters of an fmtp line. Return False if one of them had to be left out."""
+    def add_parameters(self, text: str) -> bool:
+        """Add the parameters of an fmtp line. Return False if any has to be left out."""
         complete = True
         for part in text.split(";", MAX_PARAMETERS)[:MAX_PARAMETERS]:
             name, equals, value = part.partition("=")
@@ -67,7 +67,7 @@ class SdpCodec:
             if not _is_sound(name, value if equals else None):
                 complete = complete and not part.strip()
             elif name in self.parameters or len(self.parameters) < MAX_PARAMETERS:
-                self.parameters[name] = _shown(name, value) if equals else None
+                self.parameters[name] = _normalized(name, value) if equals else None
             else:
                 complete = False
         return complete and text.count(";") < MAX_PARAMETERS
@@ -84,7 +84,7 @@ class SdpCodec:
 
 
 def describe_misfits(offered: Sequence[SdpCodec], known: Sequence[SdpCodec]) -> str:
-    """Say why none of the offered codecs can be used, each by what did not fit."""
+    """Return why none of the offered codecs can be used: what does not fit, for each."""
     main = [codec for codec in offered if codec.name.lower() not in _AUXILIARY] or offered
     reasons = list(dict.fromkeys(_misfit(codec, known) for codec in main))
     more = f", and {len(reasons) - MAX_MISFITS} more" if len(reasons) > MAX_MISFITS else ""
@@ -119,8 +119,8 @@ def _is_sound(name: str, value: str | None) -> bool:
     return value is not None and (name == "profile-level-id" or _NUMBER.fullmatch(value) is not None)
 
 
-def _shown(name: str, value: str) -> str:
-    """Return the value in the form in which it is compared."""
+def _normalized(name: str, value: str) -> str:
+    """Return a value in the form in which it is compared."""
     if name != "profile-level-id":
         return value
     value = value.lower()
@@ -131,7 +131,7 @@ def _shown(name: str, value: str) -> str:
 
 
 def codec_of(payload_type: int, codecs: Mapping[int, SdpCodec]) -> SdpCodec | None:
-    """Return the codec of a payload type: the one that an rtpmap names, or else the one that the number stands for."""
+    """Return the codec of a payload type: from its rtpmap, or else the static one. None if it has neither."""
     if payload_type in codecs or payload_type not in STATIC_CODECS:
         return codecs.get(payload_type)
     return SdpCodec(payload_type, *STATIC_CODECS[payload_type])

@@ -1,4 +1,4 @@
-"""What one m-section of a remote description says, and its lines in the normal form that `remote_sdp` describes."""
+"""One m-section of a remote description: its contents, and its lines in the normal form (see `remote_sdp`)."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from .sdp import MAX_LINE_LENGTH, Direction, masked, section_texts
 from .sdp_codecs import FEEDBACK, UNUSED, SdpCodec, codec_of
 
 SCTP_PORT = 5000
-"""The SCTP port of an end that does not name one. All known ones use it."""
+"""The SCTP port of an end that names none. All known implementations use it."""
 
 MAX_DATA_STREAMS = 65_535
-"""Streams that an old data section names: as many as aiortc has."""
+"""Streams that a data section of the old form announces: as many as aiortc supports."""
 
 RTP_PROTO = "UDP/TLS/RTP/SAVPF"
 DATA_PROTO = "UDP/DTLS/SCTP"
 DATA_FORMAT = "webrtc-datachannel"
 
 IdentifyFn = Callable[[str, SdpCodec], Hashable]
-"""Returns what a codec of a kind of media is at this end, None if it is unknown."""
+"""Return what a codec is at this end, None if it is unknown. Called with the kind of media and the codec."""
 
 _FIRST_LINE = re.compile(r"m=([a-z]{1,16}) +(\d{1,5})(?:/\d{1,5})? +([A-Za-z0-9/]{1,32}) +(\S.*)", re.ASCII)
 _RTP = re.compile(r"(?:(?:UDP|TCP)/(?:D?TLS)/)?RTP/S?AVPF?", re.ASCII)
 _SCTP = re.compile(r"(?:(?:UDP|TCP)/)?DTLS/SCTP", re.ASCII)
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 _PAYLOAD_TYPE = re.compile(r"0|[1-9]\d{0,2}", re.ASCII)
-_CONFLICT = range(64, 96)  # payload types that look like RTCP beside them (RFC 5761 section 4)
+_CONFLICT = range(64, 96)  # payload types that cannot be told from RTCP (RFC 5761 section 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a section was described where it is not this end's way: an answer has the same (RFC 8829 section 5.3.1)."""
+    """A way to write a first line that is not the way of this end: an answer repeats it (RFC 8829 section 5.3.1)."""
 
     proto: str
     formats: str | None = None
 
 
 def in_form(sdp: str, forms: Mapping[str, Form]) -> str:
-    """Return a description of this end with the first lines of sections written as the other end does, by mid."""
+    """Return a description of this end with the first lines of sections, by mid, in the form of the other end."""
     if not forms:
         return sdp
     session, sections = section_texts(sdp)
@@ -63,7 +63,7 @@ def _in_form(lines: list[str], form: Form) -> list[str]:
 
 @dataclass(slots=True)
 class Level:
-    """What may stand in a section, or before the first one for all of them."""
+    """Attributes of a section, or of the session level, where they apply to all sections."""
 
     values: dict[str, str] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Level:
 
 @dataclass(slots=True)
 class MediaLevel(Level):
-    """An m-section as it is read. `first_line` is as it came, `fault` why the section cannot be used, if it cannot."""
+    """An m-section while it is read. `fault` is why it cannot be used, None if it can."""
 
     first_line: str = ""
     kind: str = ""
@@ -95,21 +95,24 @@ class MediaLevel(Level):
 
     @property
     def is_data(self) -> bool:
+        """Whether the section carries data channels."""
         return self.kind == "application"
 
     @property
     def mid(self) -> str:
+        """The mid, empty if there is none."""
         return self.values.get("mid", "")
 
     @property
     def is_rejected(self) -> bool:
-        return self.port == 0 and "bundle-only" not in self.flags  # RFC 8843 section 6
+        """Whether port 0 rejects the section. It does not with `bundle-only` (RFC 8843 section 6)."""
+        return self.port == 0 and "bundle-only" not in self.flags
 
     @property
     def form(self) -> Form | None:
-        """Return how the first line is written, None if it is as this end writes it."""
-        is_ours = self.proto == (DATA_PROTO if self.is_data else RTP_PROTO) and not self.numbered
-        if is_ours or self.fault is not None:
+        """The way the first line is written, None if it is the way of this end."""
+        is_native = self.proto == (DATA_PROTO if self.is_data else RTP_PROTO) and not self.numbered
+        if is_native or self.fault is not None:
             return None
         return Form(self.proto, self.formats[0] if self.is_data else None)
 
@@ -119,7 +122,7 @@ class MediaLevel(Level):
         return self.is_data and _PORT.fullmatch(self.formats[0]) is not None
 
     def complete(self, session: Level, *, is_bundled: bool) -> None:
-        """Add what stands before the first section for all of them."""
+        """Add the attributes of the session level."""
         for name in ("ice-ufrag", "ice-pwd", "setup"):
             if name in session.values:
                 self.values.setdefault(name, session.values[name])
@@ -128,14 +131,15 @@ class MediaLevel(Level):
         if self.fault is not None or self.is_data:
             return
         self.extensions = session.extensions | self.extensions
-        # A section of the BUNDLE that leaves its transport out has that of the others, which is multiplexed.
+        # A bundled section without a transport of its own uses the shared one, which multiplexes RTCP.
         if "rtcp-mux" not in self.flags and (not is_bundled or "ice-ufrag" in self.values):
             self.fault = "it does not multiplex RTCP (RFC 5761)"
 
     def choose_codecs(self, identify: IdentifyFn) -> list[str]:
-        """Put the codecs in the order of the first line, with their parameters. Return the lines without a codec.
+        """Put the codecs in the order of the first line and add their parameters. Return the odd fmtp lines.
 
-        Each that is known here is used once. An answer repeats all that fit, and aiortc multiplies those of one number.
+        A codec that is known here is used once: an answer repeats all that fit, and aiortc multiplies those that it
+        puts under one number.
         """
         if self.is_data:
             return []
@@ -144,7 +148,7 @@ class MediaLevel(Level):
         odd = []
         for number, text in self.parameters:
             codec = self.codecs.get(number)
-            if codec is None or not codec.take_parameters(text):
+            if codec is None or not codec.add_parameters(text):
                 odd.append(f"a=fmtp:{number} {text}")
         for number, codec in self.codecs.items():
             identity = identify(self.kind, codec)
@@ -155,7 +159,7 @@ class MediaLevel(Level):
         return odd
 
     def lines(self) -> list[str]:
-        """Return the section in the normal form."""
+        """Return the lines of the section in the normal form."""
         port = 9 if "bundle-only" in self.flags else self.port
         formats = [DATA_FORMAT] if self.is_data else [str(number) for number in self.codecs] or ["0"]
         lines = [f"m={self.kind} {port} {DATA_PROTO if self.is_data else RTP_PROTO} {' '.join(formats)}"]
@@ -185,7 +189,7 @@ class MediaLevel(Level):
 
 
 def begin_section(line: str) -> MediaLevel:
-    """Return a section that begins with this first line."""
+    """Return a section with this first line, and nothing else yet."""
     match = _FIRST_LINE.fullmatch(line) if line.isprintable() and len(line) <= MAX_LINE_LENGTH else None
     if match is None:
         kind = re.match(r"m=(audio|video|application)\b", line, re.ASCII)

@@ -1,6 +1,6 @@
-"""What peers send each other through the server to set up a connection: descriptions, candidates, track metadata.
+"""Signals that peers exchange through the server to set up a connection: descriptions, candidates, track metadata.
 
-They travel as ordinary direct messages and are told apart by their shape. Anything else is application data.
+They are ordinary direct messages, recognised by their shape. Anything else is application data.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 from .sdp import DescriptionKind
 
 MAX_METADATA_ENTRIES = 512
-"""Track metadata kept for one remote, twice the sections of the largest description. The oldest goes first."""
+"""Track metadata kept for one remote, for four times the sections of the largest description. The oldest is dropped
+first."""
 
 MAX_IDENTIFIER_LENGTH = 256
+"""Characters of the kind or the stream id in track metadata. Browsers use 36 to 38."""
 
 _METADATA_KEY = "__meteredTrackMeta"
 _CHANNEL_KEY = "channel"
@@ -35,7 +37,7 @@ class DescriptionSignal:
 
 @dataclass(frozen=True, slots=True)
 class CandidateSignal:
-    """An ICE candidate of the sender, or None when there are no more."""
+    """An ICE candidate of the sender, or None at the end of its candidates."""
 
     candidate: str | None
     mid: str | None = None
@@ -57,7 +59,7 @@ class CandidateSignal:
 
 @dataclass(frozen=True, slots=True)
 class MetadataSignal:
-    """Metadata of a track of the sender; None clears it."""
+    """Metadata of a track of the sender. None clears it."""
 
     track_id: str
     metadata: dict[str, Any] | None
@@ -79,25 +81,25 @@ class MetadataSignal:
 Signal = DescriptionSignal | CandidateSignal
 
 GREETING = MetadataSignal("x-metered-mesh", None)
-"""Asks a polite end whether it is of this make, and says so in return: then there is no need to hold an offer back. To
-others it clears the metadata of a track that does not exist, which does nothing."""
+"""Asks a polite end whether it is native, and is its reply that it is: then no offer has to be held back. At a foreign
+end it clears the metadata of a track that does not exist, which does nothing."""
 
 
 def in_channel(payload: dict[str, Any], channel: str) -> dict[str, Any]:
-    """Return the message of a signal or a call with the channel that it belongs to.
+    """Return the message of a signal or a call with its channel added.
 
-    A direct message goes to every connection of a peer id, also to those of its programs in other channels.
+    A direct message goes to every connection of a peer id, including those of its programs in other channels.
     """
     return {**payload, _CHANNEL_KEY: channel}
 
 
 def channel_of(data: Any) -> str | None:
-    """Return the channel that the message of a signal or a call names."""
+    """Return the channel that the message of a signal or a call names, None if it names none."""
     return _text(data.get(_CHANNEL_KEY)) if isinstance(data, dict) else None
 
 
 def parse_signal(data: Any) -> Signal | MetadataSignal | None:
-    """Return the signal that a direct message is, or None if it is application data."""
+    """Return the signal in a direct message, None if the message is application data."""
     if not isinstance(data, dict):
         return None
     if _METADATA_KEY in data:
@@ -156,7 +158,7 @@ def _text(value: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class DescribedTrack:
-    """A track of the remote as its description names it."""
+    """A track of the remote as a description names it."""
 
     track_id: str
     kind: str
@@ -164,27 +166,27 @@ class DescribedTrack:
 
 
 class MetadataBook:
-    """The track metadata that one remote has sent. Outlives its connections.
+    """The track metadata that one remote has sent. Kept across its connections.
 
-    An entry has the track id of its sender. Three rules find the entry of a track that a description brings, in this
-    order, so that a guess never takes what has a real match:
+    An entry has the track id that its sender uses. Three rules find the entry of a track in a description, in this
+    order, so that a guess never uses an entry with a real match:
 
     1. The track id in the msid of its section.
-    2. Stream id and kind, if one entry alone has both and its track is not in the description under its own id.
-    3. What is left. A browser that puts a track into a section which the other end has offered describes it under
-       another id, and some implementations name neither stream nor kind: their entries wait for the next description
-       with tracks that have no match. The last entries that wait belong to those, in order. Fewer entries than tracks
-       belong to none.
+    2. Stream id and kind, if exactly one entry has both and its track is not in the description under its own id.
+    3. The order. A browser that puts a track into a section that the other end has offered describes it under another
+       id, and some implementations name neither stream nor kind: their entries wait for the next description with new
+       tracks that have no match. The last of the waiting entries belong to those tracks, in order. If there are fewer
+       entries than tracks, they belong to none.
     """
 
     def __init__(self) -> None:
         self._entries: OrderedDict[str, MetadataSignal] = OrderedDict()
         self._waiting: dict[str, None] = {}
         self._described_as: dict[str, str] = {}
-        """By the track id in a description, the one in the entry that was found for it by the third rule."""
+        """The track ids of entries that the third rule has found, by the track ids in descriptions."""
 
-    def take(self, signal: MetadataSignal) -> None:
-        """Store an entry, or remove it."""
+    def apply_signal(self, signal: MetadataSignal) -> None:
+        """Store the metadata of a track, or remove it if it is None."""
         is_placed = signal.track_id in self._described_as.values()
         if signal.metadata is None:
             self._remove(signal.track_id)
@@ -198,7 +200,7 @@ class MetadataBook:
             self._waiting[signal.track_id] = None
 
     def describe(self, new: Sequence[DescribedTrack], track_ids: Iterable[str]) -> None:
-        """Apply the third rule to the new tracks of a description. `track_ids` are those of all tracks in it."""
+        """Apply the third rule to the new tracks of a description. `track_ids` are the ids of all tracks in it."""
         signalled = set(track_ids)
         unmatched = [it for it in new if self.find(it.track_id, it.kind, it.stream_id, signalled) is None]
         if not unmatched:
@@ -212,9 +214,10 @@ class MetadataBook:
     def find(
         self, track_id: str, kind: str, stream_id: str | None, signalled: Iterable[str] = ()
     ) -> dict[str, Any] | None:
-        """Return the metadata of a track.
+        """Return the metadata of a track, None if there is none.
 
-        By stream and kind an entry fits only if its track is not `signalled` under its own id.
+        An entry matches by stream and kind only if its own track id is not in `signalled`, the ids of all described
+        tracks.
         """
         entry = self._entries.get(track_id) or self._of_stream(kind, stream_id, set(signalled))
         if entry is None:
