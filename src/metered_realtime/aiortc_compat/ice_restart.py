@@ -16,10 +16,11 @@ from typing import Any
 
 import aioice.ice
 from aioice.utils import random_string
-from aiortc import RTCPeerConnection
+from aiortc import RTCIceTransport, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceParameters
 
 from .dtls import FastDtlsTransport
+from .version import Guard, Part
 
 PASSWORD_LENGTH = 22
 """Characters of a password: 128 bits at least (RFC 8839 section 5.4), as aioice has it."""
@@ -30,6 +31,35 @@ USERNAME_LENGTH = 8
 
 COMPONENT = 1
 """RTP and RTCP, the only component there is (RFC 8834 section 4.5)."""
+
+
+GUARD = Guard(
+    "ICE is not restarted: a lost path costs the connection",
+    Part(
+        aioice.ice.Connection,
+        "5035a2bdc2772df3",
+        "__init__",
+        "add_remote_candidate",
+        "check_complete",
+        "check_incoming",
+        "check_start",
+        "close",
+        "connect",
+        "gather_candidates",
+        "get_component_candidates",
+        "request_received",
+        "switch_role",
+        "_add_remote_candidate",
+        "_check_list_maybe_complete",
+        "_check_list_maybe_fail",
+        "_end_remote_candidates",
+        "_pair_remote_candidate",
+        "_prune_components",
+        "_valid_username",
+    ),
+    Part(aioice.ice, "d4a54f9a68c39ff1", "get_host_addresses"),
+    Part(RTCIceTransport, "d3d11f6af7e5f7dd"),
+)
 
 
 class IceRestarts:
@@ -50,12 +80,16 @@ class IceRestarts:
     @property
     def is_possible(self) -> bool:
         """Tell whether there is something to be kept: DTLS is up, and both ends have found each other once."""
-        is_known = isinstance(self._dtls, FastDtlsTransport) and hasattr(self._connection, "checks")
-        return bool(is_known and self._dtls.state == "connected" and not self._connection._closing)
+        connection = self._connection
+        is_known = hasattr(connection, "checks") and hasattr(connection, "consent_lost") and GUARD.holds()
+        if not (is_known and isinstance(self._dtls, FastDtlsTransport)):
+            return False
+        return bool(self._dtls.state == "connected" and not connection._closing)
 
     def survive_losses(self) -> None:
         """Have a lost path end nothing: the connection reads `failed` and waits for a restart."""
-        self._connection.consent_lost = self._lose
+        if GUARD.holds():
+            self._connection.consent_lost = self._lose
 
     async def renew(self) -> None:
         """Take new credentials, forget those of the other end with its candidates, and look for new addresses.

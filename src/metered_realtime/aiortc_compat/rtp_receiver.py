@@ -13,8 +13,9 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
 
+from . import jitter_buffer
 from .jitter_buffer import PromptPictures, Several
-from .rtp_sources import BoundedNacks, forget_source, keep_reporting
+from .rtp_sources import NACK_GUARD, BoundedNacks, forget_source, keep_reporting
 from .stats import count_packets
 from .unread_gate import Intake, UnreadSink
 
@@ -84,16 +85,16 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
     setattr(tapped, f"{_RECEIVER}decoder_queue", _EncodedTap(sink))
     setattr(tapped, f"{_RECEIVER}timestamp_mapper", _RawTimestamps())
     buffer = getattr(tapped, f"{_RECEIVER}jitter_buffer")
-    if PROMPT_SOUND and receiver.track.kind == "audio":
+    if PROMPT_SOUND and jitter_buffer.GUARD.holds() and receiver.track.kind == "audio":
         _PromptSound(buffer)
-    if receiver.track.kind == "video":
+    if receiver.track.kind == "video" and NACK_GUARD.holds():
         setattr(tapped, f"{_RECEIVER}nack_generator", BoundedNacks())
     intake = tapped._handle_rtp_packet = Intake(receiver, sink)
     count_packets(receiver)
     _forget_when_silent(receiver, intake)
     keep_reporting(receiver)
     reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)
-    if PROMPT_PICTURES and receiver.track.kind == "video":
+    if PROMPT_PICTURES and jitter_buffer.GUARD.holds() and receiver.track.kind == "video":
         PromptPictures(buffer, getattr(tapped, f"{_RECEIVER}codecs"), sink.picture_lost, _Requests(receiver))
     handle = receiver._handle_rtcp_packet
 

@@ -6,8 +6,8 @@ section 6.10), packets that are read at once share acknowledgements, channels ta
 what is in flight. Setting up, tearing down, resetting streams (RFC 6525) and opening channels (RFC 8832) stay
 aiortc's. On the wire it is SCTP as anybody speaks it: docs/data_path.md says what differs and why it may.
 
-What is known of aiortc's and aioice's insides is checked when it is first needed: where the source has changed, aiortc
-goes its own way. tests/aiortc_compat/test_sctp.py fails when a release moves something underneath.
+Where the source of what is replaced, called or called by has changed, aiortc's own association carries the data
+(`GUARD`). tests/aiortc_compat/test_sctp.py fails when a release moves something underneath.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from contextlib import suppress
 from struct import Struct
 from typing import Any
 
-from aiortc import RTCPeerConnection
+from aioice.ice import Connection, StunProtocol
+from aiortc import RTCDataChannel, RTCPeerConnection
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcsctptransport import (
     CHUNK_TYPES,
     SCTP_MAX_PACKET_LENGTH,
@@ -34,7 +37,7 @@ from ..core.sctp.packets import COMMON_HEADER, PacketFormat
 from .dtls import FastDtlsTransport
 from .sctp_channels import DataChannelTransport, run_now
 from .timer import PostponedTimer
-from .version import insides_are_known
+from .version import Guard, Part
 
 PACKET_ROOM = SCTP_MAX_PACKET_LENGTH - COMMON_HEADER
 """Bytes of chunks in a packet."""
@@ -47,6 +50,40 @@ _SACK = Struct("!4xLLHH")
 _PAIR = Struct("!HH")
 _ABORT_NO_ROOM = bytes((6, 0, 0, 8, 0, 4, 0, 4))
 """ABORT with the cause Out of Resource (RFC 9260 section 3.3.10.4)."""
+
+
+GUARD = Guard(
+    "using aiortc's own, slower data channels",
+    Part(RTCSctpTransport, "ea2322c8aa980c46"),
+    Part(RTCDataChannel, "0bdc32681c7b000c"),
+    Part(
+        RTCDtlsTransport,
+        "b2106a99fdd8a2b8",
+        "__init__",
+        "_do_handshake",
+        "__run",
+        "_handle_rtcp_data",
+        "_handle_rtp_data",
+        "_recv_next",
+        "_send_data",
+        "_send_rtp",
+        "_write_ssl",
+        "stop",
+    ),
+    Part(RTCIceTransport, "d3d11f6af7e5f7dd"),
+    Part(
+        Connection,
+        "b35851e19d9154e0",
+        "recv",
+        "recvfrom",
+        "send",
+        "sendto",
+        "data_received",
+        "protocol_lost",
+        "close",
+    ),
+    Part(StunProtocol, "9d5873dfff69a1a6"),
+)
 
 
 class FastSctpTransport(DataChannelTransport):
@@ -416,7 +453,7 @@ class FastSctpTransport(DataChannelTransport):
 
 def speed_up_data(pc: RTCPeerConnection) -> None:
     """Have a new connection carry data in this way. Call it before anything is gathered, and before `count_traffic`."""
-    if not insides_are_known():
+    if not GUARD.holds():
         return
     association: Any = pc.sctp
     transport: Any = association.transport
