@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +21,25 @@ SETTLE_TURNS = 20
 
 THREAD_TIMEOUT = 30.0
 """Seconds that a thread which has been told to end may take."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that lets aiortc go its own way wherever this package has something faster."""
+    parser.addoption(
+        "--slow-paths", action="store_true", help="run with everything off that Tuning and guards turn off"
+    )
+
+
+@pytest.fixture(autouse=True)
+def slow_paths(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave everything to aiortc and aioice if `--slow-paths` asks for it."""
+    if not request.config.getoption("--slow-paths"):
+        yield
+        return
+    from tests.support.slow_paths import without_fast_paths
+
+    with without_fast_paths():
+        yield
 
 
 @pytest.fixture(autouse=True)

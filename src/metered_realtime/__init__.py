@@ -113,6 +113,7 @@ from .options import (
     SignallingClientState,
     SubscribeOptions,
     TokenProviderFn,
+    Tuning,
 )
 from .rpc.built_in import (
     RpcApplicationError,
@@ -331,6 +332,7 @@ __all__ = [
     "TrackEnded",
     "TransferProgress",
     "TransferResult",
+    "Tuning",
     "VideoSource",
     "WsCloseCode",
     "__version__",

@@ -14,6 +14,7 @@ import pytest
 from aiortc import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import RTCSctpTransport
 
+from metered_realtime import Tuning
 from metered_realtime.aiortc_compat import peer_connection
 from metered_realtime.aiortc_compat import sctp as fast
 from metered_realtime.aiortc_compat import sctp_channels as channels
@@ -601,8 +602,7 @@ def test_a_message_without_an_end_ends_the_association(caplog: pytest.LogCapture
 # --- the switch
 
 
-async def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_connection, "FAST_DATA", False)
-    pc = peer_connection.create_peer_connection()
+async def test_it_can_be_switched_off() -> None:
+    pc = peer_connection.create_peer_connection(tuning=Tuning(fast_data=False))
     assert type(pc.sctp) is RTCSctpTransport
     await pc.close()

@@ -13,17 +13,12 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
 
+from ..options import DEFAULT_TUNING, Tuning
 from . import jitter_buffer
 from .jitter_buffer import PromptPictures, Several
 from .rtp_sources import NACK_GUARD, BoundedNacks, forget_source, keep_reporting
 from .stats import count_packets
 from .unread_gate import Intake, UnreadSink
-
-PROMPT_PICTURES = True
-"""Whether new receivers release pictures as `PromptPictures` does, or aiortc's way."""
-
-PROMPT_SOUND = True
-"""Whether new receivers release sound as `_PromptSound` does, or aiortc's way."""
 
 LATE_SOUND = 4
 """Packets behind a gap that wait for what is missing: 80 ms. What comes later than that is left out."""
@@ -74,7 +69,7 @@ class Tap:
         return source is not None
 
 
-def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
+def tap_receiver(receiver: RTCRtpReceiver, sink: Sink, tuning: Tuning = DEFAULT_TUNING) -> Tap:
     """Have encoded frames go to `sink` while they are wanted, and none to a decoder.
 
     Call it before the receiver starts. RTCP BYE is ignored from then on: a browser sends one when it pauses a sender,
@@ -85,7 +80,7 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
     setattr(tapped, f"{_RECEIVER}decoder_queue", _EncodedTap(sink))
     setattr(tapped, f"{_RECEIVER}timestamp_mapper", _RawTimestamps())
     buffer = getattr(tapped, f"{_RECEIVER}jitter_buffer")
-    if PROMPT_SOUND and jitter_buffer.GUARD.holds() and receiver.track.kind == "audio":
+    if tuning.prompt_audio and jitter_buffer.GUARD.holds() and receiver.track.kind == "audio":
         _PromptSound(buffer)
     if receiver.track.kind == "video" and NACK_GUARD.holds():
         setattr(tapped, f"{_RECEIVER}nack_generator", BoundedNacks())
@@ -94,7 +89,7 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
     _forget_when_silent(receiver, intake)
     keep_reporting(receiver)
     reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)
-    if PROMPT_PICTURES and jitter_buffer.GUARD.holds() and receiver.track.kind == "video":
+    if tuning.prompt_video and jitter_buffer.GUARD.holds() and receiver.track.kind == "video":
         PromptPictures(buffer, getattr(tapped, f"{_RECEIVER}codecs"), sink.picture_lost, _Requests(receiver))
     handle = receiver._handle_rtcp_packet
 

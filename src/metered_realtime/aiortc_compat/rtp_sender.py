@@ -40,12 +40,10 @@ from ..core.media.rates import RateWindow
 from ..media.codecs.encoders import Packet
 from ..media.codecs.rtp_payload import MAX_PAYLOAD
 from ..media.sending.shared_packet import Placed
+from ..options import DEFAULT_TUNING, Tuning
 from .dtls import DONE, FastDtlsTransport, one_by_one
 from .rtcp_feedback import send_levels
 from .version import Guard, Part
-
-SHARED_PAYLOADS = True
-"""Whether new senders send as `ParcelSender` does, or aiortc's way."""
 
 _SENDER = "_RTCRtpSender__"
 
@@ -122,9 +120,9 @@ class ParcelTrack(Protocol):
     async def next_parcel(self) -> Placed: ...
 
 
-def send_parcels(sender: RTCRtpSender, track: ParcelTrack) -> None:
+def send_parcels(sender: RTCRtpSender, track: ParcelTrack, tuning: Tuning = DEFAULT_TUNING) -> None:
     """Have a new sender, whose frames are counted, send the packets of its track in this way."""
-    if not (SHARED_PAYLOADS and GUARD.holds()):
+    if not (tuning.shared_payloads and GUARD.holds()):
         send_levels(sender, track)
         return
     replaced: Any = sender

@@ -44,7 +44,7 @@ from ..core.negotiation.rejected_sections import first_lines, stand_in, with_por
 from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
 from ..core.negotiation.sdp_sections import Form, in_form
 from ..log import Logger
-from ..options import IceServerConfig
+from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .remote_description import RemoteDescription, admitted, ice_candidate, usable_ice
@@ -88,9 +88,11 @@ class PeerConnection:
         has_servers: bool = False,
         relay_only: bool = False,
         certificate: SharedCertificate | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
+        self._tuning = tuning
         self._logger = logger
-        self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate)
+        self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate, tuning=tuning)
         transport = dtls_transport(self.pc)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
@@ -560,7 +562,7 @@ class PeerConnection:
             return unused[0]
         if used and len(same_kind) >= FRESH_SECTIONS:
             return used[0]
-        sending = SendingSection(self.pc, kind)
+        sending = SendingSection(self.pc, kind, self._tuning)
         self._sending.append(sending)
         return sending
 
@@ -596,7 +598,7 @@ class PeerConnection:
         receiver = receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
-        receiving = ReceivingSection(transceiver.mid or "", receiver)
+        receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
         self._receiving[receiving.mid] = receiving
 
 

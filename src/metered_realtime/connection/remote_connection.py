@@ -32,7 +32,7 @@ from ..errors import (
     NotConnectedError,
 )
 from ..log import Logger
-from ..options import PeerConnectionState
+from ..options import DEFAULT_TUNING, PeerConnectionState, Tuning
 from .ice_servers import IceServers, choose
 from .offer import OfferPlan
 from .peer_connection import PeerConnection
@@ -86,6 +86,7 @@ class RemoteConnection:
         offer_held: Callable[[], None] = lambda: None,
         set_ups: SetUps | None = None,
         check_signal: CheckSignal = lambda signal: None,
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
         check_version()
         self.state: PeerConnectionState = "idle"
@@ -103,6 +104,7 @@ class RemoteConnection:
         self._gathering: PeerConnection | None = None
         self._early_candidates = 0
         self._certificate = certificate
+        self._tuning = tuning
         self._loop = asyncio.get_running_loop()
         self._negotiator = n.Negotiator(polite=polite, holds_back=free_to_offer_at > self._loop.time())
         self._ladder = Ladder()
@@ -582,6 +584,7 @@ class RemoteConnection:
             has_servers=self._ice_servers.may_have_any,
             relay_only=self._ice_servers.policy == "relay",
             certificate=self._certificate if is_shared else None,
+            tuning=self._tuning,
         )
 
     def _replace_peer_connection(self, reason: str) -> None:

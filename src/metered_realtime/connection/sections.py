@@ -20,6 +20,7 @@ from ..media.codecs.encoders import SendCodec
 from ..media.receiving.remote_track import RemoteTrack
 from ..media.sending.fanout import TrackFanout
 from ..media.sending.forward_track import ForwardTrack
+from ..options import DEFAULT_TUNING, Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,11 @@ class SendingSection:
     `is_usable` until the remote has declined it for good.
     """
 
-    def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
+    def __init__(self, pc: RTCPeerConnection, kind: str, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.forward = ForwardTrack(kind)
         self.transceiver = new_transceiver(pc, self.forward)
         self.retransmissions = listen_to_feedback(self.transceiver.sender, self.forward)
-        send_parcels(self.transceiver.sender, self.forward)
+        send_parcels(self.transceiver.sender, self.forward, tuning)
         keep_reporting(self.transceiver.sender)
         self.is_usable = True
         self.outgoing: Outgoing | None = None
@@ -91,7 +92,7 @@ class SendingSection:
 class ReceivingSection:
     """Where the frames of one receiving section go: to the track that the remote sends in it now, or nowhere."""
 
-    def __init__(self, mid: str, receiver: RTCRtpReceiver) -> None:
+    def __init__(self, mid: str, receiver: RTCRtpReceiver, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.mid = mid
         self._kind = receiver.track.kind
         self._time_line = TimeLine()
@@ -99,7 +100,7 @@ class ReceivingSection:
         self._reported_of: tuple[int, int] | None = None  # the source, and the stretch of the time line
         self._early: tuple[int, float, int] | None = None  # a report that came before what it is of
         self._incoming: Incoming | None = None
-        self._tap = tap_receiver(receiver, self)
+        self._tap = tap_receiver(receiver, self, tuning)
 
     def update(self, ids: tuple[tuple[str, ...], str] | None) -> tuple[Incoming | None, Incoming | None]:
         """Note the ids under which the remote sends here, None if it does not. Return the removed and the added."""

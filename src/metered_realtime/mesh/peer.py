@@ -50,6 +50,7 @@ from ..lifetime import Lifetime
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from ..options import (
+    DEFAULT_TUNING,
     IceServersOption,
     IceTransportPolicy,
     MeteredPeerState,
@@ -57,6 +58,7 @@ from ..options import (
     SignallingClientOptions,
     SubscribeOptions,
     TokenProviderFn,
+    Tuning,
 )
 from ..rpc.errors import ErrorRegistry, RpcError
 from ..rpc.methods import RpcInvocationData, RpcMethods
@@ -111,6 +113,8 @@ class MeteredPeer(AsyncEventEmitter):
     asked on joining and again for connections made more than a minute later. An empty list means none.
     `ice_transport_policy` `relay` uses relayed candidates only.
 
+    `tuning` switches off what connections do faster than aiortc itself, see `Tuning`.
+
     `rpc_debug` sends callers the text of what a handler raises. `rpc_errors` is the registry, or a class of one, whose
     errors calls raise; see `RpcMethods`.
 
@@ -140,6 +144,7 @@ class MeteredPeer(AsyncEventEmitter):
         ice_transport_policy: IceTransportPolicy = "all",
         rpc_debug: bool = False,
         rpc_errors: ErrorRegistry | type[RpcError] | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
         if client is not None and (options is not None or api_key or token_provider):
             raise ValueError("a shared client has its credential: give no options, api_key or token_provider with it")
@@ -187,7 +192,7 @@ class MeteredPeer(AsyncEventEmitter):
             not_permitted=self._permission.refuse,
         )
         self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
-        self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
+        self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger, tuning)
         no_snapshot = FatalError(ReconcileTimeoutError(), "reconcile_timeout")
         self._watch = SnapshotWatch(self._seat.subscribe_again, lambda: self.emit(no_snapshot), self._logger)
         self._media = LocalMedia(lambda: self.remote_peers, self._tell_metadata, self._logger, self.emit)
