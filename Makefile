@@ -10,29 +10,40 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # CI has more time, and measures more steadily with less beside it.
 WORKERS ?= $(if $(CI),2,4)
 
+# What `make coverage` runs: `make coverage TESTS=tests/rpc` measures a part.
+TESTS  ?= tests
+
 MEDIA  ?=
 OUTPUT ?= demo-output
 
 # Tests start many programs. Without byte code on the disk each of them would compile the whole package.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check pytest benchmark serve clean
+.PHONY: demo test quick check pytest coverage benchmark serve help clean
 
 demo: $(VENV)/.installed-all  ## stream a media file between two peers and show that it works
 	$(BIN)/metered-realtime demo $(if $(MEDIA),"$(MEDIA)") --output "$(OUTPUT)"
 
 test: check pytest  ## every check and every test, with real servers and a real browser where they can be installed
 
-check: $(VENV)/.installed-dev
+check: $(VENV)/.installed-dev  ## ruff, mypy --strict, the import rules and the figures of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/house.py --check
 
-pytest: $(VENV)/.installed-dev
+quick: check  ## the checks, the tests of the pure cores and a smoke test of the mesh, in less than a minute
+	$(BIN)/python -m pytest tests/core tests/test_house.py tests/test_rooms.py --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/mesh tests/channels -m smoke
+
+pytest: $(VENV)/.installed-dev  ## every test, several at once except those that measure times
 	./tools/install-test-programs
 	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile
 	$(BIN)/python -m pytest -m alone
+
+coverage: $(VENV)/.installed-dev  ## the lines and branches that tests reach, except those tests that measure times
+	$(BIN)/python -m pytest $(TESTS) -m "not alone" --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term
 
 benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc and websockets
 	$(BIN)/python -m benchmarks.open_channel
@@ -52,6 +63,9 @@ benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc an
 serve: $(VENV)/.installed-all  ## run the signalling server and the room page
 	$(BIN)/metered-realtime serve
 
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
@@ -67,4 +81,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed-all
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) $(OUTPUT) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OUTPUT) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*

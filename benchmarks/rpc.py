@@ -1,6 +1,6 @@
 """Calls per second and their latency over a data channel, beside a bare ping-pong on the same connection.
 
-Two peers in one process, so that every figure is of both ends together; a 100-byte echo, one call at a time and 100 in
+Two peers in one process, so that every number is of both ends together; a 100-byte echo, one call at a time and 100 in
 flight. The kinds take turns. CPU time per round trip holds on a busy machine as well; 43 s without options.
 
     python -m benchmarks.rpc --seconds 3 --rounds 5
@@ -32,7 +32,7 @@ Echo = Callable[[], Awaitable[object]]
 
 
 @dataclass
-class Figures:
+class Stats:
     """What was measured of one kind at one number in flight, round by round."""
 
     rates: list[float] = field(default_factory=list)
@@ -82,7 +82,7 @@ async def echoes(to_other: RemotePeer, to_one: RemotePeer) -> dict[str, Echo]:
     }
 
 
-async def measure(echo: Echo, in_flight: int, seconds: float, figures: Figures) -> None:
+async def measure(echo: Echo, in_flight: int, seconds: float, stats: Stats) -> None:
     """Keep so many round trips going for some time."""
     latencies: list[float] = []
     until = time.perf_counter() + seconds
@@ -94,31 +94,31 @@ async def measure(echo: Echo, in_flight: int, seconds: float, figures: Figures) 
 
     started, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(go() for _ in range(in_flight)))
-    figures.cpu.append((time.process_time() - cpu) / len(latencies))
-    figures.rates.append(len(latencies) / (time.perf_counter() - started))
-    figures.latencies += latencies
+    stats.cpu.append((time.process_time() - cpu) / len(latencies))
+    stats.rates.append(len(latencies) / (time.perf_counter() - started))
+    stats.latencies += latencies
 
 
-async def run(levels: list[int], seconds: float, rounds: int) -> dict[tuple[int, str], Figures]:
+async def run(levels: list[int], seconds: float, rounds: int) -> dict[tuple[int, str], Stats]:
     """Measure every kind at every level, the kinds taking turns."""
     async with pair() as (to_other, to_one):
         kinds = await echoes(to_other, to_one)
         for echo in kinds.values():
             for _ in range(WARM_UP):
                 await echo()
-        figures = {(level, name): Figures() for level in levels for name in kinds}
+        stats = {(level, name): Stats() for level in levels for name in kinds}
         for _ in range(rounds):
             for level in levels:
                 for name, echo in kinds.items():
-                    await measure(echo, level, seconds, figures[level, name])
-        return figures
+                    await measure(echo, level, seconds, stats[level, name])
+        return stats
 
 
-def report(figures: dict[tuple[int, str], Figures]) -> None:
+def report(stats: dict[tuple[int, str], Stats]) -> None:
     """Print the medians of the rounds, and each kind against the bare one."""
     table = Table("in flight", "what", "round trips/s", "of bare", "by round", "CPU, µs", "p50, ms", "p99, ms")
-    for (level, name), found in figures.items():
-        bare = figures[level, "bare ping-pong"]
+    for (level, name), found in stats.items():
+        bare = stats[level, "bare ping-pong"]
         ratios = [mine / theirs for mine, theirs in zip(found.rates, bare.rates, strict=True)]
         cuts = statistics.quantiles(found.latencies, n=100)
         table.add_row(

@@ -43,9 +43,22 @@ def slow_paths(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left_behind() -> AsyncIterator[None]:
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a task or a thread running."""
     threads_before = set(threading.enumerate())
+    if request.node.get_closest_marker("asyncio") is not None:  # others need no event loop
+        request.getfixturevalue("no_task_left_behind")
+    yield
+    threads = {thread for thread in threading.enumerate() if not _belongs_to_executor(thread)} - threads_before
+    for thread in threads:
+        thread.join(THREAD_TIMEOUT)
+    threads = {thread for thread in threads if thread.is_alive()}
+    assert not threads, f"threads left behind: {threads}"
+
+
+@pytest.fixture
+async def no_task_left_behind() -> AsyncIterator[None]:
+    """Fail a test that leaves a task running."""
     yield
     for _ in range(SETTLE_TURNS):
         if len(asyncio.all_tasks()) == 1:
@@ -53,11 +66,6 @@ async def nothing_left_behind() -> AsyncIterator[None]:
         await asyncio.sleep(0)
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not tasks, f"tasks left behind: {tasks}"
-    threads = {thread for thread in threading.enumerate() if not _belongs_to_executor(thread)} - threads_before
-    for thread in threads:
-        thread.join(THREAD_TIMEOUT)
-    threads = {thread for thread in threads if thread.is_alive()}
-    assert not threads, f"threads left behind: {threads}"
 
 
 def _belongs_to_executor(thread: threading.Thread) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 import metered_realtime as api
+from metered_realtime.options import ClientKeywords
 from metered_realtime.server import SignallingServer
 
 REQUIRED = inspect.Parameter.empty
@@ -301,6 +302,23 @@ def test_methods_take_the_known_parameters(owner: str, method: str) -> None:
     if (owner, name) == ("NoopLogger", "__init__"):
         return
     check_signature(function, METHODS[owner][method], bound=True)
+
+
+@pytest.mark.parametrize("owner", [api.SignallingClient, api.MeteredPeer])
+def test_constructors_take_each_of_the_options_as_a_keyword(owner: type) -> None:
+    shown = inspect.signature(owner).parameters
+    for field in dataclasses.fields(api.SignallingClientOptions):
+        assert (shown[field.name].kind, shown[field.name].default) == (inspect.Parameter.KEYWORD_ONLY, field.default)
+    assert set(ClientKeywords.__annotations__) == {it.name for it in dataclasses.fields(api.SignallingClientOptions)}
+
+
+@pytest.mark.parametrize("owner", [api.SignallingClient, api.MeteredPeer])
+@pytest.mark.parametrize("options", [None, api.SignallingClientOptions(api_key="k", url="ws://localhost")])
+def test_constructors_refuse_a_keyword_that_does_not_exist(
+    owner: Any, options: api.SignallingClientOptions | None
+) -> None:
+    with pytest.raises(TypeError, match="api_kee"):
+        owner(options, api_kee="k")
 
 
 @pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner in PROPERTIES for name in PROPERTIES[owner]])

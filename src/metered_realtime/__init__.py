@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .channels.data_channel import DataChannel
-from .channels.managed_channel import ManagedChannel, ManagedChannelState, ManagedChannelStats
+from .channels.managed_channel import ManagedChannel
 from .channels.options import ChannelOptions
 from .channels.peer_channel import PeerChannel
-from .channels.stats import DataChannelStats, DataStats
+from .channels.stats import DataChannelStats, DataStats, ManagedChannelState, ManagedChannelStats
+from .connection.stats import CandidateStats, InboundTrackStats, OutboundTrackStats
 from .errors import (
     AckTimeoutError,
     ChannelClosedError,
@@ -92,18 +93,13 @@ from .events import (
     TrackEnded,
     WsCloseCode,
 )
-from .files.transfers import FileReceiver, TransferProgress, TransferResult
+from .files.progress import TransferProgress, TransferResult
+from .files.receiving import FileReceiver
 from .log import Logger, NoopLogger, StdlibLogger
 from .media.stream import MediaStream, StreamMetadata
 from .mesh.peer import MeteredPeer
 from .mesh.remote_peer import RemotePeer
-from .mesh.stats import (
-    CandidateStats,
-    InboundTrackStats,
-    OutboundTrackStats,
-    PeerStats,
-    RemoteStats,
-)
+from .mesh.stats import PeerStats, RemoteStats
 from .options import (
     IceServerConfig,
     MeteredPeerState,

@@ -1,7 +1,7 @@
-"""Typed events by handler, decorator, `once`, `off` and `async for`.
+"""Typed events, received by handlers, `once` or `async for`.
 
-Dispatch is synchronous and in registration order: plain handlers run inline, handlers that return an awaitable
-run on as tasks, then streams are fed. A handler that raises is logged and harms nobody else.
+Dispatch is synchronous and in registration order: plain handlers run inline, the awaitables that handlers return run
+as tasks, then streams receive the event. An exception in a handler is logged and does not affect other listeners.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeVar, overload
 
 from .events import Event
@@ -19,10 +19,10 @@ E = TypeVar("E", bound=Event)
 Handler = Callable[[E], Any]
 
 HANDLER_DRAIN_TIMEOUT = 1.0
-"""Seconds that the handlers still running at the end may take. After that they are cancelled."""
+"""Seconds that running handlers may take when the emitter shuts down, before they are cancelled."""
 
 HANDLER_CANCEL_TIMEOUT = 0.5
-"""Seconds that cancelled handlers may take to clean up. After that they are on their own."""
+"""Seconds that cancelled handlers may take to clean up, before they are no longer waited for."""
 
 
 class _Registration:
@@ -38,10 +38,10 @@ _Route = tuple[tuple[_Registration, ...], tuple["EventStream[Any]", ...]]
 
 
 class EventStream(Generic[E]):
-    """The events of one type as an async iterator, from the call of `events()` on.
+    """An async iterator over the events of one type, from the call of `events()` on.
 
-    At most `maxsize` events wait; when full the oldest is dropped and `dropped` counts it. The iteration ends when
-    the emitter shuts down, after what was queued, or with `close()`. Iterating after the end ends at once.
+    At most `maxsize` events wait. When that is exceeded the oldest is dropped, and counted in `dropped`. The iteration
+    ends, after the queued events, when the emitter shuts down or the stream is closed.
     """
 
     def __init__(self, maxsize: int, detach: Callable[[EventStream[E]], None]) -> None:
@@ -77,7 +77,7 @@ class EventStream(Generic[E]):
         self.close()
 
     def close(self) -> None:
-        """Stop receiving. What is queued can still be read."""
+        """Stop receiving events. Those in the queue can still be read."""
         self._detach(self)
         self._end()
 
@@ -100,7 +100,7 @@ class EventStream(Generic[E]):
 
 
 class AsyncEventEmitter:
-    """Base of everything here that has events."""
+    """Base class of the objects that emit events."""
 
     def __init__(self, logger: Logger | None = None) -> None:
         self._logger: Logger = logger if logger is not None else NoopLogger()
@@ -118,7 +118,7 @@ class AsyncEventEmitter:
     @overload
     def on(self, event_type: type[E], handler: Handler[E]) -> Handler[E]: ...
     def on(self, event_type: type[E], handler: Handler[E] | None = None) -> Any:
-        """Call `handler` with every event of the type; usable as a decorator. Return the handler."""
+        """Register `handler` for every event of the type, and return it. Usable as a decorator."""
         return self._register(event_type, handler, once=False)
 
     @overload
@@ -126,7 +126,7 @@ class AsyncEventEmitter:
     @overload
     def once(self, event_type: type[E], handler: Handler[E]) -> Handler[E]: ...
     def once(self, event_type: type[E], handler: Handler[E] | None = None) -> Any:
-        """Call `handler` with the next event of the type only. `off` with the same function cancels it."""
+        """Register `handler` for the next event of the type only. `off` with the same function removes it."""
         return self._register(event_type, handler, once=True)
 
     def off(self, event_type: type[E], handler: Handler[E]) -> None:
@@ -139,7 +139,7 @@ class AsyncEventEmitter:
                 return
 
     def events(self, event_type: type[E], *, maxsize: int = 4096) -> EventStream[E]:
-        """Return the events of the type from now on as an async iterator. `maxsize=0` means no bound."""
+        """Return an async iterator over the events of the type from now on. `maxsize=0` means no limit."""
         _check_type(event_type)
         stream: EventStream[E] = EventStream(maxsize, lambda it: self._detach_stream(event_type, it))
         if self._emitter_closed:
@@ -165,7 +165,7 @@ class AsyncEventEmitter:
             stream._feed(event)
 
     def _route(self, event_type: type[Event]) -> _Route:
-        """Collect who receives a type, and remember it until somebody comes or goes."""
+        """Collect the listeners of a type, and cache them until a listener is added or removed."""
         lineage = [cls for cls in event_type.__mro__ if issubclass(cls, Event)]
         registrations = [it for cls in lineage for it in self._handlers.get(cls, ())]
         registrations.sort(key=lambda registration: registration.sequence)
@@ -192,7 +192,7 @@ class AsyncEventEmitter:
         return handler
 
     def _take(self, registration: _Registration) -> bool:
-        """Remove a `once` registration before it runs. False if a nested emit or `off` was faster."""
+        """Remove a `once` registration before it runs. Return False if a nested `emit` or `off` already has."""
         for event_type, registrations in self._handlers.items():
             if registration in registrations:
                 self._handlers[event_type] = [it for it in registrations if it is not registration]
@@ -237,15 +237,15 @@ class AsyncEventEmitter:
             self._routes.clear()
 
     def _listener_added(self, event_type: type[Event]) -> None:
-        """Run after a handler or a stream was registered. For subclasses that keep events for the first listener."""
+        """Called after a handler or stream was registered. For subclasses that hold events for the first one."""
 
     def _is_heard(self, event_type: type[Event]) -> bool:
-        """Tell whether an event of this type would reach anybody."""
+        """Return whether an event of this type would reach any listener."""
         registrations, streams = self._routes.get(event_type) or self._route(event_type)
         return bool(registrations or streams)
 
     def _drop_listeners(self) -> None:
-        """Forget the handlers and end the streams. Handlers that run go on."""
+        """Remove the handlers and end the streams. Running handlers continue."""
         self._emitter_closed = True
         self._handlers.clear()
         streams = [stream for group in self._streams.values() for stream in group]
@@ -255,7 +255,7 @@ class AsyncEventEmitter:
             stream._end()
 
     def _enter_close(self) -> None:
-        """Note that the running task is inside `close()`: the drain must not wait for it."""
+        """Mark the running task as one inside `close()`: the drain does not wait for it."""
         self._closing_tasks.add(asyncio.current_task())
         for changed in self._drains:
             if not changed.done():
@@ -264,9 +264,9 @@ class AsyncEventEmitter:
     async def _shut_down_emitter(
         self, drain_timeout: float = HANDLER_DRAIN_TIMEOUT, cancel_timeout: float = HANDLER_CANCEL_TIMEOUT
     ) -> None:
-        """Drop the handlers, end the streams, and give running handlers a moment before cancelling them.
+        """Remove the handlers, end the streams, and wait for running handlers before cancelling them.
 
-        Handler tasks that are themselves inside `close()` are left to finish on their own.
+        Handler tasks that are themselves inside `close()` are neither waited for nor cancelled.
         """
         self._drop_listeners()
         late = await self._drain_handlers(drain_timeout)
@@ -278,13 +278,13 @@ class AsyncEventEmitter:
             self._closing_tasks.clear()
 
     async def _drain_handlers(self, timeout: float) -> set[asyncio.Task[Any]]:
-        """Wait for the running handlers. Return those that took too long."""
+        """Wait for the running handlers. Return those that did not finish in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while running := self._handler_tasks - self._closing_tasks - {asyncio.current_task()}:
             if loop.time() >= deadline:
                 return running
-            # A handler that enters `close()` only now must not be waited for any longer.
+            # Wakes when another handler enters `close()`, which must not be waited for.
             changed = loop.create_future()
             self._drains.add(changed)
             try:
@@ -298,6 +298,17 @@ class AsyncEventEmitter:
         self._emitter_closed = False
 
 
+def enter_close(emitters: Iterable[AsyncEventEmitter]) -> None:
+    """Mark the running task as one inside `close()`: the drains of these emitters do not wait for it."""
+    for emitter in emitters:
+        emitter._enter_close()
+
+
 def _check_type(event_type: type[Event]) -> None:
     if not (isinstance(event_type, type) and issubclass(event_type, Event)):
         raise TypeError(f"an event class is needed, not {event_type!r}")
+
+
+def listens_for(emitter: AsyncEventEmitter, event_type: type[Event]) -> bool:
+    """Return whether a handler or stream is registered for exactly this type. Those for a base class only watch."""
+    return bool(emitter._handlers.get(event_type) or emitter._streams.get(event_type))

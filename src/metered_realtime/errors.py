@@ -25,18 +25,18 @@ ErrorCode = Literal[
     "backend_error",
     "internal_error",
 ]
-"""The codes that a server puts in its error frames. A code outside this set is passed on verbatim."""
+"""The codes of a server's error frames. A code outside this set is passed on verbatim."""
 
 SendErrorCode = Literal["reserved_channel", "not_joined", "invalid_args", "self_send"]
 StateErrorCode = Literal["invalid_state", "track_already_attached"]
 
 
 MAX_SHOWN = 123
-"""Characters of a text of the server that a message shows: what fits into a close frame."""
+"""Maximum length of server text in a message, in characters: what fits into a close frame."""
 
 
 def printable(text: str) -> str:
-    """Return a text that the server controls as a message can show it: one line, bounded, no control characters."""
+    """Return server-controlled text in a form that a message can show: one line, bounded, no control characters."""
     return "".join(character for character in text[:MAX_SHOWN] if character.isprintable())
 
 
@@ -44,7 +44,7 @@ class MeteredRealtimeError(Exception):
     """Base of every exception of this package. All of them can be copied and pickled, attributes included."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception calls the class with the text alone, and most of these take something else.
+        # Exception would call the class with the text alone, and most of these take other arguments.
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
@@ -76,18 +76,18 @@ class SignallingConnectError(SignallingError):
 
 
 class LocalCredentialError(SignallingError, ValueError):
-    """A key or token that a server of your own has made was about to go to the hosted service: nothing was sent."""
+    """A key or token of a self-hosted server was about to be sent to the hosted service. Nothing was sent."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or "this key or token is that of a server of your own: pass its address as url=")
 
 
 class NotConnectedError(SignallingError):
-    """The client is not connected: nothing was sent."""
+    """The client is not connected. Nothing was sent."""
 
 
 class ServerRequestError(SignallingError):
-    """The server refused a request. `code` is an `ErrorCode`, or verbatim what a newer server sent."""
+    """The server refused a request. `code` is an `ErrorCode`, or the verbatim code of a newer server."""
 
     def __init__(self, code: str, message: str | None = None, request_id: str | None = None) -> None:
         super().__init__(f"{code}: {message}" if message else code)
@@ -105,7 +105,7 @@ class AckTimeoutError(SignallingError):
 
 
 class DisconnectedError(SignallingError):
-    """The connection ended with the request under way. The server may or may not have processed it."""
+    """The connection ended while a request was unanswered. The server may or may not have processed it."""
 
 
 class ConnectionEndedError(SignallingError):
@@ -119,7 +119,7 @@ class ConnectionEndedError(SignallingError):
 
 
 class PayloadTooLargeError(SignallingError):
-    """A payload is larger than the server takes: `size` bytes of compact UTF-8 JSON against `cap`."""
+    """A payload exceeds the server's limit: `size` bytes of compact UTF-8 JSON, where at most `cap` are allowed."""
 
     def __init__(self, size: int, cap: int) -> None:
         super().__init__(f"payload of {size} bytes exceeds the server's cap of {cap}")
@@ -128,14 +128,14 @@ class PayloadTooLargeError(SignallingError):
 
 
 class ReconcileTimeoutError(MeteredRealtimeError):
-    """After a reconnect the server never sent who is in the channel."""
+    """After a reconnect the server did not send the presence snapshot of the channel."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or "the server sent no presence snapshot after the reconnect")
 
 
 class MeteredPeerSendError(MeteredRealtimeError):
-    """A peer-level send or join was called with the wrong state or arguments."""
+    """`send` or `join` of a peer was called in the wrong state or with wrong arguments."""
 
     def __init__(self, code: SendErrorCode, message: str) -> None:
         super().__init__(message)
@@ -143,7 +143,7 @@ class MeteredPeerSendError(MeteredRealtimeError):
 
 
 class MeteredPeerOversizedError(MeteredRealtimeError):
-    """Data or metadata is larger than the server takes: `size` bytes against `cap`. Nothing was sent."""
+    """Data or metadata exceeds the server's limit: `size` bytes, where at most `cap` are allowed. Nothing was sent."""
 
     def __init__(self, size: int, cap: int) -> None:
         super().__init__(f"{size} bytes exceed the server's cap of {cap}")
@@ -163,14 +163,14 @@ class MeteredPeerStateError(MeteredRealtimeError):
 
 @dataclass(frozen=True, slots=True)
 class ReplaceTrackFailure:
-    """One remote on which a track could not be replaced, and why."""
+    """A remote on which a track could not be replaced, and the reason."""
 
     peer_id: str
     err: Exception
 
 
 class MeteredPeerReplaceTrackError(MeteredRealtimeError):
-    """A track was replaced on the `succeeded` remotes (ids) but not on the `failed` ones."""
+    """A track was replaced on the `succeeded` remotes (ids), but not on the `failed` ones."""
 
     def __init__(self, succeeded: tuple[str, ...], failed: tuple[ReplaceTrackFailure, ...]) -> None:
         super().__init__(f"the track was replaced on {len(succeeded)} peers and failed on {len(failed)}")
@@ -179,9 +179,9 @@ class MeteredPeerReplaceTrackError(MeteredRealtimeError):
 
 
 class DataChannelOverflowError(MeteredRealtimeError):
-    """Too much waits for a data channel: the producer is faster than the network.
+    """The send queue of a data channel is full: the producer is faster than the network.
 
-    `queued` and `cap` count `unit`: sends that wait, or the bytes in them, or those that wait for a reader.
+    `queued` and `cap` count `unit`: waiting sends, the bytes in them, or bytes that wait for a reader.
     """
 
     def __init__(self, queued: int, cap: int, *, unit: Literal["sends", "bytes"] = "sends") -> None:
@@ -192,7 +192,7 @@ class DataChannelOverflowError(MeteredRealtimeError):
 
 
 class MessageTooLargeError(MeteredRealtimeError):
-    """A message is larger than its channel, or the other end, takes: `size` bytes against `cap`. Nothing was sent."""
+    """A message exceeds the limit of its channel or of the remote: `size` bytes against `cap`. Nothing was sent."""
 
     def __init__(self, size: int, cap: int) -> None:
         super().__init__(f"a message of {size} bytes, {cap} are taken")
@@ -201,7 +201,7 @@ class MessageTooLargeError(MeteredRealtimeError):
 
 
 class ChannelClosedError(MeteredRealtimeError):
-    """The channel named `label` is closed, or closed before what was asked of it was done."""
+    """The channel named `label` is closed, or closed before the operation was complete."""
 
     def __init__(self, label: str, why: str = "it is closed") -> None:
         super().__init__(f"channel {label!r}: {why}")
@@ -209,9 +209,9 @@ class ChannelClosedError(MeteredRealtimeError):
 
 
 class ReplayOverflowError(MeteredRealtimeError):
-    """A channel cannot hold more until the other end has what waits: `messages` of `bytes` bytes, against its caps.
+    """The replay buffer of a channel is full: `messages` of `bytes` bytes wait for the remote to acknowledge them.
 
-    Of a channel to everybody: that remote did not keep up, and what waited for it, `messages` of `bytes`, is given up.
+    For a channel to everybody: the remote did not keep up, and the `messages` that waited for it are given up.
     """
 
     def __init__(self, messages: int, bytes: int, max_messages: int, max_bytes: int) -> None:
@@ -223,7 +223,7 @@ class ReplayOverflowError(MeteredRealtimeError):
 
 
 class MessagesMissedError(MeteredRealtimeError):
-    """The other end gave up `count` messages that had not arrived here: this end did not keep up."""
+    """The remote gave up `count` messages that had not arrived here, because this end did not keep up."""
 
     def __init__(self, count: int) -> None:
         super().__init__(f"{count} messages were given up by the other end")
@@ -231,11 +231,11 @@ class MessagesMissedError(MeteredRealtimeError):
 
 
 class ChannelProtocolError(MeteredRealtimeError):
-    """The other end of a channel broke its rules, or opened it with another `reliable`."""
+    """The remote violated the protocol of a channel, or opened it with a different `reliable`."""
 
 
 class IceRecoveryExhaustedError(MeteredRealtimeError):
-    """The connection to a remote could not be repaired: `attempts` were made over `seconds`."""
+    """The connection to a remote could not be restored in `attempts` attempts over `seconds`."""
 
     def __init__(self, attempts: int, seconds: float) -> None:
         super().__init__(f"gave up after {attempts} attempts over {seconds:.0f} s")
@@ -244,7 +244,7 @@ class IceRecoveryExhaustedError(MeteredRealtimeError):
 
 
 class NegotiationFailedError(MeteredRealtimeError):
-    """An offer or answer could not be made or applied, or was never answered. `__cause__` has the detail."""
+    """An offer or answer could not be created or applied, or was not answered. `__cause__` has the details."""
 
 
 StreamEndReason = Literal[
@@ -257,15 +257,15 @@ StreamEndReason = Literal[
     "too_large",
     "protocol_error",
 ]
-"""Why a stream ended before all of it was read. A stream that ended as it should has the reason None."""
+"""Why a stream ended before all of it was read. A stream that ended normally has the reason None."""
 
 
 class StreamEndedError(MeteredRealtimeError):
-    """A stream ended before its end. `detail` is text of whoever ended it: sanitised, bounded, for a log.
+    """A stream ended early. `detail` is text of the end that did it: sanitised, bounded, for a log.
 
-    `aborted` by the writer and `cancelled` by the reader; `connection_lost`, `peer_left` by nobody; `not_taken`, nobody
-    at the other end listens for streams; `too_many_streams` are open; `too_large` for `readall`; `protocol_error`, the
-    other end sent what it must not.
+    The reason is `aborted` by the writer, `cancelled` by the reader, `connection_lost`, `peer_left`, `not_taken` (the
+    remote has no handler for streams), `too_many_streams` are open, `too_large` for `readall`, or `protocol_error` (the
+    remote violated the protocol).
     """
 
     def __init__(self, reason: StreamEndReason, detail: str = "") -> None:
@@ -291,11 +291,12 @@ FileFailureReason = Literal[
 
 
 class FileTransferError(MeteredRealtimeError):
-    """A file did not arrive whole.
+    """A file did not arrive complete.
 
-    The receiver `refused` it, is `not_receiving`, is `busy` with too many, finds it `too_large`, has `no_space` or a
-    `disk_error`; `timed_out`, the remote was away for longer than `patience`; `source_changed` while it was
-    read; `digest_mismatch`, what arrived is not what was sent; `cancelled` by either program; `protocol_error`.
+    The reason: the receiver `refused` it, is `not_receiving`, is `busy` with too many transfers, finds it `too_large`,
+    has `no_space` or a `disk_error`; `timed_out`, the remote was unreachable for longer than `patience`;
+    `source_changed` while it was read; `digest_mismatch`, the received data is not what was sent; `cancelled` by either
+    program; `protocol_error`.
     """
 
     def __init__(self, reason: FileFailureReason, detail: str = "") -> None:

@@ -1,9 +1,9 @@
-"""What is still open when its event loop ends is told, and closed.
+"""Warn about clients and peers that are still open when their event loop ends, and close them.
 
-`asyncio.run` cancels every task at the end, and waits for them. A task of each open client and peer takes that for the
-end of the program: it warns, as `asyncio` does of transports, and closes in good order. Objects that a program merely
-drops live on in their tasks and handlers until then. An event loop that is closed by hand without cancelling its tasks
-tells nothing.
+At its end `asyncio.run` cancels all tasks and waits for them. Each open client and peer has a task that treats this as
+the end of the program: it warns, as `asyncio` does for transports, and closes its owner properly. Objects that a
+program merely drops stay alive in their tasks and handlers until then. There is no warning without cancellation, as in
+an event loop that is closed by hand.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 
 class Lifetime:
-    """Watches over one object from `begin` to `end`."""
+    """Watches one object from `begin` to `end`."""
 
     def __init__(self, owner: object, close: Callable[[], Awaitable[None]]) -> None:
         self._owner = owner
@@ -23,13 +23,13 @@ class Lifetime:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Watch from now on. Idempotent."""
+        """Start watching. Idempotent."""
         if self._ended is None:
             self._ended = asyncio.get_running_loop().create_future()
             self._task = asyncio.ensure_future(self._watch(self._ended))
 
     def end(self) -> None:
-        """Watch no longer: it is closed. Idempotent."""
+        """Stop watching, when the object is closed. Idempotent."""
         ended, self._ended = self._ended, None
         if ended is not None and not ended.done():
             ended.set_result(None)

@@ -1,7 +1,7 @@
-"""What the package logs to: a small protocol, a logger that is silent, and one over the standard library.
+"""Logging: a small protocol, a silent logger, and one that logs to the standard library.
 
-What goes wrong in the code of the program itself (a handler that raises, a track whose `recv` does) is logged by
-`log_exception`, with its traceback, and is not silent by default.
+Exceptions in the program's own code (in a handler, in the `recv` of a track) are logged by `log_exception` with their
+traceback, and are not silent by default.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Level: TypeAlias = Literal["warning", "error"]
 
 @runtime_checkable
 class Logger(Protocol):
-    """Takes a message and a flat context. Messages and contexts never hold credentials."""
+    """A logger of messages with a flat context. Neither ever contains credentials."""
 
     def debug(self, msg: str, ctx: dict[str, Any] | None = None) -> None: ...
     def info(self, msg: str, ctx: dict[str, Any] | None = None) -> None: ...
@@ -24,7 +24,7 @@ class Logger(Protocol):
 
 
 class ExceptionLogger:
-    """Base of loggers that take an exception as it is. Others get its traceback as text."""
+    """Base of loggers that accept an exception object. Other loggers get the traceback as text."""
 
     def log_exception(self, level: Level, msg: str, error: BaseException, ctx: dict[str, Any]) -> None:
         """Log a message with the traceback of an exception."""
@@ -32,10 +32,10 @@ class ExceptionLogger:
 
 
 class NoopLogger:
-    """Log nothing: the default.
+    """Log nothing. The default.
 
-    What the program's own code raises where nobody can catch it (handlers, tracks, providers) goes to the standard
-    library's logger `metered_realtime` with its traceback. Without any configuration that prints it to stderr.
+    Exceptions in the program's own code that no caller can catch (in handlers, tracks, providers) still go to the
+    standard library's logger `metered_realtime`, with their traceback: without any configuration, to stderr.
     """
 
     def debug(self, msg: str, ctx: dict[str, Any] | None = None) -> None:
@@ -90,7 +90,7 @@ def log_exception(
 ) -> None:
     """Log an exception of the program's own code with its traceback.
 
-    A logger of the program gets the class and the text of the exception as `error`, and the traceback as `traceback`.
+    A `Logger` gets the class and the text of the exception as `error`, and the traceback as `traceback`.
     """
     context = {**(ctx or {}), "error": "".join(traceback.format_exception_only(error)).strip()}
     logger = StdlibLogger() if type(logger) is NoopLogger else logger

@@ -1,11 +1,12 @@
-"""Options and the literals of states."""
+"""Options of clients and peers, and the literals of their states."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -20,20 +21,22 @@ TokenProviderFn = Callable[[], Awaitable[str] | str]
 """Returns a fresh token, at once or awaited. Called before every connection attempt."""
 
 IceTransportPolicy = Literal["all", "relay"]
-"""Which candidates a connection may use: `relay` hides the addresses of this end, and needs a TURN server."""
+"""Which candidates a connection may use. `relay` hides the addresses of this end and needs a TURN server."""
+
+Init = TypeVar("Init", bound=Callable[..., None])
 
 DEFAULT_URL = "wss://rms.metered.ca"
 
 
 @dataclass(slots=True, kw_only=True)
 class ReconnectOptions:
-    """How to come back after a lost connection.
+    """How a client reconnects after its connection is lost.
 
-    Attempt n waits `initial_delay * multiplier ** (n - 1)` seconds, at most `max_delay` (`inf`: no cap), varied by
+    Attempt n waits `initial_delay * multiplier ** (n - 1)` seconds, at most `max_delay` (`inf`: no limit), varied by
     `jitter_ratio` in both directions. `max_attempts` counts since the last welcome; `inf` never gives up.
 
-    During the first `short_outage` seconds of waiting no delay grows beyond 4 s, so that clients find a server that
-    was restarted within 5 s. That is what `reconnect=True` does for a minute; options of your own have it off.
+    During the first `short_outage` seconds of waiting each delay is at most 4 s, so that clients find a restarted
+    server within 5 s. `reconnect=True` does that for a minute; `ReconnectOptions()` does not by default.
 
     Raises:
         ValueError: a number is out of its range, or NaN.
@@ -57,7 +60,7 @@ class ReconnectOptions:
 
 @dataclass(slots=True, kw_only=True)
 class SubscribeOptions:
-    """What a subscription asks for: `include_sender_metadata` adds the publisher's metadata to messages."""
+    """Options of a subscription. `include_sender_metadata` adds the publisher's metadata to messages."""
 
     include_sender_metadata: bool = False
 
@@ -66,13 +69,13 @@ class SubscribeOptions:
 class SignallingClientOptions:
     """The constructor options of `SignallingClient` and `MeteredPeer`, as one object.
 
-    Exactly one of `api_key` and `token_provider` is needed. The provider is asked before every connection attempt, and
-    again shortly before the token of a live connection ends. Times are seconds. An `inactivity_timeout` of 0 or
-    less, or infinite, turns the watchdog and the heartbeat off.
+    Exactly one of `api_key` and `token_provider` is required. The provider is called before every connection attempt,
+    and again shortly before the token of a live connection expires. Times are in seconds. An `inactivity_timeout` that
+    is infinite, 0 or negative disables the watchdog and the heartbeat.
 
     While the client reconnects, up to `queue_while_reconnecting` publishes and sends wait for the connection
-    instead of failing. `ssl_context` replaces the system's trust for `wss`. `allow_insecure_url` permits `ws` to
-    hosts other than this one, for networks that are private anyway: the credential travels in the clear.
+    instead of failing. `ssl_context` replaces the system's trust store for `wss`. `allow_insecure_url` permits `ws` to
+    hosts other than this one, for private networks: the credential is sent unencrypted.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -86,6 +89,46 @@ class SignallingClientOptions:
     queue_while_reconnecting: int = 0
     ssl_context: SSLContext | None = None
     allow_insecure_url: bool = False
+
+
+class ClientKeywords(TypedDict, total=False):
+    """The fields of `SignallingClientOptions` as keywords of a constructor, for type checkers."""
+
+    api_key: str | None
+    token_provider: TokenProviderFn | None
+    url: str | None
+    token_provider_timeout: float
+    logger: Logger | None
+    reconnect: ReconnectOptions | bool
+    inactivity_timeout: float
+    auto_resubscribe: bool
+    queue_while_reconnecting: int
+    ssl_context: SSLContext | None
+    allow_insecure_url: bool
+
+
+def options_or_keywords(options: SignallingClientOptions | None, keywords: ClientKeywords) -> SignallingClientOptions:
+    """Return the options that a constructor was given as one object, or else as keywords.
+
+    Raises:
+        TypeError: a keyword is unknown.
+    """
+    named = SignallingClientOptions(**keywords)
+    return options or named
+
+
+def shows_client_keywords(init: Init) -> Init:
+    """Show the `ClientKeywords`, with their defaults, in the signature of a constructor that takes `**keywords`."""
+    signature = inspect.signature(init)
+    own = [it for it in signature.parameters.values() if it.kind is not inspect.Parameter.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(it.name, inspect.Parameter.KEYWORD_ONLY, default=it.default, annotation=it.type)
+        for it in fields(SignallingClientOptions)
+    ]
+    before = [it for it in own if it.kind is not inspect.Parameter.KEYWORD_ONLY]
+    signature = signature.replace(parameters=[*before, *options, *own[len(before) :]])
+    init.__signature__ = signature  # type: ignore[attr-defined]
+    return init
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +165,7 @@ DEFAULT_TUNING = Tuning()
 
 @dataclass(frozen=True, slots=True)
 class IceServerConfig:
-    """One STUN or TURN server, as the server's welcome names it. The repr hides the credential."""
+    """A STUN or TURN server. The repr hides the credential."""
 
     urls: str | list[str]
     username: str | None = None

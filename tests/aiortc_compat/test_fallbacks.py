@@ -81,7 +81,7 @@ async def test_media_is_sent_by_aiortcs_sender(
     changed(rtp_sender.GUARD)
     track = ForwardTrack("audio")
     sender: Any = new_transceiver(make(pcs), track).sender
-    rtp_sender.send_parcels(sender, track)
+    rtp_sender.send_shared_packets(sender, track)
     assert isinstance(sender._next_encoded_frame, stats.FrameCounter)
     assert told(caplog, rtp_sender.GUARD)
 
@@ -94,7 +94,7 @@ async def test_media_is_sent_by_a_sender_that_nothing_is_known_of(
     changed(stats.GUARD)
     track = ForwardTrack("audio")
     sender = new_transceiver(make(pcs), track).sender
-    rtp_sender.send_parcels(sender, track)
+    rtp_sender.send_shared_packets(sender, track)
     assert "_next_encoded_frame" not in vars(sender)
     counted = stats.sender_stats(sender)
     assert (counted.bytes, counted.frames, counted.report) == (0, 0, None)

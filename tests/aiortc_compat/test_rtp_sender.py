@@ -41,7 +41,7 @@ from metered_realtime.aiortc_compat.stats import count_frames, sender_stats, tra
 from metered_realtime.aiortc_compat.transports import dtls_transport, selected_pair
 from metered_realtime.media.codecs.encoders import Packet
 from metered_realtime.media.codecs.rtp_payload import MAX_PAYLOAD
-from metered_realtime.media.sending.shared_packet import Parcel, Placed
+from metered_realtime.media.sending.shared_packet import PlacedPacket, SharedPacket
 from metered_realtime.media.sources.testsource import PatternTrack
 from tests.support.fanout_world import World
 from tests.support.peers import eventually
@@ -119,24 +119,24 @@ class Wire:
 class Reel(MediaStreamTrack):
     """Gives packets, each way, and then nothing more."""
 
-    def __init__(self, kind: str, parcels: list[Parcel]) -> None:
+    def __init__(self, kind: str, packets: list[SharedPacket]) -> None:
         super().__init__()
         self.kind = kind
         self.level: int | None = None
-        self._parcels = parcels
+        self._packets = packets
         self.given = 0
 
     async def recv(self) -> Packet:
-        parcel, *_ = await self.next_parcel()
-        self.level = parcel.level
-        return parcel.packet
+        shared, *_ = await self.next_shared_packet()
+        self.level = shared.level
+        return shared.packet
 
-    async def next_parcel(self) -> Placed:
-        if self.given == len(self._parcels):
+    async def next_shared_packet(self) -> PlacedPacket:
+        if self.given == len(self._packets):
             await asyncio.get_running_loop().create_future()
         self.given += 1
-        parcel = self._parcels[self.given - 1]
-        return Placed(parcel, parcel.pts, asyncio.get_running_loop().time() - AGE)
+        shared = self._packets[self.given - 1]
+        return PlacedPacket(shared, shared.pts, asyncio.get_running_loop().time() - AGE)
 
 
 def packet_of(codec: RTCRtpCodecParameters, content: bytes, pts: int, level: int | None = None) -> Packet:
@@ -145,19 +145,19 @@ def packet_of(codec: RTCRtpCodecParameters, content: bytes, pts: int, level: int
     return packet
 
 
-def reel_of(codec: RTCRtpCodecParameters, count: int = 12) -> list[Parcel]:
+def reel_of(codec: RTCRtpCodecParameters, count: int = 12) -> list[SharedPacket]:
     """Make frames of all sizes around those at which they are cut, in a row that counts past 32 bits of time."""
     chance = random.Random(5)
     around = [MAX_PAYLOAD + step for step in (-5, -4, -3, -1, 0, 1)]
     sizes = [1, 9, *around, 2 * MAX_PAYLOAD - 8, 2 * MAX_PAYLOAD - 7, 4000, 30_000][:count]
-    parcels = []
+    packets = []
     for number, size in enumerate(sizes):
         content = chance.randbytes(min(size, 300) if codec.mimeType.startswith("audio") else size)
         if codec is H264:
             units = [b"\x67" + bytes([7]) * 12, b"\x68\x07\x07", b"\x65" + content.replace(b"\0", b"\1")]
             content = b"".join(b"\0\0\0\1" + unit for unit in units[0 if number % 4 == 0 else 2 :])
-        parcels.append(Parcel(packet_of(codec, content, number * 3_000, -number if number % 3 else None)))
-    return parcels
+        packets.append(SharedPacket(packet_of(codec, content, number * 3_000, -number if number % 3 else None)))
+    return packets
 
 
 Extensions = tuple[tuple[str, int], ...]
@@ -175,17 +175,17 @@ EXTENSIONS: dict[str, tuple[str, Extensions]] = {
 class Stream:
     """A sender on its own."""
 
-    def __init__(self, codec: RTCRtpCodecParameters, parcels: list[Parcel], *, ours: bool) -> None:
+    def __init__(self, codec: RTCRtpCodecParameters, packets: list[SharedPacket], *, ours: bool) -> None:
         self.wire, self.codec = Wire(), codec
         kind = codec.mimeType.split("/")[0]
-        self.track = Reel(kind, parcels)
+        self.track = Reel(kind, packets)
         self.sender: Any = RTCRtpSender(self.track, self.wire)  # type: ignore[arg-type]
         count_frames(self.sender)
         if ours:
-            rtp.send_parcels(self.sender, self.track)
+            rtp.send_shared_packets(self.sender, self.track)
         else:
             senders.send_levels(self.sender, self.track)
-        assert isinstance(self.sender._next_encoded_frame, rtp.ParcelSender) is ours
+        assert isinstance(self.sender._next_encoded_frame, rtp.SharedPacketSender) is ours
         self.sender._ssrc, self.sender._rtx_ssrc = 0xFEDCBA98, 0x12345678
         self.sender._RTCRtpSender__rtx_sequence_number = 0xFFFE
 
@@ -199,7 +199,7 @@ class Stream:
         used = [RTCRtpHeaderExtensionParameters(id=number, uri=uri) for uri, number in numbered]
         rtcp = RTCRtcpParameters(cname="c")
         await self.sender.send(RTCRtpSendParameters(codecs, headerExtensions=used, muxId=mid, rtcp=rtcp))
-        await eventually(lambda: self.track.given == len(self.track._parcels))
+        await eventually(lambda: self.track.given == len(self.track._packets))
         await asyncio.sleep(0)
 
     async def ask(self, *numbers: int) -> list[bytes]:
@@ -227,8 +227,8 @@ async def pairs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     monkeypatch.setattr(random, "randint", lambda low, high: high - 2)
     monkeypatch.setattr(random, "randrange", lambda end: end - 3)
 
-    def make(codec: RTCRtpCodecParameters, parcels: list[Parcel]) -> list[Stream]:
-        pair = [Stream(codec, parcels, ours=ours) for ours in (False, True)]
+    def make(codec: RTCRtpCodecParameters, packets: list[SharedPacket]) -> list[Stream]:
+        pair = [Stream(codec, packets, ours=ours) for ours in (False, True)]
         made.extend(pair)
         return pair
 
@@ -263,8 +263,8 @@ async def test_retransmissions_are_aiortcs(
 
 
 async def test_what_is_kept_for_retransmission_is_bounded(pairs: Any) -> None:
-    parcels = [Parcel(packet_of(VP8, bytes([number]), number)) for number in range(RTP_HISTORY_SIZE + 3)]
-    theirs, ours = pairs(VP8, parcels)
+    packets = [SharedPacket(packet_of(VP8, bytes([number]), number)) for number in range(RTP_HISTORY_SIZE + 3)]
+    theirs, ours = pairs(VP8, packets)
     await asyncio.gather(theirs.run(), ours.run())
     wanted = [(0xFFFA + number) & 0xFFFF for number in range(5)]
     again = await ours.ask(*wanted)
@@ -274,8 +274,8 @@ async def test_what_is_kept_for_retransmission_is_bounded(pairs: Any) -> None:
 
 async def test_a_frame_without_payload_is_left_out(pairs: Any) -> None:
     """As by aiortc: H.264 without a start code has nothing that could be sent."""
-    parcels = [Parcel(packet_of(H264, b"nothing", 0)), *reel_of(H264, 1)]
-    theirs, ours = pairs(H264, parcels)
+    packets = [SharedPacket(packet_of(H264, b"nothing", 0)), *reel_of(H264, 1)]
+    theirs, ours = pairs(H264, packets)
     await asyncio.gather(theirs.run(), ours.run())
     assert ours.wire.sent == theirs.wire.sent
     assert ours.figures() == theirs.figures()
@@ -283,9 +283,9 @@ async def test_a_frame_without_payload_is_left_out(pairs: Any) -> None:
 
 @pytest.mark.parametrize("codec", [VP8, H264, OPUS], ids=lambda it: it.mimeType)
 async def test_a_frame_is_cut_once_for_all(codec: RTCRtpCodecParameters, pairs: Any) -> None:
-    parcels = reel_of(codec)
-    _, one = pairs(codec, parcels)
-    _, other = pairs(codec, parcels)
+    packets = reel_of(codec)
+    _, one = pairs(codec, packets)
+    _, other = pairs(codec, packets)
     await asyncio.gather(one.run(), other.run())
     kept = [[it[2] for it in stream.sender._next_encoded_frame._history if it] for stream in (one, other)]
     assert len(kept[0]) == len(kept[1]) >= 12
@@ -294,8 +294,8 @@ async def test_a_frame_is_cut_once_for_all(codec: RTCRtpCodecParameters, pairs: 
 
 async def test_what_is_remembered_of_levels_is_bounded(pairs: Any) -> None:
     """A program's own packets may have any number where those made here have their level."""
-    parcels = [Parcel(packet_of(OPUS, b"x", number, -number)) for number in range(300)]
-    theirs, ours = pairs(OPUS, parcels)
+    packets = [SharedPacket(packet_of(OPUS, b"x", number, -number)) for number in range(300)]
+    theirs, ours = pairs(OPUS, packets)
     await asyncio.gather(theirs.run(), ours.run())
     assert ours.wire.sent == theirs.wire.sent
     assert len(ours.sender._next_encoded_frame._extensions) == 128
@@ -352,15 +352,15 @@ async def test_what_turns_out_to_be_wrong_is_reported_again_and_not_for_each_fra
     monkeypatch.setattr(time, "time_ns", lambda: round((NOW.timestamp() + clock.now) * 1e9))
     left = iter(moments)
 
-    async def next_parcel() -> Placed:
+    async def next_shared_packet() -> PlacedPacket:
         if ours.track.given == len(moments):
             await asyncio.get_running_loop().create_future()
         ours.track.given += 1
         clock.now, at = next(left)
         quickest = min(now - at for now, at in moments[: ours.track.given])
-        return Placed(sound, round(at * 48_000), 100 + at + quickest)
+        return PlacedPacket(sound, round(at * 48_000), 100 + at + quickest)
 
-    ours.track.next_parcel = next_parcel
+    ours.track.next_shared_packet = next_shared_packet
     await ours.run()
     told = [RtcpPacket.parse(it)[0].sender_info for it in ours.wire.reports]
     began = [it.ntp_timestamp / (1 << 32) - (it.rtp_timestamp + 0x1000) % (1 << 32) / 48_000 for it in told]
@@ -393,10 +393,10 @@ async def test_nothing_is_sent_where_the_direction_forbids_it(pairs: Any) -> Non
 async def test_a_sender_ends_with_its_track(caplog: pytest.LogCaptureFixture) -> None:
     stream = Stream(VP8, [], ours=True)
 
-    async def end() -> Placed:
+    async def end() -> PlacedPacket:
         raise MediaStreamError
 
-    stream.track.next_parcel = end  # type: ignore[method-assign]
+    stream.track.next_shared_packet = end  # type: ignore[method-assign]
     await stream.run()
     await eventually(lambda: stream.sender.track is None)
     await stream.sender.stop()

@@ -51,6 +51,7 @@ def messages(log: EventLog) -> list[str | bytes]:
     return [event.data for event in log.of(DCMessage)]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("opener", ["a", "b"])
 async def test_either_end_can_open_a_channel(room: Room, opener: str) -> None:
     pair = await room.pair()
@@ -575,7 +576,7 @@ async def test_waiting_sends_are_bounded_in_bytes_as_well(room: Room) -> None:
     waiting[0].cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     await mine.drain()
-    assert mine._queued_bytes == 0
+    assert mine.stats().queued_sends == 0
     await log.until(DCMessage, data="x" * 5_000)
 
 

@@ -33,7 +33,8 @@ from metered_realtime import (
     RemotePeer,
     ReplayOverflowError,
 )
-from metered_realtime.channels import managed_channel, registry
+from metered_realtime.channels import managed_channel, registry, replay_transport
+from metered_realtime.channels.send_queue import MAX_QUEUED_SENDS
 from metered_realtime.core.channels.frames import LOSSY_PROTOCOL, PROTOCOL, Hello, encode_hello, encode_message
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Pair, Room, eventually, state_of
@@ -47,7 +48,7 @@ async def replace_connection(remote: RemotePeer) -> None:
     """Replace the connection under a remote, as after a failure of it."""
     log = EventLog(remote)
     assert remote._connection is not None
-    remote._connection._restart("a test wants it")
+    remote._connection.start_over(polite=remote.polite)
     await log.until(ConnectionReset)
 
 
@@ -199,13 +200,12 @@ async def test_a_full_window_makes_sends_wait_or_fail_in_numbers(room: Room) -> 
     assert messages(log) == ["x" * 100] * 4 + ["0", "2"]
 
 
-async def test_too_many_waiting_sends_overflow(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_waiting_sends_overflow(room: Room) -> None:
     pair = await room.pair()
     mine, _ = await opened(pair, window_messages=1)
-    mine._max_queued = 2
     pair.to_b.connection_reset()
     mine.send_nowait("x")
-    waiting = [asyncio.ensure_future(mine.send("x")) for _ in range(2)]
+    waiting = [asyncio.ensure_future(mine.send("x")) for _ in range(MAX_QUEUED_SENDS)]
     await asyncio.sleep(0)
     with pytest.raises(DataChannelOverflowError):
         await mine.send("x")
@@ -583,7 +583,7 @@ async def test_a_stranger_that_says_no_hello_leaves_nothing_behind(room: Room) -
 
 async def test_an_end_that_takes_less_than_a_frame_is_told(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = await room.pair()
-    monkeypatch.setattr(managed_channel, "MIN_FRAME", 300_000)
+    monkeypatch.setattr(replay_transport, "MIN_FRAME", 300_000)
     mine = pair.to_b.open_channel("x")
     log = EventLog(mine)
     assert isinstance((await log.until(DCError)).err, ChannelProtocolError)

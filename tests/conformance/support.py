@@ -45,5 +45,5 @@ def tokens(server: SignallingServer, peer_id: str, **claims: Any) -> Callable[[]
 
 def write(client: SignallingClient, frame: str | bytes) -> None:
     """Send what no call of a client sends, over its connection."""
-    assert client._link is not None
-    client._link.write(frame.encode() if isinstance(frame, str) else frame)
+    assert client._socket is not None
+    client._socket.write(frame.encode() if isinstance(frame, str) else frame)

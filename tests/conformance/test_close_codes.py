@@ -319,15 +319,15 @@ def writing(*frames: str | bytes) -> Callable[[SignallingServer, SignallingClien
 
 
 async def write_binary(server: SignallingServer, client: SignallingClient) -> None:
-    assert client._link is not None
-    assert client._link._socket is not None
-    await client._link._socket.send(b"{}", text=False)
+    assert client._socket is not None
+    assert client._socket._websocket is not None
+    await client._socket._websocket.send(b"{}", text=False)
 
 
 async def cut(server: SignallingServer, client: SignallingClient) -> None:
-    assert client._link is not None
-    assert client._link._socket is not None
-    client._link._socket.transport.abort()
+    assert client._socket is not None
+    assert client._socket._websocket is not None
+    client._socket._websocket.transport.abort()
 
 
 async def restart(server: SignallingServer, client: SignallingClient) -> None:

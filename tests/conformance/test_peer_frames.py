@@ -102,7 +102,7 @@ async def test_a_channel_that_does_not_come_back_is_told_also_when_nobody_was_th
         diary, listed = PeerDiary(peer), client.events(Presence)
         await peer.join("room")
         await anext(listed)
-        client._doubt()
+        client._check_connection()
         fatal = await diary.wait_for(FatalError)
         assert isinstance(fatal, FatalError)
         assert fatal.code == code

@@ -134,8 +134,7 @@ async def test_what_another_has_sent_whole_is_not_given_to_who_only_knows_of_it(
     log = EventLog(pair.b)
     async with pair.b.receive_files(inbox):
         await pair.to_b.send_file(path)
-        offered = attacker._files.peer  # type: ignore[union-attr]
-        await offered._files.send("b", path)
+        await attacker.send_file(path)
         paths = [it.path.name for it in log.of(FileReceived)]
     assert paths == ["holiday.jpeg", "holiday (2).jpeg"]
 

@@ -293,20 +293,23 @@ async def test_a_remote_whose_connection_stays_lost_is_given_up(
     assert pair.to_b.state == "reconnecting"
 
 
-async def test_a_connection_that_comes_back_the_moment_the_patience_ends_breaks_nothing() -> None:
+async def test_a_connection_that_comes_back_the_moment_the_patience_ends_breaks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     watchers: list[Callable[[bool], None]] = []
 
-    class Writer:
-        @contextlib.contextmanager
-        def _watched(self, watcher: Callable[[bool], None]) -> Iterator[None]:
-            watchers.append(watcher)
-            yield
+    @contextlib.contextmanager
+    def watch(writer: object, watcher: Callable[[bool], None]) -> Iterator[None]:
+        watchers.append(watcher)
+        yield
 
+    monkeypatch.setattr(file_sending, "watch_connection", watch)
     told: list[bool] = []
-    sending = file_sending.FileSending(Any, "b", Any, "x", None, 0.0)  # type: ignore[arg-type]
+    nothing: Any = SimpleNamespace(id="b")
+    sending = file_sending.FileSending(nothing, nothing, nothing, "x", None, 0.0)
 
     async def lose() -> None:
-        async with sending._patience_with(Writer()):  # type: ignore[arg-type]
+        async with sending._patience_with(nothing):
             watchers[0](False)
             asyncio.get_running_loop().call_soon(lambda: (watchers[0](True), told.append(True)))
             await asyncio.sleep(PATIENCE)

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
-from metered_realtime import MeteredPeer, PeerJoined
+from metered_realtime import MeteredPeer, PeerJoined, RemotePeer
 from metered_realtime.rpc.built_in import (
     RpcApplicationError,
     RpcBusyError,
@@ -20,12 +20,10 @@ from metered_realtime.rpc.built_in import (
 from metered_realtime.rpc.client import RpcClient
 from metered_realtime.rpc.errors import RpcError
 from metered_realtime.rpc.methods import RpcInvocationData, RpcMethods
-from metered_realtime.rpc.remote import RemoteRpc
 from metered_realtime.server import SignallingServer
 from tests.support.chromium import Chromium, needs_chromium, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
-from tests.support.rpc_peers import tie
 
 pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 
@@ -70,9 +68,10 @@ class Broke(RpcError, code=2_300, message="Insufficient funds"):
 class Meeting:
     """A bot and a page, and the calls between them."""
 
-    def __init__(self, page: Page, rpc: RemoteRpc, methods: RpcMethods) -> None:
-        self.page, self.rpc, self.methods = page, rpc, methods
-        self.client: RpcClient = rpc.client
+    def __init__(self, page: Page, bot: MeteredPeer, remote: RemotePeer) -> None:
+        self.page, self.bot = page, bot
+        self.methods: RpcMethods = bot.rpc
+        self.client: RpcClient = remote.rpc
 
     async def call(self, method: str, params: Any, options: Any = None) -> Any:
         """Let the page call Python. What goes wrong comes back as its code, message and data."""
@@ -89,17 +88,15 @@ class Meeting:
 async def meeting(request: pytest.FixtureRequest, browser: Chromium) -> AsyncIterator[Meeting]:
     async with SignallingServer(port=0) as server:
         bot = MeteredPeer(token_provider=lambda: server.mint_token(request.param), url=server.url)
-        met: asyncio.Future[RemoteRpc] = asyncio.get_running_loop().create_future()
-        methods = RpcMethods()
-        bot.on(PeerJoined, lambda event: met.set_result(tie(bot, event.peer, methods)))
+        met: asyncio.Future[RemotePeer] = asyncio.get_running_loop().create_future()
+        bot.on(PeerJoined, lambda event: met.set_result(event.peer))
         await bot.join("room")
         page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
         async with asyncio.timeout(PATIENCE):
-            rpc = await met
+            remote = await met
         await until(page, "(id) => room.peers.has(id)", bot.peer_id)
         await page.evaluate(SET_UP, bot.peer_id)
-        yield Meeting(page, rpc, methods)
-        await rpc.wait_closed()
+        yield Meeting(page, bot, remote)
         await bot.close()
         await browser.clean()
 
@@ -270,6 +267,6 @@ async def test_every_pending_call_of_the_page_fails_when_python_leaves(meeting: 
     meeting.methods.add("hang", asyncio.Event().wait)
     await meeting.page.evaluate("open_rpc()")
     calling = asyncio.ensure_future(meeting.call("hang", []))
-    await eventually(lambda: meeting.rpc.endpoint.stats().running == 1)
-    await meeting.rpc.wait_closed()
+    await eventually(lambda: meeting.client.stats().running == 1)
+    await meeting.bot.close()
     assert (await calling)[:2] == [True, 1503]

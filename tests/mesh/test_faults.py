@@ -6,7 +6,6 @@ import asyncio
 import sys
 import textwrap
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -33,8 +32,7 @@ from metered_realtime import (
     StateChange,
     Track,
 )
-from metered_realtime.connection import remote_connection
-from metered_realtime.core.negotiation import ladder, negotiator
+from metered_realtime.core.negotiation import connection_recovery, ladder, negotiator
 from metered_realtime.core.negotiation.signals import GREETING
 from metered_realtime.mesh import snapshot_watch
 from metered_realtime.server.resume import ResumeTokens
@@ -82,9 +80,15 @@ def lose(monkeypatch: pytest.MonkeyPatch, peer: MeteredPeer, kind: str, count: i
     return lost
 
 
+def resend_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have unanswered offers sent again soon, as often as it takes."""
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.3)
+    monkeypatch.setattr(negotiator, "MAX_OFFER_RESENDS", 10_000)
+
+
 @pytest.mark.parametrize("kind", ["offer", "answer"])
 async def test_a_description_that_is_lost_is_sent_again(room: Room, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.3)
+    resend_soon(monkeypatch)
     pair = await room.pair()
     lost = lose(monkeypatch, pair.a if kind == "offer" else pair.b, kind)
     await pair.media_to_b()
@@ -94,7 +98,7 @@ async def test_a_description_that_is_lost_is_sent_again(room: Room, monkeypatch:
 
 
 async def test_metadata_that_is_lost_with_its_offer_is_told_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.3)
+    resend_soon(monkeypatch)
     pair = await room.pair()
     send, lost = pair.a._seat.client._send_raw, []
 
@@ -112,7 +116,7 @@ async def test_metadata_that_is_lost_with_its_offer_is_told_again(room: Room, mo
 
 
 async def test_an_answer_that_is_lost_in_mid_call_disturbs_nothing(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.3)
+    resend_soon(monkeypatch)
     pair = await room.pair()
     _, first = await pair.media_to_b(60)
     lost = lose(monkeypatch, pair.b, "answer")
@@ -132,7 +136,7 @@ async def test_an_end_that_never_answers_is_given_up_and_tried_afresh(
     lost = lose(monkeypatch, pair.b, "answer", negotiator.MAX_OFFER_RESENDS + 1)
     pair.a.add_track(GreyTrack())
     await pair.log_a.until(ConnectionReset)
-    assert len(lost) == negotiator.MAX_OFFER_RESENDS + 1
+    await eventually(lambda: len(lost) == negotiator.MAX_OFFER_RESENDS + 1)
     await frames((await pair.log_b.until(Track, 2)).track)
     await pair.connected()
 
@@ -142,7 +146,7 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
 ) -> None:
     monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.02)
     monkeypatch.setattr(ladder, "LADDER", (0.0, 0.01, 0.01))
-    monkeypatch.setattr(remote_connection, "CONNECT_TIMEOUT", 3.0)  # b believes for so long that its answers arrived
+    monkeypatch.setattr(connection_recovery, "CONNECT_TIMEOUT", 10 * PATIENCE)  # b takes its answers to have arrived
     pair = await room.pair()
     every_one = 1_000
     lost = lose(monkeypatch, pair.b, "answer", every_one)
@@ -156,8 +160,10 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
     assert len(pair.log_a.of(NegotiationError)) == 1
     assert len(pair.log_a.of(ConnectionReset)) == 3
     assert pair.to_b.state == "connecting"
-    lost.extend([None] * every_one)  # from here on answers arrive
+    lost.extend([None] * every_one)  # from here on answers arrive, and are waited for
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", PATIENCE)
     pair.b.add_track(GreyTrack(200))
+    pair.to_a._connection._link_failed("the test says so")  # type: ignore[union-attr]
     await shows((await pair.log_a.until(Track)).track, 200)
     await pair.connected()
     assert len(pair.log_a.of(NegotiationError)) == 1
@@ -165,7 +171,13 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
 
 async def settled(remote: Any) -> None:
     """Return once a connection has nothing left to do."""
-    await eventually(lambda: not remote._connection._timers and remote._connection._worker.done())
+    await eventually(
+        lambda: (
+            not remote._connection._timers
+            and not remote._connection._connection._timers
+            and remote._connection._worker.done()
+        )
+    )
 
 
 async def test_a_server_that_never_says_who_is_there_is_asked_again_and_then_told(
@@ -299,6 +311,7 @@ async def test_what_only_resembles_a_signal_is_data(room: Room, data: Any) -> No
 
 
 async def test_signals_that_come_before_presence_are_held_and_used(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 10 * PATIENCE)  # nothing comes but what was held
     one, other = room.peer("a"), room.peer("b")
     await one.join("room")
     late: list[Any] = []
@@ -325,13 +338,11 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
 
     one.on(PeerJoined, watch)
     await eventually(lambda: len(one._remotes._held._by_id["b"].signals) >= 2)
-    started = time.monotonic()
     real(late[0])
     assert log is not None
     event = await log.until(Track)
     assert event.metadata == {"n": 1}
     await frames(event.track)
-    assert time.monotonic() - started < negotiator.OFFER_TIMEOUT - 1, "the held offer was used, not a repetition"
 
 
 async def test_a_process_that_vanishes_is_gone(room: Room) -> None:
@@ -424,7 +435,7 @@ async def test_a_data_channel_that_never_opened_closes_with_its_connection(
 async def test_leaving_in_the_middle_of_a_recovery_leaves_nothing_behind(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b()
-    old = pair.to_b._connection._peer_connection  # type: ignore[union-attr]
+    old = pair.to_b._connection.peer_connection  # type: ignore[union-attr]
     await pair.to_b.pc.close()
     await pair.log_a.until(ConnectionReset)
     await pair.a.close()
@@ -611,7 +622,7 @@ async def test_an_end_whose_remote_noticed_first_does_not_read_connected_on_a_de
     pair = await room.pair()
     await pair.media_to_b()
     await pair.connected()
-    pair.to_b._connection._link_failed("the test says so")  # type: ignore[union-attr]
+    pair.to_b._connection._connection.fail("the test says so")  # type: ignore[union-attr]
     await pair.log_b.until(ConnectionReset)
     await pair.connected()
     assert states(pair.log_b)[-2:] == ["reconnecting", "connected"]

@@ -47,6 +47,7 @@ def receive_all(peer: Any) -> list[Any]:
     return received
 
 
+@pytest.mark.smoke
 async def test_video_and_audio_flow_both_ways_with_their_metadata(room: Room) -> None:
     pair = await room.pair()
     for peer, level in ((pair.a, 60), (pair.b, 200)):

@@ -38,6 +38,7 @@ def states(log: EventLog) -> list[tuple[str, str]]:
     return [(event.from_, event.to) for event in log.of(StateChange)]
 
 
+@pytest.mark.smoke
 async def test_everybody_hears_of_everybody_resident_and_newcomer(room: Room) -> None:
     peers = {name: room.peer(name) for name in "abc"}
     logs = {name: EventLog(peer) for name, peer in peers.items()}

@@ -14,7 +14,7 @@ from aiortc.rtcsctptransport import RTCSctpTransport
 
 from metered_realtime import ToneTrack, Tuning
 from metered_realtime.aiortc_compat.dtls import FastDtlsTransport
-from metered_realtime.aiortc_compat.rtp_sender import ParcelSender
+from metered_realtime.aiortc_compat.rtp_sender import SharedPacketSender
 from metered_realtime.aiortc_compat.sctp import FastSctpTransport
 from metered_realtime.aiortc_compat.transports import dtls_transport, ice_transport
 from tests.support.peers import Room, eventually, frames
@@ -76,7 +76,7 @@ async def insides(room: Room) -> tuple[type, type, bool, bool, bool, bool]:
         "checks" in vars(ice_transport(pc)._connection),
         "_remove_frame" in vars(buffers["video"]),
         "_remove_frame" in vars(buffers["audio"]),
-        any(isinstance(it.sender._next_encoded_frame, ParcelSender) for it in transceivers),
+        any(isinstance(it.sender._next_encoded_frame, SharedPacketSender) for it in transceivers),
     )
 
 

@@ -23,7 +23,7 @@ from metered_realtime.media.sending.forward_track import (
     MAX_WAITING_VIDEO,
     ForwardTrack,
 )
-from metered_realtime.media.sending.shared_packet import Parcel, Placed
+from metered_realtime.media.sending.shared_packet import PlacedPacket, SharedPacket
 from metered_realtime.media.sources.pattern import Pattern, read_counter
 from metered_realtime.media.sources.testsource import write_test_clip
 from tests.support.patience import PATIENCE
@@ -202,13 +202,13 @@ async def test_what_an_encoder_takes_to_start_moves_nothing_after_a_switch(
         def reset(self) -> None: ...
 
     sources = Source(), Source()
-    sent: list[Placed] = []
+    sent: list[PlacedPacket] = []
     forward = ForwardTrack("video")
     forward.negotiated(VP8)
     monkeypatch.setattr(codec_fanout, "make_encoder", SlowToStart)
     for number, source in enumerate(sources):
         forward.switch(fan_out(fanouts, source))
-        read = asyncio.ensure_future(forward.next_parcel())
+        read = asyncio.ensure_future(forward.next_shared_packet())
         await eventually(lambda it=source: it.waiting)
         frame = Pattern(128, 96).frame(number)
         frame.pts, frame.time_base = 700 * number, Fraction(1, 1_000)
@@ -238,11 +238,11 @@ async def test_a_slow_sender_goes_on_with_the_next_key_frame_and_asks_for_it(fan
     await read
     assert source.requests == 1
     for number in range(1, MAX_WAITING_VIDEO + 4):
-        forward.feed(Parcel(packet_of(number)))
+        forward.push_packet(SharedPacket(packet_of(number)))
     assert (forward.queue_length, forward.frames_dropped) == (0, MAX_WAITING_VIDEO + 1)
     await eventually(lambda: source.requests == 2)
-    forward.feed(Parcel(packet_of(100, key=True)))
-    forward.feed(Parcel(packet_of(101)))
+    forward.push_packet(SharedPacket(packet_of(100, key=True)))
+    forward.push_packet(SharedPacket(packet_of(101)))
     assert [(await forward.recv()).pts for _ in range(2)] == [300_000, 303_000]
 
 
@@ -250,7 +250,7 @@ async def test_sound_that_waits_too_long_is_dropped_first() -> None:
     forward = ForwardTrack("audio")
     forward.negotiated(OPUS)
     for number in range(MAX_WAITING_AUDIO + 3):
-        forward.feed(Parcel(packet_of(number)))
+        forward.push_packet(SharedPacket(packet_of(number)))
     assert forward.frames_dropped == 3
     assert (await forward.recv()).pts == 9_000
     assert forward.queue_length == MAX_WAITING_AUDIO - 1
@@ -319,7 +319,7 @@ async def test_a_newcomer_is_brought_up_to_date_if_the_source_makes_no_key_frame
 async def test_a_switch_while_somebody_is_brought_up_to_date_does_not_end_him(fanouts: list[TrackFanout]) -> None:
     forward = ForwardTrack("video")
     forward.negotiated(VP8)
-    forward.catch_up([Parcel(packet_of(number, key=number == 0)) for number in range(3)])
+    forward.catch_up([SharedPacket(packet_of(number, key=number == 0)) for number in range(3)])
     read = asyncio.ensure_future(forward.recv())
     await asyncio.sleep(0)
     source = Source(codec="video/VP8")

@@ -88,15 +88,15 @@ async def test_each_participant_has_a_file_in_what_it_sent_as_far_as_the_format_
         await written(recorder, video=60, audio=110)
         assert {it.state for it in recorder.stats().participants} == {"recording"}
     assert [it.name for it in files(tmp_path)] == [f"ann.{extension}", f"b_e_n.{extension}"]
-    for figures in recorder.stats().participants:
-        (path,) = figures.files
-        assert (figures.state, figures.error, figures.reencoded) == ("closed", None, reencoded)
+    for stats in recorder.stats().participants:
+        (path,) = stats.files
+        assert (stats.state, stats.error, stats.reencoded) == ("closed", None, reencoded)
         assert streams(path) == codecs
-        assert len(decoded(path, "video")) == figures.packets["video"]
+        assert len(decoded(path, "video")) == stats.packets["video"]
         found = offsets(path)
         assert found
         assert max(map(abs, found)) < 0.04
-        assert seconds_of(path) == pytest.approx(figures.duration, abs=0.1)
+        assert seconds_of(path) == pytest.approx(stats.duration, abs=0.1)
 
 
 @pytest.mark.alone
@@ -111,8 +111,8 @@ async def test_over_a_lossy_link_sound_and_picture_stay_together(room: Room, tmp
         await written(recorder, video=10)
         with losing(ann.remote_peers[0].pc, 0.05):
             await written(recorder, audio=180)
-    (figures,) = recorder.stats().participants
-    assert figures.lost > 0, "what is lost is a hole, and counted"
+    (stats,) = recorder.stats().participants
+    assert stats.lost > 0, "what is lost is a hole, and counted"
     found = offsets(tmp_path / "ann.webm")
     assert len(found) >= 2
     assert max(map(abs, found)) < 0.04

@@ -1,4 +1,4 @@
-"""A recorder keeps what its figures need of participants who have left, and no more."""
+"""A recorder keeps what its stats need of participants who have left, and no more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import gc
 import weakref
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -19,8 +18,8 @@ from metered_realtime.media.receiving import waiting
 from metered_realtime.media.receiving.mailbox import Tally
 from metered_realtime.media.receiving.remote_track import RemoteTrack
 from metered_realtime.recording import channel_recording, packet_file
-from metered_realtime.recording.mixed_recording import _Frame, _Mix
-from metered_realtime.recording.participant_recording import PlacedTrack
+from metered_realtime.recording.mixed_recording import MixedFrame, MixWriter
+from metered_realtime.recording.participant_recording import ParticipantRecording, PlacedTrack
 from tests.support.peers import eventually
 
 from ..support.coding import picture, sound
@@ -47,7 +46,7 @@ class Remote(AsyncEventEmitter):
         super().__init__()
         self.id = peer_id
         self.track = RemoteTrack("audio", "t")
-        self._media = SimpleNamespace(incoming=[SimpleNamespace(track=self.track)])
+        self.incoming_tracks = [self.track]
 
 
 class Channel(AsyncEventEmitter):
@@ -64,7 +63,7 @@ class Channel(AsyncEventEmitter):
         before = recorder.frames_written["audio"]
         await asyncio.sleep(0)
         for frame in sound(PACKETS):
-            remote.track.feed(frame)
+            remote.track.push_frame(frame)
         remote.track.stop()
         await eventually(lambda: recorder.frames_written["audio"] == before + PACKETS)
         self.emit(PeerLeft(remote))  # type: ignore[arg-type]
@@ -72,21 +71,20 @@ class Channel(AsyncEventEmitter):
         return weakref.ref(remote)
 
 
-async def test_of_who_has_left_only_figures_are_kept_and_not_of_all(
+async def test_of_who_has_left_only_stats_are_kept_and_not_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel_recording, "MAX_LEFT", 3)
     channel, recorder = Channel(), Recorder(tmp_path / "{peer}.webm")
+    before = [it for it in gc.get_objects() if isinstance(it, ParticipantRecording | SyncGroup)]
     recorder.follow(channel)
     async with recorder:
         gone = [await channel.visit(recorder, f"p{number}") for number in range(8)]
         gc.collect()
         stats = recorder.stats()
         assert [ref() for ref in gone] == [None] * 8, "nobody is kept"
-        takes: Any = recorder._followed.takes  # type: ignore[union-attr]
-        recordings = [it for it in gc.get_objects() if isinstance(it, channel_recording.ParticipantRecording)]
-        assert not [it for it in recordings if it.path.parent == tmp_path]
-        assert not takes._groups
+        left = [it for it in gc.get_objects() if isinstance(it, ParticipantRecording | SyncGroup)]
+        assert not [it for it in left if it not in before]
     assert [it.peer_id for it in stats.participants] == ["p5", "p6", "p7"]
     assert {it.state for it in stats.participants} == {"closed"}
     assert stats.participants_forgotten == 5
@@ -124,7 +122,7 @@ async def test_failures_are_told_and_not_all_kept(tmp_path: Path, monkeypatch: p
         channel.emit(PeerJoined(remote))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         for frame in sound(100):
-            remote.track.feed(frame)
+            remote.track.push_frame(frame)
         remote.track.stop()
         await asyncio.sleep(0)
         channel.emit(PeerLeft(remote))  # type: ignore[arg-type]
@@ -135,10 +133,10 @@ async def test_failures_are_told_and_not_all_kept(tmp_path: Path, monkeypatch: p
 
 
 def test_a_mix_keeps_no_picture_that_is_larger_than_its_own(tmp_path: Path) -> None:
-    mix = _Mix(tmp_path / "a.webm", "webm", lambda: 0.0)
-    mix.write(_Frame(("a", 1), av.VideoFrame(4_000, 1_000, "yuv420p"), 5.0))
+    mix = MixWriter(tmp_path / "a.webm", "webm", lambda: 0.0)
+    mix.write(MixedFrame(("a", 1), av.VideoFrame(4_000, 1_000, "yuv420p"), 5.0))
     (waiting_frame,) = mix._coming
-    assert isinstance(waiting_frame, _Frame)
+    assert isinstance(waiting_frame, MixedFrame)
     assert (waiting_frame.frame.width, waiting_frame.frame.height) == (1280, 320)
 
 
@@ -148,7 +146,7 @@ async def test_of_large_pictures_fewer_wait_for_their_place(monkeypatch: pytest.
     drops = Tally()
     placed = PlacedTrack(RemoteTrack("video", "t"), SyncGroup(), lambda: 0.0, put.append, drops)
     for number in range(5):
-        placed.take(0.0, _Frame(("a", 1), picture(number), 0.0))
+        placed.push_frame(0.0, MixedFrame(("a", 1), picture(number), 0.0))
     assert not put, "it has no place yet"
     assert drops.count == 3
     placed.end()

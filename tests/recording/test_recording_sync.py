@@ -151,10 +151,10 @@ async def test_reports_of_bare_aiortc_put_pictures_right_and_none_is_lost(room: 
             await written(recorder, video=130, audio=260)
     await ann.close()
     await asyncio.get_running_loop().shutdown_default_executor()  # in which aiortc encodes
-    (figures,) = recorder.stats().participants
-    assert (figures.dropped, figures.reencoded) == (0, ())
-    (path,) = figures.files
-    assert len(decoded(path, "video")) == figures.packets["video"]
+    (stats,) = recorder.stats().participants
+    assert (stats.dropped, stats.reencoded) == (0, ())
+    (path,) = stats.files
+    assert len(decoded(path, "video")) == stats.packets["video"]
     found = offsets(path)
     assert len(found) >= 4
     assert max(map(abs, found[-2:])) < 0.04

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -34,7 +33,7 @@ class Hand:
 
 
 @pytest.fixture
-async def rpc(room: Room) -> AsyncIterator[RpcPair]:
+async def rpc(room: Room) -> RpcPair:
     made = RpcPair(await room.pair())
     methods = made.methods_b
     methods.add("sum", lambda a, b: a + b)
@@ -42,8 +41,7 @@ async def rpc(room: Room) -> AsyncIterator[RpcPair]:
     methods.add("echo", lambda value: value)
     methods.add("fail", lambda: 1 / 0)
     methods.add("refuse", _refuse)
-    yield made
-    await made.close()
+    return made
 
 
 def _refuse() -> None:
@@ -120,7 +118,7 @@ async def test_json_rpc_to_the_letter(rpc: RpcPair) -> None:
         heard = await far.ask(message)
         assert isinstance(heard, str)
         assert json.loads(heard) == answer, message[:80]
-    assert rpc.b.endpoint.stats().running == 0
+    assert rpc.to_a.stats().running == 0
 
 
 IN_MESSAGEPACK: list[tuple[Message, Any]] = [
@@ -149,14 +147,14 @@ async def test_messagepack_rpc_to_the_letter(rpc: RpcPair) -> None:
         assert msgspec.msgpack.decode(heard) == answer, message[:80]
 
 
-async def test_the_server_carries_calls_again_after_its_lane_was_closed(
+async def test_the_server_carries_calls_again_after_its_channel_was_closed(
     rpc: RpcPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = rpc.to_b.using(via="server")
     assert await client.call("sum", 1, 2) == 3
     monkeypatch.setattr(rpc_channel, "MAX_ANSWERS_WAITING", -1)  # as if b's answers were not taken
     flooding = asyncio.ensure_future(client.using(timeout=0.3).call("sum", 1, 2))
-    await eventually(lambda: rpc.b.endpoint.stats().channels == 0)
+    await eventually(lambda: rpc.to_a.stats().channels == 0)
     monkeypatch.undo()
     assert await client.call("sum", 3, 4) == 7
     await asyncio.gather(flooding, return_exceptions=True)

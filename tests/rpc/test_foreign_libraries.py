@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -31,7 +30,6 @@ from metered_realtime.rpc.client import RpcClient
 from metered_realtime.rpc.codec import RpcFormat
 from metered_realtime.rpc.errors import ErrorRegistry, RpcError
 from metered_realtime.rpc.methods import RpcMethods
-from metered_realtime.rpc.remote import RemoteRpc
 from tests.support.peers import EventLog, Room
 from tests.support.rpc_foreign import (
     PjrpcClient,
@@ -42,7 +40,6 @@ from tests.support.rpc_foreign import (
     serve_pjrpc,
     with_trio,
 )
-from tests.support.rpc_peers import tie
 
 
 class InsufficientFunds(RpcError, code=1000, message="Insufficient funds"):
@@ -81,10 +78,9 @@ class Ends:
 
     def __init__(self, pair: Any) -> None:
         self.pair = pair
-        self.methods = RpcMethods()
+        self.methods: RpcMethods = pair.a.rpc
         self.heard: list[Any] = []
-        self.rpc: RemoteRpc = tie(pair.a, pair.to_b, self.methods)
-        self.client: RpcClient = self.rpc.client
+        self.client: RpcClient = pair.to_b.rpc
         pair.to_a._takes_calls = lambda channel: False  # there sits the library, on the raw channel
         self.methods.add("sum", lambda a, b: a + b)
         self.methods.add("nothing", lambda: None)
@@ -113,10 +109,8 @@ class Ends:
 
 
 @pytest.fixture
-async def ends(room: Room) -> AsyncIterator[Ends]:
-    made = Ends(await room.pair())
-    yield made
-    await made.rpc.wait_closed()
+async def ends(room: Room) -> Ends:
+    return Ends(await room.pair())
 
 
 async def check_calls(client: RpcClient, first: Any) -> None:
@@ -332,7 +326,6 @@ async def test_two_services_with_one_code_for_pjrpc_as_caller(room: Room) -> Non
         client = PjrpcClient(await ends.calls(), error_cls=base)
         with pytest.raises(error):
             await client.call("refuse")
-    await ends.rpc.wait_closed()
 
 
 async def test_two_services_with_one_code_for_us_as_caller(ends: Ends) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import random
 from collections import Counter
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
+from metered_realtime.core.rpc import callee
 from metered_realtime.rpc import calls as rpc_calls
 from metered_realtime.rpc import channels
 from metered_realtime.rpc.client import RpcClient
+from metered_realtime.rpc.endpoint import RpcEndpoint
 from metered_realtime.rpc.errors import RpcError
 from tests.support.patience import PATIENCE
 from tests.support.rpc_world import World, eventually
@@ -98,9 +99,9 @@ async def live(life: Life) -> None:
         await asyncio.gather(*calls)
 
 
-def nothing_is_under_way(end: Any) -> bool:
+def nothing_is_under_way(end: RpcEndpoint) -> bool:
     stats = end.stats()
-    return (stats.pending, stats.running, stats.queued, end._callee._held_bytes) == (0, 0, 0, 0)
+    return (stats.pending, stats.running, stats.queued) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -108,11 +109,13 @@ async def test_whatever_happens_calls_end_run_once_and_leave_nothing(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channels, "LOSS_GRACE", 0.02)
-    monkeypatch.setattr(rpc_calls, "GREETING_PATIENCE", 0.05)
+    monkeypatch.setattr(rpc_calls, "HELLO_TIMEOUT", 0.05)
     life = Life(seed)
     await live(life)
     assert [key for key, runs in life.runs.items() if runs > 1] == []
     for end in (life.world.a, life.world.b):
         await eventually(lambda end=end: nothing_is_under_way(end))  # type: ignore[misc]
-        assert (end._calls._entries, end._callee._live, end._serving._unwritten) == ({}, {}, set())
+    monkeypatch.setattr(callee, "MAX_HELD_BYTES", 0)  # a request is refused if any other one is held
+    for client in (life.world.to_a, life.world.to_b):
+        assert await client.call("work", *life.arguments()[:1], 0, 5) == "xxxxx"
     await life.world.close()

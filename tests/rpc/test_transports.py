@@ -28,7 +28,22 @@ from metered_realtime.rpc.codec import RpcFormat, RpcPath
 from metered_realtime.rpc.endpoint import RpcEndpoint
 from metered_realtime.rpc.methods import RpcMethods
 from metered_realtime.rpc.transports import ENVELOPE_KEY, ServerTransport, unwrap
-from tests.support.rpc_world import MemoryTransport, wire
+from tests.support.rpc_world import FixedConnection, MemoryTransport, wire
+
+
+class Server:
+    """Takes direct messages to a remote, or refuses each of them."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.sent: list[Any] = []
+        self.is_asked = asyncio.Event()
+        self._refusal = refusal
+
+    async def send(self, data: Any) -> None:
+        self.is_asked.set()
+        if self._refusal is not None:
+            raise self._refusal
+        self.sent.append(data)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +62,10 @@ from tests.support.rpc_world import MemoryTransport, wire
     ],
 )
 async def test_what_the_server_refuses_is_an_error_of_the_call(refusal: Exception, meaning: type[Exception]) -> None:
-    async def send(data: Any) -> None:
-        raise refusal
-
-    transport = ServerTransport(send, 65_536)
+    transport = ServerTransport(Server(refusal), 65_536)
     with pytest.raises(meaning):
         await transport.send('{"jsonrpc": "2.0", "method": "m"}')
-    endpoint = RpcEndpoint(lambda name, path: transport, identity="x", methods=RpcMethods())
+    endpoint = RpcEndpoint(FixedConnection(transport), identity="x", methods=RpcMethods())
     with pytest.raises(meaning):
         await RpcClient(endpoint).using(via="server").call("m")
     with pytest.raises(meaning):
@@ -62,14 +74,10 @@ async def test_what_the_server_refuses_is_an_error_of_the_call(refusal: Exceptio
 
 
 async def test_the_envelope_carries_the_object_itself_and_leaves_room_for_itself() -> None:
-    sent: list[Any] = []
-
-    async def send(data: Any) -> None:
-        sent.append(data)
-
-    transport = ServerTransport(send, 1_000)
+    server = Server()
+    transport = ServerTransport(server, 1_000)
     await transport.send('{"jsonrpc":"2.0","method":"m"}')
-    assert sent == [{ENVELOPE_KEY: {"jsonrpc": "2.0", "method": "m"}}]
+    assert server.sent == [{ENVELOPE_KEY: {"jsonrpc": "2.0", "method": "m"}}]
     assert transport.max_message_size == 1_000 - len('{"__meteredRpc":}')
 
 
@@ -92,21 +100,23 @@ def test_only_the_envelope_is_taken_out_of_direct_messages(data: Any, text: str 
 class TwoWays:
     """An endpoint whose direct channels never open, and whose calls reach another one through the server."""
 
+    is_connected = True
+
     def __init__(self) -> None:
         self.methods = RpcMethods()
         self.opened: list[RpcPath] = []
-        self.far = RpcEndpoint(self._open, identity="near", methods=self.methods)
-        self.near = RpcEndpoint(self._open, identity="far", methods=RpcMethods())
+        self.far = RpcEndpoint(self, identity="near", methods=self.methods)
+        self.near = RpcEndpoint(self, identity="far", methods=RpcMethods())
         self.client = RpcClient(self.near)
 
-    def _open(self, name: RpcFormat, path: RpcPath) -> MemoryTransport:
+    def open_transport(self, format: RpcFormat, path: RpcPath) -> MemoryTransport:
         self.opened.append(path)
         if path == "p2p":
             return MemoryTransport()
-        if name != "jsonrpc-2.0":
+        if format != "jsonrpc-2.0":
             raise RpcUnsupportedVersionError
         mine, theirs = wire()
-        self.far.serve(theirs, name, path)
+        self.far.serve(theirs, format, path)
         return mine
 
     async def close(self) -> None:
@@ -115,7 +125,7 @@ class TwoWays:
 
 
 async def test_a_call_goes_through_the_server_if_no_direct_channel_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "DIRECT_PATIENCE", 0.05)
+    monkeypatch.setattr(channels, "DIRECT_TIMEOUT", 0.05)
     ways = TwoWays()
     ways.methods.add("m", lambda: 1)
     assert await ways.client.call("m") == 1
@@ -136,25 +146,18 @@ async def test_a_call_with_little_time_spends_half_of_it_on_a_direct_channel() -
 async def test_a_call_that_the_server_does_not_carry_waits_for_a_direct_channel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(channels, "DIRECT_PATIENCE", 0.01)
-    methods, refusals = RpcMethods(), asyncio.Event()
-    far = RpcEndpoint(lambda name, path: wire()[0], identity="near", methods=methods)
+    monkeypatch.setattr(channels, "DIRECT_TIMEOUT", 0.01)
+    methods, server = RpcMethods(), Server(ServerRequestError("action_not_permitted"))
+    far = RpcEndpoint(FixedConnection(wire()[0]), identity="near", methods=methods)
     methods.add("m", lambda: 1)
     direct, theirs = wire()
     direct.open_event.clear()
     far.serve(theirs)
 
-    async def refuse(data: Any) -> None:
-        refusals.set()
-        raise ServerRequestError("action_not_permitted")
-
-    near = RpcEndpoint(
-        lambda name, path: direct if path == "p2p" else ServerTransport(refuse, 65_536),
-        identity="far",
-        methods=RpcMethods(),
-    )
+    connection = FixedConnection(direct, ServerTransport(server, 65_536))
+    near = RpcEndpoint(connection, identity="far", methods=RpcMethods())
     call = asyncio.ensure_future(RpcClient(near).call("m"))
-    await refusals.wait()
+    await server.is_asked.wait()
     await asyncio.sleep(0.01)
     assert not call.done()
     direct.open_event.set()
@@ -178,7 +181,7 @@ async def test_a_call_that_a_remote_refused_in_the_same_words_is_not_made_again(
 
 
 async def test_a_call_that_shall_be_direct_waits_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "DIRECT_PATIENCE", 0.01)
+    monkeypatch.setattr(channels, "DIRECT_TIMEOUT", 0.01)
     ways = TwoWays()
     for client in (ways.client.using(via="p2p", timeout=0.05), ways.client.using(format="msgpack-rpc", timeout=0.05)):
         with pytest.raises(MeteredRealtimeError) as caught:

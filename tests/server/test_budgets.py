@@ -11,8 +11,8 @@ import pytest
 from metered_realtime.core.wire.frames import FrameError, Ping, Refresh, decode_client_frame
 from metered_realtime.core.wire.patterns import MAX_WILDCARDS
 from metered_realtime.core.wire.surrogates import MAX_LONE_HALVES
+from metered_realtime.server.frame_intake import Close, FrameIntake
 from metered_realtime.server.hub import Hub, Identity
-from metered_realtime.server.intake import Close, Intake
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.rights import ACTIONS, Grant
 from metered_realtime.server.routing import PatternTable
@@ -31,7 +31,7 @@ class Client:
 
     def __init__(self, hub: Hub, peer_id: str, limits: Limits | None = None, **options: Any) -> None:
         self.guest = Guest(hub, peer_id, **options)
-        self.intake = Intake(hub, self.guest.connection, limits or Limits(), 0.0)
+        self.intake = FrameIntake(hub, self.guest.subscriber, limits or Limits(), 0.0)
 
     def put(self, now: float = 0.0, /, **fields: Any) -> Close | Refresh | None:
         return self.intake.take(json.dumps(fields, separators=(",", ":")).encode(), now)
@@ -197,17 +197,17 @@ class TestSnapshots:
         for channel in ("a", "b"):
             ann.put(type="subscribe", channel=channel)
             ann.put(type="unsubscribe", channel=channel)
-        ann.guest.connection.collect_charges()
+        ann.guest.subscriber.collect_charges()
         ann.put(type="subscribe", channel="c")
-        assert ann.guest.connection.charges > 40_000
+        assert ann.guest.subscriber.charges > 40_000
 
     def test_of_a_refresh_are_paid_for(self, hub: Hub) -> None:
         filled(hub, "c", 230, 4_000)
         ann = Client(hub, "ann")
         ann.put(type="subscribe", channel="c")
         for grant in (BLIND, EVERYTHING):
-            hub.refresh(ann.guest.connection, Identity("ann", grant), "r")
-        assert ann.guest.connection.charges > 900_000
+            hub.refresh(ann.guest.subscriber, Identity("ann", grant), "r")
+        assert ann.guest.subscriber.charges > 900_000
 
     def test_that_are_too_large_are_never_written_with_metadata(
         self, hub: Hub, monkeypatch: pytest.MonkeyPatch
@@ -253,12 +253,12 @@ class TestDeliveries:
             Guest(hub, "bob")
         ann = Client(hub, "ann")
         ann.put(type="send", to="bob", data=1)
-        assert ann.guest.connection.charges >= 6_336
+        assert ann.guest.subscriber.charges >= 6_336
 
     def test_of_a_backend_are_not_counted(self, hub: Hub) -> None:
         guests = filled(hub, "c", 2)
         assert hub.publish("c", "system", b"1") == 2  # type: ignore[arg-type]
-        assert guests[0].connection.charges == 0
+        assert guests[0].subscriber.charges == 0
 
 
 class TestPatterns:
@@ -299,7 +299,7 @@ class TestPatterns:
         assert 100 < taken < 150
 
     def test_are_compared_only_with_names_that_begin_like_them(self, hub: Hub) -> None:
-        table, guest = PatternTable(), Guest(hub, "ann").connection
+        table, guest = PatternTable(), Guest(hub, "ann").subscriber
         for number in range(200):
             table.add(f"user/{number}/**", guest, False)
         table.add("**/log", guest, False)
@@ -317,9 +317,9 @@ class TestPatterns:
         for number in range(10):
             Client(hub, f"p{number}").put(type="subscribe", channel=f"*{number}")
         ann.put(type="publish", channel="x", data=1)
-        first = ann.guest.connection.collect_charges()
+        first = ann.guest.subscriber.collect_charges()
         ann.put(type="publish", channel="x", data=1)
-        assert (first, ann.guest.connection.charges) == (5_120, 0)
+        assert (first, ann.guest.subscriber.charges) == (5_120, 0)
 
 
 class TestStopping:

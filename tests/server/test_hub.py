@@ -221,7 +221,7 @@ class TestPublish:
             other.take()
         sealed.clear()
         payload = b'{ "odd" :  [1.0, 1e2, "\\u0041"] }'
-        hub.handle(ann.connection, Publish("c", Raw(payload)))
+        hub.handle(ann.subscriber, Publish("c", Raw(payload)))
         assert len(sealed) == 1
         assert payload in sealed[0]
         assert all(other.raw == [sealed[0]] and other.raw[0] is sealed[0] for other in others)
@@ -343,8 +343,8 @@ class TestRefusals:
 
 def test_ping_is_answered_by_pong_with_its_request_id(hub: Hub) -> None:
     ann = Guest(hub, "ann")
-    hub.handle(ann.connection, Ping("p"))
-    hub.handle(ann.connection, Ping())
+    hub.handle(ann.subscriber, Ping("p"))
+    hub.handle(ann.subscriber, Ping())
     assert ann.take() == [{"type": "pong", "requestId": "p"}, {"type": "pong"}]
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from metered_realtime.core.wire.patterns import is_pattern
+from metered_realtime.server.frame_intake import FrameIntake
 from metered_realtime.server.hub import Hub, Identity
-from metered_realtime.server.intake import Intake
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.rights import ACTIONS, Grant
 
@@ -56,7 +56,7 @@ class HubMachine(RuleBasedStateMachine):
         limits = Limits(channels_per_connection=4, frames_per_second=1e9, frame_burst=10**9)
         self.hub = Hub(limits)
         self.limits = limits
-        self.live: dict[Guest, Intake] = {}
+        self.live: dict[Guest, FrameIntake] = {}
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.rosters: dict[Guest, dict[str, set[str]]] = {}
@@ -65,7 +65,7 @@ class HubMachine(RuleBasedStateMachine):
     @rule(target=guests, peer_id=st.sampled_from(PEERS), grant=st.sampled_from(GRANTS), tagged=st.booleans())
     def connect(self, peer_id: str, grant: Grant, tagged: bool) -> Guest:
         guest = Guest(self.hub, peer_id, grant, {"name": peer_id} if tagged else None)
-        self.live[guest] = Intake(self.hub, guest.connection, self.limits, 0.0)
+        self.live[guest] = FrameIntake(self.hub, guest.subscriber, self.limits, 0.0)
         self.rosters[guest] = {}
         return guest
 
@@ -78,10 +78,10 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(target=guests, old=consumes(guests), grant=st.sampled_from(GRANTS))
     def resume(self, old: Guest, grant: Grant) -> Guest:
-        names = old.connection.places | {it for it in old.connection.subscriptions if not is_pattern(it)}
+        names = old.subscriber.places | {it for it in old.subscriber.subscriptions if not is_pattern(it)}
         keeps_all = len(names) <= 4 and grant.permits("subscribe") and all(map(grant.reaches, names))
         heir = Guest(self.hub, old.peer_id, grant, replaced=[old])
-        self.live[heir] = Intake(self.hub, heir.connection, self.limits, 0.0)
+        self.live[heir] = FrameIntake(self.hub, heir.subscriber, self.limits, 0.0)
         self.rosters[heir] = {}
         del self.live[old], self.rosters[old]
         assert not (keeps_all and any(guest.frames for guest in self.live))
@@ -92,8 +92,8 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(guest=guests)
     def release(self, guest: Guest) -> None:
-        self.hub.release(guest.connection)
-        assert not guest.connection.places
+        self.hub.release(guest.subscriber)
+        assert not guest.subscriber.places
         self.observe()
 
     @rule(guest=guests, frame=well_formed | ill_formed, with_id=st.booleans())
@@ -115,9 +115,9 @@ class HubMachine(RuleBasedStateMachine):
         self.sent += 1
         request_id = f"{self.sent}" if with_id else None
         self.asked.update([request_id] if request_id else [])
-        self.hub.refresh(guest.connection, Identity(guest.peer_id, grant), request_id)
+        self.hub.refresh(guest.subscriber, Identity(guest.peer_id, grant), request_id)
         for channel in tuple(self.rosters[guest]):
-            if channel not in guest.connection.subscriptions or not grant.permits("presence"):
+            if channel not in guest.subscriber.subscriptions or not grant.permits("presence"):
                 del self.rosters[guest][channel]  # an error said so, or nobody tells any more
         self.observe()
 
@@ -161,27 +161,27 @@ class HubMachine(RuleBasedStateMachine):
     def what_a_client_knows_is_what_is(self) -> None:
         for guest, roster in self.rosters.items():
             for channel, known in roster.items():
-                room = self.hub._channels[channel]
-                assert known == set(room.peers) - {guest.peer_id}
+                channel = self.hub._channels[channel]
+                assert known == set(channel.peers) - {guest.peer_id}
 
     @invariant()
     def nothing_outlives_its_connection(self) -> None:
-        connections = {guest.connection for guest in self.live}
-        assert {one for many in self.hub._peers.values() for one in many} == connections
-        for name, room in self.hub._channels.items():
-            assert room.peers
-            present = {one for many in room.peers.values() for one in many}
-            assert set(room.subscribers) == {one for one in present if name in one.subscriptions}
-            assert present - set(room.subscribers) == {one for one in connections if name in one.places}
-            assert present <= connections
-        assert all(len(one.subscriptions) <= 4 and len(one.places) <= 4 for one in connections)
-        assert not any(one.subscriptions & one.places for one in connections)
+        subscribers = {guest.subscriber for guest in self.live}
+        assert {one for many in self.hub._peers.values() for one in many} == subscribers
+        for name, channel in self.hub._channels.items():
+            assert channel.peers
+            present = {one for many in channel.peers.values() for one in many}
+            assert set(channel.subscribers) == {one for one in present if name in one.subscriptions}
+            assert present - set(channel.subscribers) == {one for one in subscribers if name in one.places}
+            assert present <= subscribers
+        assert all(len(one.subscriptions) <= 4 and len(one.places) <= 4 for one in subscribers)
+        assert not any(one.subscriptions & one.places for one in subscribers)
 
     @invariant()
     def every_subscription_is_granted(self) -> None:
         for guest in self.live:
-            grant = guest.connection.grant
-            for name in guest.connection.subscriptions:
+            grant = guest.subscriber.grant
+            for name in guest.subscriber.subscriptions:
                 assert grant.permits("subscribe")
                 assert (grant.covers if is_pattern(name) else grant.reaches)(name)
 

@@ -31,7 +31,7 @@ class TestTheHub:
         self.bob = Guest(self.hub, "bob")
 
     def refresh(self, grant: Grant = EVERYTHING, request_id: str | None = "r", **fields: Any) -> None:
-        self.hub.refresh(self.ann.connection, Identity("ann", grant, **fields), request_id)
+        self.hub.refresh(self.ann.subscriber, Identity("ann", grant, **fields), request_id)
 
     def test_answers_with_the_expiry_and_the_metadata_for_the_peer_alone(self) -> None:
         self.refresh(expires_at=9, metadata={"iceServers": []})

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from metered_realtime.core.wire.frames import MAX_RESUME_TOKEN
 from metered_realtime.log import NoopLogger
-from metered_realtime.server import Limits, SignallingServer
-from metered_realtime.server import client_socket as link_module
+from metered_realtime.server import Limits, SignallingServer, client_socket
 from metered_realtime.server.auth import Admission, Authenticator, RefusedError, mint_token
 from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.keys import App, Keyring, PublishableKey, SecretKey
@@ -234,14 +233,14 @@ class TestTheHub:
         assert "resumeToken" not in self.ann.welcome
 
     def test_gives_a_live_connection_its_next_token(self) -> None:
-        self.hub.renew(self.ann.connection, "t0ken")
+        self.hub.renew(self.ann.subscriber, "t0ken")
         assert self.ann.take() == [{"type": "resume", "resumeToken": "t0ken"}]
 
     def test_tells_the_others_nothing_of_a_takeover(self) -> None:
         heir = heir_of(self.hub, self.ann)
         heir.subscribe("c", "r")
         assert heir.take() == [{"type": "ack", "requestId": "r"}, self.presence("joined", "bob")]
-        self.hub.release(heir.connection)
+        self.hub.release(heir.subscriber)
         self.ann.leave()
         assert self.bob.take() == []
         assert [entry.peer_id for entry in self.hub.roster("c")] == ["bob", "ann"]
@@ -250,9 +249,9 @@ class TestTheHub:
 
     def test_tells_them_when_the_place_is_not_taken_in_time(self) -> None:
         heir = heir_of(self.hub, self.ann)
-        self.hub.release(heir.connection)
+        self.hub.release(heir.subscriber)
         assert self.bob.take() == [self.presence("left", "ann")]
-        self.hub.release(heir.connection)
+        self.hub.release(heir.subscriber)
         heir.subscribe("c")
         assert self.bob.take() == [self.presence("joined", "ann")]
 
@@ -282,17 +281,17 @@ class TestTheHub:
         elif how == "leaving":
             heir.leave()
         elif how == "losing the right":
-            self.hub.regrant(heir.connection, Grant(ACTIONS - {"subscribe"}, ("**",)))
+            self.hub.regrant(heir.subscriber, Grant(ACTIONS - {"subscribe"}, ("**",)))
         else:
-            self.hub.regrant(heir.connection, Grant(ACTIONS, ("d",)))
+            self.hub.regrant(heir.subscriber, Grant(ACTIONS, ("d",)))
         assert self.bob.take() == [self.presence("left", "ann")]
-        self.hub.release(heir.connection)
+        self.hub.release(heir.subscriber)
         assert self.bob.take() == []
 
     def test_hands_a_place_on_from_one_takeover_to_the_next(self) -> None:
         second = heir_of(self.hub, self.ann)
         third = heir_of(self.hub, second)
-        self.hub.release(second.connection)
+        self.hub.release(second.subscriber)
         second.leave()
         third.subscribe("c")
         assert self.bob.take() == []
@@ -308,7 +307,7 @@ class TestTheHub:
             second.subscribe(channel)
         self.bob.take()
         third = heir_of(self.hub, second)
-        assert third.connection.places == {"c", "d", "e"}
+        assert third.subscriber.places == {"c", "d", "e"}
         assert not any(self.hub.roster(channel) for channel in "xyz")
         assert self.bob.take() == []
 
@@ -320,7 +319,7 @@ class TestTheHub:
         assert self.bob.take() == []
         self.bob.send("ann", 1)
         assert [len(guest.take()) for guest in (beside, heir)] == [1, 1]
-        self.hub.release(heir.connection)
+        self.hub.release(heir.subscriber)
         assert self.bob.take() == [self.presence("left", "ann")]
 
     def test_does_not_let_patterns_live_on(self) -> None:
@@ -335,7 +334,7 @@ class TestTheHub:
         self.bob.leave()
         heir = heir_of(self.hub, self.ann)
         assert [entry.peer_id for entry in self.hub.roster("c")] == ["ann"]
-        self.hub.release(heir.connection)
+        self.hub.release(heir.subscriber)
         assert not self.hub._channels
 
     def test_takes_no_place_of_a_connection_that_is_gone(self) -> None:
@@ -388,7 +387,7 @@ class TestTheServer:
     async def test_says_that_a_peer_left_that_resumed_and_did_not_come_back_to_its_channel(
         self, server: SignallingServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(link_module, "PLACE_TIMEOUT", 0.05)
+        monkeypatch.setattr(client_socket, "PLACE_TIMEOUT", 0.05)
         async with arrived(server) as (bob, _), arrived(server) as (old, first):
             await old.join("c")
             await bob.join("c")
@@ -398,7 +397,7 @@ class TestTheServer:
     async def test_gives_a_live_connection_the_next_token_in_time(
         self, server: SignallingServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(link_module, "REISSUE_INTERVAL", 0.05)
+        monkeypatch.setattr(client_socket, "REISSUE_INTERVAL", 0.05)
         async with arrived(server) as (probe, first):
             frames = [await probe.get(), await probe.get()]
             assert {frame["type"] for frame in frames} == {"resume"}
@@ -452,13 +451,13 @@ class TestTheServer:
             assert "connection resumed {'replaces': 1}" in lines
             assert first["resumeToken"] not in "".join(lines)
 
-    async def test_forgets_every_link_in_the_end(self, server: SignallingServer) -> None:
+    async def test_forgets_every_socket_in_the_end(self, server: SignallingServer) -> None:
         async with arrived(server) as (_, first), arrived(server, first["resumeToken"]):
             pass
         app = server._app
         assert app is not None
         (tenant,) = app._tenants.values()
         async with asyncio.timeout(PATIENCE):
-            while tenant.links:  # noqa: ASYNC110 - there is nothing to wait on
+            while tenant.sockets:  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
-        assert not tenant._links_of
+        assert not tenant._sockets_of

@@ -17,7 +17,7 @@ from metered_realtime.events import Connected, Disconnected, Event, Message, Sta
 from metered_realtime.options import IceServerConfig, SignallingClientOptions
 from metered_realtime.server.tokens import mint_token
 from metered_realtime.signalling import SignallingClient
-from metered_realtime.signalling import socket as link
+from metered_realtime.signalling import socket as signalling_socket
 
 from ..support.programs import HASTY, Diary, make_client
 from ..support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
@@ -293,7 +293,7 @@ async def test_a_token_of_ones_own_server_is_never_sent_to_the_hosted_service(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a connection was attempted")
 
-    monkeypatch.setattr(link, "connect", never)
+    monkeypatch.setattr(signalling_socket, "connect", never)
     client = SignallingClient(token_provider=lambda: mint_token(peer_id="a", **SECRET_KEY))
     with pytest.raises(LocalCredentialError):
         await client.connect()

@@ -102,7 +102,7 @@ async def test_a_connected_client_shows_no_credential(caplog: pytest.LogCaptureF
     caplog.set_level(logging.DEBUG)
     async with ScriptedServer() as server, make_client(server, api_key=SECRET) as client:
         await client.publish("a", 1)
-        parts = [client, client._link, client._session]
+        parts = [client, client._socket, client._session]
         shown = "".join(repr(part) + repr(vars(part)) for part in parts)
         shown += "".join(repr(task) for task in asyncio.all_tasks())
         assert repr(client) == "<SignallingClient state=connected>"

@@ -86,7 +86,7 @@ async def test_two_with_one_token_go_their_own_ways() -> None:
         one, other = Diary(original), Diary(clone)
         before = original.peer_id
         clone._session._resumption.hold(original._session.resume_token)
-        socket = clone._link._socket  # type: ignore[union-attr]
+        socket = clone._socket._websocket  # type: ignore[union-attr]
         assert socket is not None
         socket.transport.abort()
         await other.wait_for(Connected)
@@ -148,6 +148,6 @@ async def test_the_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> N
         await diary.wait_for(Connected)
         token = client._session.resume_token
         assert token is not None
-        parts = [client, client._link, client._session, *asyncio.all_tasks(), *diary.events]
+        parts = [client, client._socket, client._session, *asyncio.all_tasks(), *diary.events]
         shown = "".join(repr(part) + repr(getattr(part, "__dict__", "")) for part in parts)
         assert token not in shown + caplog.text + "".join(logger.lines)

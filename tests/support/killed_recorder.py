@@ -22,10 +22,11 @@ async def main(path: str) -> None:
         await bot.join("room")
         await recorder.start()
         await ann.join("room")
-        while not (figures := recorder.stats().participants) or figures[0].duration < SECONDS:  # noqa: ASYNC110 - no event tells
+        while not (participants := recorder.stats().participants) or participants[0].duration < SECONDS:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.02)
         print(recorder.stats().participants[0].duration, flush=True)
         await asyncio.sleep(60)
 
 
-asyncio.run(main(sys.argv[1]))
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

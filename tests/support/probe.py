@@ -15,7 +15,7 @@ from metered_realtime.core.wire.frames import Publish, Send, Subscribe, Unsubscr
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.rights import ACTIONS, Grant
-from metered_realtime.server.routing import Connection
+from metered_realtime.server.routing import Subscriber
 
 EVERYTHING = Grant(ACTIONS, ("**",))
 NOW = 1_800_000_000.0
@@ -37,8 +37,8 @@ class Guest:
         self.raw: list[bytes] = []
         self._hub = hub
         packed = None if metadata is None else encode_payload(metadata)
-        identity, former = Identity(peer_id, grant, peer_metadata=packed), [guest.connection for guest in replaced]
-        self.connection: Connection = hub.connect(identity, self._write, NOW, former)
+        identity, former = Identity(peer_id, grant, peer_metadata=packed), [guest.subscriber for guest in replaced]
+        self.subscriber: Subscriber = hub.connect(identity, self._write, NOW, former)
         self.welcome = self.frames.pop()
         self.raw.clear()
 
@@ -47,19 +47,19 @@ class Guest:
         self.frames.append(json.loads(frame))
 
     def subscribe(self, channel: str, request_id: str | None = None, *, wants_metadata: bool = False) -> None:
-        self._hub.handle(self.connection, Subscribe(channel, wants_metadata, request_id))
+        self._hub.handle(self.subscriber, Subscribe(channel, wants_metadata, request_id))
 
     def unsubscribe(self, channel: str, request_id: str | None = None) -> None:
-        self._hub.handle(self.connection, Unsubscribe(channel, request_id))
+        self._hub.handle(self.subscriber, Unsubscribe(channel, request_id))
 
     def publish(self, channel: str, data: Any = None, request_id: str | None = None) -> None:
-        self._hub.handle(self.connection, Publish(channel, encode_payload(data), request_id))
+        self._hub.handle(self.subscriber, Publish(channel, encode_payload(data), request_id))
 
     def send(self, to: str, data: Any = None, request_id: str | None = None) -> None:
-        self._hub.handle(self.connection, Send(to, encode_payload(data), request_id))
+        self._hub.handle(self.subscriber, Send(to, encode_payload(data), request_id))
 
     def leave(self) -> None:
-        self._hub.disconnect(self.connection)
+        self._hub.disconnect(self.subscriber)
 
     def take(self) -> list[dict[str, Any]]:
         """Return what came since the last time."""

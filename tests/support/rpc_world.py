@@ -11,6 +11,7 @@ from metered_realtime.rpc.client import RpcClient
 from metered_realtime.rpc.codec import RpcFormat, RpcPath
 from metered_realtime.rpc.endpoint import RpcEndpoint
 from metered_realtime.rpc.methods import RpcMethods
+from metered_realtime.rpc.transports import RpcTransport, TransportListener
 from tests.support.patience import PATIENCE
 
 Message = str | bytes
@@ -22,7 +23,7 @@ class MemoryTransport:
     One that is `prompt` takes messages at once while it flows, as data channels do.
     """
 
-    takes_pieces = True
+    supports_chunks = True
 
     def __init__(self, max_message_size: int = 262_144, prompt: bool = False) -> None:
         self.max_message_size = max_message_size
@@ -33,15 +34,14 @@ class MemoryTransport:
         self.open_event = asyncio.Event()
         self.flowing = asyncio.Event()
         self.flowing.set()
-        self._on_message: Callable[[Message], None] | None = None
-        self._on_close: Callable[[], None] = lambda: None
+        self._listener: TransportListener | None = None
         self._early: list[Message] = []
 
-    def listen(self, on_message: Callable[[Message], None], on_close: Callable[[], None]) -> None:
-        self._on_message, self._on_close = on_message, on_close
+    def listen(self, listener: TransportListener) -> None:
+        self._listener = listener
         early, self._early = self._early, []
         for message in early:
-            on_message(message)
+            listener.message_received(message)
 
     async def opened(self) -> None:
         await self.open_event.wait()
@@ -53,7 +53,7 @@ class MemoryTransport:
         await self.flowing.wait()
         self._transmit(message)
 
-    def send_now(self, message: Message) -> bool:
+    def try_send(self, message: Message) -> bool:
         if self.prompt and self.flowing.is_set():
             self._transmit(message)
             return True
@@ -69,10 +69,10 @@ class MemoryTransport:
     def deliver(self, message: Message) -> None:
         if self.is_closed:
             return
-        if self._on_message is None:
+        if self._listener is None:
             self._early.append(message)
         else:
-            self._on_message(message)
+            self._listener.message_received(message)
 
     def close(self) -> None:
         """End this end; the other one hears of it."""
@@ -87,7 +87,8 @@ class MemoryTransport:
         if not self.is_closed:
             self.is_closed = True
             self.open_event.set()
-            self._on_close()
+            if self._listener is not None:
+                self._listener.transport_closed()
 
 
 def wire(**options: Any) -> tuple[MemoryTransport, MemoryTransport]:
@@ -99,28 +100,43 @@ def wire(**options: Any) -> tuple[MemoryTransport, MemoryTransport]:
     return one, other
 
 
-class World:
-    """Two ends, a and b, which open wires to each other when they need them."""
+class WorldConnection:
+    """The connection of one end of a `World`."""
 
-    def __init__(self, **options: Any) -> None:
-        self.methods_a, self.methods_b = RpcMethods(), RpcMethods()
+    def __init__(self, world: World, end: str) -> None:
+        self._world = world
+        self._end = end
+
+    @property
+    def is_connected(self) -> bool:
+        return self._world.connected
+
+    def open_transport(self, format: RpcFormat, path: RpcPath) -> MemoryTransport:
+        world = self._world
+        mine, theirs = wire(**world.options)
+        world.wires.append((mine, theirs))
+        if world.is_deaf_at_first and len(world.wires) == 1:
+            theirs.other = None
+        other = world.b if self._end == "a" else world.a
+        asyncio.get_running_loop().call_soon(other.serve, theirs, format, path)
+        return mine
+
+
+class World:
+    """Two ends, a and b, which open wires to each other when they need them.
+
+    Nothing comes back on the first wire while `is_deaf_at_first`.
+    """
+
+    def __init__(self, *, debug: bool = False) -> None:
+        self.methods_a, self.methods_b = RpcMethods(debug=debug), RpcMethods(debug=debug)
         self.wires: list[tuple[MemoryTransport, MemoryTransport]] = []
         self.connected = True
+        self.is_deaf_at_first = False
         self.options: dict[str, Any] = {}
-        ends = {"is_connected": lambda: self.connected, **options}
-        self.a = RpcEndpoint(self._opener("a"), identity="b", methods=self.methods_a, **ends)
-        self.b = RpcEndpoint(self._opener("b"), identity="a", methods=self.methods_b, **ends)
+        self.a = RpcEndpoint(WorldConnection(self, "a"), identity="b", methods=self.methods_a)
+        self.b = RpcEndpoint(WorldConnection(self, "b"), identity="a", methods=self.methods_b)
         self.to_b, self.to_a = RpcClient(self.a), RpcClient(self.b)
-
-    def _opener(self, end: str) -> Callable[[RpcFormat, RpcPath], MemoryTransport]:
-        def open_transport(name: RpcFormat, path: RpcPath) -> MemoryTransport:
-            mine, theirs = wire(**self.options)
-            self.wires.append((mine, theirs))
-            other = self.b if end == "a" else self.a
-            asyncio.get_running_loop().call_soon(other.serve, theirs, name, path)
-            return mine
-
-        return open_transport
 
     def break_wires(self) -> None:
         """Cut every wire at both ends, in the middle of what is on it."""
@@ -132,8 +148,8 @@ class World:
     def replace(self) -> None:
         """Let both ends hear that their connection was replaced."""
         self.break_wires()
-        self.a.transport_replaced()
-        self.b.transport_replaced()
+        self.a.connection_replaced()
+        self.b.connection_replaced()
 
     async def close(self) -> None:
         await self.a.wait_closed()
@@ -147,17 +163,40 @@ async def eventually(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
+class FixedConnection:
+    """A connection that is up, with one transport for each path."""
+
+    is_connected = True
+
+    def __init__(self, p2p: RpcTransport, server: RpcTransport | None = None) -> None:
+        self._transports: dict[RpcPath, RpcTransport] = {"p2p": p2p, "server": p2p if server is None else server}
+
+    def open_transport(self, format: RpcFormat, path: RpcPath) -> RpcTransport:
+        return self._transports[path]
+
+
 class Raw:
     """A wire to an endpoint on which a test speaks for itself."""
+
+    is_connected = True
 
     def __init__(self, name: RpcFormat = "jsonrpc-2.0", methods: RpcMethods | None = None, **options: Any) -> None:
         self.near, self.far = wire()
         self.methods = methods if methods is not None else RpcMethods()
         self.got: asyncio.Queue[Message] = asyncio.Queue()
-        self.far.listen(self.got.put_nowait, lambda: None)
-        self.endpoint = RpcEndpoint(lambda name, path: self.near, identity="far", methods=self.methods, **options)
+        self.far.listen(self)
+        self.endpoint = RpcEndpoint(self, identity="far", methods=self.methods, **options)
         self.client = RpcClient(self.endpoint)
         self.name: RpcFormat = name
+
+    def open_transport(self, format: RpcFormat, path: RpcPath) -> MemoryTransport:
+        return self.near
+
+    def message_received(self, message: Message) -> None:
+        self.got.put_nowait(message)
+
+    def transport_closed(self) -> None:
+        """Notice nothing: a test asks the wire."""
 
     def serve(self) -> None:
         """Let the endpoint serve the wire, as one that the far end opened."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from metered_realtime import ConnectionReset, DataChannelOpened, MediaStream, PeerLeft
+from metered_realtime import ConnectionReset, DataChannelOpened, MediaStream, PeerLeft, RemoteStats
 from metered_realtime.testing import Conditions, VirtualPeer, VirtualTrack, VirtualWorld
 
 
@@ -44,6 +44,9 @@ def test_peers_meet_and_receive_what_the_others_send(world: VirtualWorld) -> Non
             streams = {stream.id for remote in peer.remote_peers for stream in remote.streams}
             assert streams == {f"{other.peer_id}-stream" for other in peers if other is not peer}
             assert {remote.state for remote in peer.remote_peers} == {"connected"}
+            assert [it.stats() for it in peer.remote_peers] == [
+                RemoteStats(it.id, "connected", generation=1) for it in peer.remote_peers
+            ]
         await close(*peers)
 
     world.run(program())

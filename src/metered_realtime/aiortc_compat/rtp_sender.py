@@ -39,7 +39,7 @@ from aiortc.utils import random32
 from ..core.media.rates import RateWindow
 from ..media.codecs.encoders import Packet
 from ..media.codecs.rtp_payload import MAX_PAYLOAD
-from ..media.sending.shared_packet import Placed
+from ..media.sending.shared_packet import PlacedPacket
 from ..options import DEFAULT_TUNING, Tuning
 from .dtls import DONE, FastDtlsTransport, one_by_one
 from .rtcp_feedback import send_levels
@@ -112,31 +112,31 @@ GUARD = Guard(
 """What is replaced, and what calls the replacements or is read by them."""
 
 
-class ParcelTrack(Protocol):
+class SharedPacketTrack(Protocol):
     """A track that gives packets as they are shared: `ForwardTrack`. Its `level` is for aiortc's own way."""
 
     level: int | None
 
-    async def next_parcel(self) -> Placed: ...
+    async def next_shared_packet(self) -> PlacedPacket: ...
 
 
-def send_parcels(sender: RTCRtpSender, track: ParcelTrack, tuning: Tuning = DEFAULT_TUNING) -> None:
+def send_shared_packets(sender: RTCRtpSender, track: SharedPacketTrack, tuning: Tuning = DEFAULT_TUNING) -> None:
     """Have a new sender, whose frames are counted, send the packets of its track in this way."""
     if not (tuning.shared_payloads and GUARD.holds()):
         send_levels(sender, track)
         return
     replaced: Any = sender
-    stream = replaced._next_encoded_frame = ParcelSender(sender, track)
+    stream = replaced._next_encoded_frame = SharedPacketSender(sender, track)
     replaced._retransmit = stream.retransmit
 
 
-class ParcelSender:
+class SharedPacketSender:
     """Sends the packets of one track to one receiver: stands in for the step of a sender that encodes a frame.
 
     aiortc is never given a frame, so that it has nothing to send itself. `frames` counts them, and `rate` is for bytes.
     """
 
-    def __init__(self, sender: RTCRtpSender, track: ParcelTrack) -> None:
+    def __init__(self, sender: RTCRtpSender, track: SharedPacketTrack) -> None:
         self.frames = 0
         self.rate = RateWindow(time.monotonic())
         self._sender: Any = sender
@@ -158,18 +158,18 @@ class ParcelSender:
         """Send the next packet of the track in a codec, always the same one: aiortc calls it again and again."""
         if self._cut is None:
             self._begin(codec)
-        parcel, pts, taken_at = await self._track.next_parcel()
+        shared, pts, taken_at = await self._track.next_shared_packet()
         if not self._sender._enabled:
             return
         assert self._cut is not None
-        payloads = parcel.payloads(self._cut)
+        payloads = shared.payloads(self._cut)
         if not payloads:
             return
         self.frames += 1
         timestamp = (self._origin + pts) & 0xFFFFFFFF
         for start in range(0, len(payloads), BATCH):
             sent_at = ntp_time()
-            rest = self._send(self._packets(payloads, start, timestamp, sent_at, parcel.level))
+            rest = self._send(self._packets(payloads, start, timestamp, sent_at, shared.level))
             if rest is not DONE:
                 await rest
         now = self._loop.time()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..aiortc_compat.message_size import max_message_size
@@ -13,8 +11,10 @@ from ..errors import ChannelClosedError, DataChannelOverflowError, MessageTooLar
 from ..events import DCClose, DCError, DCMessage, DCOpen, Event
 from ..log import Logger
 from .inbox import Inbox
-from .stats import DataChannelStats
+from .send_queue import MAX_QUEUED_SENDS, SendQueue
+from .stats import DataChannelStats, reports_for, reports_no_more
 from .unheard import MAX_UNHEARD_OF_REMOTE, message_size, unheard_of
+from .waiters import Waiters
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
@@ -46,7 +46,7 @@ class DataChannel(AsyncEventEmitter):
         *,
         max_buffered_amount: int = 1_048_576,
         buffered_amount_low_threshold: int | None = None,
-        max_queued_sends: int = 256,
+        max_queued_sends: int = MAX_QUEUED_SENDS,
         buffer_poll_interval: float = 0.1,
         logger: Logger | None = None,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
@@ -65,15 +65,14 @@ class DataChannel(AsyncEventEmitter):
         self._channel: Any = channel
         self._cap = max_buffered_amount
         self._low = low
-        self._max_queued = max_queued_sends
-        self._max_queued_bytes = max_queued_bytes
-        self._queue: deque[_QueuedSend] = deque()
-        self._queued_bytes = 0
+        self._queue: SendQueue[str | bytes] = SendQueue(
+            _SendTarget(self), max_sends=max_queued_sends, max_bytes=max_queued_bytes
+        )
         self._messages_sent = self._bytes_sent = self._messages_received = self._bytes_received = 0
         self._unheard_of_all = unheard_of(channel)
         self._unheard = Inbox(self._deliver, lambda: self._is_heard(DCMessage), self._unheard_of_all)
-        self._opening: set[asyncio.Future[None]] = set()
-        self._draining: set[asyncio.Future[None]] = set()
+        self._opening = Waiters()
+        self._draining = Waiters()
         self._closed_underneath = False
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -86,6 +85,7 @@ class DataChannel(AsyncEventEmitter):
         }
         for event, listener in self._listeners.items():
             self._channel.on(event, listener)
+        reports_for(self, channel)
         if channel.readyState == "open":
             # An inbound channel is open before anybody can listen for it.
             self._loop.call_soon(self._on_open)
@@ -152,7 +152,7 @@ class DataChannel(AsyncEventEmitter):
             ChannelClosedError: it is closed, or closes first.
         """
         if self.ready_state == "connecting":
-            await _wait_among(self._opening, self._loop)
+            await self._opening.wait()
         elif self.ready_state != "open":
             raise ChannelClosedError(self.label)
 
@@ -167,7 +167,9 @@ class DataChannel(AsyncEventEmitter):
         if self.ready_state != "open":
             raise ChannelClosedError(self.label)
         if self._queue or self.buffered_amount:
-            await _wait_among(self._draining, self._loop, self._adjust_threshold)
+            empty = self._draining.wait()
+            self._adjust_threshold()
+            await empty
 
     async def send(self, data: str | bytes) -> None:
         """Send text or bytes; return when the channel has taken it. Cancelling takes it back if it still waits.
@@ -182,11 +184,9 @@ class DataChannel(AsyncEventEmitter):
         if not self._queue and self._fits(size):
             self._transmit(data, size)
             return
-        if len(self._queue) >= self._max_queued:
-            raise DataChannelOverflowError(len(self._queue), self._max_queued)
-        if self._queued_bytes + size > self._max_queued_bytes:
-            raise DataChannelOverflowError(self._queued_bytes + size, self._max_queued_bytes, unit="bytes")
-        await self._wait_in_queue(_QueuedSend(data, size, self._loop.create_future()))
+        queued = self._queue.add(data, size)
+        self._adjust_threshold()
+        await self._queue.wait(queued)
 
     def send_nowait(self, data: str | bytes) -> None:
         """Send text or bytes at once, or not at all. Raises like `send`.
@@ -196,7 +196,7 @@ class DataChannel(AsyncEventEmitter):
         """
         size = self._check(data)
         if self._queue or not self._fits(size):
-            waiting = self.buffered_amount + self._queued_bytes + size
+            waiting = self.buffered_amount + self._queue.bytes + size
             raise DataChannelOverflowError(waiting, self._cap, unit="bytes")
         self._transmit(data, size)
 
@@ -217,19 +217,6 @@ class DataChannel(AsyncEventEmitter):
             raise MessageTooLargeError(size, self._cap)
         return size
 
-    async def _wait_in_queue(self, item: _QueuedSend) -> None:
-        self._queue.append(item)
-        self._queued_bytes += item.size
-        self._adjust_threshold()
-        try:
-            await item.done
-        except asyncio.CancelledError:
-            if item in self._queue:
-                self._queue.remove(item)
-                self._queued_bytes -= item.size
-                self._drain_queue()
-            raise
-
     def _fits(self, size: int) -> bool:
         return self.buffered_amount + size <= self._cap
 
@@ -244,25 +231,16 @@ class DataChannel(AsyncEventEmitter):
         self._bytes_sent += size
 
     def _drain_queue(self) -> None:
-        while self._queue and (self._queue[0].done.done() or self._fits(self._queue[0].size)):
-            item = self._queue.popleft()
-            self._queued_bytes -= item.size
-            if item.done.done():
-                continue
-            try:
-                self._transmit(item.data, item.size)
-            except Exception as error:
-                item.done.set_exception(error)
-            else:
-                item.done.set_result(None)
+        self._queue.flush()
         if self._draining and not self._queue and not self.buffered_amount:
-            _release(self._draining)
+            self._draining.release()
         self._adjust_threshold()
 
     def _adjust_threshold(self) -> None:
         """Ask to be woken when the next send in the queue fits, or when all is gone."""
         when_idle = 0 if self._draining else self._low
-        room_needed = self._cap - self._queue[0].size if self._queue else when_idle
+        next_size = self._queue.next_size
+        room_needed = self._cap - next_size if next_size is not None else when_idle
         self._channel.bufferedAmountLowThreshold = max(0, min(self._low, room_needed))
 
     def _listener_added(self, event_type: type[Event]) -> None:
@@ -278,7 +256,7 @@ class DataChannel(AsyncEventEmitter):
 
     def _on_open(self) -> None:
         if not self._ended:
-            _release(self._opening)
+            self._opening.release()
             self.emit(DCOpen())
 
     def _deliver(self, message: str | bytes) -> None:
@@ -313,6 +291,7 @@ class DataChannel(AsyncEventEmitter):
 
     def _end(self) -> None:
         self._ended = True
+        reports_no_more(self, self._channel)
         for event, listener in self._listeners.items():
             if listener in self._channel.listeners(event):
                 self._channel.remove_listener(event, listener)
@@ -321,36 +300,21 @@ class DataChannel(AsyncEventEmitter):
         self._drop_listeners()
 
     def _fail_waiting(self) -> None:
-        waiting, self._queue, self._queued_bytes = self._queue, deque(), 0
-        for done in (*(item.done for item in waiting), *self._opening, *self._draining):
-            if not done.done():
-                done.set_exception(ChannelClosedError(self.label, "it closed"))
+        for waiting in (self._queue, self._opening, self._draining):
+            waiting.fail(lambda: ChannelClosedError(self.label, "it closed"))
 
 
-class _QueuedSend:
-    __slots__ = ("data", "done", "size")
+class _SendTarget:
+    """The data channel as the target of its own queue."""
 
-    def __init__(self, data: str | bytes, size: int, done: asyncio.Future[None]) -> None:
-        self.data = data
-        self.size = size
-        self.done = done
+    def __init__(self, channel: DataChannel) -> None:
+        self._channel = channel
 
+    def has_room(self, size: int) -> bool:
+        return self._channel._fits(size)
 
-async def _wait_among(
-    waiting: set[asyncio.Future[None]], loop: asyncio.AbstractEventLoop, when_waiting: Callable[[], None] = lambda: None
-) -> None:
-    """Wait as one of those who are released together."""
-    future: asyncio.Future[None] = loop.create_future()
-    waiting.add(future)
-    when_waiting()
-    try:
-        await future
-    finally:
-        waiting.discard(future)
+    def send_queued(self, message: str | bytes, size: int) -> None:
+        self._channel._transmit(message, size)
 
-
-def _release(waiting: set[asyncio.Future[None]]) -> None:
-    for future in waiting:
-        if not future.done():
-            future.set_result(None)
-    waiting.clear()
+    def send_withdrawn(self) -> None:
+        self._channel._drain_queue()

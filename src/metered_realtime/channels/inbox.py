@@ -20,7 +20,7 @@ class Inbox:
         self, emit: Callable[[str | bytes], None], is_heard: Callable[[], bool], unheard: Unheard | None = None
     ) -> None:
         self.bytes = 0
-        self.when_held: Callable[[], None] = lambda: None
+        self.when_held: Callable[[], None] | None = None
         self.is_iterated = False
         self._emit = emit
         self._is_heard = is_heard
@@ -43,7 +43,8 @@ class Inbox:
             self.bytes += size
             fits = self._unheard.note(size, 1)
             self._wake()
-            self.when_held()
+            if self.when_held is not None:
+                self.when_held()
             return fits
         return True
 

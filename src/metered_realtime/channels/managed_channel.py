@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from ..core.channels.frames import CHUNK_HEADER, MAX_FRAME, MIN_CHUNK, FrameError
-from ..core.channels.replay import ACK_DELAY, Closed, Deliver, Missed, ReplayEndpoint, Resumed
+from ..core.channels.frames import FrameError
+from ..core.channels.replay import Closed, Deliver, Missed, ReplayEndpoint, Resumed
 from ..emitter import AsyncEventEmitter
 from ..errors import (
     ChannelClosedError,
@@ -23,68 +20,30 @@ from ..events import ChannelResumed, DCClose, DCError, DCMessage, DCOpen, Event
 from ..log import Logger
 from .carrier import RawChannel
 from .inbox import Inbox
+from .replay_transport import MessageSource, ReplayTransport
+from .stats import ManagedChannelState, ManagedChannelStats
 from .unheard import message_size
-
-MAX_QUEUED_SENDS = 256
-"""Calls of `send` that may wait for the window, as for a `DataChannel`."""
+from .waiters import Waiters
 
 HELD_BYTES = 1024 * 1024
 HELD_MESSAGES = 1_024
 """What may wait for the reader before acknowledgements are held back, which makes the other end wait in its turn."""
 
-MIN_FRAME = MIN_CHUNK + CHUNK_HEADER
-"""Bytes of the smallest frame that can carry a part of any message."""
-
-REMIND_INTERVAL = 0.5
-"""Seconds after which an end of a lossy channel repeats what it begins with. More than a round trip."""
-
 BROKEN_RULES = 1
 """The reason in a close frame for an end that broke the rules of the channel."""
 
 
-class MessageSource(Protocol):
-    """What gives a channel its messages one by one, each at the moment when it can go out, instead of `send`."""
+class ChannelOwner(Protocol):
+    """What keeps the channels of one remote."""
 
-    max_message: int
-    """Bytes of the largest one."""
+    def unread_changed(self, change: int) -> bool:
+        """Count unread bytes that have come or gone. False if the channels of the remote hold too many."""
 
-    def next_message(self) -> bytes | None:
-        """Return the next message, None if there is none for now."""
+    def channel_greeted(self, channel: ManagedChannel, known: int) -> bool:
+        """Handle the hello of the other end, which knows this session. False if that one was closed before."""
 
-    def connection_lost(self) -> None:
-        """Take note that nothing goes out until the channel is connected again."""
-
-
-ManagedChannelState = Literal["connecting", "open", "reconnecting", "closed"]
-
-
-@dataclass(frozen=True, slots=True)
-class ManagedChannelStats:
-    """The figures of a channel over all its connections. Bytes are those of messages."""
-
-    label: str
-    state: ManagedChannelState
-    messages_sent: int
-    """What was accepted."""
-    bytes_sent: int
-    messages_received: int
-    """What was delivered, to a reader or to wait for one."""
-    bytes_received: int
-    messages_resent: int
-    """What went out again on another connection."""
-    duplicates_removed: int
-    messages_dropped: int
-    """What was accepted and given up."""
-    messages_missed: int
-    """What the other end gave up."""
-    window_messages: int
-    window_bytes: int
-    """What waits for the other end to have it."""
-    queued_sends: int
-    """Calls of `send` that wait for room."""
-    unread_messages: int
-    connections: int
-    """How many connections it has had."""
+    def channel_ended(self, channel: ManagedChannel) -> None:
+        """Handle the end of a channel."""
 
 
 class ManagedChannel(AsyncEventEmitter):
@@ -107,11 +66,8 @@ class ManagedChannel(AsyncEventEmitter):
         window_messages: int,
         window_bytes: int,
         max_message_size: int,
-        max_queued_sends: int = MAX_QUEUED_SENDS,
         serves_successors: bool = True,
-        unread: Callable[[int], bool] = lambda change: True,
-        greeted: Callable[[ManagedChannel, int], bool] = lambda channel, known: True,
-        ended: Callable[[ManagedChannel], None] = lambda channel: None,
+        owner: ChannelOwner,
         logger: Logger | None = None,
     ) -> None:
         super().__init__(logger)
@@ -125,26 +81,17 @@ class ManagedChannel(AsyncEventEmitter):
             max_message=max_message_size,
             serves_successors=serves_successors,
         )
-        self._source: MessageSource | None = None
-        self._max_queued = max_queued_sends
-        self._count_unread = unread
-        self._tell_greeted = greeted
-        self._tell_ended = ended
+        self._transport = ReplayTransport(self._endpoint)
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._raw: RawChannel | None = None
         self._inbox = Inbox(self._deliver, lambda: self._is_heard(DCMessage))
         self._inbox_bytes = 0
-        self._queue: deque[_QueuedSend] = deque()
-        self._opening: set[asyncio.Future[None]] = set()
-        self._draining: set[asyncio.Future[None]] = set()
-        self._ack_timer: asyncio.TimerHandle | None = None
-        self._remind_timer: asyncio.TimerHandle | None = None
+        self._opening = Waiters()
         self._closed_by_remote = False
         self._ended = False
-        self._frame_limit = MAX_FRAME
         self._connections = self._missed = 0
         self._greeted_on: RawChannel | None = None
-        self._messages_sent = self._bytes_sent = self._messages_received = self._bytes_received = 0
+        self._messages_received = self._bytes_received = 0
 
     def __repr__(self) -> str:
         return f"<ManagedChannel {self.label!r} {self.ready_state}>"
@@ -156,7 +103,7 @@ class ManagedChannel(AsyncEventEmitter):
         """`connecting`, `open`, `reconnecting` or `closed`. All but the last one take messages."""
         if self._ended or self._closed_by_remote:
             return "closed"
-        if self._raw is not None and self._endpoint.greeted:
+        if self.raw is not None and self._endpoint.greeted:
             return "open"
         return "reconnecting" if self._connections else "connecting"
 
@@ -173,8 +120,7 @@ class ManagedChannel(AsyncEventEmitter):
     @property
     def max_message_size(self) -> int:
         """The bytes of a message that both ends take, as far as is known."""
-        own, other = self._endpoint.max_message, self._endpoint.remote_max_message
-        return own if other is None else min(own, other)
+        return self._transport.max_message_size
 
     async def send(self, data: str | bytes) -> None:
         """Send text or bytes; return when they are accepted, which waits for room in the window.
@@ -196,9 +142,8 @@ class ManagedChannel(AsyncEventEmitter):
         if self._make_room(len(payload)):
             self._accept(payload, is_text)
             return
-        if len(self._queue) >= self._max_queued:
-            raise DataChannelOverflowError(len(self._queue), self._max_queued)
-        await self._wait_in_queue(_QueuedSend(payload, is_text, self._loop.create_future()))
+        queue = self._transport.queue
+        await queue.wait(queue.add((payload, is_text), len(payload)))
 
     def send_nowait(self, data: str | bytes) -> None:
         """Send text or bytes at once, or not at all. Raises like `send`.
@@ -230,7 +175,8 @@ class ManagedChannel(AsyncEventEmitter):
             ChannelClosedError: it is closed, or closes first.
         """
         if self.ready_state != "open":
-            await self._wait_among(self._opening)
+            self._check_not_closed()
+            await self._opening.wait()
 
     async def drain(self) -> None:
         """Return when the other end has everything that was accepted; not reliable: when nothing waits here.
@@ -238,8 +184,9 @@ class ManagedChannel(AsyncEventEmitter):
         Raises:
             ChannelClosedError: it is closed, or closes first.
         """
-        if self._queue or self._endpoint.window or self.ready_state == "closed":
-            await self._wait_among(self._draining)
+        self._check_not_closed()
+        if not self._transport.is_drained:
+            await self._transport.drained.wait()
 
     def close(self) -> None:
         """Close the channel at both ends, now: `drain` first what is to arrive. Idempotent; emits nothing."""
@@ -253,8 +200,8 @@ class ManagedChannel(AsyncEventEmitter):
         return ManagedChannelStats(
             label=self.label,
             state=self.ready_state,
-            messages_sent=self._messages_sent,
-            bytes_sent=self._bytes_sent,
+            messages_sent=self._transport.messages_sent,
+            bytes_sent=self._transport.bytes_sent,
             messages_received=self._messages_received,
             bytes_received=self._bytes_received,
             messages_resent=window.resent,
@@ -263,7 +210,7 @@ class ManagedChannel(AsyncEventEmitter):
             messages_missed=self._missed,
             window_messages=len(window),
             window_bytes=window.bytes,
-            queued_sends=len(self._queue),
+            queued_sends=len(self._transport.queue),
             unread_messages=len(self._inbox),
             connections=self._connections,
         )
@@ -271,33 +218,25 @@ class ManagedChannel(AsyncEventEmitter):
     # --- for those who own it
 
     def bind(self, raw: RawChannel) -> None:
-        """Go on over a data channel of the current connection, instead of the one before."""
-        self.unbind()
-        self._raw = raw
-        raw.attach(opened=self._on_open, message=self._on_message, room=self._pump)
+        """Continue over a data channel of the current connection, instead of the one before."""
+        self._transport.bind(raw, opened=self._on_open, message=self._on_message)
 
     def unbind(self) -> None:
-        """Take note that the data channel under this is gone."""
-        raw, self._raw = self._raw, None
-        if raw is not None:
-            raw.detach()
-            self._endpoint.disconnected()
-            self._admit()
-            if self._source is not None:
-                self._source.connection_lost()
+        """Handle the loss of the data channel under this one."""
+        self._transport.unbind()
 
     @property
     def raw(self) -> RawChannel | None:
         """The data channel under this, None between two."""
-        return self._raw
+        return self._transport.raw
 
     def feed_from(self, source: MessageSource) -> None:
         """Take messages from a source, which says with `has_more` when there is something after a pause."""
-        self._source = source
+        self._transport.source = source
 
     def has_more(self) -> None:
         """Take note that the source has a message."""
-        self._hand_out()
+        self._transport.hand_out()
 
     def offer(self, payload: bytes, *, is_text: bool) -> bool:
         """Accept an encoded message if there is room. False if not."""
@@ -310,7 +249,7 @@ class ManagedChannel(AsyncEventEmitter):
         """Drop all that waits, and go on behind it. Return what that was."""
         error = self._overflow()
         self._endpoint.give_up()
-        self._pump()
+        self._transport.pump()
         return error
 
     def fail(self, error: Exception) -> None:
@@ -333,7 +272,7 @@ class ManagedChannel(AsyncEventEmitter):
             self._closed_by_remote = True
             self._fail_waiting()
             self.unbind()
-            self._tell_ended(self)
+            self._owner.channel_ended(self)
             self._catch_up()
 
     # --- inside: sending
@@ -353,73 +292,11 @@ class ManagedChannel(AsyncEventEmitter):
         if not self.reliable and self._connections and not self._endpoint.greeted:
             while not window.fits(size):
                 window.drop_oldest()
-        return not self._queue and window.fits(size)
+        return not self._transport.queue and window.fits(size)
 
     def _accept(self, payload: bytes, is_text: bool) -> None:
-        self._messages_sent += 1
-        self._bytes_sent += len(payload)
-        self._endpoint.accept(payload, is_text=is_text)
-        self._pump()
-
-    async def _wait_in_queue(self, item: _QueuedSend) -> None:
-        self._queue.append(item)
-        try:
-            await item.done
-        except asyncio.CancelledError:
-            if item in self._queue:
-                self._queue.remove(item)
-                self._admit()
-            raise
-
-    def _pump(self) -> None:
-        """Hand frames to the data channel while it has room, and take sends that wait while the window has."""
-        while True:
-            self._hand_out()
-            if not self._admit():
-                break
-        if self._draining and not self._queue and not self._endpoint.window:
-            _release(self._draining)
-
-    def _hand_out(self) -> None:
-        raw = self._raw
-        if raw is None or not raw.is_open:
-            return
-        while raw.has_room:
-            frame = self._endpoint.next_frame(self._frame_limit)
-            if frame is not None:
-                raw.send(frame)
-            elif not self._accept_from_source():
-                return
-
-    def _accept_from_source(self) -> bool:
-        """Accept a message of the source if it can go out at once. Return whether there was one."""
-        source, endpoint = self._source, self._endpoint
-        if source is None or not endpoint.greeted or not endpoint.window.fits(source.max_message):
-            return False
-        message = source.next_message()
-        if message is None:
-            return False
-        self._messages_sent += 1
-        self._bytes_sent += len(message)
-        endpoint.accept(message, is_text=False)
-        return True
-
-    def _admit(self) -> bool:
-        """Accept the sends at the head of the queue that fit. Return whether there were any."""
-        window, admitted = self._endpoint.window, False
-        while self._queue and (self._queue[0].done.done() or window.fits(len(self._queue[0].payload))):
-            item = self._queue.popleft()
-            if item.done.done():
-                continue
-            if len(item.payload) > self.max_message_size:  # the other end has said meanwhile what it takes
-                item.done.set_exception(MessageTooLargeError(len(item.payload), self.max_message_size))
-                continue
-            self._messages_sent += 1
-            self._bytes_sent += len(item.payload)
-            self._endpoint.accept(item.payload, is_text=item.is_text)
-            item.done.set_result(None)
-            admitted = True
-        return admitted
+        self._transport.accept(payload, is_text=is_text)
+        self._transport.pump()
 
     def _overflow(self) -> ReplayOverflowError:
         window = self._endpoint.window
@@ -428,24 +305,10 @@ class ManagedChannel(AsyncEventEmitter):
     # --- inside: what the data channel tells
 
     def _on_open(self) -> None:
-        assert self._raw is not None
-        if self._raw.max_message_size < MIN_FRAME:
-            self.fail(
-                ChannelProtocolError(f"the other end takes {self._raw.max_message_size} bytes, less than a frame")
-            )
-            return
-        self._frame_limit = min(MAX_FRAME, self._raw.max_message_size)
-        self._endpoint.connected()
-        self._pump()
-        if not self.reliable:
-            self._remind()
-
-    def _remind(self) -> None:
-        self._remind_timer = None
-        if self._raw is not None and not self._endpoint.greeted:
-            self._endpoint.remind()
-            self._hand_out()
-            self._remind_timer = self._loop.call_later(REMIND_INTERVAL, self._remind)
+        try:
+            self._transport.opened()
+        except ChannelProtocolError as error:
+            self.fail(error)
 
     def _on_message(self, frame: str | bytes) -> None:
         try:
@@ -458,8 +321,8 @@ class ManagedChannel(AsyncEventEmitter):
         if type(effect) is Deliver:
             self._keep(effect.data)
             if self._endpoint.has_answers:
-                self._hand_out()
-            self._arm_ack()
+                self._transport.hand_out()
+            self._transport.arm_ack()
             return
         match effect:
             case Resumed():
@@ -469,21 +332,21 @@ class ManagedChannel(AsyncEventEmitter):
             case Closed(reason):
                 self._closed_there(reason)
         if not self._ended:
-            self._pump()
-            self._arm_ack()
+            self._transport.pump()
+            self._transport.arm_ack()
 
     def _resumed(self, resumed: Resumed) -> None:
-        if not self._tell_greeted(self, self._endpoint.remote_knows):
+        if not self._owner.channel_greeted(self, self._endpoint.remote_knows):
             self.close()
             return
-        if self._greeted_on is not self._raw:  # and not a hello that asks for repetition
-            self._greeted_on = self._raw
+        if self._greeted_on is not self.raw:  # otherwise the hello asks for repetition
+            self._greeted_on = self.raw
             self._tell_open(resumed)
         self._note_missed(resumed.missed)
 
     def _tell_open(self, resumed: Resumed) -> None:
         self._connections += 1
-        _release(self._opening)
+        self._opening.release()
         if self._connections > 1:
             self.emit(ChannelResumed(resumed.resent, resumed.dropped, resumed.restarted))
             return
@@ -510,7 +373,7 @@ class ManagedChannel(AsyncEventEmitter):
     def _closed_there(self, reason: int) -> None:
         if reason:
             self.emit(DCError(ChannelProtocolError(f"the other end ended channel {self.label!r} for broken rules")))
-        raw = self._raw
+        raw = self.raw
         self.remote_closed()
         if raw is not None:
             raw.close()
@@ -520,8 +383,8 @@ class ManagedChannel(AsyncEventEmitter):
         wrapped = ChannelProtocolError(f"channel {self.label!r}: {error}") if isinstance(error, FrameError) else error
         self._logger.warning("channel ended", {"label": self.label, "error": str(error)})
         self._endpoint.close(BROKEN_RULES)
-        self._say_farewell()
-        raw = self._raw
+        self._transport.send_farewell()
+        raw = self.raw
         self.emit(DCError(wrapped))
         self.remote_closed()
         if raw is not None:
@@ -548,75 +411,32 @@ class ManagedChannel(AsyncEventEmitter):
         """Follow what waits for a reader. False if it is more than may wait."""
         change, self._inbox_bytes = self._inbox.bytes - self._inbox_bytes, self._inbox.bytes
         is_behind = self._inbox.bytes > HELD_BYTES or len(self._inbox) > HELD_MESSAGES
-        if self._endpoint.holds_acks and not is_behind:
-            self._endpoint.holds_acks = False
-            self._endpoint.acknowledge()
-            self._hand_out()
-        self._endpoint.holds_acks = is_behind
-        return self._count_unread(change)
-
-    def _arm_ack(self) -> None:
-        is_due = self._raw is not None and self._endpoint.ack_owed and not self._endpoint.holds_acks
-        if is_due and self._ack_timer is None:
-            self._ack_timer = self._loop.call_later(ACK_DELAY, self._acknowledge)
-
-    def _acknowledge(self) -> None:
-        self._ack_timer = None
-        self._endpoint.acknowledge()
-        self._hand_out()
+        self._transport.hold_acks(is_behind)
+        return self._ended or self._owner.unread_changed(change)
 
     # --- inside: the end
 
-    async def _wait_among(self, waiting: set[asyncio.Future[None]]) -> None:
+    def _check_not_closed(self) -> None:
         if self.ready_state == "closed":
             raise ChannelClosedError(self.label)
-        future: asyncio.Future[None] = self._loop.create_future()
-        waiting.add(future)
-        try:
-            await future
-        finally:
-            waiting.discard(future)
 
     def _end(self) -> None:
         """Let go of everything. What the endpoint has to say last still goes out."""
         self._ended = True
-        for timer in (self._ack_timer, self._remind_timer):
-            if timer is not None:
-                timer.cancel()
-        self._say_farewell()
+        self._transport.stop()
+        self._transport.send_farewell()
         self._fail_waiting()
-        raw = self._raw
+        raw = self.raw
         if raw is not None:
             self.unbind()
             raw.close()
         if not self._closed_by_remote:
-            self._tell_ended(self)
-        self._count_unread(-self._inbox_bytes)
+            self._owner.channel_ended(self)
+        self._owner.unread_changed(-self._inbox_bytes)
         self._inbox_bytes = 0
-        self._count_unread = lambda change: True
         self._inbox.end()
         self._drop_listeners()
 
-    def _say_farewell(self) -> None:
-        while self._raw is not None and self._raw.is_open and (frame := self._endpoint.next_farewell()) is not None:
-            self._raw.send(frame)
-
     def _fail_waiting(self) -> None:
-        waiting, self._queue = self._queue, deque()
-        for done in (*(item.done for item in waiting), *self._opening, *self._draining):
-            if not done.done():
-                done.set_exception(ChannelClosedError(self.label, "it closed"))
-
-
-@dataclass(eq=False, slots=True)
-class _QueuedSend:
-    payload: bytes
-    is_text: bool
-    done: asyncio.Future[None]
-
-
-def _release(waiting: set[asyncio.Future[None]]) -> None:
-    for future in waiting:
-        if not future.done():
-            future.set_result(None)
-    waiting.clear()
+        for waiting in (self._transport.queue, self._opening, self._transport.drained):
+            waiting.fail(lambda: ChannelClosedError(self.label, "it closed"))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..emitter import AsyncEventEmitter
 from ..errors import ChannelClosedError, DataChannelOverflowError, MessageTooLargeError
 from ..events import ChannelError, ChannelMessage, DCClose, DCError, DCMessage, Event
 from ..log import Logger
-from .managed_channel import MAX_QUEUED_SENDS, ManagedChannel
+from .managed_channel import ManagedChannel
 from .options import ChannelOptions, check_label
+from .registry import RemoteChannels
+from .send_queue import MAX_QUEUED_SENDS
+from .waiters import Waiters
 
 if TYPE_CHECKING:
-    from ..mesh.remote_peer import RemotePeer
+    from ..events.peers import RemotePeer
 
 PATIENCE = 1.0
 """Seconds that a send waits for a remote whose window is full: some round trips of a bad link, and a replaced one."""
@@ -40,7 +43,7 @@ class PeerChannel(AsyncEventEmitter):
         options: ChannelOptions,
         *,
         patience: float | None = PATIENCE,
-        ended: Callable[[PeerChannel], None] = lambda channel: None,
+        ended: Callable[[PeerChannel], None],
         logger: Logger | None = None,
     ) -> None:
         super().__init__(logger)
@@ -54,7 +57,7 @@ class PeerChannel(AsyncEventEmitter):
         self._order = asyncio.Lock()
         self._queued = 0
         self._ready: deque[tuple[RemotePeer, ManagedChannel]] = deque()
-        self._reading: set[asyncio.Future[None]] = set()
+        self._reading = Waiters()
         self._is_iterated = False
         self._ended = False
 
@@ -117,7 +120,7 @@ class PeerChannel(AsyncEventEmitter):
             for channel in tuple(self._members.values()):
                 channel.close()
             self._members.clear()
-            self._wake()
+            self._reading.release()
             self._drop_listeners()
 
     def __aiter__(self) -> PeerChannel:
@@ -138,16 +141,16 @@ class PeerChannel(AsyncEventEmitter):
                     return ChannelMessage(remote, message)
             if self._ended:
                 raise StopAsyncIteration
-            await self._arrival()
+            await self._reading.wait()
 
     # --- for MeteredPeer
 
-    def add(self, remote: RemotePeer) -> None:
-        """Send to a remote from now on."""
+    def add(self, remote: RemotePeer, channels: RemoteChannels) -> None:
+        """Send to a remote from now on, over one of its channels."""
         if self._ended or remote in self._members:
             return
         try:
-            channel = remote._channels.open(self.label, self.options)
+            channel = channels.open(self.label, self.options)
         except Exception as error:  # what keeps one out must not keep out the others
             self.emit(ChannelError(remote, error))
             return
@@ -226,22 +229,9 @@ class PeerChannel(AsyncEventEmitter):
 
         def note() -> None:
             self._ready.append((remote, channel))
-            self._wake()
+            self._reading.release()
 
         channel.inbox.when_held = note
-
-    async def _arrival(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._reading.add(future)
-        try:
-            await future
-        finally:
-            self._reading.discard(future)
-
-    def _wake(self) -> None:
-        for future in self._reading:
-            if not future.done():
-                future.set_result(None)
 
 
 async def _drained(channel: ManagedChannel) -> None:
@@ -259,7 +249,11 @@ class PeerChannels:
         self._by_label: dict[str, PeerChannel] = {}
 
     def open(
-        self, label: str, options: ChannelOptions, patience: float | None, remotes: Iterable[RemotePeer]
+        self,
+        label: str,
+        options: ChannelOptions,
+        patience: float | None,
+        remotes: Mapping[RemotePeer, RemoteChannels],
     ) -> PeerChannel:
         """Return the channel under a label, opened if it is not. Its first options stay.
 
@@ -271,23 +265,23 @@ class PeerChannels:
         if channel is None:
             channel = PeerChannel(label, options, patience=patience, ended=self._ended, logger=self._logger)
             self._by_label[label] = channel
-            for remote in remotes:
-                channel.add(remote)
+            for remote, channels in remotes.items():
+                channel.add(remote, channels)
         return channel
 
-    def remote_joined(self, remote: RemotePeer) -> None:
+    def remote_joined(self, remote: RemotePeer, channels: RemoteChannels) -> None:
         """Let every channel go to one more, also when that one opens it again later."""
 
         def claim(channel: ManagedChannel) -> bool:
             mine = self._by_label.get(channel.label)
             if mine is None or mine.options.reliable is not channel.reliable:
                 return False
-            mine.add(remote)
+            mine.add(remote, channels)
             return True
 
-        remote._channels.claim = claim
+        channels.claim = claim
         for channel in tuple(self._by_label.values()):
-            channel.add(remote)
+            channel.add(remote, channels)
 
     def close(self) -> None:
         """Close every channel."""

@@ -22,8 +22,6 @@ from .options import MAX_LABEL, ChannelOptions, check_label
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
 
-    from ..connection.remote_connection import RemoteConnection
-
 MAX_CHANNELS = 1_024
 """Channels to one remote. It can open them without being asked."""
 
@@ -43,17 +41,19 @@ MAX_REOPEN_DELAY = 30.0
 is on its way as a rule, and an end that closes it always must not cost more than a little."""
 
 
-class Remote(Protocol):
-    """What is asked of the remote."""
-
-    id: str
-    _connection: RemoteConnection | None
+class ChannelRemote(Protocol):
+    """What the channels of a remote need of it."""
 
     @property
+    def id(self) -> str: ...
+    @property
     def polite(self) -> bool: ...
+    @property
+    def is_connected(self) -> bool: ...
     def emit(self, event: Event) -> None: ...
     def create_data_channel(self, label: str, **kwargs: Any) -> RTCDataChannel: ...
-    def _when_free(self, action: Callable[[], None]) -> None: ...
+    def when_free(self, action: Callable[[], None]) -> None:
+        """Call an action that needs a connection, now or when a connection may be made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Reservation:
 
 
 @dataclass(slots=True)
-class _Entry:
+class _KnownChannel:
     channel: ManagedChannel
     options: ChannelOptions
     announced: bool
@@ -86,11 +86,11 @@ class RemoteChannels:
     it, and nothing is lost, since nothing is sent before both ends have said what they have.
     """
 
-    def __init__(self, remote: Remote, logger: Logger) -> None:
-        self.claim: Callable[[ManagedChannel], bool] = lambda channel: False
+    def __init__(self, remote: ChannelRemote, logger: Logger) -> None:
+        self.claim: Callable[[ManagedChannel], bool] | None = None
         self._remote = remote
         self._logger = logger
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _KnownChannel] = {}
         self._reserved: dict[str, Reservation] = {}
         self._closed_sessions: OrderedDict[int, None] = OrderedDict()
         self._unread_bytes = 0
@@ -132,7 +132,7 @@ class RemoteChannels:
             raise ChannelClosedError(label, f"peer {self._remote.id!r} has left")
         entry = self._make(label, options, announced=True)
         try:
-            self._remote._when_free(lambda: self._open_first(entry))
+            self._remote.when_free(lambda: self._open_first(entry))
         except BaseException:
             del self._entries[label]
             raise
@@ -140,10 +140,9 @@ class RemoteChannels:
 
     def takes(self, raw: RTCDataChannel) -> bool:
         """Take a data channel that the remote has opened, if it is one to carry such a channel."""
-        protocol = getattr(raw, "protocol", "")
-        if protocol not in (PROTOCOL, LOSSY_PROTOCOL):
+        if raw.protocol not in (PROTOCOL, LOSSY_PROTOCOL):
             return False
-        reliable = protocol == PROTOCOL
+        reliable = raw.protocol == PROTOCOL
         entry = self._entries.get(raw.label)
         if entry is None:
             if not self._may_open(raw.label):
@@ -197,7 +196,7 @@ class RemoteChannels:
             max_packet_life_time=None if reliable else raw.maxPacketLifeTime,
         )
 
-    def _make(self, label: str, options: ChannelOptions, *, announced: bool) -> _Entry:
+    def _make(self, label: str, options: ChannelOptions, *, announced: bool) -> _KnownChannel:
         reservation = self._reserved.get(label)
         channel = ManagedChannel(
             label,
@@ -207,15 +206,13 @@ class RemoteChannels:
             window_bytes=options.window_bytes,
             max_message_size=options.max_message_size,
             serves_successors=reservation is None,
-            unread=self._count_unread,
-            greeted=self._greeted,
-            ended=self._ended,
+            owner=self,
             logger=self._logger,
         )
-        entry = self._entries[label] = _Entry(channel, options, announced, reservation)
+        entry = self._entries[label] = _KnownChannel(channel, options, announced, reservation)
         return entry
 
-    def _bind_inbound(self, entry: _Entry, raw: RTCDataChannel) -> None:
+    def _bind_inbound(self, entry: _KnownChannel, raw: RTCDataChannel) -> None:
         current = entry.channel.raw
         if current is not None and current.own and self._remote.polite and entry.channel.ready_state != "open":
             return  # both ends have opened one: the other end sees this one's, and closes its own
@@ -223,27 +220,27 @@ class RemoteChannels:
         if current is not None:
             current.close()
 
-    def _refuse(self, entry: _Entry, raw: RTCDataChannel) -> None:
+    def _refuse(self, entry: _KnownChannel, raw: RTCDataChannel) -> None:
         """End a channel that the two ends have opened in different ways: no choice would be right for both."""
         raw.send(encode_close(BROKEN_RULES))
         raw.close()
         text = f"the other end has opened channel {raw.label!r} with reliable={not entry.options.reliable}"
         entry.channel.fail(ChannelProtocolError(text))
 
-    def _open_first(self, entry: _Entry) -> None:
+    def _open_first(self, entry: _KnownChannel) -> None:
         if entry.channel.raw is None and entry.channel.ready_state != "closed":  # the other end may have been faster
             self._open_raw(entry)
 
-    def _open_raw(self, entry: _Entry) -> None:
+    def _open_raw(self, entry: _KnownChannel) -> None:
         raw = self._remote.create_data_channel(entry.channel.label, **entry.options.for_aiortc())
         self._bind(entry, raw, own=True)
 
-    def _bind(self, entry: _Entry, raw: RTCDataChannel, *, own: bool) -> None:
+    def _bind(self, entry: _KnownChannel, raw: RTCDataChannel, *, own: bool) -> None:
         max_buffered = entry.reservation.max_buffered if entry.reservation is not None else MAX_BUFFERED
         closed = partial(self._raw_closed, entry)
         entry.channel.bind(RawChannel(raw, own=own, closed=closed, max_buffered=max_buffered))
 
-    def _raw_closed(self, entry: _Entry, raw: RawChannel) -> None:
+    def _raw_closed(self, entry: _KnownChannel, raw: RawChannel) -> None:
         if entry.channel.raw is raw:
             if not entry.announced:
                 entry.channel.remote_closed()
@@ -252,23 +249,22 @@ class RemoteChannels:
             self._reopen_in(entry, entry.delay)
             entry.delay = min(2 * entry.delay, MAX_REOPEN_DELAY)
 
-    def _reopen_in(self, entry: _Entry, delay: float) -> None:
+    def _reopen_in(self, entry: _KnownChannel, delay: float) -> None:
         if entry.timer is not None:
             entry.timer.cancel()
         entry.timer = asyncio.get_running_loop().call_later(delay, self._reopen_when_connected, entry)
 
-    def _reopen_when_connected(self, entry: _Entry) -> None:
+    def _reopen_when_connected(self, entry: _KnownChannel) -> None:
         entry.timer = None
-        connection = self._remote._connection
-        if connection is not None and connection.is_connected:  # if not, `link_up` comes
+        if self._remote.is_connected:  # otherwise `link_up` follows
             self._reopen(entry)
 
-    def _reopen(self, entry: _Entry) -> None:
+    def _reopen(self, entry: _KnownChannel) -> None:
         if entry.channel.raw is None and entry.channel.ready_state != "closed":
             with contextlib.suppress(MeteredRealtimeError):  # the remote is about to leave
                 self._open_raw(entry)
 
-    def _greeted(self, channel: ManagedChannel, known: int) -> bool:
+    def channel_greeted(self, channel: ManagedChannel, known: int) -> bool:
         """Tell of a channel that the other end has opened. False if it was closed here while that end was away."""
         if known in self._closed_sessions:
             return False
@@ -280,11 +276,11 @@ class RemoteChannels:
             entry.announced = True
             if entry.reservation is not None:
                 entry.reservation.taken(channel)
-            elif not self.claim(channel):
+            elif self.claim is None or not self.claim(channel):
                 self._remote.emit(ChannelOpened(channel))
         return True
 
-    def _ended(self, channel: ManagedChannel) -> None:
+    def channel_ended(self, channel: ManagedChannel) -> None:
         entry = self._entries.get(channel.label)
         if entry is not None and entry.channel is channel:
             del self._entries[channel.label]
@@ -294,6 +290,6 @@ class RemoteChannels:
         if len(self._closed_sessions) > MAX_CLOSED:
             self._closed_sessions.popitem(last=False)
 
-    def _count_unread(self, change: int) -> bool:
+    def unread_changed(self, change: int) -> bool:
         self._unread_bytes += change
         return change <= 0 or self._unread_bytes <= MAX_UNREAD_BYTES

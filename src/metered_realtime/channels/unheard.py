@@ -55,8 +55,7 @@ _of_transports: WeakKeyDictionary[Any, Unheard] = WeakKeyDictionary()
 
 def unheard_of(channel: Any) -> Unheard:
     """Return what counts for all data channels that share the transport of this one."""
-    transport = getattr(channel, "transport", None)
-    return unheard_on(transport) if transport is not None else Unheard()
+    return unheard_on(channel.transport)
 
 
 def unheard_on(transport: Any) -> Unheard:

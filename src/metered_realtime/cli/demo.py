@@ -72,7 +72,7 @@ class View:
 
 
 @dataclass
-class Outcome:
+class DemoOutcome:
     """What the demo saw, and whether that is enough."""
 
     checks: list[tuple[str, bool]] = field(default_factory=list)
@@ -124,7 +124,7 @@ class _Demo:
         self._output = output
         self._console = console
         self._views: list[View] = []
-        self._outcome = Outcome()
+        self._outcome = DemoOutcome()
         self._sheet = ContactSheet()
         self._recorder = Recorder(output / "received.mp4")
         self._relay = MediaRelay()
@@ -133,7 +133,7 @@ class _Demo:
         self._blob = os.urandom(BLOB_SIZE)
         self._echoed: asyncio.Future[tuple[str, float]] = asyncio.get_running_loop().create_future()
 
-    async def run(self) -> Outcome:
+    async def run(self) -> DemoOutcome:
         sender, receiver = self._peer("sender"), self._peer("receiver")
         self._listen(sender, receiver)
         player = from_file(str(self._media))
@@ -407,7 +407,7 @@ def _figures(view: View) -> tuple[str, str, str, str]:
     return f"{view.fps:.1f}", f"{view.kbps:.0f}", rtt, f"{view.frames}/{view.audio_frames}"
 
 
-def _report(outcome: Outcome, console: Console) -> None:
+def _report(outcome: DemoOutcome, console: Console) -> None:
     for what, passed in outcome.checks:
         console.print(f"{'[green]ok[/]    ' if passed else '[red]FAILED[/]'} {what}", highlight=False, soft_wrap=True)
     for path in outcome.files:

@@ -16,7 +16,7 @@ from ..events import FileFailed, FileReceived, PeerJoined
 from .peers import Channel, Insecure, Key, Token, Url, peer_options, run
 
 if TYPE_CHECKING:
-    from ..files.transfers import TransferProgress, TransferResult
+    from ..files.progress import TransferProgress, TransferResult
     from ..mesh.peer import MeteredPeer
 
 

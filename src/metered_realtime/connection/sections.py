@@ -1,4 +1,4 @@
-"""The media sections of a connection: what this end sends in one, and what arrives in one."""
+"""The media sections of a connection, at the sending and at the receiving end."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from ..aiortc_compat import transceivers
 from ..aiortc_compat.rtcp_feedback import listen_to_feedback
 from ..aiortc_compat.rtp_receiver import tap_receiver
-from ..aiortc_compat.rtp_sender import send_parcels
+from ..aiortc_compat.rtp_sender import send_shared_packets
 from ..aiortc_compat.rtp_sources import keep_reporting
+from ..aiortc_compat.stats import receiver_stats, sender_stats
 from ..aiortc_compat.transceivers import new_transceiver, set_sender_identity
 from ..core.media.sender_clock import SenderClock
-from ..media.codecs.encoded import EncodedFrame, TimeLine, is_key_frame
+from ..media.codecs.encoded import EncodedFrame, RtpTimeline, is_key_frame
 from ..media.codecs.encoders import SendCodec
 from ..media.receiving.remote_track import RemoteTrack
 from ..media.sending.fanout import TrackFanout
 from ..media.sending.forward_track import ForwardTrack
 from ..options import DEFAULT_TUNING, Tuning
+from .stats import InboundTrackStats, OutboundTrackStats, bits_per_second
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A local track as a remote is sent it."""
+    """A local track as sent to one remote."""
 
     kind: str
     track_id: str
@@ -35,7 +37,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A track that the remote sends, under the ids of its msid. It may be in several streams, or in none."""
+    """A track that the remote sends, with the ids of its msid (RFC 8830). It may be in several streams, or in none."""
 
     mid: str
     track: RemoteTrack
@@ -44,21 +46,22 @@ class Incoming:
 
     @property
     def stream_id(self) -> str | None:
-        """The first of its streams."""
+        """The id of the first of its streams, None without one."""
         return self.stream_ids[0] if self.stream_ids else None
 
 
 class SendingSection:
-    """A section that this end sends in, or will: its transceiver, what it sends, and what the remote was told of it.
+    """A section that this end sends in, or will: its transceiver and its track.
 
-    `is_usable` until the remote has declined it for good.
+    `outgoing` is the track that is sent now, `planned` the one in the last offer, and `told` the one that the remote
+    knows of. `is_usable` is True until the remote declines the section for good.
     """
 
     def __init__(self, pc: RTCPeerConnection, kind: str, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.forward = ForwardTrack(kind)
         self.transceiver = new_transceiver(pc, self.forward)
         self.retransmissions = listen_to_feedback(self.transceiver.sender, self.forward)
-        send_parcels(self.transceiver.sender, self.forward, tuning)
+        send_shared_packets(self.transceiver.sender, self.forward, tuning)
         keep_reporting(self.transceiver.sender)
         self.is_usable = True
         self.outgoing: Outgoing | None = None
@@ -74,11 +77,11 @@ class SendingSection:
         self.forward.switch(outgoing.fanout if outgoing is not None else None)
 
     def choose_codec(self) -> None:
-        """Send in what was negotiated first, whatever is sent in the course of time: aiortc's sender does."""
+        """Send with the codec that was negotiated first: aiortc's sender keeps it for good."""
         self.forward.negotiated(SendCodec.of(transceivers.codecs(self.transceiver)[0]))
 
     def replace(self, outgoing: Outgoing) -> None:
-        """Send another track under the same msid: the other end knows the section's track by it."""
+        """Send another track under the same msid, by which the remote knows the track of the section."""
         self.told = outgoing if self.told == self.outgoing else self.told
         self.planned = outgoing if self.planned == self.outgoing else self.planned
         self.outgoing = outgoing
@@ -88,22 +91,52 @@ class SendingSection:
     def negotiated(self) -> bool:
         return self.transceiver.mid is not None
 
+    def stats(self, now: float) -> OutboundTrackStats | None:
+        """Return the statistics of the track sent here, None while there is none. `now` is monotonic time."""
+        if self.outgoing is None:
+            return None
+        counted = sender_stats(self.transceiver.sender)
+        codec = next(iter(transceivers.codecs(self.transceiver)), None) if self.negotiated else None
+        report = counted.report
+        return OutboundTrackStats(
+            track_id=self.outgoing.track_id,
+            stream_id=self.outgoing.stream_id,
+            kind=self.outgoing.kind,
+            codec=codec.mimeType if codec is not None else None,
+            bytes_sent=counted.bytes,
+            packets_sent=counted.packets,
+            bitrate=bits_per_second(counted.rate.rate(counted.bytes, now)),
+            target_bitrate=self.forward.target_bitrate,
+            frames_encoded=counted.frames,
+            frames_dropped=self.forward.frames_dropped,
+            frames_failed=self.forward.frames_failed,
+            queue_length=self.forward.queue_length,
+            round_trip_time=_not_negative(report.roundTripTime) if report is not None else None,
+            packets_lost=report.packetsLost if report is not None else None,
+            fraction_lost=report.fractionLost / 256 if report is not None else None,
+            jitter=report.jitter / codec.clockRate if report is not None and codec is not None else None,
+            retransmissions=self.retransmissions.sent,
+            retransmissions_refused=self.retransmissions.refused,
+        )
+
 
 class ReceivingSection:
-    """Where the frames of one receiving section go: to the track that the remote sends in it now, or nowhere."""
+    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any."""
 
     def __init__(self, mid: str, receiver: RTCRtpReceiver, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.mid = mid
+        self._receiver = receiver
         self._kind = receiver.track.kind
-        self._time_line = TimeLine()
+        self._time_line = RtpTimeline()
         self._sender_clock = SenderClock()
-        self._reported_of: tuple[int, int] | None = None  # the source, and the stretch of the time line
-        self._early: tuple[int, float, int] | None = None  # a report that came before what it is of
+        self._reported_of: tuple[int, int] | None = None  # the source, and the part of the time line
+        self._early: tuple[int, float, int] | None = None  # a report that came before its packets
         self._incoming: Incoming | None = None
         self._tap = tap_receiver(receiver, self, tuning)
 
     def update(self, ids: tuple[tuple[str, ...], str] | None) -> tuple[Incoming | None, Incoming | None]:
-        """Note the ids under which the remote sends here, None if it does not. Return the removed and the added."""
+        """Set the msid with which the remote sends here, None if it does not. Returns the removed and the added
+        track."""
         current = self._incoming
         if ids is not None and current is not None and (current.stream_ids, current.track_id) == ids:
             return None, None
@@ -115,24 +148,25 @@ class ReceivingSection:
         return current, self._incoming
 
     def take(self, codec: Any, data: bytes, timestamp: int) -> None:
-        """Take an encoded frame."""
+        """Pass an encoded frame to the track."""
         place = self._place(timestamp, codec)
         if self._incoming is not None:
-            self._incoming.track.feed(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
+            self._incoming.track.push_frame(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
 
     def skipped(self, frames: int) -> None:
-        """Count frames that nobody reads."""
+        """Count frames that are not read."""
         if self._incoming is not None:
             self._incoming.track.count_unread(frames)
 
     def passed(self, codec: Any, timestamp: int) -> None:
-        """Follow the time and the codec of what nobody reads."""
+        """Follow the time and the codec of frames that are not read."""
         self._place(timestamp, codec)
         if self._incoming is not None:
             self._incoming.track.note_codec(codec)
 
     def reported(self, source: int, clock: float, timestamp: int) -> None:
-        """Take a report of the source that was heard last: what has this timestamp was at a second of its clock."""
+        """Handle a report of the current source: the RTP timestamp at a second of its clock (RFC 3550 section
+        6.4.1)."""
         at = self._time_line.second_of(timestamp)
         if at is None:
             self._early = source, clock, timestamp
@@ -140,16 +174,16 @@ class ReceivingSection:
         self._early = None
         if self._reported_of != (source, self._time_line.leaps):
             self._reported_of = source, self._time_line.leaps
-            self._sender_clock.forget()
-        self._sender_clock.note(at, clock)
+            self._sender_clock.reset()
+        self._sender_clock.note_report(at, clock)
 
     def picture_lost(self) -> None:
-        """Take note that a part of the video did not arrive."""
+        """Handle the loss of a part of the video."""
         if self._incoming is not None:
             self._incoming.track.picture_lost()
 
     def ended(self) -> None:
-        """Take note that the receiver has stopped."""
+        """Handle the receiver being stopped."""
         if self._incoming is not None:
             self._incoming.track.stop()
 
@@ -159,10 +193,40 @@ class ReceivingSection:
             self._incoming.track.stop()
             self._incoming = None
 
+    def stats(self, now: float) -> InboundTrackStats | None:
+        """Return the statistics of the track received here, None while there is none. `now` is monotonic time."""
+        if self._incoming is None:
+            return None
+        counted = receiver_stats(self._receiver)
+        codec = counted.codec
+        track = self._incoming.track
+        return InboundTrackStats(
+            track_id=self._incoming.track_id,
+            stream_id=self._incoming.stream_id,
+            kind=track.kind,
+            codec=codec.mimeType if codec is not None else None,
+            bytes_received=counted.bytes,
+            packets_received=counted.packets,
+            bitrate=bits_per_second(counted.rate.rate(counted.bytes, now)),
+            packets_lost=counted.packets_lost if codec is not None else None,
+            jitter=counted.jitter / codec.clockRate if codec is not None else None,
+            frames_decoded=track.frames_decoded,
+            frames_dropped=track.frames_dropped,
+            queue_length=track.queue_length,
+            frames_received=track.frames_received,
+            frames_unread=track.frames_unread,
+            pictures_refused=track.pictures_refused,
+        )
+
     def _place(self, timestamp: int, codec: Any) -> int:
-        place = self._time_line.place(timestamp, codec.clockRate)
+        place = self._time_line.place_frame(timestamp, codec.clockRate)
         if self._early is not None:
             early, self._early = self._early, None
             self.reported(*early)
             self._early = None
         return place
+
+
+def _not_negative(seconds: float | None) -> float | None:
+    """Leave out the negative time that aiortc computes from a report on an old packet, while a track is silent."""
+    return seconds if seconds is not None and seconds >= 0 else None

@@ -13,21 +13,20 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..core.streams import file_transfer as core
 from ..emitter import EventStream
 from ..errors import FileTransferError, MeteredRealtimeError, StreamEndedError
 from ..events import Event, FileFailed, FileOffered, FileReceived
-from ..log import log_exception
+from ..log import Logger, log_exception
 from ..streams.reader import StreamReader
 from ..streams.writer import StreamWriter
 from .part_file import PartFile, prune_parts
-from .sending import ProgressFn, TransferProgress
+from .progress import ProgressFn, TransferProgress
 
 if TYPE_CHECKING:
-    from ..mesh.remote_peer import RemotePeer
-    from .transfers import FileTransfers
+    from ..events.peers import RemotePeer
 
 MAX_FILE_SIZE = 16 * 1024**3
 """Bytes of a file unless the program says otherwise: a film fits, a disk does not fill unnoticed."""
@@ -95,6 +94,16 @@ class _Incoming:
             self.position, self.moved = position, now
 
 
+class ReceiverOwner(Protocol):
+    """What a receiver needs of the peer that made it."""
+
+    @property
+    def logger(self) -> Logger: ...
+    def emit(self, event: Event) -> None: ...
+    def stop_receiving(self, receiver: FileReceiver) -> None:
+        """Refuse files from now on."""
+
+
 class FileReceiver:
     """Receives files until it is closed. `async for` gives the `FileReceived` from the moment it was made.
 
@@ -103,7 +112,7 @@ class FileReceiver:
 
     def __init__(
         self,
-        files: FileTransfers,
+        owner: ReceiverOwner,
         directory: Path,
         accept: AcceptFn | None,
         max_size: int,
@@ -111,7 +120,7 @@ class FileReceiver:
         received: EventStream[FileReceived],
     ) -> None:
         self.directory = directory
-        self._files = files
+        self._owner = owner
         self._accept = accept
         self._max_size = max_size
         self._progress = progress
@@ -140,7 +149,7 @@ class FileReceiver:
 
     async def close(self) -> None:
         """Stop receiving. Parts stay, for the next time. Idempotent."""
-        self._files.stop_receiving(self)
+        self._owner.stop_receiving(self)
         self._received.close()
         for task in self._tasks - self._stored:
             task.cancel()
@@ -206,7 +215,7 @@ class FileReceiver:
                 await self._store(remote, reader, offer, name)
         except Exception as error:  # the callbacks are the program's
             if not isinstance(error, MeteredRealtimeError | core.TransferProtocolError | OSError):
-                log_exception(self._files.peer._logger, "receiving a file failed", error, {"name": name})
+                log_exception(self._owner.logger, "receiving a file failed", error, {"name": name})
             self._tell(remote, FileFailed(remote, name, _failure(error)))
 
     async def _check(self, offered: FileOffered, offer: core.Offer) -> None:
@@ -297,7 +306,7 @@ class FileReceiver:
 
     def _tell(self, remote: RemotePeer, event: Event) -> None:
         remote.emit(event)
-        self._files.peer.emit(event)
+        self._owner.emit(event)
 
 
 @contextlib.contextmanager

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, get_args
 
 from ..core.streams.file_transfer import OFFER_TOPIC, Acceptance, Offer, attributes_of, content_head
+from ..core.streams.frames import Attributes
 from ..errors import FileFailureReason, FileTransferError, MeteredRealtimeError, StreamEndedError
+from ..options import PeerConnectionState
 from ..streams.reader import StreamReader
-from ..streams.writer import StreamWriter
+from ..streams.writer import StreamWriter, raise_if_failed, watch_connection
+from .progress import ProgressFn, TransferProgress, TransferResult
 from .source import FileSource
-
-if TYPE_CHECKING:
-    from ..mesh.remote_peer import RemotePeer
-    from .transfers import FileTransfers
 
 PATIENCE = 60.0
 """Seconds that a remote may be away: a program restarts in a few, a phone finds another network in half a minute."""
@@ -32,49 +31,46 @@ _LOST = ("connection_lost", "peer_left", "too_many_streams")
 _REASONS: tuple[str, ...] = get_args(FileFailureReason)
 
 
-@dataclass(frozen=True, slots=True)
-class TransferProgress:
-    """How far a file is: `done` bytes of `size` are handed over, or stored. It goes back when an attempt is lost."""
+class FileRemote(Protocol):
+    """A remote that files are sent to."""
 
-    peer_id: str
-    name: str
-    done: int
-    size: int
+    id: str
 
-
-@dataclass(frozen=True, slots=True)
-class TransferResult:
-    """A file that arrived. `sent` counts the bytes of content over all `attempts`: what is above `size` went twice.
-
-    Less than `size` was sent if the remote had a part of it from before. `digest` is BLAKE2b-512 in hex.
-    """
-
-    peer_id: str
-    name: str
-    size: int
-    digest: str
-    sent: int
-    attempts: int
-    seconds: float
+    @property
+    def state(self) -> PeerConnectionState: ...
+    def open_stream(self, topic: str, attributes: Attributes | None = None) -> StreamWriter: ...
 
 
-ProgressFn = Callable[[TransferProgress], object]
+class SendingOwner(Protocol):
+    """What a file on its way needs of the peer that sends it."""
+
+    def check_open(self) -> None:
+        """Raise FileTransferError `cancelled` if the peer has left the channel."""
+
+    def current_remote(self, peer_id: str) -> FileRemote | None:
+        """Return the remote that has an id now, None if there is none."""
+
+    def awaiting_answer(
+        self, peer_id: str, attempt: str
+    ) -> AbstractContextManager[asyncio.Future[tuple[Acceptance, StreamReader]]]:
+        """Enter to get the future of the remote's answer to an attempt."""
 
 
 class FileSending:
-    """Sends a source to the remote with an id, which may change its connection and come back as another object."""
+    """Sends a source to a remote, which may change its connection, or leave and come back as another object."""
 
     def __init__(
         self,
-        files: FileTransfers,
-        peer_id: str,
+        owner: SendingOwner,
+        remote: FileRemote,
         source: FileSource,
         name: str,
         progress: ProgressFn | None,
         patience: float,
     ) -> None:
-        self._files = files
-        self._peer_id = peer_id
+        self._owner = owner
+        self._remote = remote
+        self._peer_id = remote.id
         self._source = source
         self._name = name
         self._progress = progress
@@ -94,17 +90,25 @@ class FileSending:
             OSError: the file cannot be read any more.
         """
         while True:
-            self._files.check_open()
-            remote = self._files.remote(self._peer_id)
-            if remote is not None:
+            self._owner.check_open()
+            if self._find_remote():
                 with contextlib.suppress(TimeoutError):
                     try:
-                        return await self._attempt(remote)
+                        return await self._attempt(self._remote)
                     except MeteredRealtimeError as error:
                         self._check_hope(error)
             if self._loop.time() >= self._deadline:
                 raise FileTransferError("timed_out", f"{self._peer_id} was away for {self._patience:g} s")
             await asyncio.sleep(RETRY_PAUSE)
+
+    def _find_remote(self) -> bool:
+        """Return whether the remote is present, perhaps as another object than before."""
+        if self._remote.state == "closed":
+            successor = self._owner.current_remote(self._peer_id)
+            if successor is None:
+                return False
+            self._remote = successor
+        return True
 
     def _check_hope(self, error: MeteredRealtimeError) -> None:
         """Raise what another attempt would not change."""
@@ -127,10 +131,10 @@ class FileSending:
             self._not_receiving_until = now + NOT_RECEIVING_GRACE
         return now < self._not_receiving_until
 
-    async def _attempt(self, remote: RemotePeer) -> TransferResult:
+    async def _attempt(self, remote: FileRemote) -> TransferResult:
         attempt = secrets.token_hex(8)
         writer = remote.open_stream(OFFER_TOPIC, attributes_of(self._offer(attempt)))
-        with self._files.awaiting_answer(remote, attempt) as answer:
+        with self._owner.awaiting_answer(self._peer_id, attempt) as answer:
             async with asyncio.timeout_at(self._deadline):
                 await writer.__aenter__()
             try:
@@ -156,7 +160,7 @@ class FileSending:
                 if not limit.expired():
                     limit.reschedule(None if is_connected else self._deadline)
 
-            with writer._watched(follow):
+            with watch_connection(writer, follow):
                 yield
 
     def _offer(self, attempt: str) -> Offer:
@@ -193,7 +197,7 @@ class FileSending:
                 reply.cancel("protocol_error")
                 raise FileTransferError("protocol_error", "an answer has no content")
         except StreamEndedError:
-            writer._raise_if_failed()  # that one says why
+            raise_if_failed(writer)  # that one says why
             raise
 
 
@@ -222,7 +226,7 @@ async def _unless_ended(
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
         ended.cancel()
-    writer._raise_if_failed()
+    raise_if_failed(writer)
     if not answer.done():
         raise FileTransferError("protocol_error", "the offer was read to its end and not answered")
     return answer.result()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..core.streams.file_transfer import (
     ANSWER_TOPIC,
@@ -16,18 +16,19 @@ from ..core.streams.file_transfer import (
     TransferProtocolError,
     parse_acceptance,
 )
+from ..emitter import EventStream
 from ..errors import FileTransferError, MeteredPeerStateError
-from ..events import FileReceived
+from ..events import Event, FileReceived
+from ..log import Logger
+from ..options import MeteredPeerState
 from ..streams.reader import StreamReader
+from .progress import ProgressFn, TransferResult
 from .receiving import MAX_FILE_SIZE, AcceptFn, FileReceiver
-from .sending import PATIENCE, FileSending, ProgressFn, TransferProgress, TransferResult
+from .sending import PATIENCE, FileRemote, FileSending
 from .source import FileSource
 
 if TYPE_CHECKING:
-    from ..mesh.peer import MeteredPeer
-    from ..mesh.remote_peer import RemotePeer
-
-__all__ = ["AcceptFn", "FileReceiver", "FileTransfers", "ProgressFn", "TransferProgress", "TransferResult"]
+    from ..events.peers import RemotePeer
 
 INTERNAL_TOPICS = "metered."
 """Streams whose topic begins so belong to this package."""
@@ -35,11 +36,23 @@ INTERNAL_TOPICS = "metered."
 Answer = tuple[Acceptance, StreamReader]
 
 
+class FilePeer(Protocol):
+    """The peer that sends and receives files."""
+
+    @property
+    def state(self) -> MeteredPeerState: ...
+    @property
+    def remote_peers(self) -> Sequence[FileRemote]: ...
+    def emit(self, event: Event) -> None: ...
+    def events(self, event_type: type[FileReceived]) -> EventStream[FileReceived]: ...
+
+
 class FileTransfers:
     """All transfers of one peer."""
 
-    def __init__(self, peer: MeteredPeer) -> None:
-        self.peer = peer
+    def __init__(self, peer: FilePeer, logger: Logger) -> None:
+        self.logger = logger
+        self._peer = peer
         self._receiver: FileReceiver | None = None
         self._answers: dict[tuple[str, str], asyncio.Future[Answer]] = {}
         self._sending: set[asyncio.Task[object]] = set()
@@ -48,7 +61,7 @@ class FileTransfers:
 
     async def send(
         self,
-        peer_id: str,
+        remote: FileRemote,
         path: str | Path,
         *,
         name: str | None = None,
@@ -58,7 +71,7 @@ class FileTransfers:
         """Send a file to one remote."""
         source = await FileSource.open(path)
         try:
-            return await self._send(source, peer_id, name, progress, patience)
+            return await self._send(source, remote, name, progress, patience)
         finally:
             await asyncio.shield(source.close())
 
@@ -71,11 +84,11 @@ class FileTransfers:
         patience: float | None = None,
     ) -> dict[str, TransferResult | FileTransferError]:
         """Send a file to everybody who is there now, reading it once."""
-        ids = [remote.id for remote in self.peer.remote_peers]
+        remotes = tuple(self._peer.remote_peers)
         source = await FileSource.open(path)
         try:
-            sends = [self._outcome(source, peer_id, name, progress, patience) for peer_id in ids]
-            return dict(zip(ids, await asyncio.gather(*sends), strict=True))
+            sends = [self._outcome(source, remote, name, progress, patience) for remote in remotes]
+            return dict(zip((remote.id for remote in remotes), await asyncio.gather(*sends), strict=True))
         finally:
             await asyncio.shield(source.close())
 
@@ -90,9 +103,13 @@ class FileTransfers:
             raise ValueError(f"max_size must be at least 0, not {max_size!r}")
         chosen = Path(directory)
         chosen.mkdir(parents=True, exist_ok=True)
-        received = self.peer.events(FileReceived)
+        received = self._peer.events(FileReceived)
         self._receiver = FileReceiver(self, chosen.resolve(), accept, limit, progress, received)
         return self._receiver
+
+    def emit(self, event: Event) -> None:
+        """Emit an event of a transfer on the peer."""
+        self._peer.emit(event)
 
     def stop_receiving(self, receiver: FileReceiver) -> None:
         """Refuse files from now on."""
@@ -106,8 +123,8 @@ class FileTransfers:
 
     # --- for the streams
 
-    def takes(self, remote: RemotePeer, reader: StreamReader) -> bool:
-        """Take a stream that has to do with files. False if it is the program's."""
+    def claim_stream(self, remote: RemotePeer, reader: StreamReader) -> bool:
+        """Handle a stream that belongs to a file transfer. False for any other stream."""
         if not reader.topic.startswith(INTERNAL_TOPICS):
             return False
         if reader.topic == ANSWER_TOPIC:
@@ -120,19 +137,19 @@ class FileTransfers:
 
     # --- for what is being sent
 
-    def remote(self, peer_id: str) -> RemotePeer | None:
-        """Return who has an id now."""
-        return next((remote for remote in self.peer.remote_peers if remote.id == peer_id), None)
+    def current_remote(self, peer_id: str) -> FileRemote | None:
+        """Return the remote that has an id now, None if there is none."""
+        return next((remote for remote in self._peer.remote_peers if remote.id == peer_id), None)
 
     def check_open(self) -> None:
         """Raise FileTransferError `cancelled` if this peer has left."""
-        if self.peer.state not in ("joining", "joined", "reconnecting"):
-            raise FileTransferError("cancelled", f"this peer is {self.peer.state}")
+        if self._peer.state not in ("joining", "joined", "reconnecting"):
+            raise FileTransferError("cancelled", f"this peer is {self._peer.state}")
 
     @contextlib.contextmanager
-    def awaiting_answer(self, remote: RemotePeer, attempt: str) -> Iterator[asyncio.Future[Answer]]:
-        """Return where the answer to an attempt will be."""
-        key = (remote.id, attempt)
+    def awaiting_answer(self, peer_id: str, attempt: str) -> Iterator[asyncio.Future[Answer]]:
+        """Enter to get the future of the remote's answer to an attempt."""
+        key = (peer_id, attempt)
         future = self._answers[key] = asyncio.get_running_loop().create_future()
         try:
             yield future
@@ -143,7 +160,12 @@ class FileTransfers:
     # --- inside
 
     async def _send(
-        self, source: FileSource, peer_id: str, name: str | None, progress: ProgressFn | None, patience: float | None
+        self,
+        source: FileSource,
+        remote: FileRemote,
+        name: str | None,
+        progress: ProgressFn | None,
+        patience: float | None,
     ) -> TransferResult:
         shown = source.shown_name if name is None else name
         if not 1 <= len(shown) <= MAX_OFFERED_NAME:
@@ -151,13 +173,18 @@ class FileTransfers:
         limit = PATIENCE if patience is None else patience
         if not limit >= 0:
             raise ValueError(f"patience must be at least 0, not {patience!r}")
-        return await FileSending(self, peer_id, source, shown, progress, limit).run()
+        return await FileSending(self, remote, source, shown, progress, limit).run()
 
     async def _outcome(
-        self, source: FileSource, peer_id: str, name: str | None, progress: ProgressFn | None, patience: float | None
+        self,
+        source: FileSource,
+        remote: FileRemote,
+        name: str | None,
+        progress: ProgressFn | None,
+        patience: float | None,
     ) -> TransferResult | FileTransferError:
         try:
-            return await self._send(source, peer_id, name, progress, patience)
+            return await self._send(source, remote, name, progress, patience)
         except FileTransferError as error:
             return error
         except OSError as error:

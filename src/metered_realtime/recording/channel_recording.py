@@ -1,4 +1,4 @@
-"""Following a participant, or everybody in a channel: who comes, goes, and what they send meanwhile."""
+"""Files of the participants of a channel, one or more for each."""
 
 from __future__ import annotations
 
@@ -7,88 +7,29 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..core.media.lip_sync import SyncGroup
 from ..core.media.recording_names import file_name
-from ..events import PeerJoined, PeerLeft, Track
 from ..log import Logger
 from .participant_recording import ParticipantRecording
 from .stats import ParticipantFigures, RecordingError, Totals
 
 MAX_LEFT = 1_000
-"""Participants who have left of whom figures are kept, about 1 KB each. Of those before them only the sums are."""
+"""Participants that have left whose stats are kept, about 1 KB each. Earlier ones are only in the sums."""
 
 MAX_NAMES = 10_000
-"""File names that are remembered, about 1 MB, so that none is used twice. Later names all carry a number."""
+"""File names that are remembered, about 1 MB, so that none is used twice. All later names carry a number."""
 
 MAX_ERRORS = 100
-"""Failures whose texts are kept."""
+"""Errors whose texts are kept."""
 
 
-class Takes(Protocol):
-    """Where the tracks of participants go."""
+class ParticipantFiles:
+    """One file for each participant, and one more for each further track of a kind that it sends at the same time.
 
-    @property
-    def figures(self) -> tuple[ParticipantFigures, ...]:
-        """How it stands, of each participant in the order of arrival."""
-
-    @property
-    def forgotten(self) -> Totals:
-        """The sums of participants who are no longer among the figures."""
-
-    def add_track(self, peer_id: str, track: Any) -> None:
-        """Record a track from now on."""
-
-    def left(self, peer_id: str) -> None:
-        """Take note that a participant is gone."""
-
-    async def close(self) -> None:
-        """Finish the files."""
-
-
-class Followed:
-    """Gives `takes` every track that a `RemotePeer`, or everybody in the channel of a `MeteredPeer`, sends."""
-
-    def __init__(self, source: Any, takes: Takes) -> None:
-        self.takes = takes
-        self._handlers: dict[Any, list[tuple[type, Callable[[Any], None]]]] = defaultdict(list)  # by emitter
-        if hasattr(source, "remote_peers"):
-            self._on(source, PeerJoined, lambda event: self._watch(event.peer))
-            self._on(source, PeerLeft, lambda event: self._left(event.peer))
-            for remote in source.remote_peers:
-                self._watch(remote)
-        else:
-            self._watch(source)
-
-    async def close(self) -> None:
-        """Follow nobody any more, and finish the files."""
-        for emitter in list(self._handlers):
-            self._forget(emitter)
-        await self.takes.close()
-
-    def _watch(self, remote: Any) -> None:
-        self._on(remote, Track, lambda event: self.takes.add_track(remote.id, event.track))
-        for incoming in remote._media.incoming:  # also those that belong to no stream
-            self.takes.add_track(remote.id, incoming.track)
-
-    def _left(self, remote: Any) -> None:
-        self._forget(remote)
-        self.takes.left(remote.id)
-
-    def _on(self, emitter: Any, event_type: type, handler: Callable[[Any], None]) -> None:
-        self._handlers[emitter].append((event_type, handler))
-        emitter.on(event_type, handler)
-
-    def _forget(self, emitter: Any) -> None:
-        for event_type, handler in self._handlers.pop(emitter, ()):
-            emitter.off(event_type, handler)
-
-
-class FilesOfParticipants:
-    """A file for each participant, and another one for each further track of a kind that it sends at the same time.
-
-    Names come from `path`. `failed` hears of files that cannot be written; the others go on.
+    `path` is the template of the names, `now` returns the second of the recording. `failed` is called with the error of
+    a file that cannot be written; the other files go on. With `transcode` every track is encoded again.
     """
 
     def __init__(
@@ -111,20 +52,20 @@ class FilesOfParticipants:
         self._entries: dict[int, ParticipantRecording | ParticipantFigures] = {}  # in the order of arrival
         self._present: defaultdict[str, dict[int, ParticipantRecording]] = defaultdict(dict)  # by participant
         self._groups: defaultdict[str, SyncGroup] = defaultdict(SyncGroup)  # by participant
-        self._left: deque[int] = deque()  # the entries of which only figures are left, the oldest first
+        self._left: deque[int] = deque()  # the entries that are stats only, the oldest first
         self._begun = 0
-        self._names: dict[str, int] = {}  # names that are taken, and the last number that was put to each
+        self._names: dict[str, int] = {}  # names in use, and the last number appended to each
         self._failures: deque[tuple[str, Path, str]] = deque(maxlen=MAX_ERRORS)
         self._failed_files = 0
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
-    def figures(self) -> tuple[ParticipantFigures, ...]:
-        """How it stands, of each participant in the order of arrival."""
-        return tuple(it if isinstance(it, ParticipantFigures) else it.figures for it in self._entries.values())
+    def participants(self) -> tuple[ParticipantFigures, ...]:
+        """The state of each participant's recording, in the order of arrival."""
+        return tuple(it if isinstance(it, ParticipantFigures) else it.stats for it in self._entries.values())
 
     def add_track(self, peer_id: str, track: Any) -> None:
-        """Record a track in the place of the last one of its kind, or in a file of its own."""
+        """Record a track where the last one of its kind ended, or in a file of its own. Do nothing for a known one."""
         own = self._present[peer_id].values()
         if any(it.records(track) for it in own):
             return
@@ -134,8 +75,8 @@ class FilesOfParticipants:
                 return
         self._begin(peer_id).add_track(track)
 
-    def left(self, peer_id: str) -> None:
-        """Finish the files of a participant. If it comes back it gets another one."""
+    def remove_participant(self, peer_id: str) -> None:
+        """Finish the files of a participant in the background. One that comes back gets another file."""
         self._groups.pop(peer_id, None)
         for number, recording in self._present.pop(peer_id, {}).items():
             task = asyncio.ensure_future(self._finish(number, recording))
@@ -146,7 +87,7 @@ class FilesOfParticipants:
         """Finish all files.
 
         Raises:
-            RecordingError: Some could not be written. All others are finished.
+            RecordingError: some could not be written. All others are finished.
         """
         open_files = (it.close() for it in self._entries.values() if isinstance(it, ParticipantRecording))
         await asyncio.gather(*open_files, *self._closing)
@@ -158,9 +99,9 @@ class FilesOfParticipants:
             raise RecordingError(f"files that could not be written: {texts}", broken)
 
     async def _finish(self, number: int, recording: ParticipantRecording) -> None:
-        """Finish a file, and keep its figures only."""
+        """Finish a file, and keep only its stats."""
         await recording.close()
-        self._entries[number] = recording.figures
+        self._entries[number] = recording.stats
         self._left.append(number)
         while len(self._left) > MAX_LEFT:
             oldest = self._entries.pop(self._left.popleft())
@@ -184,11 +125,11 @@ class FilesOfParticipants:
         return recording
 
     def _name(self, peer_id: str) -> str:
-        """Return a name that no other participant has: another id may look the same when it is made safe."""
+        """Return a name that is not in use: different ids may become the same safe name."""
         path = file_name(self._path.name, peer_id, datetime.now())
         stem, _, extension = path.rpartition(".")
         if len(self._names) >= MAX_NAMES:
-            return f"{stem}+{self._begun}.{extension}"  # no other name has a plus sign from here
+            return f"{stem}+{self._begun}.{extension}"  # no other name has a plus sign
         name, number = path, self._names.get(path, 1)
         while name in self._names:
             number += 1

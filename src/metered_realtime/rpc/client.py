@@ -1,4 +1,4 @@
-"""How a program calls a remote: `call`, `notify`, `proxy`, `batch`, and `perform_rpc` for text."""
+"""The client of one remote: `call`, `notify`, `proxy`, `batch`, and `perform` for text."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from typing import Any, Self
 from ..core.rpc.caller import DEFAULT_TIMEOUT
 from ..core.rpc.messages import MAX_BATCH, Params
 from .built_in import RpcUnexpectedReplyError
-from .calls import CallItem, Outcome, result_of
+from .calls import CallItem, CallOptions
 from .channels import RpcVia
-from .codec import DEFAULT_FORMAT, RpcFormat, codec_of
+from .codec import RpcFormat, codec_of
 from .endpoint import RpcEndpoint, RpcStats
 from .errors import ErrorRegistry, RpcError, registry_of
 from .handlers import MAX_DATA_BYTES, MAX_MESSAGE_BYTES, cut
+from .outcomes import Outcome, result_of
 
 
 class RpcClient:
-    """Calls one remote. `using` returns another client with other settings for the same remote."""
+    """Calls the methods of one remote. `using` returns a client with other settings for the same remote."""
 
     def __init__(self, endpoint: RpcEndpoint) -> None:
         self._endpoint = endpoint
         self._errors: ErrorRegistry = endpoint.errors
-        self._timeout = DEFAULT_TIMEOUT
-        self._format: RpcFormat = DEFAULT_FORMAT
-        self._via: RpcVia = "auto"
+        self._options = CallOptions()
 
     def using(
         self,
@@ -36,45 +35,57 @@ class RpcClient:
         format: RpcFormat | None = None,
         via: RpcVia | None = None,
     ) -> RpcClient:
-        """Return a client with these settings in place of its own.
+        """Return a client for the same remote with other settings. None leaves a setting as it is.
 
-        `timeout` is in seconds, 15 without; `errors` is the registry in which error codes are looked up first, or a
-        base class of errors that has one; `format` is `jsonrpc-2.0` or `msgpack-rpc`; `via` `p2p`, `server` or `auto`.
+        `timeout` is in seconds, 15 by default. `errors` is the registry in which error codes are looked up first, or a
+        base class of errors that has one. `format` is `jsonrpc-2.0`, the default, or `msgpack-rpc`. `via` is `p2p`,
+        `server`, or `auto`, the default: directly, or through the server if that is impossible.
 
         Raises:
-            ValueError: not a format, or not a way.
+            ValueError: `format` or `via` is none of these.
         """
         if via not in (None, "auto", "p2p", "server"):
             raise ValueError(f"via is 'auto', 'p2p' or 'server', not {via!r}")
         other = RpcClient(self._endpoint)
-        other._timeout = self._timeout if timeout is None else timeout
         other._errors = self._errors if errors is None else registry_of(errors)
-        other._format = self._format if format is None else format
-        other._via = self._via if via is None else via
-        codec_of(other._format)
+        options = self._options
+        other._options = CallOptions(
+            timeout=options.timeout if timeout is None else timeout,
+            format=options.format if format is None else format,
+            via=options.via if via is None else via,
+        )
+        codec_of(other._options.format)
         return other
 
     async def call(self, method: str, /, *args: Any, **names: Any) -> Any:
-        """Call a method with parameters by position or by name, and return its result. Cancelling cancels it there.
+        """Call a method with parameters by position or by name, and return its result.
+
+        Cancelling the call cancels the handler at the remote.
 
         Raises:
-            RpcError: what the handler raised, or why there is no result.
-            TypeError, ValueError: parameters that the format cannot carry, or both by position and by name.
+            RpcError: the error that the handler raised, or the reason why there is no result.
+            TypeError: parameters both by position and by name, or of a type that the format cannot carry.
+            ValueError: a reserved method name, a timeout out of range, or parameters that the format cannot carry.
         """
-        (outcome,) = await self._send([_item(method, args, names)])
+        (outcome,) = await self._make([_item(method, args, names)])
         return result_of(outcome, self._errors)
 
     async def notify(self, method: str, /, *args: Any, **names: Any) -> None:
-        """Call a method without wanting an answer; return when it was sent. Raises like `call`, but for the handler."""
-        (outcome,) = await self._send([replace(_item(method, args, names), is_notification=True)])
+        """Send a notification, a call without an answer; return when it was sent.
+
+        Raises like `call`, without the errors of the handler.
+        """
+        (outcome,) = await self._make([replace(_item(method, args, names), is_notification=True)])
         result_of(outcome, self._errors)
 
     async def perform(self, method: str, payload: str, response_timeout: float = DEFAULT_TIMEOUT) -> str:
-        """Call a handler of text. Texts of errors are cut at 256 bytes of message and 15,360 bytes of data.
+        """Call a text handler with a text and return the text that it answers with.
+
+        `response_timeout` is in seconds. Errors are cut to 256 bytes of message and 15,360 bytes of data.
 
         Raises:
-            RpcError: what the handler raised, or why there is no result.
-            TypeError: the payload is no text.
+            RpcError: the error that the handler raised, or the reason why there is no result.
+            TypeError: the payload is not text.
         """
         if not isinstance(payload, str):
             raise TypeError(f"a payload is text, not {type(payload).__name__}")
@@ -88,7 +99,7 @@ class RpcClient:
         return result
 
     def stats(self) -> RpcStats:
-        """Return the figures of the calls with this remote, in both directions. Synchronous and cheap."""
+        """Return statistics of the calls with this remote, in both directions. Synchronous and cheap."""
         return self._endpoint.stats()
 
     @property
@@ -100,10 +111,8 @@ class RpcClient:
         """Return a batch: `async with client.batch() as batch: total = batch.call("sum", 1, 2)`."""
         return RpcBatch(self)
 
-    async def _send(self, items: list[CallItem], *, is_batch: bool = False) -> list[Outcome]:
-        return await self._endpoint.call_all(
-            items, timeout=self._timeout, format=self._format, via=self._via, is_batch=is_batch
-        )
+    async def _make(self, items: list[CallItem], *, is_batch: bool = False) -> list[Outcome]:
+        return await self._endpoint.calls.make(items, self._options, is_batch=is_batch)
 
 
 class RpcProxy:
@@ -121,7 +130,7 @@ class RpcProxy:
 
 @dataclass(eq=False)
 class BatchCall:
-    """A call of a batch. Await it after the batch for its result, or what the handler raised."""
+    """A call of a batch. Await it after the batch for its result, or for the error of its handler."""
 
     _errors: ErrorRegistry
     _outcome: list[Outcome] = field(default_factory=list)
@@ -130,8 +139,8 @@ class BatchCall:
         """Return the result, or raise the error.
 
         Raises:
-            RpcError: what the handler raised.
-            RuntimeError: the batch has not been sent, or was not answered.
+            RpcError: the error that the handler raised, or the reason why there is no result.
+            RuntimeError: the batch was not sent, or was not answered.
         """
         if not self._outcome:
             raise RuntimeError("the batch has not been answered: its calls have results after the `async with` block")
@@ -145,9 +154,9 @@ class BatchCall:
 
 
 class RpcBatch:
-    """Calls that are sent together when the `async with` block ends. An error in the block sends nothing.
+    """A batch of calls, sent together when its `async with` block ends. If the block raises, nothing is sent.
 
-    In JSON-RPC it is one message. Formats without batches send the calls one after the other.
+    In JSON-RPC the batch is one message. In formats without batches the calls are sent one after the other.
     """
 
     def __init__(self, client: RpcClient) -> None:
@@ -162,17 +171,18 @@ class RpcBatch:
         return RpcProxy(self.call)
 
     def call(self, method: str, /, *args: Any, **names: Any) -> BatchCall:
-        """Add a call.
+        """Add a call to the batch.
 
         Raises:
-            ValueError: the batch is full, or sent.
+            TypeError: parameters both by position and by name.
+            ValueError: the batch is full or was sent, or the method name is reserved.
         """
         self._add(_item(method, args, names))
         self._calls.append(BatchCall(self._client._errors))
         return self._calls[-1]
 
     def notify(self, method: str, /, *args: Any, **names: Any) -> None:
-        """Add a call that wants no answer. Raises like `call`."""
+        """Add a notification, a call without an answer, to the batch. Raises like `call`."""
         self._add(replace(_item(method, args, names), is_notification=True))
 
     def results(self) -> list[Any]:
@@ -188,7 +198,7 @@ class RpcBatch:
         self._is_sent = True
         if kind is not None or not self._items:
             return
-        outcomes = await self._client._send(self._items, is_batch=True)
+        outcomes = await self._client._make(self._items, is_batch=True)
         answers = [it for item, it in zip(self._items, outcomes, strict=True) if not item.is_notification]
         for call, outcome in zip(self._calls, answers, strict=True):
             call._outcome.append(outcome)

@@ -1,28 +1,25 @@
-"""Calls with one remote, in both directions, over whatever channels there are to it.
+"""This end of the calls with one remote.
 
-`Calls` makes them, `Serving` answers them, `Lanes` has the channels. The owner tells when the connection below was
-replaced, and when the remote is gone.
+The way of a call: `RpcClient` -> `Calls` -> `RpcChannel` -> transport, and its answer: transport -> `RpcChannel` ->
+`RpcEndpoint` -> `Calls`. Requests of the remote go from the endpoint to `Serving`, which sends the answers on their
+channel. `RpcChannels` opens the channels and knows what follows when one ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..core.rpc.caller import DEFAULT_TIMEOUT, MAX_TIMEOUT
 from ..core.rpc.chunks import ChunkError
-from ..core.rpc.messages import HELLO, BadReply, BadRequest, Failure, Inbound, Notification, Request, Success
+from ..core.rpc.messages import HELLO, BadReply, BadRequest, Failure, Inbound, Message, Notification, Success
 from ..log import Logger, NoopLogger
 from .built_in import RpcUnknownIdError, RpcUnsupportedVersionError
-from .calls import NOT_CARRIED, CallItem, Calls, Outcome
-from .channels import Lanes, OpenTransport, RpcVia
+from .calls import Calls
+from .channels import RpcChannels, RpcConnection
 from .codec import DEFAULT_FORMAT, RpcFormat, RpcPath, codec_of
-from .errors import ErrorRegistry, default_errors
-from .footprint import footprint
 from .methods import RpcMethods
-from .rpc_channel import Lane
+from .rpc_channel import RpcChannel
 from .serving import Serving
 from .transports import RpcTransport
 
@@ -34,9 +31,9 @@ _UNREADABLE = (BadRequest(None, -32700),)
 
 @dataclass(frozen=True, slots=True)
 class RpcStats:
-    """Figures of the calls with one remote: what is under way now, and counters since it came.
+    """Statistics of the calls with one remote: what is pending now, and counters since it joined.
 
-    `pending` are calls of this end; `running` and `queued` those of the other one.
+    `pending` counts calls of this end; `running` and `queued` those of the remote.
     """
 
     pending: int
@@ -50,220 +47,136 @@ class RpcStats:
 
 
 class RpcEndpoint:
-    """This end of the calls with one remote.
+    """Distributes the messages of one remote, and follows the life of its channels and of the connection below them.
 
-    `open_transport` opens a channel for a format; it returns while the channel is opening, and raises `RpcError` if
-    there cannot be one of that kind, ImportError if what it takes is not installed. `is_connected` tells whether the
-    connection below the channels is up: calls on a channel that ends while it is not wait for it to come back.
-    `identity` is the remote's id; `debug` sends the text of handlers' exceptions to callers.
+    `identity` is the id of the remote.
     """
 
     def __init__(
-        self,
-        open_transport: OpenTransport,
-        *,
-        identity: str,
-        methods: RpcMethods,
-        errors: ErrorRegistry = default_errors,
-        is_connected: Callable[[], bool] = lambda: True,
-        logger: Logger | None = None,
-        debug: bool = False,
+        self, connection: RpcConnection, *, identity: str, methods: RpcMethods, logger: Logger | None = None
     ) -> None:
-        self.identity = identity
-        self.errors = errors
+        self.errors = methods.errors
+        self._identity = identity
         self._logger: Logger = logger if logger is not None else NoopLogger()
-        self._loop = asyncio.get_running_loop()
-        self._lanes = Lanes(
-            self, open_transport, session=uuid.uuid4().hex, is_connected=is_connected, logger=self._logger
-        )
-        self._calls = Calls(self)
-        self._serving = Serving(methods, identity, self._lanes.get, self._logger, debug=debug)
-        self._callee = self._serving.callee
+        self._channels = RpcChannels(connection, self, instance_id=uuid.uuid4().hex, logger=self._logger)
+        self._serving = Serving(self._channels, methods, identity, self._logger)
+        self.calls = Calls(self._channels)
         self._malformed = 0
-        self._timer: asyncio.TimerHandle | None = None
 
-    # --- for its owner
+    # --- for the owner
 
-    def serve(self, transport: RpcTransport, name: RpcFormat = DEFAULT_FORMAT, path: RpcPath = "p2p") -> Lane | None:
-        """Serve a channel that the remote opened. None, and it is closed, if there are too many."""
-        return self._lanes.serve(transport, name, path)
+    def serve(self, transport: RpcTransport, format: RpcFormat = DEFAULT_FORMAT, path: RpcPath = "p2p") -> bool:
+        """Serve a transport that the remote opened. Close it and return False if there are too many."""
+        return self._channels.serve(transport, format, path) is not None
 
-    def transport_replaced(self) -> None:
-        """Go on over a new connection: the direct channels are gone, and what has no answer is sent again, once."""
-        for lane in self._lanes.connection_replaced():
-            may_remember = lane.remembers or not lane.has_met
-            self._calls.perform(self._calls.caller.replaced(lane.number, remembers=may_remember))
+    def connection_replaced(self) -> None:
+        """Continue over a new connection: open new direct channels, and repeat once what has no answer."""
+        for channel in self._channels.connection_replaced():
+            self.calls.channel_replaced(channel)
 
-    def transport_failed(self) -> None:
-        """Give up: the connection below the direct channels will not be replaced. Later calls may open another one."""
-        self._lanes.connection_failed()
+    def connection_lost(self) -> None:
+        """Give up the direct channels: their connection is not replaced. Later calls may open new ones."""
+        self._channels.connection_lost()
 
     def close(self) -> None:
-        """End it: the remote is gone. Handlers are cancelled.
+        """Close the channels and cancel the handlers: the remote has left. Idempotent.
 
-        Idempotent. Calls that wait fail with `RpcRecipientDisconnectedError`, later ones with
-        `RpcRecipientNotFoundError`.
+        Pending calls fail with `RpcRecipientDisconnectedError`, later ones with `RpcRecipientNotFoundError`.
         """
-        if self._lanes.is_closed:
+        if self._channels.is_closed:
             return
-        self._calls.perform(self._calls.caller.end())
-        self._serving.perform(self._callee.end())
-        self._lanes.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        self.calls.close()
+        self._serving.close()
+        self._channels.close()
 
     async def wait_closed(self) -> None:
-        """Close, and return when the handlers have ended or have had their time. May be awaited in a handler."""
+        """Close, and return when the handlers have ended, or after `CLOSE_TIMEOUT`. May be awaited in a handler."""
         self.close()
-        tasks = [task for task in self._serving.handlers.tasks if task is not asyncio.current_task()]
+        tasks = [task for task in self._serving.handler_tasks if task is not asyncio.current_task()]
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
 
     def stats(self) -> RpcStats:
-        """Return the figures now."""
+        """Return the current statistics."""
+        caller, callee = self.calls.caller, self._serving.callee
         return RpcStats(
-            pending=len(self._calls.caller),
-            running=self._callee.running,
-            queued=self._callee.queued,
-            channels=len(self._lanes),
-            dropped_answers=self._calls.caller.dropped_answers,
-            dropped_notifications=self._callee.dropped_notifications,
-            repeated_requests=self._callee.repeated_requests,
+            pending=len(self.calls),
+            running=callee.running,
+            queued=callee.queued,
+            channels=len(self._channels),
+            dropped_answers=caller.dropped_answers,
+            dropped_notifications=callee.dropped_notifications,
+            repeated_requests=callee.repeated_requests,
             malformed=self._malformed,
         )
 
-    async def call_all(
-        self,
-        items: Sequence[CallItem],
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        format: RpcFormat = DEFAULT_FORMAT,
-        via: RpcVia = "auto",
-        is_batch: bool = False,
-    ) -> list[Outcome]:
-        """Send calls and notifications together. Return what became of them, in order, for `result_of`.
+    # --- for the channels
 
-        `timeout` is in seconds, for everything together. Cancelling cancels the remote handlers too.
+    def channel_opened(self, channel: RpcChannel) -> None:
+        """Serve a new channel."""
+        self._serving.channel_opened(channel)
 
-        Raises:
-            RpcError: nothing was sent, and this is why.
-            TypeError, ValueError: parameters that cannot be encoded, or a timeout out of range.
-        """
-        if not 0 < timeout <= MAX_TIMEOUT:
-            raise ValueError(f"a timeout is above 0 and at most {MAX_TIMEOUT:g} s, not {timeout!r}")
-        deadline = self._loop.time() + timeout
-        lane = self._lanes.ready(format, via) or await self._lanes.open(format, via, deadline)
-        outcomes = await self._calls.make(lane, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
-        if via == "auto" and any(outcome is NOT_CARRIED for outcome in outcomes):  # then only a direct channel will do
-            lane = await self._lanes.open(format, "p2p", deadline)
-            outcomes = await self._calls.make(lane, items, timeout=timeout, deadline=deadline, is_batch=is_batch)
-        return outcomes
+    def channel_closed(self, channel: RpcChannel) -> None:
+        """Stop serving a channel. Its calls wait until it is known whether it has a successor."""
+        self._serving.channel_closed(channel)
 
-    # --- for Calls
+    def channel_given_up(self, channel: RpcChannel) -> None:
+        """Fail the calls of a channel that has no successor."""
+        self.calls.channel_given_up(channel)
 
-    def lane(self, number: int) -> Lane | None:
-        """Return a lane by its number."""
-        return self._lanes.get(number)
-
-    def lane_again(self, name: RpcFormat) -> Lane | None:
-        """Return the lane on which calls go on after their connection was replaced."""
-        return self._lanes.again(name)
-
-    def lane_failed(self, lane: Lane) -> None:
-        """Note that a lane cannot send any more."""
-        self._lanes.failed(lane)
-
-    def deadline_set(self) -> None:
-        """Note that there may be an earlier deadline than before."""
-        due, other = self._calls.caller.next_deadline, self._callee.next_deadline
-        if due is None or (other is not None and other < due):
-            due = other
-        if due is None or (self._timer is not None and self._timer.when() <= due):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        self._calls.perform(self._calls.caller.expire(now))
-        self._serving.perform(self._callee.expire(now))
-        self.deadline_set()
-
-    # --- for Lanes
-
-    def lane_opened(self, lane: Lane) -> None:
-        """Note a new lane."""
-        self._callee.opened(lane.number, lane.format)
-
-    def lane_closed(self, lane: Lane) -> None:
-        """Note that a lane has ended. Its calls wait for what becomes of its connection."""
-        self._serving.perform(self._callee.lost(lane.number))
-
-    def lane_given_up(self, lane: Lane) -> None:
-        """Note that a lane has ended by itself, or with its connection for good."""
-        self._calls.perform(self._calls.caller.closed(lane.number))
-
-    def received(self, lane: Lane, message: str | bytes) -> None:
-        """Take a message, or a piece of one."""
-        if lane.is_closed:
-            return
-        whole = self._whole(lane, message)
-        if whole is None:
-            return
-        inbound = lane.codec.decode(whole)
+    def message_received(self, channel: RpcChannel, message: str | bytes) -> None:
+        """Decode a message and pass on its answers and requests."""
+        inbound = channel.codec.decode(message)
         if inbound.fault is not None:
             self._warn("rpc message refused", self._malformed + 1, error=inbound.fault)
-        if self._is_other_format(lane, message, inbound):
+        if self._is_other_format(channel, message, inbound):
             return
-        for item in inbound.items:
-            self._receive_item(lane, item)
-        held = footprint(len(whole), (it.params for it in inbound.items if isinstance(it, Request | Notification)))
-        self._serving.perform(self._callee.receive(lane.number, inbound, self._loop.time(), held))
-        self.deadline_set()
-        if lane.is_flooded:
-            self._logger.warning("rpc channel closed: its answers are not read", {"peer": self.identity})
-            self._lanes.failed(lane)
+        has_requests = [self._receive_item(channel, item) for item in inbound.items]
+        if any(has_requests):
+            self._serving.receive_requests(channel, inbound, len(message))
+        if channel.is_flooded:
+            self._logger.warning("rpc channel closed: its answers are not read", {"peer": self._identity})
+            self._channels.channel_failed(channel)
 
-    def _whole(self, lane: Lane, message: str | bytes) -> str | bytes | None:
-        try:
-            return lane.whole(message)
-        except ChunkError as error:
-            self._malformed += 1
-            self._warn("rpc message dropped", self._malformed, error=str(error))
-            return None
-
-    def _warn(self, what: str, count: int, **context: str) -> None:
-        """Log what a remote does wrong: each time that it has done so twice as often, for it decides how often."""
-        if count & (count - 1) == 0:
-            self._logger.warning(what, {"peer": self.identity, "count": count, **context})
-
-    def _is_other_format(self, lane: Lane, message: str | bytes, inbound: Inbound) -> bool:
-        """Tell whether the other end answers in another format, and so does not speak this one."""
-        if inbound.items != _UNREADABLE or not _answers_otherwise(message, lane.format):
-            return False
+    def chunk_refused(self, channel: RpcChannel, error: ChunkError) -> None:
+        """Count and log a chunk that was dropped."""
         self._malformed += 1
-        lane.is_refused = self._lanes.is_own(lane)
-        return self._calls.fail_all(lane, RpcUnsupportedVersionError()) or lane.is_refused
+        self._warn("rpc message dropped", self._malformed, error=str(error))
 
-    def _receive_item(self, lane: Lane, item: object) -> None:
+    def _receive_item(self, channel: RpcChannel, item: Message) -> bool:
+        """Handle an answer or a hello. Return whether the item is a request or notification."""
         match item:
             case Success() | Failure() | BadReply():
-                if not self._calls.answered(item, lane):
-                    dropped = self._calls.caller.dropped_answers
+                if not self.calls.receive_answer(item, channel):
+                    dropped = self.calls.caller.dropped_answers
                     self._warn("rpc answer dropped", dropped, error=RpcUnknownIdError.__name__)
+                return False
             case Notification(method) if method == HELLO:
-                session = lane.meet(item)
-                if session is not None:
-                    self._serving.perform(self._callee.resumed(lane.number, session))
+                instance_id = channel.receive_hello(item)
+                if instance_id is not None:
+                    self._serving.identify_caller(channel, instance_id)
+                return False
             case BadRequest():
                 self._malformed += 1
+        return True
+
+    def _is_other_format(self, channel: RpcChannel, message: str | bytes, inbound: Inbound) -> bool:
+        """Return whether the remote has answered in another format, so it lacks the format of the channel."""
+        if inbound.items != _UNREADABLE or not _answers_otherwise(message, channel.format):
+            return False
+        self._malformed += 1
+        is_refused = self._channels.refuse_format(channel)
+        return self.calls.fail_calls(channel, RpcUnsupportedVersionError()) or is_refused
+
+    def _warn(self, what: str, count: int, **context: str) -> None:
+        """Log a fault of the remote each time that its count has doubled: the remote decides how often it occurs."""
+        if count & (count - 1) == 0:
+            self._logger.warning(what, {"peer": self._identity, "count": count, **context})
 
 
-def _answers_otherwise(message: str | bytes, name: RpcFormat) -> bool:
-    """Tell whether a message that is unreadable in a format is an answer in the other, or text in a binary one."""
+def _answers_otherwise(message: str | bytes, format: RpcFormat) -> bool:
+    """Return whether a message that is unreadable in a format is an answer in the other, or text in a binary one."""
     if isinstance(message, str):
-        return not codec_of(name).is_text
+        return not codec_of(format).is_text
     (answer, *_) = codec_of("msgpack-rpc").decode(message).items
-    return codec_of(name).is_text and isinstance(answer, Success | Failure | BadReply)
+    return codec_of(format).is_text and isinstance(answer, Success | Failure | BadReply)

@@ -1,12 +1,12 @@
-"""Runs the methods that others call, and makes an answer of whatever they return or raise."""
+"""Runs the handlers of methods, and encodes what they return or raise."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
 from ..core.rpc.callee import Refusal, Refuse, Run
 from ..core.rpc.messages import ErrorObject, Notification, Request
@@ -25,10 +25,10 @@ from .methods import RpcInvocationData, RpcMethod, RpcMethods
 
 MAX_MESSAGE_BYTES = 256
 MAX_DATA_BYTES = 15_360
-"""Bytes of UTF-8 of an error's message and data that handlers of text send, as LiveKit's do."""
+"""UTF-8 bytes of the message and the data of an error that a text handler sends, as in LiveKit."""
 
 MAX_DEBUG_CHARACTERS = 8_192
-"""Of a traceback, with `debug`."""
+"""Characters of a traceback that is sent with `debug`."""
 
 _REFUSALS: dict[Refusal, type[RpcError]] = {
     Refusal.BUSY: RpcBusyError,
@@ -39,39 +39,47 @@ _REFUSALS: dict[Refusal, type[RpcError]] = {
 
 _STANDARD_TEXTS = {-32700: "Parse error", -32600: "Invalid Request", -32602: "Invalid params"}
 
-Report = Callable[[int, bytes], None]
+
+class HandlersObserver(Protocol):
+    """Observes the handlers of one remote."""
+
+    def handler_answered(self, ticket: int, answer: bytes) -> None:
+        """Handle the encoded answer of a request, which may be a refusal."""
+
+    def handler_ended(self, ticket: int) -> None:
+        """Handle the end of a handler."""
 
 
 class Handlers:
-    """The handlers that run for one remote. `report` takes each answer, `release` each place that is free again."""
+    """Runs handlers for one remote. `identity` is the id of the remote, which handlers are given."""
 
-    def __init__(self, methods: RpcMethods, caller: str, logger: Logger, report: Report, *, debug: bool) -> None:
+    def __init__(self, methods: RpcMethods, identity: str, logger: Logger, observer: HandlersObserver) -> None:
         self._methods = methods
-        self._caller = caller
+        self._debug = methods.debug
+        self._identity = identity
         self._logger = logger
-        self._report = report
-        self._debug = debug
+        self._observer = observer
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
-        """Those that run."""
+        """The tasks of the handlers that run."""
         return list(self._tasks.values())
 
-    def start(self, run: Run, codec: Codec, max_size: int, release: Callable[[int], None]) -> None:
-        """Run a method. One that awaits nothing is done when this returns."""
-        work = _Work(self, run, codec, max_size)
-        result = work.begin()
+    def start(self, run: Run, codec: Codec, max_size: int) -> None:
+        """Run a handler; its answer has at most `max_size` bytes. One that awaits nothing has ended on return."""
+        invocation = _Invocation(self, run, codec, max_size)
+        result = invocation.begin()
         if result is None:
-            release(run.ticket)
+            self._observer.handler_ended(run.ticket)
             return
-        task = self._tasks[run.ticket] = asyncio.ensure_future(work.finish(result))
+        task = self._tasks[run.ticket] = asyncio.ensure_future(invocation.finish(result))
 
         def done(task: asyncio.Task[None]) -> None:
             del self._tasks[run.ticket]
             if inspect.iscoroutine(result):
-                result.close()  # of a task that was cancelled before it began
-            release(run.ticket)
+                result.close()  # its task may have been cancelled before it began
+            self._observer.handler_ended(run.ticket)
 
         task.add_done_callback(done)
 
@@ -82,18 +90,18 @@ class Handlers:
             task.cancel()
 
     def refuse(self, refuse: Refuse, codec: Codec) -> None:
-        """Answer a request that has no handler, or whose handler is stopped."""
+        """Answer a request in place of its handler."""
         if refuse.reason is Refusal.BAD_REQUEST:
             error = ErrorObject(refuse.code, _STANDARD_TEXTS[refuse.code])
         else:
             error = error_object(_REFUSALS[refuse.reason]())
-        self._report(refuse.ticket, codec.encode_error(refuse.id, error))
+        self._observer.handler_answered(refuse.ticket, codec.encode_error(refuse.id, error))
 
-    # --- for the work
+    # --- for the invocations
 
-    def _invocation(self, run: Run) -> RpcInvocationData:
+    def _bind(self, method: RpcMethod, run: Run) -> Any:
         request_id = str(run.item.id) if isinstance(run.item, Request) else ""
-        return RpcInvocationData(request_id, self._caller, "", run.timeout)
+        return method.bind(run.item.params, RpcInvocationData(request_id, self._identity, "", run.timeout))
 
     def _error_of(self, error: BaseException, method: str) -> RpcError:
         if isinstance(error, RpcError):
@@ -107,8 +115,8 @@ class Handlers:
         return RpcApplicationError(f"{type(error).__name__}: {error}", trace)
 
 
-class _Work:
-    """One call of a method."""
+class _Invocation:
+    """One call of a handler."""
 
     def __init__(self, handlers: Handlers, run: Run, codec: Codec, max_size: int) -> None:
         self._handlers = handlers
@@ -118,11 +126,11 @@ class _Work:
         self._is_text = False
 
     def begin(self) -> Awaitable[Any] | None:
-        """Call the function. Return what has to be awaited, or None if the answer has been reported."""
+        """Call the handler. Return what to await, or None if the answer has been reported."""
         try:
             method = self._handlers._methods.get(self._run.item.method)
             self._is_text = method.is_text
-            result = self._call(method)
+            result = self._handlers._bind(method, self._run)()
         except (Exception, asyncio.CancelledError) as error:
             self._fail(error)
             return None
@@ -132,14 +140,11 @@ class _Work:
         return None
 
     async def finish(self, result: Awaitable[Any]) -> None:
-        """Await the handler and report its answer."""
+        """Await the handler and report its answer. Never raises: no task awaits this."""
         try:
             self._succeed(await result)
-        except (Exception, asyncio.CancelledError) as error:  # nobody awaits this task: the answer tells
+        except (Exception, asyncio.CancelledError) as error:
             self._fail(error)
-
-    def _call(self, method: RpcMethod) -> Any:
-        return method.bind(self._run.item.params, self._handlers._invocation(self._run))()
 
     def _succeed(self, result: Any) -> None:
         item = self._run.item
@@ -155,30 +160,34 @@ class _Work:
         if len(answer) > self._max_size:
             self._fail(RpcResponseTooLargeError())
             return
-        self._handlers._report(self._run.ticket, answer)
+        self._report(answer)
 
     def _fail(self, error: BaseException) -> None:
-        found = self._handlers._error_of(error, self._run.item.method)
+        rpc_error = self._handlers._error_of(error, self._run.item.method)
         if isinstance(self._run.item, Request):
-            self._handlers._report(self._run.ticket, self._encode(self._run.item, found))
+            self._report(self._encode(self._run.item, rpc_error))
+
+    def _report(self, answer: bytes) -> None:
+        self._handlers._observer.handler_answered(self._run.ticket, answer)
 
     def _encode(self, item: Request, error: RpcError) -> bytes:
-        told = error_object(error)
+        wire_error = error_object(error)
         if self._is_text:
-            told = ErrorObject(told.code, cut(told.message, MAX_MESSAGE_BYTES), _cut_data(told.data))
+            message = cut(wire_error.message, MAX_MESSAGE_BYTES)
+            wire_error = ErrorObject(wire_error.code, message, _cut_data(wire_error.data))
         try:
-            answer = self._codec.encode_error(item.id, told)
+            answer = self._codec.encode_error(item.id, wire_error)
         except (TypeError, ValueError, RecursionError) as reason:
             log_exception(self._handlers._logger, "rpc error sent without its data", reason)
             answer = b""
         if answer and len(answer) <= self._max_size:
             return answer
-        message = cut(told.message, MAX_MESSAGE_BYTES)  # what it cannot say in full, it says in short
-        return self._codec.encode_error(item.id, ErrorObject(_wire_int(told.code), message))
+        message = cut(wire_error.message, MAX_MESSAGE_BYTES)  # a short error in place of one that cannot be sent
+        return self._codec.encode_error(item.id, ErrorObject(_wire_int(wire_error.code), message))
 
 
 def cut(text: str, size: int) -> str:
-    """Return the beginning of a text that has at most so many bytes of UTF-8, without half a character."""
+    """Return the beginning of a text that has at most `size` bytes of UTF-8, cut between two characters."""
     return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 

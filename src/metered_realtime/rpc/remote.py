@@ -1,8 +1,8 @@
-"""Ties the calls with one remote to its data channels, its direct messages and its life."""
+"""Connects the calls with one remote to its data channels, its direct messages and its connection."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..core.wire.frames import MAX_MESSAGE_SIZE
@@ -14,34 +14,32 @@ from .codec import DEFAULT_FORMAT, LABEL, RpcFormat, RpcPath, codec_of, format_o
 from .endpoint import RpcEndpoint
 from .errors import error_object
 from .methods import RpcMethods
-from .transports import DataChannelTransport, RpcTransport, ServerTransport, unwrap
+from .transports import DataChannelTransport, DirectMessages, RpcTransport, ServerTransport, unwrap
 
 
-class Remote(Protocol):
-    """What is asked of a `RemotePeer`."""
+class RpcPeer(DirectMessages, Protocol):
+    """The remote that calls are exchanged with: a `RemotePeer`."""
 
     id: str
 
     @property
     def state(self) -> str:
-        """`connected` while its connection is up, `closed` when it has left."""
+        """`connected` while its connection is up, `closed` once it has left."""
 
     def create_data_channel(self, label: str, **kwargs: Any) -> Any:
-        """Open a data channel."""
-
-    def send(self, data: Any) -> Awaitable[None]:
-        """Send data through the server."""
+        """Open a data channel and return the object of aiortc."""
 
 
 class RemoteRpc:
-    """The calls with one remote. Its owner passes on what happens to the remote; nothing is opened before it is needed.
+    """The calls with one remote. Its owner reports what happens to the remote; nothing is opened before the first call.
 
-    `server_cap` tells the bytes of a direct message that the server takes. Calls through the server name the `channel`.
+    `server_cap` returns the size of a direct message that the server accepts, in bytes. Calls through the server name
+    the `channel`.
     """
 
     def __init__(
         self,
-        remote: Remote,
+        remote: RpcPeer,
         methods: RpcMethods,
         *,
         server_cap: Callable[[], int] = lambda: MAX_MESSAGE_SIZE,
@@ -53,22 +51,19 @@ class RemoteRpc:
         self._channel = channel
         self._logger = logger
         self._server: ServerTransport | None = None
-        self.endpoint = RpcEndpoint(
-            self._open,
-            identity=remote.id,
-            methods=methods,
-            errors=methods.errors,
-            is_connected=lambda: remote.state == "connected",
-            logger=logger,
-            debug=methods.debug,
-        )
+        self.endpoint = RpcEndpoint(self, identity=remote.id, methods=methods, logger=logger)
         self.client = RpcClient(self.endpoint)
 
-    def take_channel(self, channel: Any) -> bool:
-        """Serve a channel that the remote opened, aiortc's object. False if it is for something else."""
-        name = format_of(channel.label, channel.protocol)
-        if name is not None:
-            self.endpoint.serve(DataChannelTransport(channel, self._logger), name)
+    # --- for the owner
+
+    def serve_channel(self, channel: Any) -> bool:
+        """Serve a data channel of aiortc that the remote opened. Return False if it does not carry calls.
+
+        A channel for calls in an unknown format is told that the format is not supported.
+        """
+        format = format_of(channel.label, channel.protocol)
+        if format is not None:
+            self.endpoint.serve(DataChannelTransport(channel, self._logger), format)
             return True
         if not is_foreign(channel.label, channel.protocol):
             return False
@@ -78,47 +73,60 @@ class RemoteRpc:
             channel.send(refusal.decode())
         return True
 
-    def take_direct(self, data: Any) -> bool:
-        """Take a direct message of the remote. False if it is for something else."""
+    def receive_direct(self, data: Any) -> bool:
+        """Handle a direct message of the remote. Return False if it does not carry a call or an answer."""
         message = unwrap(data)
         if message is None:
             return False
         if self._server is None or self._server.is_closed:
-            self._server = self._make_server()
+            self._server = self._make_server_transport()
             self.endpoint.serve(self._server, DEFAULT_FORMAT, "server")
-        self._server.receive(message)
+        self._server.deliver(message)
         return True
 
     def connection_reset(self) -> None:
-        """Note that the connection was replaced."""
-        self.endpoint.transport_replaced()
+        """Continue the calls on the connection that has replaced the former one."""
+        self.endpoint.connection_replaced()
 
     def connection_lost(self) -> None:
-        """Note that the connection is lost for good, while the remote is still in the channel."""
-        self.endpoint.transport_failed()
+        """Give up direct channels: the connection is lost for good. The remote is still in the channel."""
+        self.endpoint.connection_lost()
 
     def left(self) -> None:
-        """Note that the remote is gone, for good."""
+        """Fail all calls and cancel the handlers: the remote has left."""
         self.endpoint.close()
 
     async def wait_closed(self) -> None:
-        """Note that the remote is gone, and return when the handlers have ended or have had their time."""
+        """Close, and return when the handlers have ended or have had a second to do so."""
         await self.endpoint.wait_closed()
 
-    def _open(self, name: RpcFormat, path: RpcPath) -> RpcTransport:
+    # --- for the endpoint
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection to the remote is up."""
+        return self._remote.state == "connected"
+
+    def open_transport(self, format: RpcFormat, path: RpcPath) -> RpcTransport:
+        """Open a transport and return it, without waiting until it is open.
+
+        Raises:
+            RpcError: the remote has left, the path does not carry the format, or the connection is being replaced.
+            ImportError: aiortc is not installed.
+        """
         if self._remote.state == "closed":
             raise RpcRecipientNotFoundError
         if path == "server":
-            if name != DEFAULT_FORMAT:
+            if format != DEFAULT_FORMAT:
                 raise RpcUnsupportedVersionError
-            self._server = self._make_server()
+            self._server = self._make_server_transport()
             return self._server
         try:
-            return DataChannelTransport(self._remote.create_data_channel(LABEL, protocol=name), self._logger)
+            return DataChannelTransport(self._remote.create_data_channel(LABEL, protocol=format), self._logger)
         except (ImportError, MeteredRealtimeError):
             raise
-        except Exception as error:  # aiortc's, of a connection that is about to be replaced
+        except Exception as error:  # of aiortc, whose connection is about to be replaced
             raise RpcSendError from error
 
-    def _make_server(self) -> ServerTransport:
-        return ServerTransport(self._remote.send, self._server_cap(), self._channel)
+    def _make_server_transport(self) -> ServerTransport:
+        return ServerTransport(self._remote, self._server_cap(), self._channel)

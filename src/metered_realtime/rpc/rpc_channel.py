@@ -1,4 +1,4 @@
-"""One channel that carries calls, in one format: what goes out in which order, and whole messages that come in."""
+"""One channel that carries calls in one format: the order of what is sent, and the messages that arrive."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
-from ..core.rpc.chunks import CHUNK_SIZE, MAX_MESSAGE_SIZE, PartialBytes, Reassembly, abandoned, is_chunk, split
+from ..core.rpc.chunks import (
+    CHUNK_SIZE,
+    MAX_MESSAGE_SIZE,
+    ChunkError,
+    MessageReassembly,
+    PartialBytes,
+    abandoned,
+    is_chunk,
+    split,
+)
 from ..core.rpc.messages import HELLO, Notification, argument
 from ..errors import MeteredRealtimeError
 from ..log import Logger
@@ -17,20 +27,37 @@ from .transports import RpcTransport
 
 MAX_ANSWERS_WAITING = 4_096
 MAX_ANSWER_BYTES_WAITING = 32 * 1024 * 1024
-"""Answers that wait for a channel, without the bytes of large ones that keep the place of their handler. A remote that
-asks and does not read gets its channel closed."""
+"""Answers that wait to be sent, without the bytes of large ones, which keep the place of their handler. A remote that
+sends requests and does not read the answers has its channel closed."""
 
-MAX_SESSION_NAME = 64
-"""Characters of the name by which a caller is known over several channels. Ours have 32."""
+MAX_INSTANCE_ID_LENGTH = 64
+"""Characters of an instance id. Those of this implementation have 32."""
 
 
 OnDone = Callable[[MeteredRealtimeError | None], None]
-"""Called once: when a message was taken, or with why it was not."""
+"""Called once: when a message was accepted by the transport, or with the error that prevented it."""
+
+
+class RpcChannelOwner(Protocol):
+    """Owns the channels of a remote."""
+
+    def channel_failed(self, channel: RpcChannel) -> None:
+        """Handle a channel that cannot send any more."""
+
+
+class MessageReceiver(Protocol):
+    """Receives the messages of all channels of a remote."""
+
+    def message_received(self, channel: RpcChannel, message: str | bytes) -> None:
+        """Handle a whole message."""
+
+    def chunk_refused(self, channel: RpcChannel, error: ChunkError) -> None:
+        """Handle a malformed or excessive chunk, which was dropped."""
 
 
 @dataclass(eq=False, slots=True)
-class Parcel:
-    """What goes out as one: a message, maybe in pieces, with what has to go before it."""
+class OutboundMessage:
+    """A message to send, whole or in chunks, and the frames that precede it."""
 
     frames: Iterator[bytes]
     number: int
@@ -40,150 +67,162 @@ class Parcel:
     begun: bool = False
     is_done: bool = False
 
-    def end(self, error: MeteredRealtimeError | None) -> None:
-        """Tell whoever sent it that it was taken, or why it was not."""
+    def finish(self, error: MeteredRealtimeError | None) -> None:
+        """Report that the message was accepted, or the error that prevented it."""
         self.is_done = True
         self.on_done(error)
 
 
-class Lane:
-    """A channel below an endpoint. Small messages keep their order; they overtake the pieces of large ones."""
+class RpcChannel:
+    """Sends and receives messages over one transport. Small messages keep their order and overtake large ones.
+
+    `instance_id` names this run of the peer in the hello; `partial` is shared by all channels of the remote.
+
+    `opening` is done once the channel is open or closed, `hello_received` once the hello of the remote has arrived or
+    the channel is closed, `resolved` once it is known whether a channel that ended has a successor.
+    """
 
     def __init__(
         self,
         number: int,
-        name: RpcFormat,
+        format: RpcFormat,
         path: RpcPath,
         transport: RpcTransport,
         *,
-        session: str,
-        on_failure: Callable[[Lane], None],
+        owner: RpcChannelOwner,
+        receiver: MessageReceiver,
+        instance_id: str,
         partial: PartialBytes,
         logger: Logger,
     ) -> None:
         self.number = number
-        self.format: RpcFormat = name
+        self.format: RpcFormat = format
         self.path: RpcPath = path
-        self.codec = codec_of(name)
+        self.codec = codec_of(format)
         self.is_open = False
         self.is_closed = False
         self.is_refused = False
         self.is_given_up = False
-        self.takes_pieces = False
-        self.remembers = False
-        self.has_met = False
+        self.sends_chunks = False
+        self.deduplicates = False
+        self.knows_remote = False
         loop = asyncio.get_running_loop()
         self.opening: asyncio.Future[None] = loop.create_future()
-        self.greeted: asyncio.Future[None] = loop.create_future()
-        self.fate: asyncio.Future[None] = loop.create_future()
+        self.hello_received: asyncio.Future[None] = loop.create_future()
+        self.resolved: asyncio.Future[None] = loop.create_future()
         self._transport = transport
-        self._session = session
-        self._on_failure = on_failure
+        self._owner = owner
+        self._receiver = receiver
+        self._instance_id = instance_id
         self._logger = logger
-        self._has_greeted = False
-        self._small: deque[Parcel] = deque()
-        self._large: deque[Parcel] = deque()
+        self._has_sent_hello = False
+        self._small: deque[OutboundMessage] = deque()
+        self._large: deque[OutboundMessage] = deque()
         self._answers = 0
         self._answer_bytes = 0
-        self._last_parcel = 0
-        self._reassembly = Reassembly(partial)
+        self._last_number = 0
+        self._reassembly = MessageReassembly(partial)
         self._more = asyncio.Event()
         self._writer = asyncio.ensure_future(self._write())
 
     @property
     def max_size(self) -> int:
-        """The bytes of a message that can go out."""
-        return MAX_MESSAGE_SIZE if self.takes_pieces else self._transport.max_message_size
+        """Maximum size of a message that can be sent, in bytes."""
+        return MAX_MESSAGE_SIZE if self.sends_chunks else self._transport.max_message_size
 
     @property
-    def may_take_pieces(self) -> bool:
-        """Tell whether the other end could still say that it takes larger messages, in pieces."""
-        return self._transport.takes_pieces and not self.greeted.done()
+    def may_accept_chunks(self) -> bool:
+        """Whether the hello of the remote is still missing and may announce that larger messages can be sent."""
+        return self._transport.supports_chunks and not self.hello_received.done()
 
-    def inherit(self, former: Lane) -> None:
-        """Take what is known about the other end from the lane that this one goes on for."""
-        self.takes_pieces, self.remembers = former.takes_pieces, former.remembers
-        self.has_met = former.has_met
+    def inherit_features(self, predecessor: RpcChannel) -> None:
+        """Assume what the hello on another channel has announced, until one arrives on this channel."""
+        self.sends_chunks, self.deduplicates = predecessor.sends_chunks, predecessor.deduplicates
+        self.knows_remote = predecessor.knows_remote
 
     # --- outbound
 
-    def post(self, message: bytes, on_done: OnDone = lambda error: None, *, before: Sequence[bytes] = ()) -> Parcel:
-        """Send a message of this end, at once if nothing waits and there is room, after what has to go before it.
+    def send(
+        self, message: bytes, on_done: OnDone = lambda error: None, *, before: Sequence[bytes] = ()
+    ) -> OutboundMessage:
+        """Send a message of at most `max_size` bytes, at once if nothing waits and there is room for it.
 
-        The size has been compared with `max_size`.
+        `before` are messages that are sent immediately before it.
         """
         return self._enter(message, on_done, before, None)
 
-    def answer(self, message: bytes, on_done: OnDone | None = None) -> None:
-        """Send an answer. With `on_done` it keeps the place of its handler until then, which bounds such answers."""
-        self._enter(message, on_done or self._note_lost_answer, (), 0 if on_done is not None else len(message))
+    def send_answer(self, message: bytes, on_done: OnDone | None = None) -> None:
+        """Send an answer. One with `on_done` is not counted in bytes: it keeps the place of its handler until then."""
+        self._enter(message, on_done or self._log_lost_answer, (), 0 if on_done is not None else len(message))
 
     @property
     def is_flooded(self) -> bool:
-        """Tell whether more answers wait than a remote that reads them could make."""
+        """Whether more answers wait than they could if the remote read them."""
         return self._answers > MAX_ANSWERS_WAITING or self._answer_bytes > MAX_ANSWER_BYTES_WAITING
 
-    def drop(self, parcel: Parcel) -> bool:
-        """Take a message back. False if the other end may have it, whole or in part, and has to be told."""
-        if not parcel.begun:
-            parcel.frames = iter(())
-        elif parcel.is_large:
-            parcel.frames = iter((abandoned(parcel.number),))
-        return not parcel.begun
+    def withdraw(self, outbound: OutboundMessage) -> bool:
+        """Take back a message. Return False if the remote may receive some of it, and has to be told otherwise."""
+        if not outbound.begun:
+            outbound.frames = iter(())
+        elif outbound.is_large:
+            outbound.frames = iter((abandoned(outbound.number),))
+        return not outbound.begun
 
-    def greet(self) -> None:
-        """Say who calls, once: others ignore it, ends of this kind answer in kind."""
-        if self._has_greeted or self.is_closed:
+    def send_hello(self) -> None:
+        """Send the hello once; it identifies this instance and its features. Foreign ends ignore it."""
+        if self._has_sent_hello or self.is_closed:
             return
-        self._has_greeted = True
-        named = {"session": self._session, "chunks": self._transport.takes_pieces, "resume": True}
-        params = named if self.codec.has_names else [*named.values()]
-        self.post(self.codec.encode_notification(HELLO, params))
+        self._has_sent_hello = True
+        by_name = {"session": self._instance_id, "chunks": self._transport.supports_chunks, "resume": True}
+        params = by_name if self.codec.has_names else [*by_name.values()]
+        self.send(self.codec.encode_notification(HELLO, params))
 
-    def _enter(self, message: bytes, on_done: OnDone, before: Sequence[bytes], answer_bytes: int | None) -> Parcel:
-        self._last_parcel += 1
-        is_large = self.takes_pieces and len(message) > CHUNK_SIZE
-        frames = split(self._last_parcel, message) if is_large else iter((message,))
+    def _enter(
+        self, message: bytes, on_done: OnDone, before: Sequence[bytes], answer_bytes: int | None
+    ) -> OutboundMessage:
+        self._last_number += 1
+        is_large = self.sends_chunks and len(message) > CHUNK_SIZE
+        frames = split(self._last_number, message) if is_large else iter((message,))
         frames = chain(before, frames) if before else frames
-        parcel = Parcel(frames, self._last_parcel, on_done, is_large, answer_bytes)
+        outbound = OutboundMessage(frames, self._last_number, on_done, is_large, answer_bytes)
         if self.is_closed:
-            parcel.end(MeteredRealtimeError("the channel is closed"))
+            outbound.finish(MeteredRealtimeError("the channel is closed"))
         elif is_large:
-            self._queue(self._large, parcel)
-        elif self._small or self._large or not self.is_open or not self._send_now(parcel):
-            self._queue(self._small, parcel)
-        return parcel
+            self._queue(self._large, outbound)
+        elif self._small or self._large or not self.is_open or not self._send_at_once(outbound):
+            self._queue(self._small, outbound)
+        return outbound
 
-    def _send_now(self, parcel: Parcel) -> bool:
-        """Send a small message at once. False if some of it has to wait.
+    def _send_at_once(self, outbound: OutboundMessage) -> bool:
+        """Send a small message at once; return False if some of it has to wait.
 
-        In answer to something it travels with the acknowledgement of that, in one datagram.
+        An answer then travels in one datagram with the acknowledgement of its request.
         """
         try:
-            for frame in parcel.frames:
-                if not self._transport.send_now(self._dress(frame)):
-                    parcel.frames = chain((frame,), parcel.frames)
+            for frame in outbound.frames:
+                if not self._transport.try_send(self._as_sent(frame)):
+                    outbound.frames = chain((frame,), outbound.frames)
                     return False
-                parcel.begun = True
+                outbound.begun = True
         except Exception as error:
-            parcel.end(self._failure(error))
+            outbound.finish(self._transport_error(error))
         else:
-            parcel.end(None)
+            outbound.finish(None)
         return True
 
-    def _queue(self, queue: deque[Parcel], parcel: Parcel) -> None:
-        self._count_answer(parcel, 1)
-        queue.append(parcel)
+    def _queue(self, queue: deque[OutboundMessage], outbound: OutboundMessage) -> None:
+        self._count_answer(outbound, 1)
+        queue.append(outbound)
         self._more.set()
 
     async def _write(self) -> None:
         try:
             await self._transport.opened()
         except MeteredRealtimeError:
-            self._on_failure(self)
+            self._owner.channel_failed(self)
             return
         self.is_open = True
-        self._settle_opening()
+        self._end_opening()
         while True:
             await self._more.wait()
             self._more.clear()
@@ -193,88 +232,101 @@ class Lane:
                 if self._large:
                     await self._advance(self._large)
 
-    async def _advance(self, queue: deque[Parcel]) -> None:
-        """Send what comes first in a queue: a small message whole, of a large one the next piece."""
-        parcel = queue[0]
+    async def _advance(self, queue: deque[OutboundMessage]) -> None:
+        """Send the first message of a queue: a small one whole, of a large one the next chunk."""
+        outbound = queue[0]
         try:
-            for frame in parcel.frames:
-                parcel.begun = True
-                await self._transport.send(self._dress(frame))
-                if parcel.is_large:
+            for frame in outbound.frames:
+                outbound.begun = True
+                await self._transport.send(self._as_sent(frame))
+                if outbound.is_large:
                     return
         except Exception as error:
-            self._finish(queue, parcel, self._failure(error))
+            self._dequeue(queue, outbound, self._transport_error(error))
         else:
-            self._finish(queue, parcel, None)
+            self._dequeue(queue, outbound, None)
 
-    def _failure(self, error: Exception) -> MeteredRealtimeError:
-        """Return what a transport raised. After an error of its own kind nothing more can be expected of it."""
+    def _transport_error(self, error: Exception) -> MeteredRealtimeError:
+        """Return an error of the transport. An unexpected one is logged, and means that the channel has failed."""
         if isinstance(error, MeteredRealtimeError):
             return error
         self._logger.error("rpc channel failed", {"error": repr(error)})
         return MeteredRealtimeError("the channel failed")
 
-    def _finish(self, queue: deque[Parcel], parcel: Parcel, error: MeteredRealtimeError | None) -> None:
-        if queue and queue[0] is parcel:
+    def _dequeue(
+        self, queue: deque[OutboundMessage], outbound: OutboundMessage, error: MeteredRealtimeError | None
+    ) -> None:
+        if queue and queue[0] is outbound:
             queue.popleft()
-            self._count_answer(parcel, -1)
-            parcel.end(error)
+            self._count_answer(outbound, -1)
+            outbound.finish(error)
 
-    def _count_answer(self, parcel: Parcel, sign: int) -> None:
-        if parcel.answer_bytes is not None:
+    def _count_answer(self, outbound: OutboundMessage, sign: int) -> None:
+        if outbound.answer_bytes is not None:
             self._answers += sign
-            self._answer_bytes += sign * parcel.answer_bytes
+            self._answer_bytes += sign * outbound.answer_bytes
 
-    def _note_lost_answer(self, error: MeteredRealtimeError | None) -> None:
+    def _log_lost_answer(self, error: MeteredRealtimeError | None) -> None:
         if error is not None and not self.is_closed:
             self._logger.warning("rpc answer not sent", {"error": str(error)})
 
-    def _dress(self, frame: bytes) -> str | bytes:
+    def _as_sent(self, frame: bytes) -> str | bytes:
         return frame.decode() if self.codec.is_text and not is_chunk(frame) else frame
 
     # --- inbound
 
-    def whole(self, message: str | bytes) -> str | bytes | None:
-        """Return a message, or None as long as it is a piece of one.
+    def message_received(self, message: str | bytes) -> None:
+        """Pass a message of the transport to the receiver, once all its chunks have arrived."""
+        if self.is_closed:
+            return
+        if isinstance(message, bytes) and is_chunk(message):
+            self._receive_chunk(message)
+        else:
+            self._receiver.message_received(self, message)
 
-        Raises:
-            ChunkError: pieces that exceed what is taken, or make no sense.
-        """
-        if not is_chunk(message):
-            return message
-        assert isinstance(message, bytes)
-        return self._reassembly.add(message)
+    def _receive_chunk(self, chunk: bytes) -> None:
+        try:
+            message = self._reassembly.add_chunk(chunk)
+        except ChunkError as error:
+            self._receiver.chunk_refused(self, error)
+            return
+        if message is not None:
+            self._receiver.message_received(self, message)
 
-    def meet(self, hello: Notification) -> str | None:
-        """Take what the other end says about itself. Return the session of its calls, if it has one."""
-        self.takes_pieces = self._transport.takes_pieces and argument(hello.params, 1, "chunks") is True
-        self.remembers = argument(hello.params, 2, "resume") is True
-        self.has_met = True
-        if not self.greeted.done():
-            self.greeted.set_result(None)
-        self.greet()
-        session = argument(hello.params, 0, "session")
-        if not isinstance(session, str) or not 0 < len(session) <= MAX_SESSION_NAME:
+    def receive_hello(self, hello: Notification) -> str | None:
+        """Adopt the features that the hello of the remote announces; return its instance id, if it has one."""
+        self.sends_chunks = self._transport.supports_chunks and argument(hello.params, 1, "chunks") is True
+        self.deduplicates = argument(hello.params, 2, "resume") is True
+        self.knows_remote = True
+        if not self.hello_received.done():
+            self.hello_received.set_result(None)
+        self.send_hello()
+        instance_id = argument(hello.params, 0, "session")
+        if not isinstance(instance_id, str) or not 0 < len(instance_id) <= MAX_INSTANCE_ID_LENGTH:
             return None
-        return session
+        return instance_id
 
     # --- the end
 
+    def transport_closed(self) -> None:
+        """Report to the owner that the channel cannot send any more."""
+        self._owner.channel_failed(self)
+
     def close(self) -> None:
-        """End it and the channel. What waits is told so."""
+        """Close the channel and its transport. Messages that wait end with an error. Idempotent."""
         if self.is_closed:
             return
         self.is_closed, self.is_open = True, False
         self._writer.cancel()
         self._transport.close()
         self._reassembly.clear()
-        self._settle_opening()
-        for parcel in (*self._small, *self._large):
-            parcel.end(MeteredRealtimeError("the channel is closed"))
+        self._end_opening()
+        for outbound in (*self._small, *self._large):
+            outbound.finish(MeteredRealtimeError("the channel is closed"))
         self._small.clear()
         self._large.clear()
 
-    def _settle_opening(self) -> None:
-        for future in (self.opening, self.greeted) if self.is_closed else (self.opening,):
+    def _end_opening(self) -> None:
+        for future in (self.opening, self.hello_received) if self.is_closed else (self.opening,):
             if not future.done():
                 future.set_result(None)

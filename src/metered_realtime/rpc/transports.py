@@ -1,10 +1,9 @@
-"""What carries the messages of calls: a data channel, or the signalling server."""
+"""Transports of RPC messages: a data channel, or direct messages through the signalling server."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..aiortc_compat.message_size import max_message_size
@@ -32,76 +31,90 @@ if TYPE_CHECKING:
     from aiortc import RTCDataChannel
 
 MAX_BUFFERED = 512 * 1024
-"""Bytes that wait below in a data channel. What is behind them cannot be overtaken by a smaller message any more."""
+"""Bytes buffered in a data channel. A smaller message cannot overtake what is buffered there."""
 
 ENVELOPE_KEY = "__meteredRpc"
 """The reserved key of direct messages that carry calls."""
 
-_REFUSALS: dict[str, type[RpcError]] = {
+_SERVER_ERRORS: dict[str, type[RpcError]] = {
     "peer_not_found": RpcRecipientNotFoundError,
     "over_message_quota": RpcSendError,
     "backend_error": RpcSendError,
     "internal_error": RpcSendError,
 }
-"""What error codes of the server mean. After all others it does not carry calls at all."""
+"""Errors by error code of the server. Any other code means that it does not carry calls."""
 
-MessageHandler = Callable[[str | bytes], None]
-CloseHandler = Callable[[], None]
+
+class TransportListener(Protocol):
+    """Receives the messages and the end of a transport."""
+
+    def message_received(self, message: str | bytes) -> None:
+        """Handle a message."""
+
+    def transport_closed(self) -> None:
+        """Handle the end of the transport, unless this end closed it."""
 
 
 class RpcTransport(Protocol):
-    """Sends and receives whole messages, in order, each once."""
+    """Sends and receives whole messages, in order, each exactly once."""
 
-    takes_pieces: bool
-    """Whether it carries binary messages, and so the pieces of large ones."""
+    supports_chunks: bool
+    """Whether it carries binary messages, and so the chunks of large messages."""
 
     @property
     def max_message_size(self) -> int:
-        """The bytes of one message that the other end takes."""
+        """Maximum size of one message that the remote accepts, in bytes."""
 
-    def listen(self, on_message: MessageHandler, on_close: CloseHandler) -> None:
-        """Deliver what arrived and what arrives, then the end."""
+    def listen(self, listener: TransportListener) -> None:
+        """Deliver the messages that have arrived and those that will, then the end."""
 
     async def opened(self) -> None:
-        """Return when messages can be sent. Raises MeteredRealtimeError if that cannot be any more."""
+        """Return when messages can be sent. Raises MeteredRealtimeError if the transport cannot open any more."""
 
     async def send(self, message: str | bytes) -> None:
-        """Send a message; return when it was taken. Raises MeteredRealtimeError if it cannot be."""
+        """Send a message and return when it was accepted. Raises MeteredRealtimeError if it cannot be sent."""
 
-    def send_now(self, message: str | bytes) -> bool:
-        """Send a message if nothing waits to be sent and it need not wait either. Raises like `send`."""
+    def try_send(self, message: str | bytes) -> bool:
+        """Send a message if it need not wait; return whether it was sent. Raises like `send`."""
 
     def close(self) -> None:
-        """End it, without telling the own listener."""
+        """Close the transport. The listener is not told."""
+
+
+class DirectMessages(Protocol):
+    """Sends direct messages to one remote through the signalling server."""
+
+    async def send(self, data: Any) -> None:
+        """Send data and return when the server has confirmed it."""
 
 
 class DataChannelTransport:
-    """A reliable, ordered data channel, opened by either end."""
+    """Carries messages over a reliable, ordered data channel that either end opened."""
 
-    takes_pieces = True
+    supports_chunks = True
 
     def __init__(self, channel: RTCDataChannel, logger: Logger | None = None) -> None:
         self._raw = channel
         self._channel = DataChannel(channel, max_buffered_amount=MAX_BUFFERED, logger=logger)
         self._opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._channel.on(DCOpen, lambda event: self._settle())
+        self._channel.on(DCOpen, lambda event: self._end_opening())
         if self._channel.ready_state == "open":
-            self._settle()
+            self._end_opening()
 
     @property
     def max_message_size(self) -> int:
-        """What the other end announced in its session description."""
+        """Maximum message size that the session description of the remote announces, in bytes."""
         return min(max_message_size(self._raw), MAX_BUFFERED)
 
-    def listen(self, on_message: MessageHandler, on_close: CloseHandler) -> None:
-        """Deliver what arrived and what arrives, then the end."""
+    def listen(self, listener: TransportListener) -> None:
+        """Deliver the messages that have arrived and those that will, then the end."""
 
         def closed(event: DCClose) -> None:
-            self._settle()
-            on_close()
+            self._end_opening()
+            listener.transport_closed()
 
         self._channel.on(DCClose, closed)
-        self._channel.on(DCMessage, lambda event: on_message(event.data))
+        self._channel.on(DCMessage, lambda event: listener.message_received(event.data))
 
     async def opened(self) -> None:
         """Return when the channel is open.
@@ -114,15 +127,15 @@ class DataChannelTransport:
             raise RpcSendError
 
     async def send(self, message: str | bytes) -> None:
-        """Send a message when there is room for it.
+        """Send a message when there is room for it in the buffer.
 
         Raises:
             MeteredRealtimeError: the channel is not open, or the message is too large.
         """
         await self._channel.send(message)
 
-    def send_now(self, message: str | bytes) -> bool:
-        """Send a message if there is room for it. Raises like `send`."""
+    def try_send(self, message: str | bytes) -> bool:
+        """Send a message if there is room for it in the buffer; return whether it was sent. Raises like `send`."""
         try:
             self._channel.send_nowait(message)
         except DataChannelOverflowError:
@@ -132,70 +145,70 @@ class DataChannelTransport:
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
-        self._settle()
+        self._end_opening()
 
-    def _settle(self) -> None:
+    def _end_opening(self) -> None:
         if not self._opening.done():
             self._opening.set_result(None)
 
 
 class ServerTransport:
-    """Direct messages through the signalling server, for peers without WebRTC. JSON-RPC only.
+    """Carries JSON-RPC in direct messages through the signalling server, for peers without WebRTC.
 
-    `send` is that of a `RemotePeer`; what `unwrap` returns of its messages goes to `receive`. The messages name the
-    `channel`: a call is not for the programs of the remote in other channels.
+    `max_direct_size` is the size of a direct message that the server accepts, in bytes. Messages name the `channel`, so
+    that programs with the same peer id in other channels ignore them.
     """
 
-    takes_pieces = False
+    supports_chunks = False
 
-    def __init__(self, send: Callable[[Any], Awaitable[None]], server_cap: int, channel: str | None = None) -> None:
-        self._send = send
+    def __init__(self, remote: DirectMessages, max_direct_size: int, channel: str | None = None) -> None:
+        self._remote = remote
         self._channel = channel
-        self._cap = server_cap - len(bytes(encode_payload(self._wrap(0)))) + 1
-        self._on_message: MessageHandler | None = None
+        self._max_message_size = max_direct_size - len(bytes(encode_payload(self._wrap(0)))) + 1
+        self._listener: TransportListener | None = None
         self.is_closed = False
 
     @property
     def max_message_size(self) -> int:
-        """What the server takes, without the envelope."""
-        return self._cap
+        """Maximum message size that the server accepts, without the envelope, in bytes."""
+        return self._max_message_size
 
-    def listen(self, on_message: MessageHandler, on_close: CloseHandler) -> None:
-        """Deliver what arrives. It has no end of its own."""
-        self._on_message = on_message
+    def listen(self, listener: TransportListener) -> None:
+        """Deliver the messages that arrive. The transport never ends by itself."""
+        self._listener = listener
 
     async def opened(self) -> None:
-        """Return at once: the server is there, or `send` says so."""
+        """Return at once. If the server cannot be reached, `send` raises."""
 
     async def send(self, message: str | bytes) -> None:
-        """Send a message, and return when the server has confirmed it.
+        """Send a message and return when the server has confirmed it.
 
         Raises:
-            RpcRecipientNotFoundError: nobody of that id is connected.
+            RpcRecipientNotFoundError: no peer with that id is connected.
             RpcUnsupportedServerError: the server refuses direct messages.
-            RpcRequestTooLargeError: it refuses one of that size.
-            RpcSendError: it could not be reached, did not confirm it, or could not take it now.
+            RpcRequestTooLargeError: the server refuses a message of that size.
+            RpcSendError: the server could not be reached, did not confirm the message, or failed.
         """
         try:
-            await self._send(self._wrap(json.loads(message)))
+            await self._remote.send(self._wrap(json.loads(message)))
         except ServerRequestError as error:
-            raise _REFUSALS.get(error.code, RpcUnsupportedServerError) from error
+            raise _SERVER_ERRORS.get(error.code, RpcUnsupportedServerError) from error
         except (MeteredPeerOversizedError, PayloadTooLargeError) as error:
             raise RpcRequestTooLargeError from error
         except MeteredRealtimeError as error:
             raise RpcSendError from error
 
-    def send_now(self, message: str | bytes) -> bool:
-        """Return False: the server has to confirm it."""
+    def try_send(self, message: str | bytes) -> bool:
+        """Return False: the server has to confirm each message."""
         return False
 
-    def receive(self, message: str) -> None:
-        """Take a message that came through the server."""
-        if self._on_message is not None and not self.is_closed:
-            self._on_message(message)
+    def deliver(self, message: str) -> None:
+        """Deliver a message that arrived through the server."""
+        if self._listener is not None and not self.is_closed:
+            self._listener.message_received(message)
 
     def close(self) -> None:
-        """Take nothing any more."""
+        """Stop delivering messages."""
         self.is_closed = True
 
     def _wrap(self, message: Any) -> dict[str, Any]:
@@ -211,10 +224,10 @@ def is_envelope(data: Any) -> bool:
 
 
 def unwrap(data: Any) -> str | None:
-    """Return the RPC message that a direct message carries, or None if it is something else."""
+    """Return the RPC message that a direct message carries; None if it carries none."""
     if not is_envelope(data):
         return None
     try:
         return json.dumps(data[ENVELOPE_KEY], ensure_ascii=False)
     except (RecursionError, ValueError):
-        return ""  # no JSON-RPC either, and answered as that
+        return ""  # not JSON-RPC either, and answered accordingly

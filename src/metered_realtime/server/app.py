@@ -16,7 +16,7 @@ from ..events import WsCloseCode
 from ..log import Logger
 from .auth import Admission, Authenticator, RefusedError
 from .client_log import ClientLog
-from .client_socket import CLOSE_TIMEOUT, INVALID_TEXT, OUTBOX_FULL, Ending, Link, seal
+from .client_socket import CLOSE_TIMEOUT, INVALID_TEXT, OUTBOX_FULL, ClientSocket, Ending, seal
 from .frame_heads import POLICY_VIOLATION, PROTOCOL_ERROR
 from .keys import App
 from .limits import ConnectLimiter, Limits, RateLimiter
@@ -53,7 +53,7 @@ MISBEHAVIOUR = frozenset(
 
 
 class SignallingApp:
-    """Serves one set of apps. Holds every open link, so that `drain` can end them.
+    """Serves one set of apps. Holds every open socket, so that `drain` can end them.
 
     Attributes:
         endings: How often connections ended or were refused, by the reason.
@@ -117,8 +117,8 @@ class SignallingApp:
                 self._tenants[app_id].reconfigure(app, limits)
             else:
                 self._tenants[app_id] = Tenant(app, limits)
-        for link in self._links():
-            self._review(link)
+        for socket in self._sockets():
+            self._review(socket)
         for app_id in self._tenants.keys() - apps.keys():
             del self._tenants[app_id]
 
@@ -131,23 +131,24 @@ class SignallingApp:
         for tenant in self._tenants.values():
             tenant.hub.fall_silent()
         goodbye = seal(encode(GoingAwayFrame(RETRY_AFTER_MS)))
-        for link in self._links():
-            link.write(goodbye)
-            link.close(WsCloseCode.GOING_AWAY, "going away")
+        for socket in self._sockets():
+            socket.write(goodbye)
+            socket.close(WsCloseCode.GOING_AWAY, "going away")
         if self._visits:
             await asyncio.wait(self._visits, timeout=timeout)
 
-    def _links(self) -> list[Link]:
-        return [link for tenant in self._tenants.values() for link in tenant.links]
+    def _sockets(self) -> list[ClientSocket]:
+        return [socket for tenant in self._tenants.values() for socket in tenant.sockets]
 
-    def _review(self, link: Link) -> None:
+    def _review(self, socket: ClientSocket) -> None:
         try:
-            link.regrant(self._authenticator.review(link.admission))
+            socket.regrant(self._authenticator.review(socket.admission))
         except RefusedError as refused:
             self._logger.info(
-                "connection no longer allowed", {"peer": link.peer_id, "code": int(refused.code), "why": refused.cause}
+                "connection no longer allowed",
+                {"peer": socket.peer_id, "code": int(refused.code), "why": refused.cause},
             )
-            link.close(refused.code, refused.reason)
+            socket.close(refused.code, refused.reason)
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         refusal = self._turn_away(request)
@@ -219,17 +220,17 @@ class SignallingApp:
         if transport is None:  # it left while it was being let in
             return
         tenant = self._tenants[admission.app]
-        link = Link(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
+        socket = ClientSocket(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
         replaced = tenant.replaced_by(admission)
-        tenant.enter(link)
-        who = {"peer": link.peer_id, "app": admission.app, "address": self._address(request)}
+        tenant.enter(socket)
+        who = {"peer": socket.peer_id, "app": admission.app, "address": self._address(request)}
         self._logger.info("connection opened", {**who, "by": admission.kind})
         begun = time.monotonic()
         try:
-            await link.run(replaced)
+            await socket.run(replaced)
         finally:
-            tenant.leave(link)
-            self._note_ending(link.ending, {**who, "seconds": round(time.monotonic() - begun, 1)})
+            tenant.leave(socket)
+            self._note_ending(socket.ending, {**who, "seconds": round(time.monotonic() - begun, 1)})
 
     def _note_ending(self, ending: Ending, context: dict[str, Any]) -> None:
         self.endings[ending.reason] += 1

@@ -24,12 +24,12 @@ from ..events import WsCloseCode
 from ..log import Logger
 from .auth import Admission, Authenticator, RefusedError
 from .frame_heads import FrameGuard
+from .frame_intake import FrameIntake
 from .hub import Hub
-from .intake import Intake
 from .limits import Limits
 from .resume import REISSUE_INTERVAL
 from .rights import Grant
-from .routing import Connection
+from .routing import Subscriber
 from .tokens import LEEWAY
 
 CLOSE_TIMEOUT = 1.0
@@ -75,7 +75,7 @@ class Ending(NamedTuple):
     reason: str
 
 
-class Link:
+class ClientSocket:
     """Carries one connection from its welcome to its end, and tells in `ending` how it ended."""
 
     def __init__(
@@ -96,8 +96,8 @@ class Link:
         self._limits = limits
         self._logger = logger
         self._loop = asyncio.get_running_loop()
-        self._room = limits.outbox_size
-        self._connection: Connection | None = None
+        self._space_left = limits.outbox_size
+        self._subscriber: Subscriber | None = None
         self.admission = admission
         self._authenticator = authenticator
         self._deadline: asyncio.TimerHandle | None = None  # set while closing
@@ -124,11 +124,11 @@ class Link:
         """Tell whether it is gone from the hub, and only the closing handshake is left."""
         return self._deadline is not None
 
-    async def run(self, replaced: Sequence[Link] = ()) -> None:
-        """Welcome the client, in the place of other links of it, and serve it until either end closes."""
+    async def run(self, replaced: Sequence[ClientSocket] = ()) -> None:
+        """Welcome the client, in the place of its other sockets, and serve it until either end closes."""
         now = time.time()
-        connection = self._begin(replaced, now)
-        intake = Intake(self._hub, connection, self._limits, self._loop.time())
+        subscriber = self._begin(replaced, now)
+        intake = FrameIntake(self._hub, subscriber, self._limits, self._loop.time())
         self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
         self._expect_expiry(now)
         if self.admission.identity.resume_token is not None:
@@ -143,10 +143,10 @@ class Link:
     def write(self, frame: bytes) -> None:
         """Send a sealed frame, or drop the connection if too much waits already."""
         size = len(frame)
-        if size > self._room and not self._has_room(size):
+        if size > self._space_left and not self._has_space(size):
             self.drop(OUTBOX_FULL)
         if not self._is_closing():
-            self._room -= size
+            self._space_left -= size
             self._transmit(frame)
 
     def close(self, code: int, reason: str) -> None:
@@ -159,8 +159,8 @@ class Link:
 
     def regrant(self, grant: Grant) -> None:
         """Change what the client may do, at once."""
-        if self._connection is not None and self._deadline is None and not self._dropped:
-            self._hub.regrant(self._connection, grant)
+        if self._subscriber is not None and self._deadline is None and not self._dropped:
+            self._hub.regrant(self._subscriber, grant)
 
     def drop(self, reason: str) -> None:
         """End the connection without a word. The hub hears of it when the reading ends, never within a fan-out."""
@@ -169,31 +169,31 @@ class Link:
             self.ending = Ending(ABNORMAL, reason)
             self._transport.abort()
 
-    def _begin(self, replaced: Sequence[Link], now: float) -> Connection:
-        former = [link._connection for link in replaced if link._connection is not None]
-        connection = self._connection = self._hub.connect(self.admission.identity, self.write, now, former)
-        for link in replaced:
+    def _begin(self, replaced: Sequence[ClientSocket], now: float) -> Subscriber:
+        former = [socket._subscriber for socket in replaced if socket._subscriber is not None]
+        subscriber = self._subscriber = self._hub.connect(self.admission.identity, self.write, now, former)
+        for socket in replaced:
             # The code asks for a reconnect without the token that was used elsewhere. Hardly ever does anyone hear it.
-            link.close(WsCloseCode.TOKEN_EXPIRED, "resumed by another connection")
+            socket.close(WsCloseCode.TOKEN_EXPIRED, "resumed by another connection")
         if self.admission.resumes:
             self._logger.info("connection resumed", {"replaces": len(former)})
         if former:
-            self._places = self._loop.call_later(PLACE_TIMEOUT, self._hub.release, connection)
-        return connection
+            self._places = self._loop.call_later(PLACE_TIMEOUT, self._hub.release, subscriber)
+        return subscriber
 
-    def _has_room(self, size: int) -> bool:
+    def _has_space(self, size: int) -> bool:
         # The room is a lower bound, since the transport drains unseen: ask only when it seems to be used up.
         waiting = self._transport.get_write_buffer_size()
-        self._room = self._limits.outbox_size - waiting
-        return size <= self._room or not waiting
+        self._space_left = self._limits.outbox_size - waiting
+        return size <= self._space_left or not waiting
 
-    async def _read(self, intake: Intake) -> None:
+    async def _read(self, intake: FrameIntake) -> None:
         count = work = 0
         while (message := await self._ws.receive()).type not in _LAST_MESSAGES:
             self._heard = True
             count += 1
-            if self._connection is not None:
-                work += self._connection.collect_work()
+            if self._subscriber is not None:
+                work += self._subscriber.collect_work()
             if count >= FRAMES_PER_TURN or work > WORK_PER_TURN:
                 count = work = 0
                 await asyncio.sleep(0)  # what is buffered is read without waiting: let others have their turn
@@ -208,7 +208,7 @@ class Link:
         if self._deadline is None and not self._dropped:
             self.ending = _ending_of(message)
 
-    def _take(self, intake: Intake, text: bytes) -> None:
+    def _take(self, intake: FrameIntake, text: bytes) -> None:
         if len(text) > self._limits.max_frame_size:
             return self.close(WsCloseCode.MESSAGE_TOO_BIG, "frame too large")
         if not _is_utf8(text):
@@ -224,7 +224,7 @@ class Link:
             self.close(outcome.code, outcome.reason)
         return None
 
-    def _take_control_frame(self, intake: Intake, message: WSMessage) -> None:
+    def _take_control_frame(self, intake: FrameIntake, message: WSMessage) -> None:
         outcome = intake.take_control_frame(self._loop.time())
         if outcome is not None:
             self.close(outcome.code, outcome.reason)
@@ -232,17 +232,17 @@ class Link:
             self.write(_frame(_PONG, message.data))
 
     def _refresh(self, frame: Refresh) -> None:
-        connection, now = self._connection, time.time()
-        if connection is None:
+        subscriber, now = self._subscriber, time.time()
+        if subscriber is None:
             return
         try:
             self.admission = self._authenticator.refresh(frame, self.admission, now)
         except FrameError as fault:
             why = fault.__cause__.cause if isinstance(fault.__cause__, RefusedError) else fault.message
             self._logger.warning("refresh refused", {"peer": self.peer_id, "why": why})
-            self._hub.refuse(connection, fault)
+            self._hub.refuse(subscriber, fault)
         else:
-            self._hub.refresh(connection, self.admission.identity, frame.request_id)
+            self._hub.refresh(subscriber, self.admission.identity, frame.request_id)
             self._expect_expiry(now)
 
     def _expect_expiry(self, now: float) -> None:
@@ -255,8 +255,8 @@ class Link:
 
     def _renew(self) -> None:
         token = self._authenticator.resume_token(self.admission, time.time())
-        if self._connection is not None and token is not None:
-            self._hub.renew(self._connection, token)
+        if self._subscriber is not None and token is not None:
+            self._hub.renew(self._subscriber, token)
             self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._renew)
 
     def _ping(self) -> None:
@@ -278,8 +278,8 @@ class Link:
         for timer in (self._heartbeat, self._expiry, self._places, self._renewal):
             if timer is not None:
                 timer.cancel()
-        if self._connection is not None:
-            self._hub.disconnect(self._connection, expelled=expelled)
+        if self._subscriber is not None:
+            self._hub.disconnect(self._subscriber, expelled=expelled)
 
     def _finish(self) -> None:
         if self._deadline is not None:

@@ -58,7 +58,7 @@ from . import charges
 from .limits import Limits
 from .plan import Meter
 from .rights import Action, Grant
-from .routing import Channel, Connection, PatternTable
+from .routing import Channel, PatternTable, Subscriber
 
 SNAPSHOT_PAGE = 3_500
 """Peers per frame of a snapshot without metadata: ids of 128 characters that all need escaping stay in the limit."""
@@ -86,71 +86,71 @@ class Hub:
         self._meter = meter if meter is not None else Meter()
         self._seal = seal
         self._serial = 0
-        self._peers: dict[str, list[Connection]] = {}
+        self._peers: dict[str, list[Subscriber]] = {}
         self._channels: dict[str, Channel] = {}
         self._patterns = PatternTable()
         self._silent = False
 
     def connect(
-        self, identity: Identity, write: Callable[[bytes], None], now: float, replaced: Sequence[Connection] = ()
-    ) -> Connection:
+        self, identity: Identity, write: Callable[[bytes], None], now: float, replaced: Sequence[Subscriber] = ()
+    ) -> Subscriber:
         """Let a connection in and welcome it. `now` is unix seconds.
 
         Those that it replaces are forgotten, but their places are kept for it: `release` them after a while.
         """
         gone = [old for old in replaced if self._forget(old)]
         self._serial += 1
-        connection = Connection(self._serial, identity.peer_id, identity.grant, identity.peer_metadata, write)
-        self._peers.setdefault(identity.peer_id, []).append(connection)
+        subscriber = Subscriber(self._serial, identity.peer_id, identity.grant, identity.peer_metadata, write)
+        self._peers.setdefault(identity.peer_id, []).append(subscriber)
         self._meter.connect()
-        self._welcome(connection, identity, now)
+        self._welcome(subscriber, identity, now)
         for old in gone:
-            self._succeed(old, connection)
-        return connection
+            self._succeed(old, subscriber)
+        return subscriber
 
-    def disconnect(self, connection: Connection, *, expelled: bool = False) -> None:
+    def disconnect(self, subscriber: Subscriber, *, expelled: bool = False) -> None:
         """Forget a connection, and tell those who shared a channel with it. Forgetting twice does nothing.
 
         `expelled` if it has lost the right to be there: the others need not wait for it to come back.
         """
-        connection.entry = structs.replace(connection.entry, expelled=expelled)
-        if self._forget(connection):
-            while connection.subscriptions:
-                self._drop(connection, connection.subscriptions.pop())
-            self.release(connection)
+        subscriber.entry = structs.replace(subscriber.entry, expelled=expelled)
+        if self._forget(subscriber):
+            while subscriber.subscriptions:
+                self._drop(subscriber, subscriber.subscriptions.pop())
+            self.release(subscriber)
 
-    def release(self, connection: Connection) -> None:
+    def release(self, subscriber: Subscriber) -> None:
         """Give up the places that a connection was kept and has not taken. Releasing twice does nothing."""
-        while connection.places:
-            self._vacate(connection, connection.places.pop())
+        while subscriber.places:
+            self._vacate(subscriber, subscriber.places.pop())
 
     def fall_silent(self) -> None:
         """Tell nobody any more who comes and goes."""
         self._silent = True
 
-    def renew(self, connection: Connection, resume_token: str) -> None:
+    def renew(self, subscriber: Subscriber, resume_token: str) -> None:
         """Give a connection its next resume token."""
-        self._reply(connection, Resume(resume_token))
+        self._reply(subscriber, Resume(resume_token))
 
-    def refresh(self, connection: Connection, identity: Identity, request_id: str | None) -> None:
+    def refresh(self, subscriber: Subscriber, identity: Identity, request_id: str | None) -> None:
         """Let a connection live on as the same peer with the rights, the expiry and the metadata of a new token."""
-        connection.describe(identity.peer_metadata)
+        subscriber.describe(identity.peer_metadata)
         if request_id is not None:
             ack = self._pack(Ack(request_id, _seconds(identity.expires_at), identity.metadata))
-            connection.charge(len(ack))
-            connection.write(ack)
-        self.regrant(connection, identity.grant)
+            subscriber.charge(len(ack))
+            subscriber.write(ack)
+        self.regrant(subscriber, identity.grant)
 
-    def handle(self, connection: Connection, frame: ClientFrame) -> None:
+    def handle(self, subscriber: Subscriber, frame: ClientFrame) -> None:
         """Do what a frame asks for, and answer it."""
         try:
-            self._dispatch(connection, frame)
+            self._dispatch(subscriber, frame)
         except FrameError as fault:
-            self.refuse(connection, fault)
+            self.refuse(subscriber, fault)
 
-    def refuse(self, connection: Connection, fault: FrameError) -> None:
+    def refuse(self, subscriber: Subscriber, fault: FrameError) -> None:
         """Answer a frame with an error."""
-        self._reply(connection, ErrorFrame(fault.code, fault.message, fault.request_id))
+        self._reply(subscriber, ErrorFrame(fault.code, fault.message, fault.request_id))
 
     def publish(self, channel: str, sender: str, data: Raw, metadata: Raw | None = None) -> int:
         """Hand a message to every subscriber that is not the sender. Return to how many connections."""
@@ -162,27 +162,27 @@ class Hub:
         if metadata is not None and any(receivers.values()):
             rich = self._pack(MessageFrame(channel=channel, from_=sender, data=data, from_metadata=metadata))
         delivered = 0
-        for connection, wants_metadata in receivers.items():
-            if connection.peer_id != sender:
-                connection.write(rich if wants_metadata else plain)
+        for subscriber, wants_metadata in receivers.items():
+            if subscriber.peer_id != sender:
+                subscriber.write(rich if wants_metadata else plain)
                 delivered += 1
         return delivered
 
-    def regrant(self, connection: Connection, grant: Grant) -> None:
+    def regrant(self, subscriber: Subscriber, grant: Grant) -> None:
         """Change what a connection may do. Each subscription that is out of scope now ends with an error."""
-        gains_presence = grant.permits("presence") and not connection.grant.permits("presence")
-        connection.grant = grant
-        for name in sorted(connection.subscriptions):
+        gains_presence = grant.permits("presence") and not subscriber.grant.permits("presence")
+        subscriber.grant = grant
+        for name in sorted(subscriber.subscriptions):
             in_scope = grant.covers if is_pattern(name) else grant.reaches
             if not (grant.permits("subscribe") and in_scope(name)):
-                connection.subscriptions.remove(name)
-                self._drop(connection, name)
-                self.refuse(connection, FrameError("channel_not_authorized", f"no longer in scope: {name}"))
+                subscriber.subscriptions.remove(name)
+                self._drop(subscriber, name)
+                self.refuse(subscriber, FrameError("channel_not_authorized", f"no longer in scope: {name}"))
             elif gains_presence and not is_pattern(name):
-                self._send_snapshot(connection, name, self._channels[name].others(connection.peer_id))
-        for name in sorted(connection.places):
-            if not _may_return(connection, name):
-                self._vacate(connection, name)
+                self._send_snapshot(subscriber, name, self._channels[name].others(subscriber.peer_id))
+        for name in sorted(subscriber.places):
+            if not _may_return(subscriber, name):
+                self._vacate(subscriber, name)
 
     def reconfigure(self, limits: Limits) -> None:
         """Apply other limits to what comes from now on."""
@@ -194,113 +194,113 @@ class Hub:
 
     def roster(self, channel: str) -> list[PresenceEntry]:
         """Return everybody in a channel."""
-        room = self._channels.get(channel)
-        return room.others(None) if room is not None else []
+        found = self._channels.get(channel)
+        return found.others(None) if found is not None else []
 
-    def _dispatch(self, connection: Connection, frame: ClientFrame) -> None:
+    def _dispatch(self, subscriber: Subscriber, frame: ClientFrame) -> None:
         match frame:
             case Publish():
-                self._publish(connection, frame)
+                self._publish(subscriber, frame)
             case Send():
-                self._send(connection, frame)
+                self._send(subscriber, frame)
             case Ping():
-                self._reply(connection, Pong(frame.request_id))
+                self._reply(subscriber, Pong(frame.request_id))
             case Subscribe():
-                self._subscribe(connection, frame)
+                self._subscribe(subscriber, frame)
             case Unsubscribe():
-                self._unsubscribe(connection, frame)
+                self._unsubscribe(subscriber, frame)
 
-    def _publish(self, connection: Connection, frame: Publish) -> None:
-        _check_action(connection, "publish", frame.request_id)
-        _check_channel(frame.channel, connection.grant.reaches, frame.request_id)
+    def _publish(self, subscriber: Subscriber, frame: Publish) -> None:
+        _check_action(subscriber, "publish", frame.request_id)
+        _check_channel(frame.channel, subscriber.grant.reaches, frame.request_id)
         self._count(frame.request_id)
-        connection.charge(charges.PER_PATTERN_COMPARED * self._patterns.comparisons(frame.channel))
-        delivered = self.publish(frame.channel, connection.peer_id, frame.data, connection.peer_metadata)
-        connection.charge(charges.fan_out(delivered, memoryview(frame.data).nbytes))
-        self._acknowledge(connection, frame.request_id)
+        subscriber.charge(charges.PER_PATTERN_COMPARED * self._patterns.comparisons(frame.channel))
+        delivered = self.publish(frame.channel, subscriber.peer_id, frame.data, subscriber.peer_metadata)
+        subscriber.charge(charges.fan_out(delivered, memoryview(frame.data).nbytes))
+        self._acknowledge(subscriber, frame.request_id)
 
-    def _send(self, connection: Connection, frame: Send) -> None:
-        _check_action(connection, "send", frame.request_id)
+    def _send(self, subscriber: Subscriber, frame: Send) -> None:
+        _check_action(subscriber, "send", frame.request_id)
         self._count(frame.request_id)
         targets = self._peers.get(frame.to)
         if not targets:
             raise FrameError("peer_not_found", "the peer is not connected", frame.request_id)
         packed = self._pack(
-            DirectFrame(from_=connection.peer_id, data=frame.data, from_metadata=connection.peer_metadata)
+            DirectFrame(from_=subscriber.peer_id, data=frame.data, from_metadata=subscriber.peer_metadata)
         )
         for target in targets:
             target.write(packed)
-        connection.charge(charges.fan_out(len(targets), len(packed)))
-        self._acknowledge(connection, frame.request_id)
+        subscriber.charge(charges.fan_out(len(targets), len(packed)))
+        self._acknowledge(subscriber, frame.request_id)
 
-    def _subscribe(self, connection: Connection, frame: Subscribe) -> None:
-        _check_action(connection, "subscribe", frame.request_id)
+    def _subscribe(self, subscriber: Subscriber, frame: Subscribe) -> None:
+        _check_action(subscriber, "subscribe", frame.request_id)
         pattern = is_pattern(frame.channel)
         if pattern:
-            connection.charge(charges.PER_PATTERN_SUBSCRIPTION)
+            subscriber.charge(charges.PER_PATTERN_SUBSCRIPTION)
             _check_wildcards(frame)
         _check_channel(
-            frame.channel, connection.grant.covers if pattern else connection.grant.reaches, frame.request_id
+            frame.channel, subscriber.grant.covers if pattern else subscriber.grant.reaches, frame.request_id
         )
-        self._check_room(connection, frame)
-        connection.subscriptions.add(frame.channel)
-        self._acknowledge(connection, frame.request_id)
+        self._check_room(subscriber, frame)
+        subscriber.subscriptions.add(frame.channel)
+        self._acknowledge(subscriber, frame.request_id)
         if pattern:
-            self._patterns.add(frame.channel, connection, frame.include_sender_metadata)
+            self._patterns.add(frame.channel, subscriber, frame.include_sender_metadata)
         else:
-            self._join(connection, frame)
+            self._join(subscriber, frame)
 
-    def _unsubscribe(self, connection: Connection, frame: Unsubscribe) -> None:
-        self._acknowledge(connection, frame.request_id)
-        if frame.channel in connection.subscriptions:
-            connection.subscriptions.remove(frame.channel)
-            self._drop(connection, frame.channel)
-        elif frame.channel in connection.places:
-            self._vacate(connection, frame.channel)
+    def _unsubscribe(self, subscriber: Subscriber, frame: Unsubscribe) -> None:
+        self._acknowledge(subscriber, frame.request_id)
+        if frame.channel in subscriber.subscriptions:
+            subscriber.subscriptions.remove(frame.channel)
+            self._drop(subscriber, frame.channel)
+        elif frame.channel in subscriber.places:
+            self._vacate(subscriber, frame.channel)
 
-    def _join(self, connection: Connection, frame: Subscribe) -> None:
+    def _join(self, subscriber: Subscriber, frame: Subscribe) -> None:
         channel = self._channels.setdefault(frame.channel, Channel())
-        is_new = channel.add(connection, frame.include_sender_metadata)
-        connection.places.discard(frame.channel)
-        owed = connection.charges
-        if connection.grant.permits("presence"):
-            self._send_snapshot(connection, frame.channel, channel.others(connection.peer_id))
+        is_new = channel.add(subscriber, frame.include_sender_metadata)
+        subscriber.places.discard(frame.channel)
+        owed = subscriber.charges
+        if subscriber.grant.permits("presence"):
+            self._send_snapshot(subscriber, frame.channel, channel.others(subscriber.peer_id))
         if is_new:
-            self._announce(channel, PresenceFrame(frame.channel, (connection.entry,), ()), connection)
-        if frame.channel not in connection.greeted and len(connection.greeted) < self._limits.channels_per_connection:
-            connection.greeted.add(frame.channel)
-            connection.charges = owed
+            self._announce(channel, PresenceFrame(frame.channel, (subscriber.entry,), ()), subscriber)
+        if frame.channel not in subscriber.greeted and len(subscriber.greeted) < self._limits.channels_per_connection:
+            subscriber.greeted.add(frame.channel)
+            subscriber.charges = owed
 
-    def _drop(self, connection: Connection, name: str) -> None:
+    def _drop(self, subscriber: Subscriber, name: str) -> None:
         if is_pattern(name):
-            self._patterns.remove(name, connection)
+            self._patterns.remove(name, subscriber)
             return
-        self._depart(connection, name)
+        self._depart(subscriber, name)
 
-    def _vacate(self, connection: Connection, name: str) -> None:
-        connection.places.discard(name)
-        self._depart(connection, name)
+    def _vacate(self, subscriber: Subscriber, name: str) -> None:
+        subscriber.places.discard(name)
+        self._depart(subscriber, name)
 
-    def _depart(self, connection: Connection, name: str) -> None:
+    def _depart(self, subscriber: Subscriber, name: str) -> None:
         channel = self._channels[name]
-        is_gone = channel.remove(connection)
+        is_gone = channel.remove(subscriber)
         if not channel.peers:
             del self._channels[name]
         elif is_gone:
-            self._announce(channel, PresenceFrame(name, (), (connection.entry,)), connection)
+            self._announce(channel, PresenceFrame(name, (), (subscriber.entry,)), subscriber)
 
-    def _forget(self, connection: Connection) -> bool:
+    def _forget(self, subscriber: Subscriber) -> bool:
         """Take a connection out of its peer, and leave it in its channels. False if it is gone already."""
-        connections = self._peers.get(connection.peer_id, [])
-        if connection not in connections:
+        of_peer = self._peers.get(subscriber.peer_id, [])
+        if subscriber not in of_peer:
             return False
-        connections.remove(connection)
+        of_peer.remove(subscriber)
         self._meter.disconnect()
-        if not connections:
-            del self._peers[connection.peer_id]
+        if not of_peer:
+            del self._peers[subscriber.peer_id]
         return True
 
-    def _succeed(self, old: Connection, heir: Connection) -> None:
+    def _succeed(self, old: Subscriber, heir: Subscriber) -> None:
         """Let a connection have the places of one that is forgotten, those and as many as it may subscribe to."""
         while old.subscriptions:
             name = old.subscriptions.pop()
@@ -314,24 +314,24 @@ class Hub:
                 heir.places.add(name)
             self._vacate(old, name)
 
-    def _welcome(self, connection: Connection, identity: Identity, now: float) -> None:
+    def _welcome(self, subscriber: Subscriber, identity: Identity, now: float) -> None:
         size, token = self._limits.max_message_size, identity.resume_token
         self._reply(
-            connection,
+            subscriber,
             Welcome(identity.peer_id, _seconds(identity.expires_at), int(now), size, identity.metadata, token),
         )
 
-    def _announce(self, channel: Channel, frame: PresenceFrame, subject: Connection) -> None:
+    def _announce(self, channel: Channel, frame: PresenceFrame, subject: Subscriber) -> None:
         if self._silent:
             return
         packed, told = self._pack(frame), 0
-        for connection in channel.subscribers:
-            if connection.peer_id != subject.peer_id and connection.grant.permits("presence"):
-                connection.write(packed)
+        for subscriber in channel.subscribers:
+            if subscriber.peer_id != subject.peer_id and subscriber.grant.permits("presence"):
+                subscriber.write(packed)
                 told += 1
         subject.charge(charges.fan_out(told, len(packed)))
 
-    def _send_snapshot(self, connection: Connection, name: str, entries: list[PresenceEntry]) -> None:
+    def _send_snapshot(self, subscriber: Subscriber, name: str, entries: list[PresenceEntry]) -> None:
         """Send who is there, in one frame if at all possible: clients take the first one for the whole roster.
 
         A snapshot that clients would refuse for its size goes without metadata, and only when the names alone are
@@ -340,54 +340,54 @@ class Hub:
         if sum(map(_size, entries)) < MAX_SERVER_FRAME:  # or it need not be encoded to know
             frame = encode(PresenceFrame(name, tuple(entries), ()))
             if len(frame) < MAX_SERVER_FRAME:
-                connection.charge(len(frame))
-                connection.write(self._seal(frame))
+                subscriber.charge(len(frame))
+                subscriber.write(self._seal(frame))
                 return
         bare = [PresenceEntry(entry.peer_id) for entry in entries]
         for start in range(0, len(bare), SNAPSHOT_PAGE):
             page = self._pack(PresenceFrame(name, tuple(bare[start : start + SNAPSHOT_PAGE]), ()))
-            connection.charge(len(page))
-            connection.write(page)
+            subscriber.charge(len(page))
+            subscriber.write(page)
 
     def _count(self, request_id: str | None) -> None:
         if not self._meter.take_message():
             raise FrameError("over_message_quota", "the messages of this period are used up", request_id)
 
-    def _check_room(self, connection: Connection, frame: Subscribe) -> None:
-        if frame.channel in connection.subscriptions:
+    def _check_room(self, subscriber: Subscriber, frame: Subscribe) -> None:
+        if frame.channel in subscriber.subscriptions:
             return
         limit = self._limits.channels_per_connection
-        if len(connection.subscriptions) >= limit:
+        if len(subscriber.subscriptions) >= limit:
             raise FrameError("channel_limit_exceeded", f"at most {limit} channels per connection", frame.request_id)
         if is_pattern(frame.channel):
-            self._check_room_for_pattern(connection, frame)
+            self._check_room_for_pattern(subscriber, frame)
 
-    def _check_room_for_pattern(self, connection: Connection, frame: Subscribe) -> None:
+    def _check_room_for_pattern(self, subscriber: Subscriber, frame: Subscribe) -> None:
         limit = self._limits.patterns_per_connection
-        if sum(map(is_pattern, connection.subscriptions)) >= limit:
+        if sum(map(is_pattern, subscriber.subscriptions)) >= limit:
             raise FrameError("channel_limit_exceeded", f"at most {limit} patterns per connection", frame.request_id)
         limit = self._limits.patterns_per_app
         if frame.channel not in self._patterns and len(self._patterns) >= limit:
             raise FrameError("channel_limit_exceeded", f"at most {limit} patterns per app", frame.request_id)
 
-    def _receivers(self, channel: str) -> dict[Connection, bool]:
-        room = self._channels.get(channel)
-        exact = room.subscribers if room is not None else {}
+    def _receivers(self, channel: str) -> dict[Subscriber, bool]:
+        found = self._channels.get(channel)
+        exact = found.subscribers if found is not None else {}
         return self._patterns.receivers(channel, exact) if self._patterns else exact
 
-    def _acknowledge(self, connection: Connection, request_id: str | None) -> None:
+    def _acknowledge(self, subscriber: Subscriber, request_id: str | None) -> None:
         if request_id is not None:
-            self._reply(connection, Ack(request_id))
+            self._reply(subscriber, Ack(request_id))
 
-    def _reply(self, connection: Connection, frame: ServerFrame) -> None:
-        connection.write(self._pack(frame))
+    def _reply(self, subscriber: Subscriber, frame: ServerFrame) -> None:
+        subscriber.write(self._pack(frame))
 
     def _pack(self, frame: ServerFrame) -> bytes:
         return self._seal(encode(frame))
 
 
-def _check_action(connection: Connection, action: Action, request_id: str | None) -> None:
-    if not connection.grant.permits(action):
+def _check_action(subscriber: Subscriber, action: Action, request_id: str | None) -> None:
+    if not subscriber.grant.permits(action):
         raise FrameError("action_not_permitted", f"'{action}' is not granted", request_id)
 
 
@@ -406,8 +406,8 @@ def _size(entry: PresenceEntry) -> int:
     return len(entry.peer_id) + (0 if entry.metadata is None else memoryview(entry.metadata).nbytes)
 
 
-def _may_return(connection: Connection, name: str) -> bool:
-    return connection.grant.permits("subscribe") and connection.grant.reaches(name)
+def _may_return(subscriber: Subscriber, name: str) -> bool:
+    return subscriber.grant.permits("subscribe") and subscriber.grant.reaches(name)
 
 
 def _check_channel(channel: str, in_scope: Callable[[str], bool], request_id: str | None) -> None:

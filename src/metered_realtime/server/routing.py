@@ -13,7 +13,7 @@ MATCH_CACHE = 1_024
 """Channel names whose matching patterns are remembered. Each is compared with patterns when it is new."""
 
 
-class Connection:
+class Subscriber:
     """One connection as the hub sees it: whose it is, what it may do, where its frames go."""
 
     __slots__ = (
@@ -76,35 +76,35 @@ class Channel:
     __slots__ = ("peers", "subscribers")
 
     def __init__(self) -> None:
-        self.subscribers: dict[Connection, bool] = {}
-        self.peers: dict[str, list[Connection]] = {}
+        self.subscribers: dict[Subscriber, bool] = {}
+        self.peers: dict[str, list[Subscriber]] = {}
 
-    def add(self, connection: Connection, wants_metadata: bool) -> bool:
+    def add(self, subscriber: Subscriber, wants_metadata: bool) -> bool:
         """Subscribe a connection, or change what it wants. True if its peer is new here."""
-        self.subscribers[connection] = wants_metadata
-        return self.keep_place(connection)
+        self.subscribers[subscriber] = wants_metadata
+        return self.keep_place(subscriber)
 
-    def keep_place(self, connection: Connection) -> bool:
+    def keep_place(self, subscriber: Subscriber) -> bool:
         """Have the peer of a connection seen here. True if it is new here."""
-        connections = self.peers.setdefault(connection.peer_id, [])
-        if connection in connections:
+        of_peer = self.peers.setdefault(subscriber.peer_id, [])
+        if subscriber in of_peer:
             return False
-        connections.append(connection)
-        return len(connections) == 1
+        of_peer.append(subscriber)
+        return len(of_peer) == 1
 
-    def remove(self, connection: Connection) -> bool:
+    def remove(self, subscriber: Subscriber) -> bool:
         """Unsubscribe a connection, or give up its place. True if its peer is gone with it."""
-        self.subscribers.pop(connection, None)
-        connections = self.peers[connection.peer_id]
-        connections.remove(connection)
-        if connections:
+        self.subscribers.pop(subscriber, None)
+        of_peer = self.peers[subscriber.peer_id]
+        of_peer.remove(subscriber)
+        if of_peer:
             return False
-        del self.peers[connection.peer_id]
+        del self.peers[subscriber.peer_id]
         return True
 
     def others(self, peer_id: str | None) -> list[PresenceEntry]:
         """Return every peer but one, with the metadata of its most recent connection."""
-        return [max(connections, key=_serial).entry for other, connections in self.peers.items() if other != peer_id]
+        return [max(of_peer, key=_serial).entry for other, of_peer in self.peers.items() if other != peer_id]
 
 
 class PatternTable:
@@ -114,7 +114,7 @@ class PatternTable:
     """
 
     def __init__(self) -> None:
-        self._subscribers: dict[str, dict[Connection, bool]] = {}
+        self._subscribers: dict[str, dict[Subscriber, bool]] = {}
         self._by_prefix: dict[str, dict[str, None]] = {}
         self._matching: dict[str, tuple[str, ...]] = {}
 
@@ -127,16 +127,16 @@ class PatternTable:
     def __contains__(self, pattern: str) -> bool:
         return pattern in self._subscribers
 
-    def add(self, pattern: str, connection: Connection, wants_metadata: bool) -> None:
+    def add(self, pattern: str, subscriber: Subscriber, wants_metadata: bool) -> None:
         """Subscribe a connection to every channel that matches, or change what it wants."""
         if pattern not in self._subscribers:
             self._matching.clear()
             self._by_prefix.setdefault(literal_prefix(pattern), {})[pattern] = None
-        self._subscribers.setdefault(pattern, {})[connection] = wants_metadata
+        self._subscribers.setdefault(pattern, {})[subscriber] = wants_metadata
 
-    def remove(self, pattern: str, connection: Connection) -> None:
+    def remove(self, pattern: str, subscriber: Subscriber) -> None:
         """Unsubscribe a connection from a pattern."""
-        del self._subscribers[pattern][connection]
+        del self._subscribers[pattern][subscriber]
         if not self._subscribers[pattern]:
             del self._subscribers[pattern]
             self._matching.clear()
@@ -145,12 +145,12 @@ class PatternTable:
             if not self._by_prefix[prefix]:
                 del self._by_prefix[prefix]
 
-    def receivers(self, channel: str, exact: dict[Connection, bool]) -> dict[Connection, bool]:
+    def receivers(self, channel: str, exact: dict[Subscriber, bool]) -> dict[Subscriber, bool]:
         """Return who gets a message, the `exact` subscribers included, and whether they want metadata."""
         merged = dict(exact)
         for pattern in self._patterns_of(channel):
-            for connection, wants_metadata in self._subscribers[pattern].items():
-                merged[connection] = merged.get(connection, False) or wants_metadata
+            for subscriber, wants_metadata in self._subscribers[pattern].items():
+                merged[subscriber] = merged.get(subscriber, False) or wants_metadata
         return merged
 
     def comparisons(self, channel: str) -> int:
@@ -175,5 +175,5 @@ class PatternTable:
         return [pattern for prefix in prefixes for pattern in self._by_prefix.get(prefix, ())]
 
 
-def _serial(connection: Connection) -> int:
-    return connection.serial
+def _serial(subscriber: Subscriber) -> int:
+    return subscriber.serial

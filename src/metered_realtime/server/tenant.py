@@ -1,10 +1,10 @@
-"""One app while the server runs: its hub, its meter and its open links."""
+"""One app while the server runs: its hub, its meter and its open sockets."""
 
 from __future__ import annotations
 
 from ..events import WsCloseCode
 from .auth import Admission
-from .client_socket import Link, seal
+from .client_socket import ClientSocket, seal
 from .hub import Hub
 from .keys import App
 from .limits import Limits
@@ -18,33 +18,33 @@ class Tenant:
         self.id = app.id
         self.meter = Meter(app.plan)
         self.hub = Hub(limits, seal, self.meter)
-        self.links: set[Link] = set()
-        self._links_of: dict[str, set[Link]] = {}
+        self.sockets: set[ClientSocket] = set()
+        self._sockets_of: dict[str, set[ClientSocket]] = {}
 
     def reconfigure(self, app: App, limits: Limits) -> None:
         """Go on under other bounds."""
         self.meter.replace_plan(app.plan)
         self.hub.reconfigure(limits)
 
-    def enter(self, link: Link) -> None:
-        """Note a link that is being served."""
-        self.links.add(link)
-        self._links_of.setdefault(link.peer_id, set()).add(link)
+    def enter(self, socket: ClientSocket) -> None:
+        """Register a socket that is being served."""
+        self.sockets.add(socket)
+        self._sockets_of.setdefault(socket.peer_id, set()).add(socket)
 
-    def leave(self, link: Link) -> None:
-        """Forget a link."""
-        self.links.discard(link)
-        links = self._links_of.get(link.peer_id, set())
-        links.discard(link)
-        if not links:
-            self._links_of.pop(link.peer_id, None)
+    def leave(self, socket: ClientSocket) -> None:
+        """Forget a socket."""
+        self.sockets.discard(socket)
+        sockets = self._sockets_of.get(socket.peer_id, set())
+        sockets.discard(socket)
+        if not sockets:
+            self._sockets_of.pop(socket.peer_id, None)
 
-    def replaced_by(self, admission: Admission) -> list[Link]:
-        """Return the links that make way for a connection which resumes: its peer's, by the same key."""
+    def replaced_by(self, admission: Admission) -> list[ClientSocket]:
+        """Return the sockets that make way for a connection which resumes: its peer's, by the same key."""
         if not admission.resumes:
             return []
-        links = self._links_of.get(admission.identity.peer_id, ())
-        return [link for link in links if link.admission.is_by_same_key(admission) and not link.has_left]
+        sockets = self._sockets_of.get(admission.identity.peer_id, ())
+        return [socket for socket in sockets if socket.admission.is_by_same_key(admission) and not socket.has_left]
 
     def admits(self, admission: Admission) -> bool:
         """Tell whether the plan has room for a connection. One that replaces another takes no more."""
@@ -52,7 +52,7 @@ class Tenant:
 
     def close_peer(self, peer_id: str) -> int:
         """End every connection of a peer by order of its backend. Return how many there were."""
-        links = [link for link in self._links_of.get(peer_id, ()) if not link.is_ending]
-        for link in links:
-            link.close(WsCloseCode.ADMIN_DISCONNECT, "disconnected by the backend")
-        return len(links)
+        sockets = [socket for socket in self._sockets_of.get(peer_id, ()) if not socket.is_ending]
+        for socket in sockets:
+            socket.close(WsCloseCode.ADMIN_DISCONNECT, "disconnected by the backend")
+        return len(sockets)

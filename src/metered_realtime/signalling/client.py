@@ -6,8 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
-from ssl import SSLContext
-from typing import Any
+from typing import Any, Unpack
 
 from msgspec import Raw
 
@@ -33,19 +32,21 @@ from ..emitter import AsyncEventEmitter
 from ..errors import SignallingError
 from ..events import StateChange
 from ..lifetime import Lifetime
-from ..log import Logger, log_exception
+from ..log import log_exception
 from ..options import (
+    ClientKeywords,
     IceServerConfig,
     ReconnectOptions,
     SignallingClientOptions,
     SignallingClientState,
     SubscribeOptions,
-    TokenProviderFn,
+    options_or_keywords,
+    shows_client_keywords,
 )
 from .credentials import FreshTokenFn, attempt_urls, fresh_tokens
 from .endpoint import parse_origin
 from .scrubbing import scrub_error, scrubbing
-from .socket import Link
+from .socket import SignallingSocket, SignallingSocketObserver, Socket
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: the closing handshake first, then the handlers that still run."""
@@ -73,37 +74,16 @@ class SignallingClient(AsyncEventEmitter):
         LocalCredentialError: a key made by a server of this package, without the `url` of that server.
     """
 
+    @shows_client_keywords
     def __init__(
         self,
         options: SignallingClientOptions | None = None,
         *,
-        api_key: str | None = None,
-        token_provider: TokenProviderFn | None = None,
-        url: str | None = None,
-        token_provider_timeout: float = 10.0,
-        logger: Logger | None = None,
-        reconnect: ReconnectOptions | bool = True,
-        inactivity_timeout: float = 60.0,
-        auto_resubscribe: bool = True,
-        queue_while_reconnecting: int = 0,
-        ssl_context: SSLContext | None = None,
-        allow_insecure_url: bool = False,
         _timings: Timings | None = None,
         _chance: Callable[[], float] = random.random,
+        **keywords: Unpack[ClientKeywords],
     ) -> None:
-        chosen = options or SignallingClientOptions(
-            api_key=api_key,
-            token_provider=token_provider,
-            url=url,
-            token_provider_timeout=token_provider_timeout,
-            logger=logger,
-            reconnect=reconnect,
-            inactivity_timeout=inactivity_timeout,
-            auto_resubscribe=auto_resubscribe,
-            queue_while_reconnecting=queue_while_reconnecting,
-            ssl_context=ssl_context,
-            allow_insecure_url=allow_insecure_url,
-        )
+        chosen = options_or_keywords(options, keywords)
         if math.isnan(chosen.token_provider_timeout):
             raise ValueError("token_provider_timeout must be a number of seconds, not nan")
         if chosen.queue_while_reconnecting < 0:
@@ -132,9 +112,10 @@ class SignallingClient(AsyncEventEmitter):
             server=origin,
         )
         self._state: SignallingClientState = "idle"
-        self._link: Link | None = None
+        self._reports = _SocketReports(self)
+        self._socket: Socket | None = None
         self._fetch: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._effects: list[Effect] | None = None
         self._replies: dict[str, asyncio.Future[None]] = {}
@@ -270,24 +251,13 @@ class SignallingClient(AsyncEventEmitter):
         _check_peer_id(to_peer_id)
         await self._reply_to(*self._session.send(to_peer_id, payload, self._now()))
 
-    def _belong_to_peer(self) -> None:
-        """Leave it to a peer, which closes this client, to tell that neither was closed."""
+    # --- what a peer needs, see for_peers.py
+
+    def _leave_warning_to_peer(self) -> None:
         self._lifetime = None
 
-    def _doubt(self) -> None:
-        """Find out soon whether the connection is alive: something else that used the network has failed."""
+    def _check_connection(self) -> None:
         self._apply(self._session.doubt(self._now()))
-
-    # --- what a link reports; a link that was hung up reports nothing
-
-    def _link_opened(self, link: Link) -> None:
-        self._apply(self._session.opened(self._now()))
-
-    def _link_received(self, link: Link, message: str | bytes) -> None:
-        if isinstance(message, str):
-            self._apply(self._session.receive(message, self._now()))
-        else:
-            self._apply(self._session.receive_binary())
 
     async def _fetch_token(self, number: int, fresh_token: FreshTokenFn) -> None:
         try:
@@ -303,17 +273,6 @@ class SignallingClient(AsyncEventEmitter):
             self._apply(self._session.token_failed(number, own, self._now()))
         else:
             self._apply(self._session.token_fetched(number, token, self._now()))
-
-    def _link_failed(self, link: Link, failure: DialFailure) -> None:
-        self._link = None
-        if failure.token_error is not None and self._state == "reconnecting":  # else whoever connects is told
-            log_exception(self._logger, "token provider failed", failure.token_error, level="warning")
-        self._apply(self._session.dial_failed(failure, self._now(), self._chance()))
-
-    def _link_ended(self, link: Link, code: int, reason: str) -> None:
-        self._link = None
-        self._stop_fetching()
-        self._apply(self._session.ended(code, reason, self._now(), self._chance()))
 
     # --- effects
 
@@ -343,12 +302,12 @@ class SignallingClient(AsyncEventEmitter):
         self.emit(StateChange(effect.from_, effect.to))
 
     def _dial(self, effect: Dial) -> None:
-        self._link = self._make_link()
-        self._ending.add(self._link.task)
-        self._link.task.add_done_callback(self._ending.discard)
+        self._socket = self._make_socket(self._reports)
+        self._ending.add(self._socket.task)
+        self._socket.task.add_done_callback(self._ending.discard)
 
-    def _make_link(self) -> Link:
-        return Link(self, self._attempt_url, self._ssl_context, self._timings.open_timeout)
+    def _make_socket(self, observer: SignallingSocketObserver) -> Socket:
+        return SignallingSocket(observer, self._attempt_url, self._ssl_context, self._timings.open_timeout)
 
     def _start_fetching(self, effect: FetchToken) -> None:
         if self._fresh_token is not None:
@@ -364,13 +323,13 @@ class SignallingClient(AsyncEventEmitter):
 
     def _hang_up(self, effect: HangUp) -> None:
         self._stop_fetching()
-        link, self._link = self._link, None
-        if link is not None:
-            link.hang_up(effect.code, effect.reason)
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.hang_up(effect.code, effect.reason)
 
     def _transmit(self, effect: Transmit) -> None:
-        if self._link is not None:
-            self._link.write(effect.frame)
+        if self._socket is not None:
+            self._socket.write(effect.frame)
 
     def _settle(self, effect: Settle) -> None:
         _resolve(self._replies.pop(effect.request_id, None), effect.error)
@@ -416,10 +375,10 @@ class SignallingClient(AsyncEventEmitter):
             raise
 
     async def _abandon_connect(self) -> None:
-        link = self._link
+        socket = self._socket
         self._apply(self._session.abandon_connect())
-        if link is not None:
-            await asyncio.wait({link.task}, timeout=CLOSE_TIMEOUT)
+        if socket is not None:
+            await asyncio.wait({socket.task}, timeout=CLOSE_TIMEOUT)
 
     async def _finish_tear_down(self) -> None:
         while self._tearing_down is not None:
@@ -437,6 +396,37 @@ class SignallingClient(AsyncEventEmitter):
             await self._shut_down_emitter(max(0.0, deadline - self._now()), CANCEL_GRACE)
         finally:
             self._tearing_down = None
+
+
+class _SocketReports:
+    """Hands what the socket of a client reports to the client's session. A socket that was hung up reports nothing."""
+
+    def __init__(self, client: SignallingClient) -> None:
+        self._client = client
+
+    def socket_opened(self) -> None:
+        client = self._client
+        client._apply(client._session.opened(client._now()))
+
+    def socket_received(self, message: str | bytes) -> None:
+        client = self._client
+        if isinstance(message, str):
+            client._apply(client._session.receive(message, client._now()))
+        else:
+            client._apply(client._session.receive_binary())
+
+    def socket_failed(self, failure: DialFailure) -> None:
+        client = self._client
+        client._socket = None
+        if failure.token_error is not None and client._state == "reconnecting":  # otherwise `connect` raises it
+            log_exception(client._logger, "token provider failed", failure.token_error, level="warning")
+        client._apply(client._session.dial_failed(failure, client._now(), client._chance()))
+
+    def socket_ended(self, code: int, reason: str) -> None:
+        client = self._client
+        client._socket = None
+        client._stop_fetching()
+        client._apply(client._session.ended(code, reason, client._now(), client._chance()))
 
 
 _PERFORM: dict[type, Callable[[SignallingClient, Any], None]] = {

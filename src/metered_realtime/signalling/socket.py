@@ -1,4 +1,4 @@
-"""One WebSocket from the credential to its end. It reports to its owner and decides nothing."""
+"""One WebSocket from the credential to its end. It reports to its observer and decides nothing."""
 
 from __future__ import annotations
 
@@ -34,35 +34,60 @@ _silent = logging.Logger("metered_realtime.websockets", level=logging.CRITICAL +
 """At DEBUG the library logs the request line, which holds the credential."""
 
 
-class LinkOwner(Protocol):
-    """What a link reports, at most one of the two ends and nothing after `hang_up`."""
+class SignallingSocketObserver(Protocol):
+    """What a socket reports: either that it failed, or that it opened, received and ended. Nothing after `hang_up`."""
 
-    def _link_opened(self, link: Link) -> None: ...
-    def _link_received(self, link: Link, message: str | bytes) -> None: ...
-    def _link_failed(self, link: Link, failure: DialFailure) -> None: ...
-    def _link_ended(self, link: Link, code: int, reason: str) -> None: ...
+    def socket_opened(self) -> None:
+        """The WebSocket is open."""
+
+    def socket_received(self, message: str | bytes) -> None:
+        """A message arrived."""
+
+    def socket_failed(self, failure: DialFailure) -> None:
+        """The WebSocket could not be opened."""
+
+    def socket_ended(self, code: int, reason: str) -> None:
+        """The WebSocket ended after it had opened."""
 
 
-class Link:
-    """The one write path (`write`) and the one close path (`hang_up`) of a socket."""
+class Socket(Protocol):
+    """The one write path and the one close path of a connection to the server."""
+
+    @property
+    def task(self) -> asyncio.Future[None]:
+        """Done when nothing of the socket is left."""
+
+    def write(self, frame: bytes) -> None:
+        """Send a text frame after those written before. Lost if the socket ends first: its end is reported."""
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """Stop reporting and close, in the background and within `HANG_UP_TIMEOUT`. Idempotent."""
+
+
+class SignallingSocket:
+    """A `Socket` over a WebSocket, opened as soon as it is made."""
 
     def __init__(
-        self, owner: LinkOwner, attempt_url: AttemptUrlFn, ssl_context: SSLContext | None, open_timeout: float
+        self,
+        observer: SignallingSocketObserver,
+        attempt_url: AttemptUrlFn,
+        ssl_context: SSLContext | None,
+        open_timeout: float,
     ) -> None:
-        self._owner: LinkOwner | None = owner
+        self._observer: SignallingSocketObserver | None = observer
         self._attempt_url = attempt_url
         self._ssl_context = ssl_context
         self._open_timeout = open_timeout
-        self._socket: ClientConnection | None = None
+        self._websocket: ClientConnection | None = None
         self._outbox: deque[bytes] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._closing: tuple[int, str] = (1000, "")
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="metered_realtime link")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="metered_realtime socket")
         self._task.add_done_callback(self._report_crash)
 
     @property
     def task(self) -> asyncio.Task[None]:
-        """The task that ends when nothing of this link is left."""
+        """The task that ends when nothing of this socket is left."""
         return self._task
 
     def write(self, frame: bytes) -> None:
@@ -73,9 +98,9 @@ class Link:
 
     def hang_up(self, code: int, reason: str) -> None:
         """Report nothing any more and close, in the background and bounded. Idempotent."""
-        if self._owner is None:
+        if self._observer is None:
             return
-        self._owner = None
+        self._observer = None
         self._closing = (code, reason)
         if asyncio.current_task() is not self._task:  # the reader notices by itself
             self._task.cancel()
@@ -83,19 +108,19 @@ class Link:
     async def _run(self) -> None:
         outcome = await self._dial()
         if isinstance(outcome, DialFailure):
-            owner, self._owner = self._owner, None
-            if owner is not None:
-                owner._link_failed(self, outcome)
+            observer, self._observer = self._observer, None
+            if observer is not None:
+                observer.socket_failed(outcome)
             return
-        self._socket = outcome
+        self._websocket = outcome
         writer = asyncio.get_running_loop().create_task(self._write(outcome), name="metered_realtime writer")
         try:
-            if self._owner is not None:
-                self._owner._link_opened(self)
+            if self._observer is not None:
+                self._observer.socket_opened()
             code, reason = await self._read(outcome)
-            owner, self._owner = self._owner, None
-            if owner is not None:
-                owner._link_ended(self, code, reason)
+            observer, self._observer = self._observer, None
+            if observer is not None:
+                observer.socket_ended(code, reason)
         finally:
             writer.cancel()
             await self._close(outcome)
@@ -106,7 +131,7 @@ class Link:
             url = await self._attempt_url()
         except Exception as error:
             return DialFailure(reason=TOKEN_PROVIDER_FAILED, token_error=scrub_error(error))
-        if self._owner is None:  # a token provider that swallowed the cancellation
+        if self._observer is None:  # a token provider that swallowed the cancellation
             return DialFailure(reason="hung up")
         try:
             return await self._open(url)
@@ -146,12 +171,12 @@ class Link:
             **trust,
         )
 
-    async def _read(self, socket: ClientConnection) -> tuple[int, str]:
+    async def _read(self, websocket: ClientConnection) -> tuple[int, str]:
         loop = asyncio.get_running_loop()
         turn_began = loop.time()
         try:
-            while self._owner is not None:
-                self._owner._link_received(self, await socket.recv())
+            while self._observer is not None:
+                self._observer.socket_received(await websocket.recv())
                 if loop.time() - turn_began >= TURN_TIME:
                     await asyncio.sleep(0)  # what is buffered is read without waiting
                     turn_began = loop.time()
@@ -159,41 +184,41 @@ class Link:
             return _close_of(closed)
         return self._closing
 
-    async def _write(self, socket: ClientConnection) -> None:
+    async def _write(self, websocket: ClientConnection) -> None:
         outbox = self._outbox
         try:
             while True:
                 while outbox:
-                    await socket.send(outbox.popleft(), text=True)
+                    await websocket.send(outbox.popleft(), text=True)
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
         except ConnectionClosed:
             return  # the reader reports it
         except Exception:
-            socket.transport.abort()  # so that the reader has an end to report
+            websocket.transport.abort()  # so that the reader has an end to report
 
-    async def _close(self, socket: ClientConnection) -> None:
+    async def _close(self, websocket: ClientConnection) -> None:
         # Twice bounded: the library's own timeout does not cover a full write buffer.
         try:
             async with asyncio.timeout(HANG_UP_TIMEOUT):
-                await socket.close(*self._closing)
+                await websocket.close(*self._closing)
         except BaseException as error:
-            socket.transport.abort()
+            websocket.transport.abort()
             if not isinstance(error, TimeoutError):
                 raise
-            await socket.wait_closed()
+            await websocket.wait_closed()
 
     def _report_crash(self, task: asyncio.Task[None]) -> None:
         """Report an end that `_run` could not: a token provider that cancels, a bug."""
-        owner, self._owner = self._owner, None
+        observer, self._observer = self._observer, None
         error = None if task.cancelled() else task.exception()
-        if owner is None or (error is None and task.cancelling()):  # cancelled from outside: the event loop ends
+        if observer is None or (error is None and task.cancelling()):  # cancelled from outside: the event loop ends
             return
         reason = "CancelledError" if error is None else type(error).__name__
-        if self._socket is None:
-            owner._link_failed(self, DialFailure(reason=reason))
+        if self._websocket is None:
+            observer.socket_failed(DialFailure(reason=reason))
         else:
-            owner._link_ended(self, ABNORMAL, reason)
+            observer.socket_ended(ABNORMAL, reason)
 
 
 def _close_of(closed: ConnectionClosed) -> tuple[int, str]:

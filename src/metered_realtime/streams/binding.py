@@ -1,31 +1,31 @@
-"""What a remote has to do with streams: the channel for them, and who is told of new ones."""
+"""The streams of a remote, over one of its managed channels."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..channels.options import ChannelOptions
 from ..channels.registry import RemoteChannels, Reservation
 from ..core.streams.frames import Attributes, Opening, StreamKind, encode_opening
-from ..emitter import AsyncEventEmitter
 from ..errors import StreamEndReason
-from ..events import StreamOpened
 from .reader import StreamReader
 from .stream_channel import LABEL, MAX_BUFFERED, MAX_FRAME, WINDOW_BYTES, RemoteStreams
 from .writer import StreamWriter
 
-if TYPE_CHECKING:
-    from ..files.transfers import FileTransfers
-    from ..mesh.remote_peer import RemotePeer
+
+class StreamObserver(Protocol):
+    """What is told of the streams that a remote opens."""
+
+    def stream_opened(self, reader: StreamReader) -> bool:
+        """Handle a stream of the remote. False if nothing will ever read it; it is refused then."""
 
 
 class StreamBinding:
-    """Streams of one remote, over one of its channels. `files` takes those that carry files."""
+    """Opens streams to one remote, and announces those that it opens."""
 
-    def __init__(self, remote: RemotePeer, channels: RemoteChannels, files: FileTransfers | None) -> None:
-        self._remote = remote
-        self._files = files
+    def __init__(self, observer: StreamObserver, channels: RemoteChannels) -> None:
+        self._observer = observer
         self._streams = RemoteStreams(partial(channels.open_reserved, LABEL), self._announce)
         options = ChannelOptions(window_bytes=WINDOW_BYTES, max_message_size=MAX_FRAME)
         channels.reserve(LABEL, Reservation(options=options, max_buffered=MAX_BUFFERED, taken=self._streams.take))
@@ -41,17 +41,5 @@ class StreamBinding:
         self._streams.end(reason, detail)
 
     def _announce(self, reader: StreamReader) -> None:
-        """Hand a new stream to the files or to the program; refuse it if nobody would ever read it."""
-        if self._files is not None and self._files.takes(self._remote, reader):
-            return
-        emitters: list[AsyncEventEmitter] = [self._remote, *([self._files.peer] if self._files is not None else [])]
-        is_wanted = any(_has_takers(emitter) for emitter in emitters)
-        for emitter in emitters:
-            emitter.emit(StreamOpened(self._remote, reader))
-        if not is_wanted:
+        if not self._observer.stream_opened(reader):
             reader._stop("not_taken", "not_taken", "")
-
-
-def _has_takers(emitter: AsyncEventEmitter) -> bool:
-    """Tell whether somebody asked for streams. Who listens to every event only watches."""
-    return bool(emitter._handlers.get(StreamOpened) or emitter._streams.get(StreamOpened))

@@ -159,11 +159,7 @@ class StreamWriter:
         if self._reason is not None:
             raise StreamEndedError(self._reason, self._detail)
 
-    # --- for the channel, and who must know of it
-
-    def _watched(self, watcher: Callable[[bool], None]) -> AbstractContextManager[None]:
-        """Tell a watcher of the connection under the stream: lost (False), and there again (True)."""
-        return self._opened_channel().watched(watcher)
+    # --- for the channel
 
     def _sent(self) -> None:
         self._changed.set()
@@ -172,3 +168,13 @@ class StreamWriter:
         if not self._is_over:
             self._is_over, self._reason, self._detail = True, reason, detail
             self._changed.set()
+
+
+def raise_if_failed(writer: StreamWriter) -> None:
+    """Raise StreamEndedError if a stream has ended early."""
+    writer._raise_if_failed()
+
+
+def watch_connection(writer: StreamWriter, watcher: Callable[[bool], None]) -> AbstractContextManager[None]:
+    """Call a watcher when the connection under an open stream is lost (False), and when there is one again (True)."""
+    return writer._opened_channel().watched(watcher)

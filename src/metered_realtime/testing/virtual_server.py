@@ -12,12 +12,12 @@ from ..core.session.session import ABNORMAL, TERMINAL_CODES
 from ..core.wire.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
 from ..server.client_socket import PLACE_TIMEOUT
+from ..server.frame_intake import Close, FrameIntake
 from ..server.hub import Hub, Identity
-from ..server.intake import Close, Intake
 from ..server.limits import Limits
 from ..server.plan import Meter
 from ..server.rights import ACTIONS, Grant
-from ..server.routing import Connection
+from ..server.routing import Subscriber
 from .virtual_network import Process, VirtualNetwork
 
 GHOST_TIME = (10.0, 40.0)
@@ -61,11 +61,11 @@ class ServerEnd:
         self._open = True
         hub = server.hub
         identity = Identity(peer_id, server.grant_of(process.host), metadata=server.welcome_metadata)
-        self._connection: Connection = hub.connect(identity, self.write, 0.0, [end._connection for end in replaced])
+        self._subscriber: Subscriber = hub.connect(identity, self.write, 0.0, [end._subscriber for end in replaced])
         if replaced:
-            server.call_later(PLACE_TIMEOUT, hub.release, self._connection)
+            server.call_later(PLACE_TIMEOUT, hub.release, self._subscriber)
         self._hub = hub
-        self._intake = Intake(hub, self._connection, server.limits, server.now())
+        self._intake = FrameIntake(hub, self._subscriber, server.limits, server.now())
 
     @property
     def number(self) -> int:
@@ -149,13 +149,13 @@ class ServerEnd:
 
     def regrant(self) -> None:
         """Apply the rights that the host has now."""
-        self._hub.regrant(self._connection, self._server.grant_of(self.host))
+        self._hub.regrant(self._subscriber, self._server.grant_of(self.host))
 
     def _leave(self, *, expelled: bool = False) -> None:
         if self._open:
             self._open = False
             self._server.ends.pop(self._number, None)
-            self._hub.disconnect(self._connection, expelled=expelled)
+            self._hub.disconnect(self._subscriber, expelled=expelled)
             self._server.trace(f"{self.peer_id} is disconnected")
 
     def _deliver(self, frame: bytes) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Literal
 
 from ..core.session.session import DialFailure
 from ..log import Logger
 from ..signalling.client import SignallingClient
-from ..signalling.socket import HANG_UP_TIMEOUT
+from ..signalling.socket import HANG_UP_TIMEOUT, SignallingSocketObserver, Socket
 from .virtual_network import Process
 from .virtual_server import ClientEnd, ServerEnd, VirtualServer
-
-if TYPE_CHECKING:
-    from ..signalling.socket import Link, LinkOwner
 
 CredentialKind = Literal["token", "key", "resume"]
 
@@ -46,13 +43,15 @@ class Credential:
 
 
 class VirtualSocket(ClientEnd):
-    """Does what `signalling.socket.Link` does, over the virtual network."""
+    """A `Socket` of the signalling client over the virtual network."""
 
-    def __init__(self, owner: LinkOwner, server: VirtualServer, process: Process, credential: Credential) -> None:
+    def __init__(
+        self, observer: SignallingSocketObserver, server: VirtualServer, process: Process, credential: Credential
+    ) -> None:
         loop = asyncio.get_running_loop()
-        self.task: asyncio.Future[None] = loop.create_future()
+        self._task: asyncio.Future[None] = loop.create_future()
         self._loop = loop
-        self._owner: LinkOwner | None = owner
+        self._observer: SignallingSocketObserver | None = observer
         self._server = server
         self._process = process
         self._credential = credential
@@ -62,6 +61,11 @@ class VirtualSocket(ClientEnd):
         if process.host not in server.offline:
             loop.call_later(server.network.delay(), self._arrive)
 
+    @property
+    def task(self) -> asyncio.Future[None]:
+        """Done when the socket is closed."""
+        return self._task
+
     def write(self, frame: bytes) -> None:
         """Send a frame."""
         if self._end is not None and self._process.alive:
@@ -69,9 +73,9 @@ class VirtualSocket(ClientEnd):
 
     def hang_up(self, code: int, reason: str) -> None:
         """Report nothing any more and close, in the background and bounded. Idempotent."""
-        if self._owner is None:
+        if self._observer is None:
             return
-        self._owner = None
+        self._observer = None
         self._opening.cancel()
         took = self._server.network.delay()
         if self._end is not None and self._process.alive:
@@ -82,23 +86,19 @@ class VirtualSocket(ClientEnd):
     def received(self, frame: bytes) -> None:
         """Take a frame of the server."""
         self._open()
-        if self._owner is not None and self._process.alive:
-            self._owner._link_received(self._as_link, frame.decode())
+        if self._observer is not None and self._process.alive:
+            self._observer.socket_received(frame.decode())
 
     def ended(self, code: int, reason: str) -> None:
         """Report the end."""
         self._open()
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner._link_ended(self._as_link, code, reason)
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.socket_ended(code, reason)
             self._finish()
 
-    @property
-    def _as_link(self) -> Link:
-        return cast("Link", self)
-
     def _arrive(self) -> None:
-        if self._owner is None or not self._process.alive:
+        if self._observer is None or not self._process.alive:
             return
         self._end = self._credential.present(self._server, self._process)
         if self._end is None:
@@ -107,21 +107,21 @@ class VirtualSocket(ClientEnd):
             self._end.attach(self)
 
     def _open(self) -> None:
-        if self._owner is not None and not self._opened:
+        if self._observer is not None and not self._opened:
             self._opened = True
             self._opening.cancel()
-            self._owner._link_opened(self._as_link)
+            self._observer.socket_opened()
 
     def _fail(self, reason: str) -> None:
         self._opening.cancel()
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner._link_failed(self._as_link, DialFailure(reason=reason))
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.socket_failed(DialFailure(reason=reason))
             self._finish()
 
     def _finish(self) -> None:
-        if not self.task.done():
-            self.task.set_result(None)
+        if not self._task.done():
+            self._task.set_result(None)
 
 
 class VirtualClient(SignallingClient):
@@ -140,5 +140,5 @@ class VirtualClient(SignallingClient):
         self._process = process
         self._credential = credential
 
-    def _make_link(self) -> Any:
-        return VirtualSocket(self, self._server, self._process, self._credential)
+    def _make_socket(self, observer: SignallingSocketObserver) -> Socket:
+        return VirtualSocket(observer, self._server, self._process, self._credential)

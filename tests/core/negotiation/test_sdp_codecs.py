@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from metered_realtime.core.negotiation.sdp_codecs import MAX_MISFITS, Codec, describe_misfits
+from metered_realtime.core.negotiation.sdp_codecs import MAX_MISFITS, SdpCodec, describe_misfits
 
 KNOWN = [
-    Codec(97, "VP8", 90_000),
-    Codec(99, "H264", 90_000, parameters={"packetization-mode": "1", "profile-level-id": "42001f"}),
-    Codec(101, "H264", 90_000, parameters={"packetization-mode": "1", "profile-level-id": "42e01f"}),
+    SdpCodec(97, "VP8", 90_000),
+    SdpCodec(99, "H264", 90_000, parameters={"packetization-mode": "1", "profile-level-id": "42001f"}),
+    SdpCodec(101, "H264", 90_000, parameters={"packetization-mode": "1", "profile-level-id": "42e01f"}),
 ]
 
 
-def codec(name: str, parameters: str = "", clock_rate: int = 90_000) -> Codec:
-    made = Codec(96, name, clock_rate)
+def codec(name: str, parameters: str = "", clock_rate: int = 90_000) -> SdpCodec:
+    made = SdpCodec(96, name, clock_rate)
     made.take_parameters(parameters)
     return made
 
@@ -31,7 +31,7 @@ def codec(name: str, parameters: str = "", clock_rate: int = 90_000) -> Codec:
         ),
     ],
 )
-def test_a_codec_is_told_by_what_does_not_fit(offered: Codec, reason: str) -> None:
+def test_a_codec_is_told_by_what_does_not_fit(offered: SdpCodec, reason: str) -> None:
     assert describe_misfits([offered, codec("rtx", "apt=96"), offered], KNOWN) == reason
 
 

@@ -17,7 +17,7 @@ from .candidates import MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
 from .rejected_sections import NAMELESS
 from .sdp import MAX_SDP_SECTIONS, SdpError, Section, masked
 from .sdp_attributes import take_attribute
-from .sdp_codecs import Codec
+from .sdp_codecs import SdpCodec
 from .sdp_sections import Form, IdentifyFn, Level, MediaLevel, begin_section
 
 MAX_SDP_LENGTH = 256 * 1024
@@ -38,7 +38,7 @@ class RemoteSection:
     first_line: str
     fault: str | None
     form: Form | None
-    codecs: tuple[Codec, ...]
+    codecs: tuple[SdpCodec, ...]
     identities: frozenset[Hashable]
 
 
@@ -74,13 +74,13 @@ def read_remote(sdp: str, known_mids: Sequence[str] = (), identify: IdentifyFn =
     """
     if len(sdp) > MAX_SDP_LENGTH:
         raise SdpError(f"a description of {len(sdp)} characters, more than {MAX_SDP_LENGTH}")
-    reader = _Reader()
+    reader = _SdpReader()
     for line in re.split(r"\r\n|\n|\r", sdp):
         reader.take(line.replace("\t", " ").strip(" "))
     return reader.result(known_mids, identify)
 
 
-class _Reader:
+class _SdpReader:
     """Takes the lines of one description. Each costs the same, whatever came before it."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .sdp import MAX_LINE_LENGTH, MAX_STREAMS_OF_TRACK, Direction
-from .sdp_codecs import FEEDBACK, Codec
+from .sdp_codecs import FEEDBACK, SdpCodec
 from .sdp_sections import Level, MediaLevel
 
 MAX_LINES_OF_KIND = 512
@@ -98,7 +98,7 @@ def _rtpmap(level: MediaLevel, name: str, match: re.Match[str]) -> bool:
     number, channels = int(match[1]), match[4] if level.kind == "audio" else None
     if match[1] not in level.formats or number in level.codecs:
         return False
-    level.codecs[number] = Codec(number, match[2], int(match[3]), int(channels) if channels else None)
+    level.codecs[number] = SdpCodec(number, match[2], int(match[3]), int(channels) if channels else None)
     return True
 
 

@@ -49,7 +49,7 @@ _H264_LEVELS = (52, 51, 50, 42, 41, 40, 32, 31, 30, 22, 21, 20, 13, 12, 11, 10)
 
 
 @dataclass(slots=True)
-class Codec:
+class SdpCodec:
     """A codec under its payload type. Names of parameters are in lower case; those without a value have None."""
 
     payload_type: int
@@ -83,7 +83,7 @@ class Codec:
         ]
 
 
-def describe_misfits(offered: Sequence[Codec], known: Sequence[Codec]) -> str:
+def describe_misfits(offered: Sequence[SdpCodec], known: Sequence[SdpCodec]) -> str:
     """Say why none of the offered codecs can be used, each by what did not fit."""
     main = [codec for codec in offered if codec.name.lower() not in _AUXILIARY] or offered
     reasons = list(dict.fromkeys(_misfit(codec, known) for codec in main))
@@ -91,7 +91,7 @@ def describe_misfits(offered: Sequence[Codec], known: Sequence[Codec]) -> str:
     return ", ".join(reasons[:MAX_MISFITS]) + more
 
 
-def _misfit(codec: Codec, known: Sequence[Codec]) -> str:
+def _misfit(codec: SdpCodec, known: Sequence[SdpCodec]) -> str:
     name = codec.name
     same = [it for it in known if it.name.lower() == name.lower()]
     if not same:
@@ -130,8 +130,8 @@ def _shown(name: str, value: str) -> str:
     return f"{value[:4]}{next((it for it in _H264_LEVELS if it <= level), 10):02x}"
 
 
-def codec_of(payload_type: int, codecs: Mapping[int, Codec]) -> Codec | None:
+def codec_of(payload_type: int, codecs: Mapping[int, SdpCodec]) -> SdpCodec | None:
     """Return the codec of a payload type: the one that an rtpmap names, or else the one that the number stands for."""
     if payload_type in codecs or payload_type not in STATIC_CODECS:
         return codecs.get(payload_type)
-    return Codec(payload_type, *STATIC_CODECS[payload_type])
+    return SdpCodec(payload_type, *STATIC_CODECS[payload_type])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .rejected_sections import KINDS
 from .sdp import MAX_LINE_LENGTH, Direction, masked, section_texts
-from .sdp_codecs import FEEDBACK, UNUSED, Codec, codec_of
+from .sdp_codecs import FEEDBACK, UNUSED, SdpCodec, codec_of
 
 SCTP_PORT = 5000
 """The SCTP port of an end that does not name one. All known ones use it."""
@@ -21,7 +21,7 @@ RTP_PROTO = "UDP/TLS/RTP/SAVPF"
 DATA_PROTO = "UDP/DTLS/SCTP"
 DATA_FORMAT = "webrtc-datachannel"
 
-IdentifyFn = Callable[[str, Codec], Hashable]
+IdentifyFn = Callable[[str, SdpCodec], Hashable]
 """Returns what a codec of a kind of media is at this end, None if it is unknown."""
 
 _FIRST_LINE = re.compile(r"m=([a-z]{1,16}) +(\d{1,5})(?:/\d{1,5})? +([A-Za-z0-9/]{1,32}) +(\S.*)", re.ASCII)
@@ -86,7 +86,7 @@ class MediaLevel(Level):
     fault: str | None = None
     streams: dict[str, None] = field(default_factory=dict)
     track: str | None = None
-    codecs: dict[int, Codec] = field(default_factory=dict)
+    codecs: dict[int, SdpCodec] = field(default_factory=dict)
     parameters: list[tuple[int, str]] = field(default_factory=list)
     feedback: dict[str, set[str]] = field(default_factory=dict)
     sources: dict[int, str] = field(default_factory=dict)

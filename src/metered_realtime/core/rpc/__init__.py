@@ -1,1 +1,1 @@
-"""Calls: messages and their pieces, the calling end and the serving end."""
+"""RPC decisions without I/O: messages and their chunks, the calling end and the called end."""

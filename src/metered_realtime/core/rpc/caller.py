@@ -1,4 +1,4 @@
-"""Calls that this end makes: ids, deadlines, answers, and what becomes of them when the connection goes.
+"""The calling end: ids, deadlines, answers, and what becomes of calls when their channel or connection ends.
 
 States of a call, and what each input does in them:
 
@@ -6,18 +6,18 @@ States of a call, and what each input does in them:
     sent              -> SENT, a             -                                  ignored
                       notification: settle
     answer            settle                 settle                             dropped, counted
-    deadline          settle EXPIRED         settle EXPIRED, cancel there       -
-    cancel            forget                 forget, cancel there               ignored
-    closed            settle UNSENT          settle LOST                        -
-    replaced          send on the new one    send again if the other end may    -
-                                             remember ids, and only once;
+    deadline          settle EXPIRED         settle EXPIRED, cancel remotely    -
+    cancel            forget                 forget, cancel remotely            ignored
+    channel closed    settle UNSENT          settle LOST                        -
+    channel replaced  send on the new one    send again if the remote may       -
+                                             deduplicate, and only once;
                                              else settle LOST
-    end               settle LOST            settle LOST                        -
+    remote left       settle LOST            settle LOST                        -
 
 Invariants:
-- Every call that was started is settled exactly once, unless its caller cancels it: nothing hangs, nothing leaks.
-- Ids rise and are never used twice. The other end may therefore tell a request that comes again from a new one.
-- An answer settles the call of its id and no other. One that belongs to nobody changes nothing.
+- Every call that was started is settled exactly once, unless it is cancelled: nothing hangs, nothing leaks.
+- Ids rise and are never reused, so the remote can tell a repeated request from a new one.
+- An answer settles the call with its id and no other. One without a call changes nothing.
 - Nothing is sent more than twice.
 - A notification is a call that is settled when it has been sent: it has a deadline and waits for connections like one.
 """
@@ -33,21 +33,20 @@ from itertools import islice
 from .messages import BadReply, ErrorObject, Failure, Success
 
 MAX_PENDING = 16_384
-"""Calls that may wait for an answer at once. The other end takes 320 of them; more are a program that runs away."""
+"""Calls that may wait for an answer at once. A remote accepts 320 of them; more are a sign of a runaway program."""
 
 DEFAULT_TIMEOUT = 15.0
-"""Seconds. A call with another timeout tells the other end."""
+"""Call timeout, in seconds. The remote is told about any other."""
 
 MAX_TIMEOUT = 86_400.0
-"""Seconds. A call that takes longer than a day is none."""
+"""Maximum call timeout, in seconds (one day)."""
 
 MAX_SENDS = 2
-"""How often a request goes out: once, and once more when its connection was replaced."""
+"""How often a request is sent: once, and once more after its connection was replaced."""
 
-
-_OF_READABLE = (-32601, -32602)
-"""Errors, of the method or its parameters, of a request that could be read, id and all. Without an id they answer a
-notification, which some implementations do."""
+_METHOD_ERRORS = (-32601, -32602)
+"""Codes that blame the method or its parameters, so the id of the request was readable. Such an error without an id
+answers a notification, as some implementations do."""
 
 
 class Loss(Enum):
@@ -59,33 +58,33 @@ class Loss(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
-    """Tell the program what became of a call; None: a notification was sent."""
+class SettleCall:
+    """Hand the outcome of a call to the program. None: a notification was sent."""
 
     id: int
     outcome: Success | ErrorObject | BadReply | Loss | None
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
-    """Tell the other end, on the link that carried the request, that nobody waits for it any more."""
+class CancelCall:
+    """Cancel a call at the remote, on the channel that carried the request."""
 
     id: int
-    link: int
+    channel: int
 
 
 @dataclass(frozen=True, slots=True)
-class Transmit:
+class TransmitCalls:
     """Send the requests of these calls again, in this order, before any new one."""
 
     ids: tuple[int, ...]
 
 
-Effect = Settle | Cancel | Transmit
+Effect = SettleCall | CancelCall | TransmitCalls
 
 
 class TooManyCallsError(Exception):
-    """So many calls wait that one more is refused."""
+    """`MAX_PENDING` calls wait already."""
 
 
 @dataclass(slots=True)
@@ -93,14 +92,14 @@ class _Call:
     id: int
     deadline: float
     wants_answer: bool = True
-    link: int | None = None
+    channel: int | None = None
     sends: int = 0
     sent: bool = False
 
 
 @dataclass(slots=True)
 class Caller:
-    """The calls of one end to another, over all their links. Links are told apart by numbers of the shell's choice."""
+    """The calls of one end to another, over all their channels. The shell numbers the channels."""
 
     dropped_answers: int = 0
     _calls: dict[int, _Call] = field(default_factory=dict)
@@ -108,40 +107,40 @@ class Caller:
     _last_id: int = 0
 
     def __len__(self) -> int:
-        """How many calls wait for an answer."""
+        """Return how many calls are pending."""
         return len(self._calls)
 
     @property
     def next_deadline(self) -> float | None:
-        """When `expire` wants to be called."""
+        """When `expire_calls` is due next; None if nothing is pending."""
         while self._deadlines and self._deadlines[0][1] not in self._calls:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
-    def start(self, deadline: float, *, wants_answer: bool = True) -> int:
-        """Enter a call, or a notification, and return its id.
+    def start_call(self, deadline: float, *, wants_answer: bool = True) -> int:
+        """Start a call, or a notification, and return its id.
 
         Raises:
-            TooManyCallsError: `MAX_PENDING` wait already.
+            TooManyCallsError: `MAX_PENDING` calls wait already.
         """
         if len(self._calls) >= MAX_PENDING:
             raise TooManyCallsError
         self._last_id += 1
         self._calls[self._last_id] = _Call(self._last_id, deadline, wants_answer)
         heapq.heappush(self._deadlines, (deadline, self._last_id))
-        if len(self._deadlines) > 2 * len(self._calls) + 64:  # answered ones with late deadlines would pile up
+        if len(self._deadlines) > 2 * len(self._calls) + 64:  # answered calls with late deadlines would pile up
             self._deadlines = [(call.deadline, call.id) for call in self._calls.values()]
             heapq.heapify(self._deadlines)
         return self._last_id
 
-    def queued(self, call_id: int, link: int) -> None:
-        """Note that the request waits to be sent on a link."""
+    def request_queued(self, call_id: int, channel: int) -> None:
+        """Assign a request to the channel that it waits to be sent on."""
         call = self._calls.get(call_id)
         if call is not None:
-            call.link, call.sent = link, False
+            call.channel, call.sent = channel, False
 
-    def sent(self, call_id: int) -> list[Effect]:
-        """Note that the request was handed over whole. A notification is settled by that."""
+    def request_sent(self, call_id: int) -> list[Effect]:
+        """Handle a request having been sent whole. That settles a notification."""
         call = self._calls.get(call_id)
         if call is None or call.sent:
             return []
@@ -150,84 +149,84 @@ class Caller:
         if call.wants_answer:
             return []
         del self._calls[call_id]
-        return [Settle(call_id, None)]
+        return [SettleCall(call_id, None)]
 
-    def answered(self, answer: Success | Failure | BadReply, link: int) -> list[Effect]:
-        """Take an answer. One without an id settles a call only if it can be meant for no other."""
-        call_id = self._meant(answer, link) if answer.id is None else answer.id
+    def answer_received(self, answer: Success | Failure | BadReply, channel: int) -> list[Effect]:
+        """Settle the call that an answer belongs to. Without an id it must be the only call that it can belong to."""
+        call_id = self._only_candidate(answer, channel) if answer.id is None else answer.id
         call = self._calls.get(call_id) if isinstance(call_id, int) else None
         if call is None or not call.wants_answer:
             self.dropped_answers += 1
             return []
         call_id = call.id
         del self._calls[call_id]
-        return [Settle(call_id, answer.error if isinstance(answer, Failure) else answer)]
+        return [SettleCall(call_id, answer.error if isinstance(answer, Failure) else answer)]
 
-    def fail(self, call_id: int, error: ErrorObject) -> list[Effect]:
+    def fail_call(self, call_id: int, error: ErrorObject) -> list[Effect]:
         """Settle a call with an error of this end."""
-        return [] if self._calls.pop(call_id, None) is None else [Settle(call_id, error)]
+        return [] if self._calls.pop(call_id, None) is None else [SettleCall(call_id, error)]
 
-    def cancel(self, call_id: int) -> list[Effect]:
-        """Forget a call that nobody waits for any more."""
+    def cancel_call(self, call_id: int) -> list[Effect]:
+        """Forget a call whose caller has stopped waiting."""
         call = self._calls.pop(call_id, None)
-        return [] if call is None or call.link is None else [Cancel(call_id, call.link)]
+        return [] if call is None or call.channel is None else [CancelCall(call_id, call.channel)]
 
-    def expire(self, now: float) -> list[Effect]:
-        """Settle the calls whose time is over."""
+    def expire_calls(self, now: float) -> list[Effect]:
+        """Settle the calls whose deadline has passed, and cancel them at the remote."""
         effects: list[Effect] = []
         while (deadline := self.next_deadline) is not None and deadline <= now:
             call_id = heapq.heappop(self._deadlines)[1]
-            effects += self.cancel(call_id)
-            effects.append(Settle(call_id, Loss.EXPIRED))
+            effects += self.cancel_call(call_id)
+            effects.append(SettleCall(call_id, Loss.EXPIRED))
         return effects
 
-    def closed(self, link: int) -> list[Effect]:
-        """Settle the calls of a link that ended by itself: nothing of it will come back."""
-        return self._lose(self._of(link))
+    def channel_closed(self, channel: int) -> list[Effect]:
+        """Settle the calls of a channel that ended without a successor."""
+        return self._lose(self._on_channel(channel))
 
-    def replaced(self, link: int, *, remembers: bool) -> list[Effect]:
-        """Bring the calls of a link that is replaced by another one to the new one.
+    def channel_replaced(self, channel: int, *, deduplicates: bool) -> list[Effect]:
+        """Move the calls of a channel to its successor.
 
-        `remembers` tells whether the other end knows a request that it has seen by its id, and runs it once. If that
-        is not known yet, say so, and hold those that `was_sent` tells of until it is.
+        `deduplicates` is whether the remote runs a request once, even if it arrives again. While that is unknown, pass
+        True, and hold the calls for which `was_sent` returns True until it is known.
         """
         again: list[_Call] = []
         lost: list[_Call] = []
-        for call in self._of(link):
-            may_go = not call.sends or (remembers and (not call.sent or call.sends < MAX_SENDS))
+        for call in self._on_channel(channel):
+            may_go = not call.sends or (deduplicates and (not call.sent or call.sends < MAX_SENDS))
             (again if may_go else lost).append(call)
         effects: list[Effect] = self._lose(lost)
-        return [*effects, Transmit(tuple(call.id for call in again))] if again else effects
+        return [*effects, TransmitCalls(tuple(call.id for call in again))] if again else effects
 
-    def end(self) -> list[Effect]:
-        """Settle everything: the other end is gone."""
-        effects: list[Effect] = [Settle(call_id, Loss.LOST) for call_id in self._calls]
+    def remote_left(self) -> list[Effect]:
+        """Settle every call: the remote has left."""
+        effects: list[Effect] = [SettleCall(call_id, Loss.LOST) for call_id in self._calls]
         self._calls.clear()
         return effects
 
     def was_sent(self, call_id: int) -> bool:
-        """Tell whether the other end may have seen the request, on this link or another."""
+        """Return whether the remote may have received the request, on this channel or another."""
         call = self._calls.get(call_id)
         return call is not None and call.sends > 0
 
-    def of(self, link: int) -> list[int]:
-        """Return the calls of a link, oldest first."""
-        return [call.id for call in self._of(link)]
+    def calls_on(self, channel: int) -> list[int]:
+        """Return the ids of the calls of a channel, oldest first."""
+        return [call.id for call in self._on_channel(channel)]
 
-    def _of(self, link: int) -> list[_Call]:
-        return [call for call in self._calls.values() if call.link == link]
+    def _on_channel(self, channel: int) -> list[_Call]:
+        return [call for call in self._calls.values() if call.channel == channel]
 
     def _lose(self, calls: Iterable[_Call]) -> list[Effect]:
         effects: list[Effect] = []
         for call in list(calls):
             del self._calls[call.id]
-            effects.append(Settle(call.id, Loss.LOST if call.sends else Loss.UNSENT))
+            effects.append(SettleCall(call.id, Loss.LOST if call.sends else Loss.UNSENT))
         return effects
 
-    def _meant(self, answer: Success | Failure | BadReply, link: int) -> int | None:
-        """Return the only call that an answer without an id can be for."""
-        if isinstance(answer, Failure) and answer.error.code in _OF_READABLE:
+    def _only_candidate(self, answer: Success | Failure | BadReply, channel: int) -> int | None:
+        """Return the only call that an answer without an id can belong to, or None."""
+        if isinstance(answer, Failure) and answer.error.code in _METHOD_ERRORS:
             return None
-        sent = (call.id for call in self._calls.values() if call.link == link and call.sent)
+        sent = (call.id for call in self._calls.values() if call.channel == channel and call.sent)
         first, *others = (*islice(sent, 2), None)  # a remote may send many of these while many calls wait
         return None if any(others) else first

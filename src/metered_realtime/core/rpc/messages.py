@@ -1,4 +1,4 @@
-"""What RPC messages mean, whatever their format: requests, notifications, answers, and what is wrong with the rest."""
+"""RPC messages independent of their format: requests, notifications, answers, and malformed ones."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any, TypeGuard
 RequestId = int | str
 
 Params = list[Any] | dict[str, Any] | None
-"""By position, by name, or none."""
+"""Parameters by position, by name, or none."""
 
 MAX_ID_LENGTH = 256
-"""Characters of a request id that is text. Longer ones would only make this end remember them."""
+"""Characters of a request id that is text. This end remembers ids, so they are bounded."""
 
 ID_NUMBERS = range(-(2**63), 2**64)
-"""Request ids that are numbers: what 64 bits hold. MessagePack-RPC's have 32."""
+"""Request ids that are numbers: signed and unsigned 64 bits. Those of MessagePack-RPC have 32 bits."""
 
 MAX_METHOD_LENGTH = 256
-"""Characters of a method's name. It is remembered with the ids of requests, and stands in log lines."""
+"""Characters of a method name. It is remembered with request ids and written to logs."""
 
 MAX_BATCH = 256
-"""Items of a batch: what may wait at an end. A longer one could never be served whole."""
+"""Items of a batch: as many as may wait at one end. A longer batch could never be served whole."""
 
 RESERVED_PREFIXES = ("$/", "rpc.")
-"""Methods of the protocol itself: ours, and those that JSON-RPC 2.0 keeps for itself."""
+"""Prefixes of protocol methods: those of this implementation, and those that JSON-RPC 2.0 reserves."""
 
 CANCEL = "$/cancelRequest"
 TIMEOUT = "$/timeout"
 HELLO = "$/hello"
-"""Notifications between ends that know them. Others ignore notifications that they do not know."""
+"""Notifications between native ends. Foreign ends ignore them, as they do any unknown notification."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorObject:
-    """An error as it stands on the wire. Without `data` it is None."""
+    """An error as sent on the wire. `data` is None if there is none."""
 
     code: int
     message: str
@@ -42,7 +42,7 @@ class ErrorObject:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call that wants an answer."""
+    """A call that is answered."""
 
     id: RequestId
     method: str
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A call that gets no answer."""
+    """A call that is not answered."""
 
     method: str
     params: Params = None
@@ -59,7 +59,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The result of a request; null is one."""
+    """The result of a request, which may be None."""
 
     id: RequestId
     result: Any
@@ -67,7 +67,7 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The error that a request ended with. Without an id it could not be read at the other end."""
+    """The error of a request. `id` is None if the remote could not read it."""
 
     id: RequestId | None
     error: ErrorObject
@@ -75,7 +75,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class BadRequest:
-    """What is answered with an error because no request could be made of it."""
+    """A malformed request, answered with the error `code`."""
 
     id: RequestId | None
     code: int
@@ -83,7 +83,7 @@ class BadRequest:
 
 @dataclass(frozen=True, slots=True)
 class BadReply:
-    """An answer that breaks the rules of its format. Answering it could go on for ever, so nobody does."""
+    """An answer that violates its format. It is not answered: two ends could go on like that for ever."""
 
     id: RequestId | None
     reason: str
@@ -95,33 +95,33 @@ Message = Request | Notification | Success | Failure | BadRequest | BadReply
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """One whole message: a batch, or exactly one item."""
+    """One decoded message: a batch, or exactly one item."""
 
     items: tuple[Message, ...]
     is_batch: bool = False
     fault: str | None = None
-    """Why the message was not even decoded, for a log."""
+    """Why the message was not decoded, for the log."""
 
 
 def is_request_id(value: object) -> TypeGuard[RequestId]:
-    """Tell whether a value may be the id of a request: text, or an integer. True and False are neither."""
+    """Return whether a value is a valid request id: text, or an integer other than True and False."""
     if isinstance(value, str):
         return len(value) <= MAX_ID_LENGTH
     return isinstance(value, int) and not isinstance(value, bool) and value in ID_NUMBERS
 
 
 def is_method(value: object) -> TypeGuard[str]:
-    """Tell whether a value may be the name of a method. Whether there is one of that name is another question."""
+    """Return whether a value is a valid method name, registered or not."""
     return isinstance(value, str) and len(value) <= MAX_METHOD_LENGTH
 
 
 def is_reserved(method: str) -> bool:
-    """Tell whether a method belongs to the protocol."""
+    """Return whether a method name belongs to the protocol."""
     return method.startswith(RESERVED_PREFIXES)
 
 
 def argument(params: Params, index: int, name: str) -> Any:
-    """Return one argument of a notification of ours, by position or by name, or None."""
+    """Return one argument of a native notification, by position or by name; None if it is missing."""
     if isinstance(params, dict):
         return params.get(name)
     if isinstance(params, list) and index < len(params):

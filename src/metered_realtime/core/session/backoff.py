@@ -1,4 +1,4 @@
-"""How long to wait before the next connection attempt, and when to stop."""
+"""The delay before the next connection attempt, and when to stop."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import math
 from ...options import ReconnectOptions
 
 OVER_LIMIT_FLOOR = 30.0
-"""Seconds to stay away after close code 4010: the server is full, asking sooner keeps it so."""
+"""Minimum delay in seconds after close code 4010: the server is full, and retrying sooner keeps it full."""
 
 MAX_FLOOR = 300.0
-"""Seconds that a server may ask for at most: a typo there must not silence a client for a day."""
+"""Maximum delay in seconds that a server may ask for: a typo there must not silence a client for a day."""
 
 SHORT_DELAY = 4.0
-"""Most seconds between attempts while an outage is short. With the default jitter 4.8, a server that is restarted is
-found within 5 s; the jitter spreads those who lost it together, over 1.6 s then."""
+"""Maximum delay in seconds while an outage is short: 4.8 s with the default jitter, so that clients find a restarted
+server within 5 s. The jitter spreads clients that lost the server together over 1.6 s."""
 
 SHORT_OUTAGE = 60.0
-"""Seconds of waiting for which an outage is short by default: restarts and failovers. About 16 attempts."""
+"""Seconds of waiting during which an outage counts as short, by default: restarts and failovers. About 16 attempts."""
 
 
 class Backoff:
-    """Attempt n waits `initial_delay * multiplier ** (n - 1)`, at most `max_delay`, varied by the jitter.
+    """Exponential backoff with jitter: attempt n waits `initial_delay * multiplier ** (n - 1)`, at most `max_delay`.
 
-    While no more than `short_outage` seconds have been waited, the delay grows to `SHORT_DELAY` only.
+    During the first `short_outage` seconds of waiting the delay is at most `SHORT_DELAY`.
 
-    A floor that the server asked for holds for the next attempt only, and after the jitter: a delay below it is
-    replaced by the floor plus jitter upwards, so that clients told the same floor still spread out.
+    A minimum that the server asked for applies to the next attempt only, and after the jitter: a shorter delay is
+    replaced by the minimum plus jitter, so that clients with the same minimum still spread out.
     """
 
     def __init__(self, options: ReconnectOptions | None) -> None:
@@ -37,7 +37,7 @@ class Backoff:
         self.attempts = 0
 
     def reset(self) -> None:
-        """Forget the attempts and the floor: a server welcomed the client."""
+        """Reset the attempts and the minimum delay, after a welcome."""
         self.attempts = 0
         self._floor = 0.0
         self._base = 0.0

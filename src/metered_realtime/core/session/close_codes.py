@@ -1,4 +1,4 @@
-"""What ends a peer, or may: codes of `FatalError`."""
+"""The codes of `FatalError`: what ends a peer, or may end it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _CLOSE_CODES: dict[int, str] = {
 }
 
 FATAL_CLOSES = frozenset(_CLOSE_CODES.values())
-"""Ends that the server gave a reason for."""
+"""Close codes that end a peer for good, and the code of the `FatalError`."""
 
 FATAL_ERROR_CODES = frozenset(
     {"account_suspended", "channel_not_authorized", "action_not_permitted", "invalid_token", "token_expired"}
 )
-"""Errors that are fatal when the server sends them without being asked. Those of a request are raised there."""
+"""Error codes that are fatal when the server sends them unasked. An error that answers a request is raised there."""
 
 
 def code_of_close(code: int) -> str:
-    """Return what it was that ended the connection for good: `reconnect_exhausted` if the server did not say."""
+    """Return the code for a connection that ended for good: `reconnect_exhausted` if the server gave no reason."""
     return _CLOSE_CODES.get(code, "reconnect_exhausted")

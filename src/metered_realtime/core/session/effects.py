@@ -1,4 +1,4 @@
-"""What a `Session` asks its shell to do, in the order in which it has to happen."""
+"""The effects of a `Session`: what its shell has to do, in this order."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ...options import SignallingClientState
 
 
 class Emit(msgspec.Struct, frozen=True):
-    """Tell the program."""
+    """Emit an event to the program."""
 
     event: Event
 
 
 class EnterState(msgspec.Struct, frozen=True):
-    """Show this state from now on, and tell the program."""
+    """Change the public state and emit `StateChange`."""
 
     from_: SignallingClientState
     to: SignallingClientState
@@ -28,16 +28,16 @@ class Dial(msgspec.Struct, frozen=True):
 
 
 class FetchToken(msgspec.Struct, frozen=True):
-    """Get a token for the live connection. Report `token_fetched` or `token_failed`, with this number.
+    """Get a new token for the live connection. Report `token_fetched` or `token_failed`, with this number.
 
-    A fetch that is under way when the connection ends may be dropped.
+    A fetch in progress when the connection ends may be dropped.
     """
 
     number: int
 
 
 class HangUp(msgspec.Struct, frozen=True):
-    """Close the socket, whatever phase it is in. Nothing it still reports counts."""
+    """Close the socket in any phase. Its later reports are ignored."""
 
     code: int
     reason: str
@@ -50,20 +50,20 @@ class Transmit(msgspec.Struct, frozen=True):
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """End a request: with an error, or well."""
+    """Complete a request, with an error or without."""
 
     request_id: str
     error: Exception | None = None
 
 
 class FinishConnect(msgspec.Struct, frozen=True):
-    """End the call of `connect()`: with an error, or well."""
+    """Complete the call of `connect()`, with an error or without."""
 
     error: Exception | None = None
 
 
 class TearDown(msgspec.Struct, frozen=True):
-    """Let go of handlers and streams: nothing follows until the next `connect()`."""
+    """Release handlers and streams. No effect follows until the next `connect()`."""
 
 
 class Log(msgspec.Struct, frozen=True):

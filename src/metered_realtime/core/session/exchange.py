@@ -1,7 +1,7 @@
-"""What a client asks of its server, and what becomes of it: requests, answers, and subscriptions that come back.
+"""The requests of a client and their outcomes, and the subscriptions that are restored after a reconnect.
 
-Whether there is a connection is the session's to know: it calls what fits. Every request that is entered here is
-settled exactly once, unless its caller abandons it.
+The session knows whether there is a connection and calls the method that fits. Every request is settled exactly once,
+unless its caller abandons it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Exchange:
         self.max_message_size = frames.MAX_MESSAGE_SIZE
 
     def __len__(self) -> int:
-        """How many requests wait for an answer or for the connection."""
+        """Number of requests that wait for an answer or for the connection."""
         return len(self._book)
 
     @property
@@ -44,12 +44,12 @@ class Exchange:
 
     @property
     def can_queue(self) -> bool:
-        """Tell whether one more request may wait for the connection."""
+        """Whether one more request may wait for the connection."""
         return self._book.can_queue
 
     @property
     def next_deadline(self) -> float:
-        """When a request has waited too long, or a replay is due. Infinity: not at all."""
+        """When the next request times out or the next replay is due. Infinity if neither is pending."""
         deadlines = self._book.next_deadline, self._replays.next_deadline
         return min((it for it in deadlines if it is not None), default=math.inf)
 
@@ -67,7 +67,7 @@ class Exchange:
             raise PayloadTooLargeError(size, self.max_message_size)
 
     def subscribe(self, channel: str, include_sender_metadata: bool, now: float) -> tuple[str, Effects]:
-        """Write a subscribe for the program."""
+        """Write a subscribe that the program requested."""
         self._replays.cancel(channel)
         request_id = self._book.next_id()
         return request_id, [self._write_subscribe(channel, include_sender_metadata, request_id, now, "call")]
@@ -91,15 +91,15 @@ class Exchange:
         return request_id, self._write(frame, request_id, payload, now, queue)
 
     def abandon(self, request_id: str) -> None:
-        """Note that the caller of a request is gone. A refusal that still comes is a `ServerError` event."""
+        """Drop the caller of a request. A refusal that arrives later becomes a `ServerError` event."""
         self._book.abandon(request_id)
 
     def forget(self, channel: str) -> None:
-        """Subscribe to this channel no more after a reconnect."""
+        """Stop restoring the subscription to this channel after a reconnect."""
         self._subscriptions.forget(channel)
         self._replays.cancel(channel)
 
-    # --- refreshes, which the session decides about
+    # --- refreshes, which the session decides on
 
     def refresh(self, token: str, now: float) -> tuple[str, Effects] | None:
         """Write a refresh. None if the token is too large for a frame."""
@@ -111,13 +111,13 @@ class Exchange:
         return request_id, [Transmit(encoded)]
 
     def take(self, request_id: str | None) -> bool:
-        """Take out a request that was answered. False if it is unknown."""
+        """Remove an answered request. Return False if it is unknown."""
         return self._book.answer(request_id) is not None
 
-    # --- what the server answers
+    # --- answers of the server
 
     def acknowledge(self, request_id: str) -> Effects:
-        """Note an ack."""
+        """Settle the request that an ack answers."""
         pending = self._book.answer(request_id)
         if pending is None:
             return []
@@ -129,13 +129,13 @@ class Exchange:
         return [Settle(pending.request_id)] if pending.purpose == "call" else []
 
     def refuse(self, frame: frames.ErrorFrame, now: float) -> Effects:
-        """Note an error. One that belongs to no request is an event."""
+        """Settle the request that an error answers. An error for no known request becomes an event."""
         pending = self._book.answer(frame.request_id)
         if pending is None:
             return [Emit(ServerError(frame.code, frame.message, frame.request_id))]
         error = ServerRequestError(frame.code, frame.message, frame.request_id)
         if pending.purpose == "replay" and pending.channel is not None:
-            self._keep(pending)  # the program wants the channel, whatever the server says today
+            self._keep(pending)  # the program still wants the channel
             return self._fail_replay(pending.channel, error, now)
         if pending.channel is not None:
             self._subscriptions.refuse(pending.channel, pending.request_id)
@@ -146,28 +146,28 @@ class Exchange:
     # --- time
 
     def late(self, now: float) -> list[tuple[Pending, AckTimeoutError]]:
-        """Take out the requests that waited too long, each with the error that says so."""
+        """Remove the requests that timed out, and return each with its error."""
         return [(it, AckTimeoutError(it.request_id, self._book.timeout)) for it in self._book.expire(now)]
 
     def expire(self, pending: Pending, error: AckTimeoutError, now: float) -> Effects:
-        """Give a late request up."""
+        """Fail a request that timed out."""
         self._keep(pending)
         if pending.purpose == "replay" and pending.channel is not None:
             return self._fail_replay(pending.channel, error, now)
         return [Settle(pending.request_id, error)] if pending.purpose == "call" else []
 
     def replay_due(self, now: float) -> Effects:
-        """Try again what could not be replayed."""
+        """Retry the replays that are due."""
         return self._replay(self._replays.take_due(now), now)
 
-    # --- connections that come and go
+    # --- connecting and disconnecting
 
     def replay_all(self, now: float) -> Effects:
-        """Subscribe to every remembered channel again."""
+        """Subscribe again to every remembered channel."""
         return self._replay(self.channels, now)
 
     def flush(self, now: float) -> Effects:
-        """Write what was queued."""
+        """Write the queued requests."""
         effects: Effects = []
         for request_id, queued in self._book.drain_queue().items():
             if queued.payload_size > self.max_message_size:
@@ -178,14 +178,14 @@ class Exchange:
         return effects
 
     def lose_connection(self) -> None:
-        """Replay nothing more on a connection that is over."""
+        """Drop the replays of a connection that has ended."""
         self._replays.clear()
 
     def settle_written(self, text: str, *, too_big: bool = False) -> Effects:
-        """Fail what was written and not answered. Nobody knows whether the server processed it.
+        """Fail the requests that were written and not answered. The server may have processed them.
 
-        If a frame was `too_big` for the server, it was that of the largest payload, which would end the next connection
-        as well: the server takes less than it says.
+        If the server closed for a frame that is `too_big`, the request with the largest payload is failed for its size:
+        repeated, it would end the next connection as well, since the server accepts less than its welcome says.
         """
         drained = self._book.drain()
         largest = max((it.size for it in drained), default=0) if too_big else 0
@@ -199,14 +199,14 @@ class Exchange:
         return effects
 
     def settle_queued(self, text: str) -> Effects:
-        """Fail what still waits for the connection."""
+        """Fail the requests that wait for the connection."""
         return [Settle(request_id, DisconnectedError(text)) for request_id in self._book.drain_queue()]
 
     def forget_all(self) -> None:
         """Forget every channel."""
         self._subscriptions.clear()
 
-    # --- inside
+    # --- internals
 
     def _write(self, frame: frames.ClientFrame, request_id: str, payload: Raw, now: float, queue: bool) -> Effects:
         encoded, size = frames.encode(frame), len(memoryview(payload))
@@ -240,6 +240,6 @@ class Exchange:
         ]
 
     def _keep(self, pending: Pending) -> None:
-        """Remember a subscription that was acknowledged, or that the server may have heard of."""
+        """Remember a subscription that was acknowledged, or that may have reached the server."""
         if pending.channel is not None:
             self._subscriptions.keep(pending.channel, pending.request_id)

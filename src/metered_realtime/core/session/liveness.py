@@ -1,45 +1,45 @@
-"""When to ask a silent connection for a sign of life, and when to take it for dead."""
+"""When to ping a silent connection, and when to consider it dead."""
 
 from __future__ import annotations
 
 import math
 
 MIN_HEARTBEAT = 1.0
-"""Seconds between two pings at least, so that a short timeout makes no flood."""
+"""Minimum interval between pings, in seconds, so that a short timeout causes no flood."""
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds for a sign of life once there is a reason to doubt the connection. TCP repeats what was lost some four times
-in them; a server that needs longer is no help to whoever has to find a new way to a remote."""
+"""Seconds that a connection has to answer once there is a reason to doubt it. TCP retransmits about four times in
+them; a server that needs longer is of no use for restoring the connection to a remote."""
 
 
 class Liveness:
-    """The deadlines of one connection. A timeout of 0 or less, or infinite, turns them off."""
+    """The deadlines of one connection. A timeout that is infinite, 0 or negative disables them."""
 
     def __init__(self, inactivity_timeout: float) -> None:
         if math.isnan(inactivity_timeout):
             raise ValueError("inactivity_timeout must be a number of seconds, not nan")
         self._timeout = inactivity_timeout if 0 < inactivity_timeout < math.inf else None
-        # A third leaves room for two unanswered pings; never later than half way, however short the timeout.
+        # A third leaves time for two unanswered pings; with a short timeout it is half of it at the latest.
         self._heartbeat = min(max(MIN_HEARTBEAT, inactivity_timeout / 3), inactivity_timeout / 2)
         self._heard_at = self._asked_at = 0.0
         self._doubted_at = math.inf
 
     def start(self, now: float) -> None:
-        """Begin with a new connection."""
+        """Start over for a new connection."""
         self._heard_at = self._asked_at = now
         self._doubted_at = math.inf
 
     def heard(self, now: float) -> None:
-        """Note a text frame from the server."""
+        """Record that a text frame arrived."""
         self._heard_at = now
         self._doubted_at = math.inf
 
     def asked(self, now: float) -> None:
-        """Note a ping to the server."""
+        """Record a ping to the server."""
         self._asked_at = now
 
     def doubted(self, now: float) -> None:
-        """Note a ping to the server that was sent because the connection may be dead."""
+        """Record a ping that was sent because the connection may be dead."""
         self._asked_at = now
         self._doubted_at = min(self._doubted_at, now)
 

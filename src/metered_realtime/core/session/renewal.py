@@ -1,7 +1,7 @@
-"""When to replace the token of a live connection, so that its end does not end the connection.
+"""When to refresh the token of a live connection, so that its expiry does not end the connection.
 
-Times are the server's: what is left of a token is reckoned from the server's clock in the welcome and from the time
-that passed since. The client's wall clock, which may be anything, has no part in it.
+The remaining life of a token is computed from the server's clock in the welcome and the time passed since then. The
+client's wall clock, which may be wrong, is not used.
 """
 
 from __future__ import annotations
@@ -9,31 +9,31 @@ from __future__ import annotations
 import math
 
 MAX_MARGIN = 60.0
-"""Seconds before the end of a token at which the refresh is due at the latest: room for a provider that needs its
-10 s more than once."""
+"""A refresh is due at most this many seconds before the token expires: time for a provider that needs its 10 s more
+than once."""
 
 MARGIN_SHARE = 1 / 3
-"""Of what is left of a token, for tokens too short for `MAX_MARGIN`."""
+"""Margin as a share of the token's remaining life, for tokens too short for `MAX_MARGIN`."""
 
 SPREAD = 0.5
-"""Up to so much of the margin earlier, so that clients which came together do not ask the backend together."""
+"""Refreshes are brought forward by up to this share of the margin, to spread clients that connected together."""
 
 SLACK = 1.25
-"""Seconds that a token ends earlier than it seems: servers tell their time in whole seconds, and close a little
-ahead of the end."""
+"""Seconds subtracted from the life of a token: servers give their time in whole seconds, and close slightly before the
+expiry."""
 
 RETRIES = 4
-"""Further tries, each after half of what is left then: at 60, 30, 15, 7.5 and 3.75 seconds before the end. Early ones
-leave a backend time to recover, late ones suit a provider that hands out the old token until it is nearly over."""
+"""Number of retries, each after half of the remaining time: 60, 30, 15, 7.5 and 3.75 seconds before the expiry. Early
+ones leave a backend time to recover, late ones suit a provider that caches a token until it has nearly expired."""
 
 MAX_LIFETIME = 2.0**40
-"""Seconds. Beyond it a token does not expire as far as a program can tell."""
+"""Longest remaining life of a token in seconds. A token beyond it counts as one that does not expire."""
 
 
 class Renewal:
-    """The refreshes of one connection at a time. Off while it has no token that expires, or the server knows none.
+    """The refresh schedule of one connection at a time. Off if its token does not expire or the server knows none.
 
-    `spread`, from 0 to 1, is this client's place in the crowd.
+    `spread`, from 0 to 1, is how far this client brings its refreshes forward.
     """
 
     def __init__(self, *, enabled: bool, spread: float) -> None:
@@ -47,34 +47,34 @@ class Renewal:
         self._serial = 0
         self.due_at = math.inf
         self.fetching: int | None = None
-        """The fetch of a token that is under way. Any other that reports is stale."""
+        """The number of the token fetch in progress. Reports with any other number are stale."""
         self.asking: str | None = None
-        """The request that is under way."""
+        """The id of the refresh request in progress."""
 
     def start(self, expires_at: int | None, server_time: int, now: float) -> None:
-        """Begin with a new connection and what its welcome said."""
+        """Start over for a new connection, with the times of its welcome."""
         self.stop()
         self._server_time, self._started_at = server_time, now
         self._plan(expires_at, now)
 
     def stop(self) -> None:
-        """Plan nothing more for this connection."""
+        """Stop refreshing on this connection."""
         self.due_at = math.inf
         self.fetching = self.asking = None
 
     def fetch(self) -> int:
-        """Note that a token is being fetched. Return the number that its report has to carry."""
+        """Record that a token is being fetched. Return the number that its report has to carry."""
         self.due_at = math.inf
         self._serial += 1
         self.fetching = self._serial
         return self._serial
 
     def ask(self, request_id: str) -> None:
-        """Note that the token was fetched and the server is being asked."""
+        """Record that the token was fetched and sent to the server."""
         self.fetching, self.asking = None, request_id
 
     def succeed(self, expires_at: int | None, now: float) -> bool:
-        """Note the server's consent. False if the new token ends no later than the old one: nothing was won."""
+        """Record that the server accepted the token. Return False if it expires no later than the old one."""
         self.asking = None
         if expires_at is not None and self._expires_at is not None and expires_at <= self._expires_at:
             return False
@@ -82,7 +82,7 @@ class Renewal:
         return True
 
     def fail(self, now: float) -> bool:
-        """Note a failure. Return whether there will be another try."""
+        """Record a failure. Return whether there will be another attempt."""
         self.fetching = self.asking = None
         left = self._ends_at - now
         if self._failures >= RETRIES or left <= 0:
@@ -96,7 +96,7 @@ class Renewal:
         if expires_at is None or not self._enabled:
             return
         passed = now - self._started_at
-        # Whole numbers first: a server may say what no float holds.
+        # Subtract as integers first: a server may send a number that no float can hold.
         left = min(max(expires_at - self._server_time, 0), MAX_LIFETIME) - passed - SLACK
         if left > 0 and expires_at - self._server_time < MAX_LIFETIME:
             self._ends_at = now + left

@@ -1,4 +1,4 @@
-"""The book of requests that wait for an answer, or for a connection."""
+"""The requests that wait for an answer or for a connection."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAX_PENDING = 16_384
-"""Requests that may wait for an answer at once: ten times what a server's rate limit lets through in 15 s."""
+"""Maximum number of unanswered requests: ten times what a server's rate limit lets through in 15 s."""
 
 Purpose = Literal["call", "replay", "refresh", "abandoned"]
 
 
 @dataclass(slots=True)
 class Pending:
-    """A request that was written. `channel` is set for a subscribe, `size` for what has a payload: its bytes."""
+    """A request that was written. `channel` is set for a subscribe; `size` is that of its payload in bytes."""
 
     request_id: str
     deadline: float
@@ -31,7 +31,7 @@ class Queued:
 
 
 class RequestBook:
-    """Every request is entered once and leaves once: answered, expired, drained or dropped by its caller."""
+    """The table of pending requests. Each is added once and removed once: answered, expired, drained or dropped."""
 
     def __init__(self, timeout: float, queue_limit: int) -> None:
         self.timeout = timeout
@@ -41,7 +41,7 @@ class RequestBook:
         self._queue: dict[str, Queued] = {}
 
     def next_id(self) -> str:
-        """Return a request id that this client never used. Ids are short: each is sent twice."""
+        """Return a request id that this client has not used. Ids are short, since each is sent twice."""
         self._last_id += 1
         return str(self._last_id)
 
@@ -65,24 +65,24 @@ class RequestBook:
     def enter(
         self, request_id: str, now: float, purpose: Purpose = "call", channel: str | None = None, size: int = 0
     ) -> None:
-        """Note a request that is being written now."""
+        """Add a request that is being written now."""
         self._pending[request_id] = Pending(request_id, now + self.timeout, purpose, channel, size)
 
     def queue(self, request_id: str, frame: bytes, payload_size: int) -> None:
-        """Note a request that waits for the connection."""
+        """Add a request that waits for the connection."""
         self._queue[request_id] = Queued(frame, payload_size)
 
     def answer(self, request_id: str | None) -> Pending | None:
-        """Take out the request that an answer belongs to. None if it is unknown or too late."""
+        """Remove and return the request that an answer belongs to. None if it is unknown or timed out."""
         return None if request_id is None else self._pending.pop(request_id, None)
 
     def abandon(self, request_id: str) -> None:
-        """Note that nobody waits for this request any more. A queued one is never sent."""
+        """Drop a request whose caller has stopped waiting. A queued one is not sent."""
         if self._queue.pop(request_id, None) is None and request_id in self._pending:
             self._pending[request_id].purpose = "abandoned"
 
     def expire(self, now: float) -> list[Pending]:
-        """Take out the requests that waited too long."""
+        """Remove and return the requests that timed out."""
         late = []
         for pending in self._pending.values():
             if pending.deadline > now:
@@ -93,12 +93,12 @@ class RequestBook:
         return late
 
     def drain(self) -> list[Pending]:
-        """Take out everything that was written."""
+        """Remove and return all written requests."""
         pending = list(self._pending.values())
         self._pending.clear()
         return pending
 
     def drain_queue(self) -> dict[str, Queued]:
-        """Take out everything that waits for the connection, in order."""
+        """Remove and return all queued requests, in order."""
         queue, self._queue = self._queue, {}
         return queue

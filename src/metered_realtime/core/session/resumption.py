@@ -1,15 +1,15 @@
-"""The token with which a client comes back as the peer that it was. It is a credential: nothing here shows it."""
+"""The resume token, with which a client reconnects under its former peer id. It is a credential and is never shown."""
 
 from __future__ import annotations
 
 from ...events import WsCloseCode
 
 RESUMED_ELSEWHERE = WsCloseCode.TOKEN_EXPIRED
-"""How a server ends a connection whose resume token another one has come with."""
+"""The close of a connection whose resume token another connection has used."""
 
 
 class Resumption:
-    """Holds the resume token that a server gave last, within one life of a client."""
+    """Holds the latest resume token, from one `connect()` of a client to its end."""
 
     __slots__ = ("token",)
 
@@ -20,14 +20,14 @@ class Resumption:
         return f"<Resumption {'held' if self.token is not None else 'none'}>"
 
     def hold(self, token: str | None) -> None:
-        """Use this token from now on. None: the server has none to give."""
+        """Replace the token. None if the server issues none."""
         self.token = token
 
     def forget(self) -> None:
-        """Come back as somebody new."""
+        """Forget the token: the next connection gets a new peer id."""
         self.token = None
 
     def note_end(self, code: int) -> None:
-        """Forget a token that another connection goes on with, or the two would evict each other for ever."""
+        """Forget a token that another connection uses now. Otherwise the two would evict each other for ever."""
         if code == RESUMED_ELSEWHERE:
             self.forget()

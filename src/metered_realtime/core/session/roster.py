@@ -1,4 +1,4 @@
-"""Who is in the channel, from a presence snapshot and the deltas that follow it."""
+"""The peers of a channel, from a presence snapshot and the deltas that follow it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ...events import PresencePeer
 from ..wire.names import peer_id_fault
 
 MAX_REMOTE_PEERS = 256
-"""A mesh of more would be 256 connections at each peer; further ones are counted, not added. So are ids that nothing
-can be sent to."""
+"""Maximum number of remotes: a full mesh is one connection to each. Further peers are counted and not added, and so are
+ids that nothing can be sent to."""
 
 
 @dataclass(frozen=True, slots=True)
 class RosterChange:
-    """Who came, who left, and who is still there with what is known of them now. In the order of the frame.
+    """The effect of a presence frame: peers that joined, left, or are still there with new metadata, in its order.
 
-    `expelled` are those of `left` whom the server made leave.
+    `expelled` are those of `left` that the server disconnected.
     """
 
     joined: tuple[PresencePeer, ...] = ()
@@ -27,7 +27,7 @@ class RosterChange:
 
 
 class Roster:
-    """The other peers of one channel. The first presence after `expect_snapshot` is the whole truth."""
+    """The other peers of one channel. The first presence frame after `expect_snapshot` replaces the whole roster."""
 
     def __init__(self) -> None:
         self._own_id: str | None = None
@@ -41,13 +41,13 @@ class Roster:
 
     @property
     def awaits_snapshot(self) -> bool:
-        """Tell whether the next presence frame lists everybody."""
+        """Whether the next presence frame is a snapshot."""
         return self._snapshot_expected
 
     def expect_snapshot(self, own_id: str) -> None:
-        """Take the next presence as complete: a subscription was made, perhaps under a new own id.
+        """Treat the next presence frame as a snapshot, after a subscribe that may be under a new own id.
 
-        Presence under a former own id is a ghost, that of a connection whose end the server has not noticed yet.
+        Presence under a former own id is a ghost: the server has not yet noticed the end of that connection.
         """
         if self._own_id not in (None, own_id):
             self._former_ids.add(str(self._own_id))
@@ -67,7 +67,7 @@ class Roster:
         return self._add(_distinct(joined), gone, expelled)
 
     def clear(self) -> tuple[str, ...]:
-        """Forget everybody, and return who was there. Own ghosts stay known."""
+        """Remove all peers and return them. Own ghosts stay known."""
         gone = tuple(self._present)
         self._present.clear()
         self._snapshot_expected = True
@@ -102,5 +102,5 @@ class Roster:
 
 
 def _distinct(peers: Iterable[PresencePeer]) -> list[PresencePeer]:
-    """Take a peer that is listed twice for one, as it was listed last."""
+    """Merge entries of the same peer. The last one counts."""
     return list({peer.peer_id: peer for peer in peers}.values())

@@ -1,4 +1,4 @@
-"""The life of a signalling client as decisions: what was heard and the time go in, effects come out.
+"""The state machine of a signalling client: reports and the time go in, effects come out.
 
 States, as the program sees them, and the phases of the socket underneath:
 
@@ -30,22 +30,22 @@ Within connected, with tokens that can be fetched anew:
     ------------------------------------------  --------------------------------------------------------------------
     tick, the token ends soon                   FetchToken
     token_fetched                               Transmit refresh
-    ack of the refresh                          TokenRefreshed; the next one is planned by what the ack says
-    unknown_type                                nothing more: the connection ends with its token, and comes back
-    ack, but the token ends no later            a few more tries
-    any other failure                           from the third in a row TokenProviderError; a few more tries
+    ack of the refresh                          TokenRefreshed; the ack says when the next one is due
+    unknown_type                                none: the connection ends with its token and is made again
+    ack, but the token expires no later         a few retries
+    any other failure                           TokenProviderError after three in a row; a few retries
 
 Invariants:
 - Nothing awaits here, and nothing is random: the time and a number from 0 to 1 (`chance`) are arguments.
-- A socket is abandoned the moment it is given up: after a HangUp whatever it still reports is ignored.
+- A socket is abandoned at once: whatever it reports after a HangUp is ignored.
 - Every request that was accepted is settled exactly once, unless its caller abandons it: `Exchange` keeps them.
-- A client that gives up says `Disconnected(will_reconnect=False)` before it is closed, also if the last attempt
+- A client that gives up emits `Disconnected(will_reconnect=False)` before it is closed, also if the last attempt
   never opened. `close()` and a failed first dial do not: their caller knows.
 - Input that does not fit the phase changes nothing and yields no effects; calls that do not fit the state raise.
 
-The session holds no key and no token: each Dial makes the shell get one, and the token for a live connection passes
-through into its frame. What it does hold is the `resume_token` that the server gave last. It goes into the attempts of
-the same life, from one `connect()` to the end, and is forgotten when the server says that another connection used it.
+The session holds no key and no token: the shell gets one for each Dial, and the token for a live connection is passed
+straight into its frame. It does hold the latest `resume_token` of the server. Reconnects present it, until the client
+is closed or the server reports that another connection has used it.
 """
 
 from __future__ import annotations
@@ -95,18 +95,18 @@ TERMINAL_CODES = frozenset({4001, 4003, 4012, 4020})
 """Close codes after which the same credential cannot succeed, or must not."""
 
 ABNORMAL = 1006
-"""The code of a connection that ended, or never began, without a close frame."""
+"""The close code of a connection that failed or ended without a close frame."""
 
 NO_WELCOME = 1000, "no welcome"
-"""Code and reason of a connection on which the welcome did not come in time."""
+"""Code and reason for closing a connection without a welcome in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Seconds. The defaults are what servers and other clients expect."""
+    """Timeouts and delays in seconds. The defaults are what servers and other clients expect."""
 
     open_timeout: float = 10.0
-    """TCP, TLS and HTTP together."""
+    """For the TCP, TLS and HTTP handshakes together."""
     welcome_timeout: float = 10.0
     ack_timeout: float = 15.0
     """Servers answer in milliseconds or are in trouble; 15 s covers a failover behind them."""
@@ -115,9 +115,9 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialFailure:
-    """Why no socket opened. `token_error` is set when the token provider failed, before any dialling.
+    """Why a socket could not be opened. `token_error` is set if the token provider failed before the attempt.
 
-    `text` says it to people, `cause` is the exception. Neither holds a credential.
+    `text` is for people, `cause` is the exception. Neither contains a credential.
     """
 
     reason: str
@@ -184,28 +184,28 @@ class Session:
 
     @property
     def max_message_size(self) -> int:
-        """The bytes of a payload that the server takes."""
+        """Maximum payload size of the server, in bytes."""
         return self._exchange.max_message_size
 
     @property
     def resume_token(self) -> str | None:
-        """What makes the next attempt by the same key the same peer again. None in a life that was never welcomed."""
+        """The token that restores the peer id in the next attempt by the same key. None before the first welcome."""
         return self._resumption.token
 
     @property
     def pending_requests(self) -> int:
-        """How many requests wait for an answer or for the connection."""
+        """Number of requests that wait for an answer or for the connection."""
         return len(self._exchange)
 
     @property
     def next_deadline(self) -> float:
-        """When `tick` is due, unless something else happens before. Infinity: not at all."""
+        """When `tick` is due, unless other input comes first. Infinity if nothing is due."""
         if self._phase is not _Phase.LIVE:
             return self._due_at
         liveness = self._liveness
         return min(liveness.ask_at, liveness.dead_at, self._refreshes.due_at, self._exchange.next_deadline)
 
-    # --- what the program calls
+    # --- calls of the program
 
     def connect(self) -> Effects:
         """Begin the one attempt of a `connect()`.
@@ -216,7 +216,7 @@ class Session:
         if self.state not in ("idle", "closed"):
             raise SignallingError(f"connect() needs a client that is idle or closed, this one is {self.state}")
         self._backoff.reset()
-        self._exchange.forget_all()  # of a life that the server or a failure ended
+        self._exchange.forget_all()  # left over if the server or a failure ended the client
         self._refreshes.forgive()
         self._resumption.forget()
         self._last_code, self._was_connected = ABNORMAL, False
@@ -227,11 +227,11 @@ class Session:
         if self.state in ("idle", "closed"):
             return []
         effects = self._exchange.settle_written("the connection attempt was cancelled")
-        self._drop_link()
+        self._drop_socket()
         return [*effects, HangUp(1000, "connection attempt cancelled"), self._enter("closed")]
 
     def close(self, code: int, reason: str) -> Effects:
-        """End everything, and forget the subscriptions and who the client was."""
+        """End the connection, and forget the subscriptions and the resume token."""
         self._exchange.forget_all()
         self._resumption.forget()
         if self.state == "closed":
@@ -239,7 +239,7 @@ class Session:
         connecting = self.state == "connecting"
         text = "the client was closed"
         effects = self._exchange.settle_written(text) + self._exchange.settle_queued(text)
-        self._drop_link()
+        self._drop_socket()
         effects += [HangUp(code, reason), self._enter("closed")]
         if connecting:
             effects.append(FinishConnect(SignallingConnectError(code, reason, text)))
@@ -278,20 +278,20 @@ class Session:
         return self._exchange.send(to_peer_id, payload, now, queue=self._check_open(may_queue=True))
 
     def doubt(self, now: float) -> Effects:
-        """Ask the server for a sign of life, and take a connection for dead that gives none."""
+        """Ping the server, and consider the connection dead if no answer comes soon."""
         if self._phase is not _Phase.LIVE:
             return []
         self._liveness.doubted(now)
         return [Transmit(frames.encode(frames.Ping()))]
 
     def abandon(self, request_id: str) -> None:
-        """Note that the caller of a request is gone. A refusal that still comes is a `ServerError` event."""
+        """Drop the caller of a request. A refusal that arrives later becomes a `ServerError` event."""
         self._exchange.abandon(request_id)
 
-    # --- what the shell reports
+    # --- reports of the shell
 
     def opened(self, now: float) -> Effects:
-        """The socket opened: the welcome is awaited."""
+        """Handle an opened socket: the welcome is due next."""
         if self._phase is _Phase.DIALLING:
             self._phase = _Phase.GREETING
             self._refreshes.forgive()
@@ -299,7 +299,7 @@ class Session:
         return []
 
     def dial_failed(self, failure: DialFailure, now: float, chance: float) -> Effects:
-        """No socket opened."""
+        """Handle a socket that could not be opened."""
         if self._phase is not _Phase.DIALLING:
             return []
         effects = self._refreshes.count_failure(failure.token_error)
@@ -309,26 +309,26 @@ class Session:
         return effects + self._lose(_Loss(code, failure.reason, False, failure), now, chance)
 
     def ended(self, code: int, reason: str, now: float, chance: float) -> Effects:
-        """The socket closed underneath."""
+        """Handle the end of the socket."""
         if self._phase not in (_Phase.GREETING, _Phase.LIVE):
             return []
         return self._lose(_Loss(code, reason, True), now, chance)
 
     def token_fetched(self, number: int, token: str, now: float) -> Effects:
-        """Take the token that a `FetchToken` asked for."""
+        """Handle the token that a `FetchToken` yielded."""
         return self._refreshes.fetched(number, token, now)
 
     def token_failed(self, number: int, error: Exception, now: float) -> Effects:
-        """Note that a `FetchToken` could not be carried out."""
+        """Handle a `FetchToken` that failed."""
         return self._refreshes.not_fetched(number, error, now)
 
     def receive_binary(self) -> Effects:
-        """Drop a binary frame: the protocol has none."""
+        """Drop a binary frame, of which the protocol has none."""
         self.dropped_frames += 1
         return [Log("warning", "binary frame dropped", {})]
 
     def receive(self, text: str, now: float) -> Effects:
-        """Take a text frame."""
+        """Handle a text frame."""
         if self._phase not in (_Phase.GREETING, _Phase.LIVE):
             return []
         self._liveness.heard(now)
@@ -343,7 +343,7 @@ class Session:
         return _HANDLERS[type(frame)](self, frame, now)
 
     def tick(self, now: float, chance: float) -> Effects:
-        """Do what is due."""
+        """Carry out what is due."""
         if self._phase is _Phase.LIVE:
             return self._tick_live(now, chance)
         if now < self._due_at:
@@ -352,7 +352,7 @@ class Session:
             return [HangUp(*NO_WELCOME), *self._lose(_Loss(*NO_WELCOME, True), now, chance)]
         return [self._dial()]
 
-    # --- the socket's life
+    # --- the socket
 
     def _enter(self, state: SignallingClientState) -> EnterState:
         effect = EnterState(self.state, state)
@@ -363,16 +363,16 @@ class Session:
         self._phase, self._due_at = _Phase.DIALLING, math.inf
         return Dial()
 
-    def _drop_link(self) -> None:
+    def _drop_socket(self) -> None:
         self._phase, self._due_at = _Phase.DOWN, math.inf
         self._exchange.lose_connection()
         self._refreshes.stop()
 
     def _lose(self, loss: _Loss, now: float, chance: float) -> Effects:
-        """Decide after the end of an attempt or of a connection."""
+        """Decide what follows the end of an attempt or of a connection."""
         too_big = loss.opened and loss.code == WsCloseCode.MESSAGE_TOO_BIG
         effects = self._exchange.settle_written("the connection ended before the answer", too_big=too_big)
-        self._drop_link()
+        self._drop_socket()
         if loss.opened:
             self._last_code = loss.code
             self._resumption.note_end(loss.code)
@@ -466,7 +466,7 @@ class Session:
         self.peer_id, self._exchange.max_message_size = frame.peer_id, frame.max_message_size
         self._resumption.hold(frame.resume_token)
         ice_servers, refused = _named_ice_servers(frame.metadata)
-        if ice_servers is not None or not again:  # a welcome that names none takes none away
+        if ice_servers is not None or not again:  # a welcome without ICE servers keeps those that are known
             self.ice_servers = ice_servers
         event = Connected(
             frame.peer_id, frame.server_time, frame.expires_at, again, frame.max_message_size, ice_servers
@@ -516,7 +516,7 @@ class Session:
 
 
 def _named_ice_servers(metadata: Mapping[str, Any] | None) -> tuple[tuple[IceServerConfig, ...] | None, Effects]:
-    """Return the ICE servers that the server names, and a log line if it names some of which none are taken."""
+    """Return the ICE servers in a frame's metadata, and a log line if they are refused."""
     named = parse_ice_servers(metadata)
     if named is not None or metadata is None or "iceServers" not in metadata:
         return named, []

@@ -1,8 +1,8 @@
-"""What a client is subscribed to as far as its program knows, and the replay of it after a reconnect.
+"""The subscriptions of a client as its program knows them, and their replay after a reconnect.
 
-A channel is remembered from the moment its subscribe is written. The server's refusal takes that back, restoring
-whatever was held before; an acknowledgement confirms it; silence or a lost connection keep it, since the server may
-have heard. `unsubscribe` and `close` forget.
+A channel is remembered as soon as its subscribe is written. A refusal by the server restores what was remembered
+before; an acknowledgement confirms the subscription; a timeout or a lost connection keeps it, since the server may have
+received it. `unsubscribe` and `close` forget it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 REPLAY_RETRIES = 3
-"""Per channel and connection: a server that refuses four times in a row means it."""
+"""Maximum number of replays per channel and connection: a server that refuses four times in a row means it."""
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class _Memory:
     held: bool | None = None
     """The `include_sender_metadata` of the latest subscribe that was not refused, if one was decided."""
     asked: dict[str, bool] = field(default_factory=dict)
-    """The same of each subscribe that is under way, by request id, oldest first."""
+    """The same of each unanswered subscribe, by request id, oldest first."""
 
     @property
     def wanted(self) -> bool:
@@ -41,17 +41,17 @@ class Subscriptions:
         return None if memory is None else memory.wanted
 
     def ask(self, channel: str, include_sender_metadata: bool, request_id: str) -> None:
-        """Remember a subscribe that is about to be written."""
+        """Record a subscribe that is about to be written."""
         self._channels.setdefault(channel, _Memory()).asked[request_id] = include_sender_metadata
 
     def keep(self, channel: str, request_id: str) -> None:
-        """Note that a subscribe was acknowledged, or will never be answered."""
+        """Confirm a subscribe that was acknowledged, or that will not be answered."""
         memory = self._channels.get(channel)
         if memory is not None and request_id in memory.asked:
             memory.held = memory.asked.pop(request_id)
 
     def refuse(self, channel: str, request_id: str) -> None:
-        """Take a refused subscribe back."""
+        """Undo a subscribe that was refused."""
         memory = self._channels.get(channel)
         if memory is None or memory.asked.pop(request_id, None) is None:
             return
@@ -59,16 +59,16 @@ class Subscriptions:
             del self._channels[channel]
 
     def forget(self, channel: str) -> None:
-        """Forget a channel: the program unsubscribed."""
+        """Forget a channel that the program unsubscribed from."""
         self._channels.pop(channel, None)
 
     def clear(self) -> None:
-        """Forget everything: the client was closed."""
+        """Forget all channels, when the client is closed."""
         self._channels.clear()
 
 
 class Replays:
-    """The failed replays of one connection: how often each channel failed and when it is due again."""
+    """The failed replays of one connection: how often each channel failed and when it is retried."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
@@ -76,12 +76,12 @@ class Replays:
         self._due: dict[str, float] = {}  # one delay for all, so the oldest entry is due first
 
     def clear(self) -> None:
-        """Start over: a new connection."""
+        """Start over for a new connection."""
         self._failures.clear()
         self._due.clear()
 
     def fail(self, channel: str, now: float) -> bool:
-        """Note a failed replay. Return whether it will be tried again."""
+        """Record a failed replay. Return whether it will be retried."""
         failures = self._failures.get(channel, 0) + 1
         if failures > REPLAY_RETRIES:
             self._failures.pop(channel, None)
@@ -91,7 +91,7 @@ class Replays:
         return True
 
     def cancel(self, channel: str) -> None:
-        """Replay this channel no more: it came back, or the program decided about it."""
+        """Stop replaying a channel that was restored, or that the program has subscribed to or left itself."""
         self._failures.pop(channel, None)
         self._due.pop(channel, None)
 

@@ -1,7 +1,7 @@
-"""The refreshes of a client's token on its live connection: fetched, asked for, answered, tried again.
+"""Token refreshes on a live connection: fetching, requesting, answers and retries.
 
-When one is due is up to `Renewal`. Failures of the token provider are counted here over all connections, whether it
-was asked for a refresh or for an attempt to connect: it is the same provider.
+`Renewal` schedules them. Failures of the token provider are counted over all connections, whether it was called for
+a refresh or for a connection attempt: it is the same provider.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .renewal import Renewal
 UNKNOWN = "the server knows no refresh"
 
 TOKEN_FAILURES_TO_REPORT = 3
-"""Consecutive failures of the token provider from which on the program is told: one may be a hiccup."""
+"""Consecutive failures of the token provider before `TokenProviderError` is emitted: one may be a hiccup."""
 
 
 class Refreshes:
-    """Keeps the token of one connection at a time fresh."""
+    """Refreshes the token of one connection at a time."""
 
     def __init__(self, exchange: Exchange, *, enabled: bool, spread: float) -> None:
         self._exchange = exchange
@@ -33,19 +33,19 @@ class Refreshes:
         return self._renewal.due_at
 
     def start(self, expires_at: int | None, server_time: int, now: float) -> None:
-        """Begin with a new connection and what its welcome said."""
+        """Start over for a new connection, with the times of its welcome."""
         self._renewal.start(expires_at, server_time, now)
 
     def stop(self) -> None:
-        """Plan nothing more for this connection."""
+        """Stop refreshing on this connection."""
         self._renewal.stop()
 
     def fetch(self) -> Effects:
-        """Ask for a token."""
+        """Return the effect that fetches a token."""
         return [FetchToken(self._renewal.fetch())]
 
     def fetched(self, number: int, token: str, now: float) -> Effects:
-        """Take the token that a `FetchToken` asked for."""
+        """Send the token that a `FetchToken` yielded to the server."""
         if number != self._renewal.fetching:
             return []
         asked = self._exchange.refresh(token, now)
@@ -56,17 +56,17 @@ class Refreshes:
         return effects
 
     def not_fetched(self, number: int, error: Exception, now: float) -> Effects:
-        """Note that a `FetchToken` could not be carried out."""
+        """Handle a `FetchToken` that failed."""
         return [] if number != self._renewal.fetching else self.fail(error, now)
 
-    # --- the server's answer
+    # --- answers of the server
 
     def asked(self, request_id: str | None) -> bool:
-        """Tell whether it is the request that is under way."""
+        """Return whether this is the refresh request in progress."""
         return request_id is not None and request_id == self._renewal.asking
 
     def acknowledge(self, frame: frames.Ack, now: float) -> bool:
-        """Note the server's consent. False if nothing was won by it."""
+        """Handle an accepted refresh. Return False if the new token expires no later than the old one."""
         self._exchange.take(frame.request_id)
         if not self._renewal.succeed(frame.expires_at, now):
             return False
@@ -74,24 +74,24 @@ class Refreshes:
         return True
 
     def refuse(self, frame: frames.ErrorFrame, now: float) -> Effects:
-        """Note the server's refusal."""
+        """Handle a refused refresh."""
         self._exchange.take(frame.request_id)
         if frame.code == "unknown_type":
             return self._give_up(UNKNOWN)
         return self.fail(ServerRequestError(frame.code, frame.message, frame.request_id), now)
 
     def meet_unknown_type(self) -> Effects:
-        """Note that the server does not know some frame: old ones say so of the heartbeat, and perhaps of a refresh."""
+        """Handle `unknown_type`: old servers answer the heartbeat with it, and perhaps a refresh."""
         return self._give_up(UNKNOWN) if self._exchange.take(self._renewal.asking) else []
 
     # --- failures
 
     def fail(self, error: Exception, now: float) -> Effects:
-        """Note a refresh that failed, and try again if there is time."""
+        """Handle a failed refresh, and retry it if there is time."""
         return [*self.retry(type(error).__name__, now), *self.count_failure(error)]
 
     def count_failure(self, error: Exception | None) -> Effects:
-        """Count a failure of the token provider, or that it has done its part."""
+        """Count a failure of the token provider. None is a success and resets the count."""
         if error is None:
             self.forgive()
             return []
@@ -101,16 +101,16 @@ class Refreshes:
         return [Emit(TokenProviderError(self._failures, error))]
 
     def forgive(self) -> None:
-        """Count from the beginning."""
+        """Reset the count of failures."""
         self._failures = 0
 
     def retry(self, reason: str, now: float) -> Effects:
-        """Try again, if there is time."""
+        """Retry, if there is time."""
         if self._renewal.fail(now):
             return [Log("debug", "token refresh failed, it will be tried again", {"reason": reason})]
         return [Log("warning", "token refresh given up", {"reason": reason})]
 
     def _give_up(self, reason: str) -> Effects:
-        """Let the connection end with its token: the server's 4002 is followed by a reconnect with a fresh one."""
+        """Give up refreshing: the server closes with 4002, and the client reconnects with a new token."""
         self._renewal.stop()
         return [Log("info", "token refresh given up", {"reason": reason})]

@@ -1,1 +1,1 @@
-"""What the wire carries: frames of signalling, names, and what a message may cost."""
+"""The wire format of signalling: frames, names, and limits on the cost of a message."""

@@ -1,7 +1,7 @@
-"""The wire, protocol version 1: JSON text to typed frames and back, in both directions.
+"""The wire format, protocol version 1: JSON text to typed frames and back, in both directions.
 
-Client and server share this module. Decoding is one pass at C speed into a loose record, then the checks that give
-each fault its own error. On the server `data` stays raw bytes: a payload is forwarded, never decoded.
+Client and server share this module. Decoding is one pass at C speed into a loose record, followed by the checks that
+give each fault its own error. On the server `data` stays raw bytes: a payload is forwarded, never decoded.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from .names import MAX_REQUEST_ID_LENGTH, channel_fault, is_request_id, peer_id_
 from .surrogates import decode_json, mend_json
 
 MAX_MESSAGE_SIZE = 65_536
-"""Bytes of a payload that a server takes unless its welcome says otherwise."""
+"""Maximum payload size in bytes, unless the server's welcome gives another one."""
 
 ENVELOPE_ALLOWANCE = 1_024
-"""Bytes that a client frame may add around its payload: names, ids and keys at their longest fit."""
+"""Maximum size in bytes of a client frame without its payload: the longest names, ids and keys fit."""
 
 MAX_SERVER_FRAME = 1_048_576
-"""Bytes of a server frame that clients take. Snapshots included: servers stay below."""
+"""Maximum size in bytes of a server frame, presence snapshots included."""
 
 MAX_RESUME_TOKEN = 1_024
-"""Characters. Those of our servers have about 200; longer ones would only burden the request line."""
+"""Maximum length of a resume token in characters. Those of this server have about 200; a longer one would only burden
+the request line."""
 
 DEFAULT_RETRY_AFTER_MS = 1_000
 MAX_RETRY_AFTER_MS = 300_000
 
 
 class _Frame(msgspec.Struct, frozen=True, tag_field="type", rename="camel", omit_defaults=True):
-    """A frame that encodes itself. Fields at their default are left out; required ones always stand."""
+    """Base of frames. Fields with their default value are omitted when encoded, required fields never."""
 
 
 # --- client to server
@@ -68,7 +69,7 @@ class Ping(_Frame, frozen=True, tag="ping"):
 
 
 class Refresh(_Frame, frozen=True, tag="refresh"):
-    """Go on with this token instead of the one that the connection began with."""
+    """Replace the token of the connection."""
 
     token: str
     request_id: str | None = None
@@ -90,14 +91,14 @@ class Welcome(_Frame, frozen=True, tag="welcome"):
     max_message_size: int
     metadata: Any = None
     resume_token: str | None = None
-    """What to come back with as the same peer, for connections by publishable key."""
+    """The resume token, for connections by publishable key: a reconnect with it gets the same peer id."""
 
     def __repr__(self) -> str:
         return f"Welcome(peer_id={self.peer_id!r})"
 
 
 class Resume(_Frame, frozen=True, tag="resume"):
-    """The resume token that is to be used from now on."""
+    """A new resume token, which replaces the one before."""
 
     resume_token: str
 
@@ -106,7 +107,7 @@ class Resume(_Frame, frozen=True, tag="resume"):
 
 
 class Ack(_Frame, frozen=True, tag="ack"):
-    """The answer to a request. The rest is for a refresh alone, and means what it means in a welcome."""
+    """The answer to a request. The other fields are for a refresh only, with their meaning in a welcome."""
 
     request_id: str
     expires_at: int | None = None
@@ -133,7 +134,9 @@ class DirectFrame(_Frame, frozen=True, tag="direct"):
 
 
 class PresenceEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """`expelled` among those who left: the server took the right to be here. The hosted service has no such mark."""
+    """A peer in a presence frame.
+
+    `expelled`, in `left`: the server disconnected it for good. The hosted service does not send it."""
 
     peer_id: str
     metadata: Any = None
@@ -158,7 +161,7 @@ ServerFrame = Welcome | Resume | Ack | ErrorFrame | MessageFrame | DirectFrame |
 
 
 class FrameError(Exception):
-    """A client frame that the server answers with an error frame of this code."""
+    """A client frame is invalid; the server answers with an error frame of this code."""
 
     def __init__(self, code: str, message: str, request_id: str | None = None) -> None:
         super().__init__(message)
@@ -168,21 +171,21 @@ class FrameError(Exception):
 
 
 class MalformedServerFrameError(Exception):
-    """A server frame that a client skips."""
+    """A server frame is malformed; the client skips it."""
 
 
 class UnknownServerFrameError(MalformedServerFrameError):
-    """A server frame of a type that this client does not know: newer servers may send them."""
+    """A server frame has a type that this client does not know. Newer servers may send such frames."""
 
 
 def is_resume_token(value: object) -> TypeGuard[str]:
-    """Tell whether a value can be a resume token: 1 to `MAX_RESUME_TOKEN` characters of printable ASCII."""
+    """Return whether a value can be a resume token: 1 to `MAX_RESUME_TOKEN` characters of printable ASCII."""
     return isinstance(value, str) and 0 < len(value) <= MAX_RESUME_TOKEN and value.isascii() and value.isprintable()
 
 
 _ABSENT = Raw(b"")
 _encoder = msgspec.json.Encoder()
-# Not msgspec: it writes NaN as null. One encoder for all: building one costs as much as a small payload.
+# Not msgspec, which writes NaN as null. One encoder for all, since building one costs as much as a small payload.
 _encode_payload = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -206,7 +209,7 @@ def encode_payload(data: Any) -> Raw:
 
 
 class _LooseClientFrame(msgspec.Struct, rename="camel"):
-    """The fields of a client frame as they came: what a frame does not use is skipped, and never decoded."""
+    """The fields of a client frame, undecoded. Fields that a frame does not use are skipped."""
 
     type: Raw = _ABSENT
     channel: Raw = _ABSENT
@@ -223,10 +226,10 @@ _flag_decoder = msgspec.json.Decoder(bool)
 
 
 def decode_client_frame(text: str | bytes) -> ClientFrame:
-    """Decode and check a frame from a client. Bytes have to be valid UTF-8 already.
+    """Decode and check a frame from a client. Bytes must be valid UTF-8.
 
     Raises:
-        FrameError: with the error code to answer and, where it could be read, the request id to echo.
+        FrameError: the frame is invalid. Holds the error code for the answer and the request id, if it is readable.
     """
     try:
         loose = _decode_loose(text)
@@ -260,7 +263,7 @@ def _decode_loose(text: str | bytes) -> _LooseClientFrame:
         if mended is None:
             raise
         loose = _client_decoder.decode(mended)
-        # Two names must not become one.
+        # Two different names must not become the same.
         names = (loose.type, loose.channel, loose.to, loose.request_id, loose.token)
         if any(rb"\ufffd" in bytes(name) for name in names):
             raise
@@ -268,7 +271,7 @@ def _decode_loose(text: str | bytes) -> _LooseClientFrame:
 
 
 def _text(raw: Raw) -> str | None:
-    """Return a field that is text. None if it is absent, or something else, which is refused by its first byte."""
+    """Return a text field. None if it is absent or, by its first byte, something else than text."""
     try:
         return _text_decoder.decode(raw)
     except msgspec.DecodeError:
@@ -346,11 +349,11 @@ _server_decoder = msgspec.json.Decoder(_LooseServerFrame)
 
 
 def decode_server_frame(text: str | bytes) -> ServerFrame:
-    """Decode and check a frame from a server. Metadata that is no object is read as absent.
+    """Decode and check a frame from a server. Metadata that is not an object is treated as absent.
 
     Raises:
         UnknownServerFrameError: the type is not known.
-        MalformedServerFrameError: anything else that is wrong with it.
+        MalformedServerFrameError: the frame is invalid in any other way.
     """
     if fault := json_fault(text):
         raise MalformedServerFrameError(fault)
@@ -439,7 +442,7 @@ def _resume(loose: _LooseServerFrame) -> Resume:
 
 
 def _ack(loose: _LooseServerFrame) -> Ack:
-    # Only our own requests are settled by it, so fields that nobody asked for are not worth a refusal.
+    # An ack only settles requests of this client, so unexpected fields are no reason to refuse it.
     request_id = _want(loose.request_id, str, "requestId")
     expires_at = loose.expires_at
     if expires_at is None and loose.metadata is None:

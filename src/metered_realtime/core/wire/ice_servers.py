@@ -8,20 +8,20 @@ from typing import Any
 from ...options import IceServerConfig
 
 MAX_SERVERS = 16
-"""More would only slow down gathering: every server is asked."""
+"""Maximum number of entries. More would slow down gathering, since every server is contacted."""
 
 MAX_URLS = 32
-"""In all entries together. Each URL is parsed, and may be looked up and asked; services name about five."""
+"""Maximum number of URLs in all entries together. Each may cost a lookup and a request; services name about five."""
 
 MAX_URL_LENGTH = 512
 MAX_CREDENTIAL_LENGTH = 1_024
-"""Generous for what they are, small enough that a welcome cannot fill memory."""
+"""Maximum length of a URL, user name or credential, so that a welcome cannot fill memory."""
 
 SCHEMES = frozenset({"stun", "stuns", "turn", "turns"})
 
 
 def parse_ice_servers(metadata: Mapping[str, Any] | None) -> tuple[IceServerConfig, ...] | None:
-    """Return the ICE servers, or None if there are none, too many, or a malformed one: all or nothing."""
+    """Return the ICE servers, or None if there are none, too many, or one is malformed: all or nothing."""
     servers = metadata.get("iceServers") if metadata is not None else None
     if not isinstance(servers, list) or len(servers) > MAX_SERVERS:
         return None

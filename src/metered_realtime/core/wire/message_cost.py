@@ -1,8 +1,8 @@
-"""Whether a message from outside may be decoded: what it would cost is read off its bytes before any object is made.
+"""Limits on the cost of decoding a message, read from its bytes before any object is created.
 
-Decoders make an object of every value. A list of one byte takes 56 bytes and a place in the garbage collector's
-rounds; keys of a map are hashed, and hashes of lists and numbers are no secret, so whoever chooses the keys chooses
-that all of them collide. Both are refused here, by a count of values and by the kinds of keys.
+Decoders create an object for every value. An empty list, one byte on the wire, takes 56 bytes of memory and is tracked
+by the garbage collector. Keys of a map are hashed, and hashes of lists and numbers are predictable, so a sender can
+choose keys that all collide. Both are bounded here, by the number of values and by the kinds of keys.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Iterable
 from itertools import accumulate
 
 MAX_CONTAINERS = 65_536
-"""Lists and objects in one message: 20 ms of decoding, and 15 MB."""
+"""Maximum number of lists and objects in one message: 20 ms of decoding and 15 MB."""
 
 MAX_VALUES = 262_144
-"""Values in one message, keys among them: 40 ms to count them. Whoever has more numbers sends them as bytes."""
+"""Maximum number of values in one message, keys included: 40 ms to count them. More numbers should be sent as bytes."""
 
 MAX_DEPTH = 128
-"""Lists and objects inside of each other. Programs walk what they are given with recursive functions."""
+"""Maximum nesting depth of lists and objects. Programs walk decoded data with recursive functions."""
 
 MAX_DIGITS = 1_024
-"""Digits in a row in JSON. The time to read an integer grows with their square."""
+"""Maximum number of consecutive digits in JSON. The time to read an integer grows with their square."""
 
 MAX_NUMBER_KEYS = 1_024
-"""Entries of a map that has integers among its keys. Hashes of integers are no secret: chosen ones all collide, and the
-time to store them grows with the square of their number."""
+"""Maximum number of entries of a map with integer keys. Hashes of integers are predictable: chosen keys all collide,
+and the time to store them grows with the square of their number."""
 
 _STEPS = bytes({ord("["): 1, ord("{"): 1}.get(byte, 255) for byte in range(256))
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -32,7 +32,7 @@ _DIGITS = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in rang
 
 
 def json_fault(text: str | bytes) -> str | None:
-    """Return why a JSON text is not to be decoded, or None if it may be."""
+    """Return why a JSON text must not be decoded, or None."""
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
     if len(raw) <= MAX_CONTAINERS and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return None
@@ -65,7 +65,7 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH}"
 
 
 def _sizes() -> list[int]:
-    """Return the bytes of a MessagePack value by its first byte, 0 if they depend on what follows."""
+    """Return the size in bytes of a MessagePack value by its first byte, or 0 if that does not tell."""
     fixed = {0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
     fixed |= {0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9, 0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18}
     fixed |= dict.fromkeys((*range(128), *range(224, 256)), 1)
@@ -75,7 +75,7 @@ def _sizes() -> list[int]:
 
 _SIZES = _sizes()
 _LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4}
-"""Bytes of the length of bytes, text and extensions, by their first byte."""
+"""Size of the length field of bytes, text and extensions, by their first byte."""
 
 _EXTENSIONS = (0xC7, 0xC8, 0xC9)
 
@@ -91,11 +91,11 @@ _OF_SIZE = {size: bytes(byte for byte in range(256) if _SIZES[byte] == size) for
 
 
 def msgpack_fault(message: bytes) -> str | None:
-    """Return why a MessagePack message is not to be decoded, or None if it may be. One that is cut off may be."""
+    """Return why a MessagePack message must not be decoded, or None. A truncated message is left to the decoder."""
     if len(message) <= MAX_DEPTH and len(message.translate(None, _MAPS)) == len(message):
         return None
     place, end, sizes = 0, len(message), _SIZES
-    left, keys = 1, _NO_KEYS  # values to come at this level, and the first bytes of its keys if it is a map
+    left, keys = 1, _NO_KEYS  # remaining values at this level, and the permitted first bytes of keys if it is a map
     levels: list[tuple[int, frozenset[int]]] = []
     values = containers = 0
     while place < end:
@@ -108,7 +108,7 @@ def msgpack_fault(message: bytes) -> str | None:
         elif head in _LENGTHS:
             place = _after(message, place, head)
         elif head == _NEVER_USED:
-            return None  # the decoder says so
+            return None  # the decoder reports it
         else:
             levels.append((left, keys))
             left, keys, place = _inside(message, place, head)
@@ -127,7 +127,7 @@ def msgpack_fault(message: bytes) -> str | None:
 
 
 def _after_run(message: bytes, place: int, left: int) -> tuple[int, int]:
-    """Skip values of one size at the beginning of a list: many numbers take no step each."""
+    """Skip values of the same size at the beginning of a list, all in one step."""
     while left > _RUN and place < len(message):
         size = _SIZES[message[place]]
         heads = message[place : place + size * _RUN : size or 1]
@@ -145,7 +145,7 @@ def _after(message: bytes, place: int, head: int) -> int:
 
 
 def _inside(message: bytes, place: int, head: int) -> tuple[int, frozenset[int], int]:
-    """Return how many values a list or map has, what its keys may be, and where they begin."""
+    """Return how many values a list or map has, the permitted kinds of keys, and the offset of the first value."""
     if head < 0xA0:
         count, start, is_map = head & 0xF, place + 1, head < 0x90
     else:

@@ -33,12 +33,12 @@ NameFault = Literal["type", "empty", "too_long", "control_character", "not_print
 
 
 def channel_fault(name: object) -> NameFault | None:
-    """Return what is wrong with a channel name, or None: 1 to 256 bytes of UTF-8 without control characters."""
+    """Return what is wrong with a channel name, or None. It is 1 to 256 bytes of UTF-8 without control characters."""
     if not isinstance(name, str):
         return "type"
     if not name:
         return "empty"
-    # Four bytes per character at the most: longer text need not be encoded to know.
+    # UTF-8 has at most four bytes per character, so that longer text need not be encoded.
     if len(name) > MAX_CHANNEL_BYTES:
         return "too_long"
     try:
@@ -51,7 +51,7 @@ def channel_fault(name: object) -> NameFault | None:
 
 
 def is_reserved_channel(name: str) -> bool:
-    """Tell whether a channel belongs to the service: the prefix counts, its case does not."""
+    """Return whether a channel has a reserved prefix, in upper or lower case."""
     return name.lower().startswith(RESERVED_PREFIXES)
 
 
@@ -67,7 +67,7 @@ def peer_id_fault(peer_id: object) -> NameFault | None:
 
 
 def identity_fault(peer_id: object) -> NameFault | None:
-    """Return what is wrong with a peer id that a token claims, or None: printable ASCII, 1 to 128."""
+    """Return what is wrong with a peer id in a token, or None. It is 1 to 128 characters of printable ASCII."""
     fault = peer_id_fault(peer_id)
     if fault is None and not (isinstance(peer_id, str) and peer_id.isascii() and peer_id.isprintable()):
         return "not_printable_ascii"
@@ -75,7 +75,7 @@ def identity_fault(peer_id: object) -> NameFault | None:
 
 
 def is_request_id(value: object) -> bool:
-    """Tell whether a value may be a request id: a string of 1 to 128 characters."""
+    """Return whether a value is a valid request id: a string of 1 to 128 characters."""
     return isinstance(value, str) and 1 <= len(value) <= MAX_REQUEST_ID_LENGTH
 
 

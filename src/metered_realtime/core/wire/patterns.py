@@ -1,8 +1,8 @@
-r"""The pattern language of keys and tokens: `*` any run without `/`, `**` any run, `\*` and `\\` the characters.
+r"""The pattern language of keys and tokens: `*` is any run without `/`, `**` any run, `\*` and `\\` the characters.
 
-A pattern is matched against a whole name, case-sensitively. Everything here takes time bounded by the lengths
-involved: patterns come from outside, and a backtracking matcher could be made to hang. Sets of places, in a name or in
-a pattern, are the bits of one number: a step costs the same however many places there are.
+A pattern is matched against a whole name, case-sensitively. All functions take time bounded by the lengths of their
+arguments: patterns are untrusted, and a backtracking matcher could be made to hang. Sets of positions, in a name or in
+a pattern, are the bits of one integer, so that a step costs the same for any number of positions.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from itertools import groupby
 from typing import NamedTuple
 
 MAX_WILDCARDS = 8
-"""Wildcards of a pattern that a client subscribes to: each is a step in the matching of every new name. Patterns that
+"""Maximum number of wildcards in a subscribed pattern: each is a step in the matching of every new name. Patterns that
 people write have one to three."""
 
 MANY_PLACES = 8
-"""Places of a literal in a name that are looked for one by one."""
+"""Maximum number of positions of a literal in a name that are searched one by one."""
 
 COVER_STEPS = 10_000
-"""States that `pattern_covers` visits before it gives up and says no: some 10 ms. Patterns that people write take a
-few hundred; a client must not be able to keep the server busy with one that nobody would."""
+"""Maximum number of states that `pattern_covers` visits before it answers no: about 10 ms. Patterns that people write
+take a few hundred; a contrived one must not keep the server busy."""
 
 ANYTHING_ELSE = "\0"
-"""Stands for every character that the outer pattern does not mention: no channel name contains it."""
+"""Represents every character that the outer pattern does not contain. No channel name contains it."""
 
 
 class _Star:
@@ -38,11 +38,11 @@ class _Star:
 
 _STAR, _DOUBLE_STAR = _Star(False), _Star(True)
 _Tokens = tuple[str | _Star, ...]
-"""Characters and stars. No star follows another one."""
+"""The tokens of a pattern: characters and stars. No star follows another one."""
 
 
 class _Masks(NamedTuple):
-    """The bits of the tokens: of each character, of all stars, of those that cross a slash, and of the end."""
+    """Bit masks of tokens: of each character, of all stars, of those that cross a slash, and of the end."""
 
     characters: dict[str, int]
     stars: int
@@ -51,17 +51,17 @@ class _Masks(NamedTuple):
 
 
 def is_pattern(name: str) -> bool:
-    """Tell whether a channel name contains an unescaped `*`."""
+    """Return whether a channel name contains an unescaped `*`."""
     return "*" in name and any(isinstance(token, _Star) for token in _tokens(name))
 
 
 def count_wildcards(name: str) -> int:
-    """Return how many wildcards a channel name has. Adjacent stars are one."""
+    """Return the number of wildcards in a channel name. Adjacent stars count as one."""
     return sum(isinstance(token, _Star) for token in _tokens(name)) if "*" in name else 0
 
 
 def literal_prefix(pattern: str) -> str:
-    """Return what every name that a pattern matches begins with."""
+    """Return the literal prefix that every name matching a pattern has."""
     first = next(iter(_pieces(pattern)), "")
     return first if isinstance(first, str) else ""
 
@@ -72,7 +72,7 @@ def pattern_matches(pattern: str, channel: str) -> bool:
 
 
 class Name:
-    """A channel name that is matched with many patterns. What they ask of it is worked out once."""
+    """A channel name to match against many patterns. Caches what the patterns have in common."""
 
     __slots__ = ("_all", "_starts", "_steps", "_text")
 
@@ -80,7 +80,7 @@ class Name:
         self._text = text
         self._all = (1 << len(text) + 1) - 1
         self._starts: dict[str, int] = {}
-        self._steps: int | None = None  # the places whose character `*` takes
+        self._steps: int | None = None  # the positions whose character `*` matches
 
     def matches(self, pattern: str) -> bool:
         """Return whether a pattern matches the whole name."""
@@ -90,7 +90,7 @@ class Name:
             return False
         if isinstance(last, str) and not self._text.endswith(last):
             return False
-        places = 1  # where in the name the rest of the pattern may begin
+        places = 1  # positions in the name where the rest of the pattern may begin
         for piece in pieces:
             if isinstance(piece, str):
                 places = (places & self._starts_of(piece)) << len(piece)
@@ -112,7 +112,7 @@ class Name:
         starts, count, at = 0, 0, self._text.find(literal)
         while at >= 0:
             if count == MANY_PLACES and len(literal) > 1:
-                # It overlaps itself: so do its halves, and many literals of that kind share them.
+                # A literal that overlaps itself: so do its halves, which many such literals share.
                 half = len(literal) // 2
                 return self._starts_of(literal[:half]) & self._starts_of(literal[half:]) >> half
             starts |= 1 << at
@@ -123,15 +123,15 @@ class Name:
     def _within_segments(self, places: int) -> int:
         if self._steps is None:
             self._steps = sum(1 << at for at, character in enumerate(self._text) if character != "/")
-        # Adding carries each place through the run of steps that it is in, to the place behind the run.
+        # The addition carries each position through its run of steps, to the position behind the run.
         return ((places & self._steps) + self._steps ^ self._steps) | places
 
 
 def pattern_covers(outer: str, inner: str) -> bool:
-    """Tell whether `outer` matches every name that `inner` matches. Hopelessly intricate pairs count as no."""
+    """Return whether `outer` matches every name that `inner` matches. False if that is too intricate to decide."""
     if outer == inner or _tokens(outer) == (_DOUBLE_STAR,):
         return True
-    if not literal_prefix(inner).startswith(literal_prefix(outer)):  # what a star of inner takes, a literal does not
+    if not literal_prefix(inner).startswith(literal_prefix(outer)):  # a literal does not match all that a star does
         return False
     cover, tokens = _masks(outer), _tokens(inner)
     alphabet = {"/", ANYTHING_ELSE, *cover.characters}
@@ -147,7 +147,7 @@ def pattern_covers(outer: str, inner: str) -> bool:
         following = _from(state + isinstance(token, str), tokens)
         for character in _characters(token, alphabet):
             still_covered = _step(covered, character, cover)
-            if not still_covered:  # whatever inner begins, it can end
+            if not still_covered:  # every beginning of a match of inner can be completed
                 return False
             fresh = {(each, still_covered) for each in following} - seen
             seen |= fresh
@@ -159,7 +159,7 @@ def pattern_covers(outer: str, inner: str) -> bool:
 
 
 def patterns_meet(one: str, other: str) -> bool:
-    """Tell whether some name matches both patterns."""
+    """Return whether some name matches both patterns."""
     left, right = _tokens(one), _tokens(other)
     pending, seen = [(0, 0)], {(0, 0)}
     while pending:
@@ -207,7 +207,7 @@ def _tokens(pattern: str) -> _Tokens:
             index += 2
         elif character == "*":
             stars = len(pattern) - index - len(pattern[index:].lstrip("*"))
-            tokens.append(_STAR if stars == 1 else _DOUBLE_STAR)  # three are two and one: any run at all
+            tokens.append(_STAR if stars == 1 else _DOUBLE_STAR)  # three stars are two and one: any run
             index += stars
         else:
             tokens.append(character)
@@ -217,7 +217,7 @@ def _tokens(pattern: str) -> _Tokens:
 
 @lru_cache(maxsize=4096)
 def _pieces(pattern: str) -> _Tokens:
-    """Return the tokens with the characters between stars put together. A pattern is never empty."""
+    """Return the tokens with the characters between stars joined. A pattern is never empty."""
     pieces: list[str | _Star] = []
     for is_literal, run in groupby(_tokens(pattern), lambda token: isinstance(token, str)):
         tokens = list(run)
@@ -240,7 +240,7 @@ def _masks(pattern: str) -> _Masks:
 
 
 def _from(state: int, tokens: _Tokens) -> tuple[int, ...]:
-    """Return a place, and the one behind its star, which may stand for nothing."""
+    """Return a position, and the one behind its star, which may match nothing."""
     return (state, state + 1) if state < len(tokens) and isinstance(tokens[state], _Star) else (state,)
 
 
@@ -250,5 +250,5 @@ def _step(places: int, character: str, masks: _Masks) -> int:
 
 
 def _closure(places: int, masks: _Masks) -> int:
-    """Add the places behind stars, which may stand for nothing."""
+    """Add the positions behind stars, which may match nothing."""
     return places | (places & masks.stars) << 1
