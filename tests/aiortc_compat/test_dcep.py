@@ -13,7 +13,7 @@ from aiortc import RTCDataChannel, RTCDataChannelParameters
 from metered_realtime import DataChannel, DataChannelOpened, DCError, DCMessage
 from metered_realtime.aiortc_compat import dcep as dcep
 from metered_realtime.aiortc_compat.dcep import ChannelAdmission, open_message
-from metered_realtime.channels import data_channel, unheard
+from metered_realtime.channels import unheard
 from metered_realtime.channels.unheard import Unheard, message_size, unheard_on
 from tests.support.peers import Room, eventually
 from tests.support.sctp_wire import Ends, in_virtual_time, until
@@ -250,7 +250,3 @@ async def test_a_name_that_does_not_fit_is_a_value_error(room: Room, names: dict
     assert pair.to_b.state == "idle", "nothing was begun"
     with pytest.raises(TypeError, match="a label is str"):
         pair.to_b.create_data_channel(7)  # type: ignore[arg-type]
-
-
-def test_a_channel_of_one_end_alone_has_bounds_of_its_own() -> None:
-    assert data_channel.unheard_of(object()) is not data_channel.unheard_of(object())

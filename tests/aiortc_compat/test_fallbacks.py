@@ -243,7 +243,7 @@ async def test_what_a_remote_sends_arrives_all_the_same(
     assert isinstance(buffer, JitterBuffer)
     assert ("_remove_frame" in vars(buffer)) is (guard is not jitter_buffer.GUARD)
     assert (type(receiver._RTCRtpReceiver__nack_generator) is NackGenerator) is (guard is rtp_sources.NACK_GUARD)
-    is_gated = connection.data_received.__class__.__name__ == "_Gate"
+    is_gated = connection.data_received.__class__.__name__ == "_DatagramGate"
     assert is_gated is (guard is not unread_gate.GUARD)
     unread = track.frames_unread
     assert len(await frames(track)) == 3

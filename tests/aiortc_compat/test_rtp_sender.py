@@ -209,7 +209,7 @@ class Stream:
             await self.sender._retransmit(number)
         return self.wire.sent
 
-    def figures(self) -> list[int]:
+    def counted(self) -> list[int]:
         names = ("octet_count", "packet_count", "rtp_timestamp")
         counted = [getattr(self.sender, f"_RTCRtpSender__{name}") for name in names]
         return [*counted, sender_stats(self.sender).frames]
@@ -243,7 +243,7 @@ async def test_every_byte_is_aiortcs(codec: RTCRtpCodecParameters, extensions: s
     await asyncio.gather(theirs.run(extensions), ours.run(extensions))
     assert ours.wire.sent == theirs.wire.sent
     assert len(ours.wire.sent) >= 12
-    assert ours.figures() == theirs.figures()
+    assert ours.counted() == theirs.counted()
     numbers = [RtpPacket.parse(it).sequence_number for it in ours.wire.sent]
     assert {0xFFFA, 0xFFFF, 0, 1} <= set(numbers), "they went round"
 
@@ -278,7 +278,7 @@ async def test_a_frame_without_payload_is_left_out(pairs: Any) -> None:
     theirs, ours = pairs(H264, packets)
     await asyncio.gather(theirs.run(), ours.run())
     assert ours.wire.sent == theirs.wire.sent
-    assert ours.figures() == theirs.figures()
+    assert ours.counted() == theirs.counted()
 
 
 @pytest.mark.parametrize("codec", [VP8, H264, OPUS], ids=lambda it: it.mimeType)
@@ -387,7 +387,7 @@ async def test_nothing_is_sent_where_the_direction_forbids_it(pairs: Any) -> Non
         stream.sender._enabled = False
     await asyncio.gather(theirs.run(), ours.run())
     assert ours.wire.sent == theirs.wire.sent == ours.wire.reports == []
-    assert ours.figures() == theirs.figures()
+    assert ours.counted() == theirs.counted()
 
 
 async def test_a_sender_ends_with_its_track(caplog: pytest.LogCaptureFixture) -> None:
@@ -463,11 +463,11 @@ async def test_what_goes_out_is_counted_wherever_it_is_counted(worlds: list[Worl
     worlds.append(world)
     receiver = await world.join()
     await receiver.shows(5)
-    meter, transport = transport_counter(receiver.peer_connection.pc), dtls_transport(receiver.peer_connection.pc)
+    counter, transport = transport_counter(receiver.peer_connection.pc), dtls_transport(receiver.peer_connection.pc)
     counted: Any = transport
-    assert meter.packets_sent == counted._RTCDtlsTransport__tx_packets > 10
-    assert meter.bytes_sent == counted._RTCDtlsTransport__tx_bytes
+    assert counter.packets_sent == counted._RTCDtlsTransport__tx_packets > 10
+    assert counter.bytes_sent == counted._RTCDtlsTransport__tx_bytes
     sender = receiver._sending.transceiver.sender
-    figures = sender_stats(sender)
-    assert meter.packets_sent > figures.packets >= figures.frames >= 5
+    sent = sender_stats(sender)
+    assert counter.packets_sent > sent.packets >= sent.frames >= 5
     await eventually(lambda: sender_stats(sender).report is not None)

@@ -66,7 +66,7 @@ def test_every_private_name_is_watched() -> None:
     in_virtual_time(note())
     of_aiortc = {name for name in names if name in instance or name in made or hasattr(RTCDataChannel, name)}
     of_aiortc |= {name for name in names if name == "_ssthresh"}
-    ours = {*vars(fast.FastSctpTransport), *vars(channels.DataChannelTransport)}
+    ours = {*vars(fast.FastSctpTransport), *vars(channels.SctpDataChannels)}
     replaced = ours - {"_data_channel_receive", "_handle_data", "_set_state"}
     assert of_aiortc - replaced | {"_t3_cancel", "_rto", "_ssthresh"} == set(TOUCHED)
     assert set(TOUCHED.values()) <= set(globals())
@@ -283,8 +283,8 @@ def test_packets_of_others_are_ignored() -> None:
         packet = next(packet for packet in both.to_b.sent if b"one" in packet)
         wrong_tag = packet[:4] + bytes(4) + packet[8:]
         for fake in (packet[:-1] + b"!", wrong_tag, packet[:11], b"", packet[:14]):
-            both.b.take(fake)
-        both.b.finish()
+            both.b.receive_packet(fake)
+        both.b.end_batch()
         assert both.b.packets_corrupt == 2
         assert heard == ["one"]
 

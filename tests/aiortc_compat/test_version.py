@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from metered_realtime.aiortc_compat import version as releases
-from metered_realtime.aiortc_compat.version import ESSENTIAL, Guard, Part, check_version
+from metered_realtime.aiortc_compat.version import ESSENTIAL, Guard, KnownPart, check_version
 from tests.support.changed_releases import change, guards
 
 LOG = "metered_realtime"
@@ -93,17 +93,17 @@ class Library:
 
 
 def test_a_guard_looks_at_the_functions_that_it_names() -> None:
-    first = Part(Library, "", "first").fingerprint()
-    hidden = Part(Library, "", "__hidden").fingerprint()
-    everything = Part(Library, "").fingerprint()
+    first = KnownPart(Library, "", "first").fingerprint()
+    hidden = KnownPart(Library, "", "__hidden").fingerprint()
+    everything = KnownPart(Library, "").fingerprint()
     assert len({first, hidden, everything}) == 3
-    assert Part(Library, "", "third").fingerprint() == "missing"
+    assert KnownPart(Library, "", "third").fingerprint() == "missing"
 
 
 def test_a_change_is_logged_once_with_its_consequence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guard = Guard("it is slower", *(Part(it.owner, it.digest, *it.names) for it in ESSENTIAL[:2]))
+    guard = Guard("it is slower", *(KnownPart(it.owner, it.digest, *it.names) for it in ESSENTIAL[:2]))
     assert guard.holds()
     assert caplog.messages == []
     change(monkeypatch, guard)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metered_realtime import aiortc_compat
-from metered_realtime.aiortc_compat.version import Guard, Part
+from metered_realtime.aiortc_compat.version import Guard, KnownPart
 
 
 def guards() -> dict[str, Guard]:
@@ -24,6 +24,6 @@ def guards() -> dict[str, Guard]:
 
 def change(monkeypatch: pytest.MonkeyPatch, guard: Guard) -> None:
     """Let everything that a guard looks at have changed, until the end of the test."""
-    parts = tuple(Part(part.owner, "something else", *part.names) for part in guard.parts)
+    parts = tuple(KnownPart(part.owner, "something else", *part.names) for part in guard.parts)
     monkeypatch.setattr(guard, "parts", parts)
     monkeypatch.setattr(guard, "verdict", None)

@@ -8,7 +8,7 @@ from typing import Any
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, SRTPProtectionProfile
 from OpenSSL import SSL
 
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 CERTIFICATE_MARGIN = datetime.timedelta(days=1)
 """What a certificate has left at least when a connection begins. aiortc makes them for 30 days."""
@@ -16,7 +16,7 @@ CERTIFICATE_MARGIN = datetime.timedelta(days=1)
 
 GUARD = Guard(
     "using aiortc's own certificates, with a TLS context for each connection",
-    Part(
+    KnownPart(
         RTCCertificate, "f76ef1d42d82c99a", "__init__", "_create_ssl_context", "getFingerprints", "generateCertificate"
     ),
 )

@@ -14,19 +14,19 @@ from typing import Any
 from aiortc import RTCIceTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 
 from .transports import dtls_transport
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 GUARD = Guard(
     "a connection that does not close in time is left to the event loop",
-    Part(RTCPeerConnection, "7e2df1bb95ebce29", "close"),
-    Part(RTCRtpSender, "0605ffeb22509872", "send", "stop"),
-    Part(RTCRtpReceiver, "95627705c2781cad", "receive", "stop"),
-    Part(RTCIceTransport, "21ec0a44c16c9316", "stop"),
+    KnownPart(RTCPeerConnection, "7e2df1bb95ebce29", "close"),
+    KnownPart(RTCRtpSender, "0605ffeb22509872", "send", "stop"),
+    KnownPart(RTCRtpReceiver, "95627705c2781cad", "receive", "stop"),
+    KnownPart(RTCIceTransport, "21ec0a44c16c9316", "stop"),
 )
 
 MONITOR_GUARD = Guard(
     "a program that ends with open connections may leave sockets open",
-    Part(RTCIceTransport, "95545a7fc797304f", "_monitor", "start", "stop"),
+    KnownPart(RTCIceTransport, "95545a7fc797304f", "_monitor", "start", "stop"),
 )
 
 

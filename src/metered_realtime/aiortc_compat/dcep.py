@@ -15,7 +15,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 from aiortc.rtcsctptransport import DATA_CHANNEL_ACK, DATA_CHANNEL_OPEN, WEBRTC_DCEP, RTCSctpTransport
 
 from .dtls import DONE
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 MAX_CHANNELS = 1_024
 """Data channels that a remote may have open at once, as in Chromium. Each costs some 5 KB."""
@@ -43,7 +43,7 @@ def open_message(channel: RTCDataChannel) -> bytes:
     return _OPEN.pack(DATA_CHANNEL_OPEN, kind, 0, reliability, len(label), len(protocol)) + label + protocol
 
 
-GUARD = Guard("the data channels that a remote opens are not bounded", Part(RTCSctpTransport, "ea2322c8aa980c46"))
+GUARD = Guard("the data channels that a remote opens are not bounded", KnownPart(RTCSctpTransport, "ea2322c8aa980c46"))
 
 
 class ChannelAdmission:

@@ -12,7 +12,7 @@ from typing import Any
 
 import aioice.ice
 
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 CHECK_INTERVAL = 0.02
 """Seconds between the checks that one connection starts (Ta, RFC 8445 section 14). It is aioice's own."""
@@ -20,7 +20,7 @@ CHECK_INTERVAL = 0.02
 
 GUARD = Guard(
     "using aioice's own, slower connectivity checks",
-    Part(
+    KnownPart(
         aioice.ice.Connection,
         "abdee44b88bebc3b",
         "connect",

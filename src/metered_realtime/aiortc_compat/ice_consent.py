@@ -14,7 +14,7 @@ from typing import Any
 import aioice.ice
 import aioice.stun
 
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 CONSENT_INTERVAL = 2.0
 """Seconds between questions, varied by a fifth (RFC 7675 section 5.1 allows 4 to 6, for paths of any length)."""
@@ -37,8 +37,8 @@ timeout's questions fail once in months, and an answer may take up to 3.5 s."""
 
 GUARD = Guard(
     "using aioice's own consent, which notices a dead path after half a minute",
-    Part(aioice.ice.Connection, "bcc20ebec476fe99", "query_consent", "connect", "close", "build_request"),
-    Part(aioice.ice.StunProtocol, "97991c38f65ea939", "request"),
+    KnownPart(aioice.ice.Connection, "bcc20ebec476fe99", "query_consent", "connect", "close", "build_request"),
+    KnownPart(aioice.ice.StunProtocol, "97991c38f65ea939", "request"),
 )
 
 

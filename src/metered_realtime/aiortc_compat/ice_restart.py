@@ -20,7 +20,7 @@ from aiortc import RTCIceTransport, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceParameters
 
 from .dtls import FastDtlsTransport
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 PASSWORD_LENGTH = 22
 """Characters of a password: 128 bits at least (RFC 8839 section 5.4), as aioice has it."""
@@ -35,7 +35,7 @@ COMPONENT = 1
 
 GUARD = Guard(
     "ICE is not restarted: a lost path costs the connection",
-    Part(
+    KnownPart(
         aioice.ice.Connection,
         "5035a2bdc2772df3",
         "__init__",
@@ -57,8 +57,8 @@ GUARD = Guard(
         "_prune_components",
         "_valid_username",
     ),
-    Part(aioice.ice, "d4a54f9a68c39ff1", "get_host_addresses"),
-    Part(RTCIceTransport, "d3d11f6af7e5f7dd"),
+    KnownPart(aioice.ice, "d4a54f9a68c39ff1", "get_host_addresses"),
+    KnownPart(RTCIceTransport, "d3d11f6af7e5f7dd"),
 )
 
 
@@ -100,8 +100,8 @@ class IceRestarts:
         self._round += 1
         self.is_renewed = True
         self._stop_checks()
-        self._dtls.outlet.former = connection._nominated.pop(COMPONENT, self._dtls.outlet.former)
-        self._dtls.outlet.is_paused = True
+        self._dtls.pair_sender.former = connection._nominated.pop(COMPONENT, self._dtls.pair_sender.former)
+        self._dtls.pair_sender.is_paused = True
         connection._local_username = random_string(USERNAME_LENGTH)
         connection._local_password = random_string(PASSWORD_LENGTH)
         connection._tie_breaker = secrets.randbits(64)
@@ -132,8 +132,8 @@ class IceRestarts:
         else:
             outcome = "completed"
         if this_round == self._round and not connection._closing:
-            self._dtls.outlet.former = None
-            self._dtls.outlet.is_paused = outcome == "failed"
+            self._dtls.pair_sender.former = None
+            self._dtls.pair_sender.is_paused = outcome == "failed"
             self._set_state(outcome)
 
     def _stop_checks(self) -> None:
@@ -163,8 +163,8 @@ class IceRestarts:
     async def _lose(self) -> None:
         """Note that the other end has not answered for too long: nothing may be sent (RFC 7675 section 5.1)."""
         self._connection._nominated.clear()
-        self._dtls.outlet.former = None
-        self._dtls.outlet.is_paused = True
+        self._dtls.pair_sender.former = None
+        self._dtls.pair_sender.is_paused = True
         self._set_state("failed")
 
     def _set_state(self, state: str) -> None:

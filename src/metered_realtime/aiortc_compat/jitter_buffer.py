@@ -16,7 +16,7 @@ from typing import Any
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 
 from ..media.codecs.encoded import is_key_frame
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 ASK_AGAIN = 0.1
 """Seconds after which a missing packet is asked for again: the round trip of a good line, and half of that of a bad
@@ -29,8 +29,8 @@ whoever watches would rather have a key frame then."""
 
 GUARD = Guard(
     "using aiortc's own jitter buffer, which releases media later",
-    Part(JitterBuffer, "f485c3c78df73622"),
-    Part(JitterFrame, "b75a82a72b912fe3"),
+    KnownPart(JitterBuffer, "f485c3c78df73622"),
+    KnownPart(JitterFrame, "b75a82a72b912fe3"),
 )
 
 

@@ -28,7 +28,7 @@ from aiortc.rtp import (
 from ..core.media.rates import RateWindow
 from ..core.media.retransmissions import Retransmissions
 from .stats import FrameCounter
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 MAX_SANE_BITRATE = 10**10
 """Bits per second above which an estimate (REMB) is noise: the format holds up to 2^81."""
@@ -54,7 +54,7 @@ class Feedback(Protocol):
 
 ROUTER_GUARD = Guard(
     "using aiortc's own routing: full intra requests may not be heard",
-    Part(RtpRouter, "199bd7e279f1945a", "route_rtcp"),
+    KnownPart(RtpRouter, "199bd7e279f1945a", "route_rtcp"),
 )
 
 

@@ -43,7 +43,7 @@ from ..media.sending.shared_packet import PlacedPacket
 from ..options import DEFAULT_TUNING, Tuning
 from .dtls import DONE, FastDtlsTransport, one_by_one
 from .rtcp_feedback import send_levels
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 _SENDER = "_RTCRtpSender__"
 
@@ -89,7 +89,7 @@ vpx.PACKET_MAX = h264.PACKET_MAX = MAX_PAYLOAD
 
 GUARD = Guard(
     "using aiortc's own sender, which packs media for each receiver",
-    Part(
+    KnownPart(
         RTCRtpSender,
         "35492be5bf37e759",
         "__init__",
@@ -101,11 +101,11 @@ GUARD = Guard(
         "_run_rtcp",
         "_send_rtcp",
     ),
-    Part(HeaderExtensionsMap, "55c43cd8952bc31a", "set"),
-    Part(RtpPacket, "3231bbe4ef6ca07f", "serialize"),
-    Part(rtp, "0f099d4ba56fb887", "wrap_rtx"),
-    Part(vpx.Vp8Encoder, "af44bc52f43255b5", "pack", "_packetize"),
-    Part(
+    KnownPart(HeaderExtensionsMap, "55c43cd8952bc31a", "set"),
+    KnownPart(RtpPacket, "3231bbe4ef6ca07f", "serialize"),
+    KnownPart(rtp, "0f099d4ba56fb887", "wrap_rtx"),
+    KnownPart(vpx.Vp8Encoder, "af44bc52f43255b5", "pack", "_packetize"),
+    KnownPart(
         h264.H264Encoder, "44f390111be16909", "_packetize", "_packetize_fu_a", "_packetize_stap_a", "_split_bitstream"
     ),
 )

@@ -23,7 +23,7 @@ from aiortc.sdp import SessionDescription
 
 from ..core.media.source_table import MAX_SOURCES, SourceTable
 from .transports import dtls_transport
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 _log = logging.getLogger("metered_realtime")
 
@@ -32,15 +32,15 @@ _RECEIVER = "_RTCRtpReceiver__"
 
 ROUTER_GUARD = Guard(
     "using aiortc's own routing: sources are not bounded, and late ones may be dropped",
-    Part(RtpRouter, "6f5fe1c4cc16aead"),
+    KnownPart(RtpRouter, "6f5fe1c4cc16aead"),
 )
 
-NACK_GUARD = Guard("using aiortc's own requests for lost packets", Part(NackGenerator, "2237747a158c44d6"))
+NACK_GUARD = Guard("using aiortc's own requests for lost packets", KnownPart(NackGenerator, "2237747a158c44d6"))
 
 REPORT_GUARD = Guard(
     "using aiortc's own reports, which end with one that fails",
-    Part(RTCRtpReceiver, "9683670802892700", "_run_rtcp", "receive", "stop"),
-    Part(RTCRtpSender, "8ec10249c276c12b", "_run_rtcp", "send", "stop"),
+    KnownPart(RTCRtpReceiver, "9683670802892700", "_run_rtcp", "receive", "stop"),
+    KnownPart(RTCRtpSender, "8ec10249c276c12b", "_run_rtcp", "send", "stop"),
 )
 
 

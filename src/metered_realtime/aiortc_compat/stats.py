@@ -31,16 +31,16 @@ from aiortc.rtcsctptransport import (
 from ..core.media.rates import RateWindow
 from .dtls import send_all
 from .transports import dtls_transport, ice_transport, sctp_transport
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 _SENDER = "_RTCRtpSender__"
 
 
 GUARD = Guard(
     "statistics read 0 where nothing is counted",
-    Part(RTCIceTransport, "b11403aba1c3a32b", "__init__"),
-    Part(RTCDtlsTransport, "77ad5bb3884c4371", "_recv_next", "_send_rtp", "_write_ssl"),
-    Part(
+    KnownPart(RTCIceTransport, "b11403aba1c3a32b", "__init__"),
+    KnownPart(RTCDtlsTransport, "77ad5bb3884c4371", "_recv_next", "_send_rtp", "_write_ssl"),
+    KnownPart(
         RTCSctpTransport,
         "7c7f91fce00ffed8",
         "_data_channel_closed",
@@ -48,9 +48,9 @@ GUARD = Guard(
         "_data_channel_receive",
         "_data_channel_send",
     ),
-    Part(RTCRtpSender, "f1a60fe630e41c3d", "_next_encoded_frame", "_run_rtp"),
-    Part(Connection, "f3e764c5b3f84323", "build_request", "check_start", "query_consent", "send", "sendto"),
-    Part(StunProtocol, "97991c38f65ea939", "request"),
+    KnownPart(RTCRtpSender, "f1a60fe630e41c3d", "_next_encoded_frame", "_run_rtp"),
+    KnownPart(Connection, "f3e764c5b3f84323", "build_request", "check_start", "query_consent", "send", "sendto"),
+    KnownPart(StunProtocol, "97991c38f65ea939", "request"),
 )
 
 

@@ -18,7 +18,7 @@ from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtcrtpreceiver import RTCRtpReceiver, StreamStatistics
 from aiortc.rtp import RtpPacket
 
-from .version import Guard, Part
+from .version import Guard, KnownPart
 
 PASS_EVERY = 256
 """One packet of so many is decrypted, so that SRTP keeps up with the sequence numbers: it needs one in 32,768 to know
@@ -36,16 +36,16 @@ _RECEIVER = "_RTCRtpReceiver__"
 
 GUARD = Guard(
     "using aiortc's own receiving path: a track that is not read costs more",
-    Part(Connection, "5631b17fab717d6b", "data_received"),
-    Part(StunProtocol, "2c7f0283ddebbd99", "connection_made", "datagram_received"),
-    Part(RTCDtlsTransport, "f12c072a1d8eeebd", "_handle_rtp_data", "_recv_next"),
-    Part(StreamStatistics, "fa1224049c219dac"),
-    Part(JitterBuffer, "f485c3c78df73622"),
+    KnownPart(Connection, "5631b17fab717d6b", "data_received"),
+    KnownPart(StunProtocol, "2c7f0283ddebbd99", "connection_made", "datagram_received"),
+    KnownPart(RTCDtlsTransport, "f12c072a1d8eeebd", "_handle_rtp_data", "_recv_next"),
+    KnownPart(StreamStatistics, "fa1224049c219dac"),
+    KnownPart(JitterBuffer, "f485c3c78df73622"),
 )
 
 
 class UnreadSink(Protocol):
-    """Where an intake counts what nobody reads."""
+    """Where an gate counts what nobody reads."""
 
     def skipped(self, frames: int) -> None:
         """Count frames."""
@@ -54,7 +54,7 @@ class UnreadSink(Protocol):
         """Take note of what is being sent, now and then."""
 
 
-class Intake:
+class ReceiverGate:
     """Stands in for a receiver's packet handler: closed, it counts and drops; open, it passes packets on."""
 
     def __init__(self, receiver: RTCRtpReceiver, sink: UnreadSink) -> None:
@@ -86,7 +86,7 @@ class Intake:
         source = self._sources.pop(ssrc, None)
         if source is not None:
             source.flush()
-            _gate_of(self._receiver).sources.pop(ssrc.to_bytes(4, "big"), None)
+            _datagram_gate_of(self._receiver).sources.pop(ssrc.to_bytes(4, "big"), None)
 
     async def _drop(self, packet: RtpPacket) -> None:
         codec = getattr(self._receiver, f"{_RECEIVER}codecs").get(packet.payload_type)
@@ -102,12 +102,12 @@ class Intake:
         streams = getattr(self._receiver, f"{_RECEIVER}remote_streams")
         statistics = streams.setdefault(ssrc, StreamStatistics(clock_rate))
         source = _Source(self._receiver, statistics, self._sink)
-        _gate_of(self._receiver).sources[ssrc.to_bytes(4, "big")] = source
+        _datagram_gate_of(self._receiver).sources[ssrc.to_bytes(4, "big")] = source
         return source
 
     def _leave_gate(self) -> None:
         if self._sources:
-            sources = _gate_of(self._receiver).sources
+            sources = _datagram_gate_of(self._receiver).sources
             for ssrc, source in self._sources.items():
                 source.flush()
                 if sources.get(ssrc.to_bytes(4, "big")) is source:
@@ -187,7 +187,7 @@ class _Header(NamedTuple):
     timestamp: int
 
 
-class _Gate:
+class _DatagramGate:
     """Stands in for what takes datagrams from the sockets of a connection (RFC 7983) on their way to DTLS."""
 
     def __init__(self, connection: Any) -> None:
@@ -229,10 +229,10 @@ class _Gate:
         return look
 
 
-def _gate_of(receiver: Any) -> _Gate:
+def _datagram_gate_of(receiver: Any) -> _DatagramGate:
     """Return the gate of the connection that a receiver shares with others."""
     connection = receiver.transport.transport._connection
-    if not isinstance(connection.data_received, _Gate):
-        connection.data_received = _Gate(connection)
-    gate: _Gate = connection.data_received
+    if not isinstance(connection.data_received, _DatagramGate):
+        connection.data_received = _DatagramGate(connection)
+    gate: _DatagramGate = connection.data_received
     return gate

@@ -29,7 +29,7 @@ SUPPORTED = {"aiortc": "1.16.", "aioice": "0.13."}
 _log = logging.getLogger("metered_realtime")
 
 
-class Part:
+class KnownPart:
     """Functions of a class or module of aiortc or aioice, all unless named, and the digest of their source."""
 
     def __init__(self, owner: type | ModuleType, digest: str, *names: str) -> None:
@@ -67,7 +67,7 @@ class Part:
 class Guard:
     """Whether what a module replaces is what it was written for. `consequence` is what happens where it is not."""
 
-    def __init__(self, consequence: str, *parts: Part) -> None:
+    def __init__(self, consequence: str, *parts: KnownPart) -> None:
         self.consequence = consequence
         self.parts = parts
         self.verdict: bool | None = None
@@ -83,7 +83,7 @@ class Guard:
 
 
 ESSENTIAL = (
-    Part(
+    KnownPart(
         RTCPeerConnection,
         "a8abb2e04ff9b470",
         "__connect",
@@ -91,9 +91,9 @@ ESSENTIAL = (
         "setLocalDescription",
         "setRemoteDescription",
     ),
-    Part(RTCRtpReceiver, "68405ea687cd3835"),
-    Part(rtcrtpreceiver, "d500d4e567d6846c", "decoder_worker"),
-    Part(RTCRtpSender, "a4ee4c7355f8de7a", "_handle_rtcp_packet"),
+    KnownPart(RTCRtpReceiver, "68405ea687cd3835"),
+    KnownPart(rtcrtpreceiver, "d500d4e567d6846c", "decoder_worker"),
+    KnownPart(RTCRtpSender, "a4ee4c7355f8de7a", "_handle_rtcp_packet"),
 )
 """What is replaced without anything to fall back on: connecting, which has to wait for offers that are committed late,
 the way from the jitter buffer to the decoder, and the requests of receivers for key frames."""
@@ -117,7 +117,7 @@ def check_version() -> None:
         raise ImportError(f"{_have_changed(changed)}, and metered_realtime cannot work with it: install aiortc 1.16.0")
 
 
-def _have_changed(parts: list[Part]) -> str:
+def _have_changed(parts: list[KnownPart]) -> str:
     library = parts[0].library
     verb = "has" if len(parts) == 1 else "have"
     return f"{', '.join(map(str, parts))} {verb} changed in {library} {version(library)}"
