@@ -23,6 +23,25 @@ THREAD_TIMEOUT = 30.0
 """Seconds that a thread which has been told to end may take."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that lets aiortc go its own way wherever this package has something faster."""
+    parser.addoption(
+        "--slow-paths", action="store_true", help="run with everything off that Tuning and guards turn off"
+    )
+
+
+@pytest.fixture(autouse=True)
+def slow_paths(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave everything to aiortc and aioice if `--slow-paths` asks for it."""
+    if not request.config.getoption("--slow-paths"):
+        yield
+        return
+    from tests.support.slow_paths import without_fast_paths
+
+    with without_fast_paths():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a task or a thread running."""

@@ -178,6 +178,13 @@ FROZEN: dict[str, dict[str, Any]] = {
     "IceServerConfig": {"urls": REQUIRED, "username": None, "credential": None},
     "PresencePeer": {"peer_id": REQUIRED, "metadata": None},
     "ReplaceTrackFailure": {"peer_id": REQUIRED, "err": REQUIRED},
+    "Tuning": {
+        "fast_data": True,
+        "fast_checks": True,
+        "prompt_video": True,
+        "prompt_audio": True,
+        "shared_payloads": True,
+    },
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "SignallingClientOptions": CLIENT_OPTIONS,

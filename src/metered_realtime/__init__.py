@@ -109,6 +109,7 @@ from .options import (
     SignallingClientState,
     SubscribeOptions,
     TokenProviderFn,
+    Tuning,
 )
 from .rpc.built_in import (
     RpcApplicationError,
@@ -327,6 +328,7 @@ __all__ = [
     "TrackEnded",
     "TransferProgress",
     "TransferResult",
+    "Tuning",
     "VideoSource",
     "WsCloseCode",
     "__version__",

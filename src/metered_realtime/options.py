@@ -131,6 +131,38 @@ def shows_client_keywords(init: Init) -> Init:
     return init
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Which of aiortc's own, slower paths new connections avoid: all that this package has something faster for.
+
+    Nothing of it has to be the same at both ends, and none of it changes what a program sees. Switch one off to find
+    out whether it is the cause of a problem, to compare, or to use something of aiortc that it replaces.
+    """
+
+    fast_data: bool = True
+    """Carry data channels in full packets, straight from TLS to the socket (docs/data_path.md). Off, aiortc's own SCTP
+    and DTLS do it, at a fraction of the speed, and media is not preferred to data; ICE cannot be restarted then."""
+
+    fast_checks: bool = True
+    """Start connectivity checks when there is something to check, and choose one pair that works. Off, aioice polls
+    every 20 ms, which takes two thirds of the time of a local connection; ICE cannot be restarted then."""
+
+    prompt_video: bool = True
+    """Release a picture with its last packet, and give up one that stays incomplete after half a second. Off, aiortc
+    releases it with the first packet of the next one, and waits for 512 packets behind a gap."""
+
+    prompt_audio: bool = True
+    """Release sound packet by packet, and go on after a gap of 80 ms. Off, aiortc's jitter buffer holds four packets
+    back, always."""
+
+    shared_payloads: bool = True
+    """Cut each packet of a track into RTP payloads once for all receivers. Off, aiortc's sender does so for each."""
+
+
+DEFAULT_TUNING = Tuning()
+"""Everything on."""
+
+
 @dataclass(frozen=True, slots=True)
 class IceServerConfig:
     """A STUN or TURN server. The repr hides the credential."""

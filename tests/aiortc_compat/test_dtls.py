@@ -58,7 +58,7 @@ def test_every_private_name_is_watched() -> None:
     source = re.sub(r'""".*?"""', "", Path(fast.__file__).read_text(), flags=re.DOTALL)
     names = set(re.findall(r'(?:\.|")(_[a-zA-Z]\w*)', source))
     own = {*re.findall(r"(?:def |self\.)(_\w+)(?:\(| =|:)", source)} - {"_recv_next"}
-    defined = {"_inbox", "_waiter", "_pass_on", "_error_received", "_read", "_pairs", "_pair", "_address", "_late"}
+    defined = {"_arrived", "_waiter", "_pass_on", "_error_received", "_read", "_pairs", "_pair", "_address", "_late"}
     defined |= {
         "_sort",
         "_tapped",
@@ -126,11 +126,11 @@ async def test_what_passes_is_counted_at_both_ends(pcs: list[RTCPeerConnection])
     for _ in range(30):
         mine.send(bytes(5_000))
     await eventually(lambda: len(heard) == 30)
-    meter = transport_counter(one)
-    await eventually(lambda: stats.received(other) == (meter.bytes_sent, meter.packets_sent))
+    counter = transport_counter(one)
+    await eventually(lambda: stats.received(other) == (counter.bytes_sent, counter.packets_sent))
     counted: Any = dtls_transport(one)
-    assert counted._RTCDtlsTransport__tx_bytes == meter.bytes_sent
-    assert counted._RTCDtlsTransport__tx_packets == meter.packets_sent
+    assert counted._RTCDtlsTransport__tx_bytes == counter.bytes_sent
+    assert counted._RTCDtlsTransport__tx_packets == counter.packets_sent
 
 
 async def test_what_is_sent_has_left_before_sending_returns(pcs: list[RTCPeerConnection]) -> None:
@@ -154,8 +154,8 @@ async def test_media_leaves_in_one_go(pcs: list[RTCPeerConnection]) -> None:
     one, other, _, _ = await connected(pcs)
     dtls: Any = dtls_transport(one)
     there: Any = dtls_transport(other)
-    meter, sent = transport_counter(one), []
-    counted = meter.packets_sent, meter.bytes_sent
+    counter, sent = transport_counter(one), []
+    counted = counter.packets_sent, counter.bytes_sent
     transport = selected_pair(one).protocol.transport
     send_now = transport.sendto
     transport.sendto = lambda data, address: sent.append((data, address))
@@ -164,9 +164,9 @@ async def test_media_leaves_in_one_go(pcs: list[RTCPeerConnection]) -> None:
     assert [there._rx_srtp.unprotect(data) for data, _ in sent] == media()
     assert {address for _, address in sent} == {selected_pair(one).remote_addr}
     size = sum(len(data) for data, _ in sent)
-    assert (meter.packets_sent, meter.bytes_sent) == (counted[0] + 3, counted[1] + size)
-    assert dtls._RTCDtlsTransport__tx_packets == meter.packets_sent
-    assert dtls._RTCDtlsTransport__tx_bytes == meter.bytes_sent
+    assert (counter.packets_sent, counter.bytes_sent) == (counted[0] + 3, counted[1] + size)
+    assert dtls._RTCDtlsTransport__tx_packets == counter.packets_sent
+    assert dtls._RTCDtlsTransport__tx_bytes == counter.bytes_sent
 
 
 async def test_who_stands_in_for_sending_gets_each_packet_of_media(pcs: list[RTCPeerConnection]) -> None:
@@ -199,10 +199,10 @@ async def test_media_is_lost_while_a_path_is_looked_for_and_refused_without_one(
     send_now, transport.sendto = transport.sendto, lambda data, address: sent.append(data)
     with pytest.raises(ConnectionError):
         await dtls.send_media(media())
-    dtls.outlet.is_paused = True
+    dtls.pair_sender.is_paused = True
     await dtls.send_media(media())
     assert sent == []
-    dtls.outlet.former = pair
+    dtls.pair_sender.former = pair
     await dtls.send_media(media())
     assert len(sent) == 3
     transport.sendto = send_now
@@ -271,48 +271,48 @@ async def test_a_receiver_of_another_kind_is_served(pcs: list[RTCPeerConnection]
 
 
 async def test_all_that_has_come_is_read_at_once(pcs: list[RTCPeerConnection]) -> None:
-    """The inlet reads on from the socket of asyncio's transport, and knows where to stop."""
+    """The socket_receiver reads on from the socket of asyncio's transport, and knows where to stop."""
     one, other, _, _ = await connected(pcs)
     protocol = selected_pair(other).protocol
-    inlet: Any = protocol.datagram_received
-    assert isinstance(inlet, fast.Inlet)
+    socket_receiver: Any = protocol.datagram_received
+    assert isinstance(socket_receiver, fast.SocketReceiver)
     assert protocol.transport.max_size == fast.MAX_DATAGRAM
-    inbox: Any = dtls_transport(other)._inbox  # type: ignore[attr-defined]
+    arrived: Any = dtls_transport(other)._arrived  # type: ignore[attr-defined]
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         for _ in range(50):
             sock.sendto(b"\x17" + bytes(60), protocol.transport.get_extra_info("sockname")[:2])
         time.sleep(0.02)  # noqa: ASYNC251 - the event loop must not read them meanwhile
-        inlet(b"\x17 first", ("127.0.0.1", 9))
-        assert len(inbox.records) == fast.DRAIN, "the others have to wait for the next turn"
+        socket_receiver(b"\x17 first", ("127.0.0.1", 9))
+        assert len(arrived.records) == fast.DRAIN, "the others have to wait for the next turn"
     finally:
         sock.close()
-    await eventually(lambda: not inbox.records)
+    await eventually(lambda: not arrived.records)
     assert await path_is_alive(one), "what is not TLS harms nobody, and STUN passes"
 
 
 def test_a_datagram_is_told_by_its_first_byte() -> None:
-    inbox = fast.Inbox()
+    arrived = fast.DatagramQueue()
     for data in (b"", b"\x00stun", b"\x13", b"\x14", b"\x17", b"\x3f", b"\x40", b"\x7f", b"\x80", b"\xbf", b"\xc0"):
-        inbox.put(data)
-    assert list(inbox.records) == [b"\x14", b"\x17", b"\x3f"]
-    assert list(inbox.media) == [b"\x80", b"\xbf"]
-    assert inbox.dropped == 6
+        arrived.put(data)
+    assert list(arrived.records) == [b"\x14", b"\x17", b"\x3f"]
+    assert list(arrived.media) == [b"\x80", b"\xbf"]
+    assert arrived.dropped == 6
 
 
 def test_what_waits_is_bounded() -> None:
-    inbox = fast.Inbox()
+    arrived = fast.DatagramQueue()
     for number in range(fast.MAX_WAITING + 7):
-        inbox.put(b"\x17%d" % number)
-    inbox.put(b"\x80")
-    assert (len(inbox.records), inbox.dropped, len(inbox.media)) == (fast.MAX_WAITING, 7, 1)
+        arrived.put(b"\x17%d" % number)
+    arrived.put(b"\x80")
+    assert (len(arrived.records), arrived.dropped, len(arrived.media)) == (fast.MAX_WAITING, 7, 1)
 
 
 def test_what_no_path_carries_is_not_kept() -> None:
-    inbox = fast.Inbox()
+    arrived = fast.DatagramQueue()
     for first in (b"\x17", b"\x80"):
-        inbox.put(first + bytes(fast.MAX_ARRIVAL))
-    assert (inbox.dropped, len(inbox.records), len(inbox.media)) == (2, 0, 0)
+        arrived.put(first + bytes(fast.MAX_ARRIVAL))
+    assert (arrived.dropped, len(arrived.records), len(arrived.media)) == (2, 0, 0)
 
 
 # --- what media may be
@@ -388,19 +388,19 @@ async def test_media_that_has_piled_up_lets_others_have_their_turn(pcs: list[RTC
     transport: Any = dtls_transport(other)
     await eventually(lambda: transport._RTCDtlsTransport__handshake_done)
     for _ in range(10 * fast.DRAIN):
-        transport._inbox.put(b"\x80" + bytes(20))
+        transport._arrived.put(b"\x80" + bytes(20))
     left: list[int] = []
-    while transport._inbox.media:
-        left.append(len(transport._inbox.media))
+    while transport._arrived.media:
+        left.append(len(transport._arrived.media))
         await asyncio.sleep(0)
     assert len(left) >= 10
 
 
 async def test_the_end_comes_after_what_came_before_it() -> None:
-    inbox = fast.Inbox()
-    inbox.put_nowait((b"\x17", 1))
-    inbox.put_nowait(None)
-    assert [await inbox.get(), await inbox.get(), await inbox.get()] == [(b"\x17", 1), None, None]
+    arrived = fast.DatagramQueue()
+    arrived.put_nowait((b"\x17", 1))
+    arrived.put_nowait(None)
+    assert [await arrived.get(), await arrived.get(), await arrived.get()] == [(b"\x17", 1), None, None]
 
 
 @pytest.mark.alone

@@ -13,6 +13,7 @@ import pytest
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
+from metered_realtime import Tuning
 from metered_realtime.aiortc_compat import rtp_sender as rtp
 from metered_realtime.aiortc_compat.stats import FrameCounter
 from metered_realtime.aiortc_compat.transports import selected_pair
@@ -103,11 +104,10 @@ async def largest(receiver: Receiver) -> int:
 @pytest.mark.parametrize("codec", ["video/VP8", "video/H264"])
 @pytest.mark.parametrize("source", ["encoded", "passed on"])
 async def test_no_datagram_is_longer_than_any_path_carries(
-    source: str, codec: str, shared: bool, worlds: list[World], monkeypatch: pytest.MonkeyPatch
+    source: str, codec: str, shared: bool, worlds: list[World]
 ) -> None:
-    monkeypatch.setattr(rtp, "SHARED_PAYLOADS", shared)
     track = NoiseTrack(width=640, height=480) if source == "encoded" else ForeignPackets(codec)
-    world = World(track)
+    world = World(track, Tuning(shared_payloads=shared))
     worlds.append(world)
     receiver = await world.join(codec)
     assert isinstance(receiver._sending.transceiver.sender._next_encoded_frame, FrameCounter) is not shared

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiortc import RTCPeerConnection
 
+from metered_realtime import Tuning
 from metered_realtime.aiortc_compat import peer_connection
 from metered_realtime.aiortc_compat.certificate import certificate_for_now
 from metered_realtime.aiortc_compat.gathering import (
@@ -78,11 +79,11 @@ async def test_connecting_is_left_to_connect(pcs: list[RTCPeerConnection]) -> No
 
 @pytest.mark.parametrize("event_driven", [True, False])
 async def test_checks_are_paced_by_events_unless_that_is_switched_off(
-    pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch, event_driven: bool
+    pcs: list[RTCPeerConnection], event_driven: bool
 ) -> None:
-    monkeypatch.setattr(peer_connection, "EVENT_DRIVEN_CHECKS", event_driven)
-    connection = ice_transport(make(pcs))._connection
-    assert ("sort_check_list" in vars(connection)) is event_driven
+    pc = peer_connection.create_peer_connection(tuning=Tuning(fast_checks=event_driven))
+    pcs.append(pc)
+    assert ("sort_check_list" in vars(ice_transport(pc)._connection)) is event_driven
 
 
 async def test_connections_can_share_a_certificate(pcs: list[RTCPeerConnection]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from metered_realtime import aiortc_compat
 from tests.support.private_names import private_names
 
-MAPS = {"sctp_channels": "sctp", "version": "sctp"}
+MAPS = {"sctp_channels": "sctp"}
 """Modules whose names stand in the map of another one."""
 
 ROOM = Path(str(aiortc_compat.__file__)).parent

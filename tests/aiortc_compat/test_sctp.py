@@ -14,15 +14,14 @@ import pytest
 from aiortc import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import RTCSctpTransport
 
+from metered_realtime import Tuning
 from metered_realtime.aiortc_compat import peer_connection
 from metered_realtime.aiortc_compat import sctp as fast
 from metered_realtime.aiortc_compat import sctp_channels as channels
-from metered_realtime.aiortc_compat import version as known
 from metered_realtime.core.sctp import acknowledging, congestion
 from tests.support.sctp_wire import Ends, Network, in_virtual_time, until
 
 TOUCHED = {
-    "_RTCDtlsTransport__run": "test_what_is_known_of_aiortc_is_checked",
     "_addBufferedAmount": "test_what_is_buffered_is_told_and_bounded_by_events",
     "_association_state": "test_nothing_is_sent_before_the_association_is_established",
     "_data_channel_id": "test_a_channel_opens_in_band_and_closes_at_both_ends",
@@ -50,16 +49,14 @@ TOUCHED = {
     "_ssthresh": "test_the_window_opens_and_a_loss_halves_it",
     "_t3_cancel": "test_nothing_is_left_of_an_association_that_was_stopped",
 }
-"""The private names of aiortc in aiortc_compat/sctp.py and aiortc_compat/version.py that these do not define, and the
-test that watches each."""
+"""The private names of aiortc in aiortc_compat/sctp.py and aiortc_compat/sctp_channels.py that these do not define, and
+the test that watches each."""
 
 
 def test_every_private_name_is_watched() -> None:
-    text = "".join(Path(module.__file__).read_text() for module in (fast, channels, known))
+    text = "".join(Path(module.__file__).read_text() for module in (fast, channels))
     source = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
-    names = set(re.findall(r"(?:self|inside|channel|\(\))\.(_[a-zA-Z]\w*)", source)) | set(
-        re.findall(r'"(_RTC\w+)"', source)
-    )
+    names = set(re.findall(r"(?:self|inside|channel|\(\))\.(_[a-zA-Z]\w*)", source))
     instance = vars(RTCSctpTransport)
     made: set[str] = set()
 
@@ -68,8 +65,8 @@ def test_every_private_name_is_watched() -> None:
 
     in_virtual_time(note())
     of_aiortc = {name for name in names if name in instance or name in made or hasattr(RTCDataChannel, name)}
-    of_aiortc |= {name for name in names if name.startswith("_RTC") or name == "_ssthresh"}
-    ours = {*vars(fast.FastSctpTransport), *vars(channels.DataChannelTransport)}
+    of_aiortc |= {name for name in names if name == "_ssthresh"}
+    ours = {*vars(fast.FastSctpTransport), *vars(channels.SctpDataChannels)}
     replaced = ours - {"_data_channel_receive", "_handle_data", "_set_state"}
     assert of_aiortc - replaced | {"_t3_cancel", "_rto", "_ssthresh"} == set(TOUCHED)
     assert set(TOUCHED.values()) <= set(globals())
@@ -286,8 +283,8 @@ def test_packets_of_others_are_ignored() -> None:
         packet = next(packet for packet in both.to_b.sent if b"one" in packet)
         wrong_tag = packet[:4] + bytes(4) + packet[8:]
         for fake in (packet[:-1] + b"!", wrong_tag, packet[:11], b"", packet[:14]):
-            both.b.take(fake)
-        both.b.finish()
+            both.b.receive_packet(fake)
+        both.b.end_batch()
         assert both.b.packets_corrupt == 2
         assert heard == ["one"]
 
@@ -605,32 +602,7 @@ def test_a_message_without_an_end_ends_the_association(caplog: pytest.LogCapture
 # --- the switch
 
 
-async def test_what_is_known_of_aiortc_is_checked(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert fast.insides_are_known()
-    pc = peer_connection.create_peer_connection()
-    assert type(pc.sctp).__name__ == "FastSctpTransport"
-    await pc.close()
-
-    async def other(self: RTCSctpTransport) -> None:
-        """Do it in another way."""
-
-    monkeypatch.setattr(RTCSctpTransport, "_transmit", other)
-    fast.insides_are_known.cache_clear()
-    for _ in range(2):
-        pc = peer_connection.create_peer_connection()
-        assert type(pc.sctp) is RTCSctpTransport
-        await pc.close()
-    assert [record.getMessage() for record in caplog.records if "slower path" in record.getMessage()] == [
-        "data channels take aiortc's own, slower path: RTCSctpTransport changed"
-    ]
-    monkeypatch.undo()
-    fast.insides_are_known.cache_clear()
-
-
-async def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_connection, "FAST_DATA", False)
-    pc = peer_connection.create_peer_connection()
+async def test_it_can_be_switched_off() -> None:
+    pc = peer_connection.create_peer_connection(tuning=Tuning(fast_data=False))
     assert type(pc.sctp) is RTCSctpTransport
     await pc.close()

@@ -85,19 +85,19 @@ def test_the_step_before_every_check_is_the_one_that_has_it_timed(step: str) -> 
 async def test_what_a_connection_sends_is_counted(pcs: list[RTCPeerConnection]) -> None:
     """aiortc calls the ICE transport's send function by its name each time, and counts what it receives itself."""
     one, other = make(pcs), make(pcs)
-    meter = transport_counter(one)
+    counter = transport_counter(one)
     one.createDataChannel("x")
     await negotiate(one, other)
-    assert (meter.bytes_sent, meter.connected_at) == (0, None)
+    assert (counter.bytes_sent, counter.connected_at) == (0, None)
     await asyncio.gather(peer_connection.connect(one), peer_connection.connect(other))
-    assert meter.connected_at is not None
-    await eventually(lambda: stats.received(other) == (meter.bytes_sent, meter.packets_sent))
-    assert meter.packets_sent > 2
+    assert counter.connected_at is not None
+    await eventually(lambda: stats.received(other) == (counter.bytes_sent, counter.packets_sent))
+    assert counter.packets_sent > 2
     await one.close()
-    count = meter.packets_sent
+    count = counter.packets_sent
     with pytest.raises(ConnectionError):
         await ice_transport(one)._send(b"x")
-    assert (meter.packets_sent, meter.connected_at) == (count, None)
+    assert (counter.packets_sent, counter.connected_at) == (count, None)
 
 
 async def test_messages_of_data_channels_are_counted(pcs: list[RTCPeerConnection]) -> None:
@@ -129,17 +129,17 @@ async def test_messages_of_data_channels_are_counted(pcs: list[RTCPeerConnection
 async def test_what_a_sender_sends_is_counted_and_reported_by_the_other_end(pcs: list[RTCPeerConnection]) -> None:
     one, other = make(pcs), plain(pcs)
     sender = sending(one).sender
-    figures = sender_stats(sender)
-    assert (figures.bytes, figures.packets, figures.frames, figures.report) == (0, 0, 0, None)
+    counted = sender_stats(sender)
+    assert (counted.bytes, counted.packets, counted.frames, counted.report) == (0, 0, 0, None)
     await negotiate(one, other)
     await peer_connection.connect(one)
     await eventually(lambda: sender_stats(sender).report is not None)
-    figures = sender_stats(sender)
+    counted = sender_stats(sender)
     (theirs,) = [it for it in (await sender.getStats()).values() if it.type == "outbound-rtp"]
-    assert (theirs.bytesSent, theirs.packetsSent) == (figures.bytes, figures.packets)
-    assert figures.packets >= figures.frames > 3
+    assert (theirs.bytesSent, theirs.packetsSent) == (counted.bytes, counted.packets)
+    assert counted.packets >= counted.frames > 3
     for name in ("packetsLost", "jitter", "roundTripTime", "fractionLost"):
-        assert hasattr(figures.report, name)
+        assert hasattr(counted.report, name)
 
 
 async def test_what_a_receiver_takes_in_is_counted(pcs: list[RTCPeerConnection]) -> None:
@@ -155,12 +155,12 @@ async def test_what_a_receiver_takes_in_is_counted(pcs: list[RTCPeerConnection])
     await one.setRemoteDescription(other.localDescription)
     await peer_connection.connect(other)
     await eventually(lambda: receiver_stats(receiver).packets > 5)
-    figures = receiver_stats(receiver)
+    counted = receiver_stats(receiver)
     (theirs,) = [it for it in (await receiver.getStats()).values() if it.type == "inbound-rtp"]
-    assert (theirs.packetsReceived, theirs.packetsLost) == (figures.packets, figures.packets_lost)
+    assert (theirs.packetsReceived, theirs.packetsLost) == (counted.packets, counted.packets_lost)
     (sent,) = [it for it in (await sender.getStats()).values() if it.type == "outbound-rtp"]
-    assert 0 < figures.bytes <= sent.bytesSent
-    assert (figures.codec.mimeType, figures.codec.clockRate) == ("video/VP8", 90_000)
+    assert 0 < counted.bytes <= sent.bytesSent
+    assert (counted.codec.mimeType, counted.codec.clockRate) == ("video/VP8", 90_000)
 
 
 async def test_retransmissions_are_not_counted_as_payload() -> None:

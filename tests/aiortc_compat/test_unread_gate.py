@@ -31,9 +31,9 @@ TOUCHED = {
     "__jitter_buffer": "test_what_was_dropped_is_not_missed",
     "__nack_generator": "test_what_was_dropped_is_not_missed",
     "__remote_bitrate_estimator": "test_what_was_dropped_is_not_missed",
-    "__remote_streams": "test_the_figures_are_those_of_a_receiver_that_takes_everything",
-    "__rx_bytes": "test_the_figures_are_those_of_a_receiver_that_takes_everything",
-    "__rx_packets": "test_the_figures_are_those_of_a_receiver_that_takes_everything",
+    "__remote_streams": "test_the_stats_are_those_of_a_receiver_that_takes_everything",
+    "__rx_bytes": "test_the_stats_are_those_of_a_receiver_that_takes_everything",
+    "__rx_packets": "test_the_stats_are_those_of_a_receiver_that_takes_everything",
     "_connection": "test_packets_are_dropped_before_they_are_decrypted",
     "_handle_rtp_packet": "test_what_is_not_wanted_is_counted_and_dropped",
     "_origin": "test_what_was_dropped_is_not_missed",
@@ -153,7 +153,7 @@ async def test_packets_are_dropped_before_they_are_decrypted(pair: Pair) -> None
     assert pair.decrypted == 1
     connection: Any = ice_transport(pair.other)._connection
     gate = connection.data_received
-    assert isinstance(gate, unread._Gate)
+    assert isinstance(gate, unread._DatagramGate)
     assert list(gate._watched) == list(connection._protocols)
     assert all(protocol.datagram_received.__name__ == "look" for protocol in connection._protocols)
     assert await path_is_alive(pair.other), "STUN still passes"
@@ -180,19 +180,19 @@ async def test_the_sequence_numbers_may_wrap_unread(pair: Pair, monkeypatch: pyt
     assert receiver_stats(pair.receiver).packets_lost <= unread.BATCH
 
 
-async def test_the_figures_are_those_of_a_receiver_that_takes_everything(pair: Pair) -> None:
+async def test_the_stats_are_those_of_a_receiver_that_takes_everything(pair: Pair) -> None:
     await pair.connect(ToneTrack())
     await pair.skips(100)
-    figures = receiver_stats(pair.receiver)
+    counted = receiver_stats(pair.receiver)
     (sent,) = [it for it in (await pair.sender.getStats()).values() if it.type == "outbound-rtp"]
-    assert sent.packetsSent - unread.BATCH - 1 <= figures.packets <= sent.packetsSent
-    assert 0.85 * sent.bytesSent < figures.bytes < 1.15 * sent.bytesSent
-    assert abs(figures.packets_lost) <= unread.BATCH
-    assert 0 <= figures.jitter < 48_000 / 10
+    assert sent.packetsSent - unread.BATCH - 1 <= counted.packets <= sent.packetsSent
+    assert 0.85 * sent.bytesSent < counted.bytes < 1.15 * sent.bytesSent
+    assert abs(counted.packets_lost) <= unread.BATCH
+    assert 0 <= counted.jitter < 48_000 / 10
     assert pair.receiver._RTCRtpReceiver__remote_streams.keys() == {pair.sender._ssrc}
     received_bytes, received_packets = stats.received(pair.other)
-    assert figures.packets <= received_packets <= figures.packets + 40
-    assert figures.bytes < received_bytes
+    assert counted.packets <= received_packets <= counted.packets + 40
+    assert counted.bytes < received_bytes
 
 
 async def test_the_other_end_hears_reports(pair: Pair) -> None:
@@ -266,7 +266,7 @@ async def test_other_datagrams_pass() -> None:
         def drops(self, data: bytes) -> bool:
             return True
 
-    gate = unread._Gate(Connection())
+    gate = unread._DatagramGate(Connection())
     gate.sources[b"\0\0\0\7"] = Hungry()  # type: ignore[assignment]
     rest = b"\0\1\0\0\0\0\0\0\0\7payload"
     rtcp, dtls, short, media = b"\x80\xc8" + rest, b"\x16\x00" + rest, b"\x80", b"\x80\x61" + rest

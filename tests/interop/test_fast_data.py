@@ -121,8 +121,8 @@ def impair(pc: RTCPeerConnection, loss: float, chance: random.Random) -> list[st
     """Lose, delay and repeat packets of data in both directions, at the end of Python. Return what was done."""
     done: list[str] = []
     protocol = selected_pair(pc).protocol
-    inbox: Any = dtls_transport(pc)._inbox  # type: ignore[attr-defined]
-    send, put = protocol.transport.sendto, inbox.put
+    arrived: Any = dtls_transport(pc)._arrived  # type: ignore[attr-defined]
+    send, put = protocol.transport.sendto, arrived.put
     loop = asyncio.get_running_loop()
 
     def pass_on(work: Any, *arguments: Any) -> None:
@@ -140,7 +140,7 @@ def impair(pc: RTCPeerConnection, loss: float, chance: random.Random) -> list[st
         pass_on(send, data, address)
 
     protocol.send_data = send_or_lose
-    inbox.put = lambda data: pass_on(put, data)
+    arrived.put = lambda data: pass_on(put, data)
     return done
 
 

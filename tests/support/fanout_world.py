@@ -15,6 +15,7 @@ from metered_realtime.connection.peer_connection import PeerConnection
 from metered_realtime.connection.sections import Outgoing
 from metered_realtime.core.negotiation.sdp import Description
 from metered_realtime.media.sending.fanout import TrackFanout
+from metered_realtime.options import DEFAULT_TUNING, Tuning
 from tests.support.peers import eventually
 
 
@@ -30,8 +31,8 @@ class Observer:
 class Receiver:
     """One who receives: an aiortc connection, and the link that sends to it."""
 
-    def __init__(self) -> None:
-        self.peer_connection = PeerConnection(Observer(), NoopLogger())
+    def __init__(self, tuning: Tuning) -> None:
+        self.peer_connection = PeerConnection(Observer(), NoopLogger(), tuning=tuning)
         self.pc = RTCPeerConnection()
         self.frames: list[Any] = []
         self.sizes: list[tuple[int, int]] = []
@@ -114,7 +115,8 @@ class Receiver:
 class World:
     """A track on its way to any number of receivers."""
 
-    def __init__(self, track: Any) -> None:
+    def __init__(self, track: Any, tuning: Tuning = DEFAULT_TUNING) -> None:
+        self.tuning = tuning
         self.fanout = TrackFanout(track, NoopLogger())
         self.outgoing = Outgoing(track.kind, "t", "s", self.fanout)
         self.receivers: list[Receiver] = []
@@ -122,7 +124,7 @@ class World:
 
     async def join(self, codec: str | None = None) -> Receiver:
         """Connect one more receiver."""
-        receiver = Receiver()
+        receiver = Receiver(self.tuning)
         self.receivers.append(receiver)
         await receiver.connect(self.outgoing, codec)
         return receiver

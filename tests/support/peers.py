@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
@@ -13,6 +13,7 @@ from av import VideoFrame
 from metered_realtime import Event, MediaStream, MeteredPeer, PeerJoined, RemotePeer, StateChange, Track
 from metered_realtime.emitter import AsyncEventEmitter
 from metered_realtime.media.pacing import Pacer
+from metered_realtime.options import DEFAULT_TUNING, Tuning
 from metered_realtime.server import SignallingServer
 from tests.support.patience import PATIENCE
 
@@ -133,7 +134,9 @@ async def ended(track: Any) -> None:
 
 
 class Room:
-    """One channel of one server, and the peers that tests put in it."""
+    """One channel of one server, and the peers that tests put in it, with the `tuning` that is given here."""
+
+    tuning: ClassVar[Tuning] = DEFAULT_TUNING
 
     def __init__(self, server: SignallingServer) -> None:
         self.server = server
@@ -142,6 +145,7 @@ class Room:
     def peer(self, peer_id: str | None = None, *, url: str | None = None, **options: Any) -> MeteredPeer:
         """Make a peer, with this id or with one that the server chooses."""
         url = url if url is not None else self.server.url
+        options.setdefault("tuning", self.tuning)
         if peer_id is None:
             peer = MeteredPeer(api_key=self.server.api_key, url=url, **options)
         else:

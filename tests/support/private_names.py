@@ -31,7 +31,8 @@ def _names(node: ast.AST) -> Iterator[str]:
             yield node.value
     elif isinstance(node, ast.JoinedStr):
         *prefix, name = node.values
-        if not isinstance(name, ast.Constant) or not isinstance(prefix[-1], ast.FormattedValue):
+        is_name = isinstance(name, ast.Constant) and name.value.isidentifier()
+        if not is_name or not isinstance(prefix[-1], ast.FormattedValue):
             return
         if name.value.startswith("__"):
             yield name.value

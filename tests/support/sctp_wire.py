@@ -77,10 +77,10 @@ class Transport:
         if self.receiver is None:
             return
         if isinstance(self.receiver, FastSctpTransport):
-            self.receiver.begin()
+            self.receiver.begin_batch()
             for data in batch:
-                self.receiver.take(data)
-            self.receiver.finish()
+                self.receiver.receive_packet(data)
+            self.receiver.end_batch()
         else:
             for data in batch:
                 finish(self.receiver._handle_data(data))

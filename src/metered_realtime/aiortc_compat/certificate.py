@@ -8,8 +8,18 @@ from typing import Any
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, SRTPProtectionProfile
 from OpenSSL import SSL
 
+from .version import Guard, KnownPart
+
 CERTIFICATE_MARGIN = datetime.timedelta(days=1)
 """What a certificate has left at least when a connection begins. aiortc makes them for 30 days."""
+
+
+GUARD = Guard(
+    "using aiortc's own certificates, with a TLS context for each connection",
+    KnownPart(
+        RTCCertificate, "f76ef1d42d82c99a", "__init__", "_create_ssl_context", "getFingerprints", "generateCertificate"
+    ),
+)
 
 
 class SharedCertificate(RTCCertificate):
@@ -29,6 +39,8 @@ class SharedCertificate(RTCCertificate):
         return [RTCDtlsFingerprint(algorithm, value) for algorithm, value in self._fingerprints]
 
     def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
+        if not GUARD.holds():
+            return super()._create_ssl_context(srtp_profiles)
         names = tuple(profile.openssl_profile for profile in srtp_profiles)
         if names not in self._contexts:
             context = super()._create_ssl_context(srtp_profiles)

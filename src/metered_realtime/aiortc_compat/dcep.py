@@ -12,9 +12,10 @@ from struct import Struct
 from typing import Any
 
 from aiortc import RTCDataChannel, RTCPeerConnection
-from aiortc.rtcsctptransport import DATA_CHANNEL_ACK, DATA_CHANNEL_OPEN, WEBRTC_DCEP
+from aiortc.rtcsctptransport import DATA_CHANNEL_ACK, DATA_CHANNEL_OPEN, WEBRTC_DCEP, RTCSctpTransport
 
 from .dtls import DONE
+from .version import Guard, KnownPart
 
 MAX_CHANNELS = 1_024
 """Data channels that a remote may have open at once, as in Chromium. Each costs some 5 KB."""
@@ -42,6 +43,9 @@ def open_message(channel: RTCDataChannel) -> bytes:
     return _OPEN.pack(DATA_CHANNEL_OPEN, kind, 0, reliability, len(label), len(protocol)) + label + protocol
 
 
+GUARD = Guard("the data channels that a remote opens are not bounded", KnownPart(RTCSctpTransport, "ea2322c8aa980c46"))
+
+
 class ChannelAdmission:
     """Stands in for the step of SCTP that opens channels for the other end: what is too much is not opened, but closed
     by a reset of its stream (RFC 8831 section 6.7)."""
@@ -51,13 +55,14 @@ class ChannelAdmission:
         self._tell = tell
         sctp: Any = pc.sctp
         self._sctp = sctp
-        self._receive: Callable[[int, int, bytes], Coroutine[Any, Any, None]] = sctp._data_channel_receive
-        self._closed: Callable[[int], None] = sctp._data_channel_closed
         self._names: dict[int, int] = {}
         self._bytes = 0
         self._reset: set[int] = set()
-        sctp._data_channel_receive = self.receive
-        sctp._data_channel_closed = self.closed
+        if GUARD.holds():
+            self._receive: Callable[[int, int, bytes], Coroutine[Any, Any, None]] = sctp._data_channel_receive
+            self._closed: Callable[[int], None] = sctp._data_channel_closed
+            sctp._data_channel_receive = self.receive
+            sctp._data_channel_closed = self.closed
 
     def receive(self, stream_id: int, pp_id: int, data: bytes) -> Coroutine[Any, Any, None]:
         """Take a message."""

@@ -88,14 +88,14 @@ DONE = Done()
 
 
 class RecordReceiver(Protocol):
-    """What takes the content of DTLS records: `begin` a batch, `take` each one, then `finish`."""
+    """Receives the content of DTLS records, in batches of those that were read at once."""
 
-    def begin(self) -> None: ...
-    def take(self, data: bytes) -> None: ...
-    def finish(self) -> None: ...
+    def begin_batch(self) -> None: ...
+    def receive_packet(self, data: bytes) -> None: ...
+    def end_batch(self) -> None: ...
 
 
-class Inbox:
+class DatagramQueue:
     """Holds what has arrived until TLS takes it: stands in for the queue of an aioice connection.
 
     What is neither DTLS nor SRTP by its first byte (RFC 7983) is dropped: aiortc ignores it further up.
@@ -148,16 +148,16 @@ class Inbox:
         return None
 
 
-class Inlet:
+class SocketReceiver:
     """Takes what the socket of a candidate receives: stands in for `datagram_received` of its protocol.
 
-    STUN and media go by aioice, where others may stand in between, TLS goes to the inbox. asyncio hands over one
+    STUN and media go by aioice, where others may stand in between, TLS goes to the arrived. asyncio hands over one
     datagram; the others that have come are read here, where the transport is asyncio's own: that of uvloop reads
     several at once by itself, one over TURN has no socket.
     """
 
-    def __init__(self, protocol: StunProtocol, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, protocol: StunProtocol, arrived: DatagramQueue) -> None:
+        self._arrived = arrived
         self._connection = protocol.receiver
         self._pass_on = protocol.datagram_received
         self._error_received = protocol.error_received
@@ -182,14 +182,14 @@ class Inlet:
     def _sort(self, data: bytes, address: Any) -> None:
         first = data[0] if data else 0
         if 19 < first < 64:
-            self._inbox.put(data)
+            self._arrived.put(data)
         elif first > 127:
             self._connection.data_received(data, 1)
         else:
             self._pass_on(data, address)
 
 
-class Outlet:
+class PairSender:
     """Sends on the pair in use: stands in for `send` of an aioice connection.
 
     It has sent before it returns, unless somebody put another `send_data` in the protocol's place. Without a pair the
@@ -247,13 +247,13 @@ class FastDtlsTransport(RTCDtlsTransport):
         """Set up what aiortc's transport does not have. Call it before anything is gathered."""
         path: Any = self._transport
         connection = path._connection
-        self._inbox = connection._queue = Inbox()
+        self._arrived = connection._queue = DatagramQueue()
         self._connection = connection
         self._tapped: set[Any] = set()
         self._late: set[asyncio.Future[None]] = set()
         self._srtp_sources: set[bytes] = set()
         self.media_refused = 0
-        self.outlet = path._send = Outlet(connection)
+        self.pair_sender = path._send = PairSender(connection)
 
     async def _recv_next(self) -> None:
         """Take what has come, media first: replaces one datagram for each call.
@@ -264,38 +264,38 @@ class FastDtlsTransport(RTCDtlsTransport):
         if not inside._RTCDtlsTransport__handshake_done:
             await super()._recv_next()
             return
-        inbox = self._inbox
+        arrived = self._arrived
         self._tap_sockets()
-        await inbox.wait()
-        for _ in range(min(DRAIN, len(inbox.media))):
-            await self._take_media(inbox.media.popleft())
+        await arrived.wait()
+        for _ in range(min(DRAIN, len(arrived.media))):
+            await self._take_media(arrived.media.popleft())
         await self._take_records()
-        if inbox.records or inbox.media:
+        if arrived.records or arrived.media:
             await asyncio.sleep(0)
-        elif inbox.ended:
+        elif arrived.ended:
             raise ConnectionError("Connection lost while receiving data")
 
     def _tap_sockets(self) -> None:
-        """Have the sockets bypass aioice from now on. Those that are added later go through it, into the inbox."""
+        """Have the sockets bypass aioice from now on. Those that are added later go through it, into the arrived."""
         for protocol in self._connection._protocols:
             if protocol not in self._tapped:
                 self._tapped.add(protocol)
-                protocol.datagram_received = Inlet(protocol, self._inbox)
+                protocol.datagram_received = SocketReceiver(protocol, self._arrived)
                 _enlarge(protocol.transport)
 
     async def _take_records(self) -> None:
         receiver: Any = self._data_receiver
-        takes = getattr(receiver, "take", None)
-        records = self._inbox.records
-        if takes is not None:
-            receiver.begin()
+        batches: RecordReceiver | None = receiver if hasattr(receiver, "receive_packet") else None
+        records = self._arrived.records
+        if batches is not None:
+            batches.begin_batch()
         try:
             for _ in range(min(DRAIN, len(records))):
                 data = records.popleft()
                 self._count_received(data)
                 for content in self._decrypt(data):
-                    if takes is not None:
-                        takes(content)
+                    if batches is not None:
+                        batches.receive_packet(content)
                     elif receiver is not None:
                         await receiver._handle_data(content)
                 if data[0] != APPLICATION_DATA:
@@ -304,8 +304,8 @@ class FastDtlsTransport(RTCDtlsTransport):
             await self._write_ssl()
             raise
         finally:
-            if takes is not None:
-                receiver.finish()
+            if batches is not None:
+                batches.end_batch()
 
     def _decrypt(self, data: bytes) -> list[bytes]:
         """Return what the records of a datagram contain: one, but for handshakes."""

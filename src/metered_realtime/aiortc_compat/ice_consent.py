@@ -14,6 +14,8 @@ from typing import Any
 import aioice.ice
 import aioice.stun
 
+from .version import Guard, KnownPart
+
 CONSENT_INTERVAL = 2.0
 """Seconds between questions, varied by a fifth (RFC 7675 section 5.1 allows 4 to 6, for paths of any length)."""
 
@@ -33,11 +35,20 @@ REPETITIONS = 2
 timeout's questions fail once in months, and an answer may take up to 3.5 s."""
 
 
+GUARD = Guard(
+    "using aioice's own consent, which notices a dead path after half a minute",
+    KnownPart(aioice.ice.Connection, "bcc20ebec476fe99", "query_consent", "connect", "close", "build_request"),
+    KnownPart(aioice.ice.StunProtocol, "97991c38f65ea939", "request"),
+)
+
+
 def keep_consent(connection: aioice.ice.Connection, arrived: Callable[[], int] = lambda: 0) -> None:
     """Have a connection that is not up yet keep consent in this way. `arrived` counts what the other end sends.
 
     It closes when it has none any more, unless its `consent_lost` is replaced.
     """
+    if not GUARD.holds():
+        return
     kept: Any = connection
     kept.consent_lost = connection.close
     kept.query_consent = lambda: _query_consent(kept, arrived)

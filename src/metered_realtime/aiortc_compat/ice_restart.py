@@ -16,10 +16,11 @@ from typing import Any
 
 import aioice.ice
 from aioice.utils import random_string
-from aiortc import RTCPeerConnection
+from aiortc import RTCIceTransport, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceParameters
 
 from .dtls import FastDtlsTransport
+from .version import Guard, KnownPart
 
 PASSWORD_LENGTH = 22
 """Characters of a password: 128 bits at least (RFC 8839 section 5.4), as aioice has it."""
@@ -30,6 +31,35 @@ USERNAME_LENGTH = 8
 
 COMPONENT = 1
 """RTP and RTCP, the only component there is (RFC 8834 section 4.5)."""
+
+
+GUARD = Guard(
+    "ICE is not restarted: a lost path costs the connection",
+    KnownPart(
+        aioice.ice.Connection,
+        "5035a2bdc2772df3",
+        "__init__",
+        "add_remote_candidate",
+        "check_complete",
+        "check_incoming",
+        "check_start",
+        "close",
+        "connect",
+        "gather_candidates",
+        "get_component_candidates",
+        "request_received",
+        "switch_role",
+        "_add_remote_candidate",
+        "_check_list_maybe_complete",
+        "_check_list_maybe_fail",
+        "_end_remote_candidates",
+        "_pair_remote_candidate",
+        "_prune_components",
+        "_valid_username",
+    ),
+    KnownPart(aioice.ice, "d4a54f9a68c39ff1", "get_host_addresses"),
+    KnownPart(RTCIceTransport, "d3d11f6af7e5f7dd"),
+)
 
 
 class IceRestarts:
@@ -50,12 +80,16 @@ class IceRestarts:
     @property
     def is_possible(self) -> bool:
         """Tell whether there is something to be kept: DTLS is up, and both ends have found each other once."""
-        is_known = isinstance(self._dtls, FastDtlsTransport) and hasattr(self._connection, "checks")
-        return bool(is_known and self._dtls.state == "connected" and not self._connection._closing)
+        connection = self._connection
+        is_known = hasattr(connection, "checks") and hasattr(connection, "consent_lost") and GUARD.holds()
+        if not (is_known and isinstance(self._dtls, FastDtlsTransport)):
+            return False
+        return bool(self._dtls.state == "connected" and not connection._closing)
 
     def survive_losses(self) -> None:
         """Have a lost path end nothing: the connection reads `failed` and waits for a restart."""
-        self._connection.consent_lost = self._lose
+        if GUARD.holds():
+            self._connection.consent_lost = self._lose
 
     async def renew(self) -> None:
         """Take new credentials, forget those of the other end with its candidates, and look for new addresses.
@@ -66,8 +100,8 @@ class IceRestarts:
         self._round += 1
         self.is_renewed = True
         self._stop_checks()
-        self._dtls.outlet.former = connection._nominated.pop(COMPONENT, self._dtls.outlet.former)
-        self._dtls.outlet.is_paused = True
+        self._dtls.pair_sender.former = connection._nominated.pop(COMPONENT, self._dtls.pair_sender.former)
+        self._dtls.pair_sender.is_paused = True
         connection._local_username = random_string(USERNAME_LENGTH)
         connection._local_password = random_string(PASSWORD_LENGTH)
         connection._tie_breaker = secrets.randbits(64)
@@ -98,8 +132,8 @@ class IceRestarts:
         else:
             outcome = "completed"
         if this_round == self._round and not connection._closing:
-            self._dtls.outlet.former = None
-            self._dtls.outlet.is_paused = outcome == "failed"
+            self._dtls.pair_sender.former = None
+            self._dtls.pair_sender.is_paused = outcome == "failed"
             self._set_state(outcome)
 
     def _stop_checks(self) -> None:
@@ -129,8 +163,8 @@ class IceRestarts:
     async def _lose(self) -> None:
         """Note that the other end has not answered for too long: nothing may be sent (RFC 7675 section 5.1)."""
         self._connection._nominated.clear()
-        self._dtls.outlet.former = None
-        self._dtls.outlet.is_paused = True
+        self._dtls.pair_sender.former = None
+        self._dtls.pair_sender.is_paused = True
         self._set_state("failed")
 
     def _set_state(self, state: str) -> None:

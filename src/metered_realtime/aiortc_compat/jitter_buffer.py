@@ -16,6 +16,7 @@ from typing import Any
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 
 from ..media.codecs.encoded import is_key_frame
+from .version import Guard, KnownPart
 
 ASK_AGAIN = 0.1
 """Seconds after which a missing packet is asked for again: the round trip of a good line, and half of that of a bad
@@ -24,6 +25,13 @@ one. A request is lost as easily as a packet."""
 GIVE_UP = 0.5
 """Seconds that a picture waits for what is missing. Longer than a round trip over two continents and a repetition;
 whoever watches would rather have a key frame then."""
+
+
+GUARD = Guard(
+    "using aiortc's own jitter buffer, which releases media later",
+    KnownPart(JitterBuffer, "f485c3c78df73622"),
+    KnownPart(JitterFrame, "b75a82a72b912fe3"),
+)
 
 
 class Several(JitterFrame):

@@ -6,6 +6,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
 from aiortc.rtcdtlstransport import RTCCertificate
 
+from ..options import DEFAULT_TUNING, Tuning
 from .closing import outlive_cancellation
 from .ice_checks import pace_checks
 from .ice_consent import keep_consent
@@ -13,16 +14,12 @@ from .sctp import speed_up_data
 from .stats import count_traffic, received
 from .transports import ice_transport, sctp_transport
 
-EVENT_DRIVEN_CHECKS = True
-"""Whether new connections start their connectivity checks as `pace_checks` says, or aioice's way."""
-
-FAST_DATA = True
-"""Whether new connections carry data channels as `speed_up_data` says, or aiortc's way."""
-
 _PC = "_RTCPeerConnection__"
 
 
-def create_peer_connection(*, relay_only: bool = False, certificate: RTCCertificate | None = None) -> RTCPeerConnection:
+def create_peer_connection(
+    *, relay_only: bool = False, certificate: RTCCertificate | None = None, tuning: Tuning = DEFAULT_TUNING
+) -> RTCPeerConnection:
     """Create a connection whose media and data share one transport, SCTP's, which exists from the start.
 
     It has no STUN or TURN servers, and never those that aiortc takes when it is given none: `gather_from_servers` is
@@ -40,11 +37,11 @@ def create_peer_connection(*, relay_only: bool = False, certificate: RTCCertific
     # Every set*Description starts a connect of its own, and overlapping ones raise IndexError or skip new media.
     # They are replaced by nothing here; `connect` runs the real one, one at a time.
     setattr(pc, f"{_PC}connect", _connect_later)
-    if EVENT_DRIVEN_CHECKS:
+    if tuning.fast_checks:
         pace_checks(ice_transport(pc)._connection)
     keep_consent(ice_transport(pc)._connection, lambda: received(pc)[1])
     outlive_cancellation(ice_transport(pc))
-    if FAST_DATA:
+    if tuning.fast_data:
         speed_up_data(pc)
     count_traffic(pc)
     return pc

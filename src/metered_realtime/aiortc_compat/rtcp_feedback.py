@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
 from aiortc import RTCDtlsTransport, RTCRtpSender
+from aiortc.rtcdtlstransport import RtpRouter
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
@@ -26,6 +27,8 @@ from aiortc.rtp import (
 
 from ..core.media.rates import RateWindow
 from ..core.media.retransmissions import Retransmissions
+from .stats import FrameCounter
+from .version import Guard, KnownPart
 
 MAX_SANE_BITRATE = 10**10
 """Bits per second above which an estimate (REMB) is noise: the format holds up to 2^81."""
@@ -49,6 +52,12 @@ class Feedback(Protocol):
     def take_estimate(self, bitrate: int) -> None: ...
 
 
+ROUTER_GUARD = Guard(
+    "using aiortc's own routing: full intra requests may not be heard",
+    KnownPart(RtpRouter, "199bd7e279f1945a", "route_rtcp"),
+)
+
+
 def listen_to_feedback(sender: RTCRtpSender, feedback: Feedback) -> Retransmissions:
     """Tell of each PLI and FIR (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1) and of each REMB for a sender.
 
@@ -70,6 +79,8 @@ def route_full_intra_requests(transport: RTCDtlsTransport) -> None:
     aiortc looks for them in the packet's header, where this one has zero: they stand in its entries (RFC 5104 section
     4.3.1.1).
     """
+    if not ROUTER_GUARD.holds():
+        return
     router: Any = transport._rtp_router
     route: Callable[[Any], set[Any]] = router.route_rtcp
 
@@ -94,10 +105,11 @@ class Loudness(Protocol):
 def send_levels(sender: RTCRtpSender, loudness: Loudness) -> None:
     """Send the level of sound (RFC 6464) with packets of it, too: aiortc computes it of what it encodes itself.
 
-    Call it for a sender whose frames are counted (`count_frames`).
+    Call it for a sender whose frames are counted (`count_frames`); others send the level that aiortc computes.
     """
-    counted: Any = sender
-    counter = counted._next_encoded_frame
+    counter = getattr(sender, "_next_encoded_frame", None)
+    if not isinstance(counter, FrameCounter):
+        return
     pass_on: Callable[[Any], Awaitable[Any]] = counter.pass_on
 
     async def with_level(codec: Any) -> Any:

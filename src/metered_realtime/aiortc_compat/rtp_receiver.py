@@ -13,16 +13,12 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
 
+from ..options import DEFAULT_TUNING, Tuning
+from . import jitter_buffer
 from .jitter_buffer import PromptPictures, Several
-from .rtp_sources import BoundedNacks, forget_source, keep_reporting
+from .rtp_sources import NACK_GUARD, BoundedNacks, forget_source, keep_reporting
 from .stats import count_packets
-from .unread_gate import Intake, UnreadSink
-
-PROMPT_PICTURES = True
-"""Whether new receivers release pictures as `PromptPictures` does, or aiortc's way."""
-
-PROMPT_SOUND = True
-"""Whether new receivers release sound as `_PromptSound` does, or aiortc's way."""
+from .unread_gate import ReceiverGate, UnreadSink
 
 LATE_SOUND = 4
 """Packets behind a gap that wait for what is missing: 80 ms. What comes later than that is left out."""
@@ -53,17 +49,17 @@ class Sink(UnreadSink, Protocol):
 class Tap:
     """A receiver that was tapped."""
 
-    def __init__(self, receiver: Any, intake: Intake, reports: _LossReports) -> None:
+    def __init__(self, receiver: Any, gate: ReceiverGate, reports: _LossReports) -> None:
         self._receiver = receiver
-        self._intake = intake
+        self._gate = gate
         self._reports = reports
 
     def set_wanted(self, wanted: bool) -> None:
         """Say whether frames are wanted. As long as they are not, packets are only counted."""
         if wanted:
-            self._intake.open()
+            self._gate.open()
         else:
-            self._intake.close()
+            self._gate.close()
 
     def request_key_frame(self) -> bool:
         """Send a PLI (RFC 4585 section 6.3.1) to the source that was heard last. False if there was none yet."""
@@ -73,7 +69,7 @@ class Tap:
         return source is not None
 
 
-def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
+def tap_receiver(receiver: RTCRtpReceiver, sink: Sink, tuning: Tuning = DEFAULT_TUNING) -> Tap:
     """Have encoded frames go to `sink` while they are wanted, and none to a decoder.
 
     Call it before the receiver starts. RTCP BYE is ignored from then on: a browser sends one when it pauses a sender,
@@ -84,16 +80,16 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
     setattr(tapped, f"{_RECEIVER}decoder_queue", _EncodedTap(sink))
     setattr(tapped, f"{_RECEIVER}timestamp_mapper", _RawTimestamps())
     buffer = getattr(tapped, f"{_RECEIVER}jitter_buffer")
-    if PROMPT_SOUND and receiver.track.kind == "audio":
+    if tuning.prompt_audio and jitter_buffer.GUARD.holds() and receiver.track.kind == "audio":
         _PromptSound(buffer)
-    if receiver.track.kind == "video":
+    if receiver.track.kind == "video" and NACK_GUARD.holds():
         setattr(tapped, f"{_RECEIVER}nack_generator", BoundedNacks())
-    intake = tapped._handle_rtp_packet = Intake(receiver, sink)
+    gate = tapped._handle_rtp_packet = ReceiverGate(receiver, sink)
     count_packets(receiver)
-    _forget_when_silent(receiver, intake)
+    _forget_when_silent(receiver, gate)
     keep_reporting(receiver)
     reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)
-    if PROMPT_PICTURES and receiver.track.kind == "video":
+    if tuning.prompt_video and jitter_buffer.GUARD.holds() and receiver.track.kind == "video":
         PromptPictures(buffer, getattr(tapped, f"{_RECEIVER}codecs"), sink.picture_lost, _Requests(receiver))
     handle = receiver._handle_rtcp_packet
 
@@ -104,16 +100,16 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink) -> Tap:
             await handle(packet)
 
     tapped._handle_rtcp_packet = handle_rtcp
-    return Tap(receiver, intake, reports)
+    return Tap(receiver, gate, reports)
 
 
-def _forget_when_silent(receiver: RTCRtpReceiver, intake: Intake) -> None:
+def _forget_when_silent(receiver: RTCRtpReceiver, gate: ReceiverGate) -> None:
     """Have everything forget a source that has lost its place (`SourceGate`)."""
     tapped: Any = receiver
     counter = tapped._handle_rtp_packet
 
     def forget(source: int) -> None:
-        intake.forget(source)
+        gate.forget(source)
         counter.sources.pop(source, None)
         forget_source(receiver, source)
 

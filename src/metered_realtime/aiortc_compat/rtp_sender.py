@@ -14,16 +14,14 @@ tests/aiortc_compat/test_rtp_sender.py fails when a release moves something unde
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from functools import cache
 from struct import Struct
 from typing import Any, Protocol
 
-from aiortc import RTCRtpSender
+from aiortc import RTCRtpSender, rtp
 from aiortc.codecs import get_encoder, h264, vpx
 from aiortc.rtcrtpsender import random_sequence_number
 from aiortc.rtp import (
@@ -35,7 +33,6 @@ from aiortc.rtp import (
     RtcpSourceInfo,
     RtcpSrPacket,
     RtpPacket,
-    wrap_rtx,
 )
 from aiortc.utils import random32
 
@@ -43,14 +40,10 @@ from ..core.media.rates import RateWindow
 from ..media.codecs.encoders import Packet
 from ..media.codecs.rtp_payload import MAX_PAYLOAD
 from ..media.sending.shared_packet import PlacedPacket
+from ..options import DEFAULT_TUNING, Tuning
 from .dtls import DONE, FastDtlsTransport, one_by_one
 from .rtcp_feedback import send_levels
-from .version import fingerprint
-
-_log = logging.getLogger(__name__)
-
-SHARED_PAYLOADS = True
-"""Whether new senders send as `SharedPacketSender` does, or aiortc's way."""
+from .version import Guard, KnownPart
 
 _SENDER = "_RTCRtpSender__"
 
@@ -94,6 +87,31 @@ VP8_PAYLOAD = MAX_PAYLOAD - VP8_DESCRIPTOR.size
 vpx.PACKET_MAX = h264.PACKET_MAX = MAX_PAYLOAD
 
 
+GUARD = Guard(
+    "using aiortc's own sender, which packs media for each receiver",
+    KnownPart(
+        RTCRtpSender,
+        "35492be5bf37e759",
+        "__init__",
+        "send",
+        "_handle_rtcp_packet",
+        "_next_encoded_frame",
+        "_retransmit",
+        "_run_rtp",
+        "_run_rtcp",
+        "_send_rtcp",
+    ),
+    KnownPart(HeaderExtensionsMap, "55c43cd8952bc31a", "set"),
+    KnownPart(RtpPacket, "3231bbe4ef6ca07f", "serialize"),
+    KnownPart(rtp, "0f099d4ba56fb887", "wrap_rtx"),
+    KnownPart(vpx.Vp8Encoder, "af44bc52f43255b5", "pack", "_packetize"),
+    KnownPart(
+        h264.H264Encoder, "44f390111be16909", "_packetize", "_packetize_fu_a", "_packetize_stap_a", "_split_bitstream"
+    ),
+)
+"""What is replaced, and what calls the replacements or is read by them."""
+
+
 class SharedPacketTrack(Protocol):
     """A track that gives packets as they are shared: `ForwardTrack`. Its `level` is for aiortc's own way."""
 
@@ -102,9 +120,9 @@ class SharedPacketTrack(Protocol):
     async def next_shared_packet(self) -> PlacedPacket: ...
 
 
-def send_shared_packets(sender: RTCRtpSender, track: SharedPacketTrack) -> None:
+def send_shared_packets(sender: RTCRtpSender, track: SharedPacketTrack, tuning: Tuning = DEFAULT_TUNING) -> None:
     """Have a new sender, whose frames are counted, send the packets of its track in this way."""
-    if not (SHARED_PAYLOADS and sender_is_known()):
+    if not (tuning.shared_payloads and GUARD.holds()):
         send_levels(sender, track)
         return
     replaced: Any = sender
@@ -324,37 +342,3 @@ def _extensions(ids: HeaderExtensionsMap, mid: str | None, loudness: int | None,
     level = None if loudness is None else (False, loudness)
     profile, content = ids.set(HeaderExtensions(abs_send_time=sent_at, mid=mid, audio_level=level))
     return _EXTENSION.pack(profile, len(content) // 4) + content if content else b""
-
-
-@cache
-def sender_is_known() -> bool:
-    """Tell whether everything that this relies on reads as it did when this was written. If not, say so once."""
-    is_known = fingerprint(PARTS) == KNOWN
-    if not is_known:
-        _log.warning("media takes aiortc's own, slower path: its sender has changed")
-    return is_known
-
-
-PARTS: list[Callable[..., Any]] = [
-    RTCRtpSender.__init__,
-    RTCRtpSender.send,
-    RTCRtpSender._handle_rtcp_packet,
-    RTCRtpSender._next_encoded_frame,
-    RTCRtpSender._retransmit,
-    RTCRtpSender._run_rtp,
-    RTCRtpSender._run_rtcp,
-    RTCRtpSender._send_rtcp,
-    HeaderExtensionsMap.set,
-    RtpPacket.serialize,
-    wrap_rtx,
-    vpx.Vp8Encoder.pack,
-    vpx.Vp8Encoder._packetize,
-    h264.H264Encoder._packetize,
-    h264.H264Encoder._packetize_fu_a,
-    h264.H264Encoder._packetize_stap_a,
-    h264.H264Encoder._split_bitstream,
-]
-"""What is replaced, and what calls the replacements or is read by them."""
-
-KNOWN = "1755c19858ba280c"
-"""The digest of all parts."""

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from aiortc import RTCDtlsTransport, RTCPeerConnection
+from aiortc.rtcdtlstransport import RtpRouter
 from aiortc.rtcrtpreceiver import NackGenerator, RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
@@ -22,10 +23,25 @@ from aiortc.sdp import SessionDescription
 
 from ..core.media.source_table import MAX_SOURCES, SourceTable
 from .transports import dtls_transport
+from .version import Guard, KnownPart
 
 _log = logging.getLogger("metered_realtime")
 
 _RECEIVER = "_RTCRtpReceiver__"
+
+
+ROUTER_GUARD = Guard(
+    "using aiortc's own routing: sources are not bounded, and late ones may be dropped",
+    KnownPart(RtpRouter, "6f5fe1c4cc16aead"),
+)
+
+NACK_GUARD = Guard("using aiortc's own requests for lost packets", KnownPart(NackGenerator, "2237747a158c44d6"))
+
+REPORT_GUARD = Guard(
+    "using aiortc's own reports, which end with one that fails",
+    KnownPart(RTCRtpReceiver, "9683670802892700", "_run_rtcp", "receive", "stop"),
+    KnownPart(RTCRtpSender, "8ec10249c276c12b", "_run_rtcp", "send", "stop"),
+)
 
 
 class SourceGate:
@@ -34,10 +50,11 @@ class SourceGate:
     def __init__(self, router: Any, clock: Callable[[], float] = monotonic) -> None:
         self.refused = 0
         self._router = router
-        self._route: Callable[[RtpPacket], Any] = router.route_rtp
         self._clock = clock
         self._tables: WeakKeyDictionary[Any, SourceTable] = WeakKeyDictionary()
-        router.route_rtp = self
+        if ROUTER_GUARD.holds():
+            self._route: Callable[[RtpPacket], Any] = router.route_rtp
+            router.route_rtp = self
 
     def __call__(self, packet: RtpPacket) -> Any:
         receiver = self._route(packet)
@@ -79,6 +96,8 @@ def route_sources(pc: RTCPeerConnection, description: SessionDescription) -> Non
     dropped, or lands in another section with the same payload type. Those of an earlier description that are not in
     this one are forgotten.
     """
+    if not ROUTER_GUARD.holds():
+        return
     router = dtls_transport(pc)._rtp_router
     for media in description.media:
         transceiver = next((t for t in pc.getTransceivers() if t.mid == media.rtp.muxId), None)
@@ -123,6 +142,8 @@ class BoundedNacks(NackGenerator):
 
 def keep_reporting(owner: RTCRtpReceiver | RTCRtpSender) -> None:
     """Have the reports of a new receiver or sender go on after one that fails, and its `stop` return in any case."""
+    if not REPORT_GUARD.holds():
+        return
     patched: Any = owner
     run = patched._run_rtcp
     exited: asyncio.Event = getattr(patched, f"_{_base_of(owner).__name__}__rtcp_exited")

@@ -6,8 +6,8 @@ section 6.10), packets that are read at once share acknowledgements, channels ta
 what is in flight. Setting up, tearing down, resetting streams (RFC 6525) and opening channels (RFC 8832) stay
 aiortc's. On the wire it is SCTP as anybody speaks it: docs/data_path.md says what differs and why it may.
 
-What is known of aiortc's and aioice's insides is checked when it is first needed: where the source has changed, aiortc
-goes its own way. tests/aiortc_compat/test_sctp.py fails when a release moves something underneath.
+Where the source of what is replaced, called or called by has changed, aiortc's own association carries the data
+(`GUARD`). tests/aiortc_compat/test_sctp.py fails when a release moves something underneath.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from contextlib import suppress
 from struct import Struct
 from typing import Any
 
-from aiortc import RTCPeerConnection
+from aioice.ice import Connection, StunProtocol
+from aiortc import RTCDataChannel, RTCPeerConnection
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcsctptransport import (
     CHUNK_TYPES,
     SCTP_MAX_PACKET_LENGTH,
@@ -28,13 +31,13 @@ from aiortc.rtcsctptransport import (
 from ..core.sctp.acknowledging import AcknowledgementPolicy
 from ..core.sctp.congestion import CHUNK_SIZE, RECEIVE_WINDOW, CongestionControl
 from ..core.sctp.control import MAX_CONTROL_CHUNKS, is_sound, is_sound_packet
-from ..core.sctp.inbound import FARTHEST, HALF, MAX_HELD_CHUNKS, TSN_MASK, Reassembly, ReceivedTsns
+from ..core.sctp.inbound import FARTHEST, HALF, MAX_HELD_CHUNKS, TSN_MASK, ChunkReassembly, ReceivedTsns
 from ..core.sctp.outbound import Outbound, acknowledged_now
 from ..core.sctp.packets import COMMON_HEADER, PacketFormat
 from .dtls import FastDtlsTransport
-from .sctp_channels import DataChannelTransport, run_now
+from .sctp_channels import SctpDataChannels, run_now
 from .timer import PostponedTimer
-from .version import insides_are_known
+from .version import Guard, KnownPart
 
 PACKET_ROOM = SCTP_MAX_PACKET_LENGTH - COMMON_HEADER
 """Bytes of chunks in a packet."""
@@ -49,14 +52,48 @@ _ABORT_NO_ROOM = bytes((6, 0, 0, 8, 0, 4, 0, 4))
 """ABORT with the cause Out of Resource (RFC 9260 section 3.3.10.4)."""
 
 
-class FastSctpTransport(DataChannelTransport):
+GUARD = Guard(
+    "using aiortc's own, slower data channels",
+    KnownPart(RTCSctpTransport, "ea2322c8aa980c46"),
+    KnownPart(RTCDataChannel, "0bdc32681c7b000c"),
+    KnownPart(
+        RTCDtlsTransport,
+        "b2106a99fdd8a2b8",
+        "__init__",
+        "_do_handshake",
+        "__run",
+        "_handle_rtcp_data",
+        "_handle_rtp_data",
+        "_recv_next",
+        "_send_data",
+        "_send_rtp",
+        "_write_ssl",
+        "stop",
+    ),
+    KnownPart(RTCIceTransport, "d3d11f6af7e5f7dd"),
+    KnownPart(
+        Connection,
+        "b35851e19d9154e0",
+        "recv",
+        "recvfrom",
+        "send",
+        "sendto",
+        "data_received",
+        "protocol_lost",
+        "close",
+    ),
+    KnownPart(StunProtocol, "9d5873dfff69a1a6"),
+)
+
+
+class FastSctpTransport(SctpDataChannels):
     """An SCTP transport that bundles, acknowledges by batch, and does no work twice."""
 
     def quicken(self) -> None:
         """Set up what aiortc's transport does not have. Call it before the transport starts."""
         self._event_loop = asyncio.get_running_loop()
         self._outbound = Outbound(self._local_tsn)
-        self._reassembly = Reassembly()
+        self._reassembly = ChunkReassembly()
         self._received: ReceivedTsns | None = None
         self._initial_tsn: int | None = None
         inside: Any = self  # what stays aiortc's finds its own names
@@ -116,16 +153,16 @@ class FastSctpTransport(DataChannelTransport):
 
     async def _handle_data(self, data: bytes) -> None:
         """Take one packet: what aiortc's own DTLS transport calls."""
-        self.begin()
-        self.take(data)
-        self.finish()
+        self.begin_batch()
+        self.receive_packet(data)
+        self.end_batch()
 
-    def begin(self) -> None:
+    def begin_batch(self) -> None:
         """Begin a batch of packets."""
         self._acknowledgements.begin_batch(self._event_loop.time())
 
-    def take(self, data: bytes) -> None:
-        """Take a packet. What it calls for is sent now if it should not wait for `finish`."""
+    def receive_packet(self, data: bytes) -> None:
+        """Take a packet. What it calls for is sent now if it should not wait for `end_batch`."""
         if self._association_state == self.State.CLOSED:
             return
         try:
@@ -156,7 +193,7 @@ class FastSctpTransport(DataChannelTransport):
         else:
             self.packets_corrupt += 1
 
-    def finish(self) -> None:
+    def end_batch(self) -> None:
         """End a batch of packets: acknowledge, and send along what handlers have sent meanwhile."""
         self._acknowledgements.end_batch()
         if self._acknowledgements.is_due or self._flush_handle is not None:
@@ -416,7 +453,7 @@ class FastSctpTransport(DataChannelTransport):
 
 def speed_up_data(pc: RTCPeerConnection) -> None:
     """Have a new connection carry data in this way. Call it before anything is gathered, and before `count_traffic`."""
-    if not insides_are_known():
+    if not GUARD.holds():
         return
     association: Any = pc.sctp
     transport: Any = association.transport

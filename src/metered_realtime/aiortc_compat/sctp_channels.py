@@ -23,7 +23,7 @@ from aiortc.rtcsctptransport import (
 )
 
 from ..core.sctp.congestion import CHUNK_SIZE
-from ..core.sctp.outbound import FairQueue, Limits, Outbound
+from ..core.sctp.outbound import FairQueue, Outbound, PartialReliability
 from .dcep import open_message
 from .dtls import DONE
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("metered_realtime")
 _EMPTY: dict[int, str | bytes] = {WEBRTC_STRING_EMPTY: "", WEBRTC_BINARY_EMPTY: b""}
 
 
-class DataChannelTransport(RTCSctpTransport):
+class SctpDataChannels(RTCSctpTransport):
     """The data channels of `FastSctpTransport`: messages in both directions, and streams that are reset."""
 
     _event_loop: asyncio.AbstractEventLoop
@@ -139,10 +139,12 @@ class DataChannelTransport(RTCSctpTransport):
             self._queue_chunks(stream_id, protocol, data)
             return True
         lifetime, retransmits = channel.maxPacketLifeTime, channel.maxRetransmits
-        limits = None
+        reliability = None
         if lifetime or retransmits is not None:
-            limits = Limits(retransmits, self._event_loop.time() + lifetime / 1000 if lifetime else None)
-        self._queue_chunks(stream_id, protocol, data, limits, ordered=channel.ordered)
+            reliability = PartialReliability(
+                retransmits, self._event_loop.time() + lifetime / 1000 if lifetime else None
+            )
+        self._queue_chunks(stream_id, protocol, data, reliability, ordered=channel.ordered)
         self._freed[channel] = self._freed.get(channel, 0) + len(data)
         return True
 
@@ -157,13 +159,19 @@ class DataChannelTransport(RTCSctpTransport):
         return stream_id
 
     def _queue_chunks(
-        self, stream_id: int, protocol: int, data: bytes, limits: Limits | None = None, *, ordered: bool = True
+        self,
+        stream_id: int,
+        protocol: int,
+        data: bytes,
+        reliability: PartialReliability | None = None,
+        *,
+        ordered: bool = True,
     ) -> None:
         sequence = None
         if ordered:
             sequence = self._outbound_stream_seq.get(stream_id, 0)
             self._outbound_stream_seq[stream_id] = (sequence + 1) & 0xFFFF
-        self._outbound.add(data, CHUNK_SIZE, stream_id, sequence, protocol, limits)
+        self._outbound.add(data, CHUNK_SIZE, stream_id, sequence, protocol, reliability)
 
     def _tell_freed(self) -> None:
         """Take what was handed on off the buffered amounts, once for each channel. Who is told may send more."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aioice.stun
+from aioice.ice import Connection, StunProtocol
 from aiortc import RTCDataChannel, RTCPeerConnection
 from aiortc.codecs import is_rtx
+from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
@@ -29,22 +31,49 @@ from aiortc.rtcsctptransport import (
 from ..core.media.rates import RateWindow
 from .dtls import send_all
 from .transports import dtls_transport, ice_transport, sctp_transport
+from .version import Guard, KnownPart
 
 _SENDER = "_RTCRtpSender__"
+
+
+GUARD = Guard(
+    "statistics read 0 where nothing is counted",
+    KnownPart(RTCIceTransport, "b11403aba1c3a32b", "__init__"),
+    KnownPart(RTCDtlsTransport, "77ad5bb3884c4371", "_recv_next", "_send_rtp", "_write_ssl"),
+    KnownPart(
+        RTCSctpTransport,
+        "7c7f91fce00ffed8",
+        "_data_channel_closed",
+        "_data_channel_open",
+        "_data_channel_receive",
+        "_data_channel_send",
+    ),
+    KnownPart(RTCRtpSender, "f1a60fe630e41c3d", "_next_encoded_frame", "_run_rtp"),
+    KnownPart(Connection, "f3e764c5b3f84323", "build_request", "check_start", "query_consent", "send", "sendto"),
+    KnownPart(StunProtocol, "97991c38f65ea939", "request"),
+)
 
 
 class TransportCounter:
     """Counts what a connection sends: stands in for the send function of its ICE transport."""
 
-    def __init__(self, ice: RTCIceTransport) -> None:
+    pass_on: Callable[[bytes], Coroutine[Any, Any, None]]
+    pairs: Mapping[int, Any]
+
+    def __init__(self) -> None:
         began_at = time.monotonic()
         self.bytes_sent = 0
         self.packets_sent = 0
         self.connected_at: float | None = None
         self.rate_out = RateWindow(began_at)
         self.rate_in = RateWindow(began_at)
-        self.pass_on = ice._send
-        self.pairs = ice._connection._nominated
+
+    def attach(self, ice: RTCIceTransport) -> None:
+        """Count what this transport sends from now on."""
+        counted: Any = ice
+        self.pass_on = counted._send
+        self.pairs = counted._connection._nominated
+        counted._send = self
 
     def __call__(self, data: bytes) -> Coroutine[Any, Any, None]:
         """Send a datagram. Without a path it raises, and is not counted."""
@@ -103,6 +132,8 @@ class _PacketCounter:
 
 def count_frames(sender: RTCRtpSender) -> None:
     """Count the frames that a new sender encodes."""
+    if not GUARD.holds():
+        return
     counted: Any = sender
     counted._next_encoded_frame = FrameCounter(counted._next_encoded_frame)
 
@@ -148,13 +179,25 @@ class _MessageCounters:
     `total` is that of all channels there ever were, `channels` holds those that still exist.
     """
 
-    def __init__(self, sctp: RTCSctpTransport) -> None:
+    pass_on_open: Callable[[RTCDataChannel], None]
+    pass_on_send: Callable[[RTCDataChannel, bytes | str], None]
+    pass_on_receive: Callable[[int, int, bytes], Coroutine[Any, Any, None]]
+
+    def __init__(self) -> None:
         self.total = MessageCounter()
         self.channels: weakref.WeakKeyDictionary[RTCDataChannel, MessageCounter] = weakref.WeakKeyDictionary()
-        self.by_id = sctp._data_channels
-        self.pass_on_open = sctp._data_channel_open
-        self.pass_on_send = sctp._data_channel_send
-        self.pass_on_receive = sctp._data_channel_receive
+        self.by_id: Mapping[int, RTCDataChannel] = {}
+
+    def attach(self, sctp: RTCSctpTransport) -> None:
+        """Count the messages of this transport from now on."""
+        counted: Any = sctp
+        self.by_id = counted._data_channels
+        self.pass_on_open = counted._data_channel_open
+        self.pass_on_send = counted._data_channel_send
+        self.pass_on_receive = counted._data_channel_receive
+        counted._data_channel_open = self.open
+        counted._data_channel_send = self.send
+        counted._data_channel_receive = self.receive
 
     def of(self, channel: RTCDataChannel) -> MessageCounter:
         counter = self.channels.get(channel)
@@ -192,26 +235,37 @@ _EMPTY_MESSAGES = frozenset({WEBRTC_STRING_EMPTY, WEBRTC_BINARY_EMPTY})
 _MESSAGES = _EMPTY_MESSAGES | {WEBRTC_STRING, WEBRTC_BINARY}
 
 
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    """The counters of one connection."""
+
+    transport: TransportCounter
+    messages: _MessageCounters
+
+
 def count_traffic(pc: RTCPeerConnection) -> None:
     """Count from now on what a new connection sends, in how long STUN checks are answered, and its data."""
-    ice: Any = ice_transport(pc)
-    meter = ice._send = TransportCounter(ice)
-    pc.on("connectionstatechange", lambda: meter.follow(pc.connectionState))
-    connection = ice._connection
-    build = connection.build_request
+    transport, messages = TransportCounter(), _MessageCounters()
+    counted: Any = pc
+    counted.traffic = _Traffic(transport, messages)
+    pc.on("connectionstatechange", lambda: transport.follow(pc.connectionState))
+    if GUARD.holds():
+        transport.attach(ice_transport(pc))
+        _time_requests(ice_transport(pc)._connection)
+        messages.attach(sctp_transport(pc))
+
+
+def _time_requests(connection: Connection) -> None:
+    """Have every check timed, on whatever socket it goes out: a check is built right before it is sent."""
+    timed: Any = connection
+    build = timed.build_request
 
     def build_request(pair: Any, nominate: bool) -> Any:
-        """Have every check timed, on whatever socket it goes out: this is what comes before one."""
         if not isinstance(pair.protocol.request, _TimedRequest):
             pair.protocol.request = _TimedRequest(pair.protocol.request)
         return build(pair, nominate)
 
-    connection.build_request = build_request
-    sctp: Any = sctp_transport(pc)
-    messages = _MessageCounters(sctp)
-    sctp._data_channel_open = messages.open
-    sctp._data_channel_send = messages.send
-    sctp._data_channel_receive = messages.receive
+    timed.build_request = build_request
 
 
 def count_packets(receiver: RTCRtpReceiver) -> None:
@@ -220,15 +274,21 @@ def count_packets(receiver: RTCRtpReceiver) -> None:
     counted._handle_rtp_packet = _PacketCounter(counted._handle_rtp_packet, counted._RTCRtpReceiver__codecs)
 
 
+def _traffic(pc: RTCPeerConnection) -> _Traffic:
+    counted: Any = pc
+    traffic: _Traffic = counted.traffic
+    return traffic
+
+
 def transport_counter(pc: RTCPeerConnection) -> TransportCounter:
     """Return what counts the sending of a connection that `count_traffic` has seen."""
-    meter: Any = ice_transport(pc)._send
-    assert isinstance(meter, TransportCounter)
-    return meter
+    return _traffic(pc).transport
 
 
 def received(pc: RTCPeerConnection) -> tuple[int, int]:
     """Return the bytes and the packets that a connection received."""
+    if not GUARD.holds():
+        return 0, 0
     dtls: Any = dtls_transport(pc)
     return dtls._RTCDtlsTransport__rx_bytes, dtls._RTCDtlsTransport__rx_packets
 
@@ -248,20 +308,13 @@ def round_trip_time(pair: Any) -> float | None:
 
 def message_total(pc: RTCPeerConnection) -> MessageCounter:
     """Return the counter of all data channels there were."""
-    return _message_counters(pc).total
+    return _traffic(pc).messages.total
 
 
 def message_counters(pc: RTCPeerConnection) -> list[tuple[RTCDataChannel, MessageCounter]]:
     """Return the data channels that have not ended, by id, with their counters."""
-    meter = _message_counters(pc)
-    return [(channel, meter.of(channel)) for channel in meter.open_channels()]
-
-
-def _message_counters(pc: RTCPeerConnection) -> _MessageCounters:
-    send: Any = sctp_transport(pc)._data_channel_send
-    meter = send.__self__
-    assert isinstance(meter, _MessageCounters)
-    return meter
+    messages = _traffic(pc).messages
+    return [(channel, messages.of(channel)) for channel in messages.open_channels()]
 
 
 @dataclass(slots=True)
@@ -276,15 +329,14 @@ class SenderStats:
 
 
 def sender_stats(sender: RTCRtpSender) -> SenderStats:
-    """Return the figures of a sender that `count_frames` has seen."""
-    inside: Any = sender
-    counter = inside._next_encoded_frame
+    """Return what a sender has counted: zeros where `count_frames` could not count."""
+    counter = getattr(sender, "_next_encoded_frame", None)
     return SenderStats(
-        bytes=getattr(sender, f"{_SENDER}octet_count"),
-        packets=getattr(sender, f"{_SENDER}packet_count"),
-        frames=counter.frames,
-        rate=counter.rate,
-        report=getattr(sender, f"{_SENDER}stats").get(f"remote-inbound-rtp_{id(sender)}"),
+        bytes=getattr(sender, f"{_SENDER}octet_count", 0),
+        packets=getattr(sender, f"{_SENDER}packet_count", 0),
+        frames=getattr(counter, "frames", 0),
+        rate=getattr(counter, "rate", None) or RateWindow(time.monotonic()),
+        report=getattr(sender, f"{_SENDER}stats", {}).get(f"remote-inbound-rtp_{id(sender)}"),
     )
 
 
@@ -301,7 +353,7 @@ class ReceiverStats:
 
 
 def receiver_stats(receiver: RTCRtpReceiver) -> ReceiverStats:
-    """Return the figures of a receiver that `count_packets` has seen."""
+    """Return what a receiver that `count_packets` has seen has counted."""
     inside: Any = receiver
     counter = inside._handle_rtp_packet
     known = inside._RTCRtpReceiver__remote_streams

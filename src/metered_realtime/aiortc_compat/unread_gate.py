@@ -11,9 +11,14 @@ from collections.abc import Callable, Coroutine
 from struct import Struct
 from typing import Any, NamedTuple, Protocol
 
+from aioice.ice import Connection, StunProtocol
+from aiortc import RTCDtlsTransport
 from aiortc.codecs import is_rtx
+from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtcrtpreceiver import RTCRtpReceiver, StreamStatistics
 from aiortc.rtp import RtpPacket
+
+from .version import Guard, KnownPart
 
 PASS_EVERY = 256
 """One packet of so many is decrypted, so that SRTP keeps up with the sequence numbers: it needs one in 32,768 to know
@@ -29,8 +34,18 @@ _SEQUENCE_AND_TIMESTAMP = Struct("!2xHI")
 _RECEIVER = "_RTCRtpReceiver__"
 
 
+GUARD = Guard(
+    "using aiortc's own receiving path: a track that is not read costs more",
+    KnownPart(Connection, "5631b17fab717d6b", "data_received"),
+    KnownPart(StunProtocol, "2c7f0283ddebbd99", "connection_made", "datagram_received"),
+    KnownPart(RTCDtlsTransport, "f12c072a1d8eeebd", "_handle_rtp_data", "_recv_next"),
+    KnownPart(StreamStatistics, "fa1224049c219dac"),
+    KnownPart(JitterBuffer, "f485c3c78df73622"),
+)
+
+
 class UnreadSink(Protocol):
-    """Where an intake counts what nobody reads."""
+    """Where an gate counts what nobody reads."""
 
     def skipped(self, frames: int) -> None:
         """Count frames."""
@@ -39,14 +54,15 @@ class UnreadSink(Protocol):
         """Take note of what is being sent, now and then."""
 
 
-class Intake:
+class ReceiverGate:
     """Stands in for a receiver's packet handler: closed, it counts and drops; open, it passes packets on."""
 
     def __init__(self, receiver: RTCRtpReceiver, sink: UnreadSink) -> None:
         self._receiver: Any = receiver
         self._sink = sink
         self._handle = receiver._handle_rtp_packet
-        self._is_open = False
+        self._can_close = GUARD.holds()
+        self._is_open = not self._can_close
         self._sources: dict[int, _Source] = {}
 
     def __call__(self, packet: RtpPacket, arrival_time_ms: int) -> Coroutine[Any, Any, None]:
@@ -62,15 +78,15 @@ class Intake:
             self._forget_losses()
 
     def close(self) -> None:
-        """Let none through."""
-        self._is_open = False
+        """Let none through, if that is possible."""
+        self._is_open = not self._can_close
 
     def forget(self, ssrc: int) -> None:
         """Forget a source that is silent."""
         source = self._sources.pop(ssrc, None)
         if source is not None:
             source.flush()
-            _gate_of(self._receiver).sources.pop(ssrc.to_bytes(4, "big"), None)
+            _datagram_gate_of(self._receiver).sources.pop(ssrc.to_bytes(4, "big"), None)
 
     async def _drop(self, packet: RtpPacket) -> None:
         codec = getattr(self._receiver, f"{_RECEIVER}codecs").get(packet.payload_type)
@@ -86,12 +102,12 @@ class Intake:
         streams = getattr(self._receiver, f"{_RECEIVER}remote_streams")
         statistics = streams.setdefault(ssrc, StreamStatistics(clock_rate))
         source = _Source(self._receiver, statistics, self._sink)
-        _gate_of(self._receiver).sources[ssrc.to_bytes(4, "big")] = source
+        _datagram_gate_of(self._receiver).sources[ssrc.to_bytes(4, "big")] = source
         return source
 
     def _leave_gate(self) -> None:
         if self._sources:
-            sources = _gate_of(self._receiver).sources
+            sources = _datagram_gate_of(self._receiver).sources
             for ssrc, source in self._sources.items():
                 source.flush()
                 if sources.get(ssrc.to_bytes(4, "big")) is source:
@@ -171,7 +187,7 @@ class _Header(NamedTuple):
     timestamp: int
 
 
-class _Gate:
+class _DatagramGate:
     """Stands in for what takes datagrams from the sockets of a connection (RFC 7983) on their way to DTLS."""
 
     def __init__(self, connection: Any) -> None:
@@ -213,10 +229,10 @@ class _Gate:
         return look
 
 
-def _gate_of(receiver: Any) -> _Gate:
+def _datagram_gate_of(receiver: Any) -> _DatagramGate:
     """Return the gate of the connection that a receiver shares with others."""
     connection = receiver.transport.transport._connection
-    if not isinstance(connection.data_received, _Gate):
-        connection.data_received = _Gate(connection)
-    gate: _Gate = connection.data_received
+    if not isinstance(connection.data_received, _DatagramGate):
+        connection.data_received = _DatagramGate(connection)
+    gate: _DatagramGate = connection.data_received
     return gate

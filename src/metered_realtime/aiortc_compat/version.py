@@ -1,7 +1,11 @@
-"""What the faster data path knows of aiortc's and aioice's insides, as digests of their source.
+"""Which releases of aiortc and aioice this is written for, down to the source of what it replaces.
 
-Where a release has changed something that is replaced, or that calls a replacement, aiortc goes its own way.
-tests/aiortc_compat/test_sctp.py fails then.
+A `Guard` compares digests of the methods that a module of this package replaces, wraps, or is called by. Where a
+release has changed one of them, the module leaves aiortc and aioice as they are, and one warning says so. What the
+package cannot work without is refused by `check_version`.
+
+After a new release: read what has changed, run the tests, and enter the new digests, which tests/aiortc_compat/
+test_version.py shows.
 """
 
 from __future__ import annotations
@@ -10,90 +14,120 @@ import hashlib
 import inspect
 import linecache
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
-import aioice.ice
-from aiortc import RTCDataChannel
-from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcicetransport import RTCIceTransport
-from aiortc.rtcsctptransport import RTCSctpTransport
+from aiortc import RTCPeerConnection, RTCRtpSender, rtcrtpreceiver
+from aiortc.rtcrtpreceiver import RTCRtpReceiver
+
+SUPPORTED = {"aiortc": "1.16.", "aioice": "0.13."}
+"""The minor releases that are taken: private attributes may move with each."""
 
 _log = logging.getLogger("metered_realtime")
 
-SUPPORTED = "1.16."
+
+class KnownPart:
+    """Functions of a class or module of aiortc or aioice, all unless named, and the digest of their source."""
+
+    def __init__(self, owner: type | ModuleType, digest: str, *names: str) -> None:
+        self.owner = owner
+        self.digest = digest
+        self.names = names
+
+    def __str__(self) -> str:
+        return self.owner.__name__.rpartition(".")[2] if isinstance(self.owner, ModuleType) else self.owner.__qualname__
+
+    @property
+    def library(self) -> str:
+        """The name of the library that it is of."""
+        module = self.owner.__name__ if isinstance(self.owner, ModuleType) else self.owner.__module__
+        return module.partition(".")[0]
+
+    def fingerprint(self) -> str:
+        """Return the digest of what is installed: empty if its source cannot be read, `missing` if it is not there."""
+        functions = list(self._functions())
+        if None in functions:
+            return "missing"
+        sources = [_source(function) for function in functions]
+        if not all(sources):
+            return ""
+        return hashlib.sha256("".join(sources).encode()).hexdigest()[:16]
+
+    def _functions(self) -> Iterator[Callable[..., Any] | None]:
+        if not self.names:
+            yield from (it for it in vars(self.owner).values() if inspect.isfunction(it))
+        for name in self.names:
+            is_private = name.startswith("__") and not name.endswith("__")
+            yield getattr(self.owner, f"_{self.owner.__name__}{name}" if is_private else name, None)
 
 
-@cache  # it parses the metadata of a package, and every connection asks
+class Guard:
+    """Whether what a module replaces is what it was written for. `consequence` is what happens where it is not."""
+
+    def __init__(self, consequence: str, *parts: KnownPart) -> None:
+        self.consequence = consequence
+        self.parts = parts
+        self.verdict: bool | None = None
+
+    def holds(self) -> bool:
+        """Return whether all parts are known. The first call compares them, and logs those that have changed."""
+        if self.verdict is None:
+            changed = [part for part in self.parts if part.fingerprint() != part.digest]
+            self.verdict = not changed
+            if changed:
+                _log.warning("%s; %s", _have_changed(changed), self.consequence)
+        return self.verdict
+
+
+ESSENTIAL = (
+    KnownPart(
+        RTCPeerConnection,
+        "a8abb2e04ff9b470",
+        "__connect",
+        "__createSctpTransport",
+        "setLocalDescription",
+        "setRemoteDescription",
+    ),
+    KnownPart(RTCRtpReceiver, "68405ea687cd3835"),
+    KnownPart(rtcrtpreceiver, "d500d4e567d6846c", "decoder_worker"),
+    KnownPart(RTCRtpSender, "a4ee4c7355f8de7a", "_handle_rtcp_packet"),
+)
+"""What is replaced without anything to fall back on: connecting, which has to wait for offers that are committed late,
+the way from the jitter buffer to the decoder, and the requests of receivers for key frames."""
+
+
+@cache  # it reads the metadata of packages, and every connection asks
 def check_version() -> None:
-    """Refuse an aiortc whose insides are not the ones known here.
+    """Refuse an aiortc or aioice that is not the one this is written for.
+
+    A program that was built without source files is judged by the release alone.
 
     Raises:
-        ImportError: another minor release is installed.
+        ImportError: another minor release is installed, or what cannot be done without has changed.
     """
-    installed = version("aiortc")
-    if not installed.startswith(SUPPORTED):
-        raise ImportError(f"aiortc {SUPPORTED}x is needed, {installed} is installed")
-
-
-@cache
-def insides_are_known() -> bool:
-    """Return whether everything that this relies on reads as it did when this was written. If not, log it once."""
-    changed = [name for name, (known, parts) in KNOWN.items() if fingerprint(parts()) != known]
+    for library, supported in SUPPORTED.items():
+        installed = version(library)
+        if not installed.startswith(supported):
+            raise ImportError(f"{library} {supported}x is needed, {installed} is installed")
+    changed = [part for part in ESSENTIAL if part.fingerprint() not in ("", part.digest)]
     if changed:
-        _log.warning("data channels take aiortc's own, slower path: %s changed", ", ".join(changed))
-    return not changed
+        raise ImportError(f"{_have_changed(changed)}, and metered_realtime cannot work with it: install aiortc 1.16.0")
 
 
-def fingerprint(parts: list[Callable[..., Any]]) -> str:
-    """Return a digest of the source of functions. That of nothing where there is no source."""
-    return hashlib.sha256("".join(map(_source, parts)).encode()).hexdigest()[:16]
+def _have_changed(parts: list[KnownPart]) -> str:
+    library = parts[0].library
+    verb = "has" if len(parts) == 1 else "have"
+    return f"{', '.join(map(str, parts))} {verb} changed in {library} {version(library)}"
 
 
-def _source(function: Callable[..., Any]) -> str:
-    """Return the lines of a function. `inspect.getsource` reads on to the end of the block, which takes 5 times as
-    long; a connection waits for this."""
-    code = function.__code__
+def _source(function: Callable[..., Any] | None) -> str:
+    """Return the lines of a function, none where there is no source. `inspect.getsource` reads on to the end of the
+    block, which takes 5 times as long; a connection waits for this."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
     last = max(end for _, end, _, _ in code.co_positions() if end is not None)
     return "".join(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : last])
-
-
-def _all_of(owner: type) -> list[Callable[..., Any]]:
-    return [it for it in vars(owner).values() if inspect.isfunction(it)]
-
-
-def _some_of(owner: Any, *names: str) -> list[Callable[..., Any]]:
-    return [getattr(owner, name) for name in names]
-
-
-KNOWN: dict[str, tuple[str, Callable[[], list[Callable[..., Any]]]]] = {
-    "RTCSctpTransport": ("ea2322c8aa980c46", lambda: _all_of(RTCSctpTransport)),
-    "RTCDataChannel": ("0bdc32681c7b000c", lambda: _all_of(RTCDataChannel)),
-    "RTCDtlsTransport": (
-        "b2106a99fdd8a2b8",
-        lambda: _some_of(
-            RTCDtlsTransport,
-            "__init__",
-            "_do_handshake",
-            "_RTCDtlsTransport__run",
-            "_handle_rtcp_data",
-            "_handle_rtp_data",
-            "_recv_next",
-            "_send_data",
-            "_send_rtp",
-            "_write_ssl",
-            "stop",
-        ),
-    ),
-    "RTCIceTransport": ("d3d11f6af7e5f7dd", lambda: _all_of(RTCIceTransport)),
-    "aioice.Connection": (
-        "b35851e19d9154e0",
-        lambda: _some_of(
-            aioice.ice.Connection, "recv", "recvfrom", "send", "sendto", "data_received", "protocol_lost", "close"
-        ),
-    ),
-    "aioice.StunProtocol": ("9d5873dfff69a1a6", lambda: _all_of(aioice.ice.StunProtocol)),
-}
-"""What is replaced and what the replacements call or are called by: its digest, and where it is found."""

@@ -46,7 +46,7 @@ from ..core.negotiation.rejected_sections import first_lines, stand_in, with_por
 from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
 from ..core.negotiation.sdp_sections import Form, in_form
 from ..log import Logger
-from ..options import IceServerConfig
+from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
 from .offer import OfferPlan, PlannedSection, plan_offer
@@ -75,9 +75,11 @@ class PeerConnection:
         has_servers: bool = False,
         relay_only: bool = False,
         certificate: SharedCertificate | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
+        self._tuning = tuning
         self._logger = logger
-        self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate)
+        self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate, tuning=tuning)
         transport = dtls_transport(self.pc)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
@@ -87,7 +89,7 @@ class PeerConnection:
         self._has_servers = self._server_gathering_due = has_servers
         self.local_candidates_complete = not has_servers
         self._observer = observer
-        self._sending = SendingSections(self.pc)
+        self._sending = SendingSections(self.pc, tuning)
         self._order: tuple[PlannedSection, ...] = ()
         self._declined: dict[str, str] = {}
         self._unusable: Mapping[str, str] = {}
@@ -470,7 +472,7 @@ class PeerConnection:
         receiver = receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
-        receiving = ReceivingSection(transceiver.mid or "", receiver)
+        receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
         self._receiving[receiving.mid] = receiving
 
 

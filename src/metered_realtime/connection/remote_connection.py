@@ -23,7 +23,7 @@ from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, with_
 from ..core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import MeteredPeerOversizedError, NegotiationFailedError
 from ..log import Logger
-from ..options import PeerConnectionState
+from ..options import DEFAULT_TUNING, PeerConnectionState, Tuning
 from .ice_servers import IceServers
 from .interfaces import AnyPeerConnection, ConnectionObserver, PeerConnectionObserver, PlannedOffer, Signaller
 from .offering import DescriptionLimit, OfferWriter, new_tracks
@@ -61,12 +61,14 @@ class RemoteConnection:
         certificate: SharedCertificate | None = None,
         free_to_offer_at: float = 0.0,
         set_ups: SetUps | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
         check_version()
         self._loop = asyncio.get_running_loop()
         self._observer = observer
         self._logger = logger
         self._certificate = certificate
+        self._tuning = tuning
         self._limit = DescriptionLimit(signaller)
         self._writer = OfferWriter(self._limit)
         self._connection = RecoveringConnection(
@@ -431,6 +433,7 @@ class RemoteConnection:
             has_servers=has_servers,
             relay_only=relay_only,
             certificate=self._certificate if is_shared else None,
+            tuning=self._tuning,
         )
 
     async def close(self) -> None:

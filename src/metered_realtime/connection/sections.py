@@ -22,6 +22,7 @@ from ..media.codecs.encoders import SendCodec
 from ..media.receiving.remote_track import RemoteTrack
 from ..media.sending.fanout import TrackFanout
 from ..media.sending.forward_track import ForwardTrack
+from ..options import DEFAULT_TUNING, Tuning
 from .stats import InboundTrackStats, OutboundTrackStats, bits_per_second
 
 
@@ -57,11 +58,11 @@ class SendingSection:
     knows of. `is_usable` is True until the remote declines the section for good.
     """
 
-    def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
+    def __init__(self, pc: RTCPeerConnection, kind: str, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.forward = ForwardTrack(kind)
         self.transceiver = new_transceiver(pc, self.forward)
         self.retransmissions = listen_to_feedback(self.transceiver.sender, self.forward)
-        send_shared_packets(self.transceiver.sender, self.forward)
+        send_shared_packets(self.transceiver.sender, self.forward, tuning)
         keep_reporting(self.transceiver.sender)
         self.is_usable = True
         self.outgoing: Outgoing | None = None
@@ -128,8 +129,9 @@ browser under its own id; the bound keeps descriptions from growing while tracks
 class SendingSections:
     """The sections that this end sends in, in the order in which they were opened."""
 
-    def __init__(self, pc: RTCPeerConnection) -> None:
+    def __init__(self, pc: RTCPeerConnection, tuning: Tuning) -> None:
         self._pc = pc
+        self._tuning = tuning
         self._sections: list[SendingSection] = []
 
     def __iter__(self) -> Iterator[SendingSection]:
@@ -178,7 +180,7 @@ class SendingSections:
             return unused[0]
         if used and len(same_kind) >= FRESH_SECTIONS:
             return used[0]
-        section = SendingSection(self._pc, kind)
+        section = SendingSection(self._pc, kind, self._tuning)
         self._sections.append(section)
         return section
 
@@ -186,7 +188,7 @@ class SendingSections:
 class ReceivingSection:
     """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any."""
 
-    def __init__(self, mid: str, receiver: RTCRtpReceiver) -> None:
+    def __init__(self, mid: str, receiver: RTCRtpReceiver, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.mid = mid
         self._receiver = receiver
         self._kind = receiver.track.kind
@@ -195,7 +197,7 @@ class ReceivingSection:
         self._reported_of: tuple[int, int] | None = None  # the source, and the part of the time line
         self._early: tuple[int, float, int] | None = None  # a report that came before its packets
         self._incoming: Incoming | None = None
-        self._tap = tap_receiver(receiver, self)
+        self._tap = tap_receiver(receiver, self, tuning)
 
     def update(self, ids: tuple[tuple[str, ...], str] | None) -> tuple[Incoming | None, Incoming | None]:
         """Set the msid with which the remote sends here, None if it does not. Returns the removed and the added

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..connection.ice_servers import IceServers
 from ..connection.set_ups import SetUps
 from ..log import Logger
+from ..options import DEFAULT_TUNING, Tuning
 from .remote_peer import RemotePeer
 from .seat import SignallingSeat
 
@@ -24,12 +25,18 @@ class PeerConnections:
     """
 
     def __init__(
-        self, kind: Callable[[], type[RemoteConnection]], seat: SignallingSeat, ice_servers: IceServers, logger: Logger
+        self,
+        kind: Callable[[], type[RemoteConnection]],
+        seat: SignallingSeat,
+        ice_servers: IceServers,
+        logger: Logger,
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
         self._kind = kind
         self._seat = seat
         self._ice_servers = ice_servers
         self._logger = logger
+        self._tuning = tuning
         self._certificate: SharedCertificate | None = None
         self.set_ups = SetUps()
 
@@ -52,6 +59,7 @@ class PeerConnections:
             logger=self._logger,
             certificate=self._certificate,
             set_ups=self.set_ups,
+            tuning=self._tuning,
         )
 
     def forget_certificate(self) -> None:

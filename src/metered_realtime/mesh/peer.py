@@ -68,12 +68,14 @@ from ..files.transfers import FileTransfers
 from ..lifetime import Lifetime
 from ..media.stream import MediaStream, StreamMetadata
 from ..options import (
+    DEFAULT_TUNING,
     ClientKeywords,
     IceServersOption,
     IceTransportPolicy,
     MeteredPeerState,
     SignallingClientOptions,
     SubscribeOptions,
+    Tuning,
     options_or_keywords,
     shows_client_keywords,
 )
@@ -130,6 +132,8 @@ class MeteredPeer(AsyncEventEmitter):
     called on joining and again for connections made more than a minute later. An empty list means none.
     `ice_transport_policy` `relay` uses relayed candidates only.
 
+    `tuning` switches off what connections do faster than aiortc itself, see `Tuning`.
+
     `rpc_debug` sends callers the text of what a handler raises. `rpc_errors` is the registry, or a class of one, whose
     errors calls raise; see `RpcMethods`.
 
@@ -149,6 +153,7 @@ class MeteredPeer(AsyncEventEmitter):
         ice_transport_policy: IceTransportPolicy = "all",
         rpc_debug: bool = False,
         rpc_errors: ErrorRegistry | type[RpcError] | None = None,
+        tuning: Tuning = DEFAULT_TUNING,
         **keywords: Unpack[ClientKeywords],
     ) -> None:
         if client is not None and (options or keywords.get("api_key") or keywords.get("token_provider")):
@@ -183,7 +188,7 @@ class MeteredPeer(AsyncEventEmitter):
             not_permitted=self._permission.refuse,
         )
         self._ice_servers = IceServers(ice_servers, lambda: self._seat.ice_servers, self._logger, ice_transport_policy)
-        self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger)
+        self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger, tuning)
         no_snapshot = FatalError(ReconcileTimeoutError(), "reconcile_timeout")
         self._watch = SnapshotWatch(self._seat.subscribe_again, lambda: self.emit(no_snapshot), self._logger)
         self._media = LocalMedia(self, self._logger)

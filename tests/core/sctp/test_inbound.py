@@ -17,8 +17,8 @@ from metered_realtime.core.sctp.inbound import (
     MAX_BLOCKS,
     TSN_MASK,
     UNORDERED,
+    ChunkReassembly,
     Message,
-    Reassembly,
     ReceivedTsns,
 )
 
@@ -93,7 +93,7 @@ def fragments(seed: int) -> tuple[list[tuple[int, int, int, int, int, bytes]], l
 def test_messages_come_out_whole_whatever_the_order_of_arrival(seed: int) -> None:
     chunks, messages = fragments(seed)
     arriving = sorted(chunks, key=lambda chunk: chunk[0] + random.Random(seed * 1000 + chunk[0]).random() * seed)
-    reassembly, out = Reassembly(), []
+    reassembly, out = ChunkReassembly(), []
     for chunk in arriving:
         out += reassembly.take(*chunk)
     assert sorted(out) == sorted(messages)
@@ -109,7 +109,7 @@ def test_what_is_given_up_leaves_nothing_behind_and_blocks_nobody(seed: int) -> 
     chunks, messages = fragments(seed)
     chance = random.Random(seed)
     given_up = {number for _, number, _ in messages if chance.random() < 0.3}
-    reassembly, received, out = Reassembly(), ReceivedTsns(99), []
+    reassembly, received, out = ChunkReassembly(), ReceivedTsns(99), []
     for chunk in chunks:
         if chunk[4] not in given_up or chance.random() < 0.5:
             received.add(chunk[0])
@@ -125,7 +125,7 @@ def test_what_is_given_up_leaves_nothing_behind_and_blocks_nobody(seed: int) -> 
 
 
 def test_what_continues_a_message_that_was_given_up_is_not_kept() -> None:
-    reassembly = Reassembly()
+    reassembly = ChunkReassembly()
     assert list(reassembly.take(10, 0, FIRST, 0, 51, b"a")) == []
     assert list(reassembly.take(12, 0, 0, 0, 51, b"c")) == []
     reassembly.skip(12, [(0, 0)])
@@ -137,7 +137,7 @@ def test_what_continues_a_message_that_was_given_up_is_not_kept() -> None:
 
 
 def test_sequence_numbers_wrap() -> None:
-    reassembly = Reassembly()
+    reassembly = ChunkReassembly()
     reassembly.skip(0, [(0, 32_000)])
     reassembly.skip(0, [(0, 64_000)])
     reassembly.skip(0, [(0, 65_533)])
@@ -148,7 +148,7 @@ def test_sequence_numbers_wrap() -> None:
 
 
 def test_a_stream_that_is_reset_is_forgotten() -> None:
-    reassembly = Reassembly()
+    reassembly = ChunkReassembly()
     list(reassembly.take(2, 5, FIRST, 0, 51, b"abc"))
     list(reassembly.take(7, 5, FIRST | LAST, 3, 51, b"abc"))
     reassembly.pop(5)

@@ -10,7 +10,15 @@ from aiortc.rtcsctptransport import DataChunk, ForwardTsnChunk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metered_realtime.core.sctp.outbound import FLYING, LOST, TSN_MASK, FairQueue, Limits, Outbound, data_chunk
+from metered_realtime.core.sctp.outbound import (
+    FLYING,
+    LOST,
+    TSN_MASK,
+    FairQueue,
+    Outbound,
+    PartialReliability,
+    data_chunk,
+)
 
 
 @given(
@@ -35,8 +43,8 @@ def test_what_is_in_flight_is_counted_right(initial: int, seed: int, partial: bo
     now = 0.0
     for _ in range(60):
         now += 0.01
-        limits = Limits(chance.randrange(2), None) if partial and chance.random() < 0.5 else None
-        outbound.add(bytes(chance.randrange(1, 400)), 100, 1, chance.choice((None, 7)), 53, limits)
+        reliability = PartialReliability(chance.randrange(2), None) if partial and chance.random() < 0.5 else None
+        outbound.add(bytes(chance.randrange(1, 400)), 100, 1, chance.choice((None, 7)), 53, reliability)
         while outbound.queue and chance.random() < 0.9:
             there |= {outbound.queue[0].tsn} if chance.random() < 0.8 else set()
             outbound.launch(now)
@@ -118,7 +126,7 @@ def test_a_round_trip_is_not_timed_by_what_was_sent_twice() -> None:
 
 def test_all_of_a_message_is_given_up_with_one_chunk() -> None:
     outbound = Outbound(1)
-    outbound.add(bytes(500), 100, 3, 9, 53, Limits(0, None))
+    outbound.add(bytes(500), 100, 3, 9, 53, PartialReliability(0, None))
     outbound.add(b"y", 100, 3, 10, 53)
     for _ in range(3):
         outbound.launch(0.0)

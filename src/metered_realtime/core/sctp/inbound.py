@@ -1,8 +1,8 @@
 """What an SCTP association has received: pure, without sockets, clock or aiortc.
 
-`ReceivedTsns` knows which DATA chunks came and says so in acknowledgements (RFC 9260 section 6.2). `Reassembly` makes
-messages of them: per stream, ordered or not, whatever the order of arrival. Both have bounds: what a remote sends
-beyond them is refused, and comes again.
+`ReceivedTsns` keeps track of the DATA chunks that have arrived, and writes acknowledgements (RFC 9260 section 6.2).
+`ChunkReassembly` makes messages of them: per stream, ordered or not, whatever the order of arrival. Both are bounded:
+what a remote sends beyond that is refused, and comes again.
 
 TSNs are 32 bits on the wire. Here they count on beyond that, so that they can be compared.
 """
@@ -216,7 +216,7 @@ def _is_behind(sequence: int, following: int) -> bool:
     return (following - sequence - 1) & 0xFFFF < 0x8000
 
 
-class Reassembly:
+class ChunkReassembly:
     """The streams of an association, and what waits in them. A stream in which nothing waits costs one number."""
 
     def __init__(self) -> None:

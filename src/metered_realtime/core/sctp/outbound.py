@@ -81,7 +81,7 @@ class FairQueue:
             yield from queue
 
 
-class Limits:
+class PartialReliability:
     """How long the chunks of one message are sent again (RFC 3758, RFC 7496). They are given up together."""
 
     __slots__ = ("chunks", "expires_at", "max_retransmits", "sequence", "stream_id")
@@ -103,13 +103,13 @@ class Limits:
 class Chunk:
     """A DATA chunk as it goes out, and what became of it. `size` is that of its data."""
 
-    __slots__ = ("limits", "misses", "sent_at", "sent_before", "size", "state", "times_sent", "tsn", "wire")
+    __slots__ = ("misses", "reliability", "sent_at", "sent_before", "size", "state", "times_sent", "tsn", "wire")
 
-    def __init__(self, tsn: int, size: int, wire: bytes, limits: Limits | None) -> None:
+    def __init__(self, tsn: int, size: int, wire: bytes, reliability: PartialReliability | None) -> None:
         self.tsn = tsn
         self.size = size
         self.wire = wire
-        self.limits = limits
+        self.reliability = reliability
         self.state = QUEUED
         self.times_sent = 0
         self.misses = 0
@@ -171,7 +171,7 @@ class Outbound:
         stream_id: int,
         sequence: int | None,
         protocol: int,
-        limits: Limits | None = None,
+        reliability: PartialReliability | None = None,
     ) -> None:
         """Queue a message, in chunks of up to `room` bytes of data. Without a sequence number it is unordered."""
         kind, number = (UNORDERED, 0) if sequence is None else (0, sequence)
@@ -179,19 +179,19 @@ class Outbound:
         size = len(data)
         if size <= room:
             wire = data_chunk(tsn, kind | FIRST | LAST, stream_id, number, protocol, data)
-            self.queue.append(Chunk(tsn, size, wire, limits))
+            self.queue.append(Chunk(tsn, size, wire, reliability))
             self.next_tsn = tsn + 1
         else:
             for start in range(0, size, room):
                 part = data[start : start + room]
                 flags = kind | (FIRST if start == 0 else 0) | (LAST if start + room >= size else 0)
                 wire = data_chunk(tsn, flags, stream_id, number, protocol, part)
-                self.queue.append(Chunk(tsn, len(part), wire, limits))
+                self.queue.append(Chunk(tsn, len(part), wire, reliability))
                 tsn += 1
             self.next_tsn = tsn
-        if limits is not None:
-            limits.stream_id, limits.sequence = stream_id, sequence
-            limits.chunks = [it for it in self.queue if it.limits is limits]
+        if reliability is not None:
+            reliability.stream_id, reliability.sequence = stream_id, sequence
+            reliability.chunks = [it for it in self.queue if it.reliability is reliability]
 
     def next_lost(self) -> Chunk | None:
         """Return the earliest chunk that has to be sent again."""
@@ -318,16 +318,16 @@ class Outbound:
     # --- partial reliability
 
     def _lose(self, chunk: Chunk, now: float) -> None:
-        if chunk.limits is not None and chunk.limits.exceeded(chunk, now):
-            self._give_up(chunk.limits)
+        if chunk.reliability is not None and chunk.reliability.exceeded(chunk, now):
+            self._give_up(chunk.reliability)
             return
         self.flight -= chunk.size
         chunk.state = LOST
         heapq.heappush(self._lost, chunk.tsn)
 
-    def _give_up(self, limits: Limits) -> None:
+    def _give_up(self, reliability: PartialReliability) -> None:
         """Send none of a message's chunks any more, those not sent yet included (RFC 3758 section 3.5 A3)."""
-        for chunk in limits.chunks:
+        for chunk in reliability.chunks:
             if chunk.state == FLYING:
                 self.flight -= chunk.size
             chunk.state = GIVEN_UP
@@ -342,9 +342,9 @@ class Outbound:
         while (next_one := self.chunks.get(self.skipped + 1)) is not None and next_one.state == GIVEN_UP:
             self.skipped += 1
             del self.chunks[self.skipped]
-            limits = next_one.limits
-            if limits is not None and limits.sequence is not None:
-                self.skipped_streams[limits.stream_id] = limits.sequence, self.skipped
+            reliability = next_one.reliability
+            if reliability is not None and reliability.sequence is not None:
+                self.skipped_streams[reliability.stream_id] = reliability.sequence, self.skipped
         for stream_id, (_, tsn) in list(self.skipped_streams.items()):
             if tsn <= self.sacked:
                 del self.skipped_streams[stream_id]
