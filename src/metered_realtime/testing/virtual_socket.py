@@ -16,13 +16,13 @@ from .virtual_server import ClientEnd, ServerEnd, VirtualServer
 CredentialKind = Literal["token", "key", "resume"]
 
 OPEN_TIMEOUT = 10.0
-"""Seconds after which a dial into nowhere fails."""
+"""Seconds after which a connection attempt without an answer fails."""
 
 _PUBLIC_ERROR = "ConnectionRefusedError"
 
 
 class Credential:
-    """Who a client is at the server.
+    """The identity of a client at the server.
 
     With a `token` it is the same peer in every connection. With a `key` it is another one each time, and with `resume`
     the same as before, whose place it takes.
@@ -35,7 +35,7 @@ class Credential:
         self._uses = 0
 
     def present(self, server: VirtualServer, process: Process) -> ServerEnd | None:
-        """Ask the server to be let in."""
+        """Present the credential to the server."""
         self._uses += 1
         if self._kind == "key" and self._uses > 1:
             self.peer_id = f"{self._base}-{self._uses}"
@@ -72,7 +72,7 @@ class VirtualSocket(ClientEnd):
             self._server.network.carry(("up", self._end.number), self._end.receive, frame)
 
     def hang_up(self, code: int, reason: str) -> None:
-        """Report nothing any more and close, in the background and bounded. Idempotent."""
+        """Stop reporting and close, in the background and in bounded time. Idempotent."""
         if self._observer is None:
             return
         self._observer = None
@@ -84,7 +84,7 @@ class VirtualSocket(ClientEnd):
         self._loop.call_later(took, self._finish)
 
     def received(self, frame: bytes) -> None:
-        """Take a frame of the server."""
+        """Handle a frame from the server."""
         self._open()
         if self._observer is not None and self._process.alive:
             self._observer.socket_received(frame.decode())
