@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
+from .log import Logger
+
 if TYPE_CHECKING:
     from ssl import SSLContext
-
-    from .log import Logger
 
 SignallingClientState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 MeteredPeerState = Literal["idle", "joining", "joined", "reconnecting", "leaving", "closed"]

@@ -34,7 +34,7 @@ class Client:
         self.intake = FrameIntake(hub, self.guest.subscriber, limits or Limits(), 0.0)
 
     def put(self, now: float = 0.0, /, **fields: Any) -> Close | Refresh | None:
-        return self.intake.take(json.dumps(fields, separators=(",", ":")).encode(), now)
+        return self.intake.handle_frame(json.dumps(fields, separators=(",", ":")).encode(), now)
 
     def puts(self, count: int, now: float = 0.0, /, **fields: Any) -> int:
         """Send a frame `count` times. Return how many were accepted before a close."""
@@ -125,13 +125,13 @@ class TestBytes:
         taken = ann.puts(200, type="send", to="bob", data="x" * 65_000)
         assert 100 < taken < 130
         assert len(bob.take()) == taken
-        assert ann.intake.take(b"nonsense" * 8_000, 0.0) == Close(4011, "byte rate exceeded")
+        assert ann.intake.handle_frame(b"nonsense" * 8_000, 0.0) == Close(4011, "byte rate exceeded")
         assert ann.guest.frames == []
 
     def test_bytes_count_for_pings_and_malformed_frames_too(self, hub: Hub) -> None:
         pinging, raving = Client(hub, "ann"), Client(hub, "bob", Limits(malformed_frames=1_000))
         assert pinging.puts(200, type="ping", data="x" * 65_000) < 130
-        outcomes = [raving.intake.take(b"[" * 65_000, 0.0) for _ in range(200)]
+        outcomes = [raving.intake.handle_frame(b"[" * 65_000, 0.0) for _ in range(200)]
         assert Close(4011, "byte rate exceeded") in outcomes[:130]
 
     def test_bytes_grow_with_the_rate_of_frames(self) -> None:
@@ -156,8 +156,8 @@ class TestPings:
     def test_pings_of_websocket_itself_count_too(self, hub: Hub) -> None:
         ann = Client(hub, "ann", Limits(ping_burst=2, pings_per_second=0.001))
         assert ann.put(type="ping") is None
-        assert ann.intake.take_control_frame(0.0) is None
-        assert ann.intake.take_control_frame(0.0) == Close(4011, "ping rate exceeded")
+        assert ann.intake.count_control_frame(0.0) is None
+        assert ann.intake.count_control_frame(0.0) == Close(4011, "ping rate exceeded")
 
 
 class TestSnapshots:

@@ -105,7 +105,7 @@ class HubMachine(RuleBasedStateMachine):
             frame = {**frame, "requestId": request_id}
         if frame.get("type") == "unsubscribe":
             self.rosters[guest].pop(frame["channel"], None)
-        self.live[guest].take(json.dumps(frame).encode(), now=float(self.sent) * 100)
+        self.live[guest].handle_frame(json.dumps(frame).encode(), now=float(self.sent) * 100)
         if with_id and not isinstance(frame.get("type"), str):  # malformed: the id is not echoed
             self.answered[request_id] += 1
         self.observe()
@@ -124,7 +124,7 @@ class HubMachine(RuleBasedStateMachine):
     @rule(guest=guests, text=st.binary(max_size=12))
     def noise(self, guest: Guest, text: bytes) -> None:
         self.sent += 1
-        self.live[guest].take(text, now=float(self.sent) * 100)
+        self.live[guest].handle_frame(text, now=float(self.sent) * 100)
         self.observe()
 
     def observe(self) -> None:

@@ -42,27 +42,27 @@ class TestLimits:
 class TestTokenBucket:
     def test_a_token_bucket_allows_the_burst_at_once_and_then_the_rate(self) -> None:
         bucket = TokenBucket(rate=10, burst=3, now=0.0)
-        assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
-        assert [bucket.take(0.1) for _ in range(2)] == [True, False]
+        assert [bucket.take_tokens(0.0) for _ in range(4)] == [True, True, True, False]
+        assert [bucket.take_tokens(0.1) for _ in range(2)] == [True, False]
 
     def test_a_token_bucket_never_holds_more_than_the_burst(self) -> None:
         bucket = TokenBucket(rate=10, burst=2, now=0.0)
-        assert [bucket.take(1_000.0) for _ in range(3)] == [True, True, False]
+        assert [bucket.take_tokens(1_000.0) for _ in range(3)] == [True, True, False]
 
     def test_a_token_bucket_survives_a_clock_that_steps_back(self) -> None:
         bucket = TokenBucket(rate=1, burst=2, now=100.0)
-        assert bucket.take(0.0)
-        assert bucket.take(0.0)
+        assert bucket.take_tokens(0.0)
+        assert bucket.take_tokens(0.0)
 
 
 class TestFaultCounter:
     def test_a_fault_counter_reports_the_fault_that_is_one_too_many_within_the_window(self) -> None:
         faults = FaultCounter(3, window=10.0)
-        assert [faults.note(at) for at in (0.0, 5.0, 10.0)] == [False, False, True]
+        assert [faults.count_fault(at) for at in (0.0, 5.0, 10.0)] == [False, False, True]
 
     def test_a_fault_counter_forgets_faults_outside_the_window(self) -> None:
         faults = FaultCounter(3, window=10.0)
-        assert [faults.note(at) for at in (0.0, 5.0, 10.1, 15.1)] == [False, False, False, False]
+        assert [faults.count_fault(at) for at in (0.0, 5.0, 10.1, 15.1)] == [False, False, False, False]
 
 
 class TestConnectLimiter:

@@ -54,12 +54,12 @@ class TestMeter:
         for _ in range(1_000):
             meter.connect()
             assert meter.admits()
-            assert meter.take_message()
+            assert meter.count_message()
         assert meter.usage()["plan"]["maxConcurrentConnections"] is None
 
     def test_a_meter_counts_attempts_even_when_they_are_refused(self) -> None:
         meter = Meter(Plan(max_messages_per_period=2))
-        assert [meter.take_message() for _ in range(4)] == [True, True, False, False]
+        assert [meter.count_message() for _ in range(4)] == [True, True, False, False]
         assert (meter.usage()["messagesUsed"], meter.usage()["overageMessages"]) == (4, 0)
 
     def test_a_meter_refuses_nothing_with_overages_but_counts_them(self) -> None:
@@ -67,7 +67,7 @@ class TestMeter:
         for _ in range(3):
             assert meter.admits()
             meter.connect()
-            assert meter.take_message()
+            assert meter.count_message()
         usage = meter.usage()
         assert (usage["overageMessages"], usage["overageConnections"], usage["concurrentNow"]) == (2, 2, 3)
         assert (usage["plan"]["overagesAllowed"], usage["plan"]["overagesEnabled"]) == (True, True)
@@ -91,19 +91,19 @@ class TestMeter:
         meter.connect()
         meter.connect()
         meter.disconnect()
-        assert [meter.take_message(), meter.take_message()] == [True, False]
+        assert [meter.count_message(), meter.count_message()] == [True, False]
         assert meter.period_left() == 1
         clock.now += 1
-        assert meter.take_message()
+        assert meter.count_message()
         usage = meter.usage()
         assert (usage["messagesUsed"], usage["peakConcurrent"], usage["concurrentNow"]) == (1, 1, 1)
         assert usage["periodStartUnix"] == Clock.at(2027, 2, 1)
 
     def test_a_meter_goes_on_counting_under_another_plan(self) -> None:
         meter = Meter(Plan(max_messages_per_period=1))
-        assert [meter.take_message(), meter.take_message()] == [True, False]
+        assert [meter.count_message(), meter.count_message()] == [True, False]
         meter.replace_plan(Plan(max_messages_per_period=4))
-        assert [meter.take_message(), meter.take_message(), meter.take_message()] == [True, True, False]
+        assert [meter.count_message(), meter.count_message(), meter.count_message()] == [True, True, False]
 
 
 def planned(plan: Plan) -> SignallingServer:

@@ -86,7 +86,7 @@ async def test_two_with_one_token_go_their_own_ways() -> None:
     async with SignallingServer() as server, client_of(server) as original, client_of(server) as clone:
         one, other = Diary(original), Diary(clone)
         before = original.peer_id
-        clone._session._resumption.hold(original._session.resume_token)
+        clone._session._resumption.replace_token(original._session.resume_token)
         socket = clone._socket._websocket  # type: ignore[union-attr]
         assert socket is not None
         socket.transport.abort()

@@ -37,9 +37,9 @@ PROGRAM = "metered-realtime"
 ACTIONS_FOR = {"calls": ACTIONS, "messages": DEFAULT_PUBLISHABLE_ACTIONS}
 
 CANNOT_CALL = """\
-Note: this key is for publish/subscribe and presence alone. Peers that come with it cannot call each other: audio, video
-and data between them need the action "send", which lets the key address every peer of the app. With it: --for calls.
-Without this note: --for messages."""
+Note: this key is for publish/subscribe and presence alone. Peers that use it cannot call each other: audio, video and
+data between them need the action "send", which lets the key address every peer of the app. To grant it, use
+--for calls. To omit this note, use --for messages."""
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-keys_app = typer.Typer(help="Make keys, and keep them in a configuration file.", rich_markup_mode=None)
+keys_app = typer.Typer(help="Create keys, and manage those in a configuration file.", rich_markup_mode=None)
 app.add_typer(keys_app, name="keys")
 files.add_to(app)
 record.add_to(app)
@@ -99,11 +99,11 @@ def serve(
     context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Configuration, TOML: its keys and settings count, SIGHUP reads it again."),
+        typer.Option(metavar="FILE", help="Configuration file, TOML. SIGHUP reloads it."),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on, 127.0.0.1 by default.")] = None,
     port: Annotated[
-        int | None, typer.Option(parser=_port, metavar="PORT", help="7880 by default; 0 takes a free one.")
+        int | None, typer.Option(parser=_port, metavar="PORT", help="7880 by default; 0 picks a free one.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print URL and keys as one line of JSON.")] = False,
     api_key: Annotated[
@@ -113,16 +113,18 @@ def serve(
     secret_id: SecretId = None,
     secret: Secret = None,
     ice_server: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="STUN or TURN server to tell clients of; repeatable.")
+        list[str] | None, typer.Option(metavar="URL", help="STUN or TURN server for clients; repeatable.")
     ] = None,
     public_page: Annotated[
-        bool, typer.Option("--public-page", help="Let everybody who opens the room page use the publishable key.")
+        bool, typer.Option("--public-page", help="Give the publishable key to all visitors of the room page.")
     ] = False,
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificate chain in PEM: serve https and wss.")
+        Path | None, typer.Option(metavar="FILE", help="Certificate chain in PEM format, for https and wss.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key of it, in PEM.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every connection, its end and why.")] = False,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Private key of the certificate, in PEM format.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log all connections, and how they end.")] = False,
 ) -> None:
     """Run the signalling server and the room page until SIGINT or SIGTERM."""
     _log_to_stderr(logging.INFO if verbose else logging.WARNING)
@@ -148,7 +150,7 @@ def serve(
 
 
 def _refuse_beside_config(context: typer.Context) -> None:
-    """What the file says is not said twice. The environment may hold keys for other runs."""
+    """Refuse options that the file covers. Those from the environment are ignored: it may have keys for other runs."""
     for name in ("api_key", "secret_id", "secret", "ice_server", "public_page", "tls_cert", "tls_key"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -174,7 +176,7 @@ def demo(
     port: Annotated[
         int, typer.Option(parser=_port, metavar="PORT", help="Port of the server, or 0 for a free one.")
     ] = 0,
-    stay: Annotated[float, typer.Option(help="Seconds to keep the room open afterwards.")] = 0.0,
+    stay: Annotated[float, typer.Option(help="Seconds to keep the channel open afterwards.")] = 0.0,
 ) -> None:
     """Stream a media file between two peers, exchange data, and show that everything arrived."""
     _log_to_stderr(logging.WARNING)
@@ -207,23 +209,23 @@ def _new_keys() -> None:
 def _create_key(
     config: ConfigFile,
     kind: Annotated[KeyKind, typer.Option(help="publishable for clients, secret for backends.")],
-    app_id: Annotated[str, typer.Option("--app", help="The app that the key opens.")] = DEFAULT_APP,
+    app_id: Annotated[str, typer.Option("--app", help="The app that the key belongs to.")] = DEFAULT_APP,
     pattern: Annotated[list[str] | None, typer.Option(help="Channels in scope, all by default; repeatable.")] = None,
     action: Annotated[list[str] | None, typer.Option(help="publish, subscribe, presence or send; repeatable.")] = None,
-    origin: Annotated[list[str] | None, typer.Option(help="Origin of web pages let in; repeatable.")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="Origin of web pages to admit; repeatable.")] = None,
     purpose: Annotated[
         Literal["calls", "messages"] | None,
         typer.Option(
             "--for",
-            help="Instead of --action. calls: everything, as audio, video and data between peers need it. "
-            "messages: everything but send, which is what a publishable key may do by default.",
+            help="Instead of --action. calls: all actions, for audio, video and data between peers. "
+            "messages: all actions except send, the default of publishable keys.",
         ),
     ] = None,
 ) -> None:
     """Append a new key to a configuration file, and print it. Its secret is not shown again.
 
-    A publishable key cannot call unless it is made --for calls: peers reach each other with the action send, and a key
-    that everybody can read gets it only when it is asked for.
+    A publishable key is for calls only with --for calls: they need the action send, which a public key gets on request
+    only.
     """
     if action and purpose:
         raise typer.BadParameter("--for and --action say the same: give one of them")
@@ -251,7 +253,7 @@ def _list_keys(config: ConfigFile) -> None:
 def _revoke_key(
     config: ConfigFile, key: Annotated[str, typer.Argument(help="A publishable key, or the id of a secret key.")]
 ) -> None:
-    """Mark a key as revoked in a configuration file. A running server learns of it by SIGHUP."""
+    """Mark a key as revoked in a configuration file. A running server applies it on SIGHUP."""
     _checked_file(lambda: revoke_key(config, key))
 
 
@@ -268,7 +270,7 @@ def _print_new_keys() -> None:
 
 @app.command()
 def mint(
-    peer_id: Annotated[str, typer.Argument(help="The id that the peer gets.")],
+    peer_id: Annotated[str, typer.Argument(help="The id of the peer.")],
     secret_id: SecretId = None,
     secret: Secret = None,
     channel: Annotated[
@@ -278,7 +280,7 @@ def mint(
         list[str] | None, typer.Option(help="publish, subscribe, presence or send; repeatable.")
     ] = None,
     expires_in: Annotated[int, typer.Option(help="Seconds until the token expires.")] = 3600,
-    metadata: Annotated[str | None, typer.Option(help="JSON object for the peer alone.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="JSON object for the peer only.")] = None,
     peer_metadata: Annotated[str | None, typer.Option(help="JSON object that other peers see.")] = None,
 ) -> None:
     """Print a token for a peer, signed with a secret key."""

@@ -32,10 +32,10 @@ def send_file(
     url: Url = None,
     key: Key = None,
     token: Token = None,
-    to: Annotated[str | None, typer.Option(metavar="PEER", help="One peer; everybody there by default.")] = None,
-    name: Annotated[str | None, typer.Option(help="What it is called there.")] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a peer to be there.")] = 30.0,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds that a peer may be away in between.")] = 60.0,
+    to: Annotated[str | None, typer.Option(metavar="PEER", help="A single peer; by default all peers present.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the file at the receivers.")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a peer to join.")] = 30.0,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds that a peer may be unreachable.")] = 60.0,
     allow_insecure_url: Insecure = False,
 ) -> None:
     """Send a file to the peers of a channel. Run it again to resume an interrupted transfer."""
@@ -44,13 +44,15 @@ def send_file(
 
 
 def receive_files(
-    directory: Annotated[Path, typer.Argument(file_okay=False, help="Where files go. It is made if need be.")],
+    directory: Annotated[Path, typer.Argument(file_okay=False, help="Directory for the files, created if needed.")],
     channel: Channel,
     url: Url = None,
     key: Key = None,
     token: Token = None,
-    max_size: Annotated[int | None, typer.Option(min=0, help="Bytes of a file at the most, 16 GiB by default.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Exit after so many files.")] = None,
+    max_size: Annotated[
+        int | None, typer.Option(min=0, help="Maximum size of a file in bytes, 16 GiB by default.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Exit after this many files.")] = None,
     allow_insecure_url: Insecure = False,
 ) -> None:
     """Receive the files that peers of a channel send, until Ctrl-C. Prints the path of each."""

@@ -14,11 +14,13 @@ from ..errors import MeteredRealtimeError
 INTERRUPTED = 130
 """The exit code that shells expect after Ctrl-C."""
 
-Channel = Annotated[str, typer.Option(help="Channel to meet in.")]
-Url = Annotated[str | None, typer.Option(envvar="METERED_URL", help="Origin of the server, ws:// or wss://. Needed.")]
+Channel = Annotated[str, typer.Option(help="Channel to join.")]
+Url = Annotated[str | None, typer.Option(envvar="METERED_URL", help="URL of the server, ws:// or wss://. Required.")]
 Key = Annotated[str | None, typer.Option("--key", envvar="METERED_API_KEY", help="Publishable key, pk_live_….")]
 Token = Annotated[str | None, typer.Option(envvar="METERED_TOKEN", help="Token, from `mint`, instead of a key.")]
-Insecure = Annotated[bool, typer.Option("--allow-insecure-url", help="Let credentials go to other hosts over ws://.")]
+Insecure = Annotated[
+    bool, typer.Option("--allow-insecure-url", help="Allow ws:// to other hosts, which sends credentials unencrypted.")
+]
 
 
 def peer_options(url: str | None, key: str | None, token: str | None, allow_insecure_url: bool) -> dict[str, Any]:

@@ -29,17 +29,19 @@ def add_to(app: typer.Typer) -> None:
 
 def record(
     output: Annotated[
-        Path, typer.Argument(help="Name of the files: {peer} and {start} are filled in; without {peer} all are mixed.")
+        Path, typer.Argument(help="File name, with {peer} and {start} filled in; without {peer} all are mixed.")
     ],
     channel: Channel,
     url: Url = None,
     key: Key = None,
     token: Token = None,
-    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long; with Ctrl-C by default.")] = None,
-    transcode: Annotated[bool, typer.Option(help="Encode also what need not be.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this many seconds; by default with Ctrl-C.")
+    ] = None,
+    transcode: Annotated[bool, typer.Option(help="Transcode even where it is not necessary.")] = False,
     allow_insecure_url: Insecure = False,
 ) -> None:
-    """Record everybody in a channel: MP4, WebM or Matroska by the name. Makes the directory, prints each path."""
+    """Record all peers of a channel, as MP4, WebM or Matroska by the file name. Prints the path of each file."""
     options = peer_options(url, key, token, allow_insecure_url)
     run(_record(options, channel, output, seconds, transcode))
 

@@ -48,7 +48,7 @@ class ClientLog:
     def _pass(self, level: str, log: Callable[..., None], msg: str, ctx: dict[str, Any] | None) -> None:
         now = self._clock()
         bucket = self._buckets.setdefault(level, TokenBucket(LINES_PER_SECOND, LINE_BURST, now))
-        if not bucket.take(now):
+        if not bucket.take_tokens(now):
             self._left_out[level] = self._left_out.get(level, 0) + 1
             return
         if left_out := self._left_out.pop(level, 0):

@@ -217,7 +217,7 @@ class ClientSocket:
         if not _is_utf8(text):
             return self.close(INVALID_TEXT, "text is not UTF-8")
         try:
-            outcome = intake.take(text, self._loop.time())
+            outcome = intake.handle_frame(text, self._loop.time())
             if isinstance(outcome, Refresh):
                 return self._refresh(outcome)
         except Exception as error:
@@ -228,7 +228,7 @@ class ClientSocket:
         return None
 
     def _handle_control_frame(self, intake: FrameIntake, message: WSMessage) -> None:
-        outcome = intake.take_control_frame(self._loop.time())
+        outcome = intake.count_control_frame(self._loop.time())
         if outcome is not None:
             self.close(outcome.code, outcome.reason)
         elif message.type is WSMsgType.PING:

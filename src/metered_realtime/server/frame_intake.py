@@ -40,20 +40,20 @@ class FrameIntake:
         self._pings = TokenBucket(limits.pings_per_second, limits.ping_burst, now)
         self._faults = FaultCounter(limits.malformed_frames, limits.malformed_window)
 
-    def take(self, text: bytes, now: float) -> Close | Refresh | None:
+    def handle_frame(self, text: bytes, now: float) -> Close | Refresh | None:
         """Handle a frame. Return a `Close` if the client exceeded a limit, or a `Refresh` for the caller to decide
         on."""
         self._bytes.charge(self._subscriber.collect_charges())
-        if not self._bytes.take(now, len(text)):
+        if not self._bytes.take_tokens(now, len(text)):
             return Close(WsCloseCode.OVER_MESSAGE_RATE, "byte rate exceeded")
         try:
             frame: ClientFrame | FrameError = decode_client_frame(text)
         except FrameError as fault:
             frame = fault
         if isinstance(frame, Ping):
-            if not self._pings.take(now):
+            if not self._pings.take_tokens(now):
                 return PING_RATE_EXCEEDED
-        elif not self._frames.take(now):
+        elif not self._frames.take_tokens(now):
             return Close(WsCloseCode.OVER_MESSAGE_RATE, "message rate exceeded")
         if isinstance(frame, FrameError):
             return self._refuse(frame, now)
@@ -62,12 +62,12 @@ class FrameIntake:
         self._hub.handle(self._subscriber, frame)
         return None
 
-    def take_control_frame(self, now: float) -> Close | None:
+    def count_control_frame(self, now: float) -> Close | None:
         """Count a WebSocket ping or pong. Return a `Close` if there were too many."""
-        return None if self._pings.take(now) else PING_RATE_EXCEEDED
+        return None if self._pings.take_tokens(now) else PING_RATE_EXCEEDED
 
     def _refuse(self, fault: FrameError, now: float) -> Close | None:
         self._hub.refuse(self._subscriber, fault)
-        if fault.code == "malformed_message" and self._faults.note(now):
+        if fault.code == "malformed_message" and self._faults.count_fault(now):
             return Close(WsCloseCode.POLICY_VIOLATION, "too many malformed frames")
         return None

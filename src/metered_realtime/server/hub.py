@@ -351,7 +351,7 @@ class Hub:
             subscriber.write(page)
 
     def _count(self, request_id: str | None) -> None:
-        if not self._meter.take_message():
+        if not self._meter.count_message():
             raise FrameError("over_message_quota", "the messages of this period are used up", request_id)
 
     def _check_room(self, subscriber: Subscriber, frame: Subscribe) -> None:

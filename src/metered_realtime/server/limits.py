@@ -133,7 +133,7 @@ class TokenBucket:
         self._tokens = float(burst)
         self._at = now
 
-    def take(self, now: float, amount: int = 1) -> bool:
+    def take_tokens(self, now: float, amount: int = 1) -> bool:
         """Take `amount` tokens. Return False, and take none, if there are fewer."""
         self._refill(now)
         if self._tokens < amount:
@@ -176,7 +176,7 @@ class RateLimiter:
         self._buckets[caller] = bucket
         if len(self._buckets) > self._max_callers:
             del self._buckets[next(iter(self._buckets))]
-        return bucket.take(now)
+        return bucket.take_tokens(now)
 
     @property
     def retry_after(self) -> int:
@@ -194,7 +194,7 @@ class FaultCounter:
         self._window = window
         self._times: deque[float] | None = None  # most connections have no faults
 
-    def note(self, now: float) -> bool:
+    def count_fault(self, now: float) -> bool:
         """Count a fault. Return True if it exceeds the number that is tolerated."""
         if self._times is None:
             self._times = deque(maxlen=self._tolerated)

@@ -72,7 +72,7 @@ class Meter:
         """Count the end of a connection."""
         self._connected -= 1
 
-    def take_message(self) -> bool:
+    def count_message(self) -> bool:
         """Count a message. Return False if it exceeds the plan and must not be routed."""
         self._turn()
         self._messages += 1

@@ -1,7 +1,7 @@
 """Resume tokens: a client with a publishable key keeps its peer id when it reconnects.
 
 A token is a JWT with a peer id and an expiry. It is not an access token: it is valid only together with the publishable
-key that it was issued for, its header has a `typ` of its own, and it is signed with a secret of its own, derived from a
+key that it was issued for, its header has a separate `typ`, and it is signed with a separate secret, derived from a
 secret key of the app, the app and the publishable key. It is therefore valid on every server with the same
 configuration, and after a restart, but in no other app and with no other key. Nothing is stored.
 

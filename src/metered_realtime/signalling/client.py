@@ -261,7 +261,7 @@ class SignallingClient(AsyncEventEmitter):
         self._lifetime = None
 
     def _check_connection(self) -> None:
-        self._apply(self._session.doubt(self._now()))
+        self._apply(self._session.check_connection(self._now()))
 
     async def _fetch_token(self, number: int, fresh_token: FreshTokenFn) -> None:
         try:

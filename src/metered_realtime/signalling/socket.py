@@ -97,7 +97,7 @@ class SignallingSocket:
             self._wake.set_result(None)
 
     def hang_up(self, code: int, reason: str) -> None:
-        """Report nothing any more and close, in the background and bounded. Idempotent."""
+        """Stop reporting and close, in the background and within `HANG_UP_TIMEOUT`. Idempotent."""
         if self._observer is None:
             return
         self._observer = None

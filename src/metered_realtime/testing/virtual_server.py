@@ -126,7 +126,7 @@ class ServerEnd:
         if any(signal in frame for signal in _SIGNALS):
             self._server.signals += 1
             self._network.trace(self._process.name, "sends %s", _Shown(frame))
-        outcome = self._intake.take(frame, self._server.now())
+        outcome = self._intake.handle_frame(frame, self._server.now())
         if isinstance(outcome, Close):
             self.close(outcome.code, outcome.reason)
 

@@ -16,7 +16,7 @@ from .virtual_server import ClientEnd, ServerEnd, VirtualServer
 CredentialKind = Literal["token", "key", "resume"]
 
 OPEN_TIMEOUT = 10.0
-"""Seconds after which a dial without an answer fails."""
+"""Seconds after which a connection attempt without an answer fails."""
 
 _PUBLIC_ERROR = "ConnectionRefusedError"
 
@@ -35,7 +35,7 @@ class Credential:
         self._uses = 0
 
     def present(self, server: VirtualServer, process: Process) -> ServerEnd | None:
-        """Connect to the server. Return the server's end of the socket, None if it is down."""
+        """Present the credential to the server."""
         self._uses += 1
         if self._kind == "key" and self._uses > 1:
             self.peer_id = f"{self._base}-{self._uses}"
@@ -72,7 +72,7 @@ class VirtualSocket(ClientEnd):
             self._server.network.carry(("up", self._end.number), self._end.receive, frame)
 
     def hang_up(self, code: int, reason: str) -> None:
-        """Close in the background, within a bounded time, and report nothing more. Idempotent."""
+        """Stop reporting and close, in the background and in bounded time. Idempotent."""
         if self._observer is None:
             return
         self._observer = None
@@ -84,7 +84,7 @@ class VirtualSocket(ClientEnd):
         self._loop.call_later(took, self._finish)
 
     def received(self, frame: bytes) -> None:
-        """Handle a frame of the server."""
+        """Handle a frame from the server."""
         self._open()
         if self._observer is not None and self._process.alive:
             self._observer.socket_received(frame.decode())

@@ -356,19 +356,19 @@ def test_without_a_timeout_silence_is_fine(timeout: float) -> None:
 
 def test_a_connection_that_is_doubted_has_to_answer_soon() -> None:
     driver = SessionDriver(inactivity_timeout=60).connected()
-    driver.effects += driver.session.doubt(driver.now)
+    driver.effects += driver.session.check_connection(driver.now)
     assert driver.written == [{"type": "ping"}]
     driver.advance(ANSWER_TIMEOUT - 0.1)
-    driver.effects += driver.session.doubt(driver.now)  # doubting again does not extend the time
+    driver.effects += driver.session.check_connection(driver.now)  # doubting again does not extend the time
     assert driver.session.state == "connected"
     driver.advance(0.1)
     assert driver.take(HangUp) == [HangUp(4000, "inactivity")]
-    assert driver.session.doubt(driver.now) == [], "there is nothing to doubt"
+    assert driver.session.check_connection(driver.now) == [], "there is nothing to doubt"
 
 
 def test_an_answer_ends_the_doubt() -> None:
     driver = SessionDriver(inactivity_timeout=60).connected()
-    driver.effects += driver.session.doubt(driver.now)
+    driver.effects += driver.session.check_connection(driver.now)
     driver.receive({"type": "pong"})
     driver.advance(ANSWER_TIMEOUT)
     assert driver.session.state == "connected"

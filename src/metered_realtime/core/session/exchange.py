@@ -110,7 +110,7 @@ class Exchange:
         self._book.enter(request_id, now, "refresh")
         return request_id, [Transmit(encoded)]
 
-    def take(self, request_id: str | None) -> bool:
+    def take_request(self, request_id: str | None) -> bool:
         """Remove an answered request. Return False if it is unknown."""
         return self._book.answer(request_id) is not None
 

@@ -29,16 +29,16 @@ class Liveness:
         self._heard_at = self._asked_at = now
         self._doubted_at = math.inf
 
-    def heard(self, now: float) -> None:
+    def frame_received(self, now: float) -> None:
         """Record that a text frame arrived."""
         self._heard_at = now
         self._doubted_at = math.inf
 
-    def asked(self, now: float) -> None:
+    def ping_sent(self, now: float) -> None:
         """Record a ping to the server."""
         self._asked_at = now
 
-    def doubted(self, now: float) -> None:
+    def probe_sent(self, now: float) -> None:
         """Record a ping that was sent because the connection may be dead."""
         self._asked_at = now
         self._doubted_at = min(self._doubted_at, now)

@@ -19,7 +19,7 @@ class Resumption:
     def __repr__(self) -> str:
         return f"<Resumption {'held' if self.token is not None else 'none'}>"
 
-    def hold(self, token: str | None) -> None:
+    def replace_token(self, token: str | None) -> None:
         """Replace the token. None if the server issues none."""
         self.token = token
 
@@ -27,7 +27,7 @@ class Resumption:
         """Forget the token: the next connection gets a new peer id."""
         self.token = None
 
-    def note_end(self, code: int) -> None:
+    def record_end(self, code: int) -> None:
         """Forget a token that another connection uses now. Otherwise the two would evict each other for ever."""
         if code == RESUMED_ELSEWHERE:
             self.forget()

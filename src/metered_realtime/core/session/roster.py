@@ -73,8 +73,8 @@ class Roster:
         self._snapshot_expected = True
         return gone
 
-    def _reconcile(self, everybody: Iterable[PresencePeer]) -> RosterChange:
-        listed = _distinct(everybody)
+    def _reconcile(self, snapshot: Iterable[PresencePeer]) -> RosterChange:
+        listed = _distinct(snapshot)
         ids = {peer.peer_id for peer in listed}
         self._former_ids &= ids
         ids -= {self._own_id, *self._former_ids}

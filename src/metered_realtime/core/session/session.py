@@ -217,7 +217,7 @@ class Session:
             raise SignallingError(f"connect() needs a client that is idle or closed, this one is {self.state}")
         self._backoff.reset()
         self._exchange.forget_all()  # left over if the server or a failure ended the client
-        self._refreshes.forgive()
+        self._refreshes.reset_failures()
         self._resumption.forget()
         self._last_code, self._was_connected = ABNORMAL, False
         return [self._enter("connecting"), self._dial()]
@@ -277,11 +277,11 @@ class Session:
         self._exchange.check_size(payload)
         return self._exchange.send(to_peer_id, payload, now, queue=self._check_open(may_queue=True))
 
-    def doubt(self, now: float) -> Effects:
+    def check_connection(self, now: float) -> Effects:
         """Ping the server, and consider the connection dead if no answer comes soon."""
         if self._phase is not _Phase.LIVE:
             return []
-        self._liveness.doubted(now)
+        self._liveness.probe_sent(now)
         return [Transmit(frames.encode(frames.Ping()))]
 
     def abandon(self, request_id: str) -> None:
@@ -294,7 +294,7 @@ class Session:
         """Handle an opened socket: the welcome is due next."""
         if self._phase is _Phase.DIALLING:
             self._phase = _Phase.GREETING
-            self._refreshes.forgive()
+            self._refreshes.reset_failures()
             self._due_at = now + self._timings.welcome_timeout
         return []
 
@@ -331,7 +331,7 @@ class Session:
         """Handle a text frame."""
         if self._phase not in (_Phase.GREETING, _Phase.LIVE):
             return []
-        self._liveness.heard(now)
+        self._liveness.frame_received(now)
         try:
             frame = frames.decode_server_frame(text)
         except frames.UnknownServerFrameError as error:
@@ -375,7 +375,7 @@ class Session:
         self._drop_socket()
         if loss.opened:
             self._last_code = loss.code
-            self._resumption.note_end(loss.code)
+            self._resumption.record_end(loss.code)
         if self.state == "connecting":
             return effects + self._fail_connect(loss)
         if loss.failure is not None and loss.failure.text is not None:
@@ -439,7 +439,7 @@ class Session:
             return [HangUp(code, "inactivity"), *self._lose(_Loss(code, "inactivity", True), now, chance)]
         effects: Effects = []
         if now >= self._liveness.ask_at:
-            self._liveness.asked(now)
+            self._liveness.ping_sent(now)
             effects.append(Transmit(frames.encode(frames.Ping())))
         for pending, error in self._exchange.late(now):
             if pending.purpose == "refresh":
@@ -464,7 +464,7 @@ class Session:
         self._liveness.start(now)
         self._refreshes.start(frame.expires_at, frame.server_time, now)
         self.peer_id, self._exchange.max_message_size = frame.peer_id, frame.max_message_size
-        self._resumption.hold(frame.resume_token)
+        self._resumption.replace_token(frame.resume_token)
         ice_servers, refused = _named_ice_servers(frame.metadata)
         if ice_servers is not None or not again:  # a welcome without ICE servers keeps those that are known
             self.ice_servers = ice_servers
@@ -479,7 +479,7 @@ class Session:
         return effects + self._exchange.flush(now)
 
     def _on_ack(self, frame: frames.Ack, now: float) -> Effects:
-        if not self._refreshes.asked(frame.request_id):
+        if not self._refreshes.is_pending(frame.request_id):
             return self._exchange.acknowledge(frame.request_id)
         if not self._refreshes.acknowledge(frame, now):
             return self._refreshes.retry("the token ends no later than the one before", now)
@@ -490,12 +490,12 @@ class Session:
 
     def _on_error(self, frame: frames.ErrorFrame, now: float) -> Effects:
         if frame.request_id is None and frame.code == "unknown_type":
-            return self._refreshes.meet_unknown_type()
-        answer = self._refreshes.refuse if self._refreshes.asked(frame.request_id) else self._exchange.refuse
+            return self._refreshes.handle_unknown_type()
+        answer = self._refreshes.refuse if self._refreshes.is_pending(frame.request_id) else self._exchange.refuse
         return answer(frame, now)
 
     def _on_resume(self, frame: frames.Resume, now: float) -> Effects:
-        self._resumption.hold(frame.resume_token)
+        self._resumption.replace_token(frame.resume_token)
         return []
 
     def _on_message(self, frame: frames.MessageFrame, now: float) -> Effects:

@@ -61,28 +61,28 @@ class Refreshes:
 
     # --- answers of the server
 
-    def asked(self, request_id: str | None) -> bool:
+    def is_pending(self, request_id: str | None) -> bool:
         """Return whether this is the refresh request in progress."""
         return request_id is not None and request_id == self._renewal.asking
 
     def acknowledge(self, frame: frames.Ack, now: float) -> bool:
         """Handle an accepted refresh. Return False if the new token expires no later than the old one."""
-        self._exchange.take(frame.request_id)
+        self._exchange.take_request(frame.request_id)
         if not self._renewal.succeed(frame.expires_at, now):
             return False
-        self.forgive()
+        self.reset_failures()
         return True
 
     def refuse(self, frame: frames.ErrorFrame, now: float) -> Effects:
         """Handle a refused refresh."""
-        self._exchange.take(frame.request_id)
+        self._exchange.take_request(frame.request_id)
         if frame.code == "unknown_type":
             return self._give_up(UNKNOWN)
         return self.fail(ServerRequestError(frame.code, frame.message, frame.request_id), now)
 
-    def meet_unknown_type(self) -> Effects:
+    def handle_unknown_type(self) -> Effects:
         """Handle `unknown_type`: old servers answer the heartbeat with it, and perhaps a refresh."""
-        return self._give_up(UNKNOWN) if self._exchange.take(self._renewal.asking) else []
+        return self._give_up(UNKNOWN) if self._exchange.take_request(self._renewal.asking) else []
 
     # --- failures
 
@@ -93,14 +93,14 @@ class Refreshes:
     def count_failure(self, error: Exception | None) -> Effects:
         """Count a failure of the token provider. None is a success and resets the count."""
         if error is None:
-            self.forgive()
+            self.reset_failures()
             return []
         self._failures += 1
         if self._failures < TOKEN_FAILURES_TO_REPORT:
             return []
         return [Emit(TokenProviderError(self._failures, error))]
 
-    def forgive(self) -> None:
+    def reset_failures(self) -> None:
         """Reset the count of failures."""
         self._failures = 0
 

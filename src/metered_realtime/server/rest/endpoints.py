@@ -114,7 +114,7 @@ def publish(call: Call) -> Answer:
         raise _invalid("from must be 1 to 128 characters of printable ASCII")
     if call.tenant.hub.has_peer(body.sender):
         raise _invalid("from is the id of a connected peer")
-    if not call.tenant.meter.take_message():
+    if not call.tenant.meter.count_message():
         wait = str(max(1, math.ceil(call.tenant.meter.period_left())))
         raise RestError(429, "over_message_quota", "the messages of this period are used up", {"Retry-After": wait})
     return {

@@ -40,12 +40,12 @@ TOKEN_BODY = _object(
             "type": "array",
             "items": CHANNEL,
             "maxItems": 100,
-            "description": "Names or patterns; they must lie within the key's patterns, which they default to",
+            "description": "Names or patterns within the key's patterns, which are the default",
         },
         "permissions": {"type": "array", "items": {"type": "string", "enum": sorted(ACTIONS)}, "maxItems": 16},
         "expiresInSec": {"type": "integer", "minimum": 1, "maximum": 86_400, "default": 3_600},
-        "metadata": {**OBJECT, "description": "For the peer alone, with its welcome; at most 8 KB as JSON"},
-        "peerMetadata": {**OBJECT, "description": "For everybody who sees the peer; at most 4 KB as JSON"},
+        "metadata": {**OBJECT, "description": "Sent to the peer only, in its welcome; at most 8 KB as JSON"},
+        "peerMetadata": {**OBJECT, "description": "Sent to all peers that see the peer; at most 4 KB as JSON"},
     },
     "channels",
     "permissions",
@@ -135,7 +135,9 @@ PATHS: Schema = {
         )
     },
     "/channels/{id}/peers": {
-        "get": _operation("listPeers", "List who is in a channel", ROSTER, 400, 403, 404, parameters=_path_id(CHANNEL))
+        "get": _operation(
+            "listPeers", "List the peers in a channel", ROSTER, 400, 403, 404, parameters=_path_id(CHANNEL)
+        )
     },
     "/channels/{id}/publish": {
         "post": _operation(
@@ -161,12 +163,12 @@ PATHS: Schema = {
             parameters=_path_id(PEER_ID),
         )
     },
-    "/usage": {"get": _operation("getUsage", "Tell what the app uses", USAGE)},
+    "/usage": {"get": _operation("getUsage", "Get the usage of the app", USAGE)},
 }
 
 DESCRIPTION: Schema = {
     "openapi": "3.1.0",
-    "info": {"title": "Realtime signalling: REST control plane", "version": __version__},
+    "info": {"title": "Realtime signalling: REST API", "version": __version__},
     "servers": [{"url": "/v1"}],
     "security": [{"secretKey": []}],
     "paths": PATHS,
@@ -177,7 +179,7 @@ DESCRIPTION: Schema = {
         "schemas": {"Error": ERROR},
         "responses": {
             "TooMany": {
-                "description": "The address, the key or the period has used up its share",
+                "description": "The rate limit of the address or the key, or the quota of the period, is exceeded",
                 "headers": {"Retry-After": {"schema": COUNT, "description": "Seconds"}},
                 "content": {"application/json": {"schema": _object({"error": STRING, "message": STRING}, "error")}},
             }
