@@ -57,7 +57,7 @@ async def test_a_report_is_put_on_the_time_of_the_track(section: ReceivingSectio
 
 
 async def test_it_does_not_move_that(section: ReceivingSection) -> None:
-    told = SimpleNamespace(frames=[], feed=lambda frame: told.frames.append(frame.timestamp))
+    told = SimpleNamespace(frames=[], push_frame=lambda frame: told.frames.append(frame.timestamp))
     section.take(VP8, PICTURE, 0)
     assert section._incoming is not None
     section._incoming = SimpleNamespace(track=told)  # type: ignore[assignment]
@@ -116,8 +116,8 @@ def test_no_timestamps_make_a_time_line_raise_and_what_is_asked_changes_nothing(
     for timestamp, pause, is_frame in events:
         now += pause
         if is_frame:
-            place = line.place(timestamp, rate)
-            assert place == other.place(timestamp, rate)
+            place = line.place_frame(timestamp, rate)
+            assert place == other.place_frame(timestamp, rate)
             assert line.second_of(timestamp) == place / rate
         else:
             second = line.second_of(timestamp)

@@ -106,14 +106,14 @@ def encoded_again(frame: av.VideoFrame) -> av.VideoFrame:
 
 def mixed(frame: av.VideoFrame) -> av.VideoFrame:
     grid = Grid(WIDTH, HEIGHT)
-    grid.show("a", frame)
+    grid.show_picture("a", frame)
     return grid.picture
 
 
 def pushed(frame: av.VideoFrame) -> av.VideoFrame:
     source = VideoSource()
     source.push(frame)
-    picture, _ = source._take(0.0)
+    picture, _ = source._take_due(0.0)
     source.stop()
     assert picture is not None
     return picture

@@ -129,11 +129,11 @@ async def test_requests_keep_their_distance() -> None:
     loop = asyncio.get_running_loop()
     requests = KeyFrameRequests(lambda: asked.append(loop.time()) is None)
     for _ in range(3):
-        requests.ask()
-        requests.ask()
-        requests.arrived()
+        requests.request_key_frame()
+        requests.request_key_frame()
+        requests.key_frame_arrived()
     assert len(asked) == 1
-    requests.ask()
+    requests.request_key_frame()
     await asyncio.sleep(MIN_INTERVAL + 0.05)
     requests.stop()
     assert len(asked) == 2
@@ -232,7 +232,7 @@ async def test_tasks_that_call_recv_of_the_track_share_the_frames_and_all_end() 
 async def test_cancelling_a_reader_loses_no_frame() -> None:
     remote, frames = Remote(), pictures(2)
     first, second = await begin(remote.track.recv(), remote.track.recv())
-    remote.track.feed(frames[0])
+    remote.track.push_frame(frames[0])
     async with asyncio.timeout(PATIENCE):
         while not first.done():
             if remote.track.queue_length:
@@ -250,7 +250,7 @@ async def test_what_waits_can_be_read_after_the_end(kind: str) -> None:
     read, read_packet = await begin(remote.track.recv(), packets.recv())
     await remote.send(*frames[:3])
     remote.track.stop()
-    remote.track.feed(frames[3])
+    remote.track.push_frame(frames[3])
     await asyncio.gather(read, read_packet)
     for track in (remote.track, packets):
         assert stamps([await track.recv() for _ in range(2)], kind) == [1, 2]
@@ -321,7 +321,7 @@ async def test_a_program_that_has_its_frame_and_has_not_run_since_is_not_gone(mo
     monkeypatch.setattr(remote_track, "RECV_PAUSE", 0.0)
     shared = next(iter(remote.track._frame_readers))
     newest = picture(1)
-    shared.take(newest)
+    shared.push_frame(newest)
     remote.track._look_for_readers()
     assert await read is newest
     remote.track.stop()
@@ -418,14 +418,14 @@ async def test_a_decoder_that_is_too_slow_goes_on_with_a_key_frame(monkeypatch: 
     remote, (key, delta) = Remote(), pictures(2)
     (read,) = await begin(remote.track.recv())
     for frame in [key, *[delta] * (MAX_UNDECODED["video"] + 9), key]:
-        remote.track.feed(frame)
+        remote.track.push_frame(frame)
     assert remote.track.frames_dropped == 11
     gate.set()
     await settle(remote.track)
-    remote.track.feed(delta)
+    remote.track.push_frame(delta)
     assert remote.track.frames_dropped == 12
-    remote.track.feed(key)
-    remote.track.feed(delta)
+    remote.track.push_frame(key)
+    remote.track.push_frame(delta)
     assert remote.track.frames_dropped == 12
     remote.track.stop()
     await asyncio.gather(read, return_exceptions=True)
@@ -551,7 +551,7 @@ def test_timestamps_do_not_wrap_and_may_go_back_a_little() -> None:
     line = RtpTimeline(clock)
     places = []
     for timestamp in ((1 << 32) - 3_000, 0, 6_000, 3_000, 9_000):
-        places.append(line.place(timestamp, 90_000))
+        places.append(line.place_frame(timestamp, 90_000))
         clock.now += 1 / 30
     assert places == [0, 3_000, 9_000, 6_000, 12_000]
 
@@ -559,21 +559,21 @@ def test_timestamps_do_not_wrap_and_may_go_back_a_little() -> None:
 def test_a_pause_of_the_sender_stays_in_its_timestamps() -> None:
     clock = Clock()
     line = RtpTimeline(clock)
-    line.place(5, 48_000)
+    line.place_frame(5, 48_000)
     clock.now += 3_600
-    assert line.place(5 + 3_600 * 48_000, 48_000) == 3_600 * 48_000
+    assert line.place_frame(5 + 3_600 * 48_000, 48_000) == 3_600 * 48_000
 
 
 @pytest.mark.parametrize("timestamp", [0, 1 << 31, (1 << 32) - 1])
 def test_another_source_goes_on_by_the_time_that_has_passed(timestamp: int) -> None:
     clock = Clock()
     line = RtpTimeline(clock)
-    line.place(1_000_000_000, 90_000)
+    line.place_frame(1_000_000_000, 90_000)
     clock.now += 0.5
-    assert line.place(timestamp, 90_000) == 45_000
+    assert line.place_frame(timestamp, 90_000) == 45_000
     clock.now += 0.5
-    assert line.place(timestamp + 45_000, 90_000) == 90_000
-    assert line.place(timestamp + 45_000 + round((MAX_LEAP + 1) * 90_000), 90_000) == 90_001
+    assert line.place_frame(timestamp + 45_000, 90_000) == 90_000
+    assert line.place_frame(timestamp + 45_000 + round((MAX_LEAP + 1) * 90_000), 90_000) == 90_001
 
 
 def claiming(frame: Any, width: int, height: int) -> Any:
@@ -620,7 +620,7 @@ async def test_of_large_pictures_fewer_wait_for_a_slow_reader(monkeypatch: pytes
     monkeypatch.setattr(waiting, "MAX_WAITING_BYTES", 3 * 64 * 48)  # two pictures in yuv420p
     reader = Remote().track.decoded()
     for number in range(4):
-        reader.take(picture(number))
+        reader.push_frame(picture(number))
     assert reader.queue_length == 2
     assert reader.frames_dropped == 2
     reader.stop()

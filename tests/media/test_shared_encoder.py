@@ -203,23 +203,23 @@ async def test_a_slow_encoder_gets_the_newest(hall: Hall) -> None:
     class Outlet:
         drops = 0
 
-        def packet(self, packet: Any) -> None: ...
-        def frame_failed(self) -> None: ...
-        def frame_dropped(self) -> None:
+        def push_packet(self, packet: Any) -> None: ...
+        def count_failed_frame(self) -> None: ...
+        def count_dropped_frame(self) -> None:
             self.drops += 1
 
     slow, outlet = Slow(), Outlet()
     encoder = SharedEncoder(slow, "video", 0, outlet, NoopLogger())
-    encoder.feed(0, Fraction(0))
+    encoder.push_frame(0, Fraction(0))
     await eventually(lambda: not encoder.queue_length)
     for number in range(1, 6):
-        encoder.feed(number, Fraction(number))
+        encoder.push_frame(number, Fraction(number))
     assert (outlet.drops, encoder.queue_length) == (5 - MAX_WAITING_VIDEO, MAX_WAITING_VIDEO)
     slow.go.set()
     await eventually(lambda: len(slow.seen) == 3)
     assert slow.seen == [0, 4, 5]
     slow.go.clear()
-    encoder.feed(6, Fraction(6))
+    encoder.push_frame(6, Fraction(6))
     await asyncio.sleep(0.02)
     closed = encoder.close()
     assert not closed.done()

@@ -238,11 +238,11 @@ async def test_a_slow_sender_goes_on_with_the_next_key_frame_and_asks_for_it(fan
     await read
     assert source.requests == 1
     for number in range(1, MAX_WAITING_VIDEO + 4):
-        forward.feed(SharedPacket(packet_of(number)))
+        forward.push_packet(SharedPacket(packet_of(number)))
     assert (forward.queue_length, forward.frames_dropped) == (0, MAX_WAITING_VIDEO + 1)
     await eventually(lambda: source.requests == 2)
-    forward.feed(SharedPacket(packet_of(100, key=True)))
-    forward.feed(SharedPacket(packet_of(101)))
+    forward.push_packet(SharedPacket(packet_of(100, key=True)))
+    forward.push_packet(SharedPacket(packet_of(101)))
     assert [(await forward.recv()).pts for _ in range(2)] == [300_000, 303_000]
 
 
@@ -250,7 +250,7 @@ async def test_sound_that_waits_too_long_is_dropped_first() -> None:
     forward = ForwardTrack("audio")
     forward.negotiated(OPUS)
     for number in range(MAX_WAITING_AUDIO + 3):
-        forward.feed(SharedPacket(packet_of(number)))
+        forward.push_packet(SharedPacket(packet_of(number)))
     assert forward.frames_dropped == 3
     assert (await forward.recv()).pts == 9_000
     assert forward.queue_length == MAX_WAITING_AUDIO - 1

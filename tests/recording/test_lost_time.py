@@ -49,15 +49,15 @@ class InstantEncoder:
         self.bitrate = bitrate
         self._codec, self._outlet = codec, outlet
 
-    def feed(self, frame: Any, at: Fraction) -> None:
+    def push_frame(self, frame: Any, at: Fraction) -> None:
         packet: Any = av.Packet(bytes([stands_out(frame)]))
         packet.pts = packet.dts = round(at * self._codec.clock_rate)
         packet.time_base, packet.is_keyframe = Fraction(1, self._codec.clock_rate), True
-        self._outlet.packet(packet)
+        self._outlet.push_packet(packet)
 
     def request_key_frame(self) -> None: ...
 
-    def carries(self) -> float:
+    def output_bitrate(self) -> float:
         return 0.0
 
     def close(self) -> asyncio.Task[None]:
@@ -152,8 +152,8 @@ def held_up_track(shift: Callable[[float], float], seconds: float = 4.0) -> floa
     clock, lost = TrackClock(), 0.0
     for number in range(round(seconds * 50)):
         own = number / 50
-        clock.note(own, own + shift(own))
-        lost += clock.take_lost()
+        clock.note_frame(own, own + shift(own))
+        lost += clock.take_lost_time()
     return lost
 
 
@@ -167,10 +167,10 @@ def test_only_what_is_late_from_some_moment_on_has_lost_time() -> None:
 
 def test_a_time_line_can_leave_time_out() -> None:
     line = Timeline()
-    line.skip(1.0)
-    assert line.place(Fraction(1), 0) == 1
-    line.skip(0.5)
-    assert line.place(Fraction(2), 1) == Fraction(5, 2)
+    line.skip_time(1.0)
+    assert line.place_unit(Fraction(1), 0) == 1
+    line.skip_time(0.5)
+    assert line.place_unit(Fraction(2), 1) == Fraction(5, 2)
 
 
 @pytest.mark.alone

@@ -63,7 +63,7 @@ class Channel(AsyncEventEmitter):
         before = recorder.frames_written["audio"]
         await asyncio.sleep(0)
         for frame in sound(PACKETS):
-            remote.track.feed(frame)
+            remote.track.push_frame(frame)
         remote.track.stop()
         await eventually(lambda: recorder.frames_written["audio"] == before + PACKETS)
         self.emit(PeerLeft(remote))  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ async def test_failures_are_told_and_not_all_kept(tmp_path: Path, monkeypatch: p
         channel.emit(PeerJoined(remote))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         for frame in sound(100):
-            remote.track.feed(frame)
+            remote.track.push_frame(frame)
         remote.track.stop()
         await asyncio.sleep(0)
         channel.emit(PeerLeft(remote))  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ async def test_of_large_pictures_fewer_wait_for_their_place(monkeypatch: pytest.
     drops = Tally()
     placed = PlacedTrack(RemoteTrack("video", "t"), SyncGroup(), lambda: 0.0, put.append, drops)
     for number in range(5):
-        placed.take(0.0, MixedFrame(("a", 1), picture(number), 0.0))
+        placed.push_frame(0.0, MixedFrame(("a", 1), picture(number), 0.0))
     assert not put, "it has no place yet"
     assert drops.count == 3
     placed.end()

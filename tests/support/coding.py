@@ -83,7 +83,7 @@ class Remote:
     async def send(self, *frames: EncodedFrame) -> None:
         """Let frames arrive, and wait until those that are decoded are."""
         for frame in frames:
-            self.track.feed(frame)
+            self.track.push_frame(frame)
         await settle(self.track)
 
 

@@ -116,7 +116,7 @@ class ReceivingSection:
         """Take an encoded frame."""
         place = self._place(timestamp, codec)
         if self._incoming is not None:
-            self._incoming.track.feed(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
+            self._incoming.track.push_frame(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
 
     def skipped(self, frames: int) -> None:
         """Count frames that nobody reads."""
@@ -138,8 +138,8 @@ class ReceivingSection:
         self._early = None
         if self._reported_of != (source, self._time_line.leaps):
             self._reported_of = source, self._time_line.leaps
-            self._sender_clock.forget()
-        self._sender_clock.note(at, clock)
+            self._sender_clock.reset()
+        self._sender_clock.note_report(at, clock)
 
     def picture_lost(self) -> None:
         """Take note that a part of the video did not arrive."""
@@ -158,7 +158,7 @@ class ReceivingSection:
             self._incoming = None
 
     def _place(self, timestamp: int, codec: Any) -> int:
-        place = self._time_line.place(timestamp, codec.clockRate)
+        place = self._time_line.place_frame(timestamp, codec.clockRate)
         if self._early is not None:
             early, self._early = self._early, None
             self.reported(*early)

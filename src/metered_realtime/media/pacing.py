@@ -1,4 +1,4 @@
-"""Pacing by absolute deadline: errors of single sleeps do not add up, and lost time is lost once."""
+"""Pacing by absolute deadlines: the errors of single sleeps do not add up."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 from fractions import Fraction
 
 SKIP_AFTER = 0.1
-"""Seconds behind the deadline from which deadlines are left out instead of made up for in a burst.
+"""Seconds behind the deadline from which deadlines are skipped instead of caught up with in a burst.
 
-Less than this a receiver's jitter buffer absorbs; a burst of more than five audio frames it would throw away.
+A receiver's jitter buffer absorbs less than this, but would drop a burst of more than five audio frames.
 """
 
 
 class Pacer:
-    """Let one caller through per `period` seconds, the first at once.
+    """Lets one caller through per `period` seconds, the first one at once.
 
-    Deadline n is the first call plus n periods in exact arithmetic, so there is no drift. A caller that comes more
-    than `SKIP_AFTER` seconds late gets the latest deadline that has passed: what is stamped by these numbers stays on
-    the clock, and sources that lost the same time stay together. `skipped` counts the deadlines left out.
+    Deadline n is the first call plus n periods in exact arithmetic, so there is no drift. A caller that is more than
+    `SKIP_AFTER` seconds late gets the latest deadline that has passed: timestamps made from these numbers stay on the
+    clock, and sources that lost the same time stay in sync. `skipped` counts the skipped deadlines.
     """
 
     def __init__(self, period: Fraction) -> None:
@@ -27,17 +27,17 @@ class Pacer:
         self._next = 0
 
     async def wait(self) -> int:
-        """Return the number of the next deadline, at it.
+        """Wait for the next deadline and return its number. Late callers skip deadlines.
 
-        Cancellation uses up no deadline; concurrent callers get one each.
+        Cancellation consumes no deadline; concurrent callers get one each.
         """
-        await self.until_due()
+        await self.wait_until_due()
         if self.lateness > SKIP_AFTER:
-            self.skip_late()
-        return self.take()
+            self.skip_late_deadlines()
+        return self.take_deadline()
 
-    async def until_due(self) -> None:
-        """Return at the next deadline, and leave it for `take`."""
+    async def wait_until_due(self) -> None:
+        """Wait for the next deadline without consuming it."""
         if self._anchor is None:
             self._anchor = asyncio.get_running_loop().time()
         while (delay := -self.lateness) > 0:  # noqa: ASYNC110 - time is all it waits for
@@ -45,21 +45,21 @@ class Pacer:
 
     @property
     def lateness(self) -> float:
-        """Seconds since the next deadline; below 0 before it, and 0 before the first."""
+        """Seconds since the next deadline, negative before it; 0 before the first call."""
         if self._anchor is None:
             return 0.0
         return asyncio.get_running_loop().time() - self._anchor - float(self._next * self._period)
 
-    def skip_late(self, spared: float = 0.0) -> None:
-        """Leave out the deadlines that have passed, but those of the last so many seconds."""
-        self.skip(max(0, int((self.lateness - spared) / self._period)))
+    def skip_late_deadlines(self, spared: float = 0.0) -> None:
+        """Skip the deadlines that have passed, except those of the last `spared` seconds."""
+        self.skip_deadlines(max(0, int((self.lateness - spared) / self._period)))
 
-    def take(self) -> int:
-        """Use up the next deadline, and return its number."""
+    def take_deadline(self) -> int:
+        """Consume the next deadline and return its number."""
         self._next += 1
         return self._next - 1
 
-    def skip(self, deadlines: int) -> None:
-        """Leave out deadlines."""
+    def skip_deadlines(self, deadlines: int) -> None:
+        """Skip a number of deadlines."""
         self._next += deadlines
         self.skipped += deadlines

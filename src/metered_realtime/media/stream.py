@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from typing import Any
 
 StreamMetadata = dict[str, Any]
-"""What an application says about a stream or a track: a JSON object."""
+"""Metadata of a stream or a track: a JSON object of the application."""
 
 _KINDS = ("audio", "video")
 
 
 class MediaStream:
-    """Group tracks under one id, as the W3C `MediaStream` does.
+    """A group of tracks under one id, as in the W3C `MediaStream`.
 
-    Grouping only: adding a track here or removing one does not change what is sent. `id` is what remote peers
-    see; by default it is random. Tracks are anything with a `kind` of "audio" or "video" and are told apart
-    by identity, so one that is there already is not added twice.
+    Grouping only: adding or removing a track here does not change what is sent. Remote peers see `id`, which is random
+    by default. A track is any object with a `kind` of "audio" or "video". Tracks are compared by identity, and each is
+    in a stream only once.
 
     Raises:
         TypeError: `tracks` is not an iterable of tracks, or `id` is not a str.
@@ -33,30 +33,30 @@ class MediaStream:
             self.add_track(track)
 
     def get_tracks(self) -> list[Any]:
-        """Return all tracks in the order in which they were added, as a new list."""
+        """Return all tracks as a new list, in the order in which they were added."""
         return list(self._tracks)
 
     def get_audio_tracks(self) -> list[Any]:
-        """Return the audio tracks in the order in which they were added, as a new list."""
+        """Return the audio tracks as a new list, in the order in which they were added."""
         return [track for track in self._tracks if track.kind == "audio"]
 
     def get_video_tracks(self) -> list[Any]:
-        """Return the video tracks in the order in which they were added, as a new list."""
+        """Return the video tracks as a new list, in the order in which they were added."""
         return [track for track in self._tracks if track.kind == "video"]
 
     def add_track(self, track: Any) -> None:
-        """Add a track; do nothing if it is in the stream already.
+        """Add a track. Does nothing if it is in the stream already.
 
         Raises:
             TypeError: `track` has no `kind` of "audio" or "video".
         """
         if getattr(track, "kind", None) not in _KINDS:
-            raise TypeError(f"a track has a kind of 'audio' or 'video', which {track!r} has not")
+            raise TypeError(f"a track must have a kind of 'audio' or 'video', not {track!r}")
         if not any(present is track for present in self._tracks):
             self._tracks.append(track)
 
     def remove_track(self, track: Any) -> None:
-        """Remove a track; do nothing if it is not in the stream."""
+        """Remove a track. Does nothing if it is not in the stream."""
         self._tracks = [present for present in self._tracks if present is not track]
 
     def __repr__(self) -> str:

@@ -1,1 +1,1 @@
-"""Recordings of peers, channels and participants."""
+"""Recording tracks, participants and whole channels to files."""

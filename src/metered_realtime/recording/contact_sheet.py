@@ -1,4 +1,4 @@
-"""A contact sheet: what a stream of any length looked like, as one picture."""
+"""A contact sheet: an overview of a stream of any length in one picture."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from av import VideoFrame
 MAX_CELLS = 400
 MAX_WIDTH = 1920
 MAX_SHAPE = 4
-"""Times that a cell may be as high as wide. A first picture of one pixel by thousands would make cells of gigabytes."""
+"""Height of a cell at most, in widths. A first picture of one by thousands of pixels would make huge cells."""
 
 SPARE = 2
-"""Thumbnails kept per cell: with twice as many, thinning out still leaves enough for a full sheet."""
+"""Thumbnails kept per cell: after thinning out, there are still enough for a full sheet."""
 
 
 class ContactSheet:
-    """Keep thumbnails spread evenly over a stream whose length is not known, and write them as a grid.
+    """Collects thumbnails spread evenly over a stream of unknown length, and writes them as a grid.
 
-    `width` is that of one cell, in pixels; its height follows the first frame's shape, up to four times the width, and
-    frames of another shape are fitted into it. Memory is bounded: at most `2 * columns * rows` thumbnails, however
-    long the stream is. When that many are held, every second one goes and from then on half as many frames are taken.
+    `width` is the width of one cell in pixels; its height follows the first frame's aspect ratio, up to four times the
+    width, and frames of another shape are fitted into it. Memory is bounded by `2 * columns * rows` thumbnails: when
+    there are that many, every second one is dropped, and from then on half as many frames are taken.
 
     Raises:
-        ValueError: No cells, more than 400, or a width outside 16 to 1920.
+        ValueError: there are no cells or more than 400, or the width is outside 16 to 1920.
     """
 
     def __init__(self, columns: int = 4, rows: int = 3, width: int = 320) -> None:
         if columns < 1 or rows < 1 or columns * rows > MAX_CELLS:
-            raise ValueError(f"a sheet has from 1 to {MAX_CELLS} cells, not {columns!r} by {rows!r}")
+            raise ValueError(f"a sheet must have from 1 to {MAX_CELLS} cells, not {columns!r} by {rows!r}")
         if not 16 <= width <= MAX_WIDTH:
             raise ValueError(f"width must be from 16 to {MAX_WIDTH} pixels, not {width!r}")
         self.columns, self.rows, self.width = columns, rows, width
@@ -42,11 +42,11 @@ class ContactSheet:
 
     @property
     def frames_kept(self) -> int:
-        """How many thumbnails are held."""
+        """The number of thumbnails."""
         return len(self._kept)
 
     def add(self, frame: VideoFrame) -> None:
-        """Offer the stream's next frame. It is copied and scaled if it is taken, never changed.
+        """Add the next frame of the stream. If it is used it is copied and scaled; it is never changed.
 
         Raises:
             TypeError: `frame` is not a video frame.
@@ -58,10 +58,10 @@ class ContactSheet:
         self.frames_seen += 1
 
     def write_png(self, path: str | os.PathLike[str]) -> Path:
-        """Write the sheet as a PNG and return its path. Cells that no frame fills stay black.
+        """Write the sheet as a PNG and return its path. Empty cells are black.
 
         Raises:
-            ValueError: No frame has been added.
+            ValueError: no frame has been added.
         """
         shown = self._shown()
         if not shown:
@@ -92,7 +92,7 @@ class ContactSheet:
         self._kept.append(frame.reformat(width=width, height=height, format="rgb24"))
 
     def _shown(self) -> list[VideoFrame]:
-        """Return the thumbnails to show: the first, the last, and between them evenly spaced ones."""
+        """Return the thumbnails to show: the first, the last, and evenly spaced ones between them."""
         cells, last = self.columns * self.rows, len(self._kept) - 1
         if last < cells:
             return list(self._kept)

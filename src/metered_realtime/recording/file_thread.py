@@ -1,4 +1,4 @@
-"""A thread for each file that is recorded: a disk that hangs or is full costs that file, not the call or others."""
+"""A thread for each recorded file: a disk that hangs or is full affects that file, but no call and no other file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T", contravariant=True)
 U = TypeVar("U")
 
 MAX_WAITING = 1_000
-"""Items that wait for the disk: 12 s of sound and pictures. More are dropped, for memory is not for that."""
+"""Items that wait for the disk: 12 s of sound and pictures. More are dropped, to bound memory."""
 
 MAX_FRAMES = 120
-"""Items that wait before decoded frames are dropped: pictures at 720p have 1.4 MB each."""
+"""Items that wait before decoded frames are dropped: a picture at 720p takes 1.4 MB."""
 
 
 class Writer(Protocol[T]):
-    """What writes, in the thread."""
+    """Writes items to a file. Called in the thread of a `FileThread`."""
 
     def write(self, item: T, /) -> None:
         """Write an item."""
@@ -31,7 +31,7 @@ class Writer(Protocol[T]):
 
 
 class FileThread(Generic[U]):
-    """Hands items to a writer. `failed` is called on the event loop, once, with what the writer raised."""
+    """Passes items to a writer in a thread. `failed` is called on the event loop with the writer's first error."""
 
     def __init__(self, writer: Writer[U], failed: Callable[[Exception], None]) -> None:
         self.dropped = 0
@@ -50,7 +50,7 @@ class FileThread(Generic[U]):
         return self._inbox.qsize()
 
     def put(self, item: U, limit: int = MAX_WAITING) -> bool:
-        """Give an item to the thread. False if it was dropped: `limit` wait already, or the file has failed."""
+        """Queue an item. Returns False if it was dropped because `limit` are waiting or the file has failed."""
         if self._has_failed or self._inbox.qsize() >= limit:
             self.dropped += 1
             return False
@@ -58,11 +58,11 @@ class FileThread(Generic[U]):
         return True
 
     def finish(self) -> None:
-        """Have the file finished when what waits is written, also if the event loop ends now."""
+        """Finish the file after the queued items, even if the event loop ends now."""
         self._inbox.put(None)
 
     async def wait_finished(self) -> None:
-        """Wait until the file is finished. `finish` has been called."""
+        """Wait until the file is finished, after `finish`."""
         await self._finished.wait()
         self._thread.join()
 
@@ -76,7 +76,7 @@ class FileThread(Generic[U]):
             self._on_loop(self._finished.set)
 
     def _attempt(self, step: Callable[[], None]) -> None:
-        """Do a step, and tell the first failure. After one only closing is tried."""
+        """Run a step, and report the first error. After an error only `close` is tried."""
         try:
             step()
         except Exception as error:
@@ -85,5 +85,5 @@ class FileThread(Generic[U]):
                 self._on_loop(partial(self._failed, error))
 
     def _on_loop(self, call: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody is waiting any more
+        with contextlib.suppress(RuntimeError):  # the event loop has been closed
             self._loop.call_soon_threadsafe(call)

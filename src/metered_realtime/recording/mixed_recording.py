@@ -1,4 +1,4 @@
-"""Everybody in a channel in one file: a grid of pictures, and the sum of the sound."""
+"""Recording all participants of a channel into one file: a grid of pictures, and mixed sound."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from .reencoding import PictureEncoder, SoundEncoder
 from .stats import ParticipantFigures, RecordingError, RecordingState, Totals
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25
-"""Of the mixed picture, whatever the participants send."""
+"""Size and rate of the mixed picture, whatever the participants send."""
 
 MIX_DELAY = 1.0
-"""Seconds after which a moment is mixed. What comes later than that is left out: half a second until a new track has
-its place, and jitter buffers."""
+"""Seconds after which a moment is mixed: half a second until a new track is placed, and the jitter buffers. What comes
+later is left out."""
 
 MAX_BEHIND = 1.0
-"""Seconds that mixing may be late before it leaves out pictures until it is not. Sound is always mixed."""
+"""Seconds by which mixing may be late before it skips pictures to catch up. Sound is always mixed."""
 
 TICK = 0.1
 """Seconds between rounds of mixing."""
 
 MIXED = "*"
-"""Stands for everybody among the stats of participants."""
+"""The peer id in the stats of a mixed recording, which has one entry for all participants."""
 
 Source = tuple[str, int]
-"""A participant's id, and the number of its track."""
+"""A participant's id and the number of its track."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class _Tick:
 
 
 class MixWriter:
-    """The writing side, in the thread."""
+    """Mixes and writes, in the thread of the file."""
 
     def __init__(self, path: Path, format: str, now: Callable[[], float]) -> None:
         self.file = PacketFile(path, format)
@@ -82,8 +82,8 @@ class MixWriter:
         if isinstance(item, _Tick):
             self._advance(item.until)
         elif isinstance(item, MixedFrame) and isinstance(item.frame, av.AudioFrame):
-            self._mixer.add(item.source, item.frame, item.at)
-        elif isinstance(item, MixedFrame):  # it waits for its moment, up to a second of them for each source
+            self._mixer.add_frame(item.source, item.frame, item.at)
+        elif isinstance(item, MixedFrame):  # waits for its moment, up to a second of pictures per source
             self._coming.append(replace(item, frame=reduced(item.frame, WIDTH, HEIGHT)))
         else:
             self._coming.append(item)
@@ -92,7 +92,7 @@ class MixWriter:
         self.file.close()
 
     def _advance(self, until: float) -> None:
-        """Mix what lies before a second: the moments of sound and of pictures in the order of time."""
+        """Mix everything up to a second of the recording, sound and pictures in the order of time."""
         while (end := float((self._sounds + 1) * FRAME_SECONDS)) <= until:
             while self._shown / FPS < end:
                 self._show(self._shown / FPS)
@@ -103,28 +103,28 @@ class MixWriter:
             self._sounds += 1
 
     def _show(self, at: float) -> None:
-        self._take_what_is_due(at)
+        self._apply_due(at)
         if self._now() - MIX_DELAY - at > MAX_BEHIND:
             self.pictures_skipped += 1
             return
         for unit in self._pictures.units(self._grid.picture, at):
             self.file.write(unit)
 
-    def _take_what_is_due(self, at: float) -> None:
+    def _apply_due(self, at: float) -> None:
         newest = {item.source: item for item in self._coming if item.at <= at}
         self._coming = deque(item for item in self._coming if item.at > at)
         for item in newest.values():
             if isinstance(item, MixedFrame):
-                self._grid.show(item.source, item.frame)
+                self._grid.show_picture(item.source, item.frame)
             else:
-                self._grid.remove(item.source)
-                self._mixer.remove(item.source)
+                self._grid.remove_source(item.source)
+                self._mixer.remove_source(item.source)
 
 
 class MixedRecording:
-    """Record the tracks of all participants into one file, from second 0 on, with `FPS` pictures a second.
+    """Records the tracks of all participants into one file, from second 0 on, with `FPS` pictures per second.
 
-    `failed` hears of it when the file cannot be written.
+    `now` returns the second of the recording. `failed` is called with the error if the file cannot be written.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class MixedRecording:
         logger: Logger,
         failed: Callable[[RecordingError], None] | None = None,
     ) -> None:
-        self.forgotten = Totals()  # nobody: there is one entry, for everybody
+        self.forgotten = Totals()  # always 0: there is one entry for all participants
         self._path = path
         self._now = now
         self._logger = logger
@@ -154,7 +154,7 @@ class MixedRecording:
 
     @property
     def participants(self) -> tuple[ParticipantFigures, ...]:
-        """How it stands: one entry, for everybody."""
+        """The state of the recording: one entry for all participants."""
         file = self._mix.file
         return (
             ParticipantFigures(
@@ -182,7 +182,7 @@ class MixedRecording:
         return "recording" if self._mix.file.files else "waiting"
 
     def add_track(self, peer_id: str, track: Any) -> None:
-        """Mix in a track from now on."""
+        """Mix in a track from now on. Do nothing for a known one."""
         if track in self._tracks:
             return
         self._tracks.add(track)
@@ -195,10 +195,10 @@ class MixedRecording:
         self._groups.pop(peer_id, None)
 
     async def close(self) -> None:
-        """Mix what came so far and finish the file.
+        """Mix what has arrived and finish the file.
 
         Raises:
-            RecordingError: It could not be written.
+            RecordingError: it could not be written.
         """
         tasks = [self._ticking, *self._tasks]
         for task in tasks:
@@ -223,7 +223,7 @@ class MixedRecording:
         try:
             while True:
                 frame = await reader.recv()
-                placed.take(float(frame.pts * frame.time_base), MixedFrame(source, frame, 0.0))
+                placed.push_frame(float(frame.pts * frame.time_base), MixedFrame(source, frame, 0.0))
         except MediaStreamError:
             pass
         except Exception as error:

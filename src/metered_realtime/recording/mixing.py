@@ -1,4 +1,4 @@
-"""Several pictures in one, several sounds in one. Blocking; belongs to one thread."""
+"""Combining several pictures in one, and mixing sound. Blocking; belongs to one thread."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ..media.codecs.pcm import FRAME_BYTES, FRAME_SAMPLES, RATE, SAMPLE_BYTES, T
 from ..media.codecs.pictures import as_sent
 
 MAX_SHIFT = round(0.01 * RATE)
-"""Samples that sound may be away from its place without being moved: half a packet. One that is missing shows at once,
-and the drift of a clock is followed in steps of this."""
+"""Samples by which sound may be off without being moved: half a packet, so that a missing packet leaves a gap at once.
+Clock drift is followed in steps of this size."""
 
 MAX_AHEAD = 10 * RATE
-"""Samples that wait for their time at most."""
+"""Samples of one source that wait at most: 10 s."""
 
 LIMIT = 0.95
-"""Of full scale: where the limiter begins, so that many voices do not clip."""
+"""Level at which the limiter begins, relative to full scale, so that many voices do not clip."""
 
 BLACK = (16, 128, 128)
 
 
 class Grid:
-    """A picture with a tile for each source."""
+    """A picture with one tile for each source."""
 
     def __init__(self, width: int, height: int) -> None:
         self._frames: dict[Hashable, av.VideoFrame] = {}
@@ -36,11 +36,11 @@ class Grid:
 
     @property
     def picture(self) -> av.VideoFrame:
-        """The picture as it is now: it changes with the next `show`."""
+        """The current picture. It changes with the next `show_picture`."""
         return self._canvas
 
-    def show(self, source: Hashable, frame: av.VideoFrame) -> None:
-        """Show a source's next picture. The frame is not changed."""
+    def show_picture(self, source: Hashable, frame: av.VideoFrame) -> None:
+        """Show the next picture of a source in its tile. The frame is not changed."""
         before = self._frames.get(source)
         self._frames[source] = frame
         if before is None or (before.width, before.height) != (frame.width, frame.height):
@@ -48,8 +48,8 @@ class Grid:
         else:
             self._draw(source)
 
-    def remove(self, source: Hashable) -> None:
-        """Give the place of a source to the others."""
+    def remove_source(self, source: Hashable) -> None:
+        """Remove a source and share its tile among the others."""
         if self._frames.pop(source, None) is not None:
             self._arrange()
 
@@ -73,7 +73,7 @@ class Grid:
 
 
 def reduced(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """Return a picture that fits into this size: the frame itself if it does."""
+    """Return the picture scaled down to this size at most: the frame itself if it fits."""
     if frame.width <= width and frame.height <= height:
         return frame
     place = fitted(Tile(0, 0, width, height), frame.width, frame.height)
@@ -81,7 +81,7 @@ def reduced(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
 
 
 def _paste(target: Any, plane: Any, place: Tile, share: int) -> None:
-    """Copy a plane of a small picture to its place. Colours have `share` 2: half the resolution."""
+    """Copy a plane of a small picture to its place. Chroma planes have half the resolution: `share` is 2."""
     to, source, width = memoryview(target), memoryview(plane), place.width // share
     start = place.top // share * target.line_size + place.left // share
     for row in range(place.height // share):
@@ -90,15 +90,15 @@ def _paste(target: Any, plane: Any, place: Tile, share: int) -> None:
 
 
 class SoundLine:
-    """The sound of one source, each sample in its place. What is missing is silence."""
+    """The sound of one source, each sample in its place. Missing sound is silence."""
 
     def __init__(self) -> None:
         self._converter = PcmConverter()
         self._pcm = bytearray()
         self._start = 0  # the place of the first sample
 
-    def add(self, frame: av.AudioFrame, at: float) -> None:
-        """Add a frame that begins at a second. What comes after its time is dropped."""
+    def add_frame(self, frame: av.AudioFrame, at: float) -> None:
+        """Add a frame that begins at a second. A late frame is dropped."""
         pcm, place = self._converter.convert(frame), round(at * RATE)
         end = self._start + len(self._pcm) // SAMPLE_BYTES
         if not self._pcm:
@@ -110,8 +110,8 @@ class SoundLine:
         if len(self._pcm) < MAX_AHEAD * SAMPLE_BYTES:
             self._pcm += pcm
 
-    def take(self, start: int) -> bytes:
-        """Return 20 ms that begin at a sample, and forget what is before their end."""
+    def take_frame(self, start: int) -> bytes:
+        """Return the 20 ms that begin at a sample, and drop everything up to their end."""
         late = (start - self._start) * SAMPLE_BYTES
         if late > 0:
             del self._pcm[:late]
@@ -124,7 +124,7 @@ class SoundLine:
 
 
 class SoundMixer:
-    """Sums the sound of sources, 20 ms at a time, without clipping."""
+    """Mixes the sound of sources, 20 ms at a time, without clipping."""
 
     def __init__(self) -> None:
         self._lines: dict[Hashable, SoundLine] = {}
@@ -133,23 +133,23 @@ class SoundMixer:
         self._pcm = bytearray()
         self._next = 0
 
-    def add(self, source: Hashable, frame: av.AudioFrame, at: float) -> None:
-        """Add sound of a source that begins at a second."""
+    def add_frame(self, source: Hashable, frame: av.AudioFrame, at: float) -> None:
+        """Add a frame of a source that begins at a second."""
         if source not in self._lines:
             self._lines[source] = SoundLine()
             self._graph = None
-        self._lines[source].add(frame, at)
+        self._lines[source].add_frame(frame, at)
 
-    def remove(self, source: Hashable) -> None:
-        """Forget a source."""
+    def remove_source(self, source: Hashable) -> None:
+        """Remove a source."""
         if self._lines.pop(source, None) is not None:
             self._graph = None
 
     def mix(self) -> av.AudioFrame:
-        """Return the next 20 ms of all sources together."""
+        """Return the next 20 ms of all sources, mixed."""
         start, self._next = self._next, self._next + FRAME_SAMPLES
         if self._lines:
-            self._sum([line.take(start) for line in self._lines.values()], start)
+            self._sum([line.take_frame(start) for line in self._lines.values()], start)
         pcm = bytes(self._pcm[:FRAME_BYTES]).rjust(FRAME_BYTES, b"\0")
         del self._pcm[:FRAME_BYTES]
         return pcm_frame(pcm, start)
@@ -179,7 +179,7 @@ def _mixing_graph(count: int) -> tuple[Graph, list[Any]]:
         last = graph.add("amix", f"inputs={count}:normalize=0:dropout_transition=0")
         for index, source in enumerate(inputs):
             source.link_to(last, 0, index)
-    # `latency` gives the look-ahead of 5 ms back, so that sound keeps its place.
+    # `latency` compensates the look-ahead of 5 ms, so that sound keeps its place.
     chain = [graph.add("alimiter", f"limit={LIMIT}:level=0:latency=1"), graph.add("aformat", "sample_fmts=s16")]
     for node in (*chain, graph.add("abuffersink")):
         last.link_to(node)

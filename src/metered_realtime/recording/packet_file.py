@@ -1,8 +1,8 @@
-"""A file that encoded media is written to as it comes, playable at any moment. Blocking; belongs to one thread.
+"""Writing encoded media to a file as it arrives, so that it can be played at any time. Blocking; belongs to one thread.
 
-The file has a lane for sound, always Opus, and one for pictures if there are any in the first second. What a file
-cannot take once it has begun (pictures after all, another codec, other H.264 parameters) goes into the next one, whose
-name has a number, as far as `MIN_PART` and `MAX_PARTS` allow. Pictures of VP8 may change their size in one file.
+The file has a stream of sound, always Opus, and one of pictures if any arrive in the first second. What does not fit a
+file that has begun (first pictures, another codec, other H.264 parameters) goes into the next file, whose name has a
+number, as far as `MIN_PART` and `MAX_PARTS` allow. VP8 may change its picture size within a file.
 """
 
 from __future__ import annotations
@@ -30,49 +30,48 @@ CODECS = {
     "webm": {"video/vp8", "audio/opus"},
     "matroska": {"video/vp8", "video/h264", "audio/opus"},
 }
-"""What each format takes as it comes, by MIME types in lower case."""
+"""The codecs that each format can hold, as MIME types in lower case."""
 
 VIDEO_CLOCK = 90_000
 
 HEADER_WAIT = 1.0
-"""Seconds that a file waits for pictures of which nothing is known before it is one without."""
+"""Seconds that a file waits for pictures, when there is no video track, before it begins without a stream for them."""
 
 VIDEO_WAIT = 5.0
-"""Seconds that it waits for those of a track that is there: key frames get lost, and are asked for after 0.5, 1 and
-2 s."""
+"""Seconds that it waits when there is a video track: a lost key frame is requested again after 0.5, 1 and 2 s."""
 
 FLUSH = 500
-"""Milliseconds of media after which it is written to the disk: what a crash costs."""
+"""Milliseconds of media between writes to the disk, which a crash may lose."""
 
 MIN_PART = 1.0
-"""Seconds from the beginning of one file to that of the next: a sender that changes its codec with each picture would
-cost a file, and opening and finishing it, for each of them."""
+"""Seconds from the start of one file to that of the next: a sender that changes its codec with every picture would
+otherwise cause a file for each."""
 
 QUICK_PARTS = 3
-"""Files that may begin sooner: pictures may come right after sound has begun, and adapt in the first second."""
+"""Files that may begin sooner: pictures may start right after sound, and adapt within the first second."""
 
 MAX_PARTS = 500
-"""Files of one recording. A sender that adapts its H.264 every few minutes does not reach it in a day."""
+"""Files of one recording at most. A sender that changes its H.264 every few minutes does not reach this in a day."""
 
 SILENCE_LAG = 0.5
-"""Seconds that sound may be behind the pictures of an MP4 before silence is put there: it may only be late."""
+"""Seconds by which sound in an MP4 may be behind the pictures before silence is inserted: it may only be late."""
 
 _FLUSH_OPTIONS = {
-    # A delayed moov, written with the first fragment, keeps the places of tracks that do not begin together. An empty
-    # one moves them all to the beginning.
+    # A delayed moov, written with the first fragment, keeps the offsets of tracks that do not begin together. An empty
+    # moov would move all tracks to the beginning.
     "mp4": {"movflags": "frag_keyframe+delay_moov+default_base_moof", "frag_duration": str(FLUSH * 1_000)},
     "matroska": {"cluster_time_limit": str(FLUSH)},
 }
 _COMMON_OPTIONS = {
     "flush_packets": "1",
-    # The muxer would wait 10 s for a track that pauses, and a crash would cost so much.
+    # By default the muxer waits 10 s for a track that pauses, and a crash would lose them.
     "max_interleave_delta": str(FLUSH * 1_000),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """An encoded picture, or packet of sound, and the second of the recording at which it belongs."""
+    """An encoded picture or audio packet, and its second of the recording."""
 
     kind: str
     codec: str  # the MIME type in lower case
@@ -82,19 +81,19 @@ class Unit:
 
 
 @dataclass(slots=True)
-class _Lane:
-    stream: Any
+class _FileStream:
+    av_stream: Any
     base: int
     last: int = -1  # the last pts
-    end: float = 0.0  # where what was written ends, in seconds of the file
+    end: float = 0.0  # end of the written media, in seconds of the file
 
 
 class PacketFile:
-    """Write units to `path`, or to several files of which it is the first.
+    """Writes units to `path`, and to further files where one cannot continue.
 
-    Set `expects_video` when there is a video track. `wants_key` is True while pictures are left out for want of a key
-    frame. `changes_refused` counts key frames that needed another file too early, or one too many: pictures are left
-    out from there to one that a file may take, sound goes on.
+    Set `expects_video` when there is a video track. `wants_key` is whether pictures are dropped until a key frame.
+    `changes_refused` counts key frames that needed another file too early, or one too many: pictures are then dropped
+    up to a key frame that fits, and sound continues.
     """
 
     def __init__(self, path: Path, format: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -113,7 +112,7 @@ class PacketFile:
         self._clock = clock
         self._began_at = -inf
         self._container: OutputContainer | None = None
-        self._lanes: dict[str, _Lane] = {}
+        self._streams: dict[str, _FileStream] = {}
         self._origin = 0.0
         self._picture_at = -inf
         self._pending: list[Unit] = []
@@ -122,11 +121,11 @@ class PacketFile:
         self._is_refused_for_good = False
 
     def write(self, unit: Unit) -> None:
-        """Take a unit; those of one kind come in order. A picture that would be before the last one is put behind it:
-        others build on both.
+        """Write a unit. Those of one kind come in order; a picture that would precede the last one is placed after it,
+        because later pictures depend on both.
 
         Raises:
-            OSError: The disk failed.
+            OSError: the disk failed.
         """
         if unit.kind == "video" and not self._admits(unit):
             self.left_out += 1
@@ -143,19 +142,19 @@ class PacketFile:
             self._begin()
 
     def close(self) -> None:
-        """Write what is left and finish the file."""
+        """Write what is pending and finish the file."""
         if self._container is None and self._pending:
             self._begin()
         self._end()
 
     def skip_to_key(self) -> None:
-        """Leave out pictures until the next key frame: one was lost on its way here. May be called from any thread."""
+        """Drop pictures until the next key frame, because one was lost. May be called from any thread."""
         self._key_lost = True
 
-    # --- what goes into which file
+    # --- the choice of the file
 
     def _admits(self, unit: Unit) -> bool:
-        """Return whether a picture can be decoded with what is in the file, beginning another file if it has to be."""
+        """Return whether a picture can be decoded from the file. Begins another file if necessary."""
         if unit.is_key:
             self._take_key(unit)
         key = self._key
@@ -168,11 +167,11 @@ class PacketFile:
             self._key, self._key_lost, self._is_refused_for_good = key, False, False
             return
         self.changes_refused += 1
-        self._key_lost = True  # what follows builds on this picture
+        self._key_lost = True  # later pictures depend on this one
         self._is_refused_for_good = not self._has_parts_left
 
     def _has_place_for(self, key: Unit) -> bool:
-        """Return whether the file takes a key frame, or another one may begin: the file is finished then."""
+        """Return whether a key frame fits the file or may begin another one. The file is then finished."""
         has_pictures = any(unit.kind == "video" for unit in self._pending)
         if (self._container is None and not has_pictures) or self._fits(key):
             return True
@@ -192,7 +191,7 @@ class PacketFile:
         return len(self.files) >= QUICK_PARTS and self._clock() - self._began_at < MIN_PART
 
     def _fits(self, key: Unit) -> bool:
-        has_pictures = "video" in self._lanes or self._container is None
+        has_pictures = "video" in self._streams or self._container is None
         if not has_pictures or self._key is None or self._key.codec != key.codec:
             return False
         return key.codec != "video/h264" or h264_parameters(self._key.data) == h264_parameters(key.data)
@@ -217,50 +216,50 @@ class PacketFile:
         self._origin = pending[0].at
         key = next((unit for unit in pending if unit.kind == "video"), None)
         if key is not None:
-            self._lanes["video"] = _Lane(_picture_stream(container, key), VIDEO_CLOCK)
-        self._lanes["audio"] = _Lane(_sound_stream(container), OPUS_RATE)
+            self._streams["video"] = _FileStream(_picture_stream(container, key), VIDEO_CLOCK)
+        self._streams["audio"] = _FileStream(_sound_stream(container), OPUS_RATE)
         for unit in pending:
             self._mux(unit)
 
     def _end(self) -> None:
         container, self._container = self._container, None
-        self._lanes = {}
+        self._streams = {}
         if container is not None:
             container.close()
 
     def _mux(self, unit: Unit) -> None:
         at = max(0.0, unit.at - self._origin)
-        lane = self._lanes[unit.kind]
+        stream = self._streams[unit.kind]
         if self.format == "mp4":
             self._fill(at if unit.kind == "audio" else at - SILENCE_LAG)
         length = opus_samples(unit.data) / OPUS_RATE if unit.kind == "audio" else 0.0
-        if length and at + length / 2 < lane.end:
-            self.left_out += 1  # its place is taken: it came twice, or long after silence was put there
+        if length and at + length / 2 < stream.end:
+            self.left_out += 1  # its place is taken: it is a duplicate, or came long after silence was inserted
             return
-        if length and self.written["audio"] and at - lane.end > length / 2:
+        if length and self.written["audio"] and at - stream.end > length / 2:
             self.gaps += 1
-        self._put(lane, unit.data, at, unit.is_key, length)
+        self._put(stream, unit.data, at, unit.is_key, length)
         self.written[unit.kind] += 1
         self.first = unit.at if self.first is None else self.first
         self.last = max(self.last, unit.at)
 
     def _fill(self, until: float) -> None:
-        """Put silence where an MP4 has no sound: its players know no holes."""
-        lane = self._lanes["audio"]
+        """Fill gaps in the sound of an MP4 with silence: players of MP4 do not support gaps."""
+        stream = self._streams["audio"]
         length = opus_samples(OPUS_SILENCE) / OPUS_RATE
-        while until - lane.end >= length:
-            self._put(lane, OPUS_SILENCE, lane.end, True, length)
+        while until - stream.end >= length:
+            self._put(stream, OPUS_SILENCE, stream.end, True, length)
 
-    def _put(self, lane: _Lane, data: bytes, at: float, is_key: bool, length: float = 0.0) -> None:
+    def _put(self, stream: _FileStream, data: bytes, at: float, is_key: bool, length: float = 0.0) -> None:
         assert self._container is not None
         packet: av.Packet[Any] = av.Packet(data)
-        lane.last = packet.pts = packet.dts = max(lane.last + 1, round(at * lane.base))
-        packet.time_base = Fraction(1, lane.base)
-        packet.duration = round(length * lane.base)
+        stream.last = packet.pts = packet.dts = max(stream.last + 1, round(at * stream.base))
+        packet.time_base = Fraction(1, stream.base)
+        packet.duration = round(length * stream.base)
         packet.is_keyframe = is_key
-        packet.stream = lane.stream
+        packet.stream = stream.av_stream
         self._container.mux_one(packet)
-        lane.end = lane.last / lane.base + length
+        stream.end = stream.last / stream.base + length
         self.bytes_written += len(data)
 
 
@@ -271,7 +270,7 @@ def _sound_stream(container: OutputContainer) -> Any:
 
 
 def _picture_stream(container: OutputContainer, key: Unit) -> Any:
-    """Add a stream with the parameters that a key frame has, as FFmpeg reads them from a file of it."""
+    """Add a stream with the parameters of a key frame, as FFmpeg reads them."""
     if key.codec == "video/vp8":
         data, format = _ivf(key.data), "ivf"
     else:
@@ -279,7 +278,7 @@ def _picture_stream(container: OutputContainer, key: Unit) -> Any:
     with av.open(io.BytesIO(data), format=format) as source:
         stream: Any = container.add_stream_from_template(source.streams.video[0])
     if key.codec == "video/vp8":
-        mark_as_sent(stream.codec_context)  # of H.264 the parameter sets say it
+        mark_as_sent(stream.codec_context)  # H.264 has them in its parameter sets
     return stream
 
 

@@ -1,4 +1,4 @@
-"""One participant, recorded as it sends: what is encoded already is written as it is."""
+"""Recording one participant. What the format can hold is written as it was encoded by the sender."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .reencoding import PictureEncoder, SoundEncoder
 from .stats import ParticipantFigures, RecordingState
 
 SETTLING = 100
-"""Frames of a track that may wait until it has its place. It takes half a second, or a whole one at most."""
+"""Frames of a track that may wait until it is placed, which takes half a second, or one second at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameToEncode:
-    """A decoded frame on its way to an encoder."""
+    """A decoded frame and its second of the recording."""
 
     frame: Any
     at: float
 
 
 class ParticipantWriter:
-    """The writing side, in the thread: encodes what has to be, and writes."""
+    """Encodes where necessary and writes, in the thread of the file."""
 
     def __init__(self, path: Path, format: str, need_key: Callable[[], None], logger: Logger) -> None:
         self.packets = PacketFile(path, format)
@@ -65,16 +65,16 @@ class ParticipantWriter:
         if self.packets.wants_key and unit.kind == "video":
             self._need_key()
         if self.packets.changes_refused and not self._is_told:
-            self._is_told = True  # once: the stats go on counting
+            self._is_told = True  # once: the stats keep counting
             self._logger.warning("recorder: pictures change too often", {"path": str(self.packets.path)})
 
 
 class ParticipantRecording:
-    """Record a participant's sound and picture into `path`, and further files where one cannot go on.
+    """Records a participant's sound and pictures into `path`, and into further files where one cannot continue.
 
-    One track of each kind at a time; another one goes on where the last one ended. `now` gives the second of the
-    recording, `group` has all that the participant sends, in whatever file. `failed` hears of a file that cannot be
-    written.
+    One track of each kind at a time; another one continues where the last one ended. `now` returns the second of the
+    recording; `group` holds all tracks of the participant, in whatever file. `failed` is called with the recording and
+    the error if a file cannot be written.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ParticipantRecording:
 
     @property
     def stats(self) -> ParticipantFigures:
-        """How it stands. Cheap: nothing is read from the disk."""
+        """The state of the recording. Cheap: nothing is read from the disk."""
         packets = self._file.packets
         return ParticipantFigures(
             self.peer_id,
@@ -136,16 +136,16 @@ class ParticipantRecording:
         return "recording" if self._file.packets.first is not None else "waiting"
 
     def has_room_for(self, kind: str) -> bool:
-        """Whether no track of this kind is being recorded."""
+        """Return whether no track of this kind is being recorded."""
         track = self._tracks.get(kind)
         return self._closing is None and (track is None or track.readyState != "live")
 
     def records(self, track: Any) -> bool:
-        """Whether this track is, or was last of its kind, recorded here."""
+        """Return whether this track is recorded here, or was the last one of its kind."""
         return track in self._tracks.values()
 
     def add_track(self, track: Any) -> None:
-        """Record a remote track from its next key frame on, in the place of the last one of its kind."""
+        """Record a remote track from its next key frame on, after the last one of its kind."""
         self._tracks[track.kind] = track
         self._file.packets.expects_video |= track.kind == "video"
         task = self._loop.create_task(self._record(track))
@@ -153,7 +153,7 @@ class ParticipantRecording:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Finish the files; idempotent. Errors are in `error`."""
+        """Finish the files. Idempotent; errors are in `error`."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
@@ -171,16 +171,16 @@ class ParticipantRecording:
 
     async def _record(self, track: Any) -> None:
         try:
-            if self._transcode or not await self._pass_on(track):
+            if self._transcode or not await self._record_packets(track):
                 self.reencoded.add(track.kind)
-                await self._encode(track)
+                await self._record_frames(track)
         except MediaStreamError:
             pass
         except Exception as error:
             log_exception(self._logger, "recorder: a track cannot be recorded", error, {"peer": self.peer_id})
 
-    async def _pass_on(self, track: Any) -> bool:
-        """Record packets until the track ends. False as soon as there is one that the file does not take."""
+    async def _record_packets(self, track: Any) -> bool:
+        """Record packets until the track ends. Return False at the first one that the format cannot hold."""
         placed, reader = PlacedTrack(track, self._group, self._now, self._put, self._unplaced), track.encoded()
         try:
             while True:
@@ -189,18 +189,18 @@ class ParticipantRecording:
                 if codec not in CODECS[self._format]:
                     return False
                 unit = Unit(track.kind, codec, bytes(packet), 0.0, bool(packet.is_keyframe))
-                placed.take(float(packet.pts * packet.time_base), unit)
+                placed.push_frame(float(packet.pts * packet.time_base), unit)
         finally:
             placed.end()
             reader.stop()
 
-    async def _encode(self, track: Any) -> None:
+    async def _record_frames(self, track: Any) -> None:
         """Record frames until the track ends."""
         placed, reader = PlacedTrack(track, self._group, self._now, self._put, self._unplaced), track.decoded()
         try:
             while True:
                 frame = await reader.recv()
-                placed.take(float(frame.pts * frame.time_base), FrameToEncode(frame, 0.0))
+                placed.push_frame(float(frame.pts * frame.time_base), FrameToEncode(frame, 0.0))
         finally:
             placed.end()
             reader.stop()
@@ -211,8 +211,8 @@ class ParticipantRecording:
             self._file.packets.skip_to_key()
 
     def _need_key(self) -> None:
-        """Ask for a key frame, from the thread."""
-        with suppress(RuntimeError):  # the loop has been closed
+        """Request a key frame, from the thread of the file."""
+        with suppress(RuntimeError):  # the event loop has been closed
             self._loop.call_soon_threadsafe(self._request_key)
 
     def _request_key(self) -> None:
@@ -229,10 +229,10 @@ class ParticipantRecording:
 
 
 class PlacedTrack:
-    """Gives the frames of one track their places in `at`, once it has one itself, and puts them out.
+    """Sets the second of the recording (`at`) of each frame of a track, and passes the frames to `put`.
 
-    `group` has the other tracks of the same participant, with which it is kept together. `drops` counts frames that
-    were too many to wait.
+    Frames wait until the track is placed. `group` holds the other tracks of the participant, with which it stays in
+    sync. `drops` counts frames beyond those that may wait.
     """
 
     def __init__(
@@ -244,9 +244,9 @@ class PlacedTrack:
         self._drops = drops
         self._waiting: deque[tuple[float, Any]] = deque()
 
-    def take(self, own: float, frame: Any) -> None:
-        """Take what came just now, with the track's time."""
-        self._place.note(own, self._now())
+    def push_frame(self, own: float, frame: Any) -> None:
+        """Add a frame that has just arrived, with its time on the track."""
+        self._place.note_frame(own, self._now())
         limit = SETTLING if isinstance(frame, Unit) else room_for(frame.frame, SETTLING)
         while len(self._waiting) >= limit:
             self._waiting.popleft()
@@ -256,11 +256,11 @@ class PlacedTrack:
             self._flush()
 
     def end(self) -> None:
-        """Put out what waits, and leave the group."""
+        """Pass on the waiting frames, and leave the group."""
         self._flush()
         self._place.leave()
 
     def _flush(self) -> None:
         while self._waiting:
             own, frame = self._waiting.popleft()
-            self._put(replace(frame, at=self._place.place(own)))
+            self._put(replace(frame, at=self._place.place_frame(own)))

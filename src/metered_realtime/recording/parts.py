@@ -1,9 +1,8 @@
-"""The recorder's encoding side: a part file per track, joined at the end. Blocking; belongs to one thread.
+"""Encoding each track into a part file, and joining the parts at the end. Blocking; belongs to one thread.
 
-Neither MP4 nor Matroska takes a new track once it has begun, and a room's tracks come and go. So each track
-is encoded into a part of its own (NUT, which keeps any time base and can be read however it was cut off),
-with timestamps on the recording's common time line, and `join` copies the parts into the final file without
-encoding again.
+Neither MP4 nor Matroska accepts a new track once the file has begun, and tracks come and go. So each track is encoded
+into a part of its own (NUT, which keeps any time base and can be read even if truncated), with timestamps on the common
+time line of the recording. `join` copies the parts into the final file without encoding again.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from ..media.codecs.pcm import FRAME_BYTES, RATE, SAMPLE_BYTES, PcmConverter, pc
 from ..media.codecs.pictures import as_sent, mark_as_sent
 
 VIDEO_CLOCK = 90_000
-KEY_FRAME_SECONDS = 2  # how far apart a player can seek
-VIDEO_THREADS = 2  # encoder threads of one track; more would starve the rest of a small machine
+KEY_FRAME_SECONDS = 2  # between the places to which a player can seek
+VIDEO_THREADS = 2  # encoder threads of one track; more would starve other work on a small machine
 
 BIAS = 1
-"""Seconds added to every timestamp in a part and taken off by `join`.
+"""Seconds added to every timestamp in a part and subtracted by `join`.
 
-Encoders put priming samples before time 0. A muxer moves a file with negative timestamps, each part by its
-own amount, and the tracks would come apart.
+Encoders put priming samples before time 0. A muxer shifts a file with negative timestamps, each part by its own amount,
+and the tracks would lose sync.
 """
 
 JITTER = 0.06
-"""Seconds that sound may be away from its place without being moved: three packets' worth."""
+"""Seconds by which sound may be off without being moved: three packets."""
 
-SILENCE_CHUNK = RATE * SAMPLE_BYTES  # one second: a long gap is not filled in one allocation
+SILENCE_CHUNK = RATE * SAMPLE_BYTES  # one second, so that a long gap is not filled in one allocation
 
 
 class AudioPart:
-    """Encode one audio track. Gaps become silence; what would overlap is dropped."""
+    """Encodes one audio track. Gaps become silence; overlapping sound is dropped."""
 
     kind = "audio"
 
@@ -56,7 +55,7 @@ class AudioPart:
         self._stream = stream
         self._converter = PcmConverter()
         self._pcm = bytearray()
-        self._next: int | None = None  # the sample at which the next one to be added belongs
+        self._next: int | None = None  # the place of the next sample
 
     def write(self, frame: av.AudioFrame, at: float) -> None:
         """Add a frame that begins `at` seconds into the recording."""
@@ -72,7 +71,7 @@ class AudioPart:
         self.frames_written += 1
 
     def close(self) -> None:
-        """Write what is left and finish the part."""
+        """Write what is pending and finish the part."""
         try:
             if self._next is not None:
                 self._add(self._converter.drain())
@@ -107,7 +106,7 @@ class AudioPart:
 
 
 class VideoPart:
-    """Encode one video track at its first frame's size; others are fitted into it, with black bars."""
+    """Encodes one video track at the size of its first frame. Others are fitted into it, with black bars."""
 
     kind = "video"
 
@@ -131,12 +130,12 @@ class VideoPart:
             self._stream = self._open(frame)
         fitted = self._fitted(as_sent(frame, frame.width, frame.height), self._stream)
         fitted.pts, fitted.time_base = pts, Fraction(1, VIDEO_CLOCK)
-        fitted.pict_type = 0  # the sender's choice of key frames is not ours
+        fitted.pict_type = 0  # key frames of the sender must not force key frames here
         self._container.mux(self._stream.encode(fitted))
         self.frames_written += 1
 
     def close(self) -> None:
-        """Write what is left and finish the part."""
+        """Write what is pending and finish the part."""
         try:
             if self._stream is not None:
                 self._container.mux(self._stream.encode(None))
@@ -157,7 +156,7 @@ class VideoPart:
         return stream
 
     def _fitted(self, frame: av.VideoFrame, stream: av.VideoStream) -> av.VideoFrame:
-        """Return the frame in the recording's size and format, always as an object of its own."""
+        """Return the frame in the size and format of the recording, always as a new object."""
         shape = (frame.width, frame.height, frame.format.name)
         if self._fit is None or self._fit[0] != shape:
             self._fit = (shape, _fit_graph(frame, stream.width, stream.height))
@@ -170,11 +169,11 @@ Part = AudioPart | VideoPart
 
 
 def join(parts: Sequence[Path], path: Path, format: str) -> None:
-    """Copy the parts into one file of `format`, in order of time. Parts without a track are left out.
+    """Copy the parts into one file of `format`, in the order of time. Parts without a track are skipped.
 
     Raises:
-        ValueError: No part has a track.
-        av.FFmpegError: A file cannot be read or written.
+        ValueError: no part has a track.
+        av.FFmpegError: a file cannot be read or written.
     """
     with ExitStack() as stack:
         sources = []

@@ -1,4 +1,4 @@
-"""Recording to a file: tracks of any origin, a participant as it sends, or everybody in a channel."""
+"""The recorder: tracks of any origin, one participant, or everybody in a channel."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm"}
 
 
 class Recorder:
-    """Record into `path`: MP4, Matroska or WebM by its extension.
+    """Records into `path`: MP4, Matroska or WebM by its extension.
 
-    Either `add_track` tracks of any origin, which are encoded into one file; it is there when `close` returns, and not
-    in WebM. Or `follow` a participant or a whole channel. That is written as it comes and can be played however the
-    program ends. Where the name has `{peer}` each participant has a file, encoded as it sends as far as the format
-    takes that. Without, a channel is mixed into one file: a grid of pictures, and the sum of the sound. `{start}` is
-    the local time, as in 20260131T235959.
+    There are two ways. `add_track` takes tracks of any origin, which are encoded into one MP4 or Matroska file that is
+    complete when `close` returns. `follow` takes a participant or a whole channel; media is written as it arrives, and
+    can be played even if the program is killed. If the name contains `{peer}`, each participant gets a file, with the
+    media as the participant encoded it as far as the format can hold that. Otherwise a channel is mixed into one file:
+    a grid of pictures, and the mixed sound. `{start}` is the local time, as in 20260131T235959.
 
-    A file that exists is replaced. `logger` hears of what cannot be recorded, `on_error` is called with a
-    `RecordingError` as soon as a followed file cannot be written; those of others go on.
+    An existing file is replaced. `logger` is told what cannot be recorded. `on_error` is called with a `RecordingError`
+    as soon as a file of `follow` cannot be written; other files continue.
 
     Raises:
-        ValueError: `path` ends in none of .mp4, .mkv and .webm, or names another field.
+        ValueError: `path` ends in none of .mp4, .mkv and .webm, or has an unknown field.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Recorder:
         check_template(self.path.name)
         self._format = FORMATS.get(self.path.suffix.lower(), "")
         if not self._format:
-            raise ValueError(f"a recording's name ends in {', '.join(FORMATS)}, not {str(self.path)!r}")
+            raise ValueError(f"a recording's name must end in {', '.join(FORMATS)}, not {str(self.path)!r}")
         self._logger: Logger = logger if logger is not None else NoopLogger()
         self._on_error = on_error
         self._encoded = TrackRecorder(self.path, self._format, logger=self._logger)
@@ -66,20 +66,20 @@ class Recorder:
 
     @property
     def frames_written(self) -> dict[str, int]:
-        """Frames written so far, by kind."""
+        """Frames written so far, by kind ("audio", "video")."""
         return self.stats().frames_written
 
     @property
     def frames_dropped(self) -> dict[str, int]:
-        """Frames lost so far, by kind: to a slow encoder or disk, to timestamps that went back, or to an error."""
+        """Frames lost so far, by kind: to a slow encoder or disk, timestamps that went back, or an error."""
         return self.stats().frames_dropped
 
     async def start(self) -> None:
-        """Begin recording: this moment is second 0. Do nothing if it has begun.
+        """Start recording: this moment is second 0. Does nothing if it has started.
 
         Raises:
-            OSError: The directory of `path` is missing or not writable.
-            RuntimeError: The recorder is closed.
+            OSError: the directory of `path` is missing or not writable.
+            RuntimeError: the recorder is closed.
         """
         self._check_open()
         if self._loop is not None:
@@ -93,31 +93,31 @@ class Recorder:
             await self._encoded.start()
 
     def follow(self, source: Participant | ParticipantChannel, *, transcode: bool = False) -> None:
-        """Record a `RemotePeer`, or everybody who is and comes into the channel of a `MeteredPeer`; from `start` on.
+        """Record a `RemotePeer`, or everybody in the channel of a `MeteredPeer` now and later, from `start` on.
 
-        A participant's further tracks of one kind at the same time get files of their own, and so does one who comes
-        back. `transcode` encodes also what need not be: every file then is in the format's own codec.
+        Further tracks of one kind at the same time get files of their own, and so does a participant that comes back.
+        With `transcode` everything is encoded again, in the first codec of the format.
 
         Raises:
-            TypeError: It is neither a peer nor a remote.
-            RuntimeError: Something is followed already, tracks were added, or the recorder is closed.
+            TypeError: `source` is neither a `MeteredPeer` nor a `RemotePeer`.
+            RuntimeError: the recorder already follows a source, has tracks of its own, has started or is closed.
         """
         self._check_open()
         if not isinstance(source, Participant | ParticipantChannel):
             raise TypeError(f"a recorder follows a MeteredPeer or a RemotePeer, not {source!r}")
         if self._source is not None or self._has_tracks or self._loop is not None:
-            raise RuntimeError("a recorder follows one source, from its start on, and has no tracks of its own then")
+            raise RuntimeError("a recorder follows one source from its start, and then has no tracks of its own")
         self._source = source, transcode
 
     def add_track(self, track: Any) -> None:
-        """Record a track from now on, or from `start` on. Do nothing if it is recorded already.
+        """Record a track from now on, or from `start` on. Does nothing if it is being recorded.
 
-        Its first frame goes where it arrived, its timestamps place the others; see `TrackRecorder`.
+        Its first frame is placed by its arrival, the others by their timestamps; see `TrackRecorder`.
 
         Raises:
             TypeError: `track` is neither an audio nor a video track.
-            ValueError: The format is WebM, or `path` is for several files.
-            RuntimeError: The recorder is closed, or follows.
+            ValueError: the format is WebM, or `path` is a template for several files.
+            RuntimeError: the recorder is closed, or follows a source.
         """
         self._check_open()
         if self._source is not None:
@@ -132,7 +132,7 @@ class Recorder:
         await self._encoded.wait_ended()
 
     def stats(self) -> RecorderStats:
-        """Return the progress; cheap enough to ask every second."""
+        """Return the progress. Cheap enough to call every second."""
         if self._follower is None:
             return self._encoded.stats()
         target = self._follower.target
@@ -154,13 +154,13 @@ class Recorder:
         )
 
     async def close(self) -> None:
-        """Stop recording and finish the files; idempotent, and every call waits for the end.
+        """Stop recording and finish the files. Idempotent: every call waits for the end.
 
-        Cancelling a call does not stop that. When nothing came there is no file, which is logged as a warning.
+        Cancelling a call does not stop closing. If nothing was recorded there is no file, which is logged as a warning.
 
         Raises:
-            RecordingError: Followed files could not be written. All others are finished.
-            OSError: The file of added tracks could not be written. Its parts are then kept, and named in the text.
+            RecordingError: files of `follow` could not be written. All others are finished.
+            OSError: the file of added tracks could not be written. Its parts are kept and named in the text.
         """
         if self._closing is None:
             self._stopped_at = self._loop.time() if self._loop else 0.0

@@ -1,4 +1,4 @@
-"""Frames made into units for a file that does not take what the remote encoded. Blocking; belongs to one thread."""
+"""Encoding frames for a format that cannot hold what the remote encoded. Blocking; belongs to one thread."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from ..media.codecs.pictures import as_sent, copied, mark_as_sent
 from .packet_file import VIDEO_CLOCK, Unit
 
 KEY_FRAME_INTERVAL = 30
-"""Pictures between key frames: a second or two, what a crash of the fragmented file may cost."""
+"""Pictures between key frames: one or two seconds, which a crash may lose in a fragmented file."""
 
 MAX_SHIFT = 0.01
-"""Seconds that sound may be away from its place without being moved: half a packet, so that a missing one shows."""
+"""Seconds by which sound may be off without being moved: half a packet, so that a missing packet leaves a gap."""
 
 VIDEO_ENCODERS = {
     "mp4": ("video/h264", ("libx264", "libopenh264")),
     "webm": ("video/vp8", ("libvpx",)),
     "matroska": ("video/vp8", ("libvpx",)),
 }
-"""What each format is encoded in, and with what."""
+"""The codec of each format, and its encoders, best first."""
 
-# libvpx takes a positive `cpu-used` for a share of the time that it may fill; a negative one is a fixed speed.
+# A positive `cpu-used` gives libvpx a share of the time to use; a negative one is a fixed speed.
 _VP8_OPTIONS = {"deadline": "realtime", "cpu-used": "-10", "lag-in-frames": "0"}
 _VP8_BITRATE = 1_500_000
 
 
 class PictureEncoder:
-    """Encode pictures of any size. Another size begins another stream, with a key frame, once in `KEY_FRAME_INTERVAL`
-    pictures at most: opening an encoder costs as much as a dozen of them. Until then pictures are scaled."""
+    """Encodes pictures of any size.
+
+    A new size opens a new encoder and begins with a key frame, at most once per `KEY_FRAME_INTERVAL` pictures: opening
+    one costs as much as a dozen pictures. Until then pictures are scaled.
+    """
 
     def __init__(self, format: str) -> None:
         self._codec, self._names = VIDEO_ENCODERS[format]
@@ -42,7 +45,7 @@ class PictureEncoder:
         self._number = 0
 
     def units(self, frame: av.VideoFrame, at: float) -> Iterator[Unit]:
-        """Encode a frame, which is not changed."""
+        """Encode a frame. The frame is not changed."""
         width, height = max(2, frame.width & ~1), max(2, frame.height & ~1)
         is_other = self._context is None or (self._context.width, self._context.height) != (width, height)
         if self._context is None or (is_other and self._number >= KEY_FRAME_INTERVAL):
@@ -67,12 +70,12 @@ class PictureEncoder:
         if name == "libvpx":
             context.bit_rate = _VP8_BITRATE
         mark_as_sent(context)
-        context.thread_count = 2  # more would starve the rest of a small machine
+        context.thread_count = 2  # more would starve other work on a small machine
         return context
 
 
 class SoundEncoder:
-    """Encode sound as Opus, continuous as long as nothing is missing."""
+    """Encodes sound as Opus, continuously while nothing is missing."""
 
     def __init__(self) -> None:
         context: Any = av.CodecContext.create(require_encoder(("libopus",)), "w")
@@ -80,11 +83,11 @@ class SoundEncoder:
         self._context = context
         self._converter = PcmConverter()
         self._pcm = bytearray()
-        self._next: int | None = None  # the sample at which the next one to be added belongs
-        self._count = 0  # samples that the encoder has had
+        self._next: int | None = None  # the place of the next sample
+        self._count = 0  # samples encoded so far
 
     def units(self, frame: av.AudioFrame, at: float) -> Iterator[Unit]:
-        """Encode a frame, which is not changed."""
+        """Encode a frame. The frame is not changed."""
         start = round(at * RATE)
         if self._next is None or abs(start - self._next) > MAX_SHIFT * RATE:
             self._pcm.clear()

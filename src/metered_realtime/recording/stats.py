@@ -1,4 +1,4 @@
-"""How a recording stands."""
+"""The state and the stats of recordings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ RecordingState = Literal["waiting", "recording", "closed", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class ParticipantFigures:
-    """How the recording of a participant stands.
+    """The stats of one participant's recording.
 
-    `waiting` for its first packet, `recording`, `closed` or `failed`, with the text in `error`. `began` is the second
-    of the recording at which the first file begins, `duration` in seconds from there to the last packet. `packets` are
-    those written, by kind; `lost` counts holes in the sound, `dropped` what came and could not be written: before a key
-    frame, too late, or too much for the disk. `reencoded` has the kinds that the format does not take as they come.
+    `state` is `waiting` for the first packet, `recording`, `closed` or `failed`; the text of a failure is in `error`.
+    `began` is the second of the recording at which the first file begins, `duration` the seconds from there to the last
+    packet. `packets` counts those written, by kind. `lost` counts gaps in the sound, `dropped` what arrived and was not
+    written: before a key frame, too late, or too much for the disk. `waiting` items are queued for the disk.
+    `reencoded` holds the kinds that the format cannot hold as they were sent. `changes_refused` counts changes of the
+    video that needed another file too early.
     """
 
     peer_id: str
@@ -36,7 +38,7 @@ class ParticipantFigures:
 
 @dataclass(slots=True)
 class Totals:
-    """The sums over participants."""
+    """Sums over participants."""
 
     participants: int = 0
     tracks: int = 0
@@ -48,7 +50,7 @@ class Totals:
     bytes_written: int = 0
 
     def add(self, participant: ParticipantFigures) -> None:
-        """Add a participant."""
+        """Add the stats of a participant."""
         self.participants += 1
         self.tracks += sum(count > 0 for count in participant.packets.values())
         self.audio += participant.packets["audio"]
@@ -61,13 +63,13 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class RecorderStats:
-    """A recording's progress.
+    """The progress of a recording.
 
     `seconds` since the start, frames by kind ("audio", "video"), `frames_waiting` for the encoder or the disk,
-    `bytes_written` so far (of encoded media), and the texts of what went wrong. `participants` are those of what is
-    followed, in the order of arrival; the numbers above then are of all together. Of those who have left only the last
-    `MAX_LEFT` (1,000) are listed; `participants_forgotten` counts the others, who are in the sums only. The texts of
-    errors are the last 100.
+    `bytes_written` so far (of encoded media), and the texts of the last 100 `errors`. With `follow`, `participants` has
+    an entry for each participant in the order of arrival, and the other numbers are their sums. Only the last 1,000
+    (`MAX_LEFT`) participants that have left are listed; `participants_forgotten` counts earlier ones, which are only in
+    the sums.
     """
 
     seconds: float
@@ -82,7 +84,7 @@ class RecorderStats:
 
 
 class RecordingError(OSError):
-    """Files of a recording could not be written. Those of others went on: `files` has the failed ones by peer id."""
+    """Files of a recording could not be written. Other files are complete. `files` holds the failed ones by peer id."""
 
     def __init__(self, message: str, files: dict[str, Path]) -> None:
         super().__init__(message)

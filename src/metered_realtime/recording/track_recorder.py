@@ -1,8 +1,7 @@
-"""Recording tracks of any origin into one file, by encoding them.
+"""Recording tracks of any origin into one file by encoding them.
 
-Each track has a reading task on the event loop; one thread encodes for all of them. In between, each track
-has a bounded number of frames: when the thread cannot keep up, the newest are dropped and counted, and the
-call goes on.
+Each track has a task on the event loop that reads it; one thread encodes all of them. The frames between them are
+bounded for each track: when the thread cannot keep up, the newest are dropped and counted, and the call continues.
 
 States: new -> recording (`start`) -> closed (`close`). Tracks may be added in the first two.
 """
@@ -32,17 +31,17 @@ from .parts import AudioPart, Part, VideoPart, join
 from .stats import RecorderStats
 
 MAX_WAITING = {"audio": 500, "video": 60}
-"""Frames of one track that may wait for the encoder: 10 s of sound, 2 s of pictures (84 MB at 720p). Of larger ones
-fewer do."""
+"""Frames of one track that may wait for the encoder: 10 s of sound, 2 s of pictures (84 MB at 720p), fewer of larger
+ones."""
 
 MAX_SKEW = 2.0
-"""Seconds that a track's timestamps may be away from the clock on arrival before they are anchored afresh.
+"""Seconds by which a track's timestamps may differ from the clock on arrival before they are anchored again.
 
 More than a jitter buffer holds, less than a pause of a sender whose timestamps do not count pauses.
 """
 
 DRAIN_TIMEOUT = 2.0
-"""Seconds that `close` gives the encoder for frames still waiting. The rest is dropped and counted."""
+"""Seconds that `close` gives the encoder for waiting frames. The rest is dropped and counted."""
 
 CANCEL_TIMEOUT = 1.0
 """Seconds that `close` waits for a track's `recv` to be cancelled."""
@@ -50,7 +49,7 @@ CANCEL_TIMEOUT = 1.0
 
 @dataclass(slots=True, eq=False)
 class _Recorded:
-    """One track's state. The event loop writes the first group, the thread the second; both may read all."""
+    """The state of one track. The event loop writes the first group, the thread the second; both may read all."""
 
     track: Any
     part_path: Path
@@ -68,7 +67,7 @@ class _Recorded:
 
     @property
     def waiting(self) -> int:
-        """Frames between the event loop and the thread."""
+        """Frames that wait for the thread."""
         return self.sent - self.done
 
     @property
@@ -78,25 +77,25 @@ class _Recorded:
 
     @property
     def dropped(self) -> int:
-        """Frames that came and were not encoded."""
+        """Frames that arrived and were not encoded."""
         return self.refused + self.lost + (self.part.frames_dropped if self.part else 0)
 
 
 class TrackRecorder:
-    """Record audio and video tracks into `path`, in a format of FFmpeg's, MP4 or Matroska.
+    """Records audio and video tracks into `path`, in FFmpeg's format `mp4` or `matroska`.
 
-    A track's first frame goes where it arrived, counted from `start`; the track's timestamps place the
-    others. Sound gaps are filled with silence. Pictures keep the size of the track's first one. The tracks
-    are read, not stopped: a track that is used elsewhere too needs a relay for each.
+    The first frame of a track is placed by its arrival, counted from `start`, the others by the track's timestamps.
+    Gaps in the sound are filled with silence. Pictures have the size of the track's first one. The tracks are read, but
+    not stopped: a track that is used elsewhere too needs a relay for each use.
 
-    Encoded media goes into hidden part files next to `path`; `close` joins them into it. A file that exists
-    is replaced then. `logger` hears of tracks that cannot be recorded.
+    Encoded media goes into hidden part files next to `path`; `close` joins them, and replaces an existing file.
+    `logger` is told which tracks cannot be recorded.
     """
 
     def __init__(self, path: Path, format: str, *, logger: Logger) -> None:
         self.path = path
         self._format = format
-        self._token = uuid.uuid4().hex[:8]  # of the part files: two recorders may have one path
+        self._token = uuid.uuid4().hex[:8]  # in the names of the part files: two recorders may have one path
         self._logger = logger
         self._recorded: list[_Recorded] = []
         self._errors: list[str] = []
@@ -117,14 +116,14 @@ class TrackRecorder:
 
     @property
     def frames_dropped(self) -> dict[str, int]:
-        """Frames lost so far, by kind: to a slow encoder, to timestamps that went back, or to an error."""
+        """Frames lost so far, by kind: to a slow encoder, timestamps that went back, or an error."""
         return self._count(lambda recorded: recorded.dropped)
 
     async def start(self) -> None:
-        """Begin recording: this moment is second 0 of the file. Do nothing if it has begun.
+        """Start recording: this moment is second 0 of the file. Does nothing if it has started.
 
         Raises:
-            RuntimeError: The recorder is closed.
+            RuntimeError: the recorder is closed.
         """
         self._check_open()
         if self._thread is not None:
@@ -137,11 +136,11 @@ class TrackRecorder:
             self._begin(recorded)
 
     def add_track(self, track: Any) -> None:
-        """Record a track from now on, or from `start` on. Do nothing if it is recorded already.
+        """Record a track from now on, or from `start` on. Does nothing if it is being recorded.
 
         Raises:
             TypeError: `track` is neither an audio nor a video track.
-            RuntimeError: The recorder is closed.
+            RuntimeError: the recorder is closed.
         """
         self._check_open()
         if getattr(track, "kind", None) not in MAX_WAITING:
@@ -160,7 +159,7 @@ class TrackRecorder:
             await recorded.ended.wait()
 
     def stats(self) -> RecorderStats:
-        """Return the progress; cheap enough to ask every second."""
+        """Return the progress. Cheap enough to call every second."""
         now = self._loop.time() if self._loop else 0.0
         now = now if self._stopped_at is None else self._stopped_at
         finished = self._finished.is_set() and self._failure is None
@@ -176,20 +175,18 @@ class TrackRecorder:
         )
 
     async def close(self) -> None:
-        """Stop recording and finish the file; idempotent, and every call waits for the end.
+        """Stop recording and finish the file. Idempotent: every call waits for the end.
 
-        Frames that wait are encoded for at most 2 s; joining the parts then takes as long as copying the
-        file. Cancelling a call does not stop that. When no track had a frame there is no file, which is
-        logged as a warning.
+        Waiting frames are encoded for at most 2 s; joining the parts then takes as long as copying the file. Cancelling
+        a call does not stop closing. If no track had a frame there is no file, which is logged as a warning.
 
         Raises:
-            OSError: The file could not be written. The parts are then kept, and named in the text.
+            OSError: the file could not be written. The parts are kept and named in the text.
         """
         if self._closing is None:
             self._drain_until = time.monotonic() + DRAIN_TIMEOUT
             self._stopped_at = self._loop.time() if self._loop else 0.0
-            # At once and not in the task, so that the thread finishes the file even if the event loop ends
-            # now.
+            # At once and not in the task, so that the thread finishes the file even if the event loop ends now.
             self._inbox.put(None)
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
@@ -210,7 +207,7 @@ class TrackRecorder:
     async def _read(self, recorded: _Recorded) -> None:
         try:
             while True:
-                self._take(recorded, await recorded.track.recv())
+                self._submit_frame(recorded, await recorded.track.recv())
         except MediaStreamError:
             pass
         except Exception as exc:
@@ -218,8 +215,8 @@ class TrackRecorder:
         finally:
             recorded.ended.set()
 
-    def _take(self, recorded: _Recorded, frame: Any) -> None:
-        """Hand a frame to the thread, or drop it if the thread is too far behind."""
+    def _submit_frame(self, recorded: _Recorded, frame: Any) -> None:
+        """Pass a frame to the thread, or drop it if the thread is too far behind."""
         expected = av.AudioFrame if recorded.track.kind == "audio" else av.VideoFrame
         if not isinstance(frame, expected):
             raise TypeError(f"a recorder takes decoded {recorded.track.kind} frames, not {frame!r}")
@@ -233,15 +230,15 @@ class TrackRecorder:
         self._inbox.put((recorded, frame, at))
 
     def _place(self, recorded: _Recorded, frame: av.AudioFrame | av.VideoFrame) -> float:
-        """Return the second of the recording at which a frame that came just now belongs."""
+        """Return the second of the recording at which a frame that has just arrived belongs."""
         assert self._loop is not None
         now, own = self._loop.time() - self._started_at, frame.time
         if own is None:
             return now
-        recorded.clock.note(own, now)
-        lost = recorded.clock.take_lost()
+        recorded.clock.note_frame(own, now)
+        lost = recorded.clock.take_lost_time()
         if recorded.anchor is not None:
-            if not isinstance(recorded.track, RemoteTrack):  # what a remote sends comes late when the network does
+            if not isinstance(recorded.track, RemoteTrack):  # frames of a remote may be delayed by the network
                 recorded.anchor = recorded.anchor[0] + lost, recorded.anchor[1]
             at = recorded.anchor[0] + own - recorded.anchor[1]
             if abs(at - now) <= MAX_SKEW:
@@ -270,7 +267,7 @@ class TrackRecorder:
         self._errors.append(text)
         log_exception(self._logger, "recorder: a track cannot be recorded", exc, {"kind": track.kind})
 
-    # What follows runs in the thread.
+    # --- in the thread
 
     def _encode(self) -> None:
         try:
@@ -298,7 +295,7 @@ class TrackRecorder:
         recorded.done += 1
 
     def _finish(self) -> None:
-        """Close the parts, join them, and put the result in place in one step."""
+        """Close the parts, join them, and replace the file in one step."""
         for recorded in self._recorded:
             if recorded.part is not None:
                 try:
@@ -320,5 +317,5 @@ class TrackRecorder:
 
     def _on_loop(self, call: Callable[..., None], *args: Any) -> None:
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody is waiting any more
+        with contextlib.suppress(RuntimeError):  # the event loop has been closed
             self._loop.call_soon_threadsafe(call, *args)

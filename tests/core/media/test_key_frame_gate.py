@@ -10,22 +10,22 @@ from metered_realtime.core.media.key_frame_gate import MIN_INTERVAL, KeyFrameGat
 
 def test_the_first_request_is_met_at_once_and_the_next_ones_together_later() -> None:
     gate = KeyFrameGate()
-    assert not gate.take(0)
-    gate.request()
-    assert gate.take(1)
+    assert not gate.force_key_frame(0)
+    gate.request_key_frame()
+    assert gate.force_key_frame(1)
     for _ in range(3):
-        gate.request()
-    assert not gate.take(1.4)
-    assert gate.wanted
-    assert gate.take(1 + MIN_INTERVAL)
-    assert not gate.take(10)
+        gate.request_key_frame()
+    assert not gate.force_key_frame(1.4)
+    assert gate.is_requested
+    assert gate.force_key_frame(1 + MIN_INTERVAL)
+    assert not gate.force_key_frame(10)
 
 
 def test_a_key_frame_that_comes_by_itself_meets_the_requests() -> None:
     gate = KeyFrameGate()
-    gate.request()
-    gate.came()
-    assert not gate.take(0)
+    gate.request_key_frame()
+    gate.key_frame_made()
+    assert not gate.force_key_frame(0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 0.3)), max_size=60))
@@ -34,9 +34,9 @@ def test_there_are_never_two_within_the_interval_and_nobody_is_forgotten(steps: 
     for asked, passed in steps:
         now += passed
         if asked:
-            gate.request()
-        waiting = waiting + passed if gate.wanted else 0.0
-        if gate.take(now):
+            gate.request_key_frame()
+        waiting = waiting + passed if gate.is_requested else 0.0
+        if gate.force_key_frame(now):
             assert now - forced >= MIN_INTERVAL - 1e-9
             forced, waiting = now, 0.0
         assert waiting <= MIN_INTERVAL + 0.3

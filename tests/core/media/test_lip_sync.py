@@ -27,7 +27,7 @@ EXACT = pytest.approx
 def test_reports_of_the_time_of_sending_are_too_late_at_most() -> None:
     dice, clock = random.Random(3), SenderClock()
     for second in range(30):
-        clock.note(second, ZERO + second + 0.01 + dice.expovariate(1 / 0.05))
+        clock.note_report(second, ZERO + second + 0.01 + dice.expovariate(1 / 0.05))
         assert clock.offset is not None
         assert second < 10 or ZERO + 0.01 <= clock.offset < ZERO + 0.05
     assert clock.count == 30
@@ -37,27 +37,27 @@ def test_reports_of_the_time_of_sending_are_too_late_at_most() -> None:
 def test_a_time_that_has_changed_is_followed_at_once(change: float) -> None:
     clock = SenderClock()
     for second in range(5):
-        clock.note(second, ZERO + second)
-    clock.note(5, ZERO + 5 + change)
+        clock.note_report(second, ZERO + second)
+    clock.note_report(5, ZERO + 5 + change)
     assert clock.offset == EXACT(ZERO + change, abs=1e-6)
 
 
 def test_a_clock_that_was_put_back_is_followed_at_once_and_what_may_be_noise_soon() -> None:
     clock = SenderClock()
-    clock.note(100, ZERO)
-    clock.note(101, ZERO - 7)
+    clock.note_report(100, ZERO)
+    clock.note_report(101, ZERO - 7)
     assert clock.offset == EXACT(ZERO - 108, abs=1e-6)
     for second in range(102, 103 + round(WINDOW)):
-        clock.note(second, ZERO - 108 + second + 0.3)
+        clock.note_report(second, ZERO - 108 + second + 0.3)
     assert clock.offset == EXACT(ZERO - 107.7, abs=1e-6)
 
 
 def test_what_was_reported_of_another_source_is_forgotten() -> None:
     clock = SenderClock()
-    clock.note(1, ZERO)
-    clock.forget()
+    clock.note_report(1, ZERO)
+    clock.reset()
     assert clock.offset is None
-    clock.note(1, ZERO + 0.5)
+    clock.note_report(1, ZERO + 0.5)
     assert (clock.offset, clock.count) == (ZERO - 0.5, 2)
 
 
@@ -68,7 +68,7 @@ SECONDS = st.floats(-(2**33), 2**33)
 def test_whatever_is_reported_the_offset_is_one_of_those(reports: list[tuple[float, float]]) -> None:
     clock = SenderClock()
     for own, seconds in reports:
-        clock.note(own, seconds)
+        clock.note_report(own, seconds)
         assert clock.offset is not None
         assert clock.offset <= seconds - own
         assert clock.offset in {clock - own for own, clock in reports}
@@ -103,7 +103,7 @@ class Call:
 
     def report(self, *kinds: str, ahead: float = 0.0) -> None:
         for kind in kinds:
-            self.clocks[kind].note(self.starts[kind] + self.now, ZERO + ahead + self.now)
+            self.clocks[kind].note_report(self.starts[kind] + self.now, ZERO + ahead + self.now)
 
     def play(self, seconds: float) -> None:
         """Let frames arrive that are taken from now on until then."""
@@ -119,11 +119,11 @@ class Call:
 
     def _take(self, kind: str, taken: float, arrived: float) -> None:
         track = self.tracks[kind]
-        track.note(self.starts[kind] + taken, arrived)
+        track.note_frame(self.starts[kind] + taken, arrived)
         self.waiting[kind].append(taken)
         if track.is_settled:
             for each in self.waiting[kind]:
-                self.placed[kind][each] = track.place(self.starts[kind] + each)
+                self.placed[kind][each] = track.place_frame(self.starts[kind] + each)
             self.waiting[kind].clear()
 
     def off(self, kind: str = "video", since: float = 0.0) -> list[float]:
@@ -247,9 +247,9 @@ def test_no_times_and_no_reports_make_it_raise_and_pictures_stay_in_order(
     for kind, own, pause, clock in events:
         now += pause
         if clock is not None:
-            clocks[kind].note(own, clock)
-        tracks[kind].note(own, now)
-        at = tracks[kind].place(own)
+            clocks[kind].note_report(own, clock)
+        tracks[kind].note_frame(own, now)
+        at = tracks[kind].place_frame(own)
         assert abs(at) < 1e9
         if kind == "video":
             assert at > last

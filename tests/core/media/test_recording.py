@@ -32,10 +32,10 @@ def placed(
     for number, delay in enumerate(delays):
         sent = number * step
         own = start + sent * (1 + drift)
-        clock.note(own, sent + delay)
+        clock.note_frame(own, sent + delay)
         waiting.append(own)
         if clock.is_settled:
-            found += map(clock.place, waiting)
+            found += map(clock.place_frame, waiting)
             waiting.clear()
     return found
 
@@ -69,28 +69,28 @@ def test_a_clock_that_is_wrong_is_followed(drift: float) -> None:
 def test_a_frame_that_was_quicker_than_all_before_is_believed_at_once_where_nobody_hears_it() -> None:
     clock = TrackClock()
     placed([0.1] * 50 + [0.03] + [0.1] * 400, clock=clock)
-    assert clock.soonest(109.0) == pytest.approx(9.03, abs=0.002)
-    assert clock.place(109.0) == pytest.approx(9.1, abs=0.01)
+    assert clock.earliest_place(109.0) == pytest.approx(9.03, abs=0.002)
+    assert clock.place_frame(109.0) == pytest.approx(9.1, abs=0.01)
     early = TrackClock()
     placed([0.1] * 50 + [0.03, 0.1], clock=early)
-    assert early.soonest(101.0) == pytest.approx(1.03, abs=0.001)
-    assert early.place(101.0) == pytest.approx(1.1, abs=0.001)
+    assert early.earliest_place(101.0) == pytest.approx(1.03, abs=0.001)
+    assert early.place_frame(101.0) == pytest.approx(1.1, abs=0.001)
 
 
 def test_times_that_begin_anew_are_placed_by_arrival() -> None:
     clock = TrackClock()
     placed([0.03] * 200, clock=clock)
-    clock.note(7.0, 10.03)
-    assert clock.place(7.0) == pytest.approx(10.03)
-    clock.note(7.02, 10.05)
-    assert clock.place(7.02) == pytest.approx(10.05)
+    clock.note_frame(7.0, 10.03)
+    assert clock.place_frame(7.0) == pytest.approx(10.03)
+    clock.note_frame(7.02, 10.05)
+    assert clock.place_frame(7.02) == pytest.approx(10.05)
 
 
 def test_a_pause_is_a_pause() -> None:
     clock = TrackClock()
     placed([0.03] * 100, clock=clock)
-    clock.note(100.0 + 60.0, 60.03)
-    assert clock.place(160.0) == pytest.approx(60.03, abs=0.01)
+    clock.note_frame(100.0 + 60.0, 60.03)
+    assert clock.place_frame(160.0) == pytest.approx(60.03, abs=0.01)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 100)), max_size=60))
@@ -98,8 +98,8 @@ def test_no_times_make_it_raise_and_places_are_finite(frames: list[tuple[float, 
     clock, now = TrackClock(), 0.0
     for own, pause in frames:
         now += pause
-        clock.note(own, now)
-        assert abs(clock.place(own)) < 1e9
+        clock.note_frame(own, now)
+        assert abs(clock.place_frame(own)) < 1e9
 
 
 @given(st.integers(1, 60))

@@ -34,9 +34,9 @@ class Room:
 
     def set(self, estimates: Mapping[str, int | None]) -> None:
         for name, estimate in estimates.items():
-            self.renditions.add(name)
+            self.renditions.add_receiver(name)
             if estimate is not None:
-                self.renditions.estimate(name, estimate)
+                self.renditions.set_estimate(name, estimate)
 
     def run(self, seconds: float, *, full: float | None = None, low: float | None = None) -> Decision[str]:
         for _ in range(round(seconds / STEP)):
@@ -89,7 +89,7 @@ def test_who_recovers_comes_back() -> None:
 def test_who_is_left_alone_is_not_slow_any_more() -> None:
     room = Room({"a": 1_500_000, "b": 200_000})
     assert room.run(3).slow == {"b"}
-    room.renditions.remove("a")
+    room.renditions.remove_receiver("a")
     assert room.run(STEP).slow == frozenset()
 
 

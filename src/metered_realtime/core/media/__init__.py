@@ -1,1 +1,1 @@
-"""Clocks, timelines, renditions and limits of media."""
+"""Decisions about media: clocks, timelines, renditions, rates and limits."""

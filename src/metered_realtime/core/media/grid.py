@@ -1,4 +1,4 @@
-"""Where the pictures of so many participants go in one picture."""
+"""The layout of several pictures in one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Tile(NamedTuple):
-    """A part of a picture, in pixels. All numbers are even: colours have half the resolution."""
+    """A rectangle in a picture, in pixels. All numbers are even, because chroma has half the resolution."""
 
     left: int
     top: int
@@ -16,7 +16,7 @@ class Tile(NamedTuple):
 
 
 def tiles(count: int, width: int, height: int) -> list[Tile]:
-    """Return a tile for each of `count` participants, in rows as long as there are rows, the last one centred."""
+    """Return `count` tiles in a square grid, row by row. A last row that is not full is centred."""
     if count < 1:
         return []
     columns = math.ceil(math.sqrt(count))
@@ -32,7 +32,7 @@ def tiles(count: int, width: int, height: int) -> list[Tile]:
 
 
 def fitted(tile: Tile, width: int, height: int) -> Tile:
-    """Return the part of a tile that a picture of some size fills, its shape kept."""
+    """Return the centred part of a tile that a picture of this size fills when it keeps its aspect ratio."""
     scale = min(tile.width / width, tile.height / height)
     wide, high = (max(2, int(side * scale + 1e-6) & ~1) for side in (width, height))
     return Tile(tile.left + ((tile.width - wide) // 2 & ~1), tile.top + ((tile.height - high) // 2 & ~1), wide, high)

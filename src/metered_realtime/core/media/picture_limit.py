@@ -1,22 +1,22 @@
-"""Refusing pictures of a remote that are too large, before a decoder allocates memory for them."""
+"""Refusing pictures that are too large before a decoder allocates memory for them."""
 
 from __future__ import annotations
 
 from .coded_media import picture_size
 
 MAX_PIXELS = 4_096 * 4_096
-"""Pixels of a picture: more than a screen of 5120x2880 has. One has 25 MB decoded, and a decoder keeps four of them. A
-key frame of 200 bytes may claim sixteen times as many."""
+"""Pixels of a picture at most: more than a screen of 5120x2880 has. A decoded picture of that size takes 25 MB, and a
+decoder keeps four. A key frame of 200 bytes may declare sixteen times as many pixels."""
 
 
 class PictureLimit:
-    """Admits pictures of up to `most` pixels. After a refused one nothing passes until a key frame that is admitted.
+    """Admits pictures of up to `max_pixels`. After a refused one nothing is admitted before an admitted key frame.
 
     `refused` counts both. `largest` is the last size that was refused.
     """
 
-    def __init__(self, most: int = MAX_PIXELS) -> None:
-        self.most = most
+    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+        self.max_pixels = max_pixels
         self.refused = 0
         self.largest: tuple[int, int] | None = None
         self._is_shut = False
@@ -27,8 +27,8 @@ class PictureLimit:
             size = picture_size(mime_type, picture)
         except ValueError:
             size = None
-            self._is_shut, is_key = True, False  # parameters that cannot be read may mean any size
-        if size is not None and size[0] * size[1] > self.most:
+            self._is_shut, is_key = True, False  # unreadable parameters may mean any size
+        if size is not None and size[0] * size[1] > self.max_pixels:
             self._is_shut, is_key, self.largest = True, False, size
         if is_key:
             self._is_shut = False

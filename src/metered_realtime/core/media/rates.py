@@ -1,21 +1,21 @@
-"""How fast a counter rises, for readers that look at it whenever they like."""
+"""The rate of a counter, for readers that sample it at any interval."""
 
 from __future__ import annotations
 
 from collections import deque
 
 SPAN = 0.75
-"""Seconds over which a rate is taken at least: who looks each second gets exactly the time since the last look, and who
-looks in between does not shorten it."""
+"""Seconds that a rate covers at least. A reader that samples once a second gets exactly the time since its last sample,
+and a reader in between does not shorten that."""
 
 SPACING = 0.2
-"""Seconds between two samples that are kept, which bounds their number. A counter younger than that has no rate yet."""
+"""Seconds between two kept samples, which bounds their number. A younger counter has no rate yet."""
 
 
 class RateWindow:
-    """The last samples of one counter that began at 0. Time is an argument, in seconds of any clock.
+    """The latest samples of one counter that began at 0. Time is an argument, in seconds of any clock.
 
-    A rate is that since the newest sample which is at least `SPAN` old, or since the beginning when there is none.
+    The rate is taken from the newest sample that is at least `SPAN` old, or from the start if there is none.
     """
 
     __slots__ = ("_samples",)
@@ -24,7 +24,7 @@ class RateWindow:
         self._samples = deque([(began_at, 0)])
 
     def rate(self, count: int, now: float) -> float | None:
-        """Note the counter, and return how much it rises in a second. None while it is too young to tell."""
+        """Record the counter and return its increase per second, None during the first `SPACING` seconds."""
         samples = self._samples
         while len(samples) > 1 and now - samples[1][0] >= SPAN:
             samples.popleft()

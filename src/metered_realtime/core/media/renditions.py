@@ -1,16 +1,17 @@
-"""Which receivers get which rendition of a picture, and at what bitrate: estimates in, groups and targets out.
+"""Which receivers get which rendition of a track, and at which bitrate: estimates in, groups and targets out.
 
-The rule. What a receiver can take is its estimate (REMB), up to the codec's ceiling. The best estimate is the measure.
+The rule: the capacity of a receiver is its estimate (REMB), up to the codec's ceiling. The best one is the measure.
 
-- Receivers with at least `SLOW_SHARE` of it are fast. The full rendition has the smallest estimate of a fast one.
-- One with less is slow once its estimate has been below what the full rendition really carries for `SLOW_AFTER`
-  seconds. A low estimate alone proves nothing: it cannot be higher than 1.5 times what arrives, however good the path,
-  so it counts neither for nor against anybody while it is above what is sent.
-- The low rendition exists while somebody is slow. It has the smallest estimate of a slow one, and at most `LOW_SHARE`
-  of the measure.
-- A slow receiver is fast again when its estimate has been at least `BACK_SHARE` of the measure for `BACK_AFTER`
-  seconds; at once if otherwise nobody would be fast. Since its estimate may be held down by how little it is sent, it
-  is also tried after `FIRST_RETRY` seconds if it has room to spare, and after twice as long each time that fails.
+- Receivers with at least `SLOW_SHARE` of the measure are fast. The target of the full rendition is their smallest
+  estimate.
+- A receiver below that is slow once its estimate has been below the actual bitrate of the full rendition for
+  `SLOW_AFTER` seconds. A low estimate alone proves nothing: however good the path, it cannot exceed 1.5 times what
+  arrives. So it has no effect while it is above what is sent.
+- The low rendition exists while any receiver is slow. Its target is the smallest estimate of a slow receiver, and at
+  most `LOW_SHARE` of the measure.
+- A slow receiver becomes fast again when its estimate has been at least `BACK_SHARE` of the measure for `BACK_AFTER`
+  seconds, or at once if no receiver would be fast otherwise. Its estimate may be low only because it is sent little,
+  so it is also tried after `FIRST_RETRY` seconds if it has room to spare, and after twice as long each time that fails.
 - A target falls as soon as it is too high by `BitrateLimits.step`, and rises by that or more, no sooner than
   `BitrateLimits.hold` seconds after the last change: some encoders restart when the bitrate changes.
 """
@@ -28,30 +29,30 @@ BACK_AFTER = 5.0
 FIRST_RETRY = 15.0
 LAST_RETRY = 240.0
 RETRY_ROOM = 1.3
-"""Times what the low rendition carries that an estimate has to be for a trial: less shows that the path is full."""
+"""Multiple of the low rendition's bitrate that an estimate must reach for a trial: less means that the path is full."""
 RETRY_FAILED = 10.0
-"""Seconds within which a receiver that was moved up and is slow again shows that it was a mistake."""
+"""Seconds after a move up within which becoming slow again makes the move a failed trial."""
 
 Receiver = TypeVar("Receiver")
 
 
 @dataclass(frozen=True, slots=True)
 class BitrateLimits:
-    """Bits per second between which a rendition is encoded, and those it starts with while nobody has said anything."""
+    """Bounds of a rendition's bitrate, in bits per second, and the bitrate before the first estimate."""
 
     floor: int
     start: int
     ceiling: int
     low_floor: int
     step: float
-    """The part of a target by which it changes at least."""
+    """Smallest relative change of a target."""
     hold: float
-    """Seconds for which a target stays before it rises."""
+    """Seconds after a change before a target may rise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[Receiver]):
-    """The targets in bits per second, and who is to get the low rendition. There is none when `low` is None."""
+    """The targets in bits per second, and the receivers of the low rendition. `low` is None while there is none."""
 
     full: int
     low: int | None
@@ -62,7 +63,7 @@ class Decision(Generic[Receiver]):
 class _ReceiverState:
     estimate: int | None = None
     slow: bool = False
-    since: float | None = None  # since when the estimate speaks for a move
+    since: float | None = None  # when the estimate began to justify a move
     moved_at: float = 0.0
     retry_after: float = FIRST_RETRY
     moves: int = 0
@@ -70,7 +71,7 @@ class _ReceiverState:
 
 @dataclass(slots=True)
 class _Target:
-    """A bitrate with inertia."""
+    """A bitrate that changes in steps and rises slowly."""
 
     limits: BitrateLimits
     value: int
@@ -93,21 +94,21 @@ class Renditions(Generic[Receiver]):
         self._full = _Target(limits, limits.start)
         self._low: _Target | None = None
 
-    def add(self, receiver: Receiver) -> None:
-        """Enter a receiver, which gets the full rendition."""
+    def add_receiver(self, receiver: Receiver) -> None:
+        """Add a receiver, which gets the full rendition at first."""
         self._states.setdefault(receiver, _ReceiverState())
 
-    def remove(self, receiver: Receiver) -> None:
-        """Forget a receiver."""
+    def remove_receiver(self, receiver: Receiver) -> None:
+        """Remove a receiver."""
         self._states.pop(receiver, None)
 
-    def estimate(self, receiver: Receiver, bitrate: int) -> None:
-        """Note the bits per second that a receiver says it can take."""
+    def set_estimate(self, receiver: Receiver, bitrate: int) -> None:
+        """Set the estimate of a receiver, in bits per second. Unknown receivers are ignored."""
         if receiver in self._states:
             self._states[receiver].estimate = bitrate
 
     def decide(self, now: float, full_carries: float, low_carries: float) -> Decision[Receiver]:
-        """Return what is to be done, given the bits per second that the renditions really carry."""
+        """Return the targets and groups, given the actual bits per second of both renditions."""
         best = max((min(it, self._limits.ceiling) for it in self._estimates()), default=None)
         if best is not None:
             self._move(now, best, full_carries, low_carries)
@@ -167,7 +168,7 @@ class Renditions(Generic[Receiver]):
 
 
 def _lasts(state: _ReceiverState, now: float, seconds: float) -> bool:
-    """Tell whether what speaks for a move has done so for so long."""
+    """Return whether a move has been justified for this long. The first call starts the time."""
     if state.since is None:
         state.since = now
     return now - state.since >= seconds

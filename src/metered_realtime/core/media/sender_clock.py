@@ -1,10 +1,10 @@
-"""What a track's sender reports (RFC 3550 section 6.4.1) say of the clock of its sender.
+"""The clock of a sender, according to the sender reports of one track (RFC 3550 section 6.4.1).
 
-A report says at which second of the sender's clock something stands in the track's time. The tracks of one sender are
-on the same clock, whatever each of them took on its way: to be encoded, to be paced, to arrive.
+A report maps a time of the track to the sender's clock. The tracks of one sender share that clock, however long each of
+them takes to be encoded, paced and delivered.
 
-Some say the time of sending instead (aiortc does), after an encoder that takes longer at one time than at another. That
-is always later than the truth, so the least of what was said lately is the best guess.
+Some implementations (aiortc) report the time of sending, after an encoder of varying speed, instead of the time of
+capture. That is always later, so the smallest recent offset is the best estimate.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from __future__ import annotations
 from collections import deque
 
 WINDOW = 10.0
-"""Seconds of the sender's clock whose reports count: ten of a sender of pictures, two or three of a browser's sound.
-In that time clocks of 100e-6 get 1 ms apart."""
+"""Seconds of the sender's clock whose reports count: ten reports of video, two or three of a browser's sound. Clocks
+that differ by 100e-6 drift by 1 ms in that time."""
 
 MAX_WAIT = 1.0
-"""Seconds that sending can have taken. A report that is later than the others by more tells of a track whose time, or
-of a sender whose clock, has begun anew."""
+"""Seconds that sending takes at most. A report that is later than the others by more means that the track's time or the
+sender's clock has restarted."""
 
 MAX_REPORTS = 32
-"""Reports that are kept. A sender makes some two in a second at most."""
+"""Reports that are kept. A sender makes about two per second at most."""
 
 
 class SenderClock:
-    """Keeps what the reports of one track say. `count` counts them."""
+    """The recent reports of one track. `count` counts all of them."""
 
     def __init__(self) -> None:
         self.count = 0
         self.offset: float | None = None
-        """What to add to the track's time to have the sender's clock, in seconds. None while it is not known."""
+        """Seconds from the track's time to the sender's clock, None before the first report."""
         self._recent: deque[tuple[float, float]] = deque(maxlen=MAX_REPORTS)
 
-    def note(self, own: float, clock: float) -> None:
-        """Take a report: what stands at the second `own` of the track's time was there at `clock` of the sender's.
+    def note_report(self, own: float, clock: float) -> None:
+        """Record a report: second `own` of the track's time is second `clock` of the sender's clock.
 
-        Both are finite; that they are true nobody relies on.
+        Both are finite. They may be false.
         """
         offset = clock - own
         if self.offset is not None and offset - self.offset > MAX_WAIT:
             self._recent.clear()
-        # What lies in the future was said before the sender's clock was put back.
+        # Reports from the future are older than a step back of the sender's clock.
         recent = [it for it in self._recent if clock - WINDOW <= it[0] <= clock]
         self._recent = deque([*recent, (clock, offset)], MAX_REPORTS)
         self.offset = min(offset for _, offset in self._recent)
         self.count += 1
 
-    def forget(self) -> None:
-        """Take note that the track's time is another one from now on."""
+    def reset(self) -> None:
+        """Forget all reports, because the time of the track restarts."""
         self._recent.clear()
         self.offset = None

@@ -1,21 +1,21 @@
-"""Which sources of media a remote may send from: as many as fit, and a new one in the place of a silent one."""
+"""The media sources (SSRC) of a section: a bounded number, where a new source may replace a silent one."""
 
 from __future__ import annotations
 
 MAX_SOURCES = 31
-"""Sources in one media section. A report has blocks for so many (5 bits, RFC 3550 section 6.4). Browsers have two, or
+"""Sources in one media section: as many as a report has blocks for (5 bits, RFC 3550 section 6.4). Browsers use two, or
 six with simulcast."""
 
 SILENT_AFTER = 10.0
-"""Seconds without a packet after which another source may take a place: two intervals of reports and more."""
+"""Seconds without a packet after which a source may be replaced: more than two report intervals."""
 
 
 class SourceTable:
-    """The sources of one section, with the time at which each was heard last. Time is an argument, in seconds."""
+    """The sources of one section and the time of each one's last packet. Time is an argument, in seconds."""
 
     def __init__(self) -> None:
         self.refused = 0
-        """Packets of sources for which there was no place."""
+        """Packets of sources that did not fit."""
         self._heard: dict[int, float] = {}
         self._full_until = float("-inf")
 
@@ -26,7 +26,7 @@ class SourceTable:
         return len(self._heard)
 
     def hear(self, source: int, now: float) -> tuple[bool, int | None]:
-        """Return whether a packet of a source is taken, and the source that lost its place for it, if any."""
+        """Return whether to accept a packet of a source, and the source that it replaces, if any."""
         gone = None
         if source not in self._heard and len(self._heard) >= MAX_SOURCES:
             gone = self._make_room(now)

@@ -1,7 +1,7 @@
-"""One time line that only goes forward, whatever its source does. Time is an argument, in seconds of any clock.
+"""A time line that only moves forward, whatever its source does. Time is an argument, in seconds of any clock.
 
-Encoders and receivers need timestamps that rise steadily (RFC 3550 section 5.1): libvpx and x264 refuse to go back, and
-a browser shows no picture that is older than the one before. Sources start over, stand still, leap, or know no time.
+Encoders and receivers need timestamps that rise steadily (RFC 3550 section 5.1): libvpx and x264 reject a step back,
+and a browser shows no picture that is older than the previous one. Sources restart, pause, jump or have no times.
 """
 
 from __future__ import annotations
@@ -9,37 +9,37 @@ from __future__ import annotations
 from fractions import Fraction
 
 MAX_LEAP = 1.0
-"""Seconds by which a source may run ahead of the clock before what it says is taken for another time line."""
+"""Seconds by which a source may run ahead of the clock before its times count as restarted."""
 
 MAX_REORDERING = Fraction(1, 2)
-"""Seconds that a packet may lie behind the one before: encoders with B-frames send pictures out of their order."""
+"""Seconds by which a packet may precede the previous one: encoders with B-frames reorder pictures."""
 
 SMALLEST_STEP = Fraction(1, 1_000)
-"""Seconds between two units whose source and clock both say that no time has passed."""
+"""Seconds between two units when neither the source nor the clock has advanced."""
 
 
 class Timeline:
-    """Places the units of a source. With `reorders`, units may come out of order and keep their times."""
+    """Places the frames or packets of a source. With `reorders` they may come out of order and keep their times."""
 
     def __init__(self, *, reorders: bool = False) -> None:
         self._back = MAX_REORDERING if reorders else Fraction(0)
         self._shift: Fraction | None = None
-        self._source: tuple[Fraction, float] | None = None  # the last unit: on its own time line, and on the clock
-        self._placed: tuple[Fraction, float] | None = None  # the latest place that was given, and when
+        self._source: tuple[Fraction, float] | None = None  # the last unit: its own time, and the clock
+        self._placed: tuple[Fraction, float] | None = None  # the latest place, and the clock then
 
-    def place(self, at: Fraction | None, now: float) -> Fraction:
-        """Return the seconds at which a unit stands that says of itself that it stands at `at`, if it knows.
+    def place_unit(self, at: Fraction | None, now: float) -> Fraction:
+        """Return the place in seconds of a unit whose own time is `at`, None if it has none.
 
-        The first one stands where it says. One that does not follow stands where the clock says, and the next ones
-        behind it.
+        The first unit keeps its own time. A unit whose time does not continue the previous one is placed by the clock,
+        and later ones relative to it.
         """
         placed = self._now(now) if at is None else self._follow(at, now)
         if self._placed is None or placed > self._placed[0]:
             self._placed = placed, now
         return placed
 
-    def skip(self, seconds: float) -> None:
-        """Have what follows stand so much later than its source says: it has lost that time."""
+    def skip_time(self, seconds: float) -> None:
+        """Place everything that follows this much later, because the source has lost that time."""
         if self._shift is not None:
             self._shift += Fraction(seconds).limit_denominator(90_000)
 

@@ -1,14 +1,13 @@
-"""Where the frames of a track belong on a time line that several tracks share, by the track's own clock.
+"""Placing the frames of a track on a time line that several tracks share, by the track's own clock.
 
-It places what a remote sends in a recording, and what a local track gives on the clock of this program.
+This places what a remote sends in a recording, and the frames of a local track on the clock of this program.
 
-A frame's own time says exactly how far it is from the track's other frames, and nothing about other tracks. Its arrival
-says where it is on the time line that all tracks share, plus what the network and the jitter buffer took. The least
-that they took lately is the best guess at what is common to all tracks. It places the track once; afterwards only the
-drift of the sender's clock is followed. What one track of a sender takes more than another is not seen by arrival:
-`lip_sync` corrects it. What must not be followed is a jitter buffer that has become longer: after a
-lost packet aiortc's holds up to 16 packets of sound for good, and a recording that goes by arrival is out of step from
-then on (aiortc#1203).
+A frame's own time gives its exact distance from the track's other frames, but no relation to other tracks. Its arrival
+gives its place on the common time line, plus the delay of the network and the jitter buffer. The smallest recent delay
+is the best estimate of the part that all tracks have in common. It places the track once; afterwards only the drift of
+the sender's clock is followed. Arrival does not show that one track of a sender takes longer than another: `lip_sync`
+corrects that. A jitter buffer that has grown must not be followed: after a lost packet that of aiortc holds up to 16
+packets of sound for good, and a recording by arrival is out of sync from then on (aiortc#1203).
 """
 
 from __future__ import annotations
@@ -16,54 +15,54 @@ from __future__ import annotations
 from math import inf
 
 SETTLE = 0.5
-"""Seconds from a track's first frame until it has its place: enough for 15 pictures, or 25 packets of sound, one of
-which was not held up."""
+"""Seconds from a track's first frame until it is placed: 15 pictures or 25 packets of sound, at least one of which was
+not delayed."""
 
 WINDOW = 5.0
-"""Seconds of which the quickest frame counts, when the drift is followed."""
+"""Seconds whose quickest frame counts when drift is followed."""
 
 MAX_DRIFT = 500e-6
-"""Seconds per second that a sender's clock may be wrong. Quartz is within 100e-6; a delay that changes faster than this
-is one of the network or of a buffer."""
+"""Drift of a sender's clock at most, in seconds per second. Quartz is within 100e-6; a delay that changes faster comes
+from the network or a buffer."""
 
 SLEW = 1e-3
-"""Seconds per second by which frames are moved at most to follow the drift: inaudible."""
+"""Seconds per second by which frames are moved to follow drift at most: inaudible."""
 
 MAX_LATENESS = 1.0
-"""Seconds by which even the quickest frame of a window is late when the track's times have started over. More than a
-jitter buffer holds, and the network's queues."""
+"""Seconds by which even the quickest frame of a window is late once the track's times have restarted: more than a
+jitter buffer and the queues of the network hold."""
 
 MAX_LEAD = 0.25
-"""Seconds that a frame may be ahead of its arrival before the track's times have started over. Nothing arrives before
-it was sent: this is what the first guess can have been wrong by, and more."""
+"""Seconds by which a frame may be early before the track's times count as restarted. Nothing arrives before it is sent:
+this is more than the error of the first estimate."""
 
 MAX_HOLD = 5.0
-"""Seconds of lateness after which a single frame is enough to know it: nothing on the way holds frames so long."""
+"""Seconds of lateness at which a single frame proves a restart: nothing on the way delays frames that long."""
 
 LATENESS_WINDOW = 1.0
-"""Seconds in which every frame has to be late by `MAX_LATENESS`, or `LOST`."""
+"""Seconds during which every frame has to be late by `MAX_LATENESS` or `LOST`."""
 
 LOST = 0.1
-"""Seconds by which every frame of a window is late when a local track has lost time: it was held up, and its own time
-did not go on meanwhile. What computes its frames varies by less."""
+"""Seconds by which every frame of a window is late when a local track has lost time: it was blocked, and its own time
+stood still. The time to produce a frame varies by less."""
 
 STEADY = 0.05
-"""Seconds by which the lateness may shrink in a window. A track that is making up for lost time has lost none."""
+"""Seconds by which lateness may shrink within a window. A track that catches up has lost no time."""
 
 
 class TrackClock:
     """Places the frames of one track. Times are seconds: `own` in the track's time, `arrived` on the common one.
 
-    `note` every frame as it comes. Once `is_settled`, `place` those that came so far, and each one that comes. A single
-    frame that is later than `max_hold` is where it arrived, and so are the next ones.
+    Call `note_frame` for every frame on arrival. Once `is_settled`, call `place_frame` for those that have arrived, and
+    then for each new one. A frame that is later than `max_hold` restarts the clock: it is placed where it arrived.
     """
 
     def __init__(self, max_hold: float = MAX_HOLD) -> None:
         self._max_hold = max_hold
         self.turns = 0
-        """How often the track's own time has begun anew."""
+        """How often the track's own time has restarted."""
         self._offset = 0.0  # as it is applied
-        self._target = 0.0  # where the offset is on its way to
+        self._target = 0.0  # where the offset moves to
         self._began: float | None = None
         self._now = 0.0
         self._window = _Window(0.0)
@@ -78,19 +77,19 @@ class TrackClock:
 
     @property
     def offset(self) -> float:
-        """What `place` adds to the track's own time."""
+        """Seconds that `place_frame` adds to the track's own time."""
         return self._offset
 
-    def take_lost(self) -> float:
-        """Return by how much all frames of the last window were late, steadily, if it is more than `LOST`; once.
+    def take_lost_time(self) -> float:
+        """Return by how much all frames of the last window were steadily late, once. 0 if it is `LOST` or less.
 
-        It is for tracks that nothing holds up on the way: then it is time that the track has lost.
+        For tracks that nothing delays on the way, this is time that the track has lost.
         """
         lost, self._lost = self._lost, 0.0
         return lost
 
-    def note(self, own: float, arrived: float) -> None:
-        """Take note of a frame that has just come."""
+    def note_frame(self, own: float, arrived: float) -> None:
+        """Record the arrival of a frame."""
         delay = arrived - own
         if self._began is None:
             self._anchor(delay, arrived)
@@ -100,13 +99,12 @@ class TrackClock:
         else:
             self._follow(delay, arrived, passed)
 
-    def place(self, own: float) -> float:
-        """Return the second of the common time line to which a frame belongs; below 0 if it was before that began."""
+    def place_frame(self, own: float) -> float:
+        """Return the second of the common time line at which a frame belongs, negative if that is before its start."""
         return own + self._offset
 
-    def soonest(self, own: float) -> float:
-        """Return where a frame belongs by the quickest one so far, at once: `place` goes there so slowly that nobody
-        hears it."""
+    def earliest_place(self, own: float) -> float:
+        """Return where a frame belongs by the quickest one so far. `place_frame` moves there inaudibly slowly."""
         return own + self._target + min(0.0, self._window.least)
 
     def _anchor(self, delay: float, arrived: float) -> None:
@@ -130,16 +128,16 @@ class TrackClock:
         self._offset += max(-step, min(step, self._target - self._offset))
 
     def _move(self, delay: float, arrived: float) -> None:
-        """Begin anew where the track's own time has begun anew, with the place that this frame gives it."""
+        """Restart with the place of this frame, because the track's own time has restarted."""
         self._anchor(delay, arrived)
         self.turns += 1
-        self._began = arrived - SETTLE  # what waits for no settling cannot wait for one now
+        self._began = arrived - SETTLE  # frames are being placed already and cannot wait for another settling
 
     def _correct(self, quickest: float) -> None:
-        """Follow the drift that the quickest frame of a window shows."""
+        """Follow the drift that the quickest frame of a window reveals."""
         change = quickest - self._lateness
         if quickest < 0:
-            change = quickest  # it was never that quick before: the place was late by so much
+            change = quickest  # quicker than ever before: the place was too late by this much
         elif abs(change) > MAX_DRIFT * WINDOW:
             change = 0.0
         self._target += change
@@ -147,7 +145,7 @@ class TrackClock:
 
 
 class _Window:
-    """The least of the values in a stretch of time."""
+    """The smallest value in a stretch of time."""
 
     def __init__(self, began: float) -> None:
         self._began = began
@@ -155,7 +153,7 @@ class _Window:
         self.first: float | None = None
 
     def quickest(self, value: float, now: float, length: float) -> float:
-        """Take a value. Return the least one when the stretch is over, minus infinity before."""
+        """Add a value. Return the smallest one when the stretch is over, minus infinity before."""
         self.first = value if self.first is None else self.first
         self.least = min(self.least, value)
         if now - self._began < length:

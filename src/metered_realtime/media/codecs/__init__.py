@@ -1,1 +1,1 @@
-"""Encoders, coded frames, pictures and samples."""
+"""Encoders, encoded frames, and conversion of pictures and sound."""

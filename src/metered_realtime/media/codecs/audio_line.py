@@ -1,4 +1,4 @@
-"""Decoded sound put on a time line, and cut into frames of 20 ms."""
+"""Placing decoded sound on a time line, and cutting it into frames of 20 ms."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import av
 from .pcm import FRAME_BYTES, FRAME_SAMPLES, RATE, SAMPLE_BYTES, PcmConverter, pcm_frame
 
 GAP = 0.1
-"""Seconds that audio may be off its timestamps before it is moved onto them; less is rounding and jitter."""
+"""Seconds that audio may be off its timestamps before it is moved. Less is rounding and jitter."""
 
 MAX_FIX = 1.0
-"""Seconds of silence put in, or of sound left out, at most. What is further off is a gap, or a clock that was set."""
+"""Seconds of silence inserted or sound skipped at most. A larger distance is a gap, or a clock that was set."""
 
 
 class AudioLine:
-    """Takes frames of one stream with their times, gives 48 kHz stereo s16 whose `pts` counts samples.
+    """Converts the frames of one stream to 48 kHz stereo s16 on a time line. `pts` counts samples.
 
-    Samples follow each other as they come. They are moved onto their timestamps where a pass through the source
-    begins, so that the rounding of many passes does not add up, and within one where they are off by more than `GAP`.
+    Samples follow each other without gaps. They are moved onto their timestamps where a pass through the source begins,
+    so that the rounding of many passes does not add up, and within a pass where they are off by more than `GAP`.
     """
 
     def __init__(self) -> None:
         self._converter = PcmConverter()
         self._pcm = bytearray()
-        self._next: int | None = None  # the sample on the line with which `_pcm` begins
-        self._skip = 0  # samples still to be left out
-        self._begins = True  # a pass
+        self._next: int | None = None  # the place of the first sample of `_pcm`
+        self._skip = 0  # samples still to be skipped
+        self._begins = True  # whether a pass begins
 
     @property
     def position(self) -> float:
-        """Seconds on the line up to which there is sound."""
+        """The second of the time line up to which there is sound."""
         return 0.0 if self._next is None else (self._next + self._waiting) / RATE
 
-    def add(self, frame: av.AudioFrame, at: float | None, *, begins: float) -> None:
-        """Put a frame at its time, None if it has none. What is before `begins` (seconds) is left out."""
+    def add_frame(self, frame: av.AudioFrame, at: float | None, *, begins: float) -> None:
+        """Add a frame at its time in seconds, None if it has none. Sound before `begins` (seconds) is skipped."""
         pcm = self._converter.convert(frame)
         earliest = round(begins * RATE)
         if at is not None or self._begins:
@@ -46,12 +46,12 @@ class AudioLine:
         self._pcm += pcm[skipped * SAMPLE_BYTES :]
 
     def end_pass(self) -> None:
-        """Note that the next frame does not follow the last one in the source."""
+        """End a pass: the next frame does not follow the previous one in the source."""
         self._pcm += self._converter.drain()
         self._begins, self._skip = True, 0
 
     def frames(self, *, last: bool = False) -> Iterator[av.AudioFrame]:
-        """Yield the frames that are complete, and with `last` also the one that is not, filled up with silence."""
+        """Yield the complete frames, and with `last` also the incomplete one, padded with silence."""
         if last:
             self._pcm += bytes(-len(self._pcm) % FRAME_BYTES)
         while len(self._pcm) >= FRAME_BYTES:
@@ -66,7 +66,7 @@ class AudioLine:
         return len(self._pcm) // SAMPLE_BYTES
 
     def _move_to(self, start: int, earliest: int) -> None:
-        """Make the next sample come out at `start`, if that is called for. Time never goes back."""
+        """Move the next sample to `start` if it is too far off. Time never goes back."""
         if self._next is None:
             self._next = max(start, earliest)
         off = start - (self._next + self._waiting)

@@ -1,4 +1,4 @@
-"""Which encoders this PyAV build has: wheels differ, and H.264 is missing from some."""
+"""The encoders of this PyAV build: wheels differ, and some have no H.264."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import av
 
 H264_ENCODERS = ("libx264", "libopenh264", "mpeg4")
-"""Video encoders for MP4 and Matroska, best first. MPEG-4 Part 2 is the one that every build has."""
+"""Video encoders for MP4 and Matroska, best first. Every build has MPEG-4 Part 2."""
 
 AUDIO_ENCODERS = ("aac", "libopus", "ac3")
 """Audio encoders for MP4 and Matroska, best first."""
 
 
 def first_encoder(names: Sequence[str]) -> str | None:
-    """Return the first of `names` that this PyAV build can encode with, or None."""
+    """Return the first of `names` that this PyAV build can encode with, None if it has none."""
     for name in names:
         try:
             av.Codec(name, "w")
@@ -28,7 +28,7 @@ def require_encoder(names: Sequence[str]) -> str:
     """Return the first of `names` that this PyAV build can encode with.
 
     Raises:
-        RuntimeError: It has none of them.
+        RuntimeError: it has none of them.
     """
     name = first_encoder(names)
     if name is None:
@@ -37,7 +37,7 @@ def require_encoder(names: Sequence[str]) -> str:
 
 
 def encoder_options(name: str) -> dict[str, str]:
-    """Return settings for encoding live pictures: fast, and nothing held back for look-ahead."""
+    """Return options for encoding live pictures: fast, and without look-ahead."""
     if name == "libx264":
         return {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
     return {}

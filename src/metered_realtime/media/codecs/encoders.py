@@ -1,8 +1,7 @@
-"""Encoders for what WebRTC negotiates: raw frames of any size, format and rate in, packets out.
+"""Encoders for the codecs of WebRTC: raw frames of any size, format and rate in, packets out.
 
-They own what they encode. A frame may be on its way to other encoders at the same time, and encoding writes its times
-and its picture type into it (aiortc's encoders do that to the frame itself, so that one receiver's key frame becomes
-everybody's).
+They encode copies. Encoding writes times and the picture type into a frame that other encoders may have as well:
+aiortc's encoders change the frame itself, so that a key frame for one receiver becomes one for all.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ Packet: TypeAlias = "av.Packet[Any]"
 Frame: TypeAlias = "av.VideoFrame | av.AudioFrame"
 
 NOMINAL_RATE = Fraction(30)
-"""Pictures per second that the rate control starts with. It follows the timestamps from the second picture on."""
+"""Pictures per second that rate control starts with. It follows the timestamps from the second picture on."""
 
 KEY_FRAME_DISTANCE = 3_000
-"""Pictures after which a key frame comes unasked, as in libwebrtc: whoever needs one asks."""
+"""Pictures between unrequested key frames, as in libwebrtc: a receiver that needs one requests it."""
 
 OPUS_BITRATE = 96_000
-"""aiortc's: transparent for speech, good for music."""
+"""Bits per second, as in aiortc: transparent for speech, good for music."""
 
 LEVEL_STRIDE = 3
-"""Every third sample is enough to tell how loud 20 ms are, at a third of the time."""
+"""Every third sample is enough to measure the level of 20 ms, in a third of the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendCodec:
-    """A codec as far as encoders differ: two sections with equal ones can be sent the same packets.
+    """A negotiated codec, as far as its encoding goes: sections with equal ones can share packets.
 
-    `profile` is the first byte of H.264's profile-level-id: aiortc negotiates 42001f and 42e01f, and what is encoded
-    here is constrained baseline, which is both (RFC 6184 section 8.1).
+    `profile` is the first byte of H.264's profile-level-id: aiortc negotiates 42001f and 42e01f, and the encoder makes
+    constrained baseline, which conforms to both (RFC 6184 section 8.1).
     """
 
     mime_type: str
@@ -52,26 +51,26 @@ class SendCodec:
 
     @classmethod
     def of(cls, parameters: RTCRtpCodecParameters) -> SendCodec:
-        """Return what was negotiated."""
+        """Return the codec of negotiated parameters."""
         profile = str(parameters.parameters.get("profile-level-id", ""))[:2].lower()
         return cls(parameters.mimeType.lower(), parameters.clockRate, profile)
 
 
 class FrameEncoder(Protocol):
-    """Turns frames into packets, in one thread at a time."""
+    """Encodes frames. Used by one thread at a time."""
 
     def encode(self, frame: Any, at: Fraction, bitrate: int, *, key_frame: bool) -> list[Packet]:
-        """Encode a frame that stands at a time in seconds, later than the last one. Raises what is wrong with it."""
+        """Encode a frame at a time in seconds, later than the previous one. Raises if the frame cannot be encoded."""
 
     def reset(self) -> None:
-        """Begin anew with the next frame."""
+        """Start over with the next frame."""
 
 
 def make_encoder(codec: SendCodec, shrink: int = 1) -> FrameEncoder:
-    """Make an encoder; `shrink` divides the width and height of pictures.
+    """Return a new encoder. `shrink` divides the width and height of pictures.
 
     Raises:
-        ValueError: there is none for this codec.
+        ValueError: there is no encoder for this codec.
     """
     if codec.mime_type in _VIDEO:
         return VideoEncoder(codec, shrink)
@@ -90,7 +89,7 @@ class _Video:
 
 
 class VideoEncoder:
-    """VP8 or H.264 in yuv420p, with the size of the frames."""
+    """Encodes VP8 or H.264 in yuv420p, at the size of the frames divided by `shrink`."""
 
     def __init__(self, codec: SendCodec, shrink: int = 1) -> None:
         self._settings = _VIDEO[codec.mime_type]
@@ -100,9 +99,9 @@ class VideoEncoder:
         self._bitrate = 0
 
     def encode(self, frame: Any, at: Fraction, bitrate: int, *, key_frame: bool) -> list[Packet]:
-        """Encode a picture. An even size is needed: an odd row or column is scaled away."""
+        """Encode a picture. Codecs need even sizes: an odd row or column is scaled away."""
         if not isinstance(frame, av.VideoFrame):
-            raise TypeError(f"a picture is needed, not {type(frame).__name__}")
+            raise TypeError(f"a video encoder takes an av.VideoFrame, not {type(frame).__name__}")
         width, height = (max(2, side // self._shrink & ~1) for side in (frame.width, frame.height))
         picture = _own_picture(frame, width, height)
         picture.pts, picture.time_base = int(at * self._clock_rate), Fraction(1, self._clock_rate)
@@ -110,14 +109,14 @@ class VideoEncoder:
         return self._adapted(width, height, bitrate).encode(picture)
 
     def reset(self) -> None:
-        """Begin anew, with a key frame."""
+        """Start over with a key frame."""
         self._context = None
 
     def _adapted(self, width: int, height: int, bitrate: int) -> av.VideoCodecContext:
-        """Return the encoder for this size and bitrate: the one there is, if it can go on.
+        """Return an encoder for this size and bitrate: the current one if they are unchanged.
 
-        libvpx and x264 could take another bitrate while they run, but FFmpeg does not tell libvpx, and x264 follows it
-        over minutes only, unless it gets another buffer size with it, which PyAV cannot set.
+        libvpx and x264 could change their bitrate while running, but FFmpeg does not pass it to libvpx, and x264 adapts
+        over minutes unless the buffer size changes too, which PyAV cannot set.
         """
         context = self._context
         if context is None or (context.width, context.height) != (width, height) or bitrate != self._bitrate:
@@ -126,7 +125,7 @@ class VideoEncoder:
         return context
 
 
-# Floors, starts and ceilings of the full rendition are aiortc's.
+# Floors, starts and ceilings of the full rendition are those of aiortc.
 _VP8_LIMITS = BitrateLimits(250_000, 500_000, 1_500_000, low_floor=100_000, step=0.15, hold=2.0)
 _H264_LIMITS = BitrateLimits(500_000, 1_000_000, 3_000_000, low_floor=150_000, step=0.15, hold=2.0)
 
@@ -151,13 +150,13 @@ def _new_context(name: str, width: int, height: int, bitrate: int, options: dict
 
 
 def _open_vp8(width: int, height: int, bitrate: int) -> av.VideoCodecContext:
-    """Open libvpx as aiortc does, without its noise filter: pictures come from files and screens as well."""
+    """Open libvpx as aiortc does, but without its noise filter: pictures also come from files and screens."""
     options = {
         "bufsize": str(bitrate),  # a buffer of one second
         "cpu-used": "-6",
         "deadline": "realtime",
         "lag-in-frames": "0",
-        "minrate": str(bitrate),  # minimum, maximum and target being equal make a constant bitrate
+        "minrate": str(bitrate),  # equal minimum, maximum and target mean a constant bitrate
         "maxrate": str(bitrate),
         "overshoot-pct": "15",
         "undershoot-pct": "100",
@@ -169,11 +168,11 @@ def _open_vp8(width: int, height: int, bitrate: int) -> av.VideoCodecContext:
 
 
 def _open_h264(width: int, height: int, bitrate: int) -> av.VideoCodecContext:
-    """Open x264 so that it holds no picture back.
+    """Open x264 without any delay.
 
-    aiortc runs x264 at its preset medium. Most of what that gains over superfast is in the choice of modes (subq);
-    with it, and without the psychovisual spread of bits, pictures are as good for two fifths of the time. Key frames
-    at scene cuts cost more than they give at a bitrate that is fixed.
+    aiortc uses the preset medium. Most of its gain over superfast comes from mode decision (subq); with that, and
+    without adaptive quantization, the quality is the same in two fifths of the time. At a fixed bitrate, key frames at
+    scene cuts cost more than they gain.
     """
     options = {
         "preset": "superfast",
@@ -195,7 +194,7 @@ _VIDEO = {
 
 
 def video_limits(codec: SendCodec) -> BitrateLimits | None:
-    """Return between which bitrates a codec is encoded, None if its bitrate is fixed."""
+    """Return the bounds of a codec's bitrate, None if its bitrate is fixed."""
     settings = _VIDEO.get(codec.mime_type)
     return settings.limits if settings is not None else None
 
@@ -221,7 +220,7 @@ _AUDIO = {
 class AudioEncoder:
     """Encodes sound of any format, rate and layout in packets of 20 ms.
 
-    The `opaque` of a packet is the level of its sound in dBov, from -127 to 0 (RFC 6464).
+    The `opaque` of a packet is its audio level in dBov, from -127 to 0 (RFC 6464).
     """
 
     def __init__(self, codec: SendCodec) -> None:
@@ -232,19 +231,19 @@ class AudioEncoder:
         self._format: tuple[str, str, int] | None = None
 
     def encode(self, frame: Any, at: Fraction, bitrate: int, *, key_frame: bool) -> list[Packet]:
-        """Encode sound. It gives no packet until there are 20 ms of it, and several if it is longer."""
+        """Encode sound: no packet before there are 20 ms of it, several if it is longer."""
         if not isinstance(frame, av.AudioFrame):
-            raise TypeError(f"sound is needed, not {type(frame).__name__}")
+            raise TypeError(f"an audio encoder takes an av.AudioFrame, not {type(frame).__name__}")
         sound = _own_sound(frame)
         sound.pts, sound.time_base = int(at * frame.sample_rate), Fraction(1, frame.sample_rate)
         return [packet for piece in self._pieces(sound) for packet in self._encode(piece)]
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self._context = self._resampler = None
 
     def _pieces(self, sound: av.AudioFrame) -> list[av.AudioFrame]:
-        """Return what there is in pieces of 20 ms, in the format of the encoder."""
+        """Return the complete pieces of 20 ms, in the format of the encoder."""
         heard = sound.format.name, sound.layout.name, sound.sample_rate
         if self._resampler is None or heard != self._format:
             rate = self._settings.rate
@@ -259,7 +258,7 @@ class AudioEncoder:
         clock, level = piece.pts * self._clock_rate // self._settings.rate, _level(piece)
         packets: list[Packet] = self._context.encode(piece)
         for packet in packets:
-            packet.pts = packet.dts = clock  # libopus counts from minus its look-ahead on
+            packet.pts = packet.dts = clock  # libopus counts from minus its look-ahead
             packet.time_base = Fraction(1, self._clock_rate)
             packet.opaque = level
         return packets
@@ -285,7 +284,7 @@ def _open_audio(settings: _Audio) -> av.AudioCodecContext:
 
 
 def _level(piece: av.AudioFrame) -> int:
-    """Return the level of s16 sound in dBov."""
+    """Return the audio level of s16 sound in dBov."""
     count = piece.samples * len(piece.layout.channels)
     samples = memoryview(piece.planes[0]).cast("B")[: 2 * count].cast("h")[::LEVEL_STRIDE].tolist()
     power = sum(sample * sample for sample in samples) / max(1, len(samples)) / 32_767**2

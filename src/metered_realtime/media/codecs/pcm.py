@@ -1,4 +1,4 @@
-"""The one audio format inside the package (48 kHz stereo s16) and the conversion of anything else to it."""
+"""The audio format of the package (48 kHz stereo s16), and conversion to it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import av
 from av import AudioFrame, AudioResampler
 
 RATE = 48000
-"""Samples per second: what Opus runs at."""
+"""Samples per second, as in Opus."""
 
 FRAME_SAMPLES = 960
-"""Samples per channel in a frame: 20 ms, the packet time of aiortc's encoders."""
+"""Samples per channel in a frame: 20 ms, the packet duration of aiortc's encoders."""
 
 SAMPLE_BYTES = 4
 """Bytes of one sample of both channels."""
@@ -29,10 +29,10 @@ _Signature = tuple[str, str, int]
 
 
 class PcmConverter:
-    """Convert a run of audio frames to 48 kHz stereo s16 bytes.
+    """Converts consecutive audio frames to 48 kHz stereo s16 bytes.
 
-    The input may change its format, layout or rate between frames; what the resampler still held is then put
-    out first. Frames given are never changed. The resampler keeps up to a millisecond back until `drain`.
+    The input may change its format, layout or rate between frames; the rest in the resampler then comes first. The
+    frames are never changed. The resampler holds back up to a millisecond until `drain`.
     """
 
     def __init__(self) -> None:
@@ -43,8 +43,8 @@ class PcmConverter:
         """Return the frame as PCM.
 
         Raises:
-            ValueError: The frame has no sample rate, or samples that are not finite.
-            av.FFmpegError: Its channels cannot be mixed to two.
+            ValueError: the frame has no sample rate, or samples that are not finite.
+            av.FFmpegError: its channels cannot be mixed to two.
         """
         if frame.sample_rate <= 0:
             raise ValueError(f"an audio frame needs a sample rate, not {frame.sample_rate!r}")
@@ -53,22 +53,22 @@ class PcmConverter:
         tail = b"" if signature == self._signature else self.drain()
         if self._resampler is None:
             self._signature = signature
-            # Mono stays mono here and is doubled below: FFmpeg would make stereo of it 3 dB quieter.
+            # Mono stays mono here and is doubled below: FFmpeg would make it 3 dB quieter.
             layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
             self._resampler = AudioResampler(format="s16", layout=layout, rate=RATE)
         try:
             return tail + self._bytes(self._resampler.resample(frame))
         except av.FFmpegError:
-            self._resampler = self._signature = None  # it was never set up, and has nothing to give back
+            self._resampler = self._signature = None  # it was never set up and holds nothing
             raise
 
     def drain(self) -> bytes:
-        """Return what the resampler held back and forget it: the next frame starts afresh."""
+        """Return the rest in the resampler and reset it."""
         if self._resampler is None:
             return b""
         rest = self._resampler.resample(None)
         self._resampler = self._signature = None
-        return self._bytes([frame for frame in rest if frame is not None])  # a pass-through gives [None]
+        return self._bytes([frame for frame in rest if frame is not None])  # a pass-through returns [None]
 
     @staticmethod
     def _bytes(frames: list[AudioFrame]) -> bytes:
@@ -95,7 +95,7 @@ def s16_frame(data: bytes, rate: int, layout: str) -> av.AudioFrame:
 
 
 def _check_finite(frame: AudioFrame) -> None:
-    """Refuse NaN and infinity, which FFmpeg turns into clicks at full scale."""
+    """Reject NaN and infinity, which FFmpeg turns into clicks at full scale."""
     code = _FLOAT_CODES.get(frame.format.name.removesuffix("p"))
     if code is None:
         return

@@ -1,4 +1,4 @@
-"""Audio frames as a continuous run of samples, cut into chunks of one length."""
+"""Audio frames as a continuous stream of samples, in chunks of one length."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from av import AudioFrame, AudioResampler
 from .pcm import RATE, SAMPLE_BYTES, PcmConverter, pcm_frame
 
 MIN_GAP = 0.005
-"""Seconds that a frame may be off its place; less is rounding. A lost packet leaves a gap of 0.02 s as a rule."""
+"""Seconds of the smallest gap: less is rounding. A lost packet usually leaves a gap of 0.02 s."""
 
 MAX_SILENCE = 5.0
-"""Seconds of silence that fill a gap at most: losses, and pauses in which a sender sends nothing. A longer gap is a
-pause of the conversation, or another source, and is left out."""
+"""Seconds of silence that fill a gap at most: for losses, and for pauses in which a sender sends nothing. A longer gap
+is a pause of the conversation or another source, and is skipped."""
 
 LAYOUTS = {1: "mono", 2: "stereo"}
 
 
 class PcmChunks:
-    """Converts frames to s16le chunks of so many samples. Timestamps place the frames: gaps become silence."""
+    """Converts frames to s16le chunks of `samples` samples per channel. Gaps between timestamps become silence."""
 
     def __init__(self, rate: int, channels: int, samples: int) -> None:
         self._chunk_bytes = samples * channels * 2
@@ -27,10 +27,10 @@ class PcmChunks:
         self._converter = PcmConverter()
         self._resampler = AudioResampler(format="s16", layout=LAYOUTS[channels], rate=rate)
         self._samples_in = 0
-        self._due: float | None = None  # the time at which the next frame belongs, on the clock of the track
+        self._due: float | None = None  # the track's time of the next frame
         self._pcm = bytearray()
 
-    def take(self, frame: AudioFrame) -> Iterator[bytes]:
+    def push_frame(self, frame: AudioFrame) -> Iterator[bytes]:
         """Yield the chunks that a frame completes.
 
         Raises:
@@ -41,20 +41,20 @@ class PcmChunks:
         while len(self._pcm) >= self._chunk_bytes:
             yield self._cut()
 
-    def rest(self) -> Iterator[bytes]:
-        """Yield what is left at the end, the last chunk filled up with silence."""
+    def flush(self) -> Iterator[bytes]:
+        """Yield the rest at the end, the last chunk padded with silence."""
         self._resample(self._converter.drain())
         self._append(self._resampler.resample(None))
         while self._pcm:
             yield self._cut()
 
     def _gap(self, frame: AudioFrame) -> int:
-        """Return how many samples of silence belong before a frame."""
+        """Return the samples of silence before a frame."""
         at, due = frame.time, self._due
         start = at if at is not None else due if due is not None else 0.0
         gap = start - due if due is not None else 0.0
         if abs(gap) < MIN_GAP and due is not None:
-            start = due  # the samples tell the time more precisely than rounded timestamps
+            start = due  # samples are more precise than rounded timestamps
         self._due = start + frame.samples / frame.sample_rate
         return round(gap * RATE) if MIN_GAP <= gap <= MAX_SILENCE else 0
 
@@ -65,7 +65,7 @@ class PcmChunks:
 
     def _append(self, frames: list[AudioFrame]) -> None:
         for frame in frames:
-            if frame is not None:  # a resampler that passes everything through gives [None] at the end
+            if frame is not None:  # a pass-through resampler returns [None] at the end
                 self._pcm += bytes(frame.planes[0])[: frame.samples * self._sample_bytes]  # planes are padded
 
     def _cut(self) -> bytes:

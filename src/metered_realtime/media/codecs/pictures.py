@@ -1,6 +1,6 @@
-"""Pictures as frames for encoders: arrays of bytes, or frames of any kind in, even-sized yuv420p out.
+"""Converting pictures for encoders: arrays of bytes or frames of any format in, even-sized yuv420p out.
 
-Arrays are taken by the buffer protocol, so that numpy is not needed here and never imported.
+Arrays are read through the buffer protocol, so that numpy is neither needed nor imported.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _OTHER_MATRICES = {1, 4, 7, 9, 10}
 """AVColorSpace of BT.709, FCC, SMPTE 240M and both of BT.2020."""
 
 CHANNELS = {"rgb24": 3, "bgr24": 3}
-"""Bytes of a pixel of each format that a three-dimensional array can have. A two-dimensional one is grey."""
+"""Bytes per pixel of the formats of three-dimensional arrays. A two-dimensional array is grey."""
 
 MIN_SIDE, MAX_SIDE = 2, 16_383
-"""Pixels: yuv420p halves both sides, and VP8 writes them in 14 bits (RFC 6386 section 9.1)."""
+"""Pixels of a side: yuv420p halves both sides, and VP8 stores them in 14 bits (RFC 6386 section 9.1)."""
 
 
 def to_yuv420p(picture: Any, format: str, width: int | None, height: int | None) -> av.VideoFrame:
-    """Return a new frame of the picture, scaled to `width` and `height` where they are given.
+    """Return the picture as a new frame, scaled to `width` and `height` where they are given.
 
-    The last row or column of an odd-sized array is left out; an odd-sized frame is scaled by that one pixel. The
-    picture itself is never changed or kept.
+    The last row or column of an odd-sized array is cut off; an odd-sized frame is scaled by that one pixel. The picture
+    itself is neither changed nor kept.
 
     Raises:
-        TypeError: It is neither a frame nor an array.
-        ValueError: Its shape, type or size cannot be shown.
+        TypeError: it is neither a frame nor an array.
+        ValueError: its shape, type or size is not supported.
     """
     frame = picture if isinstance(picture, av.VideoFrame) else _from_array(picture, format)
     _check_sides(frame.width, frame.height)
@@ -44,10 +44,10 @@ def to_yuv420p(picture: Any, format: str, width: int | None, height: int | None)
 
 
 def as_sent(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """Return the picture in yuv420p of this size, and in the colours that receivers assume: the matrix of BT.601 in its
-    limited range. VP8 knows no others (RFC 6386 section 9.2). What is not known of a frame counts as this.
+    """Return the picture in yuv420p at this size, in the colours that receivers assume: BT.601 in limited range.
 
-    The frame itself is returned if it is like that, and never changed.
+    VP8 has no others (RFC 6386 section 9.2). A frame without colour information counts as BT.601 in limited range. The
+    frame itself is returned if it already complies, and is never changed.
     """
     changes: dict[str, Any] = {}
     if frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj"):
@@ -58,12 +58,12 @@ def as_sent(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
 
 
 def mark_as_sent(context: Any) -> None:
-    """Have an encoder write into its stream how colours are, as far as that has a place for it."""
+    """Make an encoder write the colour information into its stream, as far as the format has it."""
     context.color_range, context.colorspace = LIMITED_RANGE, BT601
 
 
 def copied(frame: av.VideoFrame) -> av.VideoFrame:
-    """Return a yuv420p frame with pixels of its own, and no timestamp yet."""
+    """Return a copy of a yuv420p frame, without a timestamp."""
     copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
     for source, target in zip(frame.planes, copy.planes, strict=True):
         if source.line_size == target.line_size and source.buffer_size == target.buffer_size:
@@ -82,7 +82,7 @@ def _from_array(picture: Any, format: str) -> av.VideoFrame:
             "numpy.asarray() makes an array of most pictures"
         ) from None
     if view.format != "B":
-        raise ValueError(f"a picture is an array of uint8, not of {getattr(picture, 'dtype', view.format)}")
+        raise ValueError(f"a picture must be an array of uint8, not of {getattr(picture, 'dtype', view.format)}")
     shape = view.shape or ()
     if len(shape) == 2:
         format, channels = "gray", 1
@@ -90,7 +90,7 @@ def _from_array(picture: Any, format: str) -> av.VideoFrame:
         channels = CHANNELS[format]
         if len(shape) != 3 or shape[2] != channels:
             wanted = f"(height, width, {channels}) for {format} or (height, width) for grey"
-            raise ValueError(f"a picture has the shape {wanted}, not {shape}")
+            raise ValueError(f"a picture must have the shape {wanted}, not {shape}")
     height, width = shape[:2]
     _check_sides(width, height)
     frame = av.VideoFrame(width & ~1, height & ~1, format)
@@ -111,4 +111,4 @@ def _copy_rows(source: memoryview, stride: int, plane: av.video.plane.VideoPlane
 def _check_sides(width: int, height: int) -> None:
     for name, side in (("wide", width), ("high", height)):
         if not MIN_SIDE <= side <= MAX_SIDE:
-            raise ValueError(f"a picture is from {MIN_SIDE} to {MAX_SIDE} pixels {name}, not {side}")
+            raise ValueError(f"a picture must be from {MIN_SIDE} to {MAX_SIDE} pixels {name}, not {side}")

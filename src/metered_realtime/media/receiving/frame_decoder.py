@@ -1,4 +1,4 @@
-"""Decoding one track in a thread, as long as somebody reads it."""
+"""Decoding one track in a thread, while it has readers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..codecs.encoded import EncodedFrame
 from .mailbox import Tally
 
 MAX_UNDECODED = {"video": 30, "audio": 50}
-"""Encoded frames that wait for the thread: a second. More come when the machine is too slow, and are given up."""
+"""Encoded frames that wait for the thread: one second. On a machine that is too slow more are dropped."""
 
 
 class FrameDecoder:
-    """Decodes from the first key frame on. `deliver` gets the frames on the event loop; `need_key_frame` is told when
-    one is wanted.
+    """Decodes from the first key frame on. `deliver` is called with the decoded frames on the event loop,
+    `need_key_frame` when one is needed.
 
-    `drops` counts what was not decoded: before the first key frame, what the thread was too slow for, and what was
-    broken.
+    `drops` counts frames that were not decoded: those before the first key frame, those that the thread was too slow
+    for, and broken ones.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class FrameDecoder:
         name = f"metered-realtime-{kind}-decoder"
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def submit(self, frame: EncodedFrame) -> None:
-        """Take the next frame."""
+    def push_frame(self, frame: EncodedFrame) -> None:
+        """Queue the next frame. It is dropped if the queue is full, or a key frame is needed first."""
         if frame.codec.mimeType != self._mime_type or self._waiting >= self._limit:
             self._mime_type = frame.codec.mimeType
             self._waits_for_key = True
@@ -57,12 +57,12 @@ class FrameDecoder:
         self._inbox.put(frame)
 
     def close(self) -> None:
-        """Decode no more. The thread ends by itself, with the decoder and what waits for it."""
+        """Stop decoding. The thread ends by itself and drops what waits for it."""
         self._closed = True
         self._inbox.put(None)
 
     def _took(self, frames: list[Any] | None) -> None:
-        """Note on the event loop what has become of a frame."""
+        """Handle a decoded or failed frame, on the event loop."""
         self._waiting -= 1
         if self._closed:
             return
@@ -79,13 +79,13 @@ class FrameDecoder:
         mime_type = None
         while (frame := self._inbox.get()) is not None and not self._closed:
             frames: list[Any] | None = None
-            # Whatever is in the data, the next key frame is a new beginning. The state is kept: what follows a broken
-            # picture can still be shown.
+            # Broken data must not end the thread: the next key frame starts over. The decoder keeps its state, because
+            # what follows a broken picture can still be shown.
             with contextlib.suppress(Exception):
                 if frame.codec.mimeType != mime_type:
                     decoder, mime_type = _new_decoder(frame), frame.codec.mimeType
                 frames = decoder.decode(JitterFrame(frame.data, frame.timestamp))
-            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody is waiting any more
+            with contextlib.suppress(RuntimeError):  # the event loop has been closed
                 self._loop.call_soon_threadsafe(self._took, frames)
 
 
@@ -93,6 +93,6 @@ def _new_decoder(frame: EncodedFrame) -> Any:
     decoder = get_decoder(frame.codec)
     codec = getattr(decoder, "codec", None)
     if codec is not None:
-        # PyAV's default is a thread for every core, for every track: more switches than gain at the sizes of calls.
+        # PyAV's default is one thread per core and track: at the picture sizes of calls that costs more than it gains.
         codec.thread_count = 1
     return decoder

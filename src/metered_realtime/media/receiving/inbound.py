@@ -1,4 +1,4 @@
-"""Reading what a peer sends: frames, samples for speech models, arrays."""
+"""Reading the tracks of a peer as frames, as samples for speech models, or as arrays."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import numpy
 
 MIN_RATE, MAX_RATE = 4_000, 192_000
-"""Samples per second that `iter_pcm` gives: from half of a telephone's to the highest that sound cards have."""
+"""Sample rates of `iter_pcm`, in Hz: from half of a telephone's to the highest of sound cards."""
 
 MAX_CHUNK = 10.0
-"""Seconds of a chunk of `iter_pcm` at most: more is a recording, and would wait in memory."""
+"""Seconds of one chunk of `iter_pcm` at most. A longer chunk would pile up in memory like a recording."""
 
 PICTURE_FORMATS = ("rgb24", "bgr24", "rgba", "bgra", "gray")
 SOUND_FORMATS = ("s16", "flt")
@@ -28,9 +28,9 @@ SOUND_FORMATS = ("s16", "flt")
 async def iter_frames(track: Any) -> AsyncIterator[av.AudioFrame | av.VideoFrame]:
     """Yield the track's frames until it ends.
 
-    Never stops the track: leaving the loop, cancelling it or closing the generator only stops reading. Each call reads
-    a remote track for itself: several get every frame, and share the frame objects. Other tracks have one reader at a
-    time; give a second one its own relay.
+    Never stops the track: leaving the loop, cancelling it or closing the generator only stops reading. Each call is an
+    independent reader of a remote track: each gets every frame, and they share the frame objects. Other tracks have one
+    reader at a time; give a second one its own relay.
     """
     with reader_of(track) as reader:
         while True:
@@ -44,14 +44,14 @@ async def iter_frames(track: Any) -> AsyncIterator[av.AudioFrame | av.VideoFrame
 def iter_pcm(track: Any, rate: int = 16_000, channels: int = 1, *, chunk: float = 0.02) -> AsyncGenerator[bytes, None]:
     """Yield the track's sound as interleaved s16le, `chunk` seconds at a time, until it ends.
 
-    The chunks are continuous in time: lost sound becomes silence, up to 5 s of it as soon as the sound goes on; a
-    longer gap is left out. The last chunk is filled up with silence. Never stops the track, and reads a remote one for
-    itself.
+    The chunks are continuous in time: a gap of up to 5 s is filled with silence as soon as the sound continues; a
+    longer gap is skipped. The last chunk is padded with silence. Never stops the track, and is an independent reader of
+    a remote one.
 
     Raises:
-        TypeError: `track` has no sound, or a number is no number.
-        ValueError: `rate` is not from 4000 to 192000, `channels` neither 1 nor 2, or `chunk` shorter than a sample or
-            longer than 10 s.
+        TypeError: `track` is not an audio track, or an argument is not a number.
+        ValueError: `rate` is not from 4000 to 192000, `channels` is neither 1 nor 2, or `chunk` is shorter than a
+            sample or longer than 10 s.
     """
     _require_kind("iter_pcm", track, "audio")
     _require_number("rate", rate, MIN_RATE, MAX_RATE, int)
@@ -63,10 +63,10 @@ def iter_pcm(track: Any, rate: int = 16_000, channels: int = 1, *, chunk: float 
 def track_to_numpy(track: Any, format: str | None = None) -> AsyncGenerator[numpy.ndarray[Any, Any], None]:
     """Yield each frame of the track as a numpy array until it ends.
 
-    Pictures are `uint8` of (height, width, 3), RGB; `format` may also be `bgr24` (as OpenCV has them), `rgba` or `bgra`
+    Pictures are `uint8` of (height, width, 3) in RGB; `format` may also be `bgr24` (as in OpenCV), `rgba` or `bgra`
     (height, width, 4), or `gray` (height, width). Sound is `int16` of (samples, channels); with `format="flt"` it is
-    `float32` from -1 to 1. The arrays are the caller's own. For their times use `iter_frames` and `frame.to_ndarray`.
-    Never stops the track, and reads a remote one for itself.
+    `float32` from -1 to 1. The arrays belong to the caller. For timestamps use `iter_frames` and `frame.to_ndarray`.
+    Never stops the track, and is an independent reader of a remote one.
 
     Raises:
         ImportError: numpy is not installed.
@@ -85,9 +85,9 @@ async def _pcm(track: Any, chunks: PcmChunks) -> AsyncGenerator[bytes, None]:
     async with aclosing(iter_frames(track)) as frames:  # type: ignore[type-var]
         async for frame in frames:
             assert isinstance(frame, av.AudioFrame)
-            for chunk in chunks.take(frame):
+            for chunk in chunks.push_frame(frame):
                 yield chunk
-    for chunk in chunks.rest():
+    for chunk in chunks.flush():
         yield chunk
 
 
@@ -98,7 +98,7 @@ async def _arrays(track: Any, format: str) -> AsyncGenerator[numpy.ndarray[Any, 
 
 
 def _samples(frame: Any, format: str) -> Any:
-    """Return the samples of a frame as rows of channels."""
+    """Return the samples of a frame as an array of (samples, channels)."""
     if frame.format.name != format:
         (frame,) = av.AudioResampler(format=format, layout=frame.layout.name, rate=frame.sample_rate).resample(frame)
     return frame.to_ndarray().reshape(frame.samples, -1)
@@ -106,7 +106,7 @@ def _samples(frame: Any, format: str) -> Any:
 
 @contextmanager
 def reader_of(track: Any) -> Iterator[Any]:
-    """Give a remote track a reader of its own."""
+    """Yield a reader of its own for a remote track, or any other track itself."""
     if not isinstance(track, RemoteTrack):
         yield track
         return
@@ -131,7 +131,7 @@ def _require_number(name: str, value: Any, least: float, most: float, kind: Any)
 
 def _require_numpy() -> None:
     try:
-        import numpy  # noqa: F401 - PyAV imports it when it makes the first array
+        import numpy  # noqa: F401 - PyAV imports it with the first array
     except ImportError as error:
         raise ImportError(
             "track_to_numpy needs numpy: pip install 'metered-realtime-mesh[numpy]'", name="numpy"

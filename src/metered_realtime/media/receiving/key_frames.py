@@ -1,4 +1,4 @@
-"""Asking a sender for a key frame: at once, not too often, and until one comes."""
+"""Requesting a key frame from a sender: at once, not too often, and until one arrives."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Callable
 
 MIN_INTERVAL = 0.5
-"""Seconds between two requests to one sender. A key frame costs as much as many pictures, and senders make no more of
-them than that."""
+"""Seconds between two requests to one sender. A key frame costs as much as many pictures, and senders make no more than
+this."""
 
 MAX_INTERVAL = 2.0
-"""Seconds between requests to a sender that does not answer: they double up to here."""
+"""Seconds between requests to a sender that does not answer: the interval doubles up to this."""
 
 
 class KeyFrameRequests:
-    """Sends requests by `send`, which tells whether it could: before the first packet there is nobody to ask."""
+    """Sends key frame requests through `send`, which returns whether it could: before the first packet it cannot."""
 
     def __init__(self, send: Callable[[], bool]) -> None:
         self._send = send
@@ -23,20 +23,20 @@ class KeyFrameRequests:
         self._interval = MIN_INTERVAL
         self._timer: asyncio.TimerHandle | None = None
 
-    def ask(self) -> None:
-        """Ask for a key frame, now or as soon as the last request is `MIN_INTERVAL` old."""
+    def request_key_frame(self) -> None:
+        """Request a key frame, now or as soon as the last request is `MIN_INTERVAL` old."""
         self._outstanding = True
         if self._timer is None:
             self._interval = MIN_INTERVAL
             self._ask_at(self._asked_at + MIN_INTERVAL)
 
-    def arrived(self) -> None:
-        """Note that there was one."""
+    def key_frame_arrived(self) -> None:
+        """Handle the arrival of a key frame: stop requesting."""
         self._outstanding = False
         self.stop()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop requesting."""
         self._outstanding = False
         if self._timer is not None:
             self._timer.cancel()

@@ -14,23 +14,23 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Tally:
-    """A count that also goes into that of the whole."""
+    """A counter that also counts in `whole`, the counter of all."""
 
     whole: Tally | None = None
     count: int = 0
 
     def add(self, count: int = 1) -> None:
-        """Count some more."""
+        """Add to the count."""
         self.count += count
         if self.whole is not None:
             self.whole.add(count)
 
 
 class Mailbox(Generic[T]):
-    """Items in order, the newest `limit` of them. Several readers share them, each getting some.
+    """A queue of the newest `limit` items. Concurrent readers share the items, each item going to one of them.
 
-    With `newest` a reader that was too slow gets the newest item next instead of the oldest that is left. `drops`
-    counts the items that nobody got.
+    With `newest`, a reader that was too slow gets the newest item next, and the others are dropped. `drops` counts the
+    items that no reader got.
     """
 
     def __init__(self, limit: int, drops: Tally, *, newest: bool = False) -> None:
@@ -48,16 +48,16 @@ class Mailbox(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether another item drops the oldest."""
+        """Whether another item drops the oldest one."""
         return len(self._items) >= self._limit
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for an item, or was given one and has not run since."""
+        """Whether a reader waits in `get`, or has been woken but has not run yet."""
         return self._waiting > 0
 
     def put(self, item: T, limit: int | None = None) -> None:
-        """Add an item, and drop the oldest ones so that there are no more than `limit`, if this is the smaller one."""
+        """Add an item. Drops the oldest ones beyond the limit of the mailbox, or `limit` if that is smaller."""
         if self._ended:
             return
         limit = min(self._limit, limit or self._limit)
@@ -69,7 +69,7 @@ class Mailbox(Generic[T]):
         self._wake_one()
 
     async def get(self) -> T:
-        """Return the next item. Cancelling loses none.
+        """Return the next item. Cancellation loses no item.
 
         Raises:
             MediaStreamError: the mailbox has ended and is empty.
@@ -91,7 +91,7 @@ class Mailbox(Generic[T]):
         self._items.clear()
 
     def end(self) -> None:
-        """Take no more items. Readers get what is left, then the end."""
+        """Accept no more items. Readers get those that are left, then `MediaStreamError`."""
         self._ended = True
         while self._readers:
             self._wake_one()

@@ -1,4 +1,4 @@
-"""The readers of a remote track: each has its own place in it, and drops its own frames when it is too slow."""
+"""The readers of a remote track. Each has a queue of its own, and drops its own frames when it is too slow."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .mailbox import Mailbox, Tally
 from .waiting import room_for
 
 MAX_WAITING_VIDEO = 4
-"""Decoded pictures that wait for a reader, room for a burst. One that falls behind further gets the newest next."""
+"""Decoded pictures that wait for a reader, enough for a burst. A reader further behind skips to the newest."""
 
 MAX_WAITING_AUDIO = 50
 """Decoded audio frames that wait for a reader: one second at 20 ms each."""
 
 MAX_WAITING_PACKETS = {"video": 90, "audio": 50}
-"""Encoded frames that wait for a reader: 3 s of video, for a file on a slow disk, and 1 s of audio."""
+"""Encoded frames that wait for a reader: 3 s of video, enough for a slow disk, and 1 s of audio."""
 
 
 class ReadableTrack(Protocol):
@@ -39,7 +39,7 @@ class ReadableTrack(Protocol):
 
     @property
     def codec(self) -> str | None:
-        """The MIME type of what arrived last."""
+        """The MIME type of the last packet that arrived."""
 
     def add_frame_reader(self, reader: DecodedTrack) -> None:
         """Deliver decoded frames to a reader."""
@@ -54,11 +54,11 @@ class ReadableTrack(Protocol):
         """Deliver nothing more to a reader."""
 
     def request_key_frame(self) -> None:
-        """Ask the remote for a key frame."""
+        """Request a key frame from the remote."""
 
 
 class _TrackReader(MediaStreamTrack):
-    """A place in a remote track. It starts with the first `recv` and ends with the track or `stop`."""
+    """A reader of a remote track. It starts with the first `recv`, and ends with the track or `stop`."""
 
     def __init__(self, track: ReadableTrack, limit: int, *, newest: bool = False) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _TrackReader(MediaStreamTrack):
 
     @property
     def frames_dropped(self) -> int:
-        """Frames that this reader did not get because it was too slow, and packets before the first key frame."""
+        """Frames that this reader was too slow for, and packets before the first key frame."""
         return self._drops.count
 
     @property
@@ -83,16 +83,16 @@ class _TrackReader(MediaStreamTrack):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits in `recv`."""
+        """Whether a call of `recv` is waiting."""
         return self._mailbox.is_awaited
 
     def end(self) -> None:
-        """End with the track: what waits can still be read."""
+        """End with the track. Queued frames can still be read."""
         self._mailbox.end()
         super().stop()
 
     def stop(self) -> None:
-        """Stop reading. The remote track goes on."""
+        """Stop reading. The remote track continues."""
         self._mailbox.clear()
         self.end()
         self._leave_track()
@@ -102,8 +102,10 @@ class _TrackReader(MediaStreamTrack):
 
 
 class DecodedTrack(_TrackReader):
-    """The frames of a remote track, from the next key frame on. The readers of a track share the frame objects: copy a
-    frame before you change it."""
+    """The decoded frames of a remote track, from the next key frame on.
+
+    The readers of a track share the frame objects: copy a frame before changing it.
+    """
 
     def __init__(self, track: ReadableTrack) -> None:
         is_video = track.kind == "video"
@@ -111,7 +113,7 @@ class DecodedTrack(_TrackReader):
         super().__init__(track, limit, newest=is_video)
 
     async def recv(self) -> Any:
-        """Return the next frame as an `av.VideoFrame` or `av.AudioFrame`. Cancelling loses no frame.
+        """Return the next frame as an `av.VideoFrame` or `av.AudioFrame`. Cancellation loses no frame.
 
         Raises:
             MediaStreamError: the track has ended, or `stop` was called.
@@ -121,8 +123,8 @@ class DecodedTrack(_TrackReader):
             self._track.add_frame_reader(self)
         return await self._mailbox.get()
 
-    def take(self, frame: Any) -> None:
-        """Take a decoded frame."""
+    def push_frame(self, frame: Any) -> None:
+        """Queue a decoded frame."""
         self._mailbox.put(frame, room_for(frame, MAX_WAITING_AUDIO))
 
     def _leave_track(self) -> None:
@@ -130,10 +132,10 @@ class DecodedTrack(_TrackReader):
 
 
 class EncodedTrack(_TrackReader):
-    """The packets of a remote track as it encoded them, from a key frame on: to be sent on, or written to a file.
+    """The packets of a remote track as the remote encoded them, from a key frame on, to forward or write to a file.
 
-    H.264 is an Annex B stream with its parameter sets before each key frame. A reader that is too slow goes on with the
-    next key frame.
+    H.264 is an Annex B stream with its parameter sets before each key frame. A reader that is too slow continues with
+    the next key frame.
     """
 
     def __init__(self, track: ReadableTrack) -> None:
@@ -145,14 +147,14 @@ class EncodedTrack(_TrackReader):
     def codec(self) -> str | None:
         """The MIME type of the packet that `recv` returned last, `video/VP8` for instance.
 
-        Before that, of what the track receives; None before its first packet.
+        Before that, the type of what the track receives; None before its first packet.
         """
         return self._codec if self._codec is not None else self._track.codec
 
     async def recv(self) -> av.Packet[Any]:
-        """Return the next packet, `pts` and `dts` in the clock of the codec. It is the caller's own.
+        """Return the next packet, with `pts` and `dts` in the clock of the codec. It belongs to the caller.
 
-        The first one of video is a key frame. Cancelling loses no packet.
+        The first video packet is a key frame. Cancellation loses no packet.
 
         Raises:
             MediaStreamError: the track has ended, or `stop` was called.
@@ -167,11 +169,11 @@ class EncodedTrack(_TrackReader):
         return _packet(frame)
 
     def request_key_frame(self) -> None:
-        """Ask the remote for a key frame, now or as soon as the last request is half a second old."""
+        """Request a key frame from the remote, now or as soon as the last request is half a second old."""
         self._track.request_key_frame()
 
-    def take(self, frame: EncodedFrame) -> None:
-        """Take an encoded frame."""
+    def push_frame(self, frame: EncodedFrame) -> None:
+        """Queue an encoded frame. Video is dropped until a key frame after the queue was full."""
         if self.kind == "video" and self._mailbox.is_full:
             self._mailbox.clear()
             self._waits_for_key = True

@@ -1,4 +1,4 @@
-"""A track of a remote, bounded: what nobody reads is not decoded, and what is read does not pile up."""
+"""A track of a remote with bounded cost: without readers nothing is decoded, and slow readers drop frames."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from .readers import MAX_WAITING_AUDIO, MAX_WAITING_VIDEO, DecodedTrack, Encoded
 __all__ = ["MAX_WAITING_AUDIO", "MAX_WAITING_VIDEO", "RemoteTrack"]
 
 LINGER = 1.0
-"""Seconds between looks for readers: after the last one is gone decoding stops within two of them. Whoever comes back
-sooner needs no key frame."""
+"""Seconds between checks for readers: decoding stops within two of them after the last reader is gone. A reader that
+comes back sooner needs no key frame."""
 
 RECV_PAUSE = 5.0
-"""Seconds after which a program that has called `recv` of the track itself counts as gone. It may be busy with a frame;
-longer than this, what waits for it is old."""
+"""Seconds after which a program that called `recv` of the track itself counts as gone. It may be busy with a frame, but
+after this long what waits for it is out of date."""
 
 
 class Upstream(Protocol):
-    """What a track asks of its receiver."""
+    """What a track needs of its receiver."""
 
     def request_key_frame(self) -> bool:
-        """Send a request for a key frame. False if there is nobody yet to send it to."""
+        """Send a request for a key frame. Return whether it could be sent: before the first packet it cannot."""
 
     def set_wanted(self, wanted: bool) -> None:
-        """Say whether frames are wanted. As long as they are not, they need only be counted."""
+        """Set whether frames are wanted. While they are not, they need only be counted."""
 
 
 class RemoteTrack(MediaStreamTrack):
     """A track that a remote sends. `id` is the id that the sender gave it.
 
     Nothing is decoded before the first read, and then once for all readers. `recv()` serves one reader, or several that
-    share the frames; `decoded()` gives a reader of its own that gets every frame, `encoded()` one that gets what the
-    remote has encoded. A reader that is too slow drops its own: `frames_dropped` counts them.
+    share the frames. `decoded()` returns an independent reader that gets every frame, `encoded()` one of the packets as
+    the remote encoded them. A reader that is too slow drops its own frames, which `frames_dropped` counts.
 
-    Pictures of more than `max_picture_pixels` are dropped before they are decoded, recorded or sent on, together with
-    the pictures that depend on them. `pictures_refused` counts them, `PictureRefused` tells of the first one.
+    Pictures of more than `max_picture_pixels` are dropped before they are decoded, recorded or forwarded, together with
+    the pictures that depend on them. `pictures_refused` counts them, and a `PictureRefused` event reports the first.
 
     The track ends when the remote stops sending it, leaves, or the connection is replaced; `recv()` then raises
     `MediaStreamError`.
@@ -64,13 +64,13 @@ class RemoteTrack(MediaStreamTrack):
         self.kind = kind
         self._id = track_id
         self.sender_clock = sender_clock if sender_clock is not None else SenderClock()
-        """The clock of the sender over the time of the track, which is that of its packets and frames."""
+        """The sender's clock in relation to the time of the track, which is that of its packets and frames."""
         self.frames_received = 0
         self.frames_decoded = 0
         self.frames_unread = 0
         self.drops = Tally()
         self.on_refused: Callable[[RemoteTrack, int, int, int], None] | None = None
-        """Called for the first picture that is too large, with its size and how many pixels it may have."""
+        """Called for the first picture that is too large: with the track, width, height and the limit in pixels."""
         self._limit = PictureLimit()
         self._has_told_refused = False
         self._codec: Any = None
@@ -86,48 +86,47 @@ class RemoteTrack(MediaStreamTrack):
 
     @property
     def codec(self) -> str | None:
-        """The MIME type of what arrived last, `video/VP8` for instance. None before the first packet."""
+        """The MIME type of the last packet that arrived, `video/VP8` for instance. None before the first packet."""
         return self._codec.mimeType if self._codec is not None else None
 
     @property
     def is_decoding(self) -> bool:
-        """Whether there is a decoder: while somebody reads frames, and a moment longer."""
+        """Whether there is a decoder: while there are readers of frames, and a moment longer."""
         return self._decoder is not None
 
     @property
     def max_picture_pixels(self) -> int:
-        """Pixels that a picture may have, 4096x4096 unless it is set. Decoded ones have 1.5 bytes each."""
-        return self._limit.most
+        """Pixels that a picture may have, 4096x4096 by default. A decoded pixel takes 1.5 bytes."""
+        return self._limit.max_pixels
 
     @max_picture_pixels.setter
     def max_picture_pixels(self, pixels: int) -> None:
         if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 1:
-            raise ValueError(f"max_picture_pixels is a number of pixels, 1 or more, not {pixels!r}")
-        self._limit.most = pixels
+            raise ValueError(f"max_picture_pixels must be an int, 1 or more, not {pixels!r}")
+        self._limit.max_pixels = pixels
         if self._limit.refused:
             self.request_key_frame()
 
     @property
     def pictures_refused(self) -> int:
-        """Pictures that were too large, and those after them up to a key frame that is not. All are among
-        `frames_dropped`."""
+        """Pictures that were too large, and those after them up to a smaller key frame. Part of `frames_dropped`."""
         return self._limit.refused
 
     @property
     def frames_dropped(self) -> int:
-        """Frames that were given up: `frames_unread`, those that came before a key frame, were broken or too large, and
-        those that a reader was too slow for, once for each."""
+        """Dropped frames: `frames_unread`, those before a key frame, broken and too large ones, and those that a reader
+        was too slow for, once for each reader."""
         return self.frames_unread + self.drops.count
 
     @property
     def queue_length(self) -> int:
-        """Decoded frames that wait for a reader; for the slowest one if there are several."""
+        """Decoded frames that wait for a reader, for the slowest one if there are several."""
         return max((it.queue_length for it in self._frame_readers), default=0)
 
     async def recv(self) -> Any:
         """Return the next frame as an `av.VideoFrame` or `av.AudioFrame`.
 
-        Several readers share the frames, each getting some. Cancelling loses no frame.
+        Concurrent calls share the frames, each frame going to one of them. Cancellation loses no frame.
 
         Raises:
             MediaStreamError: the track has ended.
@@ -142,23 +141,23 @@ class RemoteTrack(MediaStreamTrack):
             self._shared_at = loop.time()
 
     def decoded(self) -> DecodedTrack:
-        """Return a reader of its own for the frames, from its first `recv()` on. Stop it when done."""
+        """Return an independent reader of the frames, which starts with its first `recv()`. Stop it when done."""
         return DecodedTrack(self)
 
     def encoded(self) -> EncodedTrack:
-        """Return a reader of the encoded packets, from its first `recv()` on. Stop it when done."""
+        """Return an independent reader of the packets, which starts with its first `recv()`. Stop it when done."""
         return EncodedTrack(self)
 
     def request_key_frame(self) -> None:
-        """Ask the remote for a key frame, now or as soon as the last request is half a second old.
+        """Request a key frame from the remote, now or as soon as the last request is half a second old.
 
-        Does nothing while nobody reads.
+        Does nothing while the track has no readers.
         """
         if self.kind == "video" and self.readyState == "live" and self._update_wanted():
-            self._requests.ask()
+            self._requests.request_key_frame()
 
     def stop(self) -> None:
-        """End the track at this end: readers get what waits for them and then the end, later frames are not kept."""
+        """End the track at this end. Readers get what is queued for them, then `MediaStreamError`."""
         super().stop()
         for reader in (*self._frame_readers, *self._packet_readers):
             reader.end()
@@ -168,14 +167,14 @@ class RemoteTrack(MediaStreamTrack):
 
     # --- what arrives
 
-    def feed(self, frame: EncodedFrame) -> None:
-        """Take an encoded frame."""
+    def push_frame(self, frame: EncodedFrame) -> None:
+        """Pass an encoded frame to the decoder and the readers, or count it if there are none."""
         if self.readyState != "live":
             return
         self.frames_received += 1
         self._codec = frame.codec
         if frame.is_key:
-            self._requests.arrived()
+            self._requests.key_frame_arrived()
         if not self._update_wanted():
             self.frames_unread += 1
             return
@@ -183,33 +182,33 @@ class RemoteTrack(MediaStreamTrack):
             self._refuse()
             return
         for reader in tuple(self._packet_readers):
-            reader.take(frame)
+            reader.push_frame(frame)
         if self._decoder is not None:
-            self._decoder.submit(frame)
+            self._decoder.push_frame(frame)
 
     def _refuse(self) -> None:
         self.drops.add()
         if self._limit.largest is not None and not self._has_told_refused:
             self._has_told_refused = True
             if self.on_refused is not None:
-                self.on_refused(self, *self._limit.largest, self._limit.most)
+                self.on_refused(self, *self._limit.largest, self._limit.max_pixels)
 
     def count_unread(self, frames: int) -> None:
-        """Count frames that came while none was wanted."""
+        """Count frames that arrived while none were wanted."""
         if self.readyState == "live":
             self.frames_received += frames
             self.frames_unread += frames
 
     def note_codec(self, codec: Any) -> None:
-        """Take note of what the remote sends while nobody reads it."""
+        """Record the codec of packets that arrive while none are wanted."""
         self._codec = codec
 
     def picture_lost(self) -> None:
-        """Take note that a part of the video did not arrive. Without readers nobody misses it."""
+        """Handle the loss of a part of the video: request a key frame, unless there are no readers."""
         self.request_key_frame()
 
     def _update_wanted(self) -> bool:
-        """Tell the receiver, if that has changed, whether anybody reads. Packet readers may just be forgotten."""
+        """Tell the receiver whether there are readers, if that has changed. They may vanish without `stop`."""
         wanted = self._decoder is not None or bool(self._packet_readers)
         if wanted != self._is_wanted:
             self._is_wanted = wanted
@@ -221,7 +220,7 @@ class RemoteTrack(MediaStreamTrack):
     # --- readers
 
     def add_frame_reader(self, reader: DecodedTrack) -> None:
-        """Deliver frames to a reader, and decode if that was not done yet."""
+        """Deliver frames to a reader. Starts decoding for the first one."""
         if self.readyState != "live":
             reader.end()
             return
@@ -255,13 +254,13 @@ class RemoteTrack(MediaStreamTrack):
         self.frames_decoded += len(frames)
         for reader in tuple(self._frame_readers):
             for frame in frames:
-                reader.take(frame)
+                reader.push_frame(frame)
 
     def _look_later(self) -> None:
         self._look = asyncio.get_running_loop().call_later(LINGER, self._look_for_readers)
 
     def _look_for_readers(self) -> None:
-        """Stop decoding when nobody is left who reads frames. Readers that were just forgotten are gone, too."""
+        """Stop decoding when no reader of frames is left. Readers may be dropped without `stop`."""
         shared = self._shared
         idle = asyncio.get_running_loop().time() - self._shared_at
         if shared is not None and not shared.is_awaited and idle > RECV_PAUSE:
@@ -282,7 +281,7 @@ class RemoteTrack(MediaStreamTrack):
 
 
 class _NoUpstream:
-    """Stands for the receiver of a track that has none."""
+    """The upstream of a track without a receiver."""
 
     def request_key_frame(self) -> bool:
         return False

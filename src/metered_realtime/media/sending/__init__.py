@@ -1,1 +1,1 @@
-"""One encoder for many receivers, and packets passed on as they are."""
+"""Sending: one encoder for many receivers, and packets passed on without encoding."""

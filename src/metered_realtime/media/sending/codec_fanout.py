@@ -1,7 +1,7 @@
-"""One codec of one local track: encoded once for everybody who negotiated it, or passed through.
+"""One codec of one local track: encoded once for all receivers that negotiated it, or passed through.
 
-There is a full rendition for all, and a low one while somebody is slow (`core.media.renditions` has the rule).
-Packets that come in this codec already are the full rendition as they are.
+There is a full rendition, and a low one while any receiver is slow (`core.media.renditions` has the rule). Packets of a
+source that are in this codec already serve as the full rendition.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .shared_encoder import SharedEncoder
 from .shared_packet import SharedPacket
 
 ADAPT_INTERVAL = 0.25
-"""Seconds between two looks at the estimates. Receivers send one a second, or when it falls."""
+"""Seconds between two checks of the estimates. Receivers send one per second, or when it falls."""
 
 SHRINK = 2
-"""By what the low rendition divides width and height: a quarter of the pixels for half of the bits and less."""
+"""Divisor of width and height in the low rendition: a quarter of the pixels for half of the bits or less."""
 
 SMALL = 320
-"""Pixels of width below which the low rendition keeps the size: less would show nothing."""
+"""Pixels of width below which the low rendition keeps the full size: a smaller picture would be useless."""
 
 
 Rendition = Literal["full", "low"]
@@ -35,14 +35,14 @@ Rendition = Literal["full", "low"]
 
 MAX_KEPT_BYTES = 2 * 1024 * 1024
 MAX_KEPT_PACKETS = 300
-"""Packets since the last key frame that are kept of a source which cannot be asked for one, so that a newcomer sees
-something at once: 10 s at 30 fps, as far as that makes 1.6 Mbit/s. With rarer key frames he waits for the next one.
-They are there twice, as packets and as what these were cut into."""
+"""Packets since the last key frame that are kept of a source that cannot be asked for one, so that a new receiver has a
+picture at once: 10 s at 30 fps and 1.6 Mbit/s. With rarer key frames a new receiver waits for the next one. They are in
+memory twice, as packets and as RTP payloads."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """Which rendition a forward track gets, and which one it is to get from that one's next key frame on."""
+    """The rendition that a forward track gets, and the one that it gets from that one's next key frame on."""
 
     current: Rendition = "full"
     wanted: Rendition = "full"
@@ -63,7 +63,7 @@ class CodecOwner(Protocol):
 
 
 class CodecFanout:
-    """The forward tracks that negotiated one codec."""
+    """Sends one codec of a track to the forward tracks that negotiated it."""
 
     def __init__(self, codec: SendCodec, kind: str, owner: CodecOwner, logger: Logger) -> None:
         self.codec = codec
@@ -86,20 +86,20 @@ class CodecFanout:
         self._passed_bytes = 0
         self._passed_rate = RateWindow(self._adapted_at)
 
-    # --- who gets it
+    # --- receivers
 
     @property
     def forwards(self) -> tuple[ForwardTrack, ...]:
-        """Return everybody who gets it."""
+        """The forward tracks, in the order in which they were added."""
         return tuple(self._places)
 
     def add(self, forward: ForwardTrack) -> None:
-        """Send to a forward track, from a key frame on."""
+        """Send to a forward track, beginning with a key frame."""
         self._places[forward] = _Place()
         if self._renditions is not None:
-            self._renditions.add(forward)
+            self._renditions.add_receiver(forward)
             if forward.estimate is not None:
-                self._renditions.estimate(forward, forward.estimate)
+                self._renditions.set_estimate(forward, forward.estimate)
         if self._kept:
             forward.catch_up(self._kept)
         else:
@@ -109,62 +109,62 @@ class CodecFanout:
         """Send nothing more to a forward track."""
         self._places.pop(forward, None)
         if self._renditions is not None:
-            self._renditions.remove(forward)
+            self._renditions.remove_receiver(forward)
         if not self._places:
             self._upstream.stop()
             self._end_full()
             self._end_low()
 
     def request_key_frame(self, forward: ForwardTrack) -> None:
-        """Have a key frame made of what a forward track gets."""
+        """Request a key frame in the rendition of a forward track."""
         if self._kind == "video" and forward in self._places:
             self._request(self._places[forward].current)
 
     @property
     def wants_key_frame(self) -> bool:
-        """Tell whether somebody waits for a key frame that an encoder has to make."""
+        """Whether a receiver waits for a key frame that an encoder has to make."""
         if self._full is None and not self.passes:
             return bool(self._places)
         return any(it is not None and it.wants_key_frame for it in (self._full, self._low))
 
-    def estimate_changed(self, forward: ForwardTrack) -> None:
-        """Take what a remote says it can take."""
+    def update_estimate(self, forward: ForwardTrack) -> None:
+        """Follow the estimate of a forward track's receiver."""
         if self._renditions is not None and forward.estimate is not None:
-            self._renditions.estimate(forward, forward.estimate)
+            self._renditions.set_estimate(forward, forward.estimate)
             self._adapt()
 
-    # --- what it gets
+    # --- what arrives
 
     @property
     def needs_frames(self) -> bool:
-        """Tell whether frames are needed, also while the source gives packets."""
+        """Whether frames are needed, even while the source gives packets in this codec."""
         return not self.passes or self._decision.low is not None or self._low is not None
 
-    def frame(self, frame: Any, at: Fraction) -> None:
-        """Take a frame that stands at a time in seconds, later than the one before."""
+    def push_frame(self, frame: Any, at: Fraction) -> None:
+        """Encode a frame at a time in seconds, later than the previous one."""
         self._adapt()
         if not self.passes:
             if self._full is None:
                 self._full = self._start("full", 1, self._decision.full)
-            self._full.feed(frame, at)
+            self._full.push_frame(frame, at)
         if self._low is None and self._decision.low is not None:
             shrink = SHRINK if getattr(frame, "width", 0) >= SMALL else 1
             self._low = self._start("low", shrink, self._decision.low)
         if self._low is not None:
-            self._low.feed(frame, at)
+            self._low.push_frame(frame, at)
 
-    def packet(self, packet: Packet) -> None:
-        """Take a packet in this codec, its `pts` in the codec's clock."""
+    def push_packet(self, packet: Packet) -> None:
+        """Send a packet in this codec, its `pts` in the codec's clock."""
         self._adapt()
         self._passed_bytes += packet.size
         if packet.is_keyframe:
-            self._upstream.arrived()
+            self._upstream.key_frame_arrived()
         shared = SharedPacket(packet)
-        self.deliver("full", shared)
+        self.deliver_packet("full", shared)
         self._keep(shared)
 
-    def pass_through(self, passes: bool) -> None:
-        """Note whether packets in this codec come, or something that has to be encoded."""
+    def set_passing(self, passes: bool) -> None:
+        """Set whether the source gives packets in this codec. A change restarts all receivers with a key frame."""
         if passes == self.passes:
             return
         self.passes = passes
@@ -172,12 +172,12 @@ class CodecFanout:
         self._upstream.stop()
         self._kept.clear()
         for forward in self._places:
-            forward.begin_anew()
+            forward.require_key_frame()
         if passes:
             self._request("full")
 
     def receivers(self, rendition: Rendition) -> list[ForwardTrack]:
-        """Return who gets a rendition."""
+        """Return the forward tracks that get a rendition."""
         return [forward for forward, place in self._places.items() if place.current == rendition]
 
     # --- stats
@@ -203,10 +203,10 @@ class CodecFanout:
         if encoder is not None:
             encoder.request_key_frame()
         elif rendition == "full" and self.passes:
-            self._upstream.ask()
+            self._upstream.request_key_frame()
 
     def _keep(self, shared: SharedPacket) -> None:
-        """Keep what a newcomer needs, of video whose source makes no key frames when it is asked."""
+        """Keep what a new receiver needs, for video whose source cannot be asked for key frames."""
         if shared.is_keyframe:
             self._kept.clear()
             self._kept_bytes = 0
@@ -232,22 +232,22 @@ class CodecFanout:
             self._owner.end_encoder(self._low)
             self._low = None
 
-    def deliver(self, rendition: Rendition, shared: SharedPacket) -> None:
-        """Hand out a packet of a rendition."""
+    def deliver_packet(self, rendition: Rendition, shared: SharedPacket) -> None:
+        """Send a packet of a rendition to the forward tracks that get it, or switch to it with this key frame."""
         for forward, place in tuple(self._places.items()):
             if place.current != rendition and place.wanted == rendition and shared.is_keyframe:
                 place.current = rendition
-                forward.feed_other_rendition(shared)
+                forward.push_new_rendition(shared)
             elif place.current == rendition:
-                forward.feed(shared)
+                forward.push_packet(shared)
 
     def _adapt(self) -> None:
-        """Follow the estimates."""
+        """Follow the estimates, at most every `ADAPT_INTERVAL`."""
         now = self._loop.time()
         if self._renditions is None or now - self._adapted_at < ADAPT_INTERVAL:
             return
         self._adapted_at = now
-        carried = [encoder.carries() if encoder is not None else 0.0 for encoder in (self._full, self._low)]
+        carried = [encoder.output_bitrate() if encoder is not None else 0.0 for encoder in (self._full, self._low)]
         if self.passes:
             carried[0] = 8 * (self._passed_rate.rate(self._passed_bytes, now) or 0.0)
         decision = self._decision = self._renditions.decide(now, *carried)
@@ -269,18 +269,18 @@ class CodecFanout:
 
 @dataclass(frozen=True, slots=True)
 class _Outlet:
-    """Takes what the encoder of a rendition makes."""
+    """Passes the packets of one rendition's encoder on."""
 
     fanout: CodecFanout
     rendition: Rendition
 
-    def packet(self, packet: Packet) -> None:
-        self.fanout.deliver(self.rendition, SharedPacket(packet))
+    def push_packet(self, packet: Packet) -> None:
+        self.fanout.deliver_packet(self.rendition, SharedPacket(packet))
 
-    def frame_dropped(self) -> None:
+    def count_dropped_frame(self) -> None:
         for forward in self.fanout.receivers(self.rendition):
-            forward.frame_dropped()
+            forward.count_dropped_frame()
 
-    def frame_failed(self) -> None:
+    def count_failed_frame(self) -> None:
         for forward in self.fanout.receivers(self.rendition):
-            forward.frame_failed()
+            forward.count_failed_frame()

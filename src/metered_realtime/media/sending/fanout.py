@@ -1,14 +1,14 @@
-"""One reader for each local track, one encoder for each codec of it, one forward track for each remote that gets it.
+"""One reader per local track, one encoder per codec of it, one forward track per remote that receives it.
 
-A local track is pulled by a single task, and only while somebody receives it. What comes is encoded once for each codec
-that was negotiated (`CodecFanout`), whoever and however many receive it.
+A local track is read by a single task, and only while a remote receives it. Each negotiated codec is encoded once
+(`CodecFanout`), however many remotes receive it.
 
-A track whose `recv()` returns `av.Packet`s is encoded already: they go as they are to everybody who negotiated their
-codec, and are decoded only for others. It may say in `codec` what they are (`video/VP8`), and be asked by
-`request_key_frame()`. A track with `encoded()`, as `RemoteTrack` has it, is read by what that returns.
+A track whose `recv()` returns `av.Packet`s is encoded already: the packets go unchanged to all remotes that negotiated
+their codec, and are decoded only for the others. Such a track may name its codec in `codec` (`video/VP8`) and offer
+`request_key_frame()`. A track with `encoded()`, such as `RemoteTrack`, is read through what that returns.
 
 Every remote has a `ForwardTrack` of its own, which lives as long as the sender that reads it: its source can be
-switched at any time, also to nothing. When a track ends, its owner is told (`ended`), who takes it from all remotes.
+switched at any time, also to none. When a track ends, `ended` tells its owner, which removes it from all remotes.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from .shared_encoder import LOG_PAUSE, SharedEncoder
 __all__ = ["ForwardTrack", "TrackFanout"]
 
 REPEAT_AFTER = 0.2
-"""Seconds without a picture after which the last one is sent again to whoever has none: a source may stand still."""
+"""Seconds without a picture after which the last one is repeated for receivers that have none: a source may pause."""
 
 
-LAST_WORDS = 1.0
-"""Seconds that the last frames of a track may take to be encoded and sent before the remotes are told that it ended."""
+DRAIN_TIMEOUT = 1.0
+"""Seconds that the last frames of a track may take to be encoded and sent before the remotes learn that it ended."""
 
-LAST_STEP = 0.1
-"""Seconds between looks at whether they are on their way; so long at least they have to arrive."""
+DRAIN_INTERVAL = 0.1
+"""Seconds between checks of whether they have been sent. They have at least this long to arrive."""
 
 EndedFn = Callable[[MediaStreamTrack, BaseException | None], None]
 
 
 class TrackFanout:
-    """Pulls one local track while there are forward tracks, and hands each packet to all of a codec.
+    """Reads one local track while it has forward tracks, and sends each packet to all forward tracks of its codec.
 
-    `ended` is called once the track has ended, with what it failed of or None.
+    `ended` is called once when the track has ended, with the track and its error, None if it ended normally.
     """
 
     def __init__(self, track: MediaStreamTrack, logger: Logger, ended: EndedFn | None = None) -> None:
@@ -75,17 +75,17 @@ class TrackFanout:
 
     @property
     def codec(self) -> str | None:
-        """The MIME type in which the track comes encoded, None if it does not or that is not known yet."""
+        """The MIME type of the track's packets, None if it gives frames or that is not known yet."""
         codec = getattr(self._source, "codec", None)
         return codec if isinstance(codec, str) else None
 
     @property
     def is_reading(self) -> bool:
-        """Whether the track is being pulled, or has just ended."""
+        """Whether the track is being read, or has just ended."""
         return self._reader is not None and not self._reader.done()
 
     async def close(self) -> None:
-        """Stop pulling and encoding. The local track belongs to the caller and stays as it is."""
+        """Stop reading and encoding, and wait for the encoders. The local track is the caller's and stays open."""
         for codec in tuple(self._codecs.values()):
             for forward in codec.forwards:
                 forward.switch(None)
@@ -93,7 +93,7 @@ class TrackFanout:
         if self._ending:
             await asyncio.wait(self._ending)
 
-    # --- the side of the forward tracks
+    # --- for the forward tracks
 
     def add(self, forward: ForwardTrack) -> None:
         """Send to a forward track that knows its codec, from the next key frame on."""
@@ -117,20 +117,20 @@ class TrackFanout:
             self._stop()
 
     def request_key_frame(self, forward: ForwardTrack) -> None:
-        """Have a key frame made of what a forward track gets."""
+        """Have a key frame made for a forward track."""
         codec = self.codec_of(forward)
         if codec is not None:
             codec.request_key_frame(forward)
             self._repeat_later()
 
-    def estimate_changed(self, forward: ForwardTrack) -> None:
-        """Take what a remote says it can take."""
+    def update_estimate(self, forward: ForwardTrack) -> None:
+        """Follow the estimate of a forward track's receiver."""
         codec = self.codec_of(forward)
         if codec is not None:
-            codec.estimate_changed(forward)
+            codec.update_estimate(forward)
 
     def codec_of(self, forward: ForwardTrack) -> CodecFanout | None:
-        """Return where a forward track is, None if it is not being sent anything."""
+        """Return the fan-out of a forward track's codec, None if nothing is sent in it."""
         return self._codecs.get(forward.codec) if forward.codec is not None else None
 
     def target_bitrate(self, forward: ForwardTrack) -> int | None:
@@ -144,10 +144,10 @@ class TrackFanout:
         return codec.queue_length(forward) if codec is not None else 0
 
     def taken_at(self, at: float) -> float:
-        """Return when, on the event loop's clock, the track gave what stands at this second of its time line."""
-        return self._clock.soonest(at) if self._clock is not None else asyncio.get_running_loop().time()
+        """Return when the track gave the frame at this second of its time line, on the event loop's clock."""
+        return self._clock.earliest_place(at) if self._clock is not None else asyncio.get_running_loop().time()
 
-    # --- the side of the track
+    # --- reading the track
 
     async def _read(self) -> None:
         encoded = getattr(self.track, "encoded", None)
@@ -155,15 +155,15 @@ class TrackFanout:
         self._packets = PacketForward(source)
         failure: BaseException | None = None
         try:
-            while not _is_cancelled():  # the track may keep the cancellation to itself
+            while not _is_cancelled():  # the track may swallow the cancellation
                 self._take(await source.recv())
-                await asyncio.sleep(0)  # a track that never waits must not keep everybody else from running
+                await asyncio.sleep(0)  # a track that never waits must not block the event loop
         except MediaStreamError as end:
             failure = end.__cause__
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise
-            failure = error  # of something that the track waited for
+            failure = error  # of an operation that the track waited for
         except Exception as error:
             failure = error
         finally:
@@ -173,7 +173,7 @@ class TrackFanout:
         if _is_cancelled():
             return
         self._log_end(failure)
-        await self._say_last_words()
+        await self._drain()
         if self._ended is not None:
             self._ended(self.track, failure)
 
@@ -183,13 +183,13 @@ class TrackFanout:
         else:
             log_exception(self._logger, "local track failed", failure, {"track": self.track.id})
 
-    async def _say_last_words(self) -> None:
-        """Wait until what the track gave last has been encoded and sent, but not for ever."""
+    async def _drain(self) -> None:
+        """Wait until the last frames of the track have been encoded and sent, for `DRAIN_TIMEOUT` at most."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + LAST_WORDS
-        await asyncio.sleep(LAST_STEP)
-        while any(it.queue_length for it in self._forwards) and loop.time() < deadline:  # noqa: ASYNC110 - senders tell nothing
-            await asyncio.sleep(LAST_STEP)
+        deadline = loop.time() + DRAIN_TIMEOUT
+        await asyncio.sleep(DRAIN_INTERVAL)
+        while any(it.queue_length for it in self._forwards) and loop.time() < deadline:  # noqa: ASYNC110 - senders have no event
+            await asyncio.sleep(DRAIN_INTERVAL)
 
     def _take(self, unit: Any) -> None:
         try:
@@ -197,12 +197,12 @@ class TrackFanout:
                 self._take_packet(unit)
             else:
                 self._take_frame(unit)
-        except Exception as error:  # whatever is wrong with it must not end the track
+        except Exception as error:  # a bad frame must not end the track
             self._fail(error)
 
     def _take_frame(self, frame: Any) -> None:
         now = asyncio.get_running_loop().time()
-        at = self._timeline.place(time_of(frame), now)
+        at = self._timeline.place_unit(time_of(frame), now)
         self._note(float(at), now, self._timeline)
         self._hand_out(frame, at)
         if self.track.kind == "video":
@@ -210,35 +210,35 @@ class TrackFanout:
 
     def _hand_out(self, frame: Any, at: Fraction) -> None:
         for codec in tuple(self._codecs.values()):
-            codec.pass_through(False)
-            codec.frame(frame, at)
+            codec.set_passing(False)
+            codec.push_frame(frame, at)
 
     def _take_packet(self, packet: Any) -> None:
         assert self._packets is not None
         now = asyncio.get_running_loop().time()
-        for unit in self._packets.take(packet, now):
+        for unit in self._packets.prepare_packet(packet, now):
             self._note(unit.at, now, self._packets.timeline)
             for codec in tuple(self._codecs.values()):
-                codec.pass_through(codec.codec.mime_type == unit.mime_type)
+                codec.set_passing(codec.codec.mime_type == unit.mime_type)
                 if codec.passes:
-                    codec.packet(unit.packet)
+                    codec.push_packet(unit.packet)
             self._decode(unit)
 
     def _note(self, at: float, now: float, timeline: Timeline) -> None:
-        """Record when a unit came: one that was held up says less than the others.
+        """Record the arrival of a frame or packet.
 
-        A track of this program that comes late from some moment on has lost time, which its own times do not tell: what
-        follows stands later. What a remote sends comes late when the network does.
+        A track of this program whose frames are all late from some moment on has lost time that its own times do not
+        show: what follows is placed later. Frames of a remote may simply be delayed by the network.
         """
         is_local = self._source is self.track
         self._clock = self._clock or (TrackClock(inf) if is_local else TrackClock())
-        self._clock.note(at, now)
+        self._clock.note_frame(at, now)
         if is_local:
-            timeline.skip(self._clock.take_lost())
+            timeline.skip_time(self._clock.take_lost_time())
 
     def _fail(self, error: Exception) -> None:
         for forward in self._forwards:
-            forward.frame_failed()
+            forward.count_failed_frame()
         now = asyncio.get_running_loop().time()
         if now - self._logged_at >= LOG_PAUSE:
             self._logged_at = now
@@ -259,10 +259,10 @@ class TrackFanout:
             self._source.request_key_frame()
         return self.makes_key_frames
 
-    # --- packets for those who negotiated another codec
+    # --- packets for receivers with another codec
 
     def _decode(self, unit: SourcePacket) -> None:
-        """Decode packets only while somebody needs the frames."""
+        """Decode packets while a codec needs the frames."""
         if not any(codec.needs_frames for codec in self._codecs.values()):
             self._stop_decoding()
             return
@@ -270,38 +270,38 @@ class TrackFanout:
             self._decoder = FrameDecoder(self.track.kind, self._decoded, self._need_key_frame, Tally())
         packet = unit.packet
         assert packet.pts is not None
-        self._decoder.submit(EncodedFrame(unit.codec, bytes(packet), packet.pts, packet.is_keyframe))
+        self._decoder.push_frame(EncodedFrame(unit.codec, bytes(packet), packet.pts, packet.is_keyframe))
 
     def _decoded(self, frames: list[Any]) -> None:
         for frame in frames:
             at = time_of(frame)
-            assert at is not None, "it is that of the packet"
+            assert at is not None, "it is the time of the packet"
             for codec in tuple(self._codecs.values()):
-                codec.frame(frame, at)
+                codec.push_frame(frame, at)
 
     def _need_key_frame(self) -> None:
-        self._requests.ask()
+        self._requests.request_key_frame()
 
     def _stop_decoding(self) -> None:
         if self._decoder is not None:
             self._decoder.close()
             self._decoder = None
 
-    # --- a source that stands still
+    # --- a source that pauses
 
     def _repeat_later(self) -> None:
         if self._repeat is None and self._last is not None:
             self._repeat = asyncio.get_running_loop().call_later(REPEAT_AFTER, self._repeat_last)
 
     def _repeat_last(self) -> None:
-        """Send the last picture once more if somebody waits for a key frame and the source gives no other."""
+        """Repeat the last picture if a receiver waits for a key frame and the source gives no other picture."""
         self._repeat = None
         if self._last is None or not any(codec.wants_key_frame for codec in self._codecs.values()):
             return
         now = asyncio.get_running_loop().time()
         frame, since = self._last
         if now - since >= REPEAT_AFTER:
-            self._hand_out(frame, self._timeline.place(None, now))
+            self._hand_out(frame, self._timeline.place_unit(None, now))
         self._repeat_later()
 
     # --- the end
@@ -327,6 +327,6 @@ class TrackFanout:
 
 
 def _is_cancelled() -> bool:
-    """Return whether the running task is to end, and not only something that it waited for."""
+    """Return whether the running task itself has been cancelled, not only an operation that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,7 +1,7 @@
-"""What one remote is sent in place of a local track: packets, ready to be packed.
+"""The track that an RTP sender reads in place of a local track: encoded packets for one remote.
 
-aiortc's sender packs an `av.Packet` that `recv()` returns, without encoding it. It ends for good when its track ends or
-raises, so a forward track outlives its sources, and whatever it returns can be packed.
+aiortc's sender packetizes an `av.Packet` that `recv()` returns, without encoding it. The sender ends for good when its
+track ends or raises, so a forward track outlives its sources and returns only packets that can be packetized.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..codecs.encoders import Packet, SendCodec
 from .shared_packet import PlacedPacket, SharedPacket
 
 MAX_WAITING_VIDEO = 60
-"""Packets of video that wait for a sender: two seconds at 30 fps. Sending does not wait for the network, so they pile
-up only while the event loop is stuck, and what is older than that is not worth sending."""
+"""Video packets that wait for a sender: two seconds at 30 fps. Sending does not wait for the network, so packets pile
+up only while the event loop is blocked, and older ones are not worth sending."""
 
 MAX_WAITING_AUDIO = 50
-"""Packets of audio that wait for a sender: one second at 20 ms each."""
+"""Audio packets that wait for a sender: one second at 20 ms each."""
 
 
 CATCH_UP_PAUSE = 0.002
-"""Seconds between the pictures that bring a newcomer up to date: sent at once they would overflow his socket."""
+"""Seconds between the pictures that bring a new receiver up to date: a single burst would overflow its socket."""
 
 CATCH_UP_STEP = 90
-"""Ticks between their timestamps, a millisecond: a receiver hurries through them instead of showing them in their time
-and lagging behind by as much for ever."""
+"""Ticks between their timestamps, one millisecond: a receiver shows them as fast as it can, instead of at their
+original pace and with that delay from then on."""
 
 
 class PacketSource(Protocol):
@@ -45,7 +45,7 @@ class PacketSource(Protocol):
     def request_key_frame(self, forward: ForwardTrack) -> None:
         """Have a key frame made for a forward track."""
 
-    def estimate_changed(self, forward: ForwardTrack) -> None:
+    def update_estimate(self, forward: ForwardTrack) -> None:
         """Follow the estimate of a forward track's receiver."""
 
     def target_bitrate(self, forward: ForwardTrack) -> int | None:
@@ -55,7 +55,7 @@ class PacketSource(Protocol):
         """Return how many frames wait for the encoder of a forward track."""
 
     def taken_at(self, at: float) -> float:
-        """Return when, on the event loop's clock, the source gave what stands at this second of its time line."""
+        """Return when the source gave the frame at this second of its time line, on the event loop's clock."""
 
 
 class ForwardTrack(MediaStreamTrack):
@@ -63,9 +63,8 @@ class ForwardTrack(MediaStreamTrack):
 
     `recv()` waits while there is no source.
 
-    Video begins with a key frame, and again after a switch and after packets were dropped. RTP timestamps go on over a
-    switch by the time that has passed between the frames, however long the encoders took for them: sound and picture
-    stay together.
+    Video begins with a key frame, also after a switch and after dropped packets. Across a switch, RTP timestamps
+    advance by the time between the frames, however long their encoders took: sound and picture stay in sync.
     """
 
     def __init__(self, kind: str) -> None:
@@ -84,21 +83,21 @@ class ForwardTrack(MediaStreamTrack):
         self._bound = MAX_WAITING_VIDEO if kind == "video" else MAX_WAITING_AUDIO
         self._arrived = asyncio.Event()
         self._needs_key_frame = kind == "video"
-        self._shift: int | None = None  # from the pts of the source to those that are sent
-        self._placed: tuple[int, float] | None = None  # the last pts, and the second for which it stands
+        self._shift: int | None = None  # from the pts of the source to those sent
+        self._placed: tuple[int, float] | None = None  # the last pts, and when its frame was taken
 
-    # --- what the section says
+    # --- for the section
 
     def negotiated(self, codec: SendCodec) -> None:
-        """Take what the section sends, in all its time: a sender keeps its payload type."""
+        """Set the codec of the section. Only the first call counts: a sender keeps its payload type."""
         if self.codec is None:
             self.codec = codec
             self._join()
 
     def switch(self, source: PacketSource | None) -> None:
-        """Take packets of another source, or of none, starting with its next key frame.
+        """Switch to another source, or to none, beginning with its next key frame.
 
-        Nothing is pulled before the first `recv()`: a file does not play to a connection that is still being made.
+        The source is not read before the first `recv()`: a file does not play before the connection is up.
         """
         if source is self._source:
             return
@@ -107,36 +106,36 @@ class ForwardTrack(MediaStreamTrack):
         self._queue.clear()
         self._behind = 0
         self._shift = None
-        self.begin_anew()
+        self.require_key_frame()
         self._join()
 
     def request_key_frame(self) -> None:
-        """Have a key frame sent soon: the remote cannot go on without."""
+        """Have a key frame sent soon, because the remote cannot decode without one."""
         if self._joined and self._source is not None:
             self._source.request_key_frame(self)
 
     def take_estimate(self, bitrate: int) -> None:
-        """Note the bits per second that the remote says it can take."""
+        """Record the remote's estimate of what it can receive, in bits per second."""
         self.estimate = bitrate
         if self._joined and self._source is not None:
-            self._source.estimate_changed(self)
+            self._source.update_estimate(self)
 
     # --- stats
 
     @property
     def target_bitrate(self) -> int | None:
-        """Tell the bits per second that the encoder aims at, None if its rate is fixed."""
+        """The bits per second that the encoder aims at, None if its bitrate is fixed."""
         return self._source.target_bitrate(self) if self._source is not None else None
 
     @property
     def queue_length(self) -> int:
-        """Tell how many frames wait, for the encoder and for the sender."""
+        """Frames that wait for the encoder, and packets that wait for the sender."""
         return len(self._queue) + (self._source.queue_length(self) if self._source is not None else 0)
 
-    # --- the sender's side
+    # --- for the sender
 
     async def recv(self) -> Packet:
-        """Return the next packet. Others may get the very same one: it is not to be changed.
+        """Return the next packet. It may be shared with other receivers and must not be changed.
 
         Raises:
             MediaStreamError: the sender that owns this track was stopped.
@@ -146,7 +145,7 @@ class ForwardTrack(MediaStreamTrack):
         return shared.packet if pts == shared.pts else moved(shared.packet, pts)
 
     async def next_shared_packet(self) -> PlacedPacket:
-        """Return what `recv()` would, without a copy: the packet that all get, and the pts under which to send it.
+        """Return the next packet as shared by all receivers, with its `pts` for this one.
 
         Raises:
             MediaStreamError: the sender that owns this track was stopped.
@@ -162,15 +161,15 @@ class ForwardTrack(MediaStreamTrack):
         return self._queue.popleft()
 
     def stop(self) -> None:
-        """End this forward track. The local track goes on."""
+        """End this forward track. The local track continues."""
         self.switch(None)
         super().stop()
         self._arrived.set()
 
-    # --- the fan-out's side
+    # --- for the source
 
-    def feed(self, shared: SharedPacket) -> None:
-        """Take a packet of the source, whose pts are in the clock of the codec."""
+    def push_packet(self, shared: SharedPacket) -> None:
+        """Queue a packet of the source, its pts in the codec's clock. A full queue drops packets."""
         if self._needs_key_frame and not shared.is_keyframe:
             return
         self._needs_key_frame = False
@@ -181,32 +180,32 @@ class ForwardTrack(MediaStreamTrack):
         self._queue.append(self._place(shared, shared.pts))
         self._arrived.set()
 
-    def feed_other_rendition(self, shared: SharedPacket) -> None:
-        """Take the key frame with which another rendition of the same source begins.
+    def push_new_rendition(self, shared: SharedPacket) -> None:
+        """Queue the key frame with which another rendition of the same source begins.
 
-        That encoder may be some pictures behind: from then on its packets come that much later.
+        Its encoder may be some pictures behind; from then on timestamps are that much later.
         """
         if self._shift is not None and self._placed is not None:
             self._shift = max(self._shift, self._placed[0] + 1 - shared.pts)
-        self.feed(shared)
+        self.push_packet(shared)
 
     def catch_up(self, packets: Sequence[SharedPacket]) -> None:
-        """Take what has come since the last key frame, with which it begins, as fast as it can be sent."""
+        """Queue the packets since the last key frame, which is the first of them, to be sent as fast as possible."""
         self._needs_key_frame = False
         self._behind = len(packets)
         for place, shared in enumerate(packets, 1 - len(packets)):
             self._queue.append(self._place(shared, packets[-1].pts + place * CATCH_UP_STEP))
         self._arrived.set()
 
-    def begin_anew(self) -> None:
-        """Take nothing before the next key frame: what comes does not build on what came."""
+    def require_key_frame(self) -> None:
+        """Drop everything before the next key frame, because it does not continue what was sent."""
         self._needs_key_frame = self.kind == "video"
 
-    def frame_dropped(self) -> None:
-        """Count a frame that the encoder was too slow for."""
+    def count_dropped_frame(self) -> None:
+        """Count a frame that was dropped because the encoder was too slow."""
         self.frames_dropped += 1
 
-    def frame_failed(self) -> None:
+    def count_failed_frame(self) -> None:
         """Count a frame that could not be encoded."""
         self.frames_failed += 1
 
@@ -218,7 +217,7 @@ class ForwardTrack(MediaStreamTrack):
             await self._arrived.wait()
 
     def _overflow(self, shared: SharedPacket) -> None:
-        """Make room: sound goes on with the newest, pictures with a key frame, since the others build on it."""
+        """Make room: audio drops its oldest packet, video everything up to the next key frame."""
         if self.kind == "audio":
             self._queue.popleft()
             self.frames_dropped += 1
@@ -232,7 +231,7 @@ class ForwardTrack(MediaStreamTrack):
             self.request_key_frame()
 
     def _place(self, shared: SharedPacket, pts: int) -> PlacedPacket:
-        """Give a packet, which has these pts from its source, those under which it is sent."""
+        """Return a packet with the pts under which it is sent, given those of its source."""
         assert self.codec is not None
         if self._source is not None:
             taken_at = self._source.taken_at(pts / self.codec.clock_rate)
@@ -261,7 +260,7 @@ class ForwardTrack(MediaStreamTrack):
 
 
 def moved(packet: Packet, pts: int) -> Packet:
-    """Return a copy of a packet that stands elsewhere."""
+    """Return a copy of a packet with other `pts`."""
     copy: Packet = av.Packet(memoryview(packet))  # type: ignore[arg-type]  # it takes any buffer
     copy.pts = copy.dts = pts
     copy.time_base = packet.time_base

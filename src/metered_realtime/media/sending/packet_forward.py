@@ -1,4 +1,4 @@
-"""Packets of a track that is encoded already: what codec they are in, and made ready to be sent."""
+"""Preparing the packets of a track that is encoded already: their codec, format and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLOCK_RATES = {
     "video/vp8": 90_000,
     "video/h264": 90_000,
     "audio/opus": 48_000,
-    "audio/g722": 8_000,  # it samples at 16 kHz, and RFC 3551 section 4.5.2 keeps an old mistake
+    "audio/g722": 8_000,  # although it samples at 16 kHz: RFC 3551 section 4.5.2 keeps an old mistake
     "audio/pcmu": 8_000,
     "audio/pcma": 8_000,
 }
@@ -35,30 +35,30 @@ _NAMES = {
     "pcm_mulaw": "audio/pcmu",
     "pcm_alaw": "audio/pcma",
 }
-"""MIME types by the names that FFmpeg has for codecs."""
+"""MIME types by FFmpeg's codec names."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePacket:
-    """A packet with its `pts` in the clock of its codec, on a time line that goes forward."""
+    """A packet whose `pts` is in the clock of its codec, on a time line that moves forward."""
 
     codec: RTCRtpCodecParameters
     packet: Packet
 
     @property
     def at(self) -> float:
-        """Return the second at which the packet stands."""
+        """The second of the time line at which the packet belongs."""
         assert self.packet.pts is not None
         return self.packet.pts / self.codec.clockRate
 
     @property
     def mime_type(self) -> str:
-        """Return the MIME type in lower case."""
+        """The MIME type in lower case."""
         return self.codec.mimeType
 
 
 class PacketForward:
-    """Prepares the packets of one track. Its `codec` says what they are, or else their stream or their looks."""
+    """Prepares the packets of one track. Their codec is that of the track or their stream, or guessed."""
 
     def __init__(self, track: Any) -> None:
         self._track = track
@@ -66,11 +66,11 @@ class PacketForward:
         self._codecs: dict[str, RTCRtpCodecParameters] = {}
         self._to_annex_b: Any = None
 
-    def take(self, packet: Packet, now: float) -> list[SourcePacket]:
-        """Prepare a packet; `now` is the time in seconds of any clock.
+    def prepare_packet(self, packet: Packet, now: float) -> list[SourcePacket]:
+        """Return a packet ready to be sent, as one or several. `now` is in seconds of any clock.
 
         Raises:
-            ValueError: it is in a codec that aiortc cannot pack.
+            ValueError: aiortc cannot packetize its codec.
         """
         codec = self._codec(packet)
         if codec.mimeType == "video/h264" and not bytes(packet)[:4].startswith(_START_CODES):
@@ -90,8 +90,8 @@ class PacketForward:
         return codec
 
     def _placed(self, codec: RTCRtpCodecParameters, packet: Packet, now: float) -> Packet:
-        """Return the packet as its own, at its place and known for a key frame if it is one."""
-        pts = round(self.timeline.place(time_of(packet), now) * codec.clockRate)
+        """Return a copy of the packet with its place and its key frame flag set."""
+        pts = round(self.timeline.place_unit(time_of(packet), now) * codec.clockRate)
         placed: Packet = av.Packet(memoryview(packet))  # type: ignore[arg-type]  # it takes any buffer
         placed.pts = placed.dts = pts
         placed.time_base = Fraction(1, codec.clockRate)
@@ -100,7 +100,7 @@ class PacketForward:
         return placed
 
     def _annex_b(self, packet: Packet) -> list[Packet]:
-        """Turn what MP4 and Matroska hold into a stream with start codes and parameter sets (ISO 14496-10 annex B)."""
+        """Convert a packet from MP4 or Matroska to Annex B: start codes and parameter sets (ISO 14496-10)."""
         if self._to_annex_b is None:
             self._to_annex_b = av.BitStreamFilterContext("h264_mp4toannexb", packet.stream)
         packets: list[Packet] = self._to_annex_b.filter(packet)
@@ -108,7 +108,7 @@ class PacketForward:
 
 
 def _mime_type(kind: str, packet: Packet) -> str:
-    """Tell what a packet is in, by its stream or else by its looks."""
+    """Return the MIME type of a packet by its stream, or by its first bytes."""
     stream: Any = packet.stream
     if stream is not None:
         name = stream.codec_context.name
@@ -119,7 +119,7 @@ def _mime_type(kind: str, packet: Packet) -> str:
 
 
 def time_of(unit: Any) -> Fraction | None:
-    """Return the time in seconds at which a frame or a packet says that it stands, None if it does not."""
+    """Return the time of a frame or packet in seconds, None if it has none."""
     if unit.pts is None or not unit.time_base:
         return None
     return Fraction(unit.pts * unit.time_base.numerator, unit.time_base.denominator)

@@ -1,4 +1,4 @@
-"""A packet on its way to many."""
+"""An encoded packet that is sent to many receivers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..codecs.encoders import Packet
 
 
 class SharedPacket:
-    """A packet for everybody who gets it, and what it is cut into for RTP, which is the same for all of them.
+    """One encoded packet for all its receivers, and its RTP payloads, which are the same for all of them.
 
-    Those who get it may be given other `pts` than the packet has. `level` is that of sound in dBov, None if unknown.
+    Receivers may be sent it with other `pts`. `level` is the audio level in dBov, None if unknown.
     """
 
     __slots__ = ("_payloads", "is_keyframe", "level", "packet", "pts")
@@ -25,14 +25,14 @@ class SharedPacket:
         self._payloads: list[bytes] | None = None
 
     def payloads(self, cut: Callable[[Packet], list[bytes]]) -> list[bytes]:
-        """Return what `cut` makes of the packet. All who ask have negotiated the same codec: the first one's serves."""
+        """Return the RTP payloads that `cut` makes of the packet. It is cut once: all receivers have the same codec."""
         if self._payloads is None:
             self._payloads = cut(self.packet)
         return self._payloads
 
 
 class PlacedPacket(NamedTuple):
-    """A packet as one receiver gets it: under these `pts`, which stand for this second on the event loop's clock."""
+    """A shared packet with its `pts` for one receiver, and when its frame was taken, on the event loop's clock."""
 
     shared: SharedPacket
     pts: int

@@ -1,15 +1,15 @@
-"""Audio that the application pushes, as a track: a voice agent's mouth.
+"""A track of audio that the application pushes, for instance the voice of an agent.
 
 Invariants:
-- The buffer holds 48 kHz stereo s16 and only whole samples. `recv` takes at most one frame from its front.
-- One push at a time converts and appends; the others queue behind it in order.
-- A push goes on while the track is live and its epoch is current. `flush` starts a new epoch, so that what
-  was being said before a barge-in cannot resume after it.
-- After `end`, pushes under way finish without waiting for room; then the buffer drains and the track stops.
-- `pts` stays on the clock: time for which the event loop was held up is made up for or left out, and moves nothing
+- The buffer holds whole samples of 48 kHz stereo s16. `recv` takes at most one frame from its front.
+- One push at a time converts and appends; the others wait in order.
+- A push continues while the track is live and its epoch is current. `flush` starts a new epoch, so that what was being
+  said before a barge-in cannot resume after it.
+- After `end`, pushes in progress finish without waiting for room; then the buffer drains and the track stops.
+- `pts` stays on the clock: time for which the event loop was blocked is caught up with or skipped, and moves nothing
   that follows.
-- Audio that follows audio is never broken by silence that is not needed: a frame that cannot be filled gets its silence
-  in front when sound begins, and behind when it stops.
+- Continuous audio is never interrupted by padding: an incomplete frame gets its silence in front when sound begins, and
+  behind when it stops.
 """
 
 from __future__ import annotations
@@ -36,37 +36,39 @@ from ..pacing import SKIP_AFTER, Pacer
 from .source_track import SourceTrack, call_on
 
 CHANNELS = {"mono": 1, "stereo": 2}
-MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; outside it is a mistake, such as kHz for Hz
+MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; anything else is a mistake, such as kHz for Hz
 MIN_DELAY = 0.04
-"""Seconds: below two frames the jitter of the pushes alone would drop sound."""
+"""Seconds: with less than two frames the jitter of the pushes alone would drop sound."""
 
 CATCH_UP_PAUSE = float(FRAME_SECONDS) / 4
-"""Seconds between frames that are late: four times as fast as they are played, which no queue on the way overflows."""
+"""Seconds between late frames: four times as fast as real time, which overflows no queue on the way."""
 
 MAX_ROUNDS = 40
-"""Pauses that a late frame waits at most, 0.2 s, while pushes that were held up come in faster than they are played."""
+"""Pauses that a late frame waits at most (0.2 s) while blocked pushes arrive faster than they are played."""
 
 AWAY_AFTER = SKIP_AFTER / 2
-"""Seconds behind its deadline from which a reader is away, if the event loop runs meanwhile."""
+"""Seconds behind its deadline from which a reader counts as away, if the event loop is running."""
 
-SLICES_PER_SECOND = 50  # pushed bytes are converted, and the cap is checked, per 20 ms
+SLICES_PER_SECOND = 50  # pushed bytes are converted and checked against the cap in steps of 20 ms
 
 
 class AudioSource(SourceTrack):
-    """Play pushed audio in real time: 48 kHz stereo s16, 960 samples (20 ms) per frame, silence on underrun.
+    """A track that plays pushed audio in real time, with silence on underrun.
 
-    The first frame comes at once, the others by absolute deadline, and `pts` counts samples of the clock since then.
-    When the event loop was held up for more than 100 ms, sound that was queued for that time, or is pushed late,
-    follows four times as fast, and silence of that time is left out: `pts` leaps. What is queued while nobody reads is
-    played from its beginning when somebody does.
-    `input_rate` (Hz) and `input_layout` ("mono" or "stereo") describe pushed bytes; pushed frames describe
-    themselves. `max_buffered_seconds` is how far ahead of real time `push` may run before it suspends.
+    Frames are 48 kHz stereo s16 of 960 samples (20 ms). The first comes at once, the others by absolute deadlines, and
+    `pts` counts samples of the clock since then. When the event loop was blocked for more than 100 ms, sound that was
+    queued for that time, or is pushed late, follows four times as fast, and silence of that time is skipped: `pts`
+    jumps. Sound that is queued without a reader is played from its beginning to the first one.
 
-    `max_delay` (seconds) is for sound that is pushed in real time: when more is queued, as after an event loop was held
-    up, the oldest is dropped down to half of it, and `dropped_seconds` counts. Without it nothing is ever dropped.
+    `input_rate` (Hz) and `input_layout` ("mono" or "stereo") describe pushed bytes; pushed frames describe themselves.
+    `max_buffered_seconds` is how far ahead of real time `push` may run before it waits.
+
+    `max_delay` (seconds) is for sound that is pushed in real time: when more is queued, for instance after the event
+    loop was blocked, the oldest is dropped down to half of it and counted in `dropped_seconds`. By default nothing is
+    dropped.
 
     Raises:
-        ValueError: A rate, layout or cap that is not usable.
+        ValueError: a rate, layout or limit is out of range.
     """
 
     kind = "audio"
@@ -91,7 +93,7 @@ class AudioSource(SourceTrack):
         self._sample_bytes = 2 * CHANNELS[input_layout]
         self._slice_bytes = self._sample_bytes * max(1, input_rate // SLICES_PER_SECOND)
         self._converter = PcmConverter()
-        self._carry = b""  # the first bytes of a sample whose last ones come with the next push
+        self._carry = b""  # the first bytes of a sample that the next push completes
         self._buffer = bytearray()
         self._pushing = 0
         self._epoch = 0
@@ -101,26 +103,26 @@ class AudioSource(SourceTrack):
         self._drained = asyncio.Event()
         self._drained.set()
         self._pacer = Pacer(FRAME_SECONDS)
-        self._making_up = False  # for time that the event loop was held up
-        self._is_away = False  # the reader, while the event loop runs
+        self._making_up = False  # for time during which the event loop was blocked
+        self._is_away = False  # whether the reader is late although the event loop runs
         self._look: asyncio.TimerHandle | None = None
         self._sounding = False  # the last frame ended with audio, not with silence
 
     @property
     def buffered_seconds(self) -> float:
-        """Seconds of audio pushed and not yet played."""
+        """Seconds of audio that was pushed and not yet played."""
         return len(self._buffer) / (RATE * SAMPLE_BYTES)
 
     async def push(self, data: bytes | Any) -> None:
-        """Queue audio: s16le bytes, which may end within a sample, or an `av.AudioFrame` of any kind.
+        """Queue audio: s16le bytes, which may end within a sample, or an `av.AudioFrame` of any format.
 
-        Suspends while more than `max_buffered_seconds` are queued. Concurrent pushes play in the order of the
-        calls. Does nothing after `end` or `stop`, and gives up the rest when `flush` or `stop` comes
-        meanwhile. Cancellation keeps what was queued by then.
+        Waits while more than `max_buffered_seconds` are queued. Concurrent pushes play in the order of the calls. Does
+        nothing after `end` or `stop`, and drops the rest if `flush` or `stop` is called meanwhile. Cancellation keeps
+        what was queued by then.
 
         Raises:
             TypeError: `data` is neither bytes nor an audio frame.
-            ValueError: A frame has no sample rate, or samples that are not finite.
+            ValueError: a frame has no sample rate, or samples that are not finite.
         """
         if not isinstance(data, bytes | bytearray | memoryview | av.AudioFrame):
             raise TypeError(f"push takes s16le bytes or an av.AudioFrame, not {data!r}")
@@ -138,9 +140,9 @@ class AudioSource(SourceTrack):
             self._settle()
 
     def flush(self) -> float:
-        """Drop at once what is queued, and the rest of pushes under way; return how many seconds were queued.
+        """Drop what is queued and the rest of pushes in progress. Return the queued seconds.
 
-        For barge-in: silence follows within 20 ms. The next push starts on a sample boundary. Not for other threads.
+        For barge-in: silence follows within 20 ms. The next push starts on a sample boundary. Not thread-safe.
         """
         dropped = self.buffered_seconds
         self._epoch += 1
@@ -152,7 +154,7 @@ class AudioSource(SourceTrack):
         return dropped
 
     def end(self) -> None:
-        """Take no more pushes, play out what is queued (pushes under way included), then end the track.
+        """End the track after playing what is queued, including pushes in progress. Later pushes do nothing.
 
         May be called from any thread.
         """
@@ -164,14 +166,14 @@ class AudioSource(SourceTrack):
         self._settle()
 
     async def wait_drained(self) -> None:
-        """Wait until everything pushed has been handed to the reader, or the track has stopped.
+        """Wait until the reader has received everything that was pushed, or the track has stopped.
 
         The last frame then still takes 20 ms to play. Without a reader this waits for one.
         """
         await self._drained.wait()
 
-    def _released(self) -> None:
-        """Drop what is queued and wake suspended pushes."""
+    def _release(self) -> None:
+        """Drop what is queued and wake waiting pushes."""
         self._stop_looking()
         self._buffer.clear()
         self._room.set()
@@ -181,45 +183,46 @@ class AudioSource(SourceTrack):
         """Return the next 20 ms when they are due.
 
         Raises:
-            MediaStreamError: The track has ended.
+            MediaStreamError: the track has ended.
         """
         self._attach()
         self._stop_if_played_out()
         self._stop_looking()
         await self._until_due()
-        self._stop_if_played_out()  # `stop` and `end` may have come while this waited
-        frame = pcm_frame(self._next_20_ms(), self._pacer.take() * FRAME_SAMPLES)
+        self._stop_if_played_out()  # `stop` or `end` may have been called meanwhile
+        frame = pcm_frame(self._next_20_ms(), self._pacer.take_deadline() * FRAME_SAMPLES)
         self._look_for_reader()
         return frame
 
     async def _until_due(self) -> None:
-        await self._pacer.until_due()
+        await self._pacer.wait_until_due()
         if self._pacer.lateness <= SKIP_AFTER:
             self._making_up = self._is_away = False
         elif self._is_away:
             self._is_away = False
-            self._pacer.skip_late()
+            self._pacer.skip_late_deadlines()
         else:
             await self._make_up()
 
     async def _make_up(self) -> None:
-        """Make up for time that the event loop was held up: with sound of that time, or by leaving silence out.
+        """Catch up after the event loop was blocked: with the sound of that time, or by skipping silence.
 
-        Programs that push by the clock push what is late when they run again; others push what is due now.
+        Programs that push by the clock push late sound when they run again; others push what is due now.
         """
         begins, self._making_up = not self._making_up, True
         if begins:
-            self._logger.debug("audio source: held up", {"track": self.id, "seconds": self._pacer.lateness})
-            await self._let_pushes_come()
+            seconds = self._pacer.lateness
+            self._logger.debug("audio source: event loop was blocked", {"track": self.id, "seconds": seconds})
+            await self._wait_for_pushes()
         if not self._buffer and not self._pushing:
-            self._pacer.skip_late()
+            self._pacer.skip_late_deadlines()
         elif begins and self.buffered_seconds < self._pacer.lateness / 2:
-            self._pacer.skip_late(spared=self.buffered_seconds)
+            self._pacer.skip_late_deadlines(spared=self.buffered_seconds)
         if self._pacer.lateness > SKIP_AFTER:
             await asyncio.sleep(CATCH_UP_PAUSE)
 
-    async def _let_pushes_come(self) -> None:
-        """Wait for as long as more is pushed than is played in that time."""
+    async def _wait_for_pushes(self) -> None:
+        """Wait while pushes arrive faster than they are played."""
         for _ in range(MAX_ROUNDS):
             before = len(self._buffer)
             await asyncio.sleep(CATCH_UP_PAUSE)
@@ -227,12 +230,12 @@ class AudioSource(SourceTrack):
                 return
 
     def _look_for_reader(self) -> None:
-        """Find out whether the next read is late because nobody reads, or because the event loop is held up."""
+        """Check later whether a late read means an absent reader or a blocked event loop."""
         loop = asyncio.get_running_loop()
         late_at = loop.time() - self._pacer.lateness + AWAY_AFTER
-        self._look = loop.call_at(late_at, self._miss_reader)
+        self._look = loop.call_at(late_at, self._reader_is_late)
 
-    def _miss_reader(self) -> None:
+    def _reader_is_late(self) -> None:
         self._is_away = self._pacer.lateness <= SKIP_AFTER
 
     def _stop_looking(self) -> None:
@@ -242,7 +245,7 @@ class AudioSource(SourceTrack):
 
     def _next_20_ms(self) -> bytes:
         if not self._buffer and not self._pushing:
-            self._buffer += self._converter.drain()  # the audio has run dry: nothing is left of it for the next push
+            self._buffer += self._converter.drain()  # underrun: the rest must not wait for the next push
         data = bytes(self._buffer[:FRAME_BYTES])
         del self._buffer[:FRAME_BYTES]
         self._room.set()
@@ -267,7 +270,7 @@ class AudioSource(SourceTrack):
                 return
 
     async def _append(self, pcm: bytes, epoch: int) -> bool:
-        """Queue converted audio as room comes free; say whether the push of this epoch should go on."""
+        """Queue converted audio as room becomes free. Return whether the push may continue."""
         for start in range(0, len(pcm), FRAME_BYTES):
             if not await self._room_for(epoch):
                 return False
@@ -277,17 +280,17 @@ class AudioSource(SourceTrack):
         return True
 
     def _catch_up(self) -> None:
-        """Drop what is late: more than enough, so that it does not happen again at once."""
+        """Drop late sound down to half of the limit, so that this does not repeat at once."""
         late = len(self._buffer) - int(self._late / 2)
         late -= late % SAMPLE_BYTES
         del self._buffer[:late]
         seconds = late / (RATE * SAMPLE_BYTES)
         self.dropped_seconds += seconds
-        self._pacer.skip_late(spared=max(0.0, self._pacer.lateness - seconds))  # what follows keeps its place
+        self._pacer.skip_late_deadlines(spared=max(0.0, self._pacer.lateness - seconds))  # the rest keeps its place
         self._logger.debug("audio source: late sound dropped", {"track": self.id, "seconds": self.dropped_seconds})
 
     async def _room_for(self, epoch: int) -> bool:
-        """Wait until the buffer is below the cap; say whether the epoch is still current."""
+        """Wait until the buffer is below the cap. Return whether the epoch is still current."""
         while self._is_current(epoch) and not self._ending and len(self._buffer) >= self._cap:
             self._room.clear()
             await self._room.wait()
@@ -297,7 +300,7 @@ class AudioSource(SourceTrack):
         return epoch == self._epoch and self.readyState == "live"
 
     def _settle(self) -> None:
-        """Take the resampler's rest once no more can follow, and wake who waits for the buffer to empty."""
+        """Append the resampler's rest once no push can follow. Wake `wait_drained` if the buffer is empty."""
         if self._pushing or self.readyState != "live":
             return
         if self._ending:

@@ -1,4 +1,4 @@
-"""Reading a file, stream or device as frames ready to send. Blocking, without a clock: the player paces."""
+"""Reading a file, stream or device as frames ready to send. Blocking and unpaced: the player paces."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["Decoded", "FrameReader", "Kind", "Wanted"]
 Wanted = Callable[[], Collection[str]]
 
 MAX_SOUND = 10.0
-"""Seconds of one frame of sound. A file may claim one sample a second, of each of which 48,000 would be made."""
+"""Seconds of one audio frame at most. A file may declare one sample per second, each of which would become 48,000."""
 
 RETRY_AFTER = 0.01
-"""Seconds until a device that had nothing yet (EAGAIN) is asked again: FFmpeg gives nothing to wait on."""
+"""Seconds until a device without data (EAGAIN) is read again: FFmpeg offers nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A frame and its place on the player's time line, in seconds from the start; it never goes back.
+    """A frame and its place on the player's time line, in seconds from the start. It never goes back.
 
-    With a `Passthrough` it is a packet; `key` tells whether decoding can begin with it.
+    With a `Passthrough` it is a packet; `key` is whether decoding can begin with it.
     """
 
     kind: Kind
@@ -45,16 +45,16 @@ class Decoded:
 
 
 class FrameReader:
-    """Decode the audio and the video stream of a container that a player would play.
+    """Decodes the audio and the video stream of a container that a player would play.
 
-    Audio comes out as 48 kHz stereo s16, 20 ms per frame, video upright, with `pts` in 1/90000 s. With
-    `loop` the time line goes on where the file starts over, for sound and picture at the same place. What nobody
-    wants is not decoded. Each pass begins `start` seconds into the file. Kinds in `passed` are not decoded at all;
-    if video is, a pass begins at the key frame before `start`. The time line begins at `offset`. `read` has packets
-    that were taken from the container before.
+    Audio is 48 kHz stereo s16 with 20 ms per frame; video is upright, with `pts` in 1/90000 s. With `loop` the time
+    line continues where the file starts over, for sound and picture at the same place. Unwanted kinds are not decoded.
+    Each pass begins `start` seconds into the file. The kinds in `passed` are not decoded at all; if video is among
+    them, a pass begins at the key frame before `start`. The time line begins at `offset`. `read` holds packets that
+    were read from the container before.
 
     Raises:
-        av.FFmpegError: There is a `start`, and the container cannot be moved there.
+        av.FFmpegError: the container cannot be moved to `start`.
     """
 
     def __init__(
@@ -72,46 +72,46 @@ class FrameReader:
         self.has_audio = "audio" in chosen
         self.has_video = video is not None
         self.passed: dict[Kind, Passthrough] = passed or {}
-        self.reopened = 0  # this one never does that
+        self.reopened = 0  # a container is opened once
         self.errors = 0  # packets that could not be decoded
-        self.ended = False  # there is no more to read; packets may still be held
+        self.ended = False  # nothing is left to read; packets may still be held
         self._container = container
         self._streams = list(chosen.values())
         self._upright = Upright(video.sample_aspect_ratio if video is not None else None)
         self._loop = loop
         starts = [_start(stream) for stream in self._streams]
         self._base: float | None = min((start for start in starts if start is not None), default=None)
-        self._offset = offset  # where this pass through the file starts
-        self._end = offset  # where it ends, as far as is known
+        self._offset = offset  # where this pass begins
+        self._end = offset  # where it ends, as far as known
         self._wait_for_key = True
         self._held: dict[Kind, HeldPackets] = {"audio": HeldPackets(), "video": HeldPackets()}
-        self._last: dict[Kind, int] = {"audio": -1, "video": -1}  # the newest pts of what is not audio frames
+        self._last: dict[Kind, int] = {"audio": -1, "video": -1}  # newest pts, except of audio frames
         self._audio = AudioLine()
-        self._from = start  # where in the file each pass begins
+        self._from = start  # where each pass begins, in seconds of the file
         self._read = [] if start else list(read)
         self._passes = PassStart(container, video)
         if start:
             self._base = self._base or 0.0
             key = self._passes.find(self._base, start)
             if key is not None and "video" in self.passed:
-                self._from = max(0.0, key)  # what is not decoded cannot begin anywhere else
+                self._from = max(0.0, key)  # packets cannot begin anywhere else
 
     @property
     def position(self) -> float:
-        """Where on the time line nothing has been put yet."""
+        """The end of what has been placed on the time line, in seconds."""
         return max(self._end, self._audio.position)
 
     def close(self) -> None:
-        """Close the container. Not while `frames` is at work."""
+        """Close the container. Must not be called while `frames` runs."""
         self._container.close()
 
     def frames(self, wanted: Wanted) -> Iterator[Decoded]:
-        """Yield frames until the end, or until `wanted` (the kinds that somebody reads) comes back empty.
+        """Yield frames until the end, or until `wanted` returns no kind. Only wanted kinds are decoded.
 
-        Can be called again after the latter, and goes on from there.
+        In the latter case another call continues from there.
 
         Raises:
-            av.FFmpegError: The source failed.
+            av.FFmpegError: the source failed.
         """
         while True:
             before = self._end
@@ -127,11 +127,11 @@ class FrameReader:
             self._start_over()
 
     def holds(self, kind: Kind) -> bool:
-        """Say whether there is something to decode for a reader of this kind who comes late."""
+        """Return whether packets are held for a late reader of this kind."""
         return bool(self._held[kind])
 
     def _start_over(self) -> None:
-        self._passes.go()
+        self._passes.seek()
         self._offset, self._wait_for_key = self._end, True
         for held in self._held.values():
             held.clear()
@@ -149,7 +149,7 @@ class FrameReader:
                 time.sleep(RETRY_AFTER)
                 packets = self._packets()
                 continue
-            self._passes.note(packet)
+            self._passes.note_packet(packet)
             if packet.stream.type in kinds:
                 yield from self._release(kinds)
                 yield from self._take(packet)
@@ -162,7 +162,7 @@ class FrameReader:
         yield from self._container.demux(*self._streams)
 
     def _release(self, kinds: Collection[str]) -> Iterator[Decoded]:
-        """Decode what was held of kinds that are wanted by now."""
+        """Decode held packets of kinds that are now wanted."""
         for kind, held in self._held.items():
             while kind in kinds and held:
                 yield from self._take(held.pop())
@@ -196,7 +196,7 @@ class FrameReader:
     def _decode(self, packet: Packet) -> Iterator[Decoded]:
         try:
             frames = packet.decode()
-        except av.FFmpegError:  # what comes after a broken packet, or a picture that is too large, may still be shown
+        except av.FFmpegError:  # what follows a broken packet or a picture that is too large may still be shown
             self.errors += 1
             return
         for frame in frames:
@@ -216,7 +216,7 @@ class FrameReader:
         self._end = max(self._end, at + _length(stream))
         frame = self._upright.show(frame)
         frame.pts, frame.time_base = pts, VIDEO_TIME_BASE
-        # A file's own key frames must not become key frames of the encoder that sends it.
+        # Key frames of the file must not force key frames of the encoder.
         frame.pict_type = 0
         yield Decoded("video", at, frame)
 
@@ -226,11 +226,11 @@ class FrameReader:
             return
         since = self._since_start(frame)
         if since is not None and not self._from and since < -MAX_FIX:
-            since = 0.0  # not what a decoder warms up from, but a clock that was set back
+            since = 0.0  # not the preroll of a decoder, but a clock that was set back
         at = None if since is None else self._offset + since
         try:
-            self._audio.add(frame, at, begins=self._offset)
-        except (av.FFmpegError, ValueError):  # channels that cannot be mixed, samples that are no numbers
+            self._audio.add_frame(frame, at, begins=self._offset)
+        except (av.FFmpegError, ValueError):  # channels that cannot be mixed, samples that are not finite
             self.errors += 1
             return
         if at is not None:
@@ -243,7 +243,7 @@ class FrameReader:
             yield Decoded("audio", frame.pts / RATE, frame)
 
     def _place_of(self, unit: av.VideoFrame | Packet, stream: av.stream.Stream) -> float | None:
-        """Return where on the time line this belongs, None if nowhere: before the start of the pass."""
+        """Return the place on the time line, None if it is before the start of the pass."""
         if unit.pts is None:
             return self._following(stream)
         since = self._since_start(unit)
@@ -252,7 +252,7 @@ class FrameReader:
         return self._offset + max(0.0, since)
 
     def _following(self, stream: av.stream.Stream) -> float:
-        """Return where something without a time belongs: bare streams of H.264 have none, and go on at their rate."""
+        """Return the place of a unit without a time: raw H.264 has none, and continues at its frame rate."""
         last, base = (
             (self._last["video"], VIDEO_TIME_BASE) if stream.type == "video" else (self._last["audio"], TIME_BASE)
         )
@@ -272,7 +272,7 @@ def _kind(packet: Packet) -> Kind:
 
 
 def _length(stream: av.stream.Stream) -> float:
-    """Return how long a picture, or a packet of sound, of a stream takes that does not say so."""
+    """Return the duration of a picture or audio packet without one, in seconds."""
     if isinstance(stream, av.VideoStream):
         return float(1 / (stream.average_rate or Fraction(30)))
     return float(FRAME_SECONDS)

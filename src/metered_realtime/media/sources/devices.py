@@ -1,4 +1,4 @@
-"""How FFmpeg opens cameras, microphones and screens on each platform, and what to check where it cannot."""
+"""How FFmpeg opens cameras, microphones and screens on each platform, and what to check if it cannot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ALSA_CONFIG = Path("/usr/share/alsa/alsa.conf")
-"""Where distributions keep it."""
+"""ALSA's configuration on Linux distributions."""
 
 _PERMISSION = "allow it in System Settings, Privacy & Security"
 _LIST_DSHOW = "`ffmpeg -list_devices true -f dshow -i dummy` lists them"
@@ -25,12 +25,12 @@ HINTS = {
     "dshow": f"is there such a device ({_LIST_DSHOW}), and is it free?",
     "gdigrab": "is there such a window, and is the session not locked?",
 }
-"""What to check when a device of an FFmpeg format cannot be opened."""
+"""What to check when a device cannot be opened, by FFmpeg format."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInput:
-    """How FFmpeg is to open a capture device."""
+    """The arguments with which FFmpeg opens a capture device."""
 
     file: str
     format: str
@@ -38,12 +38,12 @@ class DeviceInput:
 
     @property
     def hint(self) -> str:
-        """What to check when it cannot be opened."""
+        """What to check when the device cannot be opened."""
         return HINTS[self.format].format(display=os.environ.get("DISPLAY") or "not set")
 
 
 def camera_input(platform: str, device: str | None, width: int, height: int, fps: int) -> DeviceInput:
-    """Return how to open a camera on `platform` (a `sys.platform`)."""
+    """Return the input for a camera on `platform` (a `sys.platform`)."""
     options = _video_options(width, height, fps)
     name = _device_name(device)
     match _family(platform):
@@ -56,7 +56,7 @@ def camera_input(platform: str, device: str | None, width: int, height: int, fps
 
 
 def microphone_input(platform: str, device: str | None) -> DeviceInput:
-    """Return how to open a microphone on `platform` (a `sys.platform`)."""
+    """Return the input for a microphone on `platform` (a `sys.platform`)."""
     name = _device_name(device)
     match _family(platform):
         case "linux":
@@ -68,7 +68,7 @@ def microphone_input(platform: str, device: str | None) -> DeviceInput:
 
 
 def screen_input(platform: str, device: str | None, width: int, height: int, fps: int) -> DeviceInput:
-    """Return how to open a screen on `platform` (a `sys.platform`)."""
+    """Return the input for a screen on `platform` (a `sys.platform`)."""
     options = _video_options(width, height, fps)
     name = _device_name(device)
     match _family(platform):
@@ -81,9 +81,10 @@ def screen_input(platform: str, device: str | None, width: int, height: int, fps
 
 
 def find_alsa_config(environment: MutableMapping[str, str], config: Path = ALSA_CONFIG) -> None:
-    """Tell ALSA where its configuration is, unless the user did.
+    """Set ALSA_CONFIG_PATH in the environment, unless it is set already.
 
-    The ALSA in PyAV's wheels looks for it where the wheel was built (/tmp/vendor), and finds no device without it.
+    The ALSA in PyAV's wheels looks for its configuration where the wheel was built (/tmp/vendor), and finds no device
+    without it.
     """
     if config.exists():
         environment.setdefault("ALSA_CONFIG_PATH", str(config))

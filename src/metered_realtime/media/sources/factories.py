@@ -1,7 +1,7 @@
-"""Tracks from files, network cameras and the machine's own devices.
+"""Tracks from files, network cameras and local devices.
 
-Every function opens its source at once and blocks until it answers: for a network source from a coroutine,
-use `await asyncio.to_thread(from_rtsp, url)`. Stop the tracks, or `await player.close()`, to release it.
+Every function opens its source at once and blocks until it answers: in a coroutine, open a network source with
+`await asyncio.to_thread(from_rtsp, url)`. Stop the tracks, or `await player.close()`, to release the source.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from .stream_choice import chosen_streams
 
 RTSP_TRANSPORTS = ("tcp", "udp", "udp_multicast", "http")
 NETWORK_TIMEOUT = 10.0
-"""Seconds that a network source may stay silent, when opened and later, before it counts as gone."""
+"""Seconds that a network source may stay silent, while opening and later, before it counts as gone."""
 
 RTSP_SILENCE = 5.0
-"""Seconds without a frame after which a camera is opened again. They send several each second, and key frames seldom
-come more than 4 s apart."""
+"""Seconds without a frame after which a camera is opened again. Cameras send several frames per second, and key frames
+are seldom more than 4 s apart."""
 
 DEVICE_TIMEOUT = 10.0
-"""Seconds that a capture device may stay silent. Slow webcams need about three to start."""
+"""Seconds that a capture device may stay silent. Slow webcams take about three to start."""
 
 LIVE_OPTIONS = {"fpsprobesize": "0"}
-"""No pictures are collected at first to measure their rate: that takes 0.8 s, after which they are no longer live."""
+"""Collects no pictures at first to measure their rate: that takes 0.8 s, after which they are no longer live."""
 
 FILE_HINT = "is it a media file?"
 
@@ -52,20 +52,20 @@ FILE_HINT = "is it a media file?"
 def from_file(file: str, *, loop: bool = False, start: float = 0.0, packets: bool | None = False) -> Player:
     """Play a media file, or a URL that FFmpeg can read, in real time.
 
-    `start` is where to begin, in seconds; what is before it is decoded and dropped. `loop` starts over there at the
-    end; timestamps then go on growing.
+    Playback begins `start` seconds into the file; what comes before is decoded and dropped. `loop` starts over there at
+    the end; timestamps keep rising.
 
-    `packets=True` sends what the file holds as it is (VP8, H.264 of Baseline profile without B-frames, Opus): next to
-    no CPU, but a bitrate that does not adapt, and a receiver that joins or loses a packet waits for the file's next key
-    frame. Video then begins at the key frame before `start`. `packets=None` does so for the kinds that allow it and
-    decodes the others.
+    `packets=True` sends the packets of the file unchanged (VP8, H.264 of Baseline profile without B-frames, Opus). That
+    takes hardly any CPU, but the bitrate does not adapt, and a receiver that joins or loses a packet waits for the
+    file's next key frame. Video then begins at the key frame before `start`. `packets=None` does so for the kinds that
+    allow it and decodes the others.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: `file` is not a readable file.
         TypeError: `file` is not a path.
-        ValueError: It is no media file, has neither audio nor video, or cannot be looped, begun at `start` or
-            sent as packets.
-        OSError: It cannot be read for another reason.
+        ValueError: it is not a media file, has neither audio nor video, or cannot be looped, started at `start` or sent
+            as packets.
+        OSError: it cannot be read for another reason.
     """
     if not isinstance(file, str | os.PathLike):
         raise TypeError(f"file must be a path or a URL, not {file!r}")
@@ -87,16 +87,17 @@ def from_file(file: str, *, loop: bool = False, start: float = 0.0, packets: boo
 def from_rtsp(
     url: str, *, transport: str = "tcp", silence: float = RTSP_SILENCE, logger: Logger | None = None
 ) -> Player:
-    """Receive a network camera's stream. `transport` is "tcp", "udp", "udp_multicast" or "http".
+    """Receive the stream of a network camera. `transport` is "tcp", "udp", "udp_multicast" or "http".
 
-    Not paced, and never more than half a second old: frames that nobody reads in time are dropped. When the camera
-    fails, ends or gives no frame for `silence` seconds it is opened again, after 0.5 s at first and at most every 10 s,
-    until the tracks are stopped: they stay the same, and their timestamps go on. `player.reopened` counts. The `logger`
-    hears of it, from the player's thread. Only the first opening raises.
+    Frames are not paced and never more than half a second old: those that are not read in time are dropped. When the
+    camera fails, ends or sends no frame for `silence` seconds, it is opened again, after 0.5 s at first and then up to
+    10 s, until the tracks are stopped. The tracks stay the same, and their timestamps continue. `player.reopened`
+    counts this, and `logger` is called from the player's thread. Only the first opening raises.
 
     Raises:
-        ValueError: `url` is not an rtsp or rtsps URL, `transport` is none of the four, or `silence` is no time.
-        OSError: The camera does not answer or refuses. No text, log line or repr holds credentials.
+        TypeError: `url` is not a str.
+        ValueError: `url` is not an rtsp or rtsps URL, `transport` is unknown, or `silence` is not positive.
+        OSError: the camera does not answer or refuses. No text, log line or repr contains credentials.
     """
     if not isinstance(url, str):
         raise TypeError(f"url must be a str, not {type(url).__name__}")  # not its value: it may hold credentials
@@ -121,28 +122,28 @@ def from_rtsp(
 
 
 def from_camera(device: str | None = None, *, width: int = 640, height: int = 480, fps: int = 30) -> Player:
-    """Capture from a camera, by default the first one.
+    """Capture a camera, by default the first one.
 
-    `device` is as FFmpeg names it: "/dev/video0" on Linux, "0" or a name on macOS, a name on Windows. Zero
-    `width`, `height` or `fps` leaves the choice to the device.
+    `device` is FFmpeg's name: "/dev/video0" on Linux, "0" or a name on macOS, a name on Windows. Zero for `width`,
+    `height` or `fps` leaves the choice to the device.
 
     Raises:
-        ValueError: A size or rate is negative, or `device` is empty.
-        RuntimeError: This platform, or this PyAV build, has no support for capture devices.
-        OSError: The device cannot be opened. The text says what to check.
+        ValueError: a size or rate is negative, or `device` is empty.
+        RuntimeError: this platform, or this PyAV build, does not support capture devices.
+        OSError: the device cannot be opened. The text says what to check.
     """
     return _open_device(camera_input(sys.platform, device, width, height, fps), "camera")
 
 
 def from_microphone(device: str | None = None) -> Player:
-    """Capture from a microphone, by default the system's.
+    """Capture a microphone, by default that of the system.
 
-    `device` is as FFmpeg names it: an ALSA name on Linux, "0" or a name on macOS, a name on Windows.
+    `device` is FFmpeg's name: an ALSA name on Linux, "0" or a name on macOS, a name on Windows.
 
     Raises:
         ValueError: `device` is empty.
-        RuntimeError: This platform, or this PyAV build, has no support for capture devices.
-        OSError: The device cannot be opened. The text says what to check.
+        RuntimeError: this platform, or this PyAV build, does not support capture devices.
+        OSError: the device cannot be opened. The text says what to check.
     """
     source = microphone_input(sys.platform, device)
     if source.format == "alsa":
@@ -151,15 +152,15 @@ def from_microphone(device: str | None = None) -> Player:
 
 
 def screen_share(device: str | None = None, *, width: int = 0, height: int = 0, fps: int = 30) -> Player:
-    """Capture a screen, by default the one of DISPLAY, or the first one.
+    """Capture a screen, by default that of DISPLAY, or the first one.
 
-    `device` is as FFmpeg names it: an X11 display such as ":0.0" on Linux, "Capture screen 0" on macOS,
-    "desktop" or "title=..." on Windows. Zero `width` or `height` captures all of it.
+    `device` is FFmpeg's name: an X11 display such as ":0.0" on Linux, "Capture screen 0" on macOS, "desktop" or
+    "title=..." on Windows. Zero for `width` or `height` captures the whole screen.
 
     Raises:
-        ValueError: A size or rate is negative, or `device` is empty.
-        RuntimeError: This platform, or this PyAV build, has no support for screen capture.
-        OSError: The screen cannot be opened. The text says what to check.
+        ValueError: a size or rate is negative, or `device` is empty.
+        RuntimeError: this platform, or this PyAV build, does not support screen capture.
+        OSError: the screen cannot be opened. The text says what to check.
     """
     return _open_device(screen_input(sys.platform, device, width, height, fps), "screen")
 
@@ -174,13 +175,13 @@ def _file_reader(container: InputContainer, shown: str, loop: bool, start: float
     try:
         return FrameReader(container, loop=loop, start=start, passed=passed, read=read)
     except av.FFmpegError:
-        raise ValueError(f"{shown!r} cannot be begun at {start!r} s: there is no way to seek in it") from None
+        raise ValueError(f"{shown!r} cannot be started at {start!r} s: it cannot seek") from None
 
 
 def _passthroughs(
     container: InputContainer, shown: str, *, required: bool
 ) -> tuple[dict[Kind, Passthrough], list[Packet]]:
-    """Return what is sent as packets, and the packets that were read to find out."""
+    """Return the kinds that can be sent as packets, and the packets that were read to find out."""
     passed: dict[Kind, Passthrough] = {}
     read: list[Packet] = []
     chosen = chosen_streams(container)

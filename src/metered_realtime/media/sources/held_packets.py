@@ -1,4 +1,4 @@
-"""Packets of a stream that nobody reads yet, kept for a reader who comes late."""
+"""Packets of a stream without a reader, kept for a reader that comes late."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import deque
 from .passthrough import Packet
 
 HELD = 1.0
-"""Seconds of packets kept for a reader that has not come yet: what a file is decoded ahead, and some more."""
+"""Seconds of packets kept for a reader that has not come yet: a little more than a file is decoded ahead."""
 
 MAX_HELD = 600
-"""Packets kept at most, for video whose key frames are far apart (20 s at 30 fps)."""
+"""Packets kept at most, for video with rare key frames: 20 s at 30 fps."""
 
 
 class HeldPackets:
-    """Keeps, encoded, what decoding needs to begin about `HELD` seconds ago: all from the key frame before."""
+    """Keeps the packets that decoding needs to begin about `HELD` seconds ago: all from the key frame before."""
 
     def __init__(self) -> None:
         self._packets: deque[Packet] = deque()
@@ -23,11 +23,11 @@ class HeldPackets:
         return bool(self._packets)
 
     def add(self, packet: Packet) -> None:
-        """Keep a packet, and forget what it makes too old."""
+        """Keep a packet, and drop those that it makes too old."""
         held = self._packets
         if len(held) >= MAX_HELD:
             held.clear()
-        if held or packet.is_keyframe:  # of sound, every packet is one
+        if held or packet.is_keyframe:  # every packet of sound is a key frame
             held.append(packet)
         if packet.is_keyframe:
             old = [n for n, each in enumerate(held) if each.is_keyframe and _seconds(each, packet) >= HELD]
@@ -35,16 +35,16 @@ class HeldPackets:
                 held.popleft()
 
     def pop(self) -> Packet:
-        """Return the oldest packet, which is then not kept any more."""
+        """Remove and return the oldest packet."""
         return self._packets.popleft()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all packets."""
         self._packets.clear()
 
 
 def _seconds(first: Packet, last: Packet) -> float:
-    """Return the time from one packet of a stream to another, 0 if it is not known."""
+    """Return the seconds from one packet of a stream to another, 0 if unknown."""
     if first.dts is None or last.dts is None or last.time_base is None:
         return 0.0
     return float((last.dts - first.dts) * last.time_base)

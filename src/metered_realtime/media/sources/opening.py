@@ -1,4 +1,4 @@
-"""Opening what FFmpeg reads, with errors that say what to do and hold no credentials."""
+"""Opening sources with FFmpeg, with helpful errors that contain no credentials."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ def open_source(
     options: dict[str, str] | None = None,
     timeout: float | tuple[float, float] | None = None,
 ) -> InputContainer:
-    """Open a file, stream or device that has audio or video. `timeout` is for opening, or for that and each read.
+    """Open a file, stream or device that has audio or video.
 
-    Pictures and streams beyond `stream_choice.LIMITS` are not probed.
+    `timeout` is in seconds, for opening and each read; a pair gives one for each. Errors name the source as `shown` and
+    end with `hint`. Pictures and streams beyond `stream_choice.LIMITS` are not probed.
 
     Raises:
-        ValueError: It is no media, or has neither audio nor video. Errors name it as `shown` and end with the `hint`.
-        OSError: It cannot be opened.
+        ValueError: it is not media, or has neither audio nor video.
+        OSError: it cannot be opened.
     """
     try:
         container = av.open(file, "r", format=format, options=LIMITS | (options or {}), timeout=timeout)
     except (av.FFmpegError, ValueError) as exc:
-        # `from None`: the original error's text may hold a URL with credentials.
+        # `from None`: the text of the original error may contain a URL with credentials.
         raise described(exc, shown, hint) from None
     chosen = chosen_streams(container)
     for stream in chosen.values():
@@ -43,7 +44,7 @@ def open_source(
 
 
 def described(error: Exception, shown: str, hint: str) -> Exception:
-    """Return FFmpeg's error as one about `shown`: ValueError if the data is not media, else OSError."""
+    """Return FFmpeg's error as an error about `shown`: ValueError if the data is not media, else OSError."""
     if not isinstance(error, av.FFmpegError):
         return ValueError(f"cannot open {shown!r}: {hint}") if isinstance(error, ValueError) else error
     reason = f"{error.strerror or type(error).__name__}: {hint}"
@@ -54,9 +55,9 @@ def described(error: Exception, shown: str, hint: str) -> Exception:
 
 
 def without_credentials(url: str) -> str:
-    """Return the URL without user, password, query and fragment, which often hold a camera's secrets.
+    """Return the URL without user, password, query and fragment, which often contain a camera's secrets.
 
-    All up to the last "@" goes: passwords are often not percent-encoded, and may hold any character.
+    Everything up to the last "@" is removed: passwords are often not percent-encoded and may contain any character.
     """
     scheme, _, rest = url.partition("://")
     place = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]

@@ -1,4 +1,4 @@
-"""Handing on what a file holds encoded, where a browser can decode it as it is."""
+"""Sending the packets of a file unchanged, where a browser can decode them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .upright import is_upright
 Packet: TypeAlias = "av.Packet[Any]"
 
 CODECS = {"vp8": "video/VP8", "h264": "video/H264", "opus": "audio/opus"}
-"""FFmpeg's names of the codecs that can be handed on, and their RTP media types."""
+"""FFmpeg's names of the codecs that can be passed through, and their RTP media types."""
 
 H264_PROFILES = ("Baseline", "Constrained Baseline")
-"""What aiortc offers and every WebRTC end has to decode (RFC 7742 section 6.2)."""
+"""The profiles that aiortc offers and every WebRTC endpoint has to decode (RFC 7742 section 6.2)."""
 
 
 MAX_CHANNELS = 2
-"""RFC 7587 section 4 has no more for Opus in RTP."""
+"""Channels of Opus in RTP (RFC 7587 section 4)."""
 
 
 def codec_of(stream: av.stream.Stream) -> str:
-    """Return the RTP media type under which the stream's packets can be sent as they are.
+    """Return the RTP media type under which the stream's packets can be sent unchanged.
 
     Raises:
-        ValueError: They cannot: the codec, its profile or channels are in the way, or B-frames, which RTP receivers
-            would show in the wrong order.
+        ValueError: they cannot, because of the codec, its profile, its channels, or B-frames, which RTP receivers would
+            show in the wrong order.
     """
     context: Any = stream.codec_context
     codec = CODECS.get(context.name) or CODECS.get(context.codec.canonical_name)
@@ -48,11 +48,11 @@ def codec_of(stream: av.stream.Stream) -> str:
 
 
 MAX_PEEKED = 300
-"""Packets that are read to find the first picture. A file without one in some 3 s is passed on as it is."""
+"""Packets that are read to find the first picture. A file without one in about 3 s is passed through unchecked."""
 
 
 def check_shown_as_it_is(stream: Any, picture: av.VideoFrame) -> None:
-    """Raise ValueError if a player would show the stream's pictures otherwise than a receiver of its packets does."""
+    """Raise ValueError if a player shows the stream's pictures differently than a receiver of its packets."""
     if not is_upright(picture, stream.sample_aspect_ratio):
         raise ValueError("video is shown turned or stretched, which packets do not say")
     if picture.color_range == FULL_RANGE:
@@ -62,7 +62,7 @@ def check_shown_as_it_is(stream: Any, picture: av.VideoFrame) -> None:
 def first_picture(
     container: InputContainer, streams: list[av.stream.Stream]
 ) -> tuple[av.VideoFrame | None, list[Packet]]:
-    """Read up to the first picture of the streams. Return it, and the packets that have been read."""
+    """Read up to the first picture of the streams. Return it and the packets that were read."""
     read: list[Packet] = []
     picture: av.VideoFrame | None = None
     for packet in container.demux(*streams):
@@ -74,7 +74,7 @@ def first_picture(
             break
     for stream in streams:
         if isinstance(stream, av.VideoStream):
-            stream.codec_context.flush_buffers()  # these packets are decoded again if they are not passed on
+            stream.codec_context.flush_buffers()  # these packets are decoded again if they are not passed through
     return picture, read
 
 
@@ -87,18 +87,18 @@ def _decoded(packet: Any) -> av.VideoFrame | None:
 
 
 class Passthrough:
-    """Makes packets of one stream fit for RTP: H.264 as Annex B, with its parameter sets before each key frame."""
+    """Prepares packets of one stream for RTP: H.264 as Annex B, with parameter sets before each key frame."""
 
     def __init__(self, stream: av.stream.Stream) -> None:
         self.codec = codec_of(stream)
         self._filter = BitStreamFilterContext("h264_mp4toannexb", stream) if self.codec == "video/H264" else None
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
-        """Yield what is to be sent of a packet of the file."""
+        """Yield the packets to send for a packet of the file."""
         if packet.size:
             yield from (packet,) if self._filter is None else self._filter.filter(packet)
 
     def rewind(self) -> None:
-        """Forget what came before: the file has been moved to another place."""
+        """Reset the state after a seek."""
         if self._filter is not None:
             self._filter.flush()

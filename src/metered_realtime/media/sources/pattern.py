@@ -1,4 +1,4 @@
-"""A test picture that says which frame it is: colour bars, a moving box, and its number as a bar code."""
+"""A numbered test picture: colour bars, a moving box, and the frame number as a bar code."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _BARS = (
 
 
 class Pattern:
-    """Draw numbered test pictures of one size, in yuv420p.
+    """Draws numbered test pictures of one size, in yuv420p.
 
-    Everything that stays the same is drawn once; a picture then costs three copies and a few row writes.
+    The static parts are drawn once; a picture then takes three copies and a few row writes.
 
     Raises:
-        ValueError: A side is odd, or outside 64 to 4096 pixels.
+        ValueError: a side is odd, or outside 64 to 4096 pixels.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -43,7 +43,7 @@ class Pattern:
         self._planes = [self._bars(index, plane.line_size, plane.height) for index, plane in planes]
 
     def frame(self, number: int) -> VideoFrame:
-        """Return picture `number`; the bar code shows it modulo 65536. `pts` is left to the caller."""
+        """Return picture `number`, without `pts`. The bar code shows the number modulo 65536."""
         frame = VideoFrame(self.width, self.height, "yuv420p")
         for plane, pixels in zip(frame.planes, self._planes, strict=True):
             plane.update(pixels)
@@ -77,9 +77,9 @@ class Pattern:
 
 
 def read_counter(frame: VideoFrame) -> int:
-    """Return the number that a picture of `Pattern` shows, also after lossy encoding or scaling.
+    """Return the number that a picture of `Pattern` shows, even after lossy encoding or scaling.
 
-    Any other picture gives some number, too: the code has no check digits.
+    Any other picture also yields some number: the code has no check digits.
     """
     grey = frame.reformat(format="gray")
     luma, stride = memoryview(grey.planes[0]), grey.planes[0].line_size
@@ -92,7 +92,7 @@ def read_counter(frame: VideoFrame) -> int:
 
 
 def _bounce(distance: int, span: int) -> int:
-    """Return where a point is that has gone `distance` to and fro between 0 and `span`."""
+    """Return the position of a point that has moved `distance` back and forth between 0 and `span`."""
     if span <= 0:
         return 0
     there = distance % (2 * span)

@@ -1,13 +1,13 @@
 """Playing a file, stream or device in real time, from a decoder thread into tracks.
 
 Invariants:
-- The thread runs while a track that has been read is live, and ends soon after the last of them stops. It
-  alone touches the container while it runs. That of a live source also ends when nobody reads for `LIVE_IDLE`.
-- A queue is bounded. A file is decoded at most `AHEAD` seconds ahead, and pauses while nobody reads; a reader
-  that falls behind while the other goes on loses its oldest frames. A live source never waits: its oldest
-  frames go.
+- The thread runs while a track that has been read is live, and ends soon after the last of them stops. Only the thread
+  uses the container while it runs. The thread of a live source also ends after `LIVE_IDLE` without a reader.
+- Queues are bounded. A file is decoded at most `AHEAD` seconds ahead, and decoding pauses without a reader; a reader
+  that falls behind while the other continues loses its oldest frames. A live source never waits: its oldest frames are
+  dropped.
 - Both tracks of a file follow one clock. It moves only when the whole player has stalled.
-- Of a track of packets none is left out, except all up to the next key frame.
+- A track of packets never drops single packets, only all up to the next key frame.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from .decoding import Decoded, Kind, Wanted
 from .passthrough import Packet, Passthrough
 from .source_track import SourceTrack
 
-AHEAD = 0.5  # seconds decoded ahead of a file's reader: covers a slow disk or a large key frame
+AHEAD = 0.5  # seconds decoded ahead of a file's reader: enough for a slow disk or a large key frame
 MAX_QUEUED = 3.0  # seconds; files interleave coarsely, so one queue may have to grow past AHEAD
-LIVE_QUEUED = 0.5  # seconds; what is older than this is not live
-LIVE_IDLE = 5.0  # seconds without a reader after which a live source is not decoded any more, until one comes back
+LIVE_QUEUED = 0.5  # seconds; older frames are not live
+LIVE_IDLE = 5.0  # seconds without a reader after which decoding of a live source stops until one comes back
 LATE = 0.25  # seconds behind the clock from which a file's frame is skipped
-STALLED = 0.5  # seconds behind the clock of the newest frame, from which the clock moves instead
+STALLED = 0.5  # seconds behind the clock from which, for the newest frame, the clock moves instead
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds that `close` waits for a read that blocks. FFmpeg cannot be interrupted: the thread ends when it answers."""
+"""Seconds that `close` waits for a blocking read. FFmpeg cannot be interrupted: the thread ends when the read does."""
 
 THREAD_NAME = "metered-realtime-player"
 
@@ -47,7 +47,7 @@ _Unit: TypeAlias = "av.AudioFrame | av.VideoFrame | Packet"
 
 
 class Reader(Protocol):
-    """Where a player's media comes from. Used by one thread at a time."""
+    """The source of a player's media. Used by one thread at a time."""
 
     ended: bool
     has_audio: bool
@@ -63,14 +63,14 @@ class Reader(Protocol):
         """Yield frames, as `FrameReader.frames` does."""
 
     def holds(self, kind: Kind) -> bool:
-        """Say whether there is something for a reader of this kind who comes late."""
+        """Return whether there is something for a late reader of this kind."""
 
     def close(self) -> None:
         """Release the source."""
 
 
 class PlayerTrack(SourceTrack):
-    """One kind of a `Player`'s media. `frames_dropped` counts what a slow reader missed.
+    """The audio or video track of a `Player`. `frames_dropped` counts frames that a slow reader missed.
 
     `codec` is None, or the media type ("video/H264") of the packets that `recv` then returns instead of frames.
     """
@@ -80,24 +80,24 @@ class PlayerTrack(SourceTrack):
         self.kind: Kind = kind
         self.codec = codec
         self.frames_dropped = 0
-        self.needs_key = False  # packets were left out: nothing can be decoded before the next key frame
-        self.read_at = 0.0  # when a reader came last, on the monotonic clock; infinite while one waits
-        self.reading = False  # this and what follows is guarded by the player's lock
+        self.needs_key = False  # packets were dropped: nothing can be decoded before the next key frame
+        self.read_at = 0.0  # time of the last read, on the monotonic clock; infinite while a reader waits
+        self.reading = False  # guarded by the player's lock, like the two below
         self.finished = False
         self.queue: deque[Decoded] = deque()
         self._player = player
         self._wake = asyncio.Event()
 
     async def recv(self) -> _Unit:
-        """Return the next frame, or packet; of a file, when it is due.
+        """Return the next frame or packet. That of a file is returned when it is due.
 
         Raises:
-            MediaStreamError: The source has ended or the track has been stopped.
+            MediaStreamError: the source has ended or the track has been stopped.
         """
         self._attach()
         while self.readyState == "live":
             self._wake.clear()
-            frame, delay = self._player.take(self)
+            frame, delay = self._player.take_frame(self)
             if frame is not None:
                 return frame
             if self.finished and not self.queue:
@@ -115,30 +115,29 @@ class PlayerTrack(SourceTrack):
         finally:
             self.read_at = time.monotonic()
 
-    def _released(self) -> None:
-        """Let go of the player, whose thread ends with its last track that is being read."""
-        self._player.release(self)
+    def _release(self) -> None:
+        """Release the player, whose thread ends with its last track that is being read."""
+        self._player.release_track(self)
         self._wake.set()
 
     def wake(self) -> None:
-        """Make a waiting `recv` look again. Call it on the event loop."""
+        """Make a waiting `recv` check again. Called on the event loop."""
         self._wake.set()
 
     @property
     def queued_seconds(self) -> float:
-        """How much media the queue spans."""
+        """Seconds of media in the queue."""
         return self.queue[-1].time - self.queue[0].time if self.queue else 0.0
 
 
 class Player(MediaPlayer):
-    """Play what `reader` brings on `.audio` and `.video`; either is None if it has none of the kind.
+    """Plays a source on the tracks `audio` and `video`. Either is None if the source has no such stream.
 
-    An aiortc `MediaPlayer` to its users, with a decoder of its own. aiortc's queues without bound what is
-    decoded for a track that nobody reads, sends looped video with timestamps that go back, and blocks the
-    event loop while it stops.
+    It is an aiortc `MediaPlayer` with a decoder of its own. That of aiortc queues frames of an unread track without
+    bound, sends looped video with timestamps that go back, and blocks the event loop while it stops.
 
-    `live` sources are not paced. Frames begin with the first `recv` of a track. `error` is what the source failed of,
-    if it did; `describe` turns FFmpeg's exceptions, which may hold credentials, into those that are shown.
+    `live` sources are not paced. Reading begins with the first `recv` of a track. `error` is the exception with which
+    the source failed, if it did; `describe` turns FFmpeg's exceptions, which may contain credentials, into public ones.
     """
 
     def __init__(
@@ -153,33 +152,33 @@ class Player(MediaPlayer):
         self._tracks = [track for track in (self._audio, self._video) if track is not None]
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._done: Future[threading.Thread] | None = None  # what the thread leaves when it has nothing left to do
+        self._done: Future[threading.Thread] | None = None  # set to the thread when it ends
         self._loop: asyncio.AbstractEventLoop | None = None
         self._origin: float | None = None  # the loop's time at the media's time 0
 
     @property
     def audio(self) -> PlayerTrack | None:
-        """The audio track, if there is one."""
+        """The audio track, None if there is none."""
         return self._audio
 
     @property
     def video(self) -> PlayerTrack | None:
-        """The video track, if there is one."""
+        """The video track, None if there is none."""
         return self._video
 
     @property
     def reopened(self) -> int:
-        """How often a live source was opened again after it had failed or fallen silent."""
+        """How often a live source was opened again after it failed or fell silent."""
         return self._reader.reopened
 
     @property
     def packets_failed(self) -> int:
-        """Packets that could not be played: broken ones, pictures of more than 8192x4320 pixels, sound of channels that
-        cannot be mixed."""
+        """Packets that could not be played: broken ones, pictures of more than 8192x4320 pixels, and sound that cannot
+        be mixed to stereo."""
         return self._reader.errors
 
     async def close(self) -> None:
-        """Stop both tracks and wait until the decoder thread has ended, but at most 2 s for a read that blocks.
+        """Stop both tracks and wait for the end of the decoder thread, at most 2 s if a read blocks.
 
         May be awaited at any time, on any event loop, more than once.
         """
@@ -191,8 +190,8 @@ class Player(MediaPlayer):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     (await asyncio.wrap_future(done)).join()
 
-    def take(self, track: PlayerTrack) -> tuple[_Unit | None, float | None]:
-        """Return the track's next frame if it is due, or None and how long to wait (None: until woken)."""
+    def take_frame(self, track: PlayerTrack) -> tuple[_Unit | None, float | None]:
+        """Return the track's next frame if it is due, else None and the seconds to wait (None: until woken)."""
         with self._changed:
             self._begin(track)
             self._changed.notify_all()
@@ -204,8 +203,8 @@ class Player(MediaPlayer):
                     return None, delay if track.queue else None
             return track.queue.popleft().frame, None
 
-    def release(self, track: PlayerTrack) -> None:
-        """Forget a track that has stopped; close the source after the last one."""
+    def release_track(self, track: PlayerTrack) -> None:
+        """Release a track that has stopped. The last one closes the source."""
         with self._changed:
             track.queue.clear()
             self._changed.notify_all()
@@ -216,16 +215,16 @@ class Player(MediaPlayer):
         track.read_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
         if self._thread is None and not track.finished:
-            if self._live and self._done is not None:  # what is left from when somebody read last
+            if self._live and self._done is not None:  # frames from before a pause without readers
                 track.queue.clear()
             self._done = Future()
-            self._done.set_running_or_notify_cancel()  # a `close` that is cancelled must not cancel it for all
-            # A daemon, so that a program that forgot to stop a track can still exit.
+            self._done.set_running_or_notify_cancel()  # a cancelled `close` must not cancel it for others
+            # A daemon thread, so that a program that does not stop a track can still exit.
             self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
             self._thread.start()
 
     def _delay(self, track: PlayerTrack) -> float:
-        """Move the clock or skip late frames if need be, and return seconds until the queue's head is due."""
+        """Return the seconds until the head of the queue is due, after moving the clock or skipping late frames."""
         now = asyncio.get_running_loop().time()
         newest = max(each.queue[-1].time for each in self._tracks if each.queue)
         if self._origin is None or now - (self._origin + newest) > STALLED:
@@ -243,7 +242,7 @@ class Player(MediaPlayer):
         }
 
     def _run(self) -> None:
-        """Decode until the source or the interest in it ends. Runs in the thread."""
+        """Decode until the source ends or no track is read any more. Runs in the thread."""
         done = self._done
         assert done is not None
         while True:
@@ -258,7 +257,7 @@ class Player(MediaPlayer):
                         self._reader.ended and not self._reader.holds(track.kind)
                     )
                 if any(track.kind in self._wanted() and not track.finished for track in self._tracks):
-                    continue  # a track began to be read just now
+                    continue  # a reader has just come
                 self._thread = None
                 self._close_if_unused()
             self._wake_all()
@@ -283,7 +282,7 @@ class Player(MediaPlayer):
         self._wake_all()
 
     def _shed(self, track: PlayerTrack) -> None:
-        """Drop the oldest frame; of packets, all up to the next with which decoding can begin."""
+        """Drop the oldest frame, or all packets up to the next key frame."""
         while True:
             track.queue.popleft()
             track.frames_dropped += 1
@@ -292,10 +291,10 @@ class Player(MediaPlayer):
         track.needs_key = track.codec is not None and not track.queue
 
     def _pause(self) -> float:
-        """Return seconds until more of a file should be decoded; infinite until a reader takes a frame.
+        """Return the seconds until more of a file has to be decoded; infinite until a reader takes a frame.
 
-        While one track's queue runs dry the other's may fill up (a coarsely interleaved file, or a track that
-        ends early), but frames that are still on time are not given up for that.
+        The queue of one track may fill up while that of the other runs dry (a coarsely interleaved file, or a track
+        that ends early), but frames that are still on time are not dropped for that.
         """
         reading = [track for track in self._tracks if track.kind in self._wanted()]
         if reading and all(track.queued_seconds >= AHEAD for track in reading):
@@ -303,7 +302,7 @@ class Player(MediaPlayer):
         return max((self._slack(track) for track in reading if self._is_full(track)), default=0.0)
 
     def _slack(self, track: PlayerTrack) -> float:
-        """Return seconds until the head of the queue is so late that it may be dropped."""
+        """Return the seconds until the head of the queue is late enough to be dropped."""
         assert self._loop is not None
         if self._origin is None:
             return LATE
@@ -318,7 +317,7 @@ class Player(MediaPlayer):
 
     def _wake_all(self) -> None:
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody is waiting any more
+        with contextlib.suppress(RuntimeError):  # the event loop has been closed
             for track in self._tracks:
                 self._loop.call_soon_threadsafe(track.wake)
 

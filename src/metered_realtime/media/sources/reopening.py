@@ -1,4 +1,4 @@
-"""A live source that is opened again whenever it fails, ends or falls silent. Its time line goes on."""
+"""A live source that is opened again whenever it fails, ends or falls silent. Its time line continues."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .opening import described
 from .passthrough import Passthrough
 
 FIRST_PAUSE, MAX_PAUSE = 0.5, 10.0
-"""Seconds before a source is opened again: at first, and, doubled each time, at most. A camera restarts in about 20."""
+"""Seconds before a source is opened again: at first, and at most after doubling. A camera restarts in about 20."""
 
 LOOK_AGAIN = 0.05
-"""Seconds between two looks, during a pause, at whether anybody still wants frames."""
+"""Seconds between checks, during a pause, of whether frames are still wanted."""
 
 
 class ReopeningReader:
-    """Reads from what `open` returns, and opens it again until nobody wants frames any more. Never gives up.
+    """Reads the source that `open` returns, and opens it again as long as frames are wanted. Never gives up.
 
-    A source from which no frame came for `silence` seconds is taken for dead, also when packets still come that give no
-    frame. `reopened` counts. Time goes on while the source is away: `pts` stays continuous, and close to the clock.
+    A source without a frame for `silence` seconds counts as dead, even if it still sends packets. `reopened` counts the
+    openings after the first. Time advances while the source is away: `pts` stays continuous and close to the clock.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ReopeningReader:
         self.ended = False
         self.passed: dict[Kind, Passthrough] = {}
         self.reopened = 0
-        self._errors = 0  # of the readers before this one
+        self._errors = 0  # of previous readers
         self._open = open
         self._shown = shown
         self._silence = silence
@@ -46,8 +46,8 @@ class ReopeningReader:
         self._clock = clock
         self._reader: FrameReader | None = FrameReader(open())
         self.has_audio, self.has_video = self._reader.has_audio, self._reader.has_video
-        self._heard = clock()  # when the last frame came, or the source was opened
-        self._began: float | None = None  # the clock at the time line's 0
+        self._heard = clock()  # time of the last frame, or of opening
+        self._began: float | None = None  # the clock at second 0 of the time line
         self._position = 0.0
         self._pause = FIRST_PAUSE
 
@@ -58,9 +58,9 @@ class ReopeningReader:
         return self._errors + (reader.errors if reader is not None else 0)
 
     def frames(self, wanted: Wanted) -> Iterator[Decoded]:
-        """Yield frames until nobody wants any."""
+        """Yield frames until none are wanted."""
         if self._is_silent():
-            self._lose("nobody read it, and what waits is old")
+            self._lose("it was not read, and its data is out of date")
         while wanted():
             if self._reader is None and not self._reopen():
                 self._wait(wanted)
@@ -68,7 +68,7 @@ class ReopeningReader:
             yield from self._until_lost(wanted)
 
     def holds(self, kind: Kind) -> bool:
-        """Say no: what is late is not live."""
+        """Return False: late frames are not live."""
         return False
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class ReopeningReader:
                 if self._began is None:
                     self._began = self._heard
                 yield decoded
-        except Exception as error:  # a camera must not be able to end the track by anything that it sends
+        except Exception as error:  # nothing that a camera sends may end the track
             reason = f"{type(error).__name__}: {described(error, self._shown, 'is it reachable?')}"
         if wanted():
             self._lose("it fell silent" if self._is_silent() else reason)
@@ -103,7 +103,7 @@ class ReopeningReader:
     def _reopen(self) -> bool:
         try:
             container = self._open()
-        except Exception as error:  # what `open` raises holds no credentials
+        except Exception as error:  # the errors of `open` contain no credentials
             self._logger.debug("source cannot be opened", {"source": self._shown, "error": str(error)})
             return False
         self._heard = self._clock()

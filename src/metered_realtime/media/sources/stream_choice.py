@@ -1,4 +1,4 @@
-"""Choosing the streams of a container to play, as a player does."""
+"""Choosing which streams of a container to play."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from av.stream import Disposition
 Kind = Literal["audio", "video"]
 
 MAX_PIXELS = 8_192 * 4_320
-"""Pixels of a picture that is decoded from a file: 8K. One has 53 MB, and a decoder keeps several."""
+"""Pixels of a picture from a file at most: 8K. Each takes 53 MB, and a decoder keeps several."""
 
 MAX_STREAMS = 128
-"""Streams of a file. Probing one costs 0.2 MB for its decoder; films have about thirty."""
+"""Streams of a file at most. Probing a stream takes 0.2 MB for its decoder; films have about thirty."""
 
 LIMITS = {"max_pixels": str(MAX_PIXELS), "max_streams": str(MAX_STREAMS)}
-"""FFmpeg options that apply both limits while a file is probed."""
+"""FFmpeg options for both limits while a file is probed."""
 
 _NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
 _FOR_FEW = Disposition.hearing_impaired | Disposition.visual_impaired | Disposition.comment | Disposition.descriptions
 
 
 def chosen_streams(container: InputContainer) -> dict[Kind, av.stream.Stream]:
-    """Return the stream of each kind to play: a forced one, else a default one, else the first that is not a commentary
-    or meant for impaired people. Attached pictures and streams that cannot be decoded are skipped."""
+    """Return the stream of each kind to play.
+
+    That is a forced one, else a default one, else the first that is neither a commentary nor made for impaired people.
+    Attached pictures and streams that cannot be decoded are skipped.
+    """
     chosen: dict[Kind, av.stream.Stream] = {}
     kinds: tuple[tuple[Kind, Any], ...] = (("audio", container.streams.audio), ("video", container.streams.video))
     for kind, streams in kinds:

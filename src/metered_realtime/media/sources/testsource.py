@@ -1,4 +1,4 @@
-"""Generated media: live tracks that cost next to no CPU, and a clip to play where there is no camera."""
+"""Generated media: live tracks that take hardly any CPU, and a test clip."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from .pattern import Pattern
 from .source_track import SourceTrack
 
 MAX_FPS = 120
-TONE_LEVEL, CLICK_LEVEL = 0.2, 0.8  # of full scale: the click stands out, neither clips
+TONE_LEVEL, CLICK_LEVEL = 0.2, 0.8  # of full scale: the click stands out, and neither clips
 CLICK_SAMPLES = RATE // 200  # 5 ms
 
 
 class PatternTrack(SourceTrack):
-    """Show the numbered test picture (`Pattern`) in real time; `pts` counts 1/90000 s.
+    """A video track of numbered test pictures (`Pattern`) in real time. `pts` counts 1/90000 s.
 
     Raises:
         ValueError: `width` or `height` is odd or outside 64 to 4096, or `fps` is outside 1 to 120.
@@ -59,7 +59,7 @@ class PatternTrack(SourceTrack):
         """Return the next picture when it is due.
 
         Raises:
-            MediaStreamError: The track has been stopped.
+            MediaStreamError: the track has been stopped.
         """
         due = await _paced(self, self._pacer)
         frame = self._pattern.frame(self._number)
@@ -70,7 +70,7 @@ class PatternTrack(SourceTrack):
 
 
 class ToneTrack(SourceTrack):
-    """Sound a sine of `frequency` whole hertz with a click each second; 48 kHz stereo s16, 20 ms per frame.
+    """An audio track of a sine of `frequency` hertz with a click each second; 48 kHz stereo s16, 20 ms per frame.
 
     Raises:
         ValueError: `frequency` is not an int from 1 to 20000.
@@ -87,7 +87,7 @@ class ToneTrack(SourceTrack):
         """Return the next 20 ms when they are due.
 
         Raises:
-            MediaStreamError: The track has been stopped.
+            MediaStreamError: the track has been stopped.
         """
         pts = await _paced(self, self._pacer) * FRAME_SAMPLES
         start = pts % RATE * SAMPLE_BYTES
@@ -96,7 +96,7 @@ class ToneTrack(SourceTrack):
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip that was written: what is in it. `audio_codec` is None where PyAV has no audio encoder."""
+    """The properties of a written test clip. `audio_codec` is None if PyAV has no audio encoder."""
 
     path: Path
     seconds: float
@@ -116,12 +116,12 @@ def write_test_clip(
 ) -> Clip:
     """Write an MP4 (H.264 and AAC) with the numbered test picture and a 440 Hz tone that clicks each second.
 
-    Blocks; about 40 times faster than real time at the default size. Without those encoders it takes the next
-    best that this PyAV has. `progress` gets a fraction from 0 to 1, at most once per frame, the last one 1.0.
-    A file that exists is replaced; one that could not be finished is removed.
+    Blocks, at about 40 times real time at the default size. Without those encoders the next best ones of this PyAV are
+    used. `progress` is called with a fraction from 0 to 1, once per frame, the last time with 1.0. An existing file is
+    replaced; one that could not be finished is removed.
 
     Raises:
-        ValueError: A size, rate or length that is not usable.
+        ValueError: a size, rate or length is out of range.
         RuntimeError: PyAV has no video encoder for MP4.
     """
     _check_fps(fps)
@@ -176,7 +176,7 @@ async def _paced(track: SourceTrack, pacer: Pacer) -> int:
 
 
 def _tone_second(frequency: int, click: bool) -> bytes:
-    """Return one second of 48 kHz stereo s16. Whole hertz make it repeat without a seam."""
+    """Return one second of 48 kHz stereo s16. A whole number of hertz makes it repeat seamlessly."""
     if not isinstance(frequency, int) or not 1 <= frequency <= 20_000:
         raise ValueError(f"frequency must be an int from 1 to 20000 Hz, not {frequency!r}")
     step = 2 * math.pi * frequency / RATE

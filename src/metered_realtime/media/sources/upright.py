@@ -1,4 +1,4 @@
-"""Pictures of a file as a player shows them: turned, mirrored, and of square pixels."""
+"""Transforming pictures of a file as a player shows them: rotated, mirrored, and with square pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..codecs.pictures import MAX_SIDE
 from .stream_choice import MAX_PIXELS
 
 _Turn = tuple[str, ...]
-"""Filters, with their arguments behind a "="."""
+"""FFmpeg filters, with their arguments after a "="."""
 
 _TURNS: dict[tuple[bool, bool, bool], _Turn] = {
     (False, False, False): (),
@@ -26,12 +26,12 @@ _TURNS: dict[tuple[bool, bool, bool], _Turn] = {
     (True, False, True): ("transpose=cclock",),
     (True, True, True): ("transpose=clock_flip",),
 }
-"""By whether the sides are swapped, and whether the result is mirrored horizontally and vertically."""
+"""Filters by whether the sides are swapped, and whether the result is mirrored horizontally and vertically."""
 
 
 def turn_of(frame: av.VideoFrame) -> _Turn:
-    """Return the filters that make a frame upright, by its display matrix. Angles are rounded to quarter turns."""
-    sides: Any = frame.side_data  # a mapping by types, which is declared as one by names
+    """Return the filters that make a frame upright by its display matrix. Angles are rounded to quarter turns."""
+    sides: Any = frame.side_data  # a mapping by type that is declared as one by name
     data = sides.get(Type.DISPLAYMATRIX)
     if data is None:
         return ()
@@ -44,7 +44,7 @@ def turn_of(frame: av.VideoFrame) -> _Turn:
 
 
 def stretched(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
-    """Return the size of a picture with square pixels: one side grows. Sizes beyond the limits are scaled down."""
+    """Return the size of a picture with square pixels. One side grows; sizes beyond the limits are scaled down."""
     if not aspect or aspect < 0 or aspect == 1:
         return width, height
     wide, high = (width * float(aspect), float(height)) if aspect > 1 else (float(width), height / float(aspect))
@@ -54,14 +54,14 @@ def stretched(width: int, height: int, aspect: Fraction | None) -> tuple[int, in
 
 
 class Upright:
-    """Makes the frames of a stream upright. `aspect` is that of its pixels, None if it is not known."""
+    """Makes the frames of a stream upright. `aspect` is that of its pixels, None if unknown."""
 
     def __init__(self, aspect: Fraction | None) -> None:
         self._aspect = aspect
         self._built: tuple[tuple[object, ...], Graph] | None = None
 
     def show(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the frame as it is shown: itself if nothing has to be done."""
+        """Return the frame as it is shown: itself if nothing changes."""
         size, turn = stretched(frame.width, frame.height, self._aspect), turn_of(frame)
         if not turn and size == (frame.width, frame.height):
             return frame
@@ -74,7 +74,7 @@ class Upright:
 
 
 def is_upright(frame: av.VideoFrame, aspect: Fraction | None) -> bool:
-    """Return whether a frame is shown as it is."""
+    """Return whether a frame is shown unchanged."""
     return not turn_of(frame) and stretched(frame.width, frame.height, aspect) == (frame.width, frame.height)
 
 

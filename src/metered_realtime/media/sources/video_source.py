@@ -1,11 +1,11 @@
-"""Pictures that the application pushes, as a track: the newest wins.
+"""A track of pictures that the application pushes: the newest one is sent.
 
 Invariants:
 - At most one picture waits to be read. A push replaces it and never waits; `_lock` guards it, so that any thread may
   push, and is held only to swap a reference.
-- `pts` counts 1/90000 s of the event loop's clock from the first picture read, and always grows.
+- `pts` counts 1/90000 s of the event loop's clock from the first picture read, and always rises.
 - A picture that has been read is repeated while nothing is pushed: a receiver that joins, or that lost the end of the
-  last picture, needs a frame to get a key frame with, and a lost packet is only noticed when another one follows.
+  last picture, needs another frame for its key frame, and a lost packet is only noticed when another one follows.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from .source_track import SourceTrack, call_on
 MAX_FPS = 120
 
 STILL_SECONDS = 0.25
-"""Seconds after which an unchanged picture is sent again: how long a receiver waits at most for its key frame.
+"""Seconds after which an unchanged picture is sent again: the longest that a receiver waits for its key frame.
 
-Encoding what has not changed costs about 2 ms at 640 x 480 and a few dozen bytes.
+Encoding an unchanged picture takes about 2 ms at 640 x 480 and a few dozen bytes.
 """
 
 
 class VideoSource(SourceTrack):
-    """Show pushed pictures: at most `fps` per second, the newest first, and the last one again while none come.
+    """A track that shows pushed pictures: the newest one, at most `fps` per second, repeated while none are pushed.
 
-    `format` ("rgb24" or "bgr24") is how pushed arrays of three dimensions hold their colours. `width` and `height`
-    scale every picture; without them each has its own size, which may change at any time. Odd sizes lose a row or
-    column. `frames_pushed` counts pictures, `frames_dropped` those that a newer one replaced before they were read.
+    `format` ("rgb24" or "bgr24") is the colour order of pushed arrays of three dimensions. `width` and `height` scale
+    every picture; without them each keeps its own size, which may change at any time. Odd sizes lose a row or column.
+    `frames_pushed` counts pictures, `frames_dropped` those that a newer one replaced before they were read.
 
     Raises:
-        ValueError: A size, rate or format that is not usable.
+        ValueError: a size, rate or format is not supported.
     """
 
     kind = "video"
@@ -61,7 +61,7 @@ class VideoSource(SourceTrack):
         self._last: av.VideoFrame | None = None
         self._ending = False
         self._wake = asyncio.Event()
-        self._due = -math.inf  # when the next picture may go, and when the last one is to be repeated
+        self._due = -math.inf  # when the next picture may be sent, and when the last one is repeated
         self._still_due = math.inf
         self._origin: float | None = None
         self._pts = -1
@@ -69,12 +69,12 @@ class VideoSource(SourceTrack):
     def push(self, picture: Any, *, format: str | None = None) -> None:
         """Show a picture: an array of uint8, (height, width, 3) or grey (height, width), or an `av.VideoFrame`.
 
-        May be called from any thread. Never waits, and converts in the calling thread: 1 ms at 640 x 480, 6 ms at
+        May be called from any thread. Never waits; converts in the calling thread, in 1 ms at 640 x 480 and 6 ms at
         1920 x 1080. The picture is copied. Does nothing after `end` or `stop`.
 
         Raises:
             TypeError: `picture` is neither an array nor a frame.
-            ValueError: It has a shape, type or size that cannot be shown, or `format` is not known.
+            ValueError: its shape, type or size is not supported, or `format` is unknown.
         """
         if self._ending or self.readyState != "live":
             return
@@ -88,7 +88,7 @@ class VideoSource(SourceTrack):
         call_on(self._loop, self._wake.set)
 
     def end(self) -> None:
-        """Take no more pictures, and end the track when the last one has been read. May be called from any thread."""
+        """End the track once the last picture has been read. Later pushes do nothing. May be called from any thread."""
         self._ending = True
         call_on(self._loop, self._wake.set)
 
@@ -96,12 +96,12 @@ class VideoSource(SourceTrack):
         """Return the next picture when it is due: a new one, or the last one again.
 
         Raises:
-            MediaStreamError: The track has ended.
+            MediaStreamError: the track has ended.
         """
         loop = self._attach()
         while self.readyState == "live":
             self._wake.clear()
-            frame, delay = self._take(loop.time())
+            frame, delay = self._take_due(loop.time())
             if frame is not None:
                 return frame
             if self._ending and self._next is None:
@@ -112,13 +112,13 @@ class VideoSource(SourceTrack):
                     await self._wake.wait()
         raise MediaStreamError("the video source has ended")
 
-    def _released(self) -> None:
+    def _release(self) -> None:
         with self._lock:
             self._next = self._last = None
         self._wake.set()
 
-    def _take(self, now: float) -> tuple[av.VideoFrame | None, float | None]:
-        """Return what is due, or None and how long to wait (None: until woken)."""
+    def _take_due(self, now: float) -> tuple[av.VideoFrame | None, float | None]:
+        """Return the picture that is due, else None and the seconds to wait, None to wait until woken."""
         with self._lock:
             fresh = self._next is not None
             due = max(self._due, self._still_due if not fresh else -math.inf)
@@ -127,8 +127,8 @@ class VideoSource(SourceTrack):
             if fresh:
                 self._last, self._next = self._next, None
             assert self._last is not None
-            frame = self._last if fresh else copied(self._last)  # the encoder may still be at work on the original
-        # A picture that comes up to a period early or late costs none of its neighbours, and the rate stays bounded.
+            frame = self._last if fresh else copied(self._last)  # the original may still be encoding
+        # A picture that is up to a period early or late does not displace its neighbours, and the rate stays bounded.
         self._due = max(self._due + self._period, now)
         self._still_due = now + max(STILL_SECONDS, self._period)
         return self._stamped(frame, now), None
