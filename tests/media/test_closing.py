@@ -75,13 +75,13 @@ async def ended(subject: Subject) -> None:
         for track in subject.tracks:
             assert track.readyState == "ended"
             with pytest.raises(MediaStreamError):
-                await asyncio.wait_for(track.recv(), 2)
+                await asyncio.wait_for(track.recv(), PATIENCE)
         await subject.close()
 
 
 async def begin(subject: Subject) -> None:
     subject.feed()
-    await asyncio.gather(*(asyncio.wait_for(track.recv(), 5) for track in subject.tracks))
+    await asyncio.gather(*(asyncio.wait_for(track.recv(), PATIENCE) for track in subject.tracks))
 
 
 async def wait_in_recv(subject: Subject) -> list[asyncio.Future[Any]]:
@@ -97,7 +97,7 @@ async def wait_in_recv(subject: Subject) -> list[asyncio.Future[Any]]:
 
 
 async def released(readers: list[asyncio.Future[Any]]) -> None:
-    results = await asyncio.wait_for(asyncio.gather(*readers, return_exceptions=True), 3)
+    results = await asyncio.wait_for(asyncio.gather(*readers, return_exceptions=True), PATIENCE)
     assert all(isinstance(result, MediaStreamError) for result in results)
 
 
@@ -151,7 +151,7 @@ async def test_from_its_own_ended_handler(make: Callable[[], Subject]) -> None:
         track.on("ended", lambda: closing.append(asyncio.ensure_future(subject.close())))
     await begin(subject)
     subject.tracks[0].stop()
-    await asyncio.wait_for(asyncio.gather(*closing), 3)
+    await asyncio.wait_for(asyncio.gather(*closing), PATIENCE)
     await ended(subject)
 
 

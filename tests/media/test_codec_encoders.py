@@ -12,8 +12,8 @@ import pytest
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from av.video.frame import PictureType
 
-from metered_realtime.media.codecs import encoders
 from metered_realtime.media.codecs.encoders import SendCodec, make_encoder
+from metered_realtime.media.codecs.pictures import copied
 from metered_realtime.media.sources.pattern import Pattern, read_counter
 
 VP8 = SendCodec("video/vp8", 90_000)
@@ -103,7 +103,7 @@ def test_rows_that_are_padded_in_another_way_are_copied_right() -> None:
     graph.push(frame)
     cropped: Any = graph.pull()
     assert cropped.planes[0].line_size == 320
-    own = encoders._own_picture(cropped, 200, 240)
+    own = copied(cropped)
     for row in (0, 100, 239):
         start = row * own.planes[0].line_size
         assert bytes(own.planes[0])[start : start + 200] == bytes(frame.planes[0])[row * 320 : row * 320 + 200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -113,9 +114,8 @@ def mixed(frame: av.VideoFrame) -> av.VideoFrame:
 def pushed(frame: av.VideoFrame) -> av.VideoFrame:
     source = VideoSource()
     source.push(frame)
-    picture, _ = source._take_due(0.0)
+    picture = asyncio.run(source.recv())
     source.stop()
-    assert picture is not None
     return picture
 
 

@@ -17,6 +17,7 @@ from av.stream import Disposition
 from metered_realtime.media.codecs.pictures import FULL_RANGE
 from metered_realtime.media.sources import stream_choice
 from metered_realtime.media.sources.factories import from_file
+from metered_realtime.media.sources.opening import open_source
 from metered_realtime.media.sources.player import Player
 from metered_realtime.media.sources.upright import stretched
 
@@ -267,9 +268,9 @@ def test_of_very_many_streams_only_some_are_looked_at(tmp_path: Path) -> None:
         frame = av.AudioFrame("s16", "stereo", 160)
         frame.sample_rate, frame.pts = 8_000, 0
         container.mux(streams[0].encode(frame))
+    with open_source(str(path), shown="a.mkv", hint="") as container:
+        assert len(container.streams) == stream_choice.MAX_STREAMS
     player = from_file(str(path))
-    reader: Any = player._reader
-    assert len(reader._container.streams) == stream_choice.MAX_STREAMS
     for track in (player.audio, player.video):
         if track is not None:
             track.stop()

@@ -19,6 +19,8 @@ from metered_realtime.media.receiving.key_frames import MIN_INTERVAL, KeyFrameRe
 from metered_realtime.media.receiving.readers import MAX_WAITING_AUDIO, MAX_WAITING_PACKETS, MAX_WAITING_VIDEO
 from tests.support.coding import H264, OPUS, STEP, VP8, Remote, decode, picture, pictures, settle, sound
 from tests.support.patience import PATIENCE
+from tests.support.peers import eventually
+from tests.support.virtual_time import virtual_time
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -41,13 +43,6 @@ async def begin(*calls: Any) -> list[asyncio.Task[Any]]:
 def stamps(frames: list[Any], kind: str = "video") -> list[int]:
     """Return the numbers of frames by their timestamps."""
     return [frame.pts // STEP[kind] for frame in frames]
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tracks look for their readers often."""
-    monkeypatch.setattr(remote_track, "LINGER", 0.02)
-    monkeypatch.setattr(remote_track, "RECV_PAUSE", 0.05)
 
 
 # --- nobody reads
@@ -96,19 +91,17 @@ async def test_reading_starts_from_a_key_frame_that_is_asked_for_at_once() -> No
     remote.track.stop()
 
 
-async def test_a_key_frame_is_asked_for_again_until_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_frames, "MIN_INTERVAL", 0.02)
+@virtual_time
+async def test_a_key_frame_is_requested_again_until_it_arrives() -> None:
     remote = Remote()
-    (read,) = await begin(remote.track.recv())
-    await asyncio.sleep(0.25)
+    (read,) = await begin(remote.track.encoded().recv())
+    await asyncio.sleep(6)
     gaps = [later - sooner for sooner, later in itertools.pairwise(remote.requests)]
-    assert 3 <= len(remote.requests) <= 5
-    assert all(gap >= expected for gap, expected in zip(gaps, (0.02, 0.04, 0.08), strict=False))
-    await remote.send(*pictures(1))
+    assert gaps == pytest.approx([0.5, 1, 2, 2])
+    remote.track.push_frame(pictures(1)[0])
     await read
-    count = len(remote.requests)
-    await asyncio.sleep(0.1)
-    assert len(remote.requests) == count
+    await asyncio.sleep(6)
+    assert len(remote.requests) == 5
     remote.track.stop()
 
 
@@ -116,7 +109,7 @@ async def test_before_the_first_packet_there_is_nobody_to_ask() -> None:
     remote = Remote(reachable=False)
     (read,) = await begin(remote.track.recv())
     await remote.send(*pictures(3)[1:])
-    remote._reachable = True
+    remote.is_reachable = True
     await remote.send(pictures(2)[1])
     assert len(remote.requests) == 1, "as soon as something comes that is no key frame"
     remote.track.stop()
@@ -124,6 +117,7 @@ async def test_before_the_first_packet_there_is_nobody_to_ask() -> None:
     assert isinstance(read.exception(), MediaStreamError)
 
 
+@virtual_time
 async def test_requests_keep_their_distance() -> None:
     asked: list[float] = []
     loop = asyncio.get_running_loop()
@@ -136,8 +130,7 @@ async def test_requests_keep_their_distance() -> None:
     requests.request_key_frame()
     await asyncio.sleep(MIN_INTERVAL + 0.05)
     requests.stop()
-    assert len(asked) == 2
-    assert asked[1] - asked[0] >= MIN_INTERVAL
+    assert [at - asked[0] for at in asked] == pytest.approx([0, MIN_INTERVAL])
 
 
 async def test_audio_needs_no_key_frame() -> None:
@@ -238,7 +231,7 @@ async def test_cancelling_a_reader_loses_no_frame() -> None:
             if remote.track.queue_length:
                 first.cancel()
             await asyncio.sleep(0)
-    assert stamps([await asyncio.wait_for(second, 1)]) == [0]
+    assert stamps([await asyncio.wait_for(second, PATIENCE)]) == [0]
     assert first.cancelled()
     remote.track.stop()
 
@@ -274,7 +267,6 @@ async def test_a_track_that_has_ended_gives_readers_that_have_ended() -> None:
 # --- readers that leave
 
 
-@pytest.mark.usefixtures("short")
 async def test_decoding_stops_when_the_last_reader_has_left_and_begins_again() -> None:
     remote, frames = Remote(), pictures(12, keys=(0, 10))
     readers = remote.track.decoded(), remote.track.decoded()
@@ -282,31 +274,35 @@ async def test_decoding_stops_when_the_last_reader_has_left_and_begins_again() -
     await remote.send(frames[0])
     await asyncio.gather(*reads)
     readers[0].stop()
-    await asyncio.sleep(0.06)
+    remote.track.check_readers()
     assert remote.track.is_decoding
     readers[1].stop()
-    await asyncio.sleep(0.06)
+    assert remote.track.is_decoding, "a moment longer"
+    remote.track.check_readers()
     assert not remote.track.is_decoding
     assert not remote.is_wanted
     await remote.send(*frames[1:6])
     assert (remote.track.frames_unread, remote.track.frames_decoded) == (5, 1)
     (read,) = await begin(remote.track.recv())
-    await asyncio.sleep(MIN_INTERVAL)
-    assert len(remote.requests) == 2
+    await eventually(lambda: len(remote.requests) == 2)
     await remote.send(*frames[6:11])
     assert stamps([await read]) == [10]
     remote.track.stop()
 
 
-@pytest.mark.usefixtures("short")
-async def test_a_program_that_has_stopped_calling_recv_is_gone() -> None:
+async def test_a_program_that_has_stopped_calling_recv_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     remote, frames = Remote(), pictures(8)
     (read,) = await begin(remote.track.recv())
-    await asyncio.sleep(0.1)
-    assert remote.track.is_decoding, "it waits"
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_track, "RECV_PAUSE", -1.0)
+        remote.track.check_readers()
+        assert remote.track.is_decoding, "it waits"
     await remote.send(*frames[:6])
     await read
-    await asyncio.sleep(0.15)
+    remote.track.check_readers()
+    assert remote.track.is_decoding, "it may be busy with its frame"
+    monkeypatch.setattr(remote_track, "RECV_PAUSE", -1.0)
+    remote.track.check_readers()
     assert (remote.track.is_decoding, remote.track.queue_length) == (False, 0)
     assert remote.track.frames_dropped == 5
     remote.track.stop()
@@ -318,16 +314,14 @@ async def test_a_program_that_has_its_frame_and_has_not_run_since_is_not_gone(mo
     await remote.send(*pictures(1))
     await read
     (read,) = await begin(remote.track.recv())
-    monkeypatch.setattr(remote_track, "RECV_PAUSE", 0.0)
-    shared = next(iter(remote.track._frame_readers))
+    monkeypatch.setattr(remote_track, "RECV_PAUSE", -1.0)
     newest = picture(1)
-    shared.push_frame(newest)
-    remote.track._look_for_readers()
+    remote.track.deliver_frames([newest])
+    remote.track.check_readers()
     assert await read is newest
     remote.track.stop()
 
 
-@pytest.mark.usefixtures("short")
 async def test_a_reader_that_was_forgotten_is_gone_and_its_drops_are_not() -> None:
     remote = Remote()
     reader = remote.track.decoded()
@@ -338,7 +332,7 @@ async def test_a_reader_that_was_forgotten_is_gone_and_its_drops_are_not() -> No
     assert remote.track.frames_dropped == dropped > 0
     del reader, read
     gc.collect()
-    await asyncio.sleep(0.06)
+    remote.track.check_readers()
     assert (remote.track.is_decoding, remote.track.frames_dropped) == (False, dropped)
     remote.track.stop()
 
@@ -376,13 +370,12 @@ async def test_whoever_comes_back_at_once_needs_no_key_frame() -> None:
 
 
 async def test_what_is_broken_is_dropped_and_a_key_frame_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_frames, "MIN_INTERVAL", 0.01)
+    monkeypatch.setattr(key_frames, "MIN_INTERVAL", 0.0)
     remote, frames = Remote(), pictures(4, keys=(0, 3))
     (read,) = await begin(remote.track.recv())
     await remote.send(frames[0])
     await read
     remote.requests.clear()
-    await asyncio.sleep(0.01)
     broken = EncodedFrame(VP8, b"\x01\x02", frames[1].timestamp, False)
     await remote.send(broken)
     assert remote.track.frames_dropped == 1
@@ -392,18 +385,20 @@ async def test_what_is_broken_is_dropped_and_a_key_frame_asked_for(monkeypatch: 
     remote.track.stop()
 
 
-async def test_a_lost_picture_is_asked_for_when_somebody_reads() -> None:
-    for reads in ("recv", "encoded", ""):
-        remote = Remote()
-        reader: Any = remote.track.encoded() if reads == "encoded" else remote.track
-        tasks = await begin(reader.recv()) if reads else []
-        await remote.send(*pictures(2))
-        before = len(remote.requests)
-        remote.track.picture_lost()
-        await asyncio.sleep(MIN_INTERVAL + 0.05)
-        assert len(remote.requests) - before == bool(reads)
-        remote.track.stop()
-        await asyncio.gather(*tasks)
+@pytest.mark.parametrize("reads", ["recv", "encoded", ""])
+async def test_a_key_frame_is_requested_for_a_lost_picture_while_there_is_a_reader(
+    monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    monkeypatch.setattr(key_frames, "MIN_INTERVAL", 0.0)
+    remote = Remote()
+    reader: Any = remote.track.encoded() if reads == "encoded" else remote.track
+    tasks = await begin(reader.recv()) if reads else []
+    await remote.send(*pictures(2))
+    before = len(remote.requests)
+    remote.track.picture_lost()
+    assert len(remote.requests) - before == bool(reads)
+    remote.track.stop()
+    await asyncio.gather(*tasks)
 
 
 async def test_a_decoder_that_is_too_slow_goes_on_with_a_key_frame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,8 +501,7 @@ async def test_a_slow_packet_reader_goes_on_with_the_next_key_frame() -> None:
     assert (packets.queue_length, packets.frames_dropped) == (0, limit + 3)
     assert len(remote.requests) == 1, "nobody waits for a key frame before it is read"
     (read,) = await begin(packets.recv())
-    await asyncio.sleep(MIN_INTERVAL)
-    assert len(remote.requests) == 2
+    await eventually(lambda: len(remote.requests) == 2)
     await remote.send(*frames[limit + 4 :])
     got = [await read, await packets.recv(), await packets.recv()]
     assert stamps(got) == [limit + 5, limit + 6, limit + 7]

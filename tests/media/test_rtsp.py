@@ -13,10 +13,12 @@ import pytest
 from aiortc.mediastreams import MediaStreamError
 
 from metered_realtime.media.sources import player as player_module
+from metered_realtime.media.sources import reopening
 from metered_realtime.media.sources.factories import from_rtsp
 from metered_realtime.media.sources.pattern import read_counter
 from metered_realtime.media.sources.player import Player, PlayerTrack
 from tests.support.patience import PATIENCE
+from tests.support.peers import eventually
 
 from ..support.rtsp_server import FPS, HEIGHT, WIDTH, Camera
 
@@ -44,14 +46,14 @@ async def camera() -> AsyncIterator[Camera]:
     await asyncio.get_running_loop().shutdown_default_executor()  # in which `from_rtsp` blocked
 
 
-async def watch(camera: Camera, **options: Any) -> Player:
-    return await asyncio.to_thread(from_rtsp, camera.url, silence=SILENCE, **options)
+async def watch(camera: Camera, *, silence: float = SILENCE, **options: Any) -> Player:
+    return await asyncio.to_thread(from_rtsp, camera.url, silence=silence, **options)
 
 
 async def picture(track: PlayerTrack | None) -> tuple[int, int]:
     """Return the number of the next picture, and its pts."""
     assert track is not None
-    frame = await asyncio.wait_for(track.recv(), 15)
+    frame = await asyncio.wait_for(track.recv(), PATIENCE)
     assert (frame.width, frame.height) == (WIDTH, HEIGHT)  # type: ignore[union-attr]
     assert frame.pts is not None
     return read_counter(frame), frame.pts  # type: ignore[arg-type]
@@ -103,8 +105,7 @@ async def test_a_camera_that_falls_silent_is_opened_again(camera: Camera) -> Non
     player = await watch(camera)
     await picture(player.video)
     camera.silent = True
-    while camera.sessions < 2:
-        await asyncio.wait_for(wait_for_session(camera, 2), 10)
+    await asyncio.wait_for(wait_for_session(camera, 2), PATIENCE)
     camera.silent = False
     await picture_from(player.video, camera.number + FPS)
     assert player.reopened == 1
@@ -160,7 +161,10 @@ async def test_a_camera_that_nobody_watches_any_more_is_not_decoded_until_somebo
     await player.close()
 
 
-async def test_closing_does_not_wait_for_a_camera_that_is_away(camera: Camera) -> None:
+async def test_closing_does_not_wait_for_a_camera_that_is_away(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST_PAUSE", "MAX_PAUSE"):
+        monkeypatch.setattr(reopening, name, 3 * PATIENCE)
+    monkeypatch.setattr(player_module, "CLOSE_TIMEOUT", 3 * PATIENCE)
     player = await watch(camera)
     await picture(player.video)
     camera.refuses = True
@@ -169,9 +173,7 @@ async def test_closing_does_not_wait_for_a_camera_that_is_away(camera: Camera) -
         while not camera.refused:  # noqa: ASYNC110 - the camera has no event for it
             await asyncio.sleep(0.02)
     reading = asyncio.ensure_future(picture(player.video))
-    started = time.monotonic()
-    await player.close()
-    assert time.monotonic() - started < player_module.CLOSE_TIMEOUT / 2
+    await asyncio.wait_for(player.close(), PATIENCE)
     with pytest.raises(MediaStreamError):
         await reading
 
@@ -180,13 +182,14 @@ async def test_closing_waits_only_so_long_for_a_camera_that_is_silent(
     camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(player_module, "CLOSE_TIMEOUT", 0.1)
-    player = await watch(camera)
+    player = await watch(camera, silence=3 * PATIENCE)
     await picture(player.video)
     camera.silent = True
-    await asyncio.sleep(0.1)
-    started = time.monotonic()
-    await player.close()
-    assert time.monotonic() - started < 0.5
+    (thread,) = [it for it in threading.enumerate() if it.name == player_module.THREAD_NAME]
+    await eventually(lambda: camera.silent_ticks > 5)  # by now the thread blocks in a read
+    await asyncio.wait_for(player.close(), PATIENCE)
+    camera.hang_up()
+    await eventually(lambda: not thread.is_alive())
 
 
 async def test_a_wrong_password_is_an_error_that_does_not_tell_it(camera: Camera) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import threading
 import time
 from collections.abc import AsyncIterator
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 
 from metered_realtime import NoopLogger
-from metered_realtime.core.media.key_frame_gate import MIN_INTERVAL
+from metered_realtime.core.media import key_frame_gate
 from metered_realtime.media.codecs.encoders import SendCodec, make_encoder
 from metered_realtime.media.codecs.pcm import pcm_frame
 from metered_realtime.media.sending import codec_fanout, fanout
@@ -24,6 +24,7 @@ from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.media.sending.forward_track import ForwardTrack
 from metered_realtime.media.sending.shared_encoder import MAX_WAITING_VIDEO, THREAD_NAME, SharedEncoder
 from metered_realtime.media.sources.pattern import Pattern
+from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
 VP8 = SendCodec("video/vp8", 90_000)
@@ -77,7 +78,7 @@ class Hall:
         self.forwards: list[ForwardTrack] = []
         self.made: list[tuple[str, int]] = []
         self.pattern = Pattern(320, 240)
-        self._number = 0
+        self.number = 0
 
         def count(codec: SendCodec, shrink: int = 1) -> Any:
             self.made.append((codec.mime_type, shrink))
@@ -93,9 +94,9 @@ class Hall:
         return forward
 
     def picture(self) -> VideoFrame:
-        frame = self.pattern.frame(self._number)
-        frame.pts, frame.time_base = self._number * 3_000, Fraction(1, 90_000)
-        self._number += 1
+        frame = self.pattern.frame(self.number)
+        frame.pts, frame.time_base = self.number * 3_000, Fraction(1, 90_000)
+        self.number += 1
         return frame
 
     async def show(self, *readers: asyncio.Future[Any] | ForwardTrack) -> list[Any]:
@@ -103,7 +104,7 @@ class Hall:
         reads = [asyncio.ensure_future(it.recv()) if isinstance(it, ForwardTrack) else it for it in readers]
         await eventually(lambda: self.source.waiting)
         self.source.put(self.picture())
-        return await asyncio.wait_for(asyncio.gather(*reads), 5)
+        return await asyncio.wait_for(asyncio.gather(*reads), PATIENCE)
 
 
 @pytest.fixture
@@ -159,18 +160,20 @@ async def test_a_newcomer_begins_with_a_key_frame_that_all_get(hall: Hall) -> No
     assert packets[0].is_keyframe
 
 
-async def test_requests_are_met_together_and_not_more_often_than_every_half_second(hall: Hall) -> None:
+async def test_requests_are_met_together_and_no_sooner_than_the_interval_allows(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_frame_gate, "MIN_INTERVAL", inf)
     one, other = hall.forward(), hall.forward()
-    await hall.show(one, other)
-    began, keys = time.monotonic(), []
-    while time.monotonic() - began < 1.2:
+    keys = []
+    for number in range(6):
         one.request_key_frame()
         other.request_key_frame()
+        if number == 4:
+            monkeypatch.setattr(key_frame_gate, "MIN_INTERVAL", 0.0)
         packet, _ = await hall.show(one, other)
-        if packet.is_keyframe:
-            keys.append(time.monotonic() - began)
-    assert 2 <= len(keys) <= 3
-    assert all(later - earlier >= MIN_INTERVAL - 0.05 for earlier, later in itertools.pairwise(keys))
+        keys.append(packet.is_keyframe)
+    assert keys == [True, True, False, False, True, True]
 
 
 async def test_a_newcomer_sees_a_source_that_stands_still(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +181,7 @@ async def test_a_newcomer_sees_a_source_that_stands_still(hall: Hall, monkeypatc
     old = hall.forward()
     (first,) = await hall.show(old)
     new = hall.forward()
-    packet = await asyncio.wait_for(new.recv(), 1)
+    packet = await asyncio.wait_for(new.recv(), PATIENCE)
     assert packet.is_keyframe
     assert packet.pts > first.pts
     assert await old.recv() is packet
@@ -194,7 +197,7 @@ async def test_a_slow_encoder_gets_the_newest(hall: Hall) -> None:
             self.go = threading.Event()
 
         def encode(self, frame: Any, at: Fraction, bitrate: int, *, key_frame: bool) -> list[Any]:
-            self.go.wait(5)
+            self.go.wait(PATIENCE)
             self.seen.append(frame)
             return []
 
@@ -220,11 +223,11 @@ async def test_a_slow_encoder_gets_the_newest(hall: Hall) -> None:
     assert slow.seen == [0, 4, 5]
     slow.go.clear()
     encoder.push_frame(6, Fraction(6))
-    await asyncio.sleep(0.02)
+    await eventually(lambda: not encoder.queue_length)
     closed = encoder.close()
     assert not closed.done()
     slow.go.set()
-    await asyncio.wait_for(asyncio.wait([closed]), 1)
+    await asyncio.wait_for(asyncio.wait([closed]), PATIENCE)
 
 
 async def test_a_frame_that_cannot_be_encoded_is_left_out_and_logged_once(hall: Hall) -> None:
@@ -246,7 +249,7 @@ async def test_a_source_that_starts_over_goes_on(hall: Hall) -> None:
     stamps = []
     for _ in range(3):
         stamps.append((await hall.show(forward))[0].pts)
-    hall._number = 0
+    hall.number = 0
     for _ in range(3):
         stamps.append((await hall.show(forward))[0].pts)
     assert stamps == sorted(set(stamps))
@@ -290,7 +293,7 @@ async def test_another_source_goes_on_by_the_time_that_has_passed_with_a_key_fra
         (last,) = await hall.show(forward)
     forward.switch(fanout)
     await asyncio.sleep(0.1)
-    hall._number = 0
+    hall.number = 0
     read = asyncio.ensure_future(forward.recv())
     await eventually(lambda: other.waiting)
     assert not hall.source.waiting
@@ -310,7 +313,7 @@ async def test_the_low_rendition_is_for_the_slow_only_and_begins_with_a_key_fram
     fast.take_estimate(1_500_000)
     reads = [asyncio.ensure_future(_all_of(it)) for it in (fast, slow)]
     began = time.monotonic()
-    while time.monotonic() - began < 30 and (slow.target_bitrate or 0) != 200_000:
+    while time.monotonic() - began < PATIENCE and (slow.target_bitrate or 0) != 200_000:
         fast.take_estimate(1_500_000)
         slow.take_estimate(200_000)
         hall.source.put(_noise(hall.picture()))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import av
 import pytest
 
-from metered_realtime.recording import packet_file
+from metered_realtime.core.media.coded_media import h264_parameters, h264_size
+from metered_realtime.media.codecs.available import require_encoder
+from metered_realtime.recording import packet_file, reencoding
 from metered_realtime.recording.packet_file import MIN_PART, QUICK_PARTS, PacketFile, Unit
 from metered_realtime.recording.reencoding import PictureEncoder
 
@@ -21,13 +23,13 @@ class Recording:
     def __init__(self, path: Path, format: str = "matroska") -> None:
         self.now = 0.0
         self.file = PacketFile(path, format, clock=lambda: self.now)
-        self._picture = {codec.mimeType: pictures(1, codec=codec)[0] for codec in (VP8, H264)}
+        self.pictures = {codec.mimeType: pictures(1, codec=codec)[0] for codec in (VP8, H264)}
         self._sound = sound(1)[0]
 
     def write(self, codec: str, *, is_key: bool = True) -> None:
         """Write a picture, and the sound of 20 ms."""
         self.file.write(Unit("audio", "audio/opus", self._sound.data, self.now, True))
-        self.file.write(Unit("video", codec.lower(), self._picture[codec].data, self.now, is_key))
+        self.file.write(Unit("video", codec.lower(), self.pictures[codec].data, self.now, is_key))
         self.now += 0.02
 
 
@@ -86,21 +88,15 @@ def test_when_there_are_enough_files_the_last_one_goes_on(tmp_path: Path, monkey
 def test_a_change_before_the_file_has_begun_loses_nothing(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "a.mkv")
     for codec in ("video/VP8", "video/H264"):
-        recording.file.write(Unit("video", codec.lower(), recording._picture[codec].data, recording.now, True))
+        recording.file.write(Unit("video", codec.lower(), recording.pictures[codec].data, recording.now, True))
         recording.now += 0.02
     recording.file.close()
     assert [pictures_in(path) for path in recording.file.files] == [1, 1]
 
 
 def test_a_size_that_changes_with_each_picture_opens_an_encoder_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[tuple[int, int]] = []
-    really_open = PictureEncoder._open
-
-    def note(self: PictureEncoder, width: int, height: int) -> Any:
-        opened.append((width, height))
-        return really_open(self, width, height)
-
-    monkeypatch.setattr(PictureEncoder, "_open", note)
+    opened: list[Sequence[str]] = []
+    monkeypatch.setattr(reencoding, "require_encoder", lambda names: opened.append(names) or require_encoder(names))
     encoder = PictureEncoder("mp4")
     units = [
         unit
@@ -109,4 +105,4 @@ def test_a_size_that_changes_with_each_picture_opens_an_encoder_once_a_second(mo
     ]
     assert len(opened) == 3
     assert len(units) == 90
-    assert opened[0] == (64, 48)
+    assert h264_size(h264_parameters(units[0].data)) == (64, 48)

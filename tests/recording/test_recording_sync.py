@@ -15,6 +15,7 @@ from aiortc.rtp import is_rtcp
 from benchmarks.flash_and_click import FPS, ClickTrack, FlashTrack, Metronome, clicks, flashes, offsets
 
 from metered_realtime import MediaStream, Recorder
+from metered_realtime.aiortc_compat.peer_connection import selected_pair
 from metered_realtime.media.codecs.encoders import FrameEncoder, Packet, SendCodec, make_encoder
 from metered_realtime.media.sending import codec_fanout
 from metered_realtime.recording.packet_file import PacketFile, Unit
@@ -67,24 +68,20 @@ async def room() -> AsyncIterator[Room]:
 @contextmanager
 def held_up(pc: Any, source: int) -> Iterator[None]:
     """Have the network take `LATE` longer for the media of a source; not for what is reported of it."""
-    loop, taken = asyncio.get_running_loop(), []
-    timers: list[asyncio.TimerHandle] = []
-    for protocol in pc.getTransceivers()[0].sender.transport.transport._connection._protocols:
-        transport = protocol.transport
-        taken.append((transport, transport.sendto))
+    loop, transport = asyncio.get_running_loop(), selected_pair(pc).protocol.transport
+    send, timers = transport.sendto, list[asyncio.TimerHandle]()
 
-        def sendto(data: bytes, address: Any, send: Any = transport.sendto) -> None:
-            if data[8:12] == source.to_bytes(4) and not is_rtcp(data):
-                timers.append(loop.call_later(LATE, send, data, address))
-            else:
-                send(data, address)
+    def sendto(data: bytes, address: Any) -> None:
+        if data[8:12] == source.to_bytes(4) and not is_rtcp(data):
+            timers.append(loop.call_later(LATE, send, data, address))
+        else:
+            send(data, address)
 
-        transport.sendto = sendto
+    transport.sendto = sendto
     try:
         yield
     finally:
-        for transport, send in taken:
-            transport.sendto = send
+        transport.sendto = send
         for timer in timers:
             timer.cancel()
 

@@ -1,4 +1,4 @@
-"""Encoded frames as they come from a remote, and a way to decode them without the package."""
+"""Encoded frames as a remote sends them, and decoding without the package."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def picture(number: int, level: int = 128) -> VideoFrame:
 
 
 def pictures(count: int, *, keys: Iterable[int] = (0,), codec: RTCRtpCodecParameters = VP8) -> list[EncodedFrame]:
-    """Return encoded pictures, those with these numbers as key frames. Number n is grey at level 40 + n."""
+    """Return encoded pictures, with key frames at these numbers. Picture n is grey at level 40 + n."""
     encoder, wanted = get_encoder(codec), set(keys)
     frames = []
     for number in range(count):
@@ -64,11 +64,11 @@ def decode(packets: Iterable[av.Packet[Any]], mime_type: str) -> list[Any]:
 
 
 class Remote:
-    """A remote track, and the requests for a key frame that it makes."""
+    """A remote track and its upstream, which records the requests for key frames."""
 
     def __init__(self, kind: str = "video", *, reachable: bool = True) -> None:
         self.requests: list[float] = []
-        self._reachable = reachable
+        self.is_reachable = reachable
         self.is_wanted = False
         self.track = RemoteTrack(kind, "t", upstream=self)
 
@@ -76,19 +76,19 @@ class Remote:
         self.is_wanted = wanted
 
     def request_key_frame(self) -> bool:
-        if self._reachable:
+        if self.is_reachable:
             self.requests.append(asyncio.get_running_loop().time())
-        return self._reachable
+        return self.is_reachable
 
     async def send(self, *frames: EncodedFrame) -> None:
-        """Let frames arrive, and wait until those that are decoded are."""
+        """Let frames arrive, and wait for the decoder."""
         for frame in frames:
             self.track.push_frame(frame)
         await settle(self.track)
 
 
 async def settle(track: RemoteTrack) -> None:
-    """Return when the decoder has nothing left to do."""
+    """Wait until the decoder is idle."""
     async with asyncio.timeout(PATIENCE):
-        while track._decoder is not None and track._decoder._waiting:  # noqa: ASYNC110 - there is nothing to wait on
+        while track.frames_undecoded:  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.001)

@@ -45,6 +45,7 @@ class Camera:
         self.number = 0
         self.refuses = False
         self.silent = False
+        self.silent_ticks = 0
         self._login = login
         self._server: asyncio.Server | None = None
         self._port = 0
@@ -150,6 +151,7 @@ class Camera:
                 for half in (0, 1):
                     self._send(writer, 2, 0, sequence, (2 * tick + half) * 160, [SILENCE_PCMU])
                 await writer.drain()
+            self.silent_ticks += self.silent
             await asyncio.sleep(max(0.0, began + (tick + 1) / FPS - clock()))
 
     def _send_picture(

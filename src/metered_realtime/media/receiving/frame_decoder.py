@@ -43,6 +43,11 @@ class FrameDecoder:
         name = f"metered-realtime-{kind}-decoder"
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
+    @property
+    def queue_length(self) -> int:
+        """Frames that wait to be decoded."""
+        return self._waiting
+
     def push_frame(self, frame: EncodedFrame) -> None:
         """Queue the next frame. It is dropped if the queue is full, or a key frame is needed first."""
         if frame.codec.mimeType != self._mime_type or self._waiting >= self._limit:

@@ -82,7 +82,7 @@ class RemoteTrack(MediaStreamTrack):
         self._shared: DecodedTrack | None = None
         self._shared_at = 0.0  # when it was last read
         self._decoder: FrameDecoder | None = None
-        self._look: asyncio.TimerHandle | None = None
+        self._check: asyncio.TimerHandle | None = None
 
     @property
     def codec(self) -> str | None:
@@ -122,6 +122,11 @@ class RemoteTrack(MediaStreamTrack):
     def queue_length(self) -> int:
         """Decoded frames that wait for a reader, for the slowest one if there are several."""
         return max((it.queue_length for it in self._frame_readers), default=0)
+
+    @property
+    def frames_undecoded(self) -> int:
+        """Encoded frames that wait for the decoder."""
+        return self._decoder.queue_length if self._decoder is not None else 0
 
     async def recv(self) -> Any:
         """Return the next frame as an `av.VideoFrame` or `av.AudioFrame`.
@@ -226,8 +231,8 @@ class RemoteTrack(MediaStreamTrack):
             return
         self._frame_readers.add(reader)
         if self._decoder is None:
-            self._decoder = FrameDecoder(self.kind, self._deliver, self.request_key_frame, self.drops)
-            self._look_later()
+            self._decoder = FrameDecoder(self.kind, self.deliver_frames, self.request_key_frame, self.drops)
+            self._check_later()
             self._update_wanted()
             self.request_key_frame()
 
@@ -250,30 +255,34 @@ class RemoteTrack(MediaStreamTrack):
         self._packet_readers.discard(reader)
         self._update_wanted()
 
-    def _deliver(self, frames: list[Any]) -> None:
+    def deliver_frames(self, frames: list[Any]) -> None:
+        """Deliver decoded frames to all readers of frames."""
         self.frames_decoded += len(frames)
         for reader in tuple(self._frame_readers):
             for frame in frames:
                 reader.push_frame(frame)
 
-    def _look_later(self) -> None:
-        self._look = asyncio.get_running_loop().call_later(LINGER, self._look_for_readers)
+    def _check_later(self) -> None:
+        self._check = asyncio.get_running_loop().call_later(LINGER, self._check_repeatedly)
 
-    def _look_for_readers(self) -> None:
+    def _check_repeatedly(self) -> None:
+        self.check_readers()
+        if self._decoder is not None:
+            self._check_later()
+
+    def check_readers(self) -> None:
         """Stop decoding when no reader of frames is left. Readers may be dropped without `stop`."""
         shared = self._shared
         idle = asyncio.get_running_loop().time() - self._shared_at
         if shared is not None and not shared.is_awaited and idle > RECV_PAUSE:
             shared.stop()
             self._shared = None
-        if self._frame_readers:
-            self._look_later()
-        else:
+        if not self._frame_readers:
             self._stop_decoding()
 
     def _stop_decoding(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        if self._check is not None:
+            self._check.cancel()
         decoder, self._decoder = self._decoder, None
         if decoder is not None:
             decoder.close()
