@@ -1,4 +1,4 @@
-"""What the media tests share: a feed track, a generated clip, and the check that nothing is left running."""
+"""Fixtures of the media tests: a feed track, a generated clip, and checks that nothing is left running."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def no_thread_left() -> Iterator[None]:
     yield
     left = [thread for thread in threading.enumerate() if thread not in before]
     for thread in left:
-        thread.join(2)  # on its way out: stopping does not wait
+        thread.join(2)  # it is ending: stopping does not wait
     assert not [thread for thread in left if thread.is_alive()]
 
 
@@ -34,7 +34,7 @@ async def no_task_left() -> AsyncIterator[None]:
 
 
 class FeedTrack(MediaStreamTrack):
-    """Hand out what the test puts in, at once; None ends the track."""
+    """Returns what the test puts in, at once. None ends the track."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
