@@ -1,4 +1,4 @@
-"""`AudioSource` plays what is pushed, in real time."""
+"""Pushed sound is played in real time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAME = 960
 
 
 def samples(*runs: tuple[int, int]) -> bytes:
-    """Return mono s16le: (value, how many) after another."""
+    """Return mono s16le samples of runs of (value, count)."""
     return b"".join(array("h", [value]).tobytes() * count for value, count in runs)
 
 
@@ -29,7 +29,7 @@ def values(frame: av.AudioFrame) -> array[int]:
 
 
 async def play_out(source: AudioSource) -> array[int]:
-    """Return everything from now to the end of the track, both channels interleaved."""
+    """Return all samples up to the end of the track, both channels interleaved."""
     played = array("h")
     while True:
         try:
@@ -44,7 +44,7 @@ async def refuse_to_finish(task: asyncio.Task[None]) -> None:
 
 
 def loud(played: array[int]) -> list[int]:
-    """Return the left channel without silence, runs of equal samples made one."""
+    """Return the left channel without silence, with one value for each run of equal samples."""
     left = [value for value in played[0::2] if value]
     return [value for index, value in enumerate(left) if not index or value != left[index - 1]]
 
@@ -107,7 +107,7 @@ async def test_without_audio_there_is_silence() -> None:
     assert not any(values(await source.recv()))
     await source.push(samples((500, 100)))
     assert any(values(await source.recv()))
-    assert any(values(await source.recv())[:96])  # what the resampler held back, at most a millisecond
+    assert any(values(await source.recv())[:96])  # the rest in the resampler, at most a millisecond
     assert not any(values(await source.recv()))
     source.stop()
 
@@ -204,7 +204,7 @@ async def test_sound_of_any_format_keeps_its_level(format: str, layout: str, pla
 @pytest.mark.parametrize("format", ["flt", "fltp", "dbl", "dblp"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @virtual_time
-async def test_samples_that_are_no_numbers_are_refused_before_they_click(format: str, bad: float) -> None:
+async def test_samples_that_are_not_finite_are_refused(format: str, bad: float) -> None:
     source = AudioSource()
     frame = audio_frame(format, "stereo", 48000, FRAME)
     code = "f" if format.startswith("flt") else "d"
@@ -271,7 +271,7 @@ async def test_a_flush_cuts_within_a_frame_and_says_how_much_it_dropped() -> Non
 
 
 async def speak(source: AudioSource, seconds: float) -> None:
-    """Push sound in real time, as a device gives it."""
+    """Push sound in real time, as a device does."""
     began = now()
     for number in range(round(seconds * 50)):
         await asyncio.sleep(max(0.0, began + number * 0.02 - now()))
@@ -280,7 +280,7 @@ async def speak(source: AudioSource, seconds: float) -> None:
 
 @pytest.mark.parametrize(("max_delay", "late", "lost"), [(None, 1.04, 0.0), (0.2, 0.2, 0.8)])
 @virtual_time
-async def test_sound_in_real_time_is_not_late_for_ever_after_a_stall(
+async def test_sound_in_real_time_does_not_stay_late_after_a_stall(
     max_delay: float | None, late: float, lost: float
 ) -> None:
     source = AudioSource(input_rate=48000, max_delay=max_delay)
@@ -424,7 +424,7 @@ async def test_end_of_an_empty_source_ends_it_at_the_next_read() -> None:
 
 
 @virtual_time
-async def test_flush_silences_at_once_and_gives_up_pushes_under_way() -> None:
+async def test_flush_silences_at_once_and_ends_pushes_in_progress() -> None:
     source = AudioSource(input_rate=48000, max_buffered_seconds=0.1)
     pushes = [asyncio.create_task(source.push(samples((value, 48000)) + b"\x01")) for value in (1, 2)]
     await refuse_to_finish(pushes[0])
@@ -467,7 +467,7 @@ async def test_drained_means_that_everything_has_been_read() -> None:
     ],
 )
 @virtual_time
-async def test_options_that_cannot_be_are_named(options: dict[str, Any]) -> None:
+async def test_impossible_options_are_named(options: dict[str, Any]) -> None:
     [(name, value)] = options.items()
     with pytest.raises(ValueError, match=name) as caught:
         AudioSource(**options)

@@ -1,4 +1,4 @@
-"""Every source can be closed twice, at any time, from anywhere, and leaves nothing behind."""
+"""Every source can be closed twice, at any time, from any thread, and leaves nothing running."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 class Subject:
-    """A source: its tracks, how to close it as a whole, and something to give it so that `recv` returns."""
+    """A source: its tracks, how to close it, and a way to make `recv` return."""
 
     def __init__(self, *tracks: Any, player: Player | None = None, feed: Callable[[], object] | None = None) -> None:
         self.tracks = tracks
@@ -70,7 +70,7 @@ def make(request: pytest.FixtureRequest, clip: Path) -> Callable[[], Subject]:
 
 
 async def ended(subject: Subject) -> None:
-    """Check that it is over, and that closing once more changes nothing."""
+    """Check that the source has ended, and that closing again changes nothing."""
     for _ in range(2):
         for track in subject.tracks:
             assert track.readyState == "ended"
@@ -85,7 +85,7 @@ async def begin(subject: Subject) -> None:
 
 
 async def wait_in_recv(subject: Subject) -> list[asyncio.Future[Any]]:
-    """Return readers that go on until the end."""
+    """Start readers that read until the end."""
 
     async def read(track: Any) -> None:
         while True:

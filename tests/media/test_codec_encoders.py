@@ -1,4 +1,4 @@
-"""Encoders take whatever comes, and leave it as it was."""
+"""Encoders accept frames of any kind and do not change them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def encode(codec: SendCodec, frames: list[Any], bitrate: int = 500_000, keys: tu
 
 
 def sound(number: int, *, form: str, layout: str, rate: int, samples: int) -> av.AudioFrame:
-    """Return a piece of a sine of 1 kHz at half of full scale."""
+    """Return part of a 1 kHz sine at half of full scale."""
     frame = av.AudioFrame(format=form, layout=layout, samples=samples)
     frame.sample_rate = rate
     values = [math.sin(2 * math.pi * 1_000 * (number * samples + n) / rate) / 2 for n in range(samples)]
@@ -203,7 +203,7 @@ def test_silence_is_said_to_be_silent() -> None:
     assert {packet.opaque for packet in packets} == {-127}
 
 
-def test_what_is_no_picture_and_no_sound_is_refused() -> None:
+def test_encoders_refuse_other_objects_than_frames() -> None:
     for codec in (VP8, OPUS):
         with pytest.raises(TypeError):
             make_encoder(codec).encode("frame", Fraction(0), 0, key_frame=False)

@@ -1,4 +1,4 @@
-"""Colours arrive as they were, whatever range and matrix they came in: encoded, pushed, mixed, recorded."""
+"""Colours of any range and matrix are preserved when encoded, pushed, mixed or recorded."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def bands(kind: str) -> av.VideoFrame:
 
 
 def red(matrix: int) -> av.VideoFrame:
-    """Return a red picture in yuv420p of a matrix."""
+    """Return a red picture in yuv420p with a colour matrix."""
     frame = av.VideoFrame(WIDTH, HEIGHT, "rgb24")
     frame.planes[0].update(bytes((200, 50, 30)) * WIDTH * HEIGHT)
     picture = frame.reformat(format="yuv420p", dst_colorspace="ITU709" if matrix == BT709 else "ITU601")
@@ -71,7 +71,7 @@ def red(matrix: int) -> av.VideoFrame:
 
 
 def greys(frame: av.VideoFrame) -> list[int]:
-    """Return how bright the bands are when the picture is shown."""
+    """Return the brightness of the bands as shown."""
     shown = frame.reformat(format="gray", dst_color_range=FULL_RANGE)
     plane = shown.planes[0]
     row = memoryview(plane)[plane.line_size * (frame.height // 2) :]
@@ -79,7 +79,7 @@ def greys(frame: av.VideoFrame) -> list[int]:
 
 
 def colour(frame: av.VideoFrame) -> list[int]:
-    """Return red, green and blue of the middle, shown as receivers do that are told of no matrix."""
+    """Return red, green and blue of the middle, as receivers without colour information show it."""
     shown = frame.reformat(format="rgb24", src_colorspace="ITU601")
     at = shown.planes[0].line_size * (frame.height // 2) + 3 * (frame.width // 2)
     return list(bytes(shown.planes[0])[at : at + 3])

@@ -1,4 +1,4 @@
-"""What a file becomes: frames, or packets as they are, on one time line over any number of loops."""
+"""A file is read as frames or packets on one time line, over any number of loops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOPS = 20
 
 
 def read(path: Path, *, until: float = float("inf"), packets: bool = False, **options: Any) -> list[Decoded]:
-    """Return all that comes of a file, up to this time on its line."""
+    """Return everything that is read from a file up to this time."""
     with av.open(str(path)) as container:
         passed: dict[Any, Passthrough] = {}
         if packets:
@@ -122,7 +122,7 @@ BASELINE = {"profile": "Baseline"}
 
 
 def decode(kind: str, codec: str, packets: list[Any]) -> list[Any]:
-    """Decode as a receiver does: from the packets alone."""
+    """Decode the packets alone, as a receiver does."""
     context: Any = av.CodecContext.create(codec, "r")
     frames = []
     for packet in packets:
@@ -231,7 +231,7 @@ def test_a_frame_of_sound_that_lasts_for_minutes_is_not_stretched_out(tmp_path: 
 
 @pytest.mark.parametrize(("rate", "channels", "format"), [(8_000, 9, 1), (8_000, 1, 3)])
 def test_sound_that_cannot_be_played_is_counted(tmp_path: Path, rate: int, channels: int, format: int) -> None:
-    """Channels that nobody can mix; samples that are no numbers."""
+    """Channels that cannot be mixed; samples that are not finite."""
     path, size = tmp_path / "t.wav", 4 if format == 3 else 2
     data = (struct.pack("<f", float("nan")) if format == 3 else b"\1\2") * channels * 20_000
     layout = struct.pack("<IHHIIHH", 16, format, channels, rate, rate * size * channels, size * channels, 8 * size)

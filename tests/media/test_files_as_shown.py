@@ -1,4 +1,4 @@
-"""A file is played as a player shows it: upright, of square pixels, the right streams, and nothing huge."""
+"""A file is played as a player shows it: upright, with square pixels, the right streams, and within limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from metered_realtime.media.sources.upright import stretched
 
 WIDTH, HEIGHT = 64, 32
 CORNERS = ((40, 90), (140, 200))
-"""How bright the quarters of a picture are."""
+"""The brightness of the quarters of a picture."""
 COUNT = 6
 
 
@@ -86,7 +86,7 @@ def levels(frame: av.VideoFrame) -> list[list[int]]:
 
 
 def turned(degrees: int, *, hflip: bool, vflip: bool) -> list[list[int]]:
-    """Return the quarters turned counter-clockwise, then mirrored."""
+    """Return the quarters rotated counter-clockwise, then mirrored."""
     shown = [list(row) for row in CORNERS]
     for _ in range(degrees // 90):
         shown = [list(row) for row in zip(*shown, strict=True)][::-1]
@@ -164,12 +164,12 @@ async def test_the_stream_is_the_one_that_a_player_begins_with(
 
 
 def with_unknown_codec(path: Path) -> Path:
-    """Let a film's MPEG-4 be of a codec that nobody knows."""
+    """Replace the codec of an MPEG-4 film by an unknown one."""
     path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/ASP", b"V_XXXX4/ISO/ASP"))
     return path
 
 
-async def test_a_stream_that_cannot_be_decoded_is_passed_over(tmp_path: Path) -> None:
+async def test_a_stream_that_cannot_be_decoded_is_skipped(tmp_path: Path) -> None:
     path = with_unknown_codec(film(tmp_path / "a.mkv", {"codec": "mpeg4", "level": 60}, {"level": 160}))
     frame = await first(from_file(str(path)))
     assert levels(frame)[0][0] == pytest.approx(160, abs=4)
@@ -198,7 +198,7 @@ def song(path: Path, codec: str) -> Path:
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp3", "libmp3lame"), ("a.m4a", "aac"), ("a.flac", "flac")])
-async def test_a_cover_is_no_film(tmp_path: Path, name: str, codec: str) -> None:
+async def test_a_cover_is_not_played_as_video(tmp_path: Path, name: str, codec: str) -> None:
     player = from_file(str(song(tmp_path / name, codec)))
     assert player.video is None
     assert player.audio is not None
@@ -241,7 +241,7 @@ async def test_packets_of_what_is_shown_as_it_is_are_all_sent(tmp_path: Path) ->
 
 
 def huge_png(path: Path, side: int) -> Path:
-    """Write a black picture that has 31 KB as a file and some hundred megabytes as pixels."""
+    """Write a black picture that takes 31 KB as a file and hundreds of megabytes decoded."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -261,7 +261,7 @@ async def test_a_picture_beyond_8k_is_not_decoded(tmp_path: Path) -> None:
     await player.close()
 
 
-def test_of_very_many_streams_only_some_are_looked_at(tmp_path: Path) -> None:
+def test_only_some_of_very_many_streams_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         streams: list[Any] = [container.add_stream("pcm_s16le", rate=8_000) for _ in range(200)]

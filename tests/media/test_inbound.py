@@ -218,7 +218,7 @@ async def test_pictures_become_arrays(feed_track: Any, format: tuple[str, ...], 
     (array,) = await arrays_of(feed_track, picture(0, 200), *format)
     assert (array.shape, array.dtype) == (shape, numpy.uint8)
     assert abs(int(array[20, 20].flat[0]) - 200) < 20
-    array[:] = 0  # the caller's own
+    array[:] = 0  # the array belongs to the caller
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files play in real time, bounded, from a thread that ends."""
+"""Files play in real time, with bounded queues, from a thread that ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no frame be late, however busy the machine is. Tests of lateness set their own limits."""
+    """Let no frame count as late, however busy the machine is. Tests of lateness set their own limits."""
     monkeypatch.setattr(player_module, "LATE", 20.0)
     monkeypatch.setattr(player_module, "STALLED", 20.0)
 
@@ -46,12 +46,12 @@ def wait_for_decoder() -> None:
 
 
 def block(seconds: float) -> None:
-    """Hold up the event loop, as a program does that computes."""
+    """Block the event loop, as a busy program does."""
     time.sleep(seconds)
 
 
 async def read_all(track: PlayerTrack) -> list[tuple[Any, float]]:
-    """Return the frames and when each came."""
+    """Return the frames and the time of each."""
     return [(frame, time.monotonic()) async for frame in iter_frames(track)]
 
 
@@ -91,7 +91,7 @@ async def test_a_looped_file_goes_on_with_growing_timestamps(clip: Path) -> None
     await player.close()
 
 
-async def test_what_nobody_reads_is_not_decoded(clip: Path) -> None:
+async def test_an_unread_track_is_not_decoded(clip: Path) -> None:
     player = from_file(str(clip))
     assert player.audio
     assert player.video
@@ -164,7 +164,7 @@ async def test_stopping_the_only_track_that_is_read_ends_the_thread(clip: Path) 
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert player.video
-    assert read_counter(await player.video.recv()) < 20  # and starts again for the other
+    assert read_counter(await player.video.recv()) < 20  # a thread starts again for the other
     await player.close()
 
 
@@ -181,7 +181,7 @@ async def test_stop_ends_a_recv_that_is_waiting(clip: Path) -> None:
     await player.close()
 
 
-async def test_a_file_waits_when_nobody_reads_on_and_then_goes_on_where_it_was(
+async def test_a_file_waits_without_a_reader_and_then_continues_where_it_was(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(player_module, "LATE", 0.25)
@@ -189,7 +189,7 @@ async def test_a_file_waits_when_nobody_reads_on_and_then_goes_on_where_it_was(
     player = from_file(str(clip))
     assert player.video
     await player.video.recv()
-    block(1.3)  # longer than the clip: everybody stalls
+    block(1.3)  # longer than the clip: all readers stall
     assert player.video.queued_seconds <= player_module.AHEAD + 0.05
     assert read_counter(await player.video.recv()) == 1
     assert player.video.frames_dropped == 0
@@ -197,7 +197,7 @@ async def test_a_file_waits_when_nobody_reads_on_and_then_goes_on_where_it_was(
 
 
 @pytest.mark.alone
-async def test_a_slow_reader_loses_frames_and_does_not_hold_up_the_other(
+async def test_a_slow_reader_loses_frames_and_does_not_delay_the_other(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(player_module, "AHEAD", 0.1)
@@ -247,7 +247,7 @@ async def test_a_track_that_ends_early_does_not_cost_the_other_frames(
 async def test_a_live_source_keeps_only_the_newest(clip: Path) -> None:
     player = Player(
         FrameReader(av.open(str(clip))), live=True
-    )  # a file read as fast as it goes, as if a device had delivered it
+    )  # a file that is read as fast as possible, like a device
     assert player.video
     await player.video.recv()
     wait_for_decoder()
@@ -257,7 +257,7 @@ async def test_a_live_source_keeps_only_the_newest(clip: Path) -> None:
     assert player.video.frames_dropped == 20 - 1 - len(rest)
 
 
-async def test_packets_are_left_out_only_up_to_the_next_key_frame(
+async def test_packets_are_dropped_only_up_to_the_next_key_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(player_module, "AHEAD", 0.1)
@@ -278,7 +278,7 @@ async def test_packets_are_left_out_only_up_to_the_next_key_frame(
     await player.close()
 
 
-async def test_a_file_that_is_cut_off_plays_to_there(tmp_path: Path) -> None:
+async def test_a_truncated_file_plays_to_its_end(tmp_path: Path) -> None:
     truncated = tmp_path / "cut.mkv"
     write_test_clip(tmp_path / "whole.mp4", seconds=0.4, width=128, height=96)
     with av.open(str(tmp_path / "whole.mp4")) as source, av.open(str(truncated), "w") as target:

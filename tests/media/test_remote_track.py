@@ -1,4 +1,4 @@
-"""Tracks of remotes: nothing is decoded unread, once for all readers, and every queue is bounded and counted."""
+"""Remote tracks decode nothing without readers, once for all readers, and every queue is bounded and counted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def media(kind: str, count: int) -> list[EncodedFrame]:
 
 
 async def begin(*calls: Any) -> list[asyncio.Task[Any]]:
-    """Start calls, and return when each waits for a frame."""
+    """Start calls, and return when each is waiting."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     await asyncio.sleep(0)
     return tasks
@@ -45,11 +45,11 @@ def stamps(frames: list[Any], kind: str = "video") -> list[int]:
     return [frame.pts // STEP[kind] for frame in frames]
 
 
-# --- nobody reads
+# --- without readers
 
 
 @pytest.mark.parametrize("kind", ["video", "audio"])
-async def test_unread_nothing_is_decoded_kept_or_asked_for(kind: str) -> None:
+async def test_without_readers_nothing_is_decoded_kept_or_requested(kind: str) -> None:
     remote = Remote(kind)
     await remote.send(*media(kind, 100))
     remote.track.picture_lost()
@@ -77,7 +77,7 @@ async def test_readers_that_were_never_read_cost_nothing() -> None:
 # --- the first read
 
 
-async def test_reading_starts_from_a_key_frame_that_is_asked_for_at_once() -> None:
+async def test_reading_starts_from_a_key_frame_that_is_requested_at_once() -> None:
     remote, frames = Remote(), pictures(10, keys=(0, 6))
     await remote.send(*frames[:3])
     (read,) = await begin(remote.track.recv())
@@ -105,7 +105,7 @@ async def test_a_key_frame_is_requested_again_until_it_arrives() -> None:
     remote.track.stop()
 
 
-async def test_before_the_first_packet_there_is_nobody_to_ask() -> None:
+async def test_before_the_first_packet_no_key_frame_can_be_requested() -> None:
     remote = Remote(reachable=False)
     (read,) = await begin(remote.track.recv())
     await remote.send(*pictures(3)[1:])
@@ -352,7 +352,7 @@ async def test_a_packet_reader_that_was_forgotten_is_gone() -> None:
     assert not remote.is_wanted
 
 
-async def test_whoever_comes_back_at_once_needs_no_key_frame() -> None:
+async def test_a_reader_that_comes_back_at_once_needs_no_key_frame() -> None:
     remote, frames = Remote(), pictures(3)
     reader = remote.track.decoded()
     (read,) = await begin(reader.recv())
@@ -369,7 +369,7 @@ async def test_whoever_comes_back_at_once_needs_no_key_frame() -> None:
 # --- what cannot be decoded
 
 
-async def test_what_is_broken_is_dropped_and_a_key_frame_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broken_frame_is_dropped_and_a_key_frame_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_frames, "MIN_INTERVAL", 0.0)
     remote, frames = Remote(), pictures(4, keys=(0, 3))
     (read,) = await begin(remote.track.recv())
@@ -520,7 +520,7 @@ async def test_a_packet_is_the_readers_own() -> None:
     remote.track.stop()
 
 
-# --- facts of encoded media
+# --- encoded media
 
 
 def test_key_frames_are_told_by_their_first_slice() -> None:
@@ -571,12 +571,12 @@ def test_another_source_goes_on_by_the_time_that_has_passed(timestamp: int) -> N
 
 
 def claiming(frame: Any, width: int, height: int) -> Any:
-    """Return a VP8 key frame that says another size than it has."""
+    """Return a VP8 key frame with another size in its header."""
     size = b"".join(side.to_bytes(2, "little") for side in (width, height))
     return replace(frame, data=frame.data[:6] + size + frame.data[10:])
 
 
-async def test_a_picture_that_claims_to_be_huge_is_neither_decoded_nor_handed_on() -> None:
+async def test_a_picture_that_claims_to_be_huge_is_neither_decoded_nor_delivered() -> None:
     remote = Remote()
     told: list[tuple[Any, ...]] = []
     remote.track.on_refused = lambda *what: told.append(what)

@@ -1,4 +1,4 @@
-"""`from_rtsp` follows a camera that fails, through FFmpeg's own RTSP client."""
+"""A camera that fails is opened again, through FFmpeg's own RTSP client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SILENCE = 1.0
 
 
 class Log:
-    """Keeps what is logged, as text."""
+    """Collects log lines as text."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -134,7 +134,7 @@ async def test_a_camera_that_is_away_for_a_while_is_asked_again_and_again(camera
     await player.close()
 
 
-async def test_a_camera_that_nobody_watched_for_long_is_opened_afresh(camera: Camera) -> None:
+async def test_a_camera_that_was_not_read_for_long_is_opened_again(camera: Camera) -> None:
     player = await watch(camera)
     await asyncio.sleep(1.5 * SILENCE)
     number, _ = await picture(player.video)
@@ -143,7 +143,7 @@ async def test_a_camera_that_nobody_watched_for_long_is_opened_afresh(camera: Ca
     await player.close()
 
 
-async def test_a_camera_that_nobody_watches_any_more_is_not_decoded_until_somebody_does(
+async def test_a_camera_without_a_reader_is_not_decoded_until_one_comes(
     camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(player_module, "LIVE_IDLE", 0.3)
@@ -156,7 +156,7 @@ async def test_a_camera_that_nobody_watches_any_more_is_not_decoded_until_somebo
     number = camera.number
     again, _ = await picture(player.video)
     assert again >= number
-    reading = asyncio.ensure_future(picture_from(player.video, camera.number + FPS))  # who waits is there
+    reading = asyncio.ensure_future(picture_from(player.video, camera.number + FPS))  # a waiting reader counts
     await reading
     await player.close()
 
@@ -191,7 +191,7 @@ async def test_closing_waits_only_so_long_for_a_camera_that_is_silent(
         await player.close()
 
 
-async def test_a_wrong_password_is_an_error_that_does_not_tell_it(camera: Camera) -> None:
+async def test_the_error_of_a_wrong_password_does_not_contain_it(camera: Camera) -> None:
     with pytest.raises(OSError, match=r"127\.0\.0\.1:\d+/live") as caught:
         await asyncio.to_thread(from_rtsp, camera.url.replace("hunter2", "hunter3"))
     assert "hunter3" not in f"{caught.value!r} {vars(caught.value)}"

@@ -1,4 +1,4 @@
-"""`screen_share` captures a real X screen."""
+"""A real X screen is captured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One encoder for many: it begins with its first receiver, serves them all, and ends with the last."""
+"""One encoder for many receivers: it starts with the first, serves all of them, and ends with the last."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPUS = SendCodec("audio/opus", 48_000)
 
 
 class Source(MediaStreamTrack):
-    """Hands out what is put into it."""
+    """Returns what the test puts in."""
 
     def __init__(self, kind: str = "video") -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Source(MediaStreamTrack):
 
 
 class Notes(NoopLogger):
-    """Remembers what was logged."""
+    """Collects log lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -69,7 +69,7 @@ class Notes(NoopLogger):
 
 
 class Hall:
-    """A source, its fan-out, and who receives it."""
+    """A source, its fan-out and the receivers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str = "video") -> None:
         self.source, self.notes = Source(kind), Notes()
@@ -100,7 +100,7 @@ class Hall:
         return frame
 
     async def show(self, *readers: asyncio.Future[Any] | ForwardTrack) -> list[Any]:
-        """Give a picture, and return what some get of it."""
+        """Send a picture, and return what these receivers get."""
         reads = [asyncio.ensure_future(it.recv()) if isinstance(it, ForwardTrack) else it for it in readers]
         await eventually(lambda: self.source.waiting)
         self.source.put(self.picture())
@@ -149,7 +149,7 @@ async def test_an_encoder_ends_with_its_last_receiver(hall: Hall) -> None:
     assert packet.is_keyframe
 
 
-async def test_a_newcomer_begins_with_a_key_frame_that_all_get(hall: Hall) -> None:
+async def test_a_new_receiver_begins_with_a_key_frame_for_all(hall: Hall) -> None:
     old = hall.forward()
     assert (await hall.show(old))[0].is_keyframe
     for _ in range(3):
@@ -176,7 +176,7 @@ async def test_requests_are_met_together_and_no_sooner_than_the_interval_allows(
     assert keys == [True, True, False, False, True, True]
 
 
-async def test_a_newcomer_sees_a_source_that_stands_still(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_receiver_sees_a_source_that_pauses(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "REPEAT_AFTER", 0.05)
     old = hall.forward()
     (first,) = await hall.show(old)
@@ -190,7 +190,7 @@ async def test_a_newcomer_sees_a_source_that_stands_still(hall: Hall, monkeypatc
     assert later.pts > packet.pts
 
 
-async def test_a_slow_encoder_gets_the_newest(hall: Hall) -> None:
+async def test_a_slow_encoder_gets_the_newest_frames(hall: Hall) -> None:
     class Slow:
         def __init__(self) -> None:
             self.seen: list[Any] = []
@@ -230,7 +230,7 @@ async def test_a_slow_encoder_gets_the_newest(hall: Hall) -> None:
     await asyncio.wait_for(asyncio.wait([closed]), PATIENCE)
 
 
-async def test_a_frame_that_cannot_be_encoded_is_left_out_and_logged_once(hall: Hall) -> None:
+async def test_a_frame_that_cannot_be_encoded_is_skipped_and_logged_once(hall: Hall) -> None:
     forward = hall.forward()
     await hall.show(forward)
     for count in range(1, 4):
@@ -271,7 +271,7 @@ async def test_a_frame_without_a_time_is_sent_all_the_same(hall: Hall) -> None:
 
 
 @pytest.mark.parametrize(("error", "line"), [(MediaStreamError(), "ended"), (RuntimeError("x"), "failed")])
-async def test_a_source_that_ends_falls_silent_and_is_logged(hall: Hall, error: Exception, line: str) -> None:
+async def test_the_end_of_a_source_is_logged_and_its_receivers_wait(hall: Hall, error: Exception, line: str) -> None:
     forward = hall.forward()
     read = asyncio.ensure_future(forward.recv())
     hall.source.put(error)
@@ -301,7 +301,7 @@ async def test_another_source_goes_on_by_the_time_that_has_passed_with_a_key_fra
     packet = await read
     passed = time.monotonic() - began
     assert packet.is_keyframe
-    # The last one stands where the quickest of the three says: not before the first one was asked for.
+    # The last one is placed by the quickest of the three: not before the first one was requested.
     assert last.pts + 9_000 <= packet.pts <= last.pts + passed * 90_000 + 1
     other.put(hall.picture())
     assert (await forward.recv()).pts == packet.pts + 3_000
@@ -345,7 +345,7 @@ async def _all_of(forward: ForwardTrack) -> list[Any]:
 
 
 def _noise(frame: VideoFrame) -> VideoFrame:
-    """Make a picture so hard to encode that the target is used up."""
+    """Make a picture so hard to encode that it uses up the target."""
     plane = frame.planes[0]
     plane.update(_SHIFTING[(frame.pts or 0) // 3_000 % 7 * 1_000 :][: plane.buffer_size])
     return frame
@@ -354,7 +354,7 @@ def _noise(frame: VideoFrame) -> VideoFrame:
 _SHIFTING = random.Random(1).randbytes(640 * 480 + 10_000)
 
 
-async def test_a_track_that_keeps_its_cancellation_to_itself_ends_the_reader_with_the_next_that_it_gives(
+async def test_a_track_that_swallows_cancellation_is_read_no_further_than_its_next_frame(
     hall: Hall,
 ) -> None:
     released, ended = asyncio.Event(), []
@@ -382,7 +382,7 @@ async def test_a_track_that_keeps_its_cancellation_to_itself_ends_the_reader_wit
         assert not closing.done()
         track.put(last)
         released.set()
-        for _ in range(10):  # turns of the event loop: nothing waits for a time
+        for _ in range(10):  # iterations of the event loop: nothing waits for a time
             await asyncio.sleep(0)
         assert closing.done()
         forward.stop()

@@ -1,4 +1,4 @@
-"""Sources refuse what cannot be with an error that helps."""
+"""Sources reject impossible arguments with helpful errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_rtsp_needs_an_rtsp_url(url: str) -> None:
 
 def test_a_camera_that_refuses_is_an_os_error_without_its_password() -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         port = unused.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}/live") as caught:
             from_rtsp(f"rtsp://admin:hunter2@127.0.0.1:{port}/live?token=s3cret")
@@ -110,7 +110,7 @@ def test_the_screen_is_that_of_the_session(monkeypatch: pytest.MonkeyPatch) -> N
     assert screen_input("linux", None, 0, 0, 0).file == ":7"
 
 
-def test_alsa_is_told_where_its_configuration_is_unless_the_user_did(tmp_path: Path) -> None:
+def test_the_path_of_alsas_configuration_is_set_unless_it_is_set_already(tmp_path: Path) -> None:
     config = tmp_path / "alsa.conf"
     environment: dict[str, str] = {}
     find_alsa_config(environment, config)
@@ -138,7 +138,7 @@ def test_a_build_without_the_device_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("options", [{"width": -1}, {"height": 1.5}, {"fps": True}, {"fps": "30"}])
-def test_sizes_and_rates_that_cannot_be_are_named(options: dict[str, Any]) -> None:
+def test_impossible_sizes_and_rates_are_named(options: dict[str, Any]) -> None:
     [(name, value)] = options.items()
     for open_device in (from_camera, screen_share):
         with pytest.raises(ValueError, match=name) as caught:
@@ -171,7 +171,7 @@ SECRETS = ["rtsp://admin:hunter2@", "rtsp://admin:hun/hunter2@", "rtsp://admin:h
 
 @pytest.mark.parametrize("login", SECRETS)
 @pytest.mark.parametrize("rest", ["", "[", "127.0.0.1:1/live?hunter2", "\u2100/live"])
-def test_no_error_tells_a_password(login: str, rest: str) -> None:
+def test_no_error_contains_a_password(login: str, rest: str) -> None:
     for use in (from_rtsp, from_file):
         with pytest.raises((ValueError, OSError)) as caught:
             use(login + rest)
@@ -183,7 +183,7 @@ def test_no_error_tells_a_password(login: str, rest: str) -> None:
 
 
 @pytest.mark.parametrize("start", [-1, float("nan"), float("inf"), "1", None, True])
-def test_starts_that_cannot_be_are_named(start: Any, clip: Path) -> None:
+def test_impossible_starts_are_named(start: Any, clip: Path) -> None:
     with pytest.raises(ValueError, match="start") as caught:
         from_file(str(clip), start=start)
     assert repr(start) in str(caught.value)
@@ -195,6 +195,6 @@ def test_a_start_behind_the_end_says_how_long_the_file_is(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("silence", [0, -1, float("nan"), "5"])
-def test_silences_that_cannot_be_are_named(silence: Any) -> None:
+def test_impossible_silences_are_named(silence: Any) -> None:
     with pytest.raises(ValueError, match="silence"):
         from_rtsp("rtsp://camera/1", silence=silence)

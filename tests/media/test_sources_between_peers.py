@@ -1,4 +1,4 @@
-"""Sources, seen from the other end of a connection."""
+"""Sources as received at the other end of a connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..support.clips import FPS, write
 
 @asynccontextmanager
 async def shown(*tracks: Any) -> AsyncIterator[dict[str, Any]]:
-    """Send tracks from one peer to another, and yield what that one receives, by kind."""
+    """Send tracks from one peer to another, and yield what the other receives, by kind."""
     received: dict[str, Any] = {}
     complete = asyncio.Event()
 
@@ -65,7 +65,7 @@ async def test_packets_of_a_file_are_shown_picture_by_picture(
     await player.close()
 
 
-async def test_who_joins_sees_a_still_picture() -> None:
+async def test_a_peer_that_joins_sees_a_still_picture() -> None:
     source = VideoSource()
     source.push(numpy.full((120, 160, 3), (220, 40, 40), numpy.uint8))
     async with shown(source) as received, asyncio.timeout(PATIENCE):
@@ -73,7 +73,7 @@ async def test_who_joins_sees_a_still_picture() -> None:
         assert (frame.width, frame.height) == (160, 120)
         colour = [int(value) for value in frame.to_ndarray(format="rgb24")[60, 80]]
         assert colour == pytest.approx([220, 40, 40], abs=16)
-        source.push(numpy.zeros((240, 320), numpy.uint8))  # another size, in mid-stream
+        source.push(numpy.zeros((240, 320), numpy.uint8))  # another size within the stream
         while frame.width != 320:
             frame = await received["video"].recv()
     source.stop()

@@ -1,4 +1,4 @@
-"""`MediaStream` groups tracks."""
+"""Streams group tracks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_tracks_that_are_no_iterable_are_named_in_the_error(bad: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [object(), "audio", None, track("data")])
-def test_what_is_no_track_is_named_in_the_error(bad: Any) -> None:
+def test_the_error_names_what_is_not_a_track(bad: Any) -> None:
     with pytest.raises(TypeError) as caught:
         MediaStream().add_track(bad)
     assert repr(bad) in str(caught.value)

@@ -1,4 +1,4 @@
-"""Generated media: the picture says which frame it is, the sound has its pitch."""
+"""Generated media: pictures show their number, the sound has its pitch."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_tone_track_has_its_pitch_and_a_click_at_each_second() -> None:
         (lambda: ToneTrack(frequency=440.5), "frequency"),  # type: ignore[arg-type]
     ],
 )
-def test_rates_that_cannot_be_are_named(make: Any, name: str) -> None:
+def test_impossible_rates_are_named(make: Any, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         make()
 
@@ -117,7 +117,7 @@ def test_without_any_video_encoder_the_clip_says_so(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_clip_that_is_given_up_leaves_no_file(tmp_path: Path) -> None:
+def test_a_cancelled_clip_leaves_no_file(tmp_path: Path) -> None:
     def give_up(fraction: float) -> None:
         raise KeyboardInterrupt
 
@@ -127,6 +127,6 @@ def test_a_clip_that_is_given_up_leaves_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
-def test_lengths_that_cannot_be_are_named(tmp_path: Path, seconds: float) -> None:
+def test_impossible_lengths_are_named(tmp_path: Path, seconds: float) -> None:
     with pytest.raises(ValueError, match="seconds"):
         write_test_clip(tmp_path / "t.mp4", seconds=seconds)

@@ -1,4 +1,4 @@
-"""A tone that is pushed arrives whole at another peer, over real UDP."""
+"""A pushed tone arrives complete at another peer, over real UDP."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ pytestmark = pytest.mark.alone
 SECONDS = 4.0
 
 AHEAD = 0.4
-"""Seconds that are pushed ahead: a machine that is busy with other tests must not make gaps by itself."""
+"""Seconds of lead: a machine that is busy with other tests must not cause gaps."""
 
 MAX_DELAY, MAX_GROWTH = 1.0, 0.25
-"""Seconds. The delay is about 0.09 s besides what is ahead; a machine that stalls may add to it, but not steadily."""
+"""Seconds. The delay is about 0.09 s plus the lead; a machine that stalls may add to it, but not steadily."""
 
 
 @pytest.mark.usefixtures("no_task_left")

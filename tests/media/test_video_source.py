@@ -1,4 +1,4 @@
-"""`VideoSource` shows what is pushed: the newest, in time, from any thread."""
+"""Pushed pictures are shown: the newest, in time, from any thread."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_the_newest_wins() -> None:
 async def test_a_reader_that_waits_gets_a_picture_at_once_and_timestamps_are_the_clock() -> None:
     source = VideoSource(fps=25)
     loop, stamps = asyncio.get_running_loop(), []
-    for index, at in enumerate((0.0, 0.040, 0.085, 0.118, 0.160)):  # a camera that is not quite regular
+    for index, at in enumerate((0.0, 0.040, 0.085, 0.118, 0.160)):  # a slightly irregular camera
         loop.call_later(at, source.push, grey(index))
     for _ in range(5):
         frame = await source.recv()
@@ -172,7 +172,7 @@ async def test_a_still_picture_is_repeated_slowly_with_timestamps_of_its_own() -
     source.push(grey(150))
     seen = [await source.recv() for _ in range(5)]
     assert now() == pytest.approx(4 * STILL_SECONDS)
-    assert len({id(frame) for frame in seen}) == 5  # an encoder may still be at work on an earlier one
+    assert len({id(frame) for frame in seen}) == 5  # an encoder may still use an earlier one
     assert [frame.pts for frame in seen] == [round(n * STILL_SECONDS * 90_000) for n in range(5)]
     assert all(bytes(frame.planes[0]) == bytes(seen[0].planes[0]) for frame in seen)
     assert (source.frames_pushed, source.frames_dropped) == (1, 0)
@@ -251,7 +251,7 @@ BAD_PICTURES = [
 
 @pytest.mark.parametrize(("picture", "error", "named"), BAD_PICTURES)
 @virtual_time
-async def test_what_is_no_picture_is_named(picture: Any, error: type[Exception], named: str) -> None:
+async def test_the_error_names_what_is_not_a_picture(picture: Any, error: type[Exception], named: str) -> None:
     source = VideoSource()
     with pytest.raises(error) as caught:
         source.push(picture)
@@ -268,7 +268,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS)
 @virtual_time
-async def test_options_that_cannot_be_are_named(options: dict[str, Any]) -> None:
+async def test_impossible_options_are_named(options: dict[str, Any]) -> None:
     [(name, value)] = options.items()
     with pytest.raises(ValueError, match=name) as caught:
         VideoSource(**options)

@@ -1,4 +1,4 @@
-"""Recording a channel: what each participant sent is in its place in a file, whatever happened meanwhile."""
+"""Recording a channel: what each participant sent is in its place in a file, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def room() -> AsyncIterator[Room]:
 
 
 async def bot_and(room: Room, *names: str) -> tuple[MeteredPeer, list[MeteredPeer]]:
-    """Return a bot in the channel, and others who are not there yet."""
+    """Return a bot in the channel, and peers that have not joined yet."""
     bot = room.peer("bot")
     await bot.join("room")
     return bot, [room.peer(name) for name in names]
@@ -59,7 +59,7 @@ def streams(path: Path) -> dict[str, str]:
 
 
 def decoded(path: Path, kind: str) -> list[Any]:
-    """Decode all of a kind; raises if something is broken."""
+    """Return all frames of a kind. Raises if one is broken."""
     with av.open(str(path)) as container:
         return list(container.decode(video=0) if kind == "video" else container.decode(audio=0))
 
@@ -119,7 +119,7 @@ async def test_over_a_lossy_link_sound_and_picture_stay_together(room: Room, tmp
 
 
 @pytest.mark.alone
-async def test_everybody_is_mixed_into_one_file_from_its_beginning_on(room: Room, tmp_path: Path) -> None:
+async def test_all_participants_are_mixed_into_one_file_from_its_beginning(room: Room, tmp_path: Path) -> None:
     bot, (ann, ben) = await bot_and(room, "ann", "ben")
     beat = Metronome()
     ann.add_stream(MediaStream([FlashTrack(beat, width=320, height=240), ClickTrack(beat)]))
@@ -189,7 +189,7 @@ async def test_replaced_paused_and_ended_tracks_keep_their_place(room: Room, tmp
     assert max(map(abs, found)) < 0.06
 
 
-async def test_a_participant_who_comes_back_gets_another_file(room: Room, tmp_path: Path) -> None:
+async def test_a_participant_that_comes_back_gets_another_file(room: Room, tmp_path: Path) -> None:
     bot, (ann,) = await bot_and(room, "ann")
     ann.add_stream(MediaStream([GreyTrack(), ToneTrack()]))
     recorder = Recorder(tmp_path / "{peer}.webm")
@@ -223,7 +223,7 @@ async def test_a_replaced_connection_leaves_a_gap_and_nothing_else(room: Room, t
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
-async def test_who_sends_only_one_kind_has_a_file_all_the_same(room: Room, tmp_path: Path, kind: str) -> None:
+async def test_a_participant_that_sends_one_kind_only_has_a_file(room: Room, tmp_path: Path, kind: str) -> None:
     bot, (ann,) = await bot_and(room, "ann")
     ann.add_stream(MediaStream([ToneTrack() if kind == "audio" else PatternTrack(width=320, height=240)]))
     remote: RemotePeer
@@ -237,11 +237,11 @@ async def test_who_sends_only_one_kind_has_a_file_all_the_same(room: Room, tmp_p
     assert decoded(tmp_path / "one.mkv", kind)
 
 
-async def test_a_file_that_cannot_be_written_costs_no_other(room: Room, tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_written_does_not_affect_others(room: Room, tmp_path: Path) -> None:
     bot, (ann, ben) = await bot_and(room, "ann", "ben")
     for peer in (ann, ben):
         peer.add_stream(MediaStream([GreyTrack(), ToneTrack()]))
-    (tmp_path / "ann.webm").mkdir()  # there cannot be a file of this name
+    (tmp_path / "ann.webm").mkdir()  # a file of this name cannot be created
     told: list[RecordingError] = []
     recorder = Recorder(tmp_path / "{peer}.webm", on_error=told.append)
     recorder.follow(bot)
@@ -258,7 +258,7 @@ async def test_a_file_that_cannot_be_written_costs_no_other(room: Room, tmp_path
     assert by_id["ann"].error
 
 
-async def test_nothing_came_and_closing_again_and_from_anywhere(room: Room, tmp_path: Path) -> None:
+async def test_a_recorder_without_media_can_be_closed_repeatedly(room: Room, tmp_path: Path) -> None:
     bot, _ = await bot_and(room)
     for name in ("{peer}.mp4", "mix.mp4"):
         recorder = Recorder(tmp_path / name)
@@ -283,7 +283,7 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
         recorder.follow(17)
 
 
-def test_the_measuring_sees_what_is_wrong(tmp_path: Path) -> None:
+def test_the_measurement_detects_late_sound(tmp_path: Path) -> None:
     """A file whose sound is 100 ms late."""
     path = tmp_path / "late.mkv"
     with av.open(str(path), "w") as container:

@@ -1,4 +1,4 @@
-"""`ContactSheet` shows a stream of any length on one page."""
+"""A contact sheet shows a stream of any length in one picture."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_an_empty_sheet_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 320), (4, 0, 320), (40, 40, 320), (4, 3, 0)])
-def test_shapes_that_cannot_be_are_refused(shape: tuple[int, int, int]) -> None:
+def test_impossible_shapes_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="not"):
         ContactSheet(*shape)
 

@@ -1,4 +1,4 @@
-"""Time that a program loses does not stay between its sound and its pictures."""
+"""Sound and pictures are in sync again after a program has lost time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ APART = 0.15
 
 
 class InstantEncoder:
-    """Stands for an encoder that takes no time. Its packets say whether they are bright, or loud."""
+    """An encoder that takes no time. Its packets hold whether they are bright or loud."""
 
     queue_length = 0
     wants_key_frame = False
@@ -72,7 +72,7 @@ def stands_out(frame: Any) -> bool:
 
 @dataclass
 class Beats:
-    """When something stood out: by the times of the packets, and by what is reported of them to receivers."""
+    """The times of flashes or clicks: by the packets, and by what is reported to receivers."""
 
     at: list[float]
     reported: list[float]
@@ -83,7 +83,7 @@ class Beats:
 
 
 async def watch(fanout: TrackFanout, codec: SendCodec, beats: Beats) -> None:
-    """Note what a receiver gets."""
+    """Record the flashes or clicks that a receiver gets."""
     forward = ForwardTrack(fanout.track.kind)
     forward.negotiated(codec)
     forward.switch(fanout)
@@ -98,14 +98,14 @@ async def watch(fanout: TrackFanout, codec: SendCodec, beats: Beats) -> None:
 
 
 def apart(clicks: list[float], flashes: list[float]) -> list[float]:
-    """Return how far each flash is from its click."""
+    """Return the distance of each flash from its click."""
     return [min((click - flash for click in clicks), key=abs) for flash in flashes]
 
 
 @pytest.mark.parametrize("lost", [0.2, 0.5, 5.0])
 @pytest.mark.parametrize("program", PROGRAMS)
 @virtual_time
-async def test_sound_and_picture_are_together_again(
+async def test_sound_and_picture_are_in_sync_again(
     program: Callable[[], Program], lost: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec_fanout, "SharedEncoder", InstantEncoder)
@@ -148,7 +148,7 @@ async def test_generated_tracks_stay_on_the_clock_each_time(lost: float) -> None
 
 
 def held_up_track(shift: Callable[[float], float], seconds: float = 4.0) -> float:
-    """Return what a clock says that a track lost which is late by a function of its time."""
+    """Return the lost time, according to its clock, of a track that is late by `shift` of its time."""
     clock, lost = TrackClock(), 0.0
     for number in range(round(seconds * 50)):
         own = number / 50
@@ -165,7 +165,7 @@ def test_only_what_is_late_from_some_moment_on_has_lost_time() -> None:
     assert LATENESS_WINDOW < SETTLES_WITHIN / 2
 
 
-def test_a_time_line_can_leave_time_out() -> None:
+def test_a_time_line_can_skip_time() -> None:
     line = Timeline()
     line.skip_time(1.0)
     assert line.place_unit(Fraction(1), 0) == 1
@@ -174,7 +174,7 @@ def test_a_time_line_can_leave_time_out() -> None:
 
 
 @pytest.mark.alone
-async def test_a_recording_of_a_program_that_was_held_up_is_together(tmp_path: Path) -> None:
+async def test_a_recording_of_a_program_that_was_blocked_is_in_sync(tmp_path: Path) -> None:
     """The program has a thread and an event loop of its own, and computes for half a second."""
     stopping, connected = threading.Event(), threading.Event()
 
@@ -184,7 +184,7 @@ async def test_a_recording_of_a_program_that_was_held_up_is_together(tmp_path: P
             ann.add_stream(MediaStream([sounds, pictures]))
             await ann.join("room")
             await asyncio.to_thread(connected.wait)
-            time.sleep(0.5)  # noqa: ASYNC251 - that is what it is about
+            time.sleep(0.5)  # noqa: ASYNC251 - the subject of the test
             await asyncio.to_thread(stopping.wait)
             pushing.cancel()
 

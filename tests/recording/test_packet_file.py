@@ -1,4 +1,4 @@
-"""A file of packets goes on, whatever a sender changes, and never becomes very many."""
+"""A recording of packets continues, whatever a sender changes, within a bounded number of files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..support.coding import H264, VP8, pictures, sound
 
 
 class Recording:
-    """A file, fed with packets at a rate of the test's own clock."""
+    """A file that gets packets by a clock of the test."""
 
     def __init__(self, path: Path, format: str = "matroska") -> None:
         self.now = 0.0
@@ -58,7 +58,7 @@ def test_after_a_refused_change_pictures_go_on_with_the_next_key_frame(
     recording = Recording(tmp_path / "a.mkv")
     recording.write("video/VP8")
     recording.write("video/H264")  # too early
-    recording.write("video/VP8", is_key=False)  # builds on what is not there
+    recording.write("video/VP8", is_key=False)  # depends on a picture that is missing
     assert recording.file.wants_key
     assert recording.file.written["video"] == 1
     recording.now = MIN_PART

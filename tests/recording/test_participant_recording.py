@@ -1,4 +1,4 @@
-"""A recorder keeps what its stats need of participants who have left, and no more."""
+"""A recorder keeps only stats of participants that have left."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Remote(AsyncEventEmitter):
-    """A participant who sends sound."""
+    """A participant that sends sound."""
 
     def __init__(self, peer_id: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Channel(AsyncEventEmitter):
         return weakref.ref(remote)
 
 
-async def test_of_who_has_left_only_stats_are_kept_and_not_of_all(
+async def test_only_stats_of_the_last_participants_that_have_left_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel_recording, "MAX_LEFT", 3)
@@ -93,7 +93,7 @@ async def test_of_who_has_left_only_stats_are_kept_and_not_of_all(
     assert len(files(tmp_path)) == 8
 
 
-async def test_who_comes_back_often_gets_another_name_each_time(
+async def test_a_participant_that_comes_back_often_gets_another_name_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel_recording, "MAX_NAMES", 5)
@@ -106,7 +106,9 @@ async def test_who_comes_back_often_gets_another_name_each_time(
     assert names == ["a.webm", "a-2.webm", "a-3.webm", "b.webm", "a-4.webm", "b+6.webm", "b-6+7.webm", "b+8.webm"]
 
 
-async def test_failures_are_told_and_not_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failures_are_reported_and_only_the_last_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(channel_recording, "MAX_ERRORS", 2)
 
     def fail(*_: Any, **__: Any) -> None:
@@ -132,7 +134,7 @@ async def test_failures_are_told_and_not_all_kept(tmp_path: Path, monkeypatch: p
     assert list(caught.value.files) == ["p2", "p3"]
 
 
-def test_a_mix_keeps_no_picture_that_is_larger_than_its_own(tmp_path: Path) -> None:
+def test_pictures_that_wait_to_be_mixed_are_no_larger_than_the_mix(tmp_path: Path) -> None:
     mix = MixWriter(tmp_path / "a.webm", "webm", lambda: 0.0)
     mix.write(MixedFrame(("a", 1), av.VideoFrame(4_000, 1_000, "yuv420p"), 5.0))
     (waiting_frame,) = mix._coming

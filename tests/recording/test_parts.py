@@ -1,4 +1,4 @@
-"""Parts keep their place in time, also against each other, when they are joined."""
+"""Parts keep their place in time and their sync when they are joined."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_sound_and_picture_stay_together(tmp_path: Path, extension: str, format:
     with av.open(str(path)) as container:
         times = {read_counter(frame): float(frame.time) for frame in container.decode(video=0)}
     assert len(times) == 25
-    # Matroska moves everything by the 21 ms of the audio encoder's priming; together, or not at all.
+    # Matroska moves everything by the 21 ms of the audio encoder's priming: all tracks together, or none.
     moved = times[0] - START
     assert 0 <= moved < 0.025
     assert first_loud(path) - moved == pytest.approx(START + 0.5, abs=0.004)

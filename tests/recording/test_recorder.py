@@ -1,4 +1,4 @@
-"""`Recorder` makes files that can be played, with everything in its place in time."""
+"""Recorded tracks can be played, with everything in its place in time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def levels(path: Path) -> list[tuple[float, float]]:
 
 
 def watched(track: Any, times: list[float] | None = None) -> Callable[[int], Awaitable[None]]:
-    """Return a function that waits until so many more frames have been read from the track. `times` gets theirs."""
+    """Return a function that waits for a number of further frames of the track. Their times are added to `times`."""
     receive, read = track.recv, asyncio.Queue[None]()
 
     async def recv() -> Any:
@@ -150,7 +150,7 @@ async def test_timestamps_that_jump_are_anchored_on_arrival(tmp_path: Path, feed
         recorder.add_track(track)
         track.feed.put_nowait(video_frame(pattern, 0, 5000.0))
         await taken(1)
-        track.feed.put_nowait(video_frame(pattern, 1, 12.0))  # the sender began anew
+        track.feed.put_nowait(video_frame(pattern, 1, 12.0))  # the sender has restarted
         await taken(1)
         track.feed.put_nowait(video_frame(pattern, 2, 12.5))
         await taken(1)
@@ -236,7 +236,7 @@ async def test_a_slow_encoder_costs_frames_and_never_the_event_loop(
 async def test_close_gives_up_frames_that_wait_too_long(
     tmp_path: Path, feed_track: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock that only writing moves: 0.1 s for each frame, of which the first is at work when it is closed."""
+    """Only writing moves the clock: 0.1 s per frame. The first frame is being written when the recorder is closed."""
     write, clock, is_closing = VideoPart.write, [0.0], threading.Event()
 
     def slow(self: VideoPart, frame: av.VideoFrame, at: float) -> None:
@@ -297,7 +297,7 @@ async def test_cancelling_close_does_not_stop_it(tmp_path: Path) -> None:
     assert levels(recorder.path)
 
 
-async def test_a_track_that_fails_does_not_cost_the_others(tmp_path: Path, feed_track: Any) -> None:
+async def test_a_track_that_fails_does_not_affect_others(tmp_path: Path, feed_track: Any) -> None:
     good, bad = ToneTrack(), feed_track("video")
     bad.feed.put_nowait("not a frame")
     taken = watched(good)

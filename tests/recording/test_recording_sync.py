@@ -1,4 +1,4 @@
-"""Sound and picture of one participant are together in a recording, though pictures take longer on their way."""
+"""Sound and picture of a participant are in sync in a recording, although pictures take longer on their way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from aiortc.rtp import is_rtcp
 from benchmarks.flash_and_click import FPS, ClickTrack, FlashTrack, Metronome, clicks, flashes, offsets
 
 from metered_realtime import MediaStream, Recorder
-from metered_realtime.aiortc_compat.peer_connection import selected_pair
 from metered_realtime.media.codecs.encoders import FrameEncoder, Packet, SendCodec, make_encoder
 from metered_realtime.media.sending import codec_fanout
 from metered_realtime.recording.packet_file import PacketFile, Unit
@@ -32,7 +31,7 @@ LATE = 0.2
 
 
 class Behind:
-    """An encoder of pictures that gives each one `LATE` after it was taken."""
+    """A video encoder that returns each picture `LATE` after it was captured."""
 
     def __init__(self, encoder: FrameEncoder) -> None:
         self._encoder = encoder
@@ -48,7 +47,7 @@ class Behind:
 
 @pytest.fixture
 def pictures_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every picture sent late, from the first one on."""
+    """Send every picture late, from the first one on."""
 
     def make(codec: SendCodec, shrink: int = 1) -> FrameEncoder:
         encoder = make_encoder(codec, shrink)
@@ -67,7 +66,7 @@ async def room() -> AsyncIterator[Room]:
 
 @contextmanager
 def held_up(pc: Any, source: int) -> Iterator[None]:
-    """Have the network take `LATE` longer for the media of a source; not for what is reported of it."""
+    """Delay the media of a source by `LATE` in the network, but not its reports."""
     loop, transport = asyncio.get_running_loop(), selected_pair(pc).protocol.transport
     send, timers = transport.sendto, list[asyncio.TimerHandle]()
 
@@ -134,7 +133,7 @@ async def test_tracks_that_are_replaced_and_connections_that_are_stay_together(r
 
 
 async def test_reports_of_bare_aiortc_put_pictures_right_and_none_is_lost(room: Room, tmp_path: Path) -> None:
-    """It reports a second after it begins: the pictures are moved in the middle of the file."""
+    """Its first report comes after a second: the pictures are moved within the file."""
     bot, _ = await bot_and(room)
     ann, beat = await ForeignPeer.join(room.server, "ann"), Metronome()
     video, audio = (ann.pc.addTrack(it) for it in (FlashTrack(beat, width=320, height=240), ClickTrack(beat)))
@@ -159,7 +158,7 @@ async def test_reports_of_bare_aiortc_put_pictures_right_and_none_is_lost(room: 
 
 @pytest.mark.parametrize("turn", [10, 40], ids=["before the file begins", "in the file"])
 async def test_a_picture_that_stands_before_the_last_one_is_moved_behind_it(tmp_path: Path, turn: int) -> None:
-    """Whoever says so: what comes next builds on it."""
+    """Whatever its time is: later pictures depend on it."""
     packets, sent = PacketFile(tmp_path / "back.mkv", "matroska"), pictures(60)
     for number, picture in enumerate(sent):
         at = number / 25 - (0.3 if number >= turn else 0)

@@ -1,4 +1,4 @@
-"""One sender and its receivers: links of this package on one side, ordinary aiortc on the other, over real UDP."""
+"""One sender and its receivers: connections of this package on one side, plain aiortc on the other, over real UDP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.peers import eventually
 
 
 class Observer:
-    """Hears of what a link tells, and cares for nothing."""
+    """Ignores all notifications of a connection."""
 
     def peer_connection_state_changed(self, peer_connection: Any, state: str) -> None: ...
     def offer_unanswered(self) -> None: ...
@@ -29,7 +29,7 @@ class Observer:
 
 
 class Receiver:
-    """One who receives: an aiortc connection, and the link that sends to it."""
+    """A receiver: an aiortc connection, and the connection that sends to it."""
 
     def __init__(self, tuning: Tuning) -> None:
         self.peer_connection = PeerConnection(Observer(), NoopLogger(), tuning=tuning)
@@ -45,7 +45,7 @@ class Receiver:
         self.pc.on("connectionstatechange", self._on_state)
 
     async def connect(self, outgoing: Outgoing, codec: str | None = None) -> None:
-        """Let the link offer a track, and answer, with one codec only if that is given."""
+        """Let the sender offer a track, and answer, with one codec if it is given."""
         wanted = {1: outgoing}
         await self.peer_connection.gather_host()
         plan = self.peer_connection.plan(wanted)
@@ -65,7 +65,7 @@ class Receiver:
         return self._sending.forward
 
     async def shows(self, count: int = 1) -> None:
-        """Return once there are more pictures."""
+        """Wait for further pictures."""
         goal = len(self.frames) + count
         await eventually(lambda: len(self.frames) >= goal)
 
@@ -73,7 +73,7 @@ class Receiver:
         await self._say(fmt=RTCP_PSFB_PLI, media_ssrc=self._source)
 
     async def say_estimate(self, bitrate: int) -> None:
-        """Say what this receiver can take, and nothing else from then on."""
+        """Send an estimate of this receiver, and no other from then on."""
         (receiver,) = self.pc.getReceivers()
         receiver._RTCRtpReceiver__remote_bitrate_estimator = None  # type: ignore[attr-defined]
         await self._say(fmt=RTCP_PSFB_APP, media_ssrc=0, fci=pack_remb_fci(bitrate, [self._source]))
@@ -113,7 +113,7 @@ class Receiver:
 
 
 class World:
-    """A track on its way to any number of receivers."""
+    """A track that is sent to any number of receivers."""
 
     def __init__(self, track: Any, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.tuning = tuning

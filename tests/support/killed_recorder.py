@@ -1,4 +1,4 @@
-"""Records a peer until it is killed: run by a test, which is told by a line how many seconds there are."""
+"""Records a peer until it is killed. Run by a test, to which it prints the recorded seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS = 2.5
 
 
 async def main(path: str) -> None:
-    """Record, and wait for the end."""
+    """Record, print the recorded seconds, and wait to be killed."""
     async with SignallingServer(port=0) as server:
         bot, ann = (MeteredPeer(api_key=server.api_key, url=server.url) for _ in range(2))
         ann.add_stream(MediaStream([PatternTrack(width=320, height=240, fps=25), ToneTrack()]))
@@ -22,7 +22,7 @@ async def main(path: str) -> None:
         await bot.join("room")
         await recorder.start()
         await ann.join("room")
-        while not (participants := recorder.stats().participants) or participants[0].duration < SECONDS:  # noqa: ASYNC110 - no event tells
+        while not (participants := recorder.stats().participants) or participants[0].duration < SECONDS:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.02)
         print(recorder.stats().participants[0].duration, flush=True)
         await asyncio.sleep(60)

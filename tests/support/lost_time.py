@@ -1,4 +1,4 @@
-"""Programs that flash and click each second, whatever time they lose, and in what way they go on then."""
+"""Programs that flash and click each second, and continue in different ways after losing time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.flash_and_click import BRIGHT, CLICK, DARK, FLASH, PACKET, RATE,
 from metered_realtime import AudioSource, VideoSource
 
 TICKS = 50
-"""Packets of sound in a second; a picture goes with every second one."""
+"""Packets of sound per second. Every second one comes with a picture."""
 
 REANCHOR_AFTER = 0.1
 
@@ -24,7 +24,7 @@ Program = tuple[Any, Any, list[asyncio.Task[None]]]
 
 
 def sound(number: int) -> bytes:
-    """Return 20 ms that click if a second begins with them."""
+    """Return 20 ms of sound that click at the start of a second."""
     samples = array("h", bytes(2 * PACKET))
     if number % TICKS == 0:
         for index in range(round(CLICK * RATE)):
@@ -33,7 +33,7 @@ def sound(number: int) -> bytes:
 
 
 def picture(number: int) -> av.VideoFrame:
-    """Return a picture that is bright if a second begins with it."""
+    """Return a picture that is bright at the start of a second."""
     frame = av.VideoFrame(64, 64, "yuv420p")
     level = BRIGHT if number % TICKS < FLASH * TICKS else DARK
     for plane, value in zip(frame.planes, (level, 128, 128), strict=True):
@@ -70,7 +70,7 @@ def makes_up_for_some() -> Program:
 
 
 class CountingTrack(MediaStreamTrack):
-    """What a microphone hears now, under times that count what was read of it: lost time is not among them."""
+    """A microphone whose timestamps count the samples that were read, and so do not include lost time."""
 
     kind = "audio"
 

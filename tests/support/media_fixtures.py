@@ -1,4 +1,4 @@
-"""What the media tests share: a feed track, a generated clip, and the check that nothing is left running."""
+"""Fixtures of the media tests: a feed track, a generated clip, and checks that nothing is left running."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def no_task_left() -> AsyncIterator[None]:
 
 
 class FeedTrack(MediaStreamTrack):
-    """Hand out what the test puts in, at once; None ends the track."""
+    """Returns what the test puts in, at once. None ends the track."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""A small camera: an RTSP server (RFC 2326) that sends numbered H.264 pictures and sound inside its TCP connection.
+"""A small camera: an RTSP server (RFC 2326) that sends numbered H.264 pictures and sound in its TCP connection.
 
-FFmpeg's own RTSP client is at the other end, so what is tested is the real thing. Unlike a packaged server this one can
+FFmpeg's own RTSP client is at the other end, so that the real client is tested. Unlike a packaged server this one can
 fail on purpose.
 """
 
@@ -37,7 +37,7 @@ a=control:audio
 
 
 class Camera:
-    """Serves on a port of its own. `number` counts pictures over all sessions; `sessions` those that began to play."""
+    """Serves on a port of its own. `number` counts pictures over all sessions, `sessions` those that began to play."""
 
     def __init__(self, *, login: str | None = None) -> None:
         self.sessions = 0
@@ -71,7 +71,7 @@ class Camera:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def switch_off(self) -> None:
-        """Vanish: end every connection without a word."""
+        """Stop listening, and end every connection at once."""
         assert self._server is not None
         self._server.close()
         self.hang_up()
@@ -79,7 +79,7 @@ class Camera:
         await self._server.wait_closed()
 
     def hang_up(self) -> None:
-        """End every connection, and go on listening."""
+        """End every connection, and continue listening."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 

@@ -1,4 +1,4 @@
-"""Tests of paced code on a clock of their own: exact, and done at once on a machine of any speed."""
+"""Virtual time for tests of paced code: exact and immediate on a machine of any speed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 
 class _Clock(selectors.DefaultSelector):
-    """Instead of waiting for a timeout, move the time on by it."""
+    """Advances the time by a timeout instead of waiting for it."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if timeout is None and not ready:
-            raise AssertionError("everything waits, and for nothing that could happen")
+            raise AssertionError("every task waits, but for no event")
         if timeout is not None and timeout > 0 and not ready:
             self.now += timeout
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only while everybody waits, and in `block`."""
+    """An event loop whose time advances only while every task waits, and in `block`."""
 
     def __init__(self) -> None:
         self.clock = _Clock()
@@ -40,7 +40,7 @@ def now() -> float:
 
 
 def block(seconds: float) -> None:
-    """Hold up the event loop, as a program does that computes."""
+    """Block the event loop, as a busy program does."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.clock.now += seconds

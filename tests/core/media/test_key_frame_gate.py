@@ -1,4 +1,4 @@
-"""Key frames come soon after they are asked for, and not too often."""
+"""Key frames are forced soon after a request, and not too often."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_first_request_is_met_at_once_and_the_next_ones_together_later() -> 
     assert not gate.force_key_frame(10)
 
 
-def test_a_key_frame_that_comes_by_itself_meets_the_requests() -> None:
+def test_an_unrequested_key_frame_meets_the_requests() -> None:
     gate = KeyFrameGate()
     gate.request_key_frame()
     gate.key_frame_made()
@@ -29,7 +29,7 @@ def test_a_key_frame_that_comes_by_itself_meets_the_requests() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 0.3)), max_size=60))
-def test_there_are_never_two_within_the_interval_and_nobody_is_forgotten(steps: list[tuple[bool, float]]) -> None:
+def test_there_are_never_two_within_the_interval_and_every_request_is_met(steps: list[tuple[bool, float]]) -> None:
     gate, now, forced, waiting = KeyFrameGate(), 0.0, -1.0, 0.0
     for asked, passed in steps:
         now += passed

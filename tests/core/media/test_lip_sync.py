@@ -1,4 +1,4 @@
-"""What sender reports say of a clock, and where pictures belong by it, whatever anybody reports."""
+"""The sender's clock according to its reports, and the places of pictures by it, even for false reports."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_whatever_is_reported_the_offset_is_one_of_those(reports: list[tuple[flo
 
 
 class Call:
-    """Sound and pictures that are taken together; the pictures arrive `LATE`. Frames are named by when they were."""
+    """Sound and pictures captured together; the pictures arrive `LATE`. Frames are named by their capture time."""
 
     def __init__(self, *kinds: str) -> None:
         self.group = SyncGroup()
@@ -106,7 +106,7 @@ class Call:
             self.clocks[kind].note_report(self.starts[kind] + self.now, ZERO + ahead + self.now)
 
     def play(self, seconds: float) -> None:
-        """Let frames arrive that are taken from now on until then."""
+        """Let the frames captured from now until then arrive."""
         until = self.now + seconds
         coming = []
         for kind in self.tracks:
@@ -127,7 +127,7 @@ class Call:
             self.waiting[kind].clear()
 
     def off(self, kind: str = "video", since: float = 0.0) -> list[float]:
-        """Return by how much later frames are placed than sound that was taken with them would be."""
+        """Return how much later frames are placed than sound captured at the same time."""
         return [at - taken - self.takes["audio"] for taken, at in self.placed[kind].items() if taken >= since - 1e-6]
 
 
@@ -198,11 +198,11 @@ def test_every_track_of_pictures_follows_and_sound_that_took_the_place_of_other_
         assert call.off(kind, 5.0) == EXACT([0.0] * len(call.off(kind, 5.0)), abs=TOLERANCE)
 
 
-def test_what_was_reported_before_a_track_began_anew_says_nothing() -> None:
+def test_reports_from_before_a_track_restarted_are_ignored() -> None:
     call = Call("audio", "video")
     call.report("audio", "video")
     call.play(3)
-    call.starts["video"] += 0.6  # ahead by so much it cannot be
+    call.starts["video"] += 0.6  # it cannot be ahead by this much
     call.play(2)
     assert call.off(since=3) == EXACT([0.0] * 50, abs=TOLERANCE), "it goes on by what was known"
     call.takes["video"] += 0.1
@@ -219,7 +219,7 @@ def test_reports_on_different_clocks_move_nothing() -> None:
     assert call.off() == EXACT([LATE] * 75, abs=1e-3)
 
 
-def test_a_difference_that_nobody_sees_moves_nothing() -> None:
+def test_an_invisible_difference_moves_nothing() -> None:
     call = Call("audio", "video")
     for wrong in (0.0, 0.006, 0.0, 0.004, 0.008):
         call.report("audio")

@@ -1,4 +1,4 @@
-"""Pictures that are too large are refused by what their first bytes say."""
+"""Pictures that are too large are refused by their first bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metered_realtime.core.media.picture_limit import PictureLimit
 
 
 def vp8(width: int, height: int, *, is_key: bool = True) -> bytes:
-    """Return the head of a VP8 picture."""
+    """Return the header of a VP8 picture."""
     size = b"".join(side.to_bytes(2, "little") for side in (width, height))
     return bytes([not is_key, 0, 0]) + b"\x9d\x01\x2a" + size + bytes(20)
 
@@ -86,7 +86,7 @@ def test_after_a_refused_picture_all_are_refused_up_to_a_key_frame_that_fits() -
     assert limit.refused == 2
 
 
-def test_parameters_between_key_frames_are_looked_at_and_such_that_nobody_can_read_refused() -> None:
+def test_parameters_between_key_frames_are_checked_and_unreadable_ones_refused() -> None:
     limit = PictureLimit(640 * 480)
     assert limit.passes("video/H264", h264(640, 480), is_key=True)
     assert not limit.passes("video/H264", h264(1280, 720), is_key=False)

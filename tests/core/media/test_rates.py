@@ -1,4 +1,4 @@
-"""Rates of a counter that several readers look at."""
+"""Rates of a counter with several readers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_hasty_reader_does_not_shorten_the_time_of_a_rate(every: float) -> Non
     window, rates = RateWindow(0.0), []
     for step in range(int(10 / every)):
         now = step * every
-        rates.append(window.rate(int(now) * 100, now))  # the counter rises once in a second
+        rates.append(window.rate(int(now) * 100, now))  # the counter rises once per second
         assert len(window._samples) <= SPAN / SPACING + 3
     late = [rate for rate in rates[int(3 / every) :] if rate is not None]
     assert max(late) <= 100 / SPAN

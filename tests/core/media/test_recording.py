@@ -1,4 +1,4 @@
-"""Where frames belong in a recording, where pictures go in a grid, what files are called, and what coded media says."""
+"""The places of frames in a recording and of pictures in a grid, names of files, and reading encoded media."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def placed(
     start: float = 100.0,
     clock: TrackClock | None = None,
 ) -> list[float]:
-    """Return where frames are placed that are sent `step` apart from second 0 on and take so long each."""
+    """Return the places of frames that are sent `step` apart from second 0 on, with these delays."""
     clock = clock if clock is not None else TrackClock()
     found, waiting = [], []
     for number, delay in enumerate(delays):
@@ -53,7 +53,7 @@ def test_a_track_has_its_place_by_the_quickest_of_its_first_frames() -> None:
 
 
 def test_a_buffer_that_grows_moves_nothing() -> None:
-    """After a loss aiortc holds sound back for good (aiortc#1203)."""
+    """After a loss aiortc delays sound for good (aiortc#1203)."""
     off = errors(placed([0.03] * 200 + [0.35] * 3000))
     assert max(off) - min(off) < 0.005
 
@@ -66,7 +66,7 @@ def test_a_clock_that_is_wrong_is_followed(drift: float) -> None:
     assert max(steps) <= (SLEW + MAX_DRIFT) * 0.02 + 1e-9, "and inaudibly"
 
 
-def test_a_frame_that_was_quicker_than_all_before_is_believed_at_once_where_nobody_hears_it() -> None:
+def test_a_frame_quicker_than_all_before_moves_the_earliest_place_at_once() -> None:
     clock = TrackClock()
     placed([0.1] * 50 + [0.03] + [0.1] * 400, clock=clock)
     assert clock.earliest_place(109.0) == pytest.approx(9.03, abs=0.002)
@@ -77,7 +77,7 @@ def test_a_frame_that_was_quicker_than_all_before_is_believed_at_once_where_nobo
     assert early.place_frame(101.0) == pytest.approx(1.1, abs=0.001)
 
 
-def test_times_that_begin_anew_are_placed_by_arrival() -> None:
+def test_times_that_restart_are_placed_by_arrival() -> None:
     clock = TrackClock()
     placed([0.03] * 200, clock=clock)
     clock.note_frame(7.0, 10.03)

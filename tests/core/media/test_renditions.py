@@ -1,4 +1,4 @@
-"""Who gets which rendition, at what bitrate: one slow receiver is nobody else's loss."""
+"""Which receiver gets which rendition, and at which bitrate: a slow receiver does not affect the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEP = 0.25
 
 
 class Room:
-    """Receivers with given estimates, over time. What is sent is what is aimed at, as with a moving picture."""
+    """Receivers with given estimates, over time. Renditions reach their targets, as with a moving picture."""
 
     def __init__(self, estimates: Mapping[str, int | None]) -> None:
         self.renditions: Renditions[str] = Renditions(LIMITS)
@@ -49,7 +49,7 @@ class Room:
         return self.decision
 
 
-def test_it_starts_in_the_middle_while_nobody_says_anything() -> None:
+def test_without_estimates_the_target_is_the_start() -> None:
     assert Room({"a": None, "b": None}).run(10) == Decision(LIMITS.start, None, frozenset())
 
 
@@ -74,11 +74,11 @@ def test_receivers_that_are_all_slow_are_not_slow() -> None:
 
 
 def test_an_estimate_above_what_is_sent_proves_nothing_and_lowers_nothing() -> None:
-    """A still picture: a newcomer's estimate cannot rise."""
+    """A still picture: the estimate of a new receiver cannot rise."""
     assert Room({"old": 1_500_000, "new": 150_000}).run(30, full=100_000) == Decision(1_500_000, None, frozenset())
 
 
-def test_who_recovers_comes_back() -> None:
+def test_a_receiver_that_recovers_is_fast_again() -> None:
     room = Room({"a": 1_500_000, "b": 200_000})
     assert room.run(3).slow == {"b"}
     room.set({"b": 1_200_000})
@@ -86,14 +86,14 @@ def test_who_recovers_comes_back() -> None:
     assert room.run(4 * STEP) == Decision(1_200_000, None, frozenset())
 
 
-def test_who_is_left_alone_is_not_slow_any_more() -> None:
+def test_a_single_remaining_receiver_is_not_slow() -> None:
     room = Room({"a": 1_500_000, "b": 200_000})
     assert room.run(3).slow == {"b"}
     room.renditions.remove_receiver("a")
     assert room.run(STEP).slow == frozenset()
 
 
-def test_who_has_room_to_spare_is_tried_again_and_less_often_if_in_vain() -> None:
+def test_a_receiver_with_room_to_spare_is_tried_again_and_less_often_after_failures() -> None:
     room = Room({"a": 1_500_000, "b": 200_000})
     assert room.run(3).slow == {"b"}
     assert room.run(FIRST_RETRY - 4, low=100_000).slow == {"b"}
@@ -137,7 +137,7 @@ def test_the_slow_never_drag_the_fast_down(estimates: dict[str, int]) -> None:
 
 @given(ESTIMATES)
 def test_what_stays_the_same_moves_ever_more_rarely(estimates: dict[str, int]) -> None:
-    """Once, and to and fro for each trial, which come after 15, 30, 60, 120 and 240 s."""
+    """Once, and twice for each trial, after 15, 30, 60, 120 and 240 s."""
     room = Room(estimates)
     room.run(500)
     assert room.moves <= (1 + 2 * 5) * len(estimates)

@@ -1,4 +1,4 @@
-"""Lost packets come again, once in a round trip, and within what is sent anyway."""
+"""Lost packets are retransmitted once per round trip, within a share of what is sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_whole_key_frame_comes_again_at_once() -> None:
     assert all(requests.admit(number, SIZE, 0.0) for number in range(128))
 
 
-def test_bytes_are_bounded_whatever_is_asked_for() -> None:
+def test_bytes_are_bounded_whatever_is_requested() -> None:
     requests, sent = Retransmissions(), 0
     for step in range(10_000):  # 10 s
         sent += SIZE * requests.admit(step, SIZE, step / 1_000, rate=50_000.0)
@@ -44,7 +44,7 @@ def test_bytes_are_bounded_whatever_is_asked_for() -> None:
     assert requests.refused == 10_000 - sent // SIZE
 
 
-def test_who_sends_much_may_send_much_again() -> None:
+def test_a_fast_sender_may_retransmit_much() -> None:
     requests, sent, rate = Retransmissions(), 0, 2_000_000.0
     for step in range(20_000):
         sent += SIZE * requests.admit(step, SIZE, step / 2_000, rate=rate)
@@ -52,7 +52,7 @@ def test_who_sends_much_may_send_much_again() -> None:
 
 
 def test_loss_of_a_third_in_each_direction_is_within_the_bounds() -> None:
-    """Each packet is asked for until it arrives, a round trip apart. 1 Mbit/s on a path of 50 ms."""
+    """Each packet is requested until it arrives, once per round trip. 1 Mbit/s on a path of 50 ms."""
     chance, requests, pending = random.Random(3), Retransmissions(), list[tuple[float, int]]()
     for step in range(1_000):
         now = step * 0.0096
@@ -66,7 +66,7 @@ def test_loss_of_a_third_in_each_direction_is_within_the_bounds() -> None:
     assert requests.refused == 0
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_remembered_requests_are_bounded() -> None:
     requests = Retransmissions()
     for number in range(65_536):
         requests.admit(number, 1, number / 10_000)

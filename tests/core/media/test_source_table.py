@@ -1,4 +1,4 @@
-"""Sources find a place, or take that of a silent one, or are refused; none of it costs more than a look."""
+"""Sources are accepted, replace a silent one, or are refused, each at a constant cost."""
 
 from __future__ import annotations
 

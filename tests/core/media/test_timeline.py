@@ -1,4 +1,4 @@
-"""A time line that goes forward, whatever the source says."""
+"""A time line that moves forward, whatever its source does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_pause_is_not_another_source() -> None:
     assert line.place_unit(10 + STEP + Fraction(MAX_LEAP), 70.1) == 11 + STEP
 
 
-def test_what_knows_no_time_stands_where_the_clock_says() -> None:
+def test_units_without_a_time_are_placed_by_the_clock() -> None:
     line = Timeline()
     assert line.place_unit(None, 50) == 0
     assert line.place_unit(None, 50.5) == Fraction(1, 2)
