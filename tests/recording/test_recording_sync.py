@@ -67,20 +67,24 @@ async def room() -> AsyncIterator[Room]:
 @contextmanager
 def held_up(pc: Any, source: int) -> Iterator[None]:
     """Delay the media of a source by `LATE` in the network, but not its reports."""
-    loop, transport = asyncio.get_running_loop(), selected_pair(pc).protocol.transport
-    send, timers = transport.sendto, list[asyncio.TimerHandle]()
+    loop, taken = asyncio.get_running_loop(), []
+    timers: list[asyncio.TimerHandle] = []
+    for protocol in pc.getTransceivers()[0].sender.transport.transport._connection._protocols:
+        transport = protocol.transport
+        taken.append((transport, transport.sendto))
 
-    def sendto(data: bytes, address: Any) -> None:
-        if data[8:12] == source.to_bytes(4) and not is_rtcp(data):
-            timers.append(loop.call_later(LATE, send, data, address))
-        else:
-            send(data, address)
+        def sendto(data: bytes, address: Any, send: Any = transport.sendto) -> None:
+            if data[8:12] == source.to_bytes(4) and not is_rtcp(data):
+                timers.append(loop.call_later(LATE, send, data, address))
+            else:
+                send(data, address)
 
-    transport.sendto = sendto
+        transport.sendto = sendto
     try:
         yield
     finally:
-        transport.sendto = send
+        for transport, send in taken:
+            transport.sendto = send
         for timer in timers:
             timer.cancel()
 
