@@ -179,14 +179,14 @@ async def test_a_remote_track_is_heard_with_its_losses() -> None:
 @pytest.mark.parametrize(
     ("error", "text", "options"),
     [
-        (ValueError, "rate is from 4000 to 192000, not 0", {"rate": 0}),
-        (TypeError, "rate is a number, not 16000.0", {"rate": 16_000.0}),
-        (TypeError, "rate is a number, not True", {"rate": True}),
-        (ValueError, "channels is from 1 to 2, not 6", {"channels": 6}),
-        (ValueError, "chunk is from .* not 0", {"chunk": 0}),
-        (ValueError, "chunk is from .* not nan", {"chunk": float("nan")}),
-        (ValueError, "chunk is from .* not 11", {"chunk": MAX_CHUNK + 1}),
-        (TypeError, "chunk is a number, not '20ms'", {"chunk": "20ms"}),
+        (ValueError, "rate must be from 4000 to 192000, not 0", {"rate": 0}),
+        (TypeError, "rate must be a number, not 16000.0", {"rate": 16_000.0}),
+        (TypeError, "rate must be a number, not True", {"rate": True}),
+        (ValueError, "channels must be from 1 to 2, not 6", {"channels": 6}),
+        (ValueError, "chunk must be from .* not 0", {"chunk": 0}),
+        (ValueError, "chunk must be from .* not nan", {"chunk": float("nan")}),
+        (ValueError, "chunk must be from .* not 11", {"chunk": MAX_CHUNK + 1}),
+        (TypeError, "chunk must be a number, not '20ms'", {"chunk": "20ms"}),
     ],
 )
 async def test_bad_arguments_are_refused_at_once(feed_track: Any, error: type, text: str, options: Any) -> None:
