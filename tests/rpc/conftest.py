@@ -13,7 +13,7 @@ from tests.support.virtual_time import VirtualLoop
 
 __all__ = ["no_socket_left_behind", "raw", "raw_json", "room", "world"]
 
-IN_VIRTUAL_TIME = ("test_binding", "test_random_lives", "test_strain", "test_transports")
+IN_VIRTUAL_TIME = ("test_binding", "test_deadline_timer", "test_random_lives", "test_strain", "test_transports")
 """Modules whose tests run in memory: timeouts pass exactly when everything waits, at any load of the machine."""
 
 

@@ -17,6 +17,7 @@ from metered_realtime import (
     RpcRecipientNotFoundError,
     RpcUnsupportedMethodError,
 )
+from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Room
 
 
@@ -95,7 +96,7 @@ async def test_a_remote_that_leaves_fails_its_calls_at_once(room: Room) -> None:
     await begun.wait()
     await pair.b.close()
     with pytest.raises(RpcRecipientDisconnectedError):
-        await call
+        await asyncio.wait_for(call, PATIENCE)
     with pytest.raises(RpcRecipientNotFoundError):
         await pair.to_b.rpc.call("never")
 

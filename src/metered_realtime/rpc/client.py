@@ -14,7 +14,7 @@ from .calls import CallItem, CallOptions
 from .channels import RpcVia
 from .codec import RpcFormat, codec_of
 from .endpoint import RpcEndpoint, RpcStats
-from .errors import ErrorRegistry, RpcError, registry_of
+from .errors import ErrorRegistry, RpcError, registry_of, replace_texts
 from .handlers import MAX_DATA_BYTES, MAX_MESSAGE_BYTES, cut
 from .outcomes import Outcome, result_of
 
@@ -220,4 +220,4 @@ def _item(method: str, args: tuple[Any, ...], names: dict[str, Any]) -> CallItem
 
 def _cut_texts(error: RpcError) -> None:
     data = cut(error.data, MAX_DATA_BYTES) if isinstance(error.data, str) else error.data
-    error._fill(error.code, cut(error.message, MAX_MESSAGE_BYTES), data, error._wire_code)
+    replace_texts(error, cut(error.message, MAX_MESSAGE_BYTES), data)

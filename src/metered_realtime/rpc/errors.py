@@ -227,6 +227,11 @@ def error_object(error: RpcError) -> ErrorObject:
     return ErrorObject(error.wire_code, error.message, error.data)
 
 
+def replace_texts(error: RpcError, message: str, data: Any) -> None:
+    """Replace the message and data of a received error; its codes stay."""
+    error._fill(error.code, message, data, error._wire_code)
+
+
 def is_reserved_code(code: int) -> bool:
     """Return whether a code is reserved for built-in errors."""
     return any(code in codes for codes in _RESERVED)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import traceback
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..core.rpc.callee import Refusal, Refuse, Run
@@ -50,14 +51,22 @@ class HandlersObserver(Protocol):
         """Handle the end of a handler."""
 
 
+@dataclass(frozen=True, slots=True)
+class _HandlerContext:
+    """What the handlers for one remote have in common."""
+
+    methods: RpcMethods
+    identity: str
+    debug: bool
+    logger: Logger
+    observer: HandlersObserver
+
+
 class Handlers:
     """Runs handlers for one remote. `identity` is the id of the remote, which handlers are given."""
 
     def __init__(self, methods: RpcMethods, identity: str, logger: Logger, observer: HandlersObserver) -> None:
-        self._methods = methods
-        self._debug = methods.debug
-        self._identity = identity
-        self._logger = logger
+        self._context = _HandlerContext(methods, identity, methods.debug, logger, observer)
         self._observer = observer
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -68,7 +77,7 @@ class Handlers:
 
     def start(self, run: Run, codec: Codec, max_size: int) -> None:
         """Run a handler; its answer has at most `max_size` bytes. One that awaits nothing has ended on return."""
-        invocation = _Invocation(self, run, codec, max_size)
+        invocation = _Invocation(self._context, run, codec, max_size)
         result = invocation.begin()
         if result is None:
             self._observer.handler_ended(run.ticket)
@@ -97,29 +106,12 @@ class Handlers:
             error = error_object(_REFUSALS[refuse.reason]())
         self._observer.handler_answered(refuse.ticket, codec.encode_error(refuse.id, error))
 
-    # --- for the invocations
-
-    def _bind(self, method: RpcMethod, run: Run) -> Any:
-        request_id = str(run.item.id) if isinstance(run.item, Request) else ""
-        return method.bind(run.item.params, RpcInvocationData(request_id, self._identity, "", run.timeout))
-
-    def _error_of(self, error: BaseException, method: str) -> RpcError:
-        if isinstance(error, RpcError):
-            return error
-        if isinstance(error, asyncio.CancelledError):
-            return RpcCancelledError()
-        log_exception(self._logger, "rpc handler failed", error, {"method": method})
-        if not self._debug:
-            return RpcApplicationError()
-        trace = "".join(traceback.format_exception(error))[-MAX_DEBUG_CHARACTERS:]
-        return RpcApplicationError(f"{type(error).__name__}: {error}", trace)
-
 
 class _Invocation:
     """One call of a handler."""
 
-    def __init__(self, handlers: Handlers, run: Run, codec: Codec, max_size: int) -> None:
-        self._handlers = handlers
+    def __init__(self, context: _HandlerContext, run: Run, codec: Codec, max_size: int) -> None:
+        self._context = context
         self._run = run
         self._codec = codec
         self._max_size = max_size
@@ -128,9 +120,9 @@ class _Invocation:
     def begin(self) -> Awaitable[Any] | None:
         """Call the handler. Return what to await, or None if the answer has been reported."""
         try:
-            method = self._handlers._methods.get(self._run.item.method)
+            method = self._context.methods.get(self._run.item.method)
             self._is_text = method.is_text
-            result = self._handlers._bind(method, self._run)()
+            result = self._call(method)
         except (Exception, asyncio.CancelledError) as error:
             self._fail(error)
             return None
@@ -145,6 +137,11 @@ class _Invocation:
             self._succeed(await result)
         except (Exception, asyncio.CancelledError) as error:
             self._fail(error)
+
+    def _call(self, method: RpcMethod) -> Any:
+        item = self._run.item
+        request_id = str(item.id) if isinstance(item, Request) else ""
+        return method.bind(item.params, RpcInvocationData(request_id, self._context.identity, "", self._run.timeout))()
 
     def _succeed(self, result: Any) -> None:
         item = self._run.item
@@ -163,12 +160,23 @@ class _Invocation:
         self._report(answer)
 
     def _fail(self, error: BaseException) -> None:
-        rpc_error = self._handlers._error_of(error, self._run.item.method)
+        rpc_error = self._to_rpc_error(error)
         if isinstance(self._run.item, Request):
             self._report(self._encode(self._run.item, rpc_error))
 
+    def _to_rpc_error(self, error: BaseException) -> RpcError:
+        if isinstance(error, RpcError):
+            return error
+        if isinstance(error, asyncio.CancelledError):
+            return RpcCancelledError()
+        log_exception(self._context.logger, "rpc handler failed", error, {"method": self._run.item.method})
+        if not self._context.debug:
+            return RpcApplicationError()
+        trace = "".join(traceback.format_exception(error))[-MAX_DEBUG_CHARACTERS:]
+        return RpcApplicationError(f"{type(error).__name__}: {error}", trace)
+
     def _report(self, answer: bytes) -> None:
-        self._handlers._observer.handler_answered(self._run.ticket, answer)
+        self._context.observer.handler_answered(self._run.ticket, answer)
 
     def _encode(self, item: Request, error: RpcError) -> bytes:
         wire_error = error_object(error)
@@ -178,7 +186,7 @@ class _Invocation:
         try:
             answer = self._codec.encode_error(item.id, wire_error)
         except (TypeError, ValueError, RecursionError) as reason:
-            log_exception(self._handlers._logger, "rpc error sent without its data", reason)
+            log_exception(self._context.logger, "rpc error sent without its data", reason)
             answer = b""
         if answer and len(answer) <= self._max_size:
             return answer

@@ -352,6 +352,13 @@ def test_cancelling_something_else_does_nothing(params: Any) -> None:
     assert it.receive_message(CHANNEL, single(Notification("$/cancelRequest", params)), 0.0) == []
 
 
+@pytest.mark.parametrize("params", [{"id": "x"}, ["x", True, True]])
+def test_a_hello_cancels_no_request(params: Any) -> None:
+    it = callee()
+    run(it, Request("x", "m"))
+    assert it.receive_message(CHANNEL, single(Notification("$/hello", params)), 0.0) == []
+
+
 @pytest.mark.parametrize("params", [{"id": 1, "ms": 2_500}, [1, 2_500]])
 def test_an_announced_timeout_holds_for_its_request(params: Any) -> None:
     it = callee()
