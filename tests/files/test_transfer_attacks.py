@@ -1,43 +1,27 @@
-"""Files beside remotes that know the transfers of others, send by the byte, or hold places that others wait for."""
+"""File transfers beside remotes that know foreign transfers, send single bytes, or occupy places."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from metered_realtime import FileReceived, FileTransferError, PeerJoined, RemotePeer, TransferProgress
-from metered_realtime.core.streams.file_transfer import OFFER_TOPIC, Offer, attributes_of, content_head
+from metered_realtime.core.streams.file_transfer import Offer
 from metered_realtime.files import part_file, receiving
 from metered_realtime.files import sending as file_sending
-from metered_realtime.files.source import FileSource
-from metered_realtime.streams.writer import StreamWriter
+from tests.support.files import SIZE, SMALL_OFFER, begin, offer_of, part_in, same, visible_names
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Pair, Room, eventually
-
-SIZE = 3_000_000
-
-
-@pytest.fixture(autouse=True)
-async def patience() -> AsyncIterator[None]:
-    """Fail instead of hanging."""
-    async with asyncio.timeout(PATIENCE):
-        yield
-
-
-@pytest.fixture
-async def pair(room: Room) -> Pair:
-    return await room.pair()
 
 
 @pytest.fixture
 async def attacker(room: Room, pair: Pair) -> RemotePeer:
-    """Give a test what a third peer has of the receiver."""
+    """Return the receiver as seen by a third peer."""
     third = room.peer("c")
     seen = EventLog(third)
     await third.join("room")
@@ -45,46 +29,7 @@ async def attacker(room: Room, pair: Pair) -> RemotePeer:
     return next(event.peer for event in seen.of(PeerJoined) if event.peer.id == "b")
 
 
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    return tmp_path / "inbox"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "holiday.jpeg"
-    path.write_bytes(os.urandom(SIZE))
-    return path
-
-
-async def offer_of(path: Path) -> Offer:
-    """Return what the sender of a file offers, which everybody knows who was sent it."""
-    source = await FileSource.open(path)
-    await source.close()
-    return Offer(transfer=source.transfer_id(source.name), attempt="b" * 16, name=source.name, size=source.size)
-
-
-async def begin(remote: RemotePeer, offer: Offer, content: bytes = b"") -> StreamWriter:
-    """Offer a file and send the beginning of what is not in it, without waiting for an answer."""
-    writer = await remote.open_stream(OFFER_TOPIC, attributes_of(offer)).__aenter__()
-    await writer.write(content_head(0) + content)
-    return writer
-
-
-def same(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
-
-
-def part_in(directory: Path) -> Path:
-    (part,) = directory.glob(".*.part")
-    return part
-
-
-def files_in(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
-
-
-async def test_who_was_sent_a_file_does_not_hold_up_its_sender(
+async def test_a_remote_that_was_sent_a_file_cannot_delay_its_sender(
     pair: Pair, attacker: RemotePeer, path: Path, inbox: Path
 ) -> None:
     offer = await offer_of(path)
@@ -93,13 +38,13 @@ async def test_who_was_sent_a_file_does_not_hold_up_its_sender(
         await eventually(lambda: any(it.is_open for it in files._active.values()))
         result = await pair.to_b.send_file(path)
         assert (result.sent, result.attempts) == (SIZE, 1)
-        await eventually(lambda: [*files._active] == [("c", offer.transfer)])  # it goes on, and is nobody's business
+        await eventually(lambda: [*files._active] == [("c", offer.transfer)])  # it continues, and affects no other
         trickle.abort()
-    assert files_in(inbox) == ["holiday.jpeg"]
+    assert visible_names(inbox) == ["holiday.jpeg"]
     assert same(inbox / "holiday.jpeg", path)
 
 
-async def test_a_part_is_written_to_by_its_sender_alone(
+async def test_only_its_own_sender_writes_to_a_part(
     pair: Pair, attacker: RemotePeer, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_sending, "NOT_RECEIVING_GRACE", 0.1)
@@ -127,10 +72,10 @@ async def test_a_part_is_written_to_by_its_sender_alone(
     assert same(inbox / "holiday.jpeg", path)
 
 
-async def test_what_another_has_sent_whole_is_not_given_to_who_only_knows_of_it(
+async def test_a_remote_that_knows_a_complete_transfer_stores_a_file_of_its_own(
     pair: Pair, attacker: RemotePeer, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(part_file.PartFile, "forget", lambda part: None)  # the last word to the sender was lost
+    monkeypatch.setattr(part_file.PartFile, "forget", lambda part: None)  # as if the last message were lost
     log = EventLog(pair.b)
     async with pair.b.receive_files(inbox):
         await pair.to_b.send_file(path)
@@ -139,21 +84,21 @@ async def test_what_another_has_sent_whole_is_not_given_to_who_only_knows_of_it(
     assert paths == ["holiday.jpeg", "holiday (2).jpeg"]
 
 
-async def test_a_place_that_others_wait_for_is_not_held_by_standing_still(
+async def test_a_stalled_file_loses_its_place_to_a_waiting_one(
     pair: Pair, attacker: RemotePeer, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "MAX_INCOMING", 1)
     monkeypatch.setattr(receiving, "STALLED", 0.0)
     async with pair.b.receive_files(inbox) as files:
-        held = await begin(attacker, Offer(transfer="a" * 32, attempt="b" * 16, name="x", size=4), b"1")
+        held = await begin(attacker, SMALL_OFFER, b"1")
         await eventually(lambda: any(it.is_open for it in files._active.values()))
         await pair.to_b.send_file(path)
         assert await held.wait_ended() == "cancelled"
         assert files.refused >= 1
-    assert files_in(inbox) == ["holiday.jpeg"]
+    assert visible_names(inbox) == ["holiday.jpeg"]
 
 
-async def test_a_place_is_kept_while_the_program_makes_up_its_mind(
+async def test_a_file_keeps_its_place_while_accept_is_pending(
     pair: Pair, attacker: RemotePeer, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "MAX_INCOMING", 1)
@@ -167,15 +112,15 @@ async def test_a_place_is_kept_while_the_program_makes_up_its_mind(
     async with pair.b.receive_files(inbox, accept=ask) as files:
         sending = asyncio.ensure_future(pair.to_b.send_file(path))
         await eventually(lambda: any(it.has_begun for it in files._active.values()))
-        await begin(attacker, Offer(transfer="a" * 32, attempt="b" * 16, name="x", size=4))
+        await begin(attacker, SMALL_OFFER)
         await eventually(lambda: files.refused)
         asked.set()
         await sending
-    assert files_in(inbox) == ["holiday.jpeg"]
+    assert visible_names(inbox) == ["holiday.jpeg"]
 
 
-async def test_single_bytes_wait_for_each_other(pair: Pair, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step costs a turn of a thread and a call of the program: a remote must not ask for millions of them."""
+async def test_single_bytes_are_stored_together(pair: Pair, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write costs a thread call and a progress call: a remote must not cause millions of them."""
     monkeypatch.setattr(receiving, "SMALL_PAUSE", 3_600.0)
     steps: list[int] = []
     async with pair.b.receive_files(inbox, progress=lambda step: steps.append(step.done)) as files:
@@ -191,7 +136,7 @@ async def test_single_bytes_wait_for_each_other(pair: Pair, inbox: Path, monkeyp
         writer.abort()
 
 
-async def test_few_parts_are_hashed_at_once_for_threads_are_few(
+async def test_the_number_of_parts_hashed_at_once_is_bounded(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, turn = part_file.PartFile.open, threading.Event()
@@ -228,7 +173,7 @@ def test_a_free_name_is_found_in_few_steps(tmp_path: Path, monkeypatch: pytest.M
     assert len(looked) <= 22
 
 
-async def test_old_parts_are_looked_for_now_and_then(
+async def test_abandoned_parts_are_searched_at_intervals(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Any] = []

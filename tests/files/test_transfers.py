@@ -7,8 +7,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from hashlib import blake2b
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,41 +27,17 @@ from metered_realtime import (
     TransferResult,
 )
 from metered_realtime.connection.recovering_connection import RecoveringConnection
-from metered_realtime.core.streams.file_transfer import OFFER_TOPIC, Offer, attributes_of
+from metered_realtime.core.streams.file_transfer import OFFER_TOPIC, attributes_of
 from metered_realtime.files import part_file, receiving
 from metered_realtime.files import sending as file_sending
 from metered_realtime.files.receiving import WIDER_WINDOW
 from metered_realtime.files.source import FileSource
+from tests.support.files import SMALL_OFFER, digest, names, offer_of, offered, part_in, same, visible_names
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Pair, Room, eventually
 
 LOST = 2 * WIDER_WINDOW
 """Bytes that one interruption may make the sender send twice: what was on the way."""
-
-
-@pytest.fixture(autouse=True)
-async def patience() -> AsyncIterator[None]:
-    """Fail instead of hanging."""
-    async with asyncio.timeout(PATIENCE):
-        yield
-
-
-@pytest.fixture
-async def pair(room: Room) -> Pair:
-    return await room.pair()
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    return tmp_path / "inbox"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Give a test a file of 3 MB."""
-    path = tmp_path / "holiday.jpeg"
-    path.write_bytes(os.urandom(3_000_000))
-    return path
 
 
 def at(fraction: float, action: Callable[[], Any]) -> Callable[[TransferProgress], None]:
@@ -76,24 +51,12 @@ def at(fraction: float, action: Callable[[], Any]) -> Callable[[TransferProgress
     return progress
 
 
-def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
-
-
-def same(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
-
-
 def damage(directory: Path) -> None:
     """Change a byte of the one part there is."""
-    (part,) = directory.glob("*.part")
+    part = part_in(directory)
     content = bytearray(part.read_bytes())
     content[1000] ^= 1
     part.write_bytes(content)
-
-
-def digest(path: Path) -> str:
-    return blake2b(path.read_bytes()).hexdigest()
 
 
 def sent_twice(result: Any) -> int:
@@ -101,7 +64,7 @@ def sent_twice(result: Any) -> int:
     return result.sent - result.size
 
 
-async def test_a_file_arrives_whole_and_both_ends_know(pair: Pair, path: Path, inbox: Path) -> None:
+async def test_a_file_arrives_complete_and_both_ends_get_its_digest(pair: Pair, path: Path, inbox: Path) -> None:
     log, steps = EventLog(pair.b), list[TransferProgress]()
     async with pair.b.receive_files(inbox, progress=steps.append) as files:
         mine: list[TransferProgress] = []
@@ -133,7 +96,7 @@ async def test_names_stay_in_the_directory_and_never_overwrite(pair: Pair, path:
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
-async def test_the_program_may_refuse(pair: Pair, path: Path, inbox: Path, kind: str) -> None:
+async def test_accept_may_refuse_a_file(pair: Pair, path: Path, inbox: Path, kind: str) -> None:
     async def later(offered: FileOffered) -> bool:
         return False
 
@@ -146,13 +109,13 @@ async def test_the_program_may_refuse(pair: Pair, path: Path, inbox: Path, kind:
     assert names(inbox) == []
 
 
-async def test_too_large_a_file_is_refused(pair: Pair, path: Path, inbox: Path) -> None:
+async def test_a_file_above_max_size_is_refused(pair: Pair, path: Path, inbox: Path) -> None:
     async with pair.b.receive_files(inbox, max_size=2_999_999):
         with pytest.raises(FileTransferError, match="too_large"):
             await pair.to_b.send_file(path)
 
 
-async def test_a_disk_without_room_is_said_before_anything_is_sent(
+async def test_a_full_disk_refuses_a_file_before_it_is_sent(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "FREE_RESERVE", 2**60)
@@ -161,7 +124,7 @@ async def test_a_disk_without_room_is_said_before_anything_is_sent(
             await pair.to_b.send_file(path)
 
 
-async def test_a_disk_that_fills_up_ends_it_and_keeps_what_there_is(
+async def test_a_disk_that_fills_up_ends_the_transfer_and_keeps_the_part(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = part_file.PartFile.write
@@ -181,7 +144,9 @@ async def test_a_disk_that_fills_up_ends_it_and_keeps_what_there_is(
     assert same(inbox / "holiday.jpeg", path)
 
 
-async def test_who_does_not_receive_says_so(pair: Pair, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_does_not_receive_files_refuses_them(
+    pair: Pair, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(file_sending, "NOT_RECEIVING_GRACE", 0.1)
     with pytest.raises(FileTransferError, match="not_receiving"):
         await pair.to_b.send_file(path)
@@ -198,9 +163,7 @@ async def test_a_replaced_connection_costs_nothing(pair: Pair, path: Path, inbox
     assert same(inbox / "holiday.jpeg", path)
 
 
-async def test_a_receiver_that_is_restarted_goes_on_where_it_was(
-    room: Room, pair: Pair, path: Path, inbox: Path
-) -> None:
+async def test_a_restarted_receiver_continues_its_part(room: Room, pair: Pair, path: Path, inbox: Path) -> None:
     async def restart() -> None:
         await pair.b.close()
         again = room.peer("b")
@@ -214,7 +177,7 @@ async def test_a_receiver_that_is_restarted_goes_on_where_it_was(
     assert same(inbox / "holiday.jpeg", path)
 
 
-async def test_a_sender_that_is_restarted_goes_on_where_it_was(room: Room, pair: Pair, path: Path, inbox: Path) -> None:
+async def test_a_restarted_sender_continues_the_part(room: Room, pair: Pair, path: Path, inbox: Path) -> None:
     async def stop() -> None:
         sending.cancel()
         await pair.a.close()
@@ -233,7 +196,7 @@ async def test_a_sender_that_is_restarted_goes_on_where_it_was(room: Room, pair:
     assert same(inbox / "holiday.jpeg", path)
 
 
-async def test_a_part_that_was_damaged_is_noticed_and_sent_again(
+async def test_a_damaged_part_is_detected_and_sent_again(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = pair.b.receive_files(inbox, progress=at(0.5, lambda: files.close()))
@@ -247,7 +210,7 @@ async def test_a_part_that_was_damaged_is_noticed_and_sent_again(
     assert same(inbox / "holiday.jpeg", path)
 
 
-async def test_content_that_was_damaged_on_the_way_never_gets_its_name(
+async def test_damaged_content_never_gets_its_name(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = part_file.PartFile.write
@@ -258,7 +221,7 @@ async def test_content_that_was_damaged_on_the_way_never_gets_its_name(
     assert names(inbox) == []
 
 
-async def test_a_file_that_changes_while_it_is_sent_is_told(pair: Pair, path: Path, inbox: Path) -> None:
+async def test_a_file_that_changes_while_it_is_sent_fails(pair: Pair, path: Path, inbox: Path) -> None:
     changed = asyncio.Event()
 
     async def change() -> None:
@@ -269,7 +232,7 @@ async def test_a_file_that_changes_while_it_is_sent_is_told(pair: Pair, path: Pa
         with pytest.raises(FileTransferError, match="source_changed"):
             await pair.to_b.send_file(path, progress=at(0.3, change))
         await changed.wait()
-        assert [name for name in names(inbox) if not name.startswith(".")] == []
+        assert visible_names(inbox) == []
         await pair.to_b.send_file(path)
     assert (inbox / "holiday.jpeg").read_bytes() == bytes(2_000_000)
 
@@ -289,7 +252,7 @@ async def test_a_remote_whose_connection_stays_lost_is_given_up(
 
     async with pair.b.receive_files(inbox):
         with pytest.raises(FileTransferError, match="timed_out"):
-            await pair.to_b.send_file(path, progress=at(0.3, cut), patience=0.5)
+            await pair.to_b.send_file(path, progress=at(0.3, cut), patience=2.0)
     assert pair.to_b.state == "reconnecting"
 
 
@@ -319,13 +282,13 @@ async def test_a_connection_that_comes_back_the_moment_the_patience_ends_breaks_
     assert told
 
 
-async def test_the_own_end_ends_it(pair: Pair, path: Path, inbox: Path) -> None:
+async def test_closing_the_sender_cancels_the_transfer(pair: Pair, path: Path, inbox: Path) -> None:
     pair.b.receive_files(inbox, progress=at(0.3, lambda: pair.a.close()))
     with pytest.raises(FileTransferError, match="cancelled"):
         await pair.to_b.send_file(path)
 
 
-async def test_when_the_last_word_is_lost_the_file_is_not_sent_again(
+async def test_a_lost_final_message_does_not_send_the_file_again(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(reader: Any) -> None:
@@ -336,10 +299,10 @@ async def test_when_the_last_word_is_lost_the_file_is_not_sent_again(
         first = await pair.to_b.send_file(path)
         second = await pair.to_b.send_file(path)
     assert (first.sent, second.sent) == (3_000_000, 0)
-    assert [name for name in names(inbox) if not name.startswith(".")] == ["holiday.jpeg"]
+    assert visible_names(inbox) == ["holiday.jpeg"]
 
 
-async def test_to_all_at_once_reads_once_and_a_failure_disturbs_nobody(
+async def test_sending_to_all_reads_once_and_a_failure_affects_no_other(
     room: Room, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
@@ -364,7 +327,7 @@ async def test_to_all_at_once_reads_once_and_a_failure_disturbs_nobody(
     assert sorted(reads) == list(range(12))
 
 
-async def test_a_receiver_that_is_closed_the_moment_a_file_is_offered_says_so(
+async def test_a_receiver_closed_during_an_offer_refuses_it(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = receiving.FileReceiver.receive_offer
@@ -385,7 +348,7 @@ async def test_a_receiver_that_is_closed_the_moment_a_file_is_offered_says_so(
     assert receiver._active == {}
 
 
-async def test_a_large_part_does_not_hold_up_the_end_of_its_receiver(
+async def test_hashing_a_large_part_does_not_delay_closing(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hashing what there is goes on in a thread, which is told to stop: nothing is left open or locked."""
@@ -421,12 +384,12 @@ async def test_a_second_receiver_is_refused_and_the_first_can_be_replaced(pair: 
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "."])
-async def test_what_is_no_file_is_not_sent(pair: Pair, tmp_path: Path, missing: str) -> None:
+async def test_a_path_that_is_not_a_file_is_refused(pair: Pair, tmp_path: Path, missing: str) -> None:
     with pytest.raises(OSError, match=r"not a file|nowhere"):
         await pair.to_b.send_file(tmp_path / missing)
 
 
-async def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(pair: Pair, tmp_path: Path, inbox: Path) -> None:
+async def test_invalid_bytes_in_a_name_are_replaced(pair: Pair, tmp_path: Path, inbox: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     path.write_bytes(b"x")
     async with pair.b.receive_files(inbox):
@@ -443,7 +406,7 @@ async def test_misuse_is_refused(pair: Pair, path: Path, inbox: Path) -> None:
         pair.b.receive_files(inbox, max_size=-1)
 
 
-async def test_files_that_come_at_once_share_the_room_that_there_is(
+async def test_concurrent_files_share_the_free_space(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two that would fit one by one: the second is refused while the first is coming."""
@@ -463,7 +426,7 @@ async def test_files_that_come_at_once_share_the_room_that_there_is(
             await pair.to_b.send_file(path, name="second")
         turn.set()
         await first
-    assert [name for name in names(inbox) if not name.startswith(".")] == ["holiday.jpeg"]
+    assert visible_names(inbox) == ["holiday.jpeg"]
 
 
 async def test_opening_a_file_can_be_cancelled_and_leaves_nothing_open(
@@ -493,15 +456,12 @@ async def test_opening_a_file_can_be_cancelled_and_leaves_nothing_open(
 
 # --- a remote that breaks the rules
 
-OFFER = Offer(transfer="a" * 32, attempt="b" * 16, name="x", size=4)
-
 
 @pytest.mark.parametrize("change", [{"transfer": "../x"}, {"size": -1}, {"name": ""}, {"attempt": "b"}])
-async def test_an_offer_that_makes_no_sense_is_refused(pair: Pair, inbox: Path, change: dict[str, Any]) -> None:
+async def test_an_invalid_offer_is_refused(pair: Pair, inbox: Path, change: dict[str, Any]) -> None:
     async with pair.b.receive_files(inbox):
-        async with pair.to_b.open_stream(OFFER_TOPIC, {**attributes_of(OFFER), **change}) as writer:
-            assert await writer.wait_ended() == "cancelled"
-            writer._reason = None
+        writer = await pair.to_b.open_stream(OFFER_TOPIC, {**attributes_of(SMALL_OFFER), **change}).__aenter__()
+        assert await writer.wait_ended() == "cancelled"
         assert names(inbox) == []
 
 
@@ -510,17 +470,17 @@ async def test_content_that_was_not_offered_is_refused(pair: Pair, inbox: Path, 
     log = EventLog(pair.b)
     async with pair.b.receive_files(inbox):
         pair.a._files._receive_answer = lambda remote, reader: None  # type: ignore[method-assign]
-        writer = await pair.to_b.open_stream(OFFER_TOPIC, attributes_of(OFFER)).__aenter__()
+        writer = await offered(pair.to_b, SMALL_OFFER)
         await writer.write(content)
         with contextlib.suppress(StreamEndedError):
             await writer.finish()
         failure = (await log.until(FileFailed)).err
     assert isinstance(failure, FileTransferError)
     assert failure.reason in ("protocol_error", "digest_mismatch")
-    assert not [name for name in names(inbox) if not name.startswith(".")]
+    assert not visible_names(inbox)
 
 
-async def test_answers_that_nobody_asked_for_are_refused(pair: Pair) -> None:
+async def test_unexpected_answers_are_refused(pair: Pair) -> None:
     for topic in ("metered.file.1.answer", "metered.file.1", "metered.else"):
         writer = await pair.to_b.open_stream(
             topic, {"attempt": "b" * 16, "offset": 0, "digest": "0" * 128}
@@ -531,7 +491,7 @@ async def test_answers_that_nobody_asked_for_are_refused(pair: Pair) -> None:
 # --- parts that nobody comes back for
 
 
-def test_old_parts_are_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_abandoned_parts_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [f"{n:032x}" for n in range(5)]
     for n, transfer in enumerate(ids):
         for suffix in ("part", "json"):
@@ -547,32 +507,41 @@ def test_old_parts_are_removed_and_nothing_else(tmp_path: Path, monkeypatch: pyt
     assert left == kept | {".a.part", "a.json", f"b.{ids[0]}.part", ".settings.json"}
 
 
-async def test_who_has_too_many_on_the_way_waits(
+async def test_files_above_the_bound_of_one_remote_wait(
     pair: Pair, path: Path, tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "MAX_INCOMING_OF_ONE", 1)
     os.truncate(path, 300_000)
-    async with pair.b.receive_files(inbox):
-        await asyncio.gather(*(pair.to_b.send_file(path, name=f"{n}", patience=0.3) for n in range(3)))
+    patience, turn = 2.0, asyncio.Event()
+
+    async def hold(offered: FileOffered) -> bool:
+        await turn.wait()
+        return True
+
+    async with pair.b.receive_files(inbox, accept=hold) as files:
+        sends = [asyncio.ensure_future(pair.to_b.send_file(path, name=f"{n}", patience=patience)) for n in range(3)]
+        await eventually(lambda: files.refused >= 2)
+        await asyncio.sleep(patience)  # waiting for a place does not count
+        refused = files.refused
+        await eventually(lambda: files.refused >= refused + 2)
+        turn.set()
+        await asyncio.gather(*sends)
     assert names(inbox) == ["0", "1", "2"]
 
 
-async def test_a_link_is_sent_under_its_own_name(pair: Pair, path: Path, tmp_path: Path, inbox: Path) -> None:
+async def test_a_symbolic_link_is_sent_under_its_own_name(pair: Pair, path: Path, tmp_path: Path, inbox: Path) -> None:
     os.symlink(path, tmp_path / "latest.jpeg")
     async with pair.b.receive_files(inbox):
         await pair.to_b.send_file(tmp_path / "latest.jpeg")
     assert names(inbox) == ["latest.jpeg"]
 
 
-async def test_an_attempt_that_stands_still_makes_way_for_the_next(
+async def test_a_stalled_attempt_is_replaced_by_the_next(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiving, "STALLED", 0.0)
     async with pair.b.receive_files(inbox):
-        source = await file_sending.FileSource.open(path)
-        offer = Offer(transfer=source.transfer_id(source.name), attempt="b" * 16, name=source.name, size=source.size)
-        await source.close()
-        stuck = await pair.to_b.open_stream(OFFER_TOPIC, attributes_of(offer)).__aenter__()
+        stuck = await offered(pair.to_b, await offer_of(path))
         result = await pair.to_b.send_file(path)
         assert await stuck.wait_ended() == "cancelled"
     assert result.sent == result.size

@@ -264,10 +264,10 @@ class ManagedChannel(AsyncEventEmitter):
 
     @property
     def inbox(self) -> Inbox:
-        """The unread messages. Call `taken` after reading some of them directly."""
+        """The unread messages. Call `note_read` after reading some of them directly."""
         return self._inbox
 
-    def taken(self) -> None:
+    def note_read(self) -> None:
         """Handle the removal of messages from the inbox."""
         self._note_read()
 

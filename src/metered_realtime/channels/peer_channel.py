@@ -137,7 +137,7 @@ class PeerChannel(AsyncEventEmitter):
                 remote, channel = self._ready.popleft()
                 message = channel.inbox.get_nowait()
                 if message is not None:
-                    channel.taken()
+                    channel.note_read()
                     return ChannelMessage(remote, message)
             if self._ended:
                 raise StopAsyncIteration

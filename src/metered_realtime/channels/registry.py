@@ -264,6 +264,8 @@ class RemoteChannels:
             with contextlib.suppress(MeteredRealtimeError):  # the remote is about to leave
                 self._open_raw(entry)
 
+    # --- for its channels
+
     def channel_greeted(self, channel: ManagedChannel, known: int) -> bool:
         """Announce a channel opened by the other end. False if it was closed here while that end was away."""
         if known in self._closed_instances:

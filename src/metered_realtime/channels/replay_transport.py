@@ -27,7 +27,7 @@ class MessageSource(Protocol):
     """Bytes of the largest message."""
 
     def next_message(self) -> bytes | None:
-        """Return the next message, None if there is none for now."""
+        """Return the next message, None if there is none now."""
 
     def connection_lost(self) -> None:
         """Handle the loss of the connection: nothing is sent until the channel is connected again."""
@@ -50,7 +50,7 @@ class ReplayTransport:
 
     @property
     def max_message_size(self) -> int:
-        """The bytes of a message that both ends take, as far as is known."""
+        """Maximum message size that both ends accept, in bytes. That of this end until the other one is known."""
         own, other = self._endpoint.max_message, self._endpoint.remote_max_message
         return own if other is None else min(own, other)
 
@@ -76,7 +76,7 @@ class ReplayTransport:
         """Send the hello on a data channel that has opened.
 
         Raises:
-            ChannelProtocolError: the other end takes less than a frame.
+            ChannelProtocolError: the other end accepts less than a frame.
         """
         assert self.raw is not None
         if self.raw.max_message_size < MIN_FRAME:
@@ -96,7 +96,7 @@ class ReplayTransport:
     # --- messages
 
     def accept(self, payload: bytes, *, is_text: bool) -> None:
-        """Take a message into the window, which must have room."""
+        """Add a message to the window, which must have room."""
         self.messages_sent += 1
         self.bytes_sent += len(payload)
         self._endpoint.accept(payload, is_text=is_text)
@@ -153,7 +153,7 @@ class ReplayTransport:
         """Accept a message that has waited in the queue.
 
         Raises:
-            MessageTooLargeError: the other end has said in the meantime that it takes less.
+            MessageTooLargeError: the other end has announced a smaller maximum in the meantime.
         """
         if size > self.max_message_size:
             raise MessageTooLargeError(size, self.max_message_size)

@@ -15,7 +15,7 @@ from .writer import StreamWriter
 
 
 class StreamObserver(Protocol):
-    """What is told of the streams that a remote opens."""
+    """Notified of the streams that a remote opens."""
 
     def stream_opened(self, reader: StreamReader) -> bool:
         """Handle a stream of the remote. False if nothing will ever read it; it is refused then."""

@@ -162,7 +162,7 @@ class StreamChannel:
             stream._ended(reason, detail)
 
     def next_message(self) -> bytes | None:
-        """Return the next frame to send, None if there is none for now."""
+        """Return the next frame to send, None if there is none now."""
         frame = self._mux.next_frame()
         if frame is not None:
             writer = self._writers.get(int.from_bytes(frame[1:HEADER_BYTES], "big"))

@@ -177,7 +177,7 @@ def test_everything_accepted_arrives_once_and_in_order(
 
 @given(st.lists(actions, min_size=2, max_size=4))
 @settings(max_examples=100)
-def test_programs_that_start_again_get_the_rest_and_what_may_not_have_arrived(
+def test_restarted_programs_get_every_unacknowledged_message(
     lives: list[list[tuple[str, bool, object]]],
 ) -> None:
     bounds = {"max_messages": 6, "max_bytes": 12_000}
@@ -209,7 +209,7 @@ IN_PART = [("send", False, bytes(2_039)), ("connect", False, None), *[("step", i
 @given(actions, st.integers(1, 6), st.booleans())
 @example(IN_PART, 1, False)
 @settings(max_examples=200)
-def test_a_lossy_channel_loses_whole_messages_only_and_says_how_many(
+def test_a_lossy_channel_loses_and_counts_whole_messages_only(
     script: list[tuple[str, bool, object]], max_messages: int, unordered: bool
 ) -> None:
     bounds = {"max_messages": max_messages, "max_bytes": 12_000}
@@ -245,7 +245,7 @@ def test_hostile_frames_raise_nothing_but_frame_errors(garbage: list[bytes], see
             return
 
 
-def test_what_was_under_way_is_sent_again_on_the_next_connection() -> None:
+def test_messages_in_flight_are_sent_again_on_the_next_connection() -> None:
     a, b, connection = connected()
     for number in range(10):
         a.send(str(number))
@@ -257,7 +257,7 @@ def test_what_was_under_way_is_sent_again_on_the_next_connection() -> None:
     assert (b.endpoint.duplicates, a.endpoint.window.resent) == (0, 6)
 
 
-def test_a_large_message_goes_on_in_its_middle() -> None:
+def test_a_large_message_continues_in_its_middle() -> None:
     a, b, connection = connected()
     message = random.Random(1).randbytes(20 * FRAME)
     a.send(message)
@@ -271,7 +271,7 @@ def test_a_large_message_goes_on_in_its_middle() -> None:
     assert b.got == [message]
 
 
-def test_another_program_under_the_same_id_gets_what_was_not_acknowledged() -> None:
+def test_another_program_gets_what_its_predecessor_has_not_acknowledged() -> None:
     a, b, connection = connected()
     a.send("first")
     connection.settle()
@@ -299,7 +299,7 @@ def test_a_window_holds_its_bounds_or_one_large_message() -> None:
     assert len(b.got) == 3
 
 
-def test_a_sender_asks_for_an_acknowledgement_before_it_runs_out_of_room() -> None:
+def test_a_sender_requests_an_acknowledgement_before_its_window_is_full() -> None:
     a, b, connection = connected(max_messages=8)
     for number in range(8):
         a.send(str(number))
@@ -319,7 +319,7 @@ def test_a_reader_that_holds_acknowledgements_stops_the_sender() -> None:
     assert len(a.endpoint.window) == 0
 
 
-def test_who_gives_up_what_waits_says_so() -> None:
+def test_dropping_the_window_tells_the_other_end() -> None:
     a, b, connection = connected()
     a.send("arrives")
     connection.settle()
@@ -340,7 +340,7 @@ def test_who_gives_up_what_waits_says_so() -> None:
     assert (b.got[-1], b.missed) == ("in the end", 6)
 
 
-def test_messages_that_the_other_end_does_not_take_are_dropped_before_they_are_sent() -> None:
+def test_messages_above_the_maximum_of_the_other_end_are_dropped_unsent() -> None:
     a, b = end(), end(max_message=100)
     for size in (50, 101, 60):
         a.send(b"x" * size)
@@ -368,7 +368,7 @@ def test_a_hello_that_was_lost_is_repeated_on_a_lossy_channel() -> None:
     assert b.got == ["x"]
 
 
-def test_a_close_is_told() -> None:
+def test_closing_reaches_the_other_end() -> None:
     a, b, connection = connected()
     a.endpoint.close(1)
     connection.settle()
@@ -391,13 +391,13 @@ def test_a_close_is_told() -> None:
         frames.encode_hello(HelloFrame(5, 0, 0, 0, 0, 100))[:-1],
     ],
 )
-def test_broken_rules_are_noticed(frame: bytes) -> None:
+def test_protocol_violations_are_detected(frame: bytes) -> None:
     a, _, _ = connected(max_message=100)
     with pytest.raises(ChannelFrameError):
         a.endpoint.receive(frame)
 
 
-def test_repetitions_are_asked_for_a_bounded_number_of_times() -> None:
+def test_the_number_of_repetitions_is_bounded() -> None:
     a, b, connection = connected()
     a.send(b"x")
     b.endpoint.connected()
@@ -415,9 +415,7 @@ def parts(number: int, payload: bytes, size: int) -> list[MessagePart]:
 
 
 @given(st.lists(st.integers(1, 9_000), min_size=1, max_size=6), st.randoms(use_true_random=False))
-def test_an_unordered_receiver_puts_messages_together_from_chunks_in_any_order(
-    sizes: list[int], chance: random.Random
-) -> None:
+def test_an_unordered_receiver_joins_chunks_in_any_order(sizes: list[int], chance: random.Random) -> None:
     payloads = [chance.randbytes(size) for size in sizes]
     every = [part for number, payload in enumerate(payloads) for part in parts(number, payload, 1_500)]
     every += chance.sample(every, len(every) // 2)
@@ -441,7 +439,7 @@ def test_overlapping_chunks_make_no_message() -> None:
     assert receiver.add_part(MessagePart(0, False, False, 1_500, 4_000, b"x" * 2_000)) is None
 
 
-def test_what_is_here_already_is_cut_off_a_repeated_chunk() -> None:
+def test_a_repeated_chunk_adds_only_its_new_part() -> None:
     receiver = InOrder(10_000)
     payload = bytes(range(200)) * 20
     assert receiver.add_part(MessagePart(0, False, False, 0, 4_000, payload[:2_000])) is None

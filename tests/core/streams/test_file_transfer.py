@@ -76,7 +76,7 @@ SIZES = st.lists(st.integers(0, 90), max_size=8)
     st.lists(st.tuples(SIZES, st.integers(0, 400), st.booleans()), max_size=5),
     SIZES,
 )
-def test_after_any_losses_the_file_is_whole(
+def test_a_file_is_complete_after_any_losses(
     file: bytes, attempts: list[tuple[list[int], int, bool]], sizes: list[int]
 ) -> None:
     receiver = Receiver()
@@ -93,7 +93,7 @@ def test_after_any_losses_the_file_is_whole(
 
 
 @given(st.binary(min_size=1, max_size=200), st.binary(max_size=200), st.integers(8, 300))
-def test_a_file_that_was_changed_meanwhile_is_never_mixed_with_what_it_was(old: bytes, new: bytes, lost: int) -> None:
+def test_a_changed_file_is_never_mixed_with_its_old_part(old: bytes, new: bytes, lost: int) -> None:
     receiver = Receiver()
     receiver.attempt(old, [], lost)
     receiver.complete = False
@@ -110,7 +110,7 @@ def test_a_file_that_was_changed_meanwhile_is_never_mixed_with_what_it_was(old: 
         (0, 0, content_head(0) + bytes(65)),
     ],
 )
-def test_content_that_was_not_agreed_on_is_refused(size: int, offset: int, stream: bytes) -> None:
+def test_content_that_was_not_accepted_is_refused(size: int, offset: int, stream: bytes) -> None:
     with pytest.raises(TransferProtocolError):
         Content(size, offset).feed(stream)
 
@@ -144,18 +144,18 @@ def test_offers_and_acceptances_survive_the_wire() -> None:
         {"size": 2**60},
     ],
 )
-def test_an_offer_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+def test_an_invalid_offer_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(TransferProtocolError):
         parse_offer({**attributes_of(OFFER), **change})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("change", [{"offset": -1}, {"digest": "x"}, {"attempt": None}])
-def test_an_acceptance_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+def test_an_invalid_acceptance_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(TransferProtocolError):
         parse_acceptance({**attributes_of(ACCEPTANCE), **change})  # type: ignore[dict-item]
 
 
-def test_more_than_the_file_has_is_not_gone_on_with() -> None:
+def test_a_part_longer_than_the_file_is_not_continued() -> None:
     assert Acceptance(attempt=ATTEMPT, offset=9, digest=digest(b"")).start(8, digest(b"")) == 0
 
 
@@ -188,7 +188,7 @@ def test_names_are_made_safe(offered: str, name: str) -> None:
 
 
 @given(st.text(min_size=1, max_size=1024))
-def test_whatever_is_offered_stays_a_plain_name_in_its_directory(offered: str) -> None:
+def test_any_offered_name_becomes_a_plain_name(offered: str) -> None:
     name = safe_name(offered)
     assert name
     assert name[0] not in ". "
@@ -205,7 +205,7 @@ def test_taken_names_are_numbered() -> None:
     assert numbered("README", 2) == "README (2)"
 
 
-def test_the_id_of_a_transfer_tells_files_apart() -> None:
+def test_different_files_have_different_transfer_ids() -> None:
     first = transfer_id("/a/b", "b", 1, 2)
     assert first == transfer_id("/a/b", "b", 1, 2)
     assert (

@@ -170,7 +170,7 @@ def check(pair: Pair) -> None:
 
 @settings(max_examples=150)
 @given(ACTIONS)
-def test_whatever_happens_everything_arrives_in_order_or_is_known_to_be_over(actions: list[tuple[Any, ...]]) -> None:
+def test_content_arrives_in_order_or_its_stream_ends(actions: list[tuple[Any, ...]]) -> None:
     pair = Pair()
     for what, side, index, size in actions:
         if what == "lose":  # a connection that is replaced takes its streams and what is on the way with it
@@ -260,7 +260,7 @@ def test_more_than_the_credit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("bad", [encode(frames.DATA, 1, b"12345"), encode(frames.END, 1)])
-def test_neither_more_nor_less_than_announced_is_taken(bad: bytes) -> None:
+def test_content_must_have_the_announced_length(bad: bytes) -> None:
     with pytest.raises(StreamProtocolError):
         opened(StreamMultiplexer(), total=4).receive(bad)
 
@@ -273,14 +273,14 @@ def test_content_after_the_end_is_refused() -> None:
         end.receive(encode(frames.DATA, 1, b"x"))
 
 
-def test_frames_of_a_stream_that_is_over_are_counted_and_ignored() -> None:
+def test_frames_for_an_ended_stream_are_counted_and_ignored() -> None:
     end = opened(StreamMultiplexer())
     end.cancel(1, "application", "")
     assert end.receive(encode(frames.DATA, 1, b"x")) == []
     assert end.ignored == 1
 
 
-def test_one_stream_too_many_is_refused_and_the_others_live() -> None:
+def test_a_stream_above_the_maximum_is_refused_and_the_others_continue() -> None:
     end = StreamMultiplexer()
     for id in range(1, MAX_STREAMS + 1):
         opened(end, id)
@@ -292,7 +292,7 @@ def test_one_stream_too_many_is_refused_and_the_others_live() -> None:
     assert end.receive(encode(frames.DATA, 1, b"x")) == [Arrived(1, b"x")]
 
 
-def test_this_end_opens_no_more_than_the_other_takes() -> None:
+def test_this_end_opens_no_more_streams_than_the_other_accepts() -> None:
     end = StreamMultiplexer()
     for _ in range(MAX_STREAMS):
         end.open(OPENING)
@@ -300,7 +300,7 @@ def test_this_end_opens_no_more_than_the_other_takes() -> None:
         end.open(OPENING)
 
 
-def test_who_floods_and_takes_no_answers_breaks_the_channel() -> None:
+def test_flooding_without_reading_replies_breaks_the_channel() -> None:
     end = StreamMultiplexer()
     for id in range(1, MAX_REPLIES + 1):
         opened(end, id)
@@ -309,7 +309,7 @@ def test_who_floods_and_takes_no_answers_breaks_the_channel() -> None:
         opened(end, MAX_REPLIES + 1)
 
 
-def test_who_opens_what_nobody_takes_and_reads_nothing_breaks_the_channel() -> None:
+def test_opening_refused_streams_without_reading_replies_breaks_the_channel() -> None:
     end = StreamMultiplexer()
     for id in range(1, MAX_REPLIES + 1):
         opened(end, id)
@@ -323,7 +323,7 @@ def test_who_opens_what_nobody_takes_and_reads_nothing_breaks_the_channel() -> N
         assert reader.next_frame() is not None  # who takes them may go on
 
 
-def test_streams_take_turns_and_one_without_credit_holds_up_nobody() -> None:
+def test_streams_take_turns_and_one_without_credit_delays_no_other() -> None:
     end = StreamMultiplexer()
     ids = [end.open(OPENING) for _ in range(4)]
     end.write(ids[0], bytes(WINDOW + 1))
@@ -336,7 +336,7 @@ def test_streams_take_turns_and_one_without_credit_holds_up_nobody() -> None:
     assert end.pending(ids[0]) == 1
 
 
-def test_who_waits_for_credit_gets_it_as_soon_as_the_reader_has_read_a_quarter() -> None:
+def test_a_waiting_writer_gets_credit_after_a_quarter_of_the_window() -> None:
     pair = Pair()
     writer, reader = pair.ends
     id = writer.mux.open(OPENING)
@@ -368,7 +368,7 @@ def test_an_opening_is_checked_before_it_is_sent(fields: dict[str, Any]) -> None
         frames.encode_opening(Opening(**fields))
 
 
-def test_what_a_remote_says_is_cut_and_cleaned() -> None:
+def test_the_detail_of_a_stop_is_shortened_and_cleaned() -> None:
     assert frames.decode_stop(b"\x01a\n\x1b[31mb\xff") == ("too_many_streams", "a[31mb")
     assert frames.decode_stop(b"") == ("application", "")
     assert frames.decode_stop(b"\xc8") == ("application", "")
@@ -386,6 +386,6 @@ def test_a_reader_cannot_break_the_credit_of_its_stream(count: int) -> None:
 
 
 @pytest.mark.parametrize("attributes", [{"a": float("nan")}, {1: "a"}, {"a": [1]}, {"a": object()}, {"a": "\ud800"}])
-def test_attributes_that_would_not_arrive_as_they_are_are_refused(attributes: Any) -> None:
+def test_attributes_that_json_would_change_are_refused(attributes: Any) -> None:
     with pytest.raises(ValueError, match=r"attributes|opening|surrogates"):
         frames.encode_opening(Opening(topic="x", attributes=attributes))

@@ -176,7 +176,7 @@ class ReplayEndpoint:
         self._control.append(encode_close(reason))
 
     def next_frame(self, max_frame: int) -> bytes | None:
-        """Return the next frame to send, None if there is none for now."""
+        """Return the next frame to send, None if there is none now."""
         if self._control:
             return self._control.popleft()
         if self.greeted and self.window.has_more:
@@ -271,7 +271,7 @@ class ReplayEndpoint:
         self._incoming.start(hello.base)
         self._unacked_messages = self._unacked_bytes = 0
         if is_successor and not self._serves_successors:
-            return self.window.begin_anew()
+            return self.window.drop_for_successor()
         return self.window.drop_larger(hello.max_message)
 
     def _count_resync(self) -> None:

@@ -135,7 +135,7 @@ class Window:
         """Drop the oldest message, if there is one."""
         self._drop(min(1, len(self._held)))
 
-    def begin_anew(self) -> int:
+    def drop_for_successor(self) -> int:
         """Drop every message for a new instance of the other end, which has received none. Return their number.
 
         The numbers are used again.

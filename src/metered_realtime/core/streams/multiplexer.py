@@ -117,7 +117,7 @@ class _Outbound:
     credit: int = WINDOW
     pieces: deque[memoryview] = field(default_factory=deque)
     pending: int = 0
-    taken: int = 0
+    written: int = 0
     ending: bool = False
     end_sent: bool = False
 
@@ -127,9 +127,9 @@ class _Outbound:
             return self.credit > 0
         return self.ending and not self.end_sent
 
-    def take(self, room: int) -> bytes:
+    def pop(self, room: int) -> bytes:
         """Remove and return up to `room` bytes. Small writes share a frame."""
-        taken = []
+        popped = []
         while room and self.pieces:
             piece = self.pieces.popleft()
             if len(piece) > room:
@@ -137,8 +137,8 @@ class _Outbound:
                 piece = piece[:room]
             room -= len(piece)
             self.pending -= len(piece)
-            taken.append(piece)
-        return b"".join(taken)
+            popped.append(piece)
+        return b"".join(popped)
 
 
 @dataclass(slots=True)
@@ -195,12 +195,12 @@ class StreamMultiplexer:
         stream = self._outbound[id]
         if stream.ending:
             raise ValueError("the stream has been ended")
-        if stream.total is not None and stream.taken + len(data) > stream.total:
+        if stream.total is not None and stream.written + len(data) > stream.total:
             raise ValueError(f"the content exceeds the {stream.total} bytes announced")
         if data:
             stream.pieces.append(memoryview(data))
             stream.pending += len(data)
-            stream.taken += len(data)
+            stream.written += len(data)
             self._take_turn(id)
 
     def pending(self, id: int) -> int:
@@ -215,8 +215,8 @@ class StreamMultiplexer:
             ValueError: less than the announced total was written.
         """
         stream = self._outbound[id]
-        if stream.total is not None and stream.taken < stream.total:
-            raise ValueError(f"only {stream.taken} of the {stream.total} bytes announced were written")
+        if stream.total is not None and stream.written < stream.total:
+            raise ValueError(f"only {stream.written} of the {stream.total} bytes announced were written")
         stream.ending = True
         self._take_turn(id)
 
@@ -312,7 +312,7 @@ class StreamMultiplexer:
         if not stream.pending:
             stream.end_sent = True  # it stays until FINISHED arrives, so that both ends count the same streams
             return encode(END, id)
-        chunk = stream.take(min(MAX_CHUNK, stream.credit))
+        chunk = stream.pop(min(MAX_CHUNK, stream.credit))
         stream.credit -= len(chunk)
         self._take_turn(id)
         return encode(DATA, id, chunk)
