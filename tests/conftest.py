@@ -36,7 +36,7 @@ def slow_paths(request: pytest.FixtureRequest) -> Iterator[None]:
     if not request.config.getoption("--slow-paths"):
         yield
         return
-    from tests.support.slow_paths import without_fast_paths
+    from tests.support.changed_releases import without_fast_paths
 
     with without_fast_paths():
         yield

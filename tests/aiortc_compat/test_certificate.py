@@ -9,7 +9,7 @@ from OpenSSL import SSL
 
 from metered_realtime.aiortc_compat import certificate
 from metered_realtime.aiortc_compat.certificate import CERTIFICATE_MARGIN, SharedCertificate, certificate_for_now
-from tests.support.private_names import private_names
+from tests.aiortc_compat.support.private_names import private_names
 
 TOUCHED = {
     "_create_ssl_context": "test_one_tls_context_serves_all_connections",

@@ -15,8 +15,8 @@ from metered_realtime.aiortc_compat import dcep as dcep
 from metered_realtime.aiortc_compat.dcep import ChannelAdmission, open_message
 from metered_realtime.channels import unread
 from metered_realtime.channels.unread import UnreadCounter, message_size, unread_on
+from tests.aiortc_compat.support.sctp_wire import Ends, in_virtual_time, until
 from tests.support.peers import Room, eventually
-from tests.support.sctp_wire import Ends, in_virtual_time, until
 
 TOUCHED = {
     "_data_channel_closed": "test_a_channel_that_ends_makes_room_for_another",

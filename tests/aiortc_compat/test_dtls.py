@@ -23,7 +23,7 @@ from metered_realtime.aiortc_compat.peer_connection import create_peer_connectio
 from metered_realtime.aiortc_compat.stats import message_total, transport_counter
 from metered_realtime.aiortc_compat.transports import dtls_transport, ice_transport, path_is_alive, selected_pair
 from metered_realtime.media.sources.testsource import ToneTrack
-from tests.support.bare_connections import negotiate, sending
+from tests.aiortc_compat.support.bare_connections import negotiate, sending
 from tests.support.peers import eventually
 
 TOUCHED = {

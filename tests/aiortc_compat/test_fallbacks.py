@@ -34,7 +34,7 @@ from metered_realtime.aiortc_compat.transceivers import new_transceiver
 from metered_realtime.aiortc_compat.transports import dtls_transport, ice_transport
 from metered_realtime.aiortc_compat.version import Guard
 from metered_realtime.media.sending.forward_track import ForwardTrack
-from tests.support.bare_connections import make, negotiate, sending
+from tests.aiortc_compat.support.bare_connections import make, negotiate, sending
 from tests.support.changed_releases import change
 from tests.support.peers import Room, eventually, frames
 

@@ -21,8 +21,8 @@ from metered_realtime.aiortc_compat.peer_connection import create_peer_connectio
 from metered_realtime.aiortc_compat.transports import (
     ice_transport,
 )
-from tests.support.bare_connections import make
-from tests.support.private_names import private_names
+from tests.aiortc_compat.support.bare_connections import make
+from tests.aiortc_compat.support.private_names import private_names
 
 TOUCHED = {
     "_closing": "test_candidates_of_a_server_become_part_of_the_connection",

@@ -12,8 +12,8 @@ from metered_realtime.aiortc_compat import message_size
 from metered_realtime.aiortc_compat.gathering import gather_host_candidates
 from metered_realtime.aiortc_compat.message_size import DEFAULT_MAX_MESSAGE_SIZE, UNLIMITED, max_message_size
 from metered_realtime.aiortc_compat.peer_connection import connect
-from tests.support.bare_connections import make
-from tests.support.private_names import private_names
+from tests.aiortc_compat.support.bare_connections import make
+from tests.aiortc_compat.support.private_names import private_names
 
 
 def test_no_private_attribute_is_relied_on() -> None:

@@ -19,9 +19,9 @@ from metered_realtime.aiortc_compat.transports import (
     dtls_transport,
     ice_transport,
 )
-from tests.support.bare_connections import make, negotiate, plain, sending
+from tests.aiortc_compat.support.bare_connections import make, negotiate, plain, sending
+from tests.aiortc_compat.support.private_names import private_names
 from tests.support.peers import GreyTrack
-from tests.support.private_names import private_names
 
 TOUCHED = {
     "__certificates": "test_connections_can_share_a_certificate",

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from metered_realtime import aiortc_compat
-from tests.support.private_names import private_names
+from tests.aiortc_compat.support.private_names import private_names
 
 MAPS = {"sctp_channels": "sctp"}
 """Modules whose names stand in the map of another one."""
 
+TESTS = Path(__file__).parents[1]
 ROOM = Path(str(aiortc_compat.__file__)).parent
 
 
@@ -27,6 +28,7 @@ def test_no_other_room_touches_private_names_of_aiortc() -> None:
 @pytest.mark.parametrize("name", sorted(it.stem for it in ROOM.glob("[a-z]*.py")))
 def test_every_module_that_touches_private_names_has_a_map_of_them(name: str) -> None:
     if private_names(importlib.import_module(f"metered_realtime.aiortc_compat.{name}")):
-        tests = importlib.import_module(f"tests.aiortc_compat.test_{MAPS.get(name, name)}")
+        (file,) = Path(__file__).parent.rglob(f"test_{MAPS.get(name, name)}.py")
+        tests = importlib.import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
         assert tests.TOUCHED
         assert callable(tests.test_every_private_name_is_watched)

@@ -16,7 +16,7 @@ from metered_realtime.aiortc_compat.sctp import FastSctpTransport
 from metered_realtime.core.sctp.control import MAX_CONTROL_CHUNKS, is_sound, is_sound_packet
 from metered_realtime.core.sctp.inbound import FIRST, LAST, MAX_HELD_CHUNKS, UNORDERED, ChunkReassembly, ReceivedTsns
 from metered_realtime.core.sctp.outbound import FairQueue, Outbound
-from tests.support.sctp_wire import Ends, in_virtual_time
+from tests.aiortc_compat.support.sctp_wire import Ends, in_virtual_time
 
 FORWARD_TSN, RECONFIG, HEARTBEAT, COOKIE_ECHO, INIT = 192, 130, 4, 10, 1
 

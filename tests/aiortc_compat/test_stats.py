@@ -33,9 +33,9 @@ from metered_realtime.aiortc_compat.transports import (
     ice_transport,
     selected_pair,
 )
-from tests.support.bare_connections import make, negotiate, plain, sending
+from tests.aiortc_compat.support.bare_connections import make, negotiate, plain, sending
+from tests.aiortc_compat.support.private_names import private_names
 from tests.support.peers import GreyTrack, eventually
-from tests.support.private_names import private_names
 
 TOUCHED = {
     "__codecs": "test_what_a_receiver_takes_in_is_counted",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from metered_realtime.aiortc_compat.timer import PostponedTimer
-from tests.support.sctp_wire import in_virtual_time
+from tests.aiortc_compat.support.sctp_wire import in_virtual_time
 
 
 def test_it_fires_once_after_the_last_start() -> None:

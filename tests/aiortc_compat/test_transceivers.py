@@ -23,9 +23,9 @@ from metered_realtime.aiortc_compat.transports import (
     dtls_transport,
     sctp_mid,
 )
-from tests.support.bare_connections import make, plain, sending
+from tests.aiortc_compat.support.bare_connections import make, plain, sending
+from tests.aiortc_compat.support.private_names import private_names
 from tests.support.peers import GreyTrack
-from tests.support.private_names import private_names
 
 TOUCHED = {
     "__cname": "test_media_is_described_under_the_cname_of_the_connection",

@@ -15,8 +15,8 @@ from metered_realtime.aiortc_compat.transports import (
     release_controlling_role,
     sctp_mid,
 )
-from tests.support.bare_connections import make, negotiate, sending
-from tests.support.private_names import private_names
+from tests.aiortc_compat.support.bare_connections import make, negotiate, sending
+from tests.aiortc_compat.support.private_names import private_names
 
 TOUCHED = {
     "_connection": "test_the_role_of_the_offerer_can_be_taken_and_given_back",

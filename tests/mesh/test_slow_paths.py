@@ -17,8 +17,8 @@ from metered_realtime.aiortc_compat.dtls import FastDtlsTransport
 from metered_realtime.aiortc_compat.rtp_sender import SharedPacketSender
 from metered_realtime.aiortc_compat.sctp import FastSctpTransport
 from metered_realtime.aiortc_compat.transports import dtls_transport, ice_transport
+from tests.support.changed_releases import SLOW, without_fast_paths
 from tests.support.peers import Room, eventually, frames
-from tests.support.slow_paths import SLOW, without_fast_paths
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ from OpenSSL import SSL
 from .version import Guard, KnownPart
 
 CERTIFICATE_MARGIN = datetime.timedelta(days=1)
-"""What a certificate has left at least when a connection begins. aiortc makes them for 30 days."""
+"""Minimum remaining validity of a certificate for a new connection. aiortc makes them for 30 days."""
 
 
 GUARD = Guard(
@@ -25,8 +25,8 @@ GUARD = Guard(
 class SharedCertificate(RTCCertificate):
     """A certificate for any number of connections, with one TLS context, which costs more than the certificate.
 
-    Remotes that compare fingerprints see that they talk to the same peer (RFC 8827 section 6.5): share it among
-    connections whose other ends know that anyway.
+    Remotes that compare fingerprints find that they are connected to the same peer (RFC 8827 section 6.5): share it
+    only among connections whose remotes know that anyway.
     """
 
     def __init__(self, key: Any, cert: Any) -> None:
@@ -35,7 +35,7 @@ class SharedCertificate(RTCCertificate):
         self._fingerprints = [(it.algorithm, it.value) for it in super().getFingerprints()]
 
     def getFingerprints(self) -> list[RTCDtlsFingerprint]:
-        """Return the fingerprints in all algorithms. They are computed once."""
+        """Return the fingerprints in all algorithms, which are computed once."""
         return [RTCDtlsFingerprint(algorithm, value) for algorithm, value in self._fingerprints]
 
     def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
@@ -44,14 +44,14 @@ class SharedCertificate(RTCCertificate):
         names = tuple(profile.openssl_profile for profile in srtp_profiles)
         if names not in self._contexts:
             context = super()._create_ssl_context(srtp_profiles)
-            # Nobody resumes a session, and a context that stays would collect them.
+            # Sessions are never resumed, and a context that lives on would collect them.
             context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
             self._contexts[names] = context
         return self._contexts[names]
 
 
 def certificate_for_now(previous: SharedCertificate | None) -> SharedCertificate:
-    """Return what a new connection is to use: the previous certificate, or a new one if that expires soon."""
+    """Return the certificate for a new connection: the previous one, or a new one if that expires soon."""
     now = datetime.datetime.now(tz=datetime.UTC)
     if previous is not None and previous.expires - now > CERTIFICATE_MARGIN:
         return previous

@@ -1,7 +1,7 @@
-"""Closing a connection that does not close: private attributes of aiortc.
+"""Close connections that do not close by themselves.
 
-aiortc ends senders and receivers one after the other and waits for each, and closes the sockets at last. One that does
-not end keeps everything. tests/aiortc_compat/test_closing.py fails when a release moves something underneath.
+aiortc stops senders and receivers one after the other, waits for each, and closes the sockets last. One of them that
+does not stop keeps everything open.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MONITOR_GUARD = Guard(
 
 
 async def close_by_force(pc: RTCPeerConnection) -> None:
-    """Close the sockets of a connection, then cancel what its senders and receivers still do."""
+    """Close the sockets of a connection, then cancel the tasks of its senders and receivers."""
     if not GUARD.holds():
         return
     sctp = pc.sctp
@@ -40,13 +40,13 @@ async def close_by_force(pc: RTCPeerConnection) -> None:
     # `RTCIceTransport.stop()` does nothing more once it has begun, even if it was cancelled before the sockets closed.
     stops = (sctp.stop if sctp is not None else transport.stop, transport.stop, ice.stop, ice._connection.close)
     for stop in stops:
-        with contextlib.suppress(Exception):  # whatever is wrong with one, the others are to end
+        with contextlib.suppress(Exception):  # a failure of one must not keep the others open
             await stop()
     for task in _tasks(pc):
         task.cancel()
     closed = vars(pc)["_RTCPeerConnection__isClosed"]
     if closed is not None and not closed.done():
-        closed.set_result(True)  # who else closes it waits for that
+        closed.set_result(True)  # other calls of `close()` wait for it
 
 
 def _tasks(pc: RTCPeerConnection) -> Iterator[Any]:
@@ -62,7 +62,11 @@ def _tasks(pc: RTCPeerConnection) -> Iterator[Any]:
 
 
 def outlive_cancellation(ice: RTCIceTransport) -> None:
-    """Have the task that follows a transport end quietly when it is cancelled. Call before the transport starts."""
+    """Let the task that monitors a transport end quietly when it is cancelled. Call it before the transport starts.
+
+    aiortc awaits that task when the transport stops. `asyncio.run` cancels every task at the end of a program, and then
+    `RTCPeerConnection.close()` raises `CancelledError` half-way: sockets stay open, and other closers wait for ever.
+    """
     if not MONITOR_GUARD.holds():
         return
     transport: Any = ice

@@ -1,7 +1,7 @@
-"""How channels are opened (DCEP, RFC 8832): private attributes of aiortc's SCTP transport.
+"""Opening of data channels (DCEP, RFC 8832), bounded.
 
-aiortc opens as many channels as the other end asks for, with names of any length, and counts the characters of its own
-names for bytes. tests/aiortc_compat/test_dcep.py fails when a release moves something underneath.
+aiortc opens as many channels as the remote asks for, with names of any length, and counts the characters of its own
+names instead of their bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MAX_CHANNELS = 1_024
 """Data channels that a remote may have open at once, as in Chromium. Each costs some 5 KB."""
 
 MAX_NAME_BYTES = 1024 * 1024
-"""Bytes of the labels and protocols of those channels: names are kept as long as the channels are, and in Python text
-takes up to four times as much."""
+"""Bytes of the labels and protocols of those channels. Names live as long as their channels, and take up to four times
+as much memory as Python text."""
 
 UNORDERED, MAX_RETRANSMITS, MAX_LIFE_TIME = 0x80, 1, 2
 """Channel types (RFC 8832 section 8.2.2)."""
@@ -31,7 +31,7 @@ _OPEN = Struct("!BBHLHH")
 
 
 def open_message(channel: RTCDataChannel) -> bytes:
-    """Return the message that opens a channel (RFC 8832 section 5.1). The lengths in it are those of UTF-8."""
+    """Return the message that opens a channel (RFC 8832 section 5.1), with lengths in bytes of UTF-8."""
     kind, reliability = 0, 0
     if channel.maxRetransmits is not None:
         kind, reliability = MAX_RETRANSMITS, channel.maxRetransmits
@@ -47,8 +47,11 @@ GUARD = Guard("the data channels that a remote opens are not bounded", KnownPart
 
 
 class ChannelAdmission:
-    """Stands in for the step of SCTP that opens channels for the other end: what is too much is not opened, but closed
-    by a reset of its stream (RFC 8831 section 6.7)."""
+    """Bounds the channels that a remote opens: replaces the steps of SCTP that open and close them.
+
+    A channel beyond the bounds is not opened; its stream is reset (RFC 8831 section 6.7). `tell` is called with the
+    reason of the first refusal.
+    """
 
     def __init__(self, pc: RTCPeerConnection, tell: Callable[[str], None]) -> None:
         self.refused = 0
@@ -65,18 +68,18 @@ class ChannelAdmission:
             sctp._data_channel_closed = self.closed
 
     def receive(self, stream_id: int, pp_id: int, data: bytes) -> Coroutine[Any, Any, None]:
-        """Take a message."""
+        """Handle a message of a stream: open a channel, or pass the message on."""
         if pp_id != WEBRTC_DCEP:
             return self._receive(stream_id, pp_id, data)
         kind, is_known = data[:1], stream_id in self._sctp._data_channels
         if kind == bytes((DATA_CHANNEL_ACK,)):
             return self._receive(stream_id, pp_id, data) if is_known else DONE
         if kind != bytes((DATA_CHANNEL_OPEN,)) or is_known or len(data) < _OPEN.size:
-            return DONE  # a channel is opened once (RFC 8832 section 6)
+            return DONE  # a channel opens once (RFC 8832 section 6)
         return self._opened(stream_id, pp_id, data)
 
     def closed(self, stream_id: int) -> None:
-        """Follow the end of a channel, or of the stream of one that was refused."""
+        """Handle the end of a channel, or of the stream of a refused one."""
         self._bytes -= self._names.pop(stream_id, 0)
         if stream_id in self._sctp._data_channels:
             self._closed(stream_id)

@@ -1,11 +1,9 @@
-"""Datagrams to and from the socket of a connection, with little in between.
+"""A shorter way for datagrams between TLS and the socket of a connection.
 
-aiortc and aioice read one datagram for each turn of the event loop, try to parse each as STUN first, and pass it on
-through a queue and four coroutines; each one that is sent goes through five. Here the first byte tells what a datagram
-is (RFC 7983), a wake-up takes all that have come up to a bound, media before data, and what is sent goes straight from
-TLS to the socket. Nothing of this shows on the wire.
-
-tests/aiortc_compat/test_dtls.py fails when a release moves something underneath.
+aiortc and aioice read one datagram in each turn of the event loop, try to parse each as STUN first, and pass it on
+through a queue and four coroutines; each one that is sent goes through five. Here the first byte identifies a datagram
+(RFC 7983), one wake-up reads all that have arrived, up to a bound, media before data, and what is sent goes straight
+from TLS to the socket. Nothing of this is visible on the wire.
 """
 
 from __future__ import annotations
@@ -27,20 +25,20 @@ from aiortc.rtp import is_rtcp
 from OpenSSL import SSL
 
 DRAIN = 32
-"""Datagrams that a wake-up takes from a socket, and records that a turn of the event loop decrypts: about a
-millisecond of work, so that media, timers and other connections have their turn."""
+"""Datagrams that one wake-up reads from a socket, and records that one turn of the event loop decrypts: about a
+millisecond of work, so that media, timers and other connections get their turn."""
 
 MAX_WAITING = 1024
-"""Datagrams of each kind that wait between socket and TLS. There are more than `DRAIN` only while TLS is not up or a
-handler of RTP takes its time; beyond that they stay where they are lost as on any network."""
+"""Datagrams of each kind that wait between socket and TLS. More than `DRAIN` wait only while TLS is not up or a
+handler of RTP is slow; further ones are dropped, as on any network."""
 
 MAX_DATAGRAM = 65_536
-"""Bytes read at once: no datagram is larger. asyncio makes room for 256 KiB each time, which costs ten times as much
-as the reading."""
+"""Bytes read at once: no datagram is larger. asyncio allocates 256 KiB each time, which costs ten times as much as the
+read."""
 
 RECEIVE_BUFFER = 1024 * 1024
-"""Bytes that the system is asked to hold of a socket, of which it counts about 2,300 for a full packet. The 512 KiB of
-aioice are 230 packets: data at full speed fills them in 5 ms, and then media is lost."""
+"""Receive buffer requested for a socket, in bytes. The system counts about 2,300 for a full packet: the 512 KiB of
+aioice are 230 packets, which data at full speed fills in 5 ms, and then media is lost."""
 
 MAX_RECORD = 1500
 """Bytes of a TLS record or of its content, as in aiortc."""
@@ -51,15 +49,14 @@ APPLICATION_DATA = 23
 RECORD_HEADER = 13
 
 MAX_ARRIVAL = 2_048
-"""Bytes of a datagram that is kept until TLS or SRTP takes it. Anybody can send to a socket, and no peer sends more
-than a path carries."""
+"""Maximum size of a queued datagram. Anybody can send to a socket, and no peer sends more than a path carries."""
 
 MAX_SRTP_SOURCES = 512
-"""Sources of which SRTP keeps state: it looks for the one of a packet in a list. Some 30 media sections have as many
+"""Sources of which SRTP keeps state, in a list that it searches for each packet. Some 30 media sections need as many,
 with retransmissions and reports."""
 
 MAX_RTCP_PACKETS = 32
-"""RTCP packets in one datagram that are parsed. Browsers put together five or six."""
+"""RTCP packets in one datagram that are parsed. Browsers send five or six."""
 
 MAX_EXTENSION_WORDS = 64
 """Words of 4 bytes in the header extensions of a packet (RFC 8285). Browsers send some 20; each element costs time."""
@@ -69,7 +66,7 @@ _log = logging.getLogger("metered_realtime")
 
 
 class Done(Coroutine[Any, Any, None]):
-    """A coroutine that has nothing left to do: what a function returns that may have to be awaited, and was not."""
+    """A coroutine that has ended already: returned, to be awaited, by functions that suspend only sometimes."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         return iter(())  # type: ignore[return-value]
@@ -81,7 +78,7 @@ class Done(Coroutine[Any, Any, None]):
         raise error[0]
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 DONE = Done()
@@ -96,9 +93,9 @@ class RecordReceiver(Protocol):
 
 
 class DatagramQueue:
-    """Holds what has arrived until TLS takes it: stands in for the queue of an aioice connection.
+    """Queues datagrams for TLS: replaces the queue of an aioice connection.
 
-    What is neither DTLS nor SRTP by its first byte (RFC 7983) is dropped: aiortc ignores it further up.
+    Datagrams that are neither DTLS nor SRTP by their first byte (RFC 7983) are dropped: aiortc ignores them.
     """
 
     def __init__(self) -> None:
@@ -109,7 +106,7 @@ class DatagramQueue:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, data: bytes) -> None:
-        """Take a datagram."""
+        """Queue a datagram, or drop it."""
         first = data[0] if data else 0
         kind = self.records if 19 < first < 64 else self.media if 127 < first < 192 else None
         if kind is None or len(kind) >= MAX_WAITING or len(data) > MAX_ARRIVAL:
@@ -119,20 +116,20 @@ class DatagramQueue:
         self.wake()
 
     def wake(self) -> None:
-        """Wake who waits."""
+        """Wake the waiter."""
         if self._waiter is not None:
             if not self._waiter.done():
                 self._waiter.set_result(None)
             self._waiter = None
 
     async def wait(self) -> None:
-        """Return when there is something, or nothing comes any more."""
+        """Return when the queue has a datagram or has ended."""
         while not (self.records or self.media or self.ended):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
     def put_nowait(self, item: tuple[bytes, int] | None) -> None:
-        """Take what aioice has for its queue: a datagram with its component, or None at the end."""
+        """Queue what aioice puts: a datagram with its component, or None at the end."""
         if item is None:
             self.ended = True
             self.wake()
@@ -140,7 +137,7 @@ class DatagramQueue:
             self.put(item[0])
 
     async def get(self) -> tuple[bytes, int] | None:
-        """Return what aioice expects of its queue. Serves until the handshake is through."""
+        """Return the next datagram with its component, None at the end. aioice calls it during the handshake."""
         await self.wait()
         for kind in (self.records, self.media):
             if kind:
@@ -149,11 +146,11 @@ class DatagramQueue:
 
 
 class SocketReceiver:
-    """Takes what the socket of a candidate receives: stands in for `datagram_received` of its protocol.
+    """Reads the socket of a candidate: replaces `datagram_received` of its protocol.
 
-    STUN and media go by aioice, where others may stand in between, TLS goes to the arrived. asyncio hands over one
-    datagram; the others that have come are read here, where the transport is asyncio's own: that of uvloop reads
-    several at once by itself, one over TURN has no socket.
+    STUN and media are passed to aioice, where gates may be in place; DTLS goes to the queue. asyncio delivers one
+    datagram, and the others that have arrived are read here if the transport is asyncio's own: that of uvloop reads
+    several by itself, and one over TURN has no socket.
     """
 
     def __init__(self, protocol: StunProtocol, arrived: DatagramQueue) -> None:
@@ -190,10 +187,10 @@ class SocketReceiver:
 
 
 class PairSender:
-    """Sends on the pair in use: stands in for `send` of an aioice connection.
+    """Sends on the candidate pair in use: replaces `send` of an aioice connection.
 
-    It has sent before it returns, unless somebody put another `send_data` in the protocol's place. Without a pair the
-    `former` one serves; without that too, what is sent is lost while `is_paused`, as on any network.
+    It sends before it returns, unless `send_data` of the protocol has been replaced. Without a pair it uses the
+    `former` one; without that datagrams are dropped while `is_paused`, as on any network.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -218,7 +215,7 @@ class PairSender:
         return protocol.send_data(data, self._address)  # type: ignore[no-any-return]
 
     def send_all(self, datagrams: Sequence[bytes]) -> Coroutine[Any, Any, None]:
-        """Send several as `__call__` sends one, but look for the way once."""
+        """Send several datagrams, looking up the pair once."""
         pair = self._pairs.get(1)
         if pair is None or getattr(pair.protocol.send_data, "__func__", None) is not StunProtocol.send_data:
             return one_by_one(self, datagrams)
@@ -229,22 +226,22 @@ class PairSender:
 
 
 def send_all(send: Any, datagrams: Sequence[bytes]) -> Coroutine[Any, Any, None]:
-    """Send several datagrams, at once if what sends can do that. What is returned is `DONE` or has to be awaited."""
+    """Send several datagrams, together if `send` can. Returns `DONE`, or a coroutine that has to be awaited."""
     together: Callable[[Sequence[bytes]], Coroutine[Any, Any, None]] | None = getattr(send, "send_all", None)
     return together(datagrams) if together is not None else one_by_one(send, datagrams)
 
 
 async def one_by_one(send: Callable[[bytes], Awaitable[None]], datagrams: Iterable[bytes]) -> None:
-    """Send datagrams in turn."""
+    """Send datagrams one after the other."""
     for datagram in datagrams:
         await send(datagram)
 
 
 class FastDtlsTransport(RTCDtlsTransport):
-    """A DTLS transport that takes all that has come at once, and sends before it returns."""
+    """A DTLS transport that handles all waiting datagrams at once, and sends before it returns."""
 
     def quicken(self) -> None:
-        """Set up what aiortc's transport does not have. Call it before anything is gathered."""
+        """Initialise the attributes that aiortc's transport does not have. Call it before gathering."""
         path: Any = self._transport
         connection = path._connection
         self._arrived = connection._queue = DatagramQueue()
@@ -256,9 +253,9 @@ class FastDtlsTransport(RTCDtlsTransport):
         self.pair_sender = path._send = PairSender(connection)
 
     async def _recv_next(self) -> None:
-        """Take what has come, media first: replaces one datagram for each call.
+        """Handle all waiting datagrams, media first. aiortc handles one for each call.
 
-        The handshake is left to aiortc, which repeats flights that were lost (RFC 6347 section 4.2.4).
+        The handshake is left to aiortc, which repeats lost flights (RFC 6347 section 4.2.4).
         """
         inside: Any = self
         if not inside._RTCDtlsTransport__handshake_done:
@@ -276,7 +273,7 @@ class FastDtlsTransport(RTCDtlsTransport):
             raise ConnectionError("Connection lost while receiving data")
 
     def _tap_sockets(self) -> None:
-        """Have the sockets bypass aioice from now on. Those that are added later go through it, into the arrived."""
+        """Read the sockets without aioice from now on. Those that are added later use aioice until the next call."""
         for protocol in self._connection._protocols:
             if protocol not in self._tapped:
                 self._tapped.add(protocol)
@@ -308,7 +305,7 @@ class FastDtlsTransport(RTCDtlsTransport):
                 batches.end_batch()
 
     def _decrypt(self, data: bytes) -> list[bytes]:
-        """Return what the records of a datagram contain: one, but for handshakes."""
+        """Return the contents of the records in a datagram: one record, except in handshakes."""
         tls: Any = self._ssl
         tls.bio_write(data)
         contents: list[bytes] = []
@@ -323,17 +320,17 @@ class FastDtlsTransport(RTCDtlsTransport):
             return contents
 
     async def _take_media(self, data: bytes) -> None:
-        """Decrypt and route SRTP or SRTCP, as aiortc does. What it trips over costs that packet alone."""
+        """Decrypt and route SRTP or SRTCP, as aiortc does. An error costs that packet alone."""
         self._count_received(data)
         if not self._rx_srtp:
             return
         try:
             await (self._take_reports(data) if is_rtcp(data) else self._take_packet(data))
         except pylibsrtp.Error:
-            return  # as aiortc does: it was not for us, or came twice
+            return  # as in aiortc: not for this connection, or a duplicate
         except ConnectionError:
             raise
-        except Exception as error:  # aiortc's parsers raise whatever a packet makes them trip over
+        except Exception as error:  # aiortc's parsers may raise anything for a malformed packet
             self._refuse_media(error)
 
     async def _take_packet(self, data: bytes) -> None:
@@ -359,7 +356,7 @@ class FastDtlsTransport(RTCDtlsTransport):
         await self._handle_rtcp_data(packets)
 
     def _has_room_for(self, source: bytes) -> bool:
-        """Return whether SRTP may keep state of a source. Those that no section receives from make room for it."""
+        """Return whether SRTP may keep state of a source. Sources that no section receives are removed for it."""
         known = self._srtp_sources
         if source in known or len(known) < MAX_SRTP_SOURCES:
             return True
@@ -372,7 +369,7 @@ class FastDtlsTransport(RTCDtlsTransport):
         return len(known) < MAX_SRTP_SOURCES
 
     def _refuse_media(self, error: Exception | None = None) -> None:
-        """Count a packet that is not taken, and tell of the first one."""
+        """Count a refused packet, and log the first one."""
         self.media_refused += 1
         if self.media_refused == 1:
             _log.warning("media packets of the remote refused: malformed, or too much in them", exc_info=error)
@@ -395,7 +392,7 @@ class FastDtlsTransport(RTCDtlsTransport):
         try:
             tls.send(data)
             record = tls.bio_read(MAX_RECORD)
-        except SSL.Error as error:  # it is being shut down
+        except SSL.Error as error:  # TLS is being shut down
             raise ConnectionError("TLS takes no more data") from error
         rest = self._transport._send(record)
         if rest is not DONE:
@@ -406,7 +403,7 @@ class FastDtlsTransport(RTCDtlsTransport):
         inside._RTCDtlsTransport__tx_packets += 1
 
     def send_media(self, packets: Iterable[bytes]) -> Coroutine[Any, Any, None]:
-        """Protect packets of RTP and send them. What is returned is `DONE` if they have left, else to be awaited.
+        """Encrypt and send RTP packets. Returns `DONE` if they are sent, or a coroutine that has to be awaited.
 
         Raises:
             ConnectionError: TLS is not up, or there is no path.
@@ -422,12 +419,12 @@ class FastDtlsTransport(RTCDtlsTransport):
         return rest
 
     async def _send_data(self, data: bytes) -> None:
-        """Send without ever suspending: replaces a chain of coroutines."""
+        """Send without suspending. aiortc goes through a chain of coroutines."""
         self.send_now(data)
 
 
 def _extension_words(data: bytes) -> int:
-    """Return how long the header extensions of an RTP packet are (RFC 3550 section 5.3.1). They are not encrypted."""
+    """Return the length of the header extensions of an RTP packet (RFC 3550 section 5.3.1), which are not encrypted."""
     if not data[0] & 0x10:
         return 0
     start = 12 + 4 * (data[0] & 0x0F)
@@ -435,7 +432,7 @@ def _extension_words(data: bytes) -> int:
 
 
 def _count_reports(data: bytes) -> int:
-    """Return how many packets are in a compound one (RFC 3550 section 6.1), by their lengths alone."""
+    """Return the number of packets in a compound one (RFC 3550 section 6.1), from their lengths alone."""
     count = position = 0
     while position + 4 <= len(data):
         (words,) = _RTCP.unpack_from(data, position)
@@ -445,8 +442,8 @@ def _count_reports(data: bytes) -> int:
 
 
 def _enlarge(transport: Any) -> None:
-    """Ask the system to hold more. It gives what it allows."""
+    """Request a larger receive buffer. The system grants what it allows."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        with suppress(OSError):  # some systems refuse what is above their limit
+        with suppress(OSError):  # some systems refuse sizes above their limit
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

@@ -1,4 +1,4 @@
-"""Candidates of a connection: those of the host, and those of STUN and TURN servers, which are added later."""
+"""Gathering of candidates: of the host at once, of STUN and TURN servers later."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..options import IceServerConfig
 from .transports import ice_transport
 
 SERVER_TIMEOUT = 5.0
-"""Seconds that a STUN or TURN server may take. Gathering from them runs beside the negotiation, it delays nothing."""
+"""Timeout of a STUN or TURN server, in seconds. Nothing waits for it: gathering runs beside the negotiation."""
 
 
 def is_usable(server: IceServerConfig) -> bool:
-    """Tell whether aiortc can use a server of one URL: one that it does not understand makes it refuse all."""
+    """Return whether aiortc can use a server with one URL. It refuses all servers for one that it cannot parse."""
     try:
         return bool(connection_kwargs([_ice_server(server)]))
     except ValueError:
@@ -26,16 +26,16 @@ def is_usable(server: IceServerConfig) -> bool:
 
 
 async def gather_host_candidates(pc: RTCPeerConnection) -> None:
-    """Gather the candidates that cost nothing, which takes about a millisecond. Idempotent."""
+    """Gather host candidates, which takes about a millisecond. Idempotent."""
     await ice_transport(pc).iceGatherer.gather()
 
 
 async def gather_from_servers(
     pc: RTCPeerConnection, servers: Sequence[IceServerConfig], resolve: Callable[[str], Awaitable[str]]
 ) -> list[RTCIceCandidate]:
-    """Ask one STUN and one TURN server, make their candidates part of the connection, and return them.
+    """Gather from one STUN and one TURN server, add the candidates to the connection, and return them.
 
-    It raises nothing: a server that fails or is silent for `SERVER_TIMEOUT` yields nothing. `resolve` looks up hosts.
+    A server that fails, or does not answer within `SERVER_TIMEOUT`, yields nothing. `resolve` looks up host names.
     """
     connection = ice_transport(pc).iceGatherer._connection
     for name, value in connection_kwargs([_ice_server(server) for server in servers]).items():
@@ -64,7 +64,7 @@ async def gather_from_servers(
 
 
 async def _take(connection: aioice.ice.Connection, request: asyncio.Task[Any]) -> list[RTCIceCandidate]:
-    """Make what a server gave part of the connection, or give it back if there is none any more."""
+    """Add what a server gave to the connection, or release it if the connection has closed."""
     if request.cancelled() or request.exception() is not None:
         return []
     candidate, relay = request.result()
@@ -79,7 +79,7 @@ async def _take(connection: aioice.ice.Connection, request: asyncio.Task[Any]) -
 
 
 def _give_back(request: asyncio.Task[Any]) -> None:
-    """Release what a server gave although nobody waits for it any more."""
+    """Release what a server gave after gathering was cancelled."""
     if not request.cancelled() and request.exception() is None and request.result()[1] is not None:
         farewell = asyncio.ensure_future(request.result()[1].close())
         _farewells.add(farewell)
@@ -87,7 +87,7 @@ def _give_back(request: asyncio.Task[Any]) -> None:
 
 
 _farewells: set[asyncio.Future[None]] = set()
-"""Allocations that are being given back: the event loop itself keeps no task alive."""
+"""Allocations that are being released: the event loop does not keep tasks alive."""
 
 
 def _ice_server(server: IceServerConfig) -> RTCIceServer:
@@ -114,7 +114,7 @@ async def _relayed_candidate(connection: aioice.ice.Connection, resolve: Callabl
 
 
 def _add_protocol(connection: aioice.ice.Connection, protocol: Any) -> None:
-    """Pair a late local candidate with the remote ones known so far."""
+    """Add the protocol of a late local candidate, and pair it with the remote candidates known so far."""
     connection._protocols.append(protocol)
     for remote in connection._remote_candidates:
         connection._pair_remote_candidate(remote)

@@ -1,7 +1,7 @@
-"""Connectivity checks (RFC 8445) that are driven by events.
+"""Connectivity checks (RFC 8445) that start without polling.
 
 aioice's `connect` starts a check, sleeps 20 ms, and only then looks whether the last one has succeeded or candidates
-have come: two thirds of the time that a local connection takes. Here it is told that all checks have been started, so
+have arrived: two thirds of the time of a local connection. Here `connect` finds that all checks have been started, so
 that it waits for the outcome, which wakes it at once, while they are started beside it.
 """
 
@@ -40,7 +40,7 @@ GUARD = Guard(
 
 
 def pace_checks(connection: aioice.ice.Connection) -> None:
-    """Have a new connection start its first check at once, and the others `CHECK_INTERVAL` apart."""
+    """Let a new connection start its first check at once, and the others `CHECK_INTERVAL` apart."""
     if not GUARD.holds():
         return
     _Checks(connection)
@@ -48,10 +48,10 @@ def pace_checks(connection: aioice.ice.Connection) -> None:
 
 
 def _nominate_one_pair(connection: aioice.ice.Connection) -> None:
-    """Have the controlling end choose a pair that works, and only then name it (RFC 8445 section 8.1.1).
+    """Use regular nomination (RFC 8445 section 8.1.1): the controlling end nominates one pair that works.
 
-    aioice names every pair that it checks, and each end takes the one whose check ends last: with two checks under way
-    the ends disagree, and one direction may go through a relay without need. It does it properly for ICE-lite remotes.
+    aioice nominates every pair that it checks, and each end uses the one whose check ends last: with two running checks
+    the ends disagree, and one direction may use a relay without need. For ICE-lite remotes aioice does it properly.
     """
     connect = connection.connect
 
@@ -78,23 +78,23 @@ class _Checks:
         patched.sort_check_list = self._sort_and_resume
 
     def pause(self) -> None:
-        """Start no more checks until aioice's `connect` is called again."""
+        """Start no checks until aioice's `connect` is called again."""
         self._started = False
         if self._next is not None:
             self._next.cancel()
             self._next = None
 
     def _begin(self) -> bool:
-        """Stand in for what `connect` asks until there is nothing more to start."""
+        """Begin to start checks: replaces the step that `connect` repeats while it returns True."""
         self._started = True
         self._check_next()
         if self._next is None:
-            # Otherwise nobody would notice that there were no candidates at all.
+            # Without any candidate no check ends, so that nothing else would notice the failure.
             self._connection._check_list_maybe_fail()
         return False
 
     def _sort_and_resume(self) -> None:
-        """Stand in for what aioice calls whenever it has entered a pair."""
+        """Sort, and resume checks: replaces what aioice calls after it has added a pair."""
         self._sort()
         if self._started and self._next is None:
             self._next = asyncio.get_running_loop().call_soon(self._check_next)
@@ -107,14 +107,14 @@ class _Checks:
             self._next = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check_next)
 
     def _waiting_pair(self) -> aioice.ice.CandidatePair | None:
-        """Return the pair of the highest priority that is to be checked, frozen ones last."""
+        """Return the unchecked pair of the highest priority, frozen ones last."""
         pairs = [pair for pair in self._connection._check_list if pair.task is None]
         states = (aioice.ice.CandidatePair.State.WAITING, aioice.ice.CandidatePair.State.FROZEN)
         return next((pair for state in states for pair in pairs if pair.state == state), None)
 
 
 class _CheckList(list[aioice.ice.CandidatePair]):
-    """A check list that is true when it is empty, too: `connect` gives up on a false one."""
+    """A check list that is truthy even if it is empty: `connect` fails for a falsy one."""
 
     def __bool__(self) -> bool:
         return True

@@ -1,7 +1,7 @@
-"""Consent to send (RFC 7675) that notices a dead path soon and forgives a slow or lossy one.
+"""Consent to send (RFC 7675) that detects a dead path soon and tolerates a slow or lossy one.
 
-aioice asks every 5 s, gives each answer half a second, never repeats a question, and gives up after six misses: a path
-is dead for half a minute before anybody knows, and one with a longer round trip, or much loss, dies although it works.
+aioice sends a request every 5 s, waits half a second for the answer, never repeats a request, and gives up after six
+misses: it takes half a minute to detect a dead path, and ends a working one with a longer round trip or much loss.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import aioice.stun
 from .version import Guard, KnownPart
 
 CONSENT_INTERVAL = 2.0
-"""Seconds between questions, varied by a fifth (RFC 7675 section 5.1 allows 4 to 6, for paths of any length)."""
+"""Seconds between requests, varied by a fifth (RFC 7675 section 5.1 allows 4 to 6, for paths of any length)."""
 
 CONSENT_TIMEOUT = 6.0
-"""Seconds without an answer after which the path is dead, unless something else still comes."""
+"""Seconds without an answer after which the path is dead, unless other packets still arrive."""
 
 SILENCE = 3.0
-"""Seconds in which nothing comes from the other end of a dead path. Who receives media reports more often."""
+"""Seconds without any packet after which a path may be dead. Receivers of media send reports more often."""
 
 MAX_CONSENT = 30.0
-"""Seconds without an answer after which there is no consent, whatever else comes (RFC 7675 section 5.1). A program that
-is short of CPU time answers late, or hears answers late, while media goes on: its path is not dead. Where only the way
-there is dead, the other end hears nothing and says so."""
+"""Seconds without an answer after which consent is lost, whatever else arrives (RFC 7675 section 5.1). A program that
+is short of CPU time answers late, or reads answers late, while media goes on: its path is not dead. If only the outward
+path is dead, the remote receives nothing and ends the connection."""
 
 REPETITIONS = 2
-"""How often a question is repeated, after 0.5 and 1.5 s: with a tenth of all packets lost in each direction, all of a
-timeout's questions fail once in months, and an answer may take up to 3.5 s."""
+"""Repetitions of a request, after 0.5 and 1.5 s: with a tenth of all packets lost in each direction, all requests of a
+timeout fail once in months, and an answer may take up to 3.5 s."""
 
 
 GUARD = Guard(
@@ -43,9 +43,9 @@ GUARD = Guard(
 
 
 def keep_consent(connection: aioice.ice.Connection, arrived: Callable[[], int] = lambda: 0) -> None:
-    """Have a connection that is not up yet keep consent in this way. `arrived` counts what the other end sends.
+    """Let a new connection keep consent in this way. `arrived` returns how many packets the remote has sent.
 
-    It closes when it has none any more, unless its `consent_lost` is replaced.
+    The connection closes when consent is lost, unless its `consent_lost` is replaced.
     """
     if not GUARD.holds():
         return
@@ -55,7 +55,7 @@ def keep_consent(connection: aioice.ice.Connection, arrived: Callable[[], int] =
 
 
 async def _query_consent(connection: Any, arrived: Callable[[], int]) -> None:
-    """Ask until nobody answers, then tell so."""
+    """Send requests until consent is lost, then call `consent_lost`."""
     loop = asyncio.get_running_loop()
     heard_at, came_at, count = loop.time(), -SILENCE, arrived()
 
@@ -64,7 +64,7 @@ async def _query_consent(connection: Any, arrived: Callable[[], int]) -> None:
         if await _answers(connection, pair):
             heard_at = loop.time()
 
-    questions: set[asyncio.Task[None]] = set()
+    requests: set[asyncio.Task[None]] = set()
     try:
         while True:
             if arrived() != count:
@@ -73,17 +73,17 @@ async def _query_consent(connection: Any, arrived: Callable[[], int]) -> None:
             if (left := dead_at - loop.time()) <= 0:
                 break
             await asyncio.sleep(min(left, CONSENT_INTERVAL * random.uniform(0.8, 1.2)))
-            questions = {it for it in questions if not it.done()}
-            questions |= {asyncio.ensure_future(ask(pair)) for pair in connection._nominated.values()}
+            requests = {it for it in requests if not it.done()}
+            requests |= {asyncio.ensure_future(ask(pair)) for pair in connection._nominated.values()}
     finally:
-        for question in questions:
-            question.cancel()
+        for request in requests:
+            request.cancel()
     connection._query_consent_task = None  # `close` would wait for it
     await connection.consent_lost()
 
 
 async def _answers(connection: aioice.ice.Connection, pair: Any) -> bool:
-    """Tell whether the other end of a pair answers."""
+    """Return whether the remote answers on a pair."""
     assert connection.remote_password is not None
     try:
         await pair.protocol.request(

@@ -1,11 +1,8 @@
-"""ICE restart (RFC 8445 section 9, RFC 8839 section 4.4.1.1.1): another path under a connection that goes on.
+"""ICE restart (RFC 8445 section 9, RFC 8839 section 4.4.1.1.1): a new path under a connection that stays up.
 
-aiortc has none (aiortc#1367): a path that is lost takes DTLS, SCTP and all media with it. Here aioice's connection is
-made to begin again in its place: the same sockets, and those of addresses that the host has got since, under new
-credentials. DTLS and what is above it notice nothing but a gap. Until there is a new path the former one is used, if it
-has not been lost.
-
-tests/aiortc_compat/test_ice_restart.py fails when a release moves something underneath.
+aiortc has none (aiortc#1367): losing the path ends DTLS, SCTP and all media. Here aioice's connection starts over in
+place: with the same sockets, and new ones for addresses that the host has acquired since, under new credentials. DTLS
+and everything above it see only a gap. Until there is a new path the previous one is used, unless it is lost.
 """
 
 from __future__ import annotations
@@ -26,11 +23,11 @@ PASSWORD_LENGTH = 22
 """Characters of a password: 128 bits at least (RFC 8839 section 5.4), as aioice has it."""
 
 USERNAME_LENGTH = 8
-"""Characters of a user fragment. It has to differ from all former ones of the connection."""
+"""Characters of a user fragment. It has to differ from all earlier ones of the connection."""
 
 
 COMPONENT = 1
-"""RTP and RTCP, the only component there is (RFC 8834 section 4.5)."""
+"""RTP and RTCP share the only component (RFC 8834 section 4.5)."""
 
 
 GUARD = Guard(
@@ -79,7 +76,7 @@ class IceRestarts:
 
     @property
     def is_possible(self) -> bool:
-        """Tell whether there is something to be kept: DTLS is up, and both ends have found each other once."""
+        """Whether a restart can keep something: DTLS is up, so both ends have found each other before."""
         connection = self._connection
         is_known = hasattr(connection, "checks") and hasattr(connection, "consent_lost") and GUARD.holds()
         if not (is_known and isinstance(self._dtls, FastDtlsTransport)):
@@ -87,14 +84,14 @@ class IceRestarts:
         return bool(self._dtls.state == "connected" and not connection._closing)
 
     def survive_losses(self) -> None:
-        """Have a lost path end nothing: the connection reads `failed` and waits for a restart."""
+        """Keep DTLS and SCTP alive when the path is lost: ICE reads `failed` and waits for a restart."""
         if GUARD.holds():
             self._connection.consent_lost = self._lose
 
     async def renew(self) -> None:
-        """Take new credentials, forget those of the other end with its candidates, and look for new addresses.
+        """Take new credentials, forget those of the remote with its candidates, and gather new host addresses.
 
-        Checks that are under way end.
+        Running checks end.
         """
         connection = self._connection
         self._round += 1
@@ -111,16 +108,18 @@ class IceRestarts:
         connection._early_checks.clear()
         connection._early_checks_done = False
         connection._nominating.clear()
-        connection._components = {COMPONENT}  # it is gone where no candidates came
+        connection._components = {COMPONENT}  # aioice removes it if no candidates came
         await self._gather_new_addresses()
 
     def take_role(self, *, controlling: bool) -> None:
-        """Take the role that an offerer, or the other end, has (RFC 8445 section 6.1.1)."""
+        """Take the role of the offerer, or of the answerer (RFC 8445 section 6.1.1)."""
         self._connection.switch_role(controlling)
 
     async def run(self, remote: RTCIceParameters) -> None:
-        """Look for a path to the other end. The state of the connection tells the outcome. Returns early if another
-        `renew` comes in between."""
+        """Look for a path to the remote. The outcome is the state of the ICE transport.
+
+        Returns early if `renew` is called meanwhile.
+        """
         connection, this_round = self._connection, self._round
         self.is_renewed = False
         connection.remote_username, connection.remote_password = remote.usernameFragment, remote.password
@@ -146,7 +145,7 @@ class IceRestarts:
             if pair.task is not None:
                 pair.task.cancel()
         connection._check_list.clear()
-        connection._check_list_state.put_nowait(aioice.ice.ICE_FAILED)  # for a `run` that waits
+        connection._check_list_state.put_nowait(aioice.ice.ICE_FAILED)  # wakes a waiting `run`
         connection._check_list_state = asyncio.Queue()
         connection._check_list_done = False
 
@@ -157,11 +156,11 @@ class IceRestarts:
         known = {protocol.local_candidate.host for protocol in connection._protocols}
         addresses = aioice.ice.get_host_addresses(use_ipv4=connection._use_ipv4, use_ipv6=connection._use_ipv6)
         new = [address for address in addresses if address not in known]
-        connection.stun_server = connection.turn_server = None  # they are asked later, and others than before
+        connection.stun_server = connection.turn_server = None  # gathering from servers comes later, from others
         connection._local_candidates += await connection.get_component_candidates(component=COMPONENT, addresses=new)
 
     async def _lose(self) -> None:
-        """Note that the other end has not answered for too long: nothing may be sent (RFC 7675 section 5.1)."""
+        """Handle the loss of consent: nothing may be sent any more (RFC 7675 section 5.1)."""
         self._connection._nominated.clear()
         self._dtls.pair_sender.former = None
         self._dtls.pair_sender.is_paused = True

@@ -1,10 +1,8 @@
-"""Pictures as they come out of a receiver's jitter buffer: at once, and not held up for good by what is lost.
+"""Pictures from the jitter buffer of a receiver, without avoidable delay.
 
-aiortc knows a picture to be complete by the first packet of the next one, which makes all video late by a whole
-interval. It asks for a lost packet once. If that does not help it holds back everything behind the gap until 512
-packets are there: many seconds at a low rate. And then it lets out one picture for each packet that comes.
-
-tests/aiortc_compat/test_jitter_buffer.py fails when a release moves something underneath.
+aiortc recognises the end of a picture by the first packet of the next one, which delays all video by one interval. It
+requests a lost packet once. If that fails it holds everything behind the gap until 512 packets have arrived, which
+takes many seconds at a low rate, and then releases one picture for each packet that arrives.
 """
 
 from __future__ import annotations
@@ -19,12 +17,12 @@ from ..media.codecs.encoded import is_key_frame
 from .version import Guard, KnownPart
 
 ASK_AGAIN = 0.1
-"""Seconds after which a missing packet is asked for again: the round trip of a good line, and half of that of a bad
-one. A request is lost as easily as a packet."""
+"""Seconds after which a missing packet is requested again: the round trip of a good path, half of that of a bad one. A
+request is lost as easily as a packet."""
 
 GIVE_UP = 0.5
-"""Seconds that a picture waits for what is missing. Longer than a round trip over two continents and a repetition;
-whoever watches would rather have a key frame then."""
+"""Seconds that a picture waits for missing packets: longer than a round trip between continents and a repetition. After
+that a key frame comes sooner."""
 
 
 GUARD = Guard(
@@ -35,7 +33,7 @@ GUARD = Guard(
 
 
 class Several(JitterFrame):
-    """Frames that come out together: the first one, and `more`."""
+    """Frames that the buffer releases together: the first one, and `more`."""
 
     def __init__(self, frames: list[JitterFrame]) -> None:
         super().__init__(frames[0].data, frames[0].timestamp)
@@ -45,8 +43,8 @@ class Several(JitterFrame):
 class PromptPictures:
     """Releases a picture with its last packet, which carries the marker bit (RFC 7741 section 4.1, RFC 6184).
 
-    `codecs` are those of the receiver by payload type. `ask` is given a source and the numbers of packets that are to
-    be sent again. `lost` is told when a picture is given up: what comes next builds on it, up to a key frame.
+    `codecs` are the receiver's by payload type. `ask` is called with a source and the sequence numbers of packets to
+    request again, `lost` when a picture is given up: the following ones depend on it, up to a key frame.
     """
 
     def __init__(
@@ -67,13 +65,13 @@ class PromptPictures:
         self._broken: int | None = None
         self._trusts_marks = True
         self._newest = 0
-        self._since: dict[int, float] = {}  # when packets were found to be missing
+        self._since: dict[int, float] = {}  # when each packet was found missing
         self._asked_at = 0.0
         patched: Any = buffer
         patched._remove_frame = self._remove
 
     def _remove(self, sequence_number: int) -> JitterFrame | None:
-        """Stand in for what the buffer calls when a packet is in its place."""
+        """Return the pictures that are complete: replaces what the buffer calls after each packet."""
         if not (self._has(self._newest) and self._distance(sequence_number) <= self._distance(self._newest)):
             self._newest = sequence_number
         frames = self._complete()
@@ -97,9 +95,9 @@ class PromptPictures:
         return frame
 
     def _skip_rest(self) -> None:
-        """Drop the rest of a picture that was given up, and padding behind a mark.
+        """Drop the rest of a picture that was given up, and padding behind a marker.
 
-        A sender that puts media there is not to be trusted again.
+        If a sender puts media behind a marker its markers are ignored from then on.
         """
         while (packet := self._packet(self._origin)) is not None and packet.timestamp in (self._released, self._broken):
             if packet._data and packet.timestamp != self._broken:
@@ -107,7 +105,7 @@ class PromptPictures:
             self._buffer.remove(1)
 
     def _marked(self) -> JitterFrame | None:
-        """Remove the first picture if it is there from the first packet to the mark."""
+        """Remove and return the first picture if all its packets are there, up to the marker."""
         packets: list[Any] = []
         while len(packets) < self._buffer.capacity:
             packet = self._packet(self._origin + len(packets))
@@ -122,7 +120,7 @@ class PromptPictures:
     # --- what is missing
 
     def _gives_up(self) -> bool:
-        """Ask again for what is missing. Tell whether some was given up, so that there may be pictures behind it."""
+        """Request missing packets again. Return whether some were given up: pictures behind them may be complete."""
         now = self._clock()
         missing = self._missing()
         self._since = {number: self._since.get(number, now) for number in missing}
@@ -131,7 +129,7 @@ class PromptPictures:
         if now - self._since[missing[0]] >= GIVE_UP:
             self._give_up()
             return True
-        # What is new aiortc has just asked for.
+        # aiortc has just requested those that were found missing now.
         late = [number for number in missing if now - self._since[number] >= ASK_AGAIN]
         if late and now - self._asked_at >= ASK_AGAIN:
             self._asked_at = now
@@ -139,12 +137,12 @@ class PromptPictures:
         return False
 
     def _missing(self) -> list[int]:
-        """Return the numbers of the packets that are missing before the newest one."""
+        """Return the sequence numbers of the packets missing before the newest one."""
         numbers = ((self._origin + offset) % 65_536 for offset in range(self._distance(self._newest)))
         return [number for number in numbers if self._packet(number) is None]
 
     def _give_up(self) -> None:
-        """Drop the picture with the gap, and the one behind it unless that is a key frame from its beginning on."""
+        """Drop the picture with the gap, and the next one unless it starts with the first packet of a key frame."""
         while self._packet(self._origin) is not None:
             self._buffer.remove(1)
         while self._packet(self._origin) is None:
@@ -157,7 +155,7 @@ class PromptPictures:
         self._lost()
 
     def _distance(self, sequence_number: int) -> int:
-        """Return how many packets a number is behind the first one in the buffer. Before it that is below 0."""
+        """Return the offset of a sequence number from the first one in the buffer, negative for earlier ones."""
         distance = (sequence_number - self._origin) % 65_536
         return distance if distance < 32_768 else distance - 65_536
 
@@ -168,7 +166,7 @@ class PromptPictures:
         return origin
 
     def _has(self, sequence_number: int) -> bool:
-        """Return whether a packet is there. The buffer drops all that it has when the numbers begin elsewhere."""
+        """Return whether a packet is in the buffer, which is cleared when the sequence numbers jump."""
         packet = self._packet(sequence_number)
         return packet is not None and packet.sequence_number == sequence_number
 

@@ -1,4 +1,4 @@
-"""A connection whose offers are made and committed by this project, not by aiortc."""
+"""Connections whose offers are made and committed by this package, not by aiortc."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _PC = "_RTCPeerConnection__"
 def create_peer_connection(
     *, relay_only: bool = False, certificate: RTCCertificate | None = None, tuning: Tuning = DEFAULT_TUNING
 ) -> RTCPeerConnection:
-    """Create a connection whose media and data share one transport, SCTP's, which exists from the start.
+    """Create a connection whose media and data share one transport, that of SCTP, which exists from the start.
 
-    It has no STUN or TURN servers, and never those that aiortc takes when it is given none: `gather_from_servers` is
-    told which ones to ask. With `relay_only` nothing but relayed candidates is gathered. Without a certificate it makes
-    one of its own.
+    It has no STUN or TURN servers, not even aiortc's default: `gather_from_servers` takes them. With `relay_only` only
+    relayed candidates are gathered. Without a certificate the connection makes its own.
     """
     policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
     configuration = RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE, iceTransportPolicy=policy)
@@ -35,7 +34,7 @@ def create_peer_connection(
     # Otherwise a remote offer that puts SCTP behind media would stop the shared transport as a bundled leftover.
     sctp_transport(pc)._bundled = True
     # Every set*Description starts a connect of its own, and overlapping ones raise IndexError or skip new media.
-    # They are replaced by nothing here; `connect` runs the real one, one at a time.
+    # They do nothing here; `connect` runs the real one, one at a time.
     setattr(pc, f"{_PC}connect", _connect_later)
     if tuning.fast_checks:
         pace_checks(ice_transport(pc)._connection)
@@ -48,12 +47,12 @@ def create_peer_connection(
 
 
 async def _connect_later() -> None:
-    """Stand in for aiortc's connect, which `connect` runs."""
+    """Do nothing: replaces aiortc's connect, which `connect` runs."""
 
 
 async def connect(pc: RTCPeerConnection) -> None:
-    """Start the transports, senders and receivers that have been negotiated and do not run yet. Idempotent.
+    """Start the transports, senders and receivers that are negotiated and not running yet. Idempotent.
 
-    Takes until ICE and DTLS are through; run one at a time for each connection.
+    Returns when ICE and DTLS are connected. Run one at a time for each connection.
     """
     await getattr(RTCPeerConnection, f"{_PC}connect")(pc)

@@ -1,8 +1,6 @@
-"""What receivers tell a sender, which aiortc keeps to itself when it does not encode: requests and estimates. And what
-a sender does not tell or count.
+"""Feedback of receivers to a sender: requests for key frames and lost packets, and estimates.
 
-This touches private attributes of aiortc; tests/aiortc_compat/test_rtcp_feedback.py fails when a release moves
-something underneath.
+aiortc keeps it to itself when it does not encode.
 """
 
 from __future__ import annotations
@@ -34,19 +32,19 @@ MAX_SANE_BITRATE = 10**10
 """Bits per second above which an estimate (REMB) is noise: the format holds up to 2^81."""
 
 FIR_ENTRY = struct.Struct(">I4x")
-"""The source that is to send a key frame; a sequence number and a reserved field follow (RFC 5104 section 4.3.1.1)."""
+"""The source that has to send a key frame; a sequence number and a reserved field follow (RFC 5104 section 4.3.1.1)."""
 
 
 @runtime_checkable
 class KeepsPackets(Protocol):
-    """A sender's own step that keeps what it has sent."""
+    """Keeps the packets that a sender has sent."""
 
     def kept(self, numbers: set[int]) -> list[tuple[int, int]]:
-        """Return which packets are there, the oldest first, and how many bytes each has."""
+        """Return which of these packets are kept, the oldest first, with their sizes in bytes."""
 
 
 class Feedback(Protocol):
-    """Who listens to the receivers of a sender."""
+    """Handles the feedback of a sender's receivers."""
 
     def request_key_frame(self) -> None: ...
     def take_estimate(self, bitrate: int) -> None: ...
@@ -59,13 +57,11 @@ ROUTER_GUARD = Guard(
 
 
 def listen_to_feedback(sender: RTCRtpSender, feedback: Feedback) -> Retransmissions:
-    """Tell of each PLI and FIR (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1) and of each REMB for a sender.
+    """Pass each PLI and FIR (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1) and each REMB for a sender to `feedback`.
 
-    Return what decides on requests for lost packets.
+    An estimate is shared equally among the senders that it names. Returns what decides on requests for lost packets.
 
-    An estimate is shared out equally among the senders for which it is.
-
-    aiortc remembers the first two for the next frame that it encodes, and gives the third to its encoder: a sender of
+    aiortc remembers PLI and FIR for the next frame that it encodes, and passes REMB to its encoder; a sender of encoded
     packets has neither.
     """
     hooked: Any = sender
@@ -74,9 +70,9 @@ def listen_to_feedback(sender: RTCRtpSender, feedback: Feedback) -> Retransmissi
 
 
 def route_full_intra_requests(transport: RTCDtlsTransport) -> None:
-    """Hand each FIR to the senders that it names.
+    """Route each FIR to the senders that it names.
 
-    aiortc looks for them in the packet's header, where this one has zero: they stand in its entries (RFC 5104 section
+    aiortc reads them from the packet's header, which has zero there: FIR names them in its entries (RFC 5104 section
     4.3.1.1).
     """
     if not ROUTER_GUARD.holds():
@@ -96,14 +92,14 @@ def route_full_intra_requests(transport: RTCDtlsTransport) -> None:
 
 
 class Loudness(Protocol):
-    """Who knows how loud the packet was that a sender was given last."""
+    """Knows the loudness of the most recent packet of a sender."""
 
     @property
     def level(self) -> int | None: ...
 
 
 def send_levels(sender: RTCRtpSender, loudness: Loudness) -> None:
-    """Send the level of sound (RFC 6464) with packets of it, too: aiortc computes it of what it encodes itself.
+    """Send the audio level (RFC 6464) with encoded packets as well: aiortc computes it only for what it encodes.
 
     Call it for a sender whose frames are counted (`count_frames`); others send the level that aiortc computes.
     """
@@ -122,7 +118,7 @@ def send_levels(sender: RTCRtpSender, loudness: Loudness) -> None:
 
 
 class _FeedbackTap:
-    """Stands in for a sender's RTCP handler, and passes everything on."""
+    """Replaces the RTCP handler of a sender, and passes everything on to it."""
 
     def __init__(self, sender: Any, feedback: Feedback) -> None:
         self._sender = sender
@@ -142,7 +138,7 @@ class _FeedbackTap:
         await self._pass_on(packet)
 
     def _admitted(self, lost: list[int]) -> list[int]:
-        """Return which of the numbers in a request are sent again. aiortc does not wrap those of a bit mask."""
+        """Return which sequence numbers of a request are sent again. aiortc does not wrap those of a bit mask."""
         now = time.monotonic()
         sender = self._sender
         octets: int = sender._RTCRtpSender__octet_count
@@ -154,7 +150,7 @@ class _FeedbackTap:
         ]
 
     def _kept(self, numbers: set[int]) -> list[tuple[int, int]]:
-        """Return the packets that the sender still has, with their sizes."""
+        """Return the packets that the sender still keeps, with their sizes."""
         source = self._sender._next_encoded_frame
         if isinstance(source, KeepsPackets):
             return source.kept(numbers)
@@ -165,10 +161,10 @@ class _FeedbackTap:
     def _take_estimate(self, message: bytes) -> None:
         try:
             bitrate, sources = unpack_remb_fci(message)
-        except ValueError:  # any other application layer message
+        except ValueError:  # another application layer message
             return
         if self._sender._ssrc in sources:
-            # It is that of the path. Chromium lists everything that it receives on it, retransmissions included.
+            # The estimate is for the path. Chromium lists everything that it receives there, retransmissions included.
             known = self._sender.transport._rtp_router.senders
             shares = sum(source in known for source in set(sources))
             self._feedback.take_estimate(min(bitrate, MAX_SANE_BITRATE) // max(1, shares))

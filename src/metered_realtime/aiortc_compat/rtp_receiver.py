@@ -1,7 +1,7 @@
-"""The private attributes of aiortc's receivers: what arrives is taken between the jitter buffer and the decoder.
+"""Encoded frames of a receiver, taken between its jitter buffer and its decoder.
 
 aiortc decodes every track in a thread of its own and queues the frames without bound, read or not (aiortc#554,
-aiortc#680). tests/aiortc_compat/test_rtp_receiver.py fails when a release moves something underneath.
+aiortc#680).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .stats import count_packets
 from .unread_gate import ReceiverGate, UnreadSink
 
 LATE_SOUND = 4
-"""Packets behind a gap that wait for what is missing: 80 ms. What comes later than that is left out."""
+"""Packets that wait behind a gap for the missing one: 80 ms. A packet that arrives later is dropped."""
 
 NTP_SECOND = 1 << 32
 """Units of a report's time in a second."""
@@ -30,24 +30,24 @@ _RECEIVER = "_RTCRtpReceiver__"
 
 
 class Sink(UnreadSink, Protocol):
-    """Where a receiver puts what arrives. Called on the event loop."""
+    """Receives what a tapped receiver takes in, on the event loop."""
 
     def take(self, codec: Any, data: bytes, timestamp: int) -> None:
-        """Take an encoded frame with the 32-bit timestamp that it came under."""
+        """Handle an encoded frame with its 32-bit RTP timestamp."""
 
     def reported(self, source: int, clock: float, timestamp: int) -> None:
-        """Take a sender report (RFC 3550 section 6.4.1) of the source whose media arrives: what has this 32-bit
-        timestamp was there at that second of the sender's clock."""
+        """Handle a sender report (RFC 3550 section 6.4.1) of the source whose media arrives: the 32-bit RTP timestamp
+        that corresponds to a time of the sender's clock, in seconds."""
 
     def picture_lost(self) -> None:
-        """Take note that aiortc would ask the sender for a key frame."""
+        """Handle the loss of a picture, for which aiortc would request a key frame."""
 
     def ended(self) -> None:
-        """Take note that nothing more comes."""
+        """Handle the end of the receiver."""
 
 
 class Tap:
-    """A receiver that was tapped."""
+    """Controls a tapped receiver."""
 
     def __init__(self, receiver: Any, gate: ReceiverGate, reports: _LossReports) -> None:
         self._receiver = receiver
@@ -55,14 +55,14 @@ class Tap:
         self._reports = reports
 
     def set_wanted(self, wanted: bool) -> None:
-        """Say whether frames are wanted. As long as they are not, packets are only counted."""
+        """Set whether frames are wanted. While they are not, packets are counted and dropped."""
         if wanted:
             self._gate.open()
         else:
             self._gate.close()
 
     def request_key_frame(self) -> bool:
-        """Send a PLI (RFC 4585 section 6.3.1) to the source that was heard last. False if there was none yet."""
+        """Send a PLI (RFC 4585 section 6.3.1) to the most recent source. Return False if there was none yet."""
         source = _source_of(self._receiver)
         if source is not None:
             self._reports.send(source)
@@ -70,10 +70,10 @@ class Tap:
 
 
 def tap_receiver(receiver: RTCRtpReceiver, sink: Sink, tuning: Tuning = DEFAULT_TUNING) -> Tap:
-    """Have encoded frames go to `sink` while they are wanted, and none to a decoder.
+    """Pass encoded frames to `sink` while they are wanted, and none to a decoder.
 
-    Call it before the receiver starts. RTCP BYE is ignored from then on: a browser sends one when it pauses a sender,
-    and aiortc would end the track for good. Directions in the SDP tell the end of a track.
+    Call it before the receiver starts. It ignores RTCP BYE: browsers send one when they pause a sender, and aiortc
+    would end the track for good. The direction in the SDP says when a track ends.
     """
     tapped: Any = receiver
     tapped._track._queue = _Nowhere()
@@ -104,7 +104,7 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink, tuning: Tuning = DEFAULT_
 
 
 def _forget_when_silent(receiver: RTCRtpReceiver, gate: ReceiverGate) -> None:
-    """Have everything forget a source that has lost its place (`SourceGate`)."""
+    """Let the receiver forget sources that `SourceGate` replaces by others."""
     tapped: Any = receiver
     counter = tapped._handle_rtp_packet
 
@@ -117,20 +117,20 @@ def _forget_when_silent(receiver: RTCRtpReceiver, gate: ReceiverGate) -> None:
 
 
 def _pass_report(packet: RtcpSrPacket, receiver: RTCRtpReceiver, sink: Sink) -> None:
-    """Pass on what a sender of media reports. It may have no clock, or nothing sent yet as aiortc: that is a zero."""
+    """Pass on a sender report. Without a clock, or before the first packet (as from aiortc), its time is 0."""
     told = packet.sender_info
     if told.ntp_timestamp and packet.ssrc == _source_of(receiver):
         sink.reported(packet.ssrc, told.ntp_timestamp / NTP_SECOND, told.rtp_timestamp)
 
 
 def _source_of(receiver: Any) -> int | None:
-    """Return the source of media that was heard last."""
+    """Return the source of the most recent media packet."""
     sources: dict[int, None] = receiver._handle_rtp_packet.sources
     return next(reversed(sources), None)
 
 
 class _EncodedTap:
-    """Stands in for the queue between jitter buffer and aiortc's decoder thread, which ends as soon as it starts."""
+    """Replaces the queue between the jitter buffer and aiortc's decoder thread, which ends as soon as it starts."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -144,25 +144,25 @@ class _EncodedTap:
                 self._sink.take(codec, each.data, each.timestamp)
 
     def get(self) -> None:
-        """Return what ends the thread."""
+        """Return None, which ends the decoder thread."""
 
 
 class _Nowhere:
-    """Stands in for the queue of aiortc's own track, which nobody reads."""
+    """Replaces the queue of aiortc's own track, which is not read."""
 
     async def put(self, frame: Any) -> None:
-        """Take the end that the decoder thread tells when it ends."""
+        """Drop the end marker of the decoder thread."""
 
 
 class _RawTimestamps:
-    """Stands in for aiortc's mapper, which takes every step back for a wrap: also that to another source."""
+    """Replaces aiortc's mapper, which takes every step backwards for a wrap, even one to another source."""
 
     def map(self, timestamp: int) -> int:
         return timestamp
 
 
 class _LossReports:
-    """Stands in for what sends a PLI: whether somebody misses the picture is the sink's to know."""
+    """Replaces the method that sends a PLI: the sink decides whether a key frame is needed."""
 
     def __init__(self, receiver: RTCRtpReceiver, sink: Sink) -> None:
         self._send = receiver._send_rtcp_pli
@@ -179,7 +179,7 @@ class _LossReports:
 
 
 class _Requests:
-    """Asks the sender for packets once more (RFC 4585 section 6.2.1)."""
+    """Requests packets again (RFC 4585 section 6.2.1)."""
 
     def __init__(self, receiver: RTCRtpReceiver) -> None:
         self._send = receiver._send_rtcp_nack
@@ -192,10 +192,10 @@ class _Requests:
 
 
 class _PromptSound:
-    """Releases sound in order and at once; at a gap it waits for `LATE_SOUND` packets and then goes on without.
+    """Releases sound in order and at once; at a gap it waits for `LATE_SOUND` packets and then skips it.
 
-    aiortc's jitter buffer holds four packets back, and after a gap it releases one only when the next four are there,
-    too: with a tenth of the packets lost, half of those that arrived are never heard.
+    aiortc's jitter buffer holds four packets back, and releases the one behind a gap only when the next four have
+    arrived: with a tenth of the packets lost, half of those that arrive are never played.
     """
 
     def __init__(self, buffer: JitterBuffer) -> None:
@@ -204,7 +204,7 @@ class _PromptSound:
         patched._remove_frame = self._remove
 
     def _remove(self, sequence_number: int) -> JitterFrame | None:
-        """Stand in for what the buffer calls when a packet is in its place."""
+        """Return the packets that are ready: replaces what the buffer calls after each packet."""
         packets: list[Any] = []
         while True:
             packet = self._first()

@@ -1,14 +1,12 @@
-"""RTP of packets that many get: cut once for all of them, written as bytes, and sent without a detour.
+"""RTP senders of packets that several receivers share.
 
-For each receiver aiortc cuts the same frame again, makes two objects of every packet of it, reads the date twice,
-writes the header in ten pieces, and passes the packet through four coroutines. Here the payloads are shared, what is
-the same in all headers is written once, and a packet is two concatenations, SRTP and a call of the socket. On the wire
-nothing differs but that the first report goes out with the first frame, and another one when that was wrong. Starting,
-stopping, all other reports and feedback stay aiortc's: this stands in for two steps of its sender.
+For each receiver aiortc cuts the same frame again, makes two objects of every packet, reads the date twice, writes the
+header in ten pieces, and passes the packet through four coroutines. Here the payloads are shared, the constant part of
+the headers is written once, and a packet costs two concatenations, SRTP and a call of the socket. On the wire only the
+sender reports differ: the first one is sent with the first frame, and another one if it was wrong. Starting, stopping,
+all other reports and feedback stay aiortc's: this replaces two methods of its sender.
 
-Single packets are not logged, as aiortc's do at its level DEBUG.
-
-tests/aiortc_compat/test_rtp_sender.py fails when a release moves something underneath.
+Unlike aiortc's sender this one does not log single packets at level DEBUG.
 """
 
 from __future__ import annotations
@@ -62,28 +60,28 @@ NTP_EPOCH = 2_208_988_800
 NTP_SECOND = 1 << 32
 
 CNAME = 1
-"""The item of a source description (RFC 3550 section 6.5.1) that all tracks of one clock have in common."""
+"""The item of a source description (RFC 3550 section 6.5.1) that all tracks with one clock share."""
 
 MAX_WRONG = 0.01
-"""Seconds by which what was reported may turn out to be wrong before it is put right at once."""
+"""Maximum error of a sender report, in seconds. A larger one is corrected at once."""
 
 REPORT_PAUSE = 0.1
-"""Seconds between reports of that kind."""
+"""Minimum time between such corrections, in seconds."""
 
 BATCH = 16
-"""Packets that are written before they are sent, all with one time of sending: some 0.3 ms. A picture has fewer, a key
-frame a few times as many, and a receiver estimates by how they are spread what the path can take."""
+"""Packets that are written and then sent together, with one send time: some 0.3 ms. A picture has fewer, a key frame a
+few times as many. Receivers estimate the capacity of the path by how packets are spread."""
 
 PICTURE_IDS = 1 << 15
 VP8_DESCRIPTOR = Struct("!BBH")
-"""With a picture id of 15 bits, as aiortc writes it (RFC 7741 section 4.2)."""
+"""The VP8 payload descriptor with a picture id of 15 bits, as aiortc writes it (RFC 7741 section 4.2)."""
 
 VP8_EXTENDED, VP8_START, VP8_HAS_PICTURE_ID, VP8_LONG_PICTURE_ID = 0x80, 0x10, 0x80, 0x8000
 
 VP8_PAYLOAD = MAX_PAYLOAD - VP8_DESCRIPTOR.size
-"""Bytes of a frame in a packet."""
+"""Bytes of a VP8 frame in one packet."""
 
-# What aiortc's own encoders and packers read when they cut a frame.
+# The encoders and packers of aiortc read these when they cut a frame.
 vpx.PACKET_MAX = h264.PACKET_MAX = MAX_PAYLOAD
 
 
@@ -109,11 +107,11 @@ GUARD = Guard(
         h264.H264Encoder, "44f390111be16909", "_packetize", "_packetize_fu_a", "_packetize_stap_a", "_split_bitstream"
     ),
 )
-"""What is replaced, and what calls the replacements or is read by them."""
+"""What is replaced, what calls the replacements, and what they call."""
 
 
 class SharedPacketTrack(Protocol):
-    """A track that gives packets as they are shared: `ForwardTrack`. Its `level` is for aiortc's own way."""
+    """A track that yields shared packets: `ForwardTrack`. aiortc's own sender uses `level`."""
 
     level: int | None
 
@@ -121,7 +119,7 @@ class SharedPacketTrack(Protocol):
 
 
 def send_shared_packets(sender: RTCRtpSender, track: SharedPacketTrack, tuning: Tuning = DEFAULT_TUNING) -> None:
-    """Have a new sender, whose frames are counted, send the packets of its track in this way."""
+    """Let a new sender, whose frames are counted, send the shared packets of its track."""
     if not (tuning.shared_payloads and GUARD.holds()):
         send_levels(sender, track)
         return
@@ -131,9 +129,9 @@ def send_shared_packets(sender: RTCRtpSender, track: SharedPacketTrack, tuning: 
 
 
 class SharedPacketSender:
-    """Sends the packets of one track to one receiver: stands in for the step of a sender that encodes a frame.
+    """Sends the packets of one track to one receiver: replaces the method of a sender that encodes a frame.
 
-    aiortc is never given a frame, so that it has nothing to send itself. `frames` counts them, and `rate` is for bytes.
+    It returns no frame, so that aiortc sends nothing itself. `frames` counts the frames; `rate` measures the bytes.
     """
 
     def __init__(self, sender: RTCRtpSender, track: SharedPacketTrack) -> None:
@@ -144,7 +142,7 @@ class SharedPacketSender:
         self._loop = asyncio.get_running_loop()
         self._cut: Callable[[Packet], list[bytes]] | None = None
         self._clock_rate = 1
-        self._told = math.inf  # the second of the event loop's clock for which pts of 0 stood in the last own report
+        self._told = math.inf  # the time of pts 0 in the last report sent here, by the clock of the event loop
         self._silent_until = -math.inf
         self._describes = False
         self._payload_type = 0
@@ -155,7 +153,7 @@ class SharedPacketSender:
         self._history: list[tuple[int, bytes, bytes] | None] = [None] * RTP_HISTORY_SIZE
 
     async def __call__(self, codec: Any) -> None:
-        """Send the next packet of the track in a codec, always the same one: aiortc calls it again and again."""
+        """Send the next packet of the track. aiortc calls this in a loop, always with the same codec."""
         if self._cut is None:
             self._begin(codec)
         shared, pts, taken_at = await self._track.next_shared_packet()
@@ -180,7 +178,7 @@ class SharedPacketSender:
             await self._report()
 
     def kept(self, numbers: set[int]) -> list[tuple[int, int]]:
-        """Return which packets are there for `retransmit`, the oldest first, and how many bytes each has."""
+        """Return which of these packets `retransmit` still has, the oldest first, with their sizes in bytes."""
         following = self._sequence_number
         near = [number for number in numbers if (following - 1 - number) & 0xFFFF < RTP_HISTORY_SIZE]
         near.sort(key=lambda number: (number - following) & 0xFFFF)
@@ -188,7 +186,7 @@ class SharedPacketSender:
         return [(number, len(it[1]) + len(it[2])) for number, it in kept if it is not None and it[0] == number]
 
     async def retransmit(self, sequence_number: int) -> None:
-        """Send a packet again if it is still there, as RTX (RFC 4588 section 4) if that was negotiated."""
+        """Send a packet again if it is kept, as RTX (RFC 4588 section 4) if that was negotiated."""
         kept = self._history[sequence_number % RTP_HISTORY_SIZE]
         if kept is None or kept[0] != sequence_number:
             return
@@ -207,7 +205,7 @@ class SharedPacketSender:
     def _packets(
         self, payloads: list[bytes], start: int, timestamp: int, sent_at: int, level: int | None
     ) -> list[bytes]:
-        """Write some packets of a frame, from one on, and keep what they are made of for `retransmit`."""
+        """Write up to `BATCH` packets of a frame from `start` on, and keep them for `retransmit`."""
         before, after = self._extensions_with(level)
         flags, kind = VERSION | HAS_EXTENSION if before else VERSION, self._payload_type
         number, source, last = self._sequence_number, self._sender._ssrc, len(payloads) - 1
@@ -224,13 +222,13 @@ class SharedPacketSender:
         return packets
 
     def _descriptor(self, place: int) -> bytes:
-        """Return what stands before a payload of VP8. It tells a picture id, which a receiver expects without gaps,
-        whatever others are sent: Chromium finds by it what a picture builds on."""
+        """Return the payload descriptor of a VP8 packet. Its picture ids have no gaps for any receiver: Chromium uses
+        them to find what a picture depends on."""
         flags = VP8_EXTENDED if place else VP8_EXTENDED | VP8_START
         return VP8_DESCRIPTOR.pack(flags, VP8_HAS_PICTURE_ID, VP8_LONG_PICTURE_ID | self._picture_id)
 
     def _extensions_with(self, level: int | None) -> tuple[bytes, bytes | None]:
-        loudness = None if level is None else -level & 0x7F  # so that there are not more of them than the 7 bits tell
+        loudness = None if level is None else -level & 0x7F  # no more values than 7 bits hold
         known = self._extensions.get(loudness)
         if known is None:
             sender = self._sender
@@ -245,10 +243,10 @@ class SharedPacketSender:
         return one_by_one(transport._send_rtp, packets)
 
     def _count(self, payloads: list[bytes], timestamp: int, taken_at: int) -> None:
-        """Note what aiortc reports (RFC 3550 section 6.4.1) and what its statistics tell.
+        """Update what aiortc reports (RFC 3550 section 6.4.1) and its statistics.
 
-        Receivers keep sound and picture together by the time that is reported with a timestamp. It is that at which the
-        track gave the frame, and not that of sending as with aiortc: what an encoder takes is not in it.
+        Receivers synchronise sound and picture by the time that is reported with a timestamp. It is the time at which
+        the track yielded the frame, not the time of sending as in aiortc: it does not include the encoder's.
         """
         sender, count = self._sender, len(payloads)
         sender._RTCRtpSender__ntp_timestamp = taken_at
@@ -260,10 +258,10 @@ class SharedPacketSender:
             self._picture_id = (self._picture_id + 1) % PICTURE_IDS
 
     async def _report(self) -> None:
-        """Report what `_run_rtcp` would, without its delay of half a second to a second and a half.
+        """Send the report that `_run_rtcp` would send, without its delay of 0.5 to 1.5 s.
 
-        To a single receiver the first report may go at once (RFC 3550 section 6.2): until it comes he cannot tell what
-        belongs together. The next ones put right what was told when the first frames had been held up.
+        A report to a single receiver may be sent at once (RFC 3550 section 6.2): the receiver cannot synchronise before
+        the first one. Later ones correct it if the first frames were delayed.
         """
         sender = self._sender
         reported = RtcpSenderInfo(
@@ -272,7 +270,7 @@ class SharedPacketSender:
             packet_count=sender._RTCRtpSender__packet_count & 0xFFFFFFFF,
             octet_count=sender._RTCRtpSender__octet_count & 0xFFFFFFFF,
         )
-        # The receiver tells it again, and how long ago it came: from that aiortc has the round-trip time.
+        # The receiver returns it with its age: aiortc computes the round-trip time from that.
         sender._RTCRtpSender__lsr = reported.ntp_timestamp >> 16 & 0xFFFFFFFF
         sender._RTCRtpSender__lsr_time = time.time()
         packets: list[Any] = [RtcpSrPacket(sender._ssrc, reported)]
@@ -295,26 +293,28 @@ class SharedPacketSender:
 
 
 def ntp_time() -> int:
-    """Return the time in 2^-32 s as aiortc has it, to the microsecond, for a third of the time that it takes."""
+    """Return the time in units of 2^-32 s, to the microsecond: aiortc's function in a third of its time."""
     seconds, microseconds = divmod(time.time_ns() // 1_000, 1_000_000)
     return (seconds + NTP_EPOCH) << 32 | (microseconds << 32) // 1_000_000
 
 
 def cut_vp8(packet: Packet) -> list[bytes]:
-    """Cut a frame of VP8 for as many packets as it takes, without their descriptors."""
+    """Cut a VP8 frame into payloads, without their descriptors."""
     frame = bytes(packet)
     return [frame[start : start + VP8_PAYLOAD] for start in range(0, len(frame), VP8_PAYLOAD)]
 
 
 def cut_h264(packet: Packet) -> list[bytes]:
-    """Cut a frame of H.264 as aiortc does (RFC 6184): small units together, large ones in fragments. Empty ones, which
-    it trips over, are left out."""
+    """Cut an H.264 frame into payloads as aiortc does (RFC 6184): small units together, large ones in fragments.
+
+    Empty units, on which aiortc fails, are left out.
+    """
     units = h264.H264Encoder._split_bitstream(bytes(packet))
     return h264.H264Encoder._packetize(unit for unit in units if unit)
 
 
 def _cutter(codec: Any) -> Callable[[Packet], list[bytes]]:
-    """Return what cuts as aiortc does, for codecs whose payloads are the same for all receivers."""
+    """Return a function that cuts as aiortc does, for codecs whose payloads are the same for all receivers."""
     if codec.mimeType.lower() == "video/h264":
         return cut_h264
     packer = get_encoder(codec)
@@ -329,8 +329,10 @@ def _cutter(codec: Any) -> Callable[[Packet], list[bytes]]:
 def extensions_around_time(
     ids: HeaderExtensionsMap, mid: str | None, loudness: int | None
 ) -> tuple[bytes, bytes | None]:
-    """Return the header extensions (RFC 8285) as aiortc writes them: those before the 3 bytes of abs-send-time, and
-    what follows. That is None if the time is not sent. `loudness` is in -dBov (RFC 6464)."""
+    """Return the header extensions (RFC 8285) as aiortc writes them, before and after the 3 bytes of abs-send-time.
+
+    The second part is None if abs-send-time is not negotiated. `loudness` is in -dBov (RFC 6464).
+    """
     one, other = (_extensions(ids, mid, loudness, at) for at in (0, 0xFFFFFF))
     if one == other:
         return one, None

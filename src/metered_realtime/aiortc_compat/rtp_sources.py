@@ -1,8 +1,7 @@
-"""What is kept of the sources that a remote sends from, and reports that go on: private attributes of aiortc.
+"""Bounds for the sources (SSRCs) of a remote, and reports that go on.
 
-aiortc keeps state of every source (SSRC) that it hears, for ever. Its report of more than 31 of them raises, which ends
-its reporting without a word, and `stop()` waits for that end for ever. tests/aiortc_compat/test_rtp_sources.py fails
-when a release moves something underneath.
+aiortc keeps state of every source for ever. A report about more than 31 of them raises, which silently ends reporting,
+and `stop()` then waits for ever.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ REPORT_GUARD = Guard(
 
 
 class SourceGate:
-    """Stands in for the routing of RTP: what comes from one source too many goes nowhere."""
+    """Replaces the routing of RTP: drops packets of sources beyond `MAX_SOURCES` in one section."""
 
     def __init__(self, router: Any, clock: Callable[[], float] = monotonic) -> None:
         self.refused = 0
@@ -85,16 +84,15 @@ class SourceGate:
 
 
 def bound_sources(transport: RTCDtlsTransport) -> SourceGate:
-    """Have each section of a new connection take `MAX_SOURCES` sources at the most."""
+    """Limit each section of a new connection to `MAX_SOURCES` sources."""
     return SourceGate(transport._rtp_router)
 
 
 def route_sources(pc: RTCPeerConnection, description: SessionDescription) -> None:
-    """Tell the router and the receivers the SSRCs of a remote description.
+    """Route the SSRCs of a remote description to their receivers, and forget those of earlier descriptions.
 
-    aiortc learns them only when a receiver starts. Without this a source that appears later in a running section is
-    dropped, or lands in another section with the same payload type. Those of an earlier description that are not in
-    this one are forgotten.
+    aiortc learns SSRCs only when a receiver starts. A source that appears later in a running section would be dropped,
+    or routed to another section with the same payload type.
     """
     if not ROUTER_GUARD.holds():
         return
@@ -120,7 +118,7 @@ _described_sources: WeakKeyDictionary[RTCRtpReceiver, frozenset[int]] = WeakKeyD
 
 
 def forget_source(receiver: RTCRtpReceiver, source: int) -> None:
-    """Have a receiver forget a source that is silent."""
+    """Remove a source from the state of a receiver."""
     for name in ("active_ssrc", "remote_streams", "lsr", "lsr_time"):
         getattr(receiver, f"{_RECEIVER}{name}").pop(source, None)
     estimator = getattr(receiver, f"{_RECEIVER}remote_bitrate_estimator")
@@ -129,10 +127,10 @@ def forget_source(receiver: RTCRtpReceiver, source: int) -> None:
 
 
 class BoundedNacks(NackGenerator):
-    """Tells which packets are missing, among those that a sender still has: a step over more is not walked through."""
+    """Finds missing packets, but only those that a sender still has: a jump over more costs no more."""
 
     def add(self, packet: RtpPacket) -> bool:
-        """Note a packet. Return whether some before it are missing."""
+        """Add a packet. Return whether earlier ones are missing."""
         if self.max_seq is not None:
             step = (packet.sequence_number - self.max_seq) & 0xFFFF
             if RTP_HISTORY_SIZE < step < 0x8000:
@@ -141,7 +139,7 @@ class BoundedNacks(NackGenerator):
 
 
 def keep_reporting(owner: RTCRtpReceiver | RTCRtpSender) -> None:
-    """Have the reports of a new receiver or sender go on after one that fails, and its `stop` return in any case."""
+    """Let a new receiver or sender go on reporting after a report that fails, and `stop()` return in any case."""
     if not REPORT_GUARD.holds():
         return
     patched: Any = owner
@@ -155,11 +153,11 @@ def keep_reporting(owner: RTCRtpReceiver | RTCRtpSender) -> None:
                 try:
                     await run()
                     return
-                except Exception as error:  # whatever it is, the next report may be fine
+                except Exception as error:  # the next report may succeed
                     if not is_told:
                         is_told = True
                         _log.warning("RTCP report failed", exc_info=error)
-                    if _is_cancelled():  # aiortc has taken the cancellation for itself
+                    if _is_cancelled():  # aiortc has swallowed the cancellation
                         return
         finally:
             exited.set()

@@ -1,13 +1,10 @@
-"""An SCTP association that keeps up with the network: aiortc's, with its hot methods replaced.
+"""A faster SCTP association: aiortc's, with its hot methods replaced.
 
 aiortc sends each DATA chunk in a packet of its own, acknowledges each packet by itself, walks through all chunks in
 flight whenever it sends or is acknowledged, and starts a task for each message. Here chunks share packets (RFC 9260
-section 6.10), packets that are read at once share acknowledgements, channels take turns, and nothing takes longer for
-what is in flight. Setting up, tearing down, resetting streams (RFC 6525) and opening channels (RFC 8832) stay
-aiortc's. On the wire it is SCTP as anybody speaks it: docs/data_path.md says what differs and why it may.
-
-Where the source of what is replaced, called or called by has changed, aiortc's own association carries the data
-(`GUARD`). tests/aiortc_compat/test_sctp.py fails when a release moves something underneath.
+section 6.10), packets that are read at once share acknowledgements, channels take turns, and no step takes longer for
+the number of chunks in flight. Setting up, tearing down, resetting streams (RFC 6525) and opening channels (RFC 8832)
+stay aiortc's. On the wire it is ordinary SCTP: docs/data_path.md lists the differences and what allows them.
 """
 
 from __future__ import annotations
@@ -87,16 +84,16 @@ GUARD = Guard(
 
 
 class FastSctpTransport(SctpDataChannels):
-    """An SCTP transport that bundles, acknowledges by batch, and does no work twice."""
+    """An SCTP transport that bundles chunks and acknowledges packets in batches."""
 
     def quicken(self) -> None:
-        """Set up what aiortc's transport does not have. Call it before the transport starts."""
+        """Initialise the attributes that aiortc's transport does not have. Call it before the transport starts."""
         self._event_loop = asyncio.get_running_loop()
         self._outbound = Outbound(self._local_tsn)
         self._reassembly = ChunkReassembly()
         self._received: ReceivedTsns | None = None
         self._initial_tsn: int | None = None
-        inside: Any = self  # what stays aiortc's finds its own names
+        inside: Any = self  # attributes that aiortc's remaining methods use
         inside._forward_tsn_streams = self._outbound.skipped_streams
         inside._inbound_streams = self._reassembly
         self.quicken_channels()
@@ -111,9 +108,9 @@ class FastSctpTransport(SctpDataChannels):
         self.packets_sent = 0
 
     def _set_state(self, state: RTCSctpTransport.State) -> None:
-        """Follow aiortc's state. The verification tags are known once it is established.
+        """Handle a change of aiortc's state. The verification tags are known once it is established.
 
-        A COOKIE ECHO may come again (RFC 9260 section 5.2.4): that is no reason to visit every channel again.
+        After a repeated COOKIE ECHO (RFC 9260 section 5.2.4) aiortc would visit every channel again.
         """
         if state == self._association_state == self.State.ESTABLISHED:
             self._know_headers()
@@ -127,49 +124,49 @@ class FastSctpTransport(SctpDataChannels):
             self._flush_handle = None
 
     def _know_headers(self) -> None:
-        """Write the common headers once the ports and verification tags of both ends are known."""
+        """Prepare the common headers once the ports and verification tags of both ends are known."""
         if self._remote_port is not None and self._remote_verification_tag:
             self._format = PacketFormat(
                 self._local_port, self._local_verification_tag, self._remote_port, self._remote_verification_tag
             )
 
-    # --- what aiortc's own code reads and sets
+    # --- attributes that aiortc's remaining methods use
 
     @property
     def _rto(self) -> float:  # type: ignore[override]  # aiortc sets it in `_update_rto` alone, which is not called
-        """Seconds that aiortc waits when it sets up, tears down or resets streams."""
+        """The timeout in seconds with which aiortc sets up, tears down and resets streams."""
         return self._congestion.timeout
 
     @property
     def _ssthresh(self) -> int:
-        """What aiortc sets to the window that the other end announces when it sets up."""
+        """The slow-start threshold. aiortc sets it to the window that the remote announces during set-up."""
         return self._congestion.threshold
 
     @_ssthresh.setter
     def _ssthresh(self, window: int) -> None:
         self._congestion.threshold = window
 
-    # --- packets that arrive
+    # --- packets received
 
     async def _handle_data(self, data: bytes) -> None:
-        """Take one packet: what aiortc's own DTLS transport calls."""
+        """Handle one packet: called by aiortc's own DTLS transport."""
         self.begin_batch()
         self.receive_packet(data)
         self.end_batch()
 
     def begin_batch(self) -> None:
-        """Begin a batch of packets."""
+        """Begin a batch of packets that were read at once."""
         self._acknowledgements.begin_batch(self._event_loop.time())
 
     def receive_packet(self, data: bytes) -> None:
-        """Take a packet. What it calls for is sent now if it should not wait for `end_batch`."""
+        """Handle a packet. The answer is sent now unless it can wait for `end_batch`."""
         if self._association_state == self.State.CLOSED:
             return
         try:
             self._take_packet(data)
         except ConnectionError:
             raise
-        except Exception as error:  # aiortc raises whatever a chunk makes it trip over: the others go on
+        except Exception as error:  # aiortc's parser may raise anything for a malformed chunk
             self._malformed(error)
         if self._has_data:
             self._has_data = False
@@ -194,13 +191,13 @@ class FastSctpTransport(SctpDataChannels):
             self.packets_corrupt += 1
 
     def end_batch(self) -> None:
-        """End a batch of packets: acknowledge, and send along what handlers have sent meanwhile."""
+        """End a batch: acknowledge its packets, together with what handlers have sent meanwhile."""
         self._acknowledgements.end_batch()
         if self._acknowledgements.is_due or self._flush_handle is not None:
             self._send_all()
 
     def _take_chunks(self, data: bytes) -> None:
-        """Take all chunks of a packet in their order (RFC 9260 section 6.10): replaces an object for each one."""
+        """Handle all chunks of a packet in order (RFC 9260 section 6.10). aiortc makes an object for each one."""
         position, end, controls = COMMON_HEADER, len(data), 0
         while position + 4 <= end:
             kind, flags, length = _CHUNK.unpack_from(data, position)
@@ -230,10 +227,10 @@ class FastSctpTransport(SctpDataChannels):
             else:
                 self._malformed()
 
-    # --- data that arrives
+    # --- data received
 
     def _take_data(self, tsn: int, flags: int, stream_id: int, sequence: int, protocol: int, data: bytes) -> None:
-        """Take a DATA chunk: replaces a scan of everything out of order for each one."""
+        """Handle a DATA chunk. aiortc scans everything out of order for each one."""
         received = self._received
         if received is None:
             return
@@ -249,14 +246,14 @@ class FastSctpTransport(SctpDataChannels):
                 self._deliver(*message)
 
     def _has_room(self, ahead: int, size: int) -> bool:
-        """Keep to the window that was announced (RFC 9260 section 6.2): what is refused comes again.
+        """Return whether the announced window (RFC 9260 section 6.2) has room: refused chunks are sent again.
 
-        What comes next is never refused, it may be what the rest waits for. If it is not, and the window or the number
-        of chunks has been exceeded twofold, the other end sends a message without an end, or begins ever new ones.
+        The next chunk in order is accepted, as others may wait for it. If the window or the number of chunks is still
+        exceeded twofold, the remote sends an endless message, or begins more and more of them: abort.
         """
         held, chunks = self._reassembly.held_bytes + size, self._reassembly.held_chunks
         if ahead == 0 or ahead >= HALF:
-            return True  # known already
+            return True  # a duplicate
         if ahead == 1:
             is_too_much = held > 2 * RECEIVE_WINDOW or chunks >= 2 * MAX_HELD_CHUNKS
             if is_too_much:
@@ -268,16 +265,16 @@ class FastSctpTransport(SctpDataChannels):
         return False
 
     def _refuse_association(self) -> None:
-        _log.warning("SCTP association aborted: the remote fills the receive buffer with what never ends")
+        _log.warning("SCTP association aborted: the remote fills the receive buffer with messages that never end")
         self._send_packet([_ABORT_NO_ROOM])
         self._set_state(self.State.CLOSED)
 
     async def _receive_data_chunk(self, chunk: Any) -> None:
-        """Take a chunk that aiortc has parsed: one in the packet that establishes the association."""
+        """Handle a chunk that aiortc has parsed: one in the packet that establishes the association."""
         self._take_data(chunk.tsn, chunk.flags, chunk.stream_id, chunk.stream_seq, chunk.protocol, chunk.user_data)
 
     async def _receive_forward_tsn_chunk(self, chunk: Any) -> None:
-        """Give up what the other end has given up (RFC 3758 section 3.6)."""
+        """Skip what the remote has given up (RFC 3758 section 3.6)."""
         received = self._received
         if received is None:
             return
@@ -288,7 +285,7 @@ class FastSctpTransport(SctpDataChannels):
 
     @property
     def _last_received_tsn(self) -> int | None:
-        """The cumulative TSN as on the wire. aiortc sets it with an INIT, and with one that comes twice: not here."""
+        """The cumulative TSN as on the wire. aiortc sets it at each INIT; a repeated INIT changes nothing here."""
         return None if self._received is None else self._received.cumulative & TSN_MASK
 
     @_last_received_tsn.setter
@@ -297,7 +294,7 @@ class FastSctpTransport(SctpDataChannels):
             self._initial_tsn = tsn
             self._received = ReceivedTsns(tsn)
 
-    # --- acknowledgements that arrive
+    # --- acknowledgements received
 
     def _take_sack(self, data: bytes, position: int, length: int) -> None:
         cumulative, window, blocks, _ = _SACK.unpack_from(data, position)
@@ -308,11 +305,11 @@ class FastSctpTransport(SctpDataChannels):
         self._acknowledge(cumulative, window, gaps)
 
     async def _receive_sack_chunk(self, chunk: Any) -> None:
-        """Take a chunk that aiortc has parsed."""
+        """Handle a SACK that aiortc has parsed."""
         self._acknowledge(chunk.cumulative_tsn, chunk.advertised_rwnd, chunk.gaps)
 
     def _acknowledge(self, cumulative: int, window: int, gaps: list[tuple[int, int]]) -> None:
-        """Take an acknowledgement (RFC 9260 section 6.2.1): replaces several walks through all that is in flight."""
+        """Handle an acknowledgement (RFC 9260 section 6.2.1). aiortc walks through all chunks in flight for it."""
         outbound = self._outbound
         now = self._event_loop.time()
         was_full = self._congestion.is_full(outbound.flight)
@@ -335,23 +332,23 @@ class FastSctpTransport(SctpDataChannels):
     # --- sending
 
     async def _transmit(self) -> None:
-        """Send what is queued: aiortc's name for it."""
+        """Send what is due: called by aiortc."""
         self._send_all()
 
     async def _send_sack(self) -> None:
-        """Acknowledge: aiortc's name for it."""
+        """Acknowledge: called by aiortc."""
         self._acknowledgements.is_due = True
         self._send_all()
 
     def _send_all(self) -> None:
-        """Send what is due and allowed, in as few packets as hold it."""
+        """Send everything that is due and allowed, in as few packets as possible."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
         self._send_due = False
         if self._association_state == self.State.CLOSED:
             return
-        with suppress(ConnectionError):  # the path is gone, which the state of the connection tells
+        with suppress(ConnectionError):  # the path is lost, as the connection state shows
             self._send_packets()
         if not self._timer.is_running and self._outbound.outstanding:
             self._timer.start(self._congestion.timeout)
@@ -362,7 +359,7 @@ class FastSctpTransport(SctpDataChannels):
             run_now(self._transmit_reconfig())
 
     def _send_packets(self) -> None:
-        """Fill packets: acknowledgement first, then what was lost, then what is new (RFC 9260 sections 6.1, 6.10)."""
+        """Fill packets: acknowledgement, then lost chunks, then new ones (RFC 9260 sections 6.1 and 6.10)."""
         outbound = self._outbound
         chunks, room = self._control_chunks()
         limit = self._congestion.allowance(outbound.flight)
@@ -373,7 +370,9 @@ class FastSctpTransport(SctpDataChannels):
         queue = outbound.queue
         while (queue or self._take_message()) and outbound.flight < limit:
             chunk = queue[0]
-            if outbound.flight + chunk.size > peer and outbound.flight:  # one may always go, to probe a closed window
+            if (
+                outbound.flight + chunk.size > peer and outbound.flight
+            ):  # one chunk may always be sent, to probe a closed window
                 break
             wire = chunk.wire
             if len(wire) > room:
@@ -384,12 +383,12 @@ class FastSctpTransport(SctpDataChannels):
             outbound.launch(now)
         else:
             if not queue and chunks and chunks[-1][0] == DATA:
-                chunks[-1] = acknowledged_now(chunks[-1])  # nothing follows that an acknowledgement could wait for
+                chunks[-1] = acknowledged_now(chunks[-1])  # nothing follows, so the acknowledgement must not be delayed
         if chunks:
             self._send_packet(chunks)
 
     def _control_chunks(self) -> tuple[list[bytes], int]:
-        """Return the control chunks that are due, and the room that they leave in their packet."""
+        """Return the control chunks that are due, and the bytes that they leave in their packet."""
         chunks: list[bytes] = []
         if self._acknowledgements.is_due and self._received is not None:
             window = max(0, RECEIVE_WINDOW - self._reassembly.held_bytes)
@@ -407,7 +406,7 @@ class FastSctpTransport(SctpDataChannels):
         return chunks, room
 
     def _add_lost(self, chunks: list[bytes], room: int, limit: int, now: float) -> tuple[int, int]:
-        """Send lost chunks again. Return the room that is left, and the limit: none if some are still waiting."""
+        """Send lost chunks again. Return the room left and the limit, 0 if some are still waiting."""
         outbound = self._outbound
         if self._congestion.retransmits_at_once:
             self._congestion.retransmits_at_once = False
@@ -437,22 +436,19 @@ class FastSctpTransport(SctpDataChannels):
     # --- the retransmission timer (RFC 9260 section 6.3)
 
     def _t3_cancel(self) -> None:
-        """Stop the timer: aiortc's name for it."""
+        """Stop the timer: called by aiortc."""
         self._timer.stop()
 
     def _t3_expired(self) -> None:
-        """Send again from the first chunk on, ever more slowly (RFC 9260 sections 6.3.3 and 7.2.3)."""
+        """Send everything in flight again, with a longer timeout (RFC 9260 sections 6.3.3 and 7.2.3)."""
         self._congestion.expire()
         self._outbound.expire(self._event_loop.time())
         self._skip_due = self._outbound.skipped > self._outbound.sacked
         self._send_all()
 
 
-# --- the switch
-
-
 def speed_up_data(pc: RTCPeerConnection) -> None:
-    """Have a new connection carry data in this way. Call it before anything is gathered, and before `count_traffic`."""
+    """Let a new connection carry its data in this way. Call it before gathering and before `count_traffic`."""
     if not GUARD.holds():
         return
     association: Any = pc.sctp

@@ -38,7 +38,7 @@ class SctpDataChannels(RTCSctpTransport):
     _outbound: Outbound
 
     def quicken_channels(self) -> None:
-        """Set up what aiortc's transport does not have."""
+        """Initialise the attributes that aiortc's transport does not have."""
         inside: Any = self
         inside._data_channel_queue = FairQueue()
         self._flush_handle: asyncio.Handle | None = None
@@ -46,7 +46,7 @@ class SctpDataChannels(RTCSctpTransport):
         self.packets_malformed = 0
 
     def _send_all(self) -> None:
-        """Send what is due and allowed."""
+        """Send everything that is due and allowed."""
         raise NotImplementedError
 
     # --- messages that arrive
@@ -57,10 +57,10 @@ class SctpDataChannels(RTCSctpTransport):
             run_now(work)
 
     def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> Coroutine[Any, Any, None]:
-        """Emit a message at once: replaces a coroutine. DCEP (RFC 8832) is left to aiortc.
+        """Emit a message at once, without a coroutine. DCEP (RFC 8832) is left to aiortc.
 
-        What is wrong with who listens goes to the event loop's exception handler, not to the DTLS transport, which
-        would close. Text that is not UTF-8 is counted: the other end can send any number of it.
+        An exception of a listener goes to the event loop's exception handler; it would close the DTLS transport. Text
+        that is not UTF-8 is only counted, as the remote can send any number of such messages.
         """
         channel = self._data_channels.get(stream_id)
         if channel is None or pp_id == WEBRTC_DCEP:
@@ -78,14 +78,14 @@ class SctpDataChannels(RTCSctpTransport):
             elif pp_id in _EMPTY:
                 channel.emit("message", _EMPTY[pp_id])
         except Exception as error:
-            self._report("a message of a data channel was not handled", error)
+            self._report("a listener of a data channel raised an exception", error)
         return DONE
 
     def _report(self, what: str, error: Exception) -> None:
         self._event_loop.call_exception_handler({"message": what, "exception": error})
 
     def _malformed(self, error: Exception | None = None) -> None:
-        """Count a packet with chunks that cannot be taken, and tell of the first one."""
+        """Count a malformed packet, and log the first one."""
         self.packets_malformed += 1
         if self.packets_malformed == 1:
             _log.warning("SCTP packets of the remote refused: malformed, or too many chunks", exc_info=error)
@@ -93,7 +93,7 @@ class SctpDataChannels(RTCSctpTransport):
     # --- messages that are sent
 
     def _data_channel_open(self, channel: RTCDataChannel) -> None:
-        """Announce a channel: aiortc counts characters where `open_message` counts bytes."""
+        """Queue the message that opens a channel. aiortc counts characters where `open_message` counts bytes."""
         if channel.id is not None:
             if channel.id in self._data_channels:
                 raise ValueError(f"Data channel with ID {channel.id} already registered")
@@ -103,7 +103,7 @@ class SctpDataChannels(RTCSctpTransport):
             self._flush_handle = self._event_loop.call_soon(self._flush)
 
     def _data_channel_send(self, channel: RTCDataChannel, data: bytes | str) -> None:
-        """Queue a message, and have all that were queued in this turn of the event loop sent: replaces a task each."""
+        """Queue a message. Those of one turn of the event loop are sent together, without a task for each."""
         if isinstance(data, str):
             protocol, payload = (WEBRTC_STRING, data.encode()) if data else (WEBRTC_STRING_EMPTY, b"\0")
         else:
@@ -124,11 +124,11 @@ class SctpDataChannels(RTCSctpTransport):
         self._send_all()
 
     async def _data_channel_flush(self) -> None:
-        """Send what is queued: aiortc's name for it."""
+        """Send what is queued: called by aiortc."""
         self._send_all()
 
     def _take_message(self) -> bool:
-        """Make chunks of the next message that waits. False if there is none, or it is not the time yet."""
+        """Make chunks of the next message. Return False if there is none, or the association is not established."""
         if not self._data_channel_queue or self._association_state != self.State.ESTABLISHED:
             return False
         channel, protocol, data = self._data_channel_queue.popleft()
@@ -149,7 +149,7 @@ class SctpDataChannels(RTCSctpTransport):
         return True
 
     def _announce(self, channel: RTCDataChannel) -> int:
-        """Give a channel its stream (RFC 8832 section 6), now that it is known which ids are ours. As in aiortc."""
+        """Assign a stream to a channel (RFC 8832 section 6) once the DTLS role is known, as in aiortc."""
         stream_id = self._data_channel_id
         assert stream_id is not None
         while stream_id in self._data_channels:
@@ -174,16 +174,16 @@ class SctpDataChannels(RTCSctpTransport):
         self._outbound.add(data, CHUNK_SIZE, stream_id, sequence, protocol, reliability)
 
     def _tell_freed(self) -> None:
-        """Take what was handed on off the buffered amounts, once for each channel. Who is told may send more."""
+        """Subtract what was sent from the buffered amounts, once for each channel. Listeners may send more."""
         freed, self._freed = self._freed, {}
         for channel, amount in freed.items():
             try:
                 channel._addBufferedAmount(-amount)
             except Exception as error:
-                self._report("bufferedamountlow was not handled", error)
+                self._report("a listener of bufferedamountlow raised an exception", error)
 
     def _take_turns(self) -> None:
-        """Queue what waits fairly again: aiortc makes a plain queue when a channel closes before this."""
+        """Restore the fair queue: aiortc replaces it by a deque when a channel closes before this."""
         inside: Any = self
         if not isinstance(inside._data_channel_queue, FairQueue):
             inside._data_channel_queue, waiting = FairQueue(), inside._data_channel_queue
@@ -193,26 +193,26 @@ class SctpDataChannels(RTCSctpTransport):
     # --- streams that are reset
 
     async def _transmit_reconfig(self) -> None:
-        """Reset the streams that wait for it: replaces a walk through every message that is queued."""
+        """Reset streams. aiortc walks through every queued message for it."""
         streams, queue = self._reconfig_queue[:RECONFIG_MAX_STREAMS], self._data_channel_queue
         if not streams or self._reconfig_request or not isinstance(queue, FairQueue):
             return
         if {channel.id for channel in queue.channels()}.intersection(streams):
             return
         inside: Any = self
-        inside._data_channel_queue = ()  # nothing of it concerns these streams
+        inside._data_channel_queue = ()  # no queued message concerns these streams
         try:
             await super()._transmit_reconfig()
         finally:
             inside._data_channel_queue = queue
 
     async def _send_reconfig_param(self, param: Any) -> None:
-        with suppress(ConnectionError):  # the path is gone; aiortc sends these in tasks that nobody awaits
+        with suppress(ConnectionError):  # the path is lost; aiortc sends these in tasks that are not awaited
             await super()._send_reconfig_param(param)
 
 
 def run_now(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine of aiortc that does not suspend: what it waits for is sending, which is done at once."""
+    """Run a coroutine of aiortc to its end. It only awaits sending, which does not suspend here."""
     try:
         work.send(None)
     except StopIteration:

@@ -1,7 +1,7 @@
-"""What aiortc counts, and what it does not.
+"""Statistics of connections, senders and receivers.
 
-What aiortc counts is read where it stands: its own `getStats()` is a coroutine that makes ten objects for each track.
-What it does not count is counted by objects that stand in for a bound method and pass the call on.
+The counters of aiortc are read directly: its `getStats()` is a coroutine that makes ten objects for each track. What it
+does not count is counted by objects that replace a bound method and pass the call on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ GUARD = Guard(
 
 
 class TransportCounter:
-    """Counts what a connection sends: stands in for the send function of its ICE transport."""
+    """Counts what a connection sends: replaces the send function of its ICE transport."""
 
     pass_on: Callable[[bytes], Coroutine[Any, Any, None]]
     pairs: Mapping[int, Any]
@@ -76,7 +76,7 @@ class TransportCounter:
         counted._send = self
 
     def __call__(self, data: bytes) -> Coroutine[Any, Any, None]:
-        """Send a datagram. Without a path it raises, and is not counted."""
+        """Send a datagram. It is not counted if there is no path, which raises."""
         if self.pairs:
             self.bytes_sent += len(data)
             self.packets_sent += 1
@@ -90,12 +90,12 @@ class TransportCounter:
         return send_all(self.pass_on, datagrams)
 
     def follow(self, state: str) -> None:
-        """Note since when the connection is up."""
+        """Handle a change of the connection state."""
         self.connected_at = time.monotonic() if state == "connected" else None
 
 
 class _TimedRequest:
-    """Stands in for the STUN request of one socket, and keeps the last round trip time to each address."""
+    """Replaces the STUN request of one socket, and keeps the latest round-trip time to each address."""
 
     def __init__(self, request: Callable[..., Awaitable[Any]]) -> None:
         self.round_trips: dict[Any, float] = {}
@@ -105,13 +105,13 @@ class _TimedRequest:
         asked_at = time.monotonic()
         response = await self.pass_on(request, addr, *args, **kwargs)
         elapsed = time.monotonic() - asked_at
-        if elapsed < aioice.stun.RETRY_RTO:  # beyond that it may be the answer to a retransmission (RFC 6298 section 3)
+        if elapsed < aioice.stun.RETRY_RTO:  # later it may answer a retransmission (RFC 6298 section 3)
             self.round_trips[addr] = elapsed
         return response
 
 
 class _PacketCounter:
-    """Counts the RTP payload that a receiver takes in, without retransmissions: stands in for its packet handler."""
+    """Counts the RTP payload of a receiver without retransmissions: replaces its packet handler."""
 
     def __init__(self, handle: Callable[..., Coroutine[Any, Any, None]], codecs_by_type: dict[int, Any]) -> None:
         self.bytes = 0
@@ -139,7 +139,7 @@ def count_frames(sender: RTCRtpSender) -> None:
 
 
 class FrameCounter:
-    """Counts the frames that a sender encodes: stands in for the step that makes one."""
+    """Counts the frames that a sender encodes: replaces the method that encodes one."""
 
     def __init__(self, encode_next: Callable[[Any], Awaitable[Any]]) -> None:
         self.frames = 0
@@ -155,7 +155,7 @@ class FrameCounter:
 
 @dataclass(slots=True)
 class MessageCounter:
-    """The messages of a data channel, or of all of a connection, and the bytes in them."""
+    """Messages and bytes of one data channel, or of all of a connection."""
 
     messages_sent: int = 0
     bytes_sent: int = 0
@@ -163,18 +163,18 @@ class MessageCounter:
     bytes_received: int = 0
 
     def sent(self, size: int) -> None:
-        """Count a message that was handed to SCTP."""
+        """Count a message that was passed to SCTP."""
         self.messages_sent += 1
         self.bytes_sent += size
 
     def received(self, size: int) -> None:
-        """Count a message that arrived."""
+        """Count a received message."""
         self.messages_received += 1
         self.bytes_received += size
 
 
 class _MessageCounters:
-    """Counts messages: `open`, `send` and `receive` stand in for the steps of an SCTP transport.
+    """Counts messages: `open`, `send` and `receive` replace methods of an SCTP transport.
 
     `total` is that of all channels there ever were, `channels` holds those that still exist.
     """
@@ -207,7 +207,7 @@ class _MessageCounters:
 
     def open(self, channel: RTCDataChannel) -> None:
         self.pass_on_open(channel)
-        self.of(channel)  # it has no id yet and is known nowhere else
+        self.of(channel)  # without an id it is known nowhere else
 
     def send(self, channel: RTCDataChannel, data: bytes | str) -> None:
         self.pass_on_send(channel, data)
@@ -244,7 +244,7 @@ class _Traffic:
 
 
 def count_traffic(pc: RTCPeerConnection) -> None:
-    """Count from now on what a new connection sends, in how long STUN checks are answered, and its data."""
+    """Count what a new connection sends, the round-trip times of its STUN checks, and its messages."""
     transport, messages = TransportCounter(), _MessageCounters()
     counted: Any = pc
     counted.traffic = _Traffic(transport, messages)
@@ -256,7 +256,7 @@ def count_traffic(pc: RTCPeerConnection) -> None:
 
 
 def _time_requests(connection: Connection) -> None:
-    """Have every check timed, on whatever socket it goes out: a check is built right before it is sent."""
+    """Measure every check, whichever socket sends it: a check is built right before it is sent."""
     timed: Any = connection
     build = timed.build_request
 
@@ -269,7 +269,7 @@ def _time_requests(connection: Connection) -> None:
 
 
 def count_packets(receiver: RTCRtpReceiver) -> None:
-    """Count the payload that a new receiver takes in."""
+    """Count the payload that a new receiver gets."""
     counted: Any = receiver
     counted._handle_rtp_packet = _PacketCounter(counted._handle_rtp_packet, counted._RTCRtpReceiver__codecs)
 
@@ -281,12 +281,12 @@ def _traffic(pc: RTCPeerConnection) -> _Traffic:
 
 
 def transport_counter(pc: RTCPeerConnection) -> TransportCounter:
-    """Return what counts the sending of a connection that `count_traffic` has seen."""
+    """Return the counter of what a connection sends. `count_traffic` has made it."""
     return _traffic(pc).transport
 
 
 def received(pc: RTCPeerConnection) -> tuple[int, int]:
-    """Return the bytes and the packets that a connection received."""
+    """Return the bytes and packets that a connection has received."""
     if not GUARD.holds():
         return 0, 0
     dtls: Any = dtls_transport(pc)
@@ -294,32 +294,32 @@ def received(pc: RTCPeerConnection) -> tuple[int, int]:
 
 
 def packets_refused(pc: RTCPeerConnection) -> int:
-    """Return how many packets of the remote the faster data path has refused."""
+    """Return how many packets of the remote were refused as malformed or excessive."""
     return sum(
         getattr(it, "media_refused", 0) + getattr(it, "packets_malformed", 0) for it in (dtls_transport(pc), pc.sctp)
     )
 
 
 def round_trip_time(pair: Any) -> float | None:
-    """Return the seconds that the last STUN check on a pair took."""
+    """Return the round-trip time of the latest STUN check on a pair, in seconds."""
     request = pair.protocol.request
     return request.round_trips.get(pair.remote_addr) if isinstance(request, _TimedRequest) else None
 
 
 def message_total(pc: RTCPeerConnection) -> MessageCounter:
-    """Return the counter of all data channels there were."""
+    """Return the counter of all data channels, those that have ended included."""
     return _traffic(pc).messages.total
 
 
 def message_counters(pc: RTCPeerConnection) -> list[tuple[RTCDataChannel, MessageCounter]]:
-    """Return the data channels that have not ended, by id, with their counters."""
+    """Return the data channels that have not ended, ordered by id, with their counters."""
     messages = _traffic(pc).messages
     return [(channel, messages.of(channel)) for channel in messages.open_channels()]
 
 
 @dataclass(slots=True)
 class SenderStats:
-    """What a sender counts. `report` is aiortc's RTCRemoteInboundRtpStreamStats, None before the first one."""
+    """Statistics of a sender. `report` is aiortc's RTCRemoteInboundRtpStreamStats, None before the first one."""
 
     bytes: int
     packets: int
@@ -329,7 +329,7 @@ class SenderStats:
 
 
 def sender_stats(sender: RTCRtpSender) -> SenderStats:
-    """Return what a sender has counted: zeros where `count_frames` could not count."""
+    """Return the statistics of a sender. Frames read 0 if `count_frames` cannot count them."""
     counter = getattr(sender, "_next_encoded_frame", None)
     return SenderStats(
         bytes=getattr(sender, f"{_SENDER}octet_count", 0),
@@ -342,7 +342,7 @@ def sender_stats(sender: RTCRtpSender) -> SenderStats:
 
 @dataclass(slots=True)
 class ReceiverStats:
-    """What a receiver counts, over all sources of its section. `jitter` is in units of the codec's clock."""
+    """Statistics of a receiver, over all sources of its section. `jitter` is in units of the codec's clock."""
 
     bytes: int
     packets: int
@@ -353,7 +353,7 @@ class ReceiverStats:
 
 
 def receiver_stats(receiver: RTCRtpReceiver) -> ReceiverStats:
-    """Return what a receiver that `count_packets` has seen has counted."""
+    """Return the statistics of a receiver that was passed to `count_packets`."""
     inside: Any = receiver
     counter = inside._handle_rtp_packet
     known = inside._RTCRtpReceiver__remote_streams

@@ -1,4 +1,4 @@
-"""Media sections: transceivers that are negotiated without aiortc's own offers, and their descriptions."""
+"""Media sections: transceivers that are negotiated without aiortc's offers, and their descriptions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PC = "_RTCPeerConnection__"
 
 
 def new_transceiver(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpTransceiver:
-    """Create a transceiver on the shared transport that the connection does not know yet.
+    """Create a transceiver on the shared transport that is not part of the connection yet.
 
-    It stays out of every description until `adopt_transceiver`, so a forgotten offer leaves no trace.
+    It is in no description until `adopt_transceiver`, so that a withdrawn offer leaves no trace.
     """
     transport = dtls_transport(pc)
     sender = RTCRtpSender(track, transport)
@@ -32,20 +32,20 @@ def new_transceiver(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpTra
 
 
 def adopt_transceiver(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
-    """Make the connection know a transceiver. Idempotent."""
+    """Add a transceiver to the connection. Idempotent."""
     transceivers = getattr(pc, f"{_PC}transceivers")
     if transceiver not in transceivers:
         transceivers.append(transceiver)
 
 
 def set_sender_identity(transceiver: RTCRtpTransceiver, stream_id: str | None, track_id: str) -> None:
-    """Set the msid (RFC 8830) under which a transceiver sends; no stream is `-`."""
+    """Set the msid (RFC 8830) with which a transceiver sends; `-` stands for no stream."""
     transceiver.sender._stream_id = stream_id or "-"
     transceiver.sender._track_id = track_id
 
 
 def set_section_index(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver | None, index: int) -> None:
-    """Place a transceiver, or the data section when None, at an index of the description to be committed."""
+    """Set the index of a transceiver, or of the data section (None), in the description to be committed."""
     if transceiver is None:
         setattr(pc, f"{_PC}sctp_mline_index", index)
     else:
@@ -53,7 +53,7 @@ def set_section_index(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver | No
 
 
 async def give_up_section(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
-    """Stop a transceiver and make the connection forget it: the remote uses its section for something else."""
+    """Stop a transceiver and remove it from the connection: the remote reuses its section."""
     getattr(pc, f"{_PC}transceivers").remove(transceiver)
     await transceiver.stop()
 
@@ -69,7 +69,7 @@ def header_extensions(transceiver: RTCRtpTransceiver) -> list[Any]:
 
 
 def propose(transceiver: RTCRtpTransceiver, codec_list: list[Any], extension_list: list[Any]) -> None:
-    """Set what a transceiver that is not negotiated yet offers."""
+    """Set the codecs and header extensions that a new transceiver offers."""
     transceiver._codecs = codec_list
     transceiver._headerExtensions = extension_list
 
@@ -87,11 +87,11 @@ def describe_data(pc: RTCPeerConnection, mid: str) -> MediaDescription:
 
 
 def remote_description(pc: RTCPeerConnection) -> SessionDescription:
-    """Return what aiortc has read out of the remote description that was set last."""
+    """Return the latest remote description as aiortc has parsed it."""
     description: SessionDescription = getattr(pc, f"{_PC}remoteDescription")()
     return description
 
 
 def receiver_of(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpReceiver | None:
-    """Return the receiver whose raw track this is."""
+    """Return the receiver of one of aiortc's tracks."""
     return next((receiver for receiver in pc.getReceivers() if receiver.track is track), None)

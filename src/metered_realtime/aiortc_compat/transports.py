@@ -19,41 +19,41 @@ def sctp_transport(pc: RTCPeerConnection) -> RTCSctpTransport:
 
 
 def sctp_mid(pc: RTCPeerConnection) -> str | None:
-    """Return the mid of the data section, None while it is not negotiated."""
+    """Return the mid of the data section, None until it is negotiated."""
     return sctp_transport(pc).mid
 
 
 def dtls_transport(pc: RTCPeerConnection) -> RTCDtlsTransport:
-    """Return the DTLS transport that everything shares."""
+    """Return the DTLS transport, which media and data share."""
     return sctp_transport(pc).transport
 
 
 def ice_transport(pc: RTCPeerConnection) -> RTCIceTransport:
-    """Return the ICE transport that everything shares."""
+    """Return the ICE transport, which media and data share."""
     return dtls_transport(pc).transport
 
 
 def selected_pair(pc: RTCPeerConnection) -> Any:
-    """Return aioice's candidate pair in use, None without one."""
+    """Return the candidate pair in use (of aioice), None without one."""
     return ice_transport(pc)._connection._nominated.get(1)
 
 
 def claim_controlling_role(pc: RTCPeerConnection) -> None:
-    """Take the ICE role of an offerer when the offer leaves: checks may arrive before the answer is applied."""
+    """Take the ICE role of an offerer when the offer is sent: checks may arrive before the answer is applied."""
     ice = ice_transport(pc)
     if not ice._role_set:
         ice._connection.ice_controlling = True
 
 
 def release_controlling_role(pc: RTCPeerConnection) -> None:
-    """Undo `claim_controlling_role` when the offer is forgotten."""
+    """Undo `claim_controlling_role` when the offer is withdrawn."""
     ice = ice_transport(pc)
     if not ice._role_set:
         ice._connection.ice_controlling = False
 
 
 async def path_is_alive(pc: RTCPeerConnection) -> bool:
-    """Ask the other end, by a STUN check on the pair in use, whether it is still there. Takes 1.5 s at the most."""
+    """Return whether the remote answers a STUN check on the pair in use. Takes at most 1.5 s."""
     connection = ice_transport(pc)._connection
     pair = connection._nominated.get(1)
     if pair is None or connection.remote_password is None:

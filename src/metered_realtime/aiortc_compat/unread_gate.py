@@ -1,8 +1,8 @@
-"""What nobody reads goes no further than it must: private attributes of aiortc's and aioice's receiving path.
+"""Packets of tracks that are not read, counted and dropped as early as possible.
 
-Decrypting, parsing and reassembling a packet, and asking for lost ones, costs far more than counting it. While a track
-is not read its packets are counted as they come from the socket, and dropped. The figures that RTCP reports, loss and
-jitter among them, go on. tests/aiortc_compat/test_unread_gate.py fails when a release moves something underneath.
+Decrypting, parsing and reassembling a packet, and requesting lost ones, costs far more than counting it. While a track
+is not read its packets are counted as they come from the socket, and dropped. The statistics that RTCP reports, loss
+and jitter among them, go on.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from aiortc.rtp import RtpPacket
 from .version import Guard, KnownPart
 
 PASS_EVERY = 256
-"""One packet of so many is decrypted, so that SRTP keeps up with the sequence numbers: it needs one in 32,768 to know
-how often they have wrapped (RFC 3711 section 3.3.1)."""
+"""One in so many packets is decrypted, so that SRTP follows the sequence numbers: it needs one in 32,768 to know how
+often they have wrapped (RFC 3711 section 3.3.1)."""
 
 BATCH = 8
-"""Packets that are counted together. Figures of a track that nobody reads lag by so many at most."""
+"""Packets that are counted together. The statistics of a track that is not read lag by at most so many."""
 
 RTP_OVERHEAD = 36
-"""Bytes of a packet that are no payload, before one has shown how many there are."""
+"""Bytes of a packet that are not payload, until a decrypted one has shown how many there are."""
 
 _SEQUENCE_AND_TIMESTAMP = Struct("!2xHI")
 _RECEIVER = "_RTCRtpReceiver__"
@@ -45,17 +45,17 @@ GUARD = Guard(
 
 
 class UnreadSink(Protocol):
-    """Where an gate counts what nobody reads."""
+    """Counts the frames of a track that is not read."""
 
     def skipped(self, frames: int) -> None:
-        """Count frames."""
+        """Count frames that were dropped."""
 
     def passed(self, codec: Any, timestamp: int) -> None:
-        """Take note of what is being sent, now and then."""
+        """Handle the codec and the timestamp of a packet now and then."""
 
 
 class ReceiverGate:
-    """Stands in for a receiver's packet handler: closed, it counts and drops; open, it passes packets on."""
+    """Replaces the packet handler of a receiver: closed it counts and drops packets, open it passes them on."""
 
     def __init__(self, receiver: RTCRtpReceiver, sink: UnreadSink) -> None:
         self._receiver: Any = receiver
@@ -71,18 +71,18 @@ class ReceiverGate:
         return self._drop(packet)
 
     def open(self) -> None:
-        """Let packets through, to a receiver that does not miss those that were dropped."""
+        """Pass packets on. The receiver does not request those that were dropped."""
         if not self._is_open:
             self._is_open = True
             self._leave_gate()
             self._forget_losses()
 
     def close(self) -> None:
-        """Let none through, if that is possible."""
+        """Drop packets, if the guard holds."""
         self._is_open = not self._can_close
 
     def forget(self, ssrc: int) -> None:
-        """Forget a source that is silent."""
+        """Remove a source."""
         source = self._sources.pop(ssrc, None)
         if source is not None:
             source.flush()
@@ -115,7 +115,7 @@ class ReceiverGate:
             self._sources.clear()
 
     def _forget_losses(self) -> None:
-        """Let the next packet be the first one: otherwise those before it would be asked for, all that were dropped."""
+        """Make the next packet the first one: all that were dropped would be requested otherwise."""
         inside = self._receiver
         buffer = getattr(inside, f"{_RECEIVER}jitter_buffer")
         if buffer._origin is not None:
@@ -128,7 +128,7 @@ class ReceiverGate:
 
 
 class _Source:
-    """One SSRC that nobody reads: its packets are counted before they are decrypted, in batches."""
+    """One SSRC of a track that is not read: counts packets in batches, before they are decrypted."""
 
     def __init__(self, receiver: Any, statistics: StreamStatistics, sink: UnreadSink) -> None:
         self._receiver = receiver
@@ -143,7 +143,7 @@ class _Source:
         self._size: int | None = None
 
     def drops(self, data: bytes) -> bool:
-        """Count an encrypted packet. False if it is to be decrypted."""
+        """Count an encrypted packet. Return False if it has to be decrypted."""
         self._until_pass -= 1
         if not self._until_pass:
             self._until_pass = PASS_EVERY
@@ -155,13 +155,13 @@ class _Source:
             self._frames += 1
         if self._packets == BATCH:
             self.flush()
-            # The last packet of a batch stands for all of it where it is about time and order.
+            # For time and order the last packet of a batch stands for all of it.
             self._statistics.packets_received -= 1
             self._statistics.add(_Header(*_SEQUENCE_AND_TIMESTAMP.unpack_from(data)))  # type: ignore[arg-type]
         return True
 
     def passed(self, packet: RtpPacket) -> None:
-        """Count a packet that was decrypted. Its bytes have been."""
+        """Count a decrypted packet. Its bytes are counted already."""
         if self._size is not None:
             self._overhead, self._size = self._size - len(packet.payload), None
         self.flush()
@@ -169,7 +169,7 @@ class _Source:
         self._sink.skipped(1 if self._is_audio else packet.marker)
 
     def flush(self) -> None:
-        """Enter what was counted so far."""
+        """Add what was counted so far to the statistics."""
         packets, self._packets = self._packets, 0
         size, self._bytes = self._bytes, 0
         frames, self._frames = self._frames, 0
@@ -181,14 +181,14 @@ class _Source:
 
 
 class _Header(NamedTuple):
-    """What `StreamStatistics` looks at in a packet."""
+    """The fields of a packet that `StreamStatistics` reads."""
 
     sequence_number: int
     timestamp: int
 
 
 class _DatagramGate:
-    """Stands in for what takes datagrams from the sockets of a connection (RFC 7983) on their way to DTLS."""
+    """Replaces the step between the sockets of a connection and DTLS (RFC 7983)."""
 
     def __init__(self, connection: Any) -> None:
         self.sources: dict[bytes, _Source] = {}
@@ -197,7 +197,7 @@ class _DatagramGate:
         self._watched: list[Any] = []
 
     def __call__(self, data: bytes, component: int) -> None:
-        """Take what a socket passes on that is not watched yet, and watch it."""
+        """Handle a datagram of a socket that is not watched yet, and watch the socket."""
         source = self._source_of(data)
         if source is None or not source.drops(data):
             self._pass_on(data, component)
@@ -205,14 +205,14 @@ class _DatagramGate:
             self._watch_sockets()
 
     def _source_of(self, data: bytes) -> _Source | None:
-        """Return whose packet this is, None for all that is not to be dropped."""
+        """Return the unread source of a packet, None for everything that must not be dropped."""
         source = self.sources.get(data[8:12])
         if source is not None and 127 < data[0] < 192 and not 191 < data[1] < 224:
             return source  # RTCP has its types where RTP has the marker and the payload type (RFC 5761 section 4)
         return None
 
     def _watch_sockets(self) -> None:
-        """Look at datagrams before aioice takes each for a STUN message until that fails."""
+        """See datagrams before aioice tries to parse each as STUN."""
         for protocol in self._connection._protocols:
             if protocol not in self._watched:
                 self._watched.append(protocol)
@@ -230,7 +230,7 @@ class _DatagramGate:
 
 
 def _datagram_gate_of(receiver: Any) -> _DatagramGate:
-    """Return the gate of the connection that a receiver shares with others."""
+    """Return the gate of the connection, which all its receivers share."""
     connection = receiver.transport.transport._connection
     if not isinstance(connection.data_received, _DatagramGate):
         connection.data_received = _DatagramGate(connection)

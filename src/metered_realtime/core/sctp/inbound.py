@@ -4,7 +4,7 @@
 `ChunkReassembly` makes messages of them: per stream, ordered or not, whatever the order of arrival. Both are bounded:
 what a remote sends beyond that is refused, and comes again.
 
-TSNs are 32 bits on the wire. Here they count on beyond that, so that they can be compared.
+TSNs have 32 bits on the wire. Here they do not wrap, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from struct import Struct
 
 TSN_MASK = 0xFFFF_FFFF
 HALF = 0x8000_0000
-"""A TSN this far ahead is one behind (serial number arithmetic, RFC 1982)."""
+"""A TSN at least this far ahead is behind (serial number arithmetic, RFC 1982)."""
 
 LAST, FIRST, UNORDERED = 1, 2, 4
 """Flags of a DATA chunk (RFC 9260 section 3.3.1)."""
@@ -28,8 +28,8 @@ MAX_BLOCKS = 256
 """Gap blocks and duplicates in one acknowledgement: each takes 4 bytes, and it has to fit a packet."""
 
 MAX_HELD_CHUNKS = 16_384
-"""Chunks that wait for others, whatever their size: each costs some 300 bytes beside its data. A window of 1 MiB full
-of messages of 64 bytes is as many."""
+"""Chunks that wait for others, whatever their size: each costs some 300 bytes beside its data. A window of 1 MiB holds
+as many messages of 64 bytes."""
 
 _SACK = Struct("!BBHLLHH")
 _PAIR = Struct("!HH")
@@ -37,7 +37,7 @@ _TSN = Struct("!L")
 
 
 class ReceivedTsns:
-    """The TSNs that have arrived: all up to `cumulative`, and those in `blocks` beyond it, as [first, last]."""
+    """The TSNs that have arrived: all up to `cumulative`, and beyond it those in `blocks`, as [first, last]."""
 
     def __init__(self, initial: int) -> None:
         self.cumulative = initial
@@ -45,7 +45,7 @@ class ReceivedTsns:
         self.duplicates: list[int] = []
 
     def add(self, tsn: int) -> int | None:
-        """Enter a TSN of the wire and return it unwrapped. None if it was there already; that is noted as well."""
+        """Add a TSN of the wire and return it unwrapped, or None for a duplicate, which is noted."""
         ahead = (tsn - self.cumulative) & TSN_MASK
         if ahead == 1 and not self.blocks:
             self.cumulative += 1
@@ -58,7 +58,7 @@ class ReceivedTsns:
         return None
 
     def skip_to(self, tsn: int) -> bool:
-        """Take everything up to a TSN of the wire for received (RFC 3758 section 3.6). False if it is already."""
+        """Count all up to a TSN of the wire as received (RFC 3758 section 3.6). Return False if it is already."""
         ahead = (tsn - self.cumulative) & TSN_MASK
         if ahead == 0 or ahead >= HALF:
             return False
@@ -70,12 +70,12 @@ class ReceivedTsns:
         return True
 
     def gaps(self) -> list[tuple[int, int]]:
-        """Return the blocks as an acknowledgement has them: relative to the cumulative TSN."""
+        """Return the blocks relative to the cumulative TSN, as in an acknowledgement."""
         base = self.cumulative
         return [(first - base, last - base) for first, last in self.blocks[:MAX_BLOCKS] if last - base <= FARTHEST]
 
     def acknowledgement(self, window: int) -> bytes:
-        """Return a SACK chunk (RFC 9260 section 3.3.4), and forget the duplicates."""
+        """Return a SACK chunk (RFC 9260 section 3.3.4), and clear the duplicates."""
         gaps = self.gaps()
         duplicates = self.duplicates[: MAX_BLOCKS - len(gaps)]
         self.duplicates = []
@@ -102,7 +102,7 @@ class ReceivedTsns:
         return True
 
     def _absorb(self) -> None:
-        """Count a block in that the cumulative TSN has reached."""
+        """Merge the first block if the cumulative TSN has reached it."""
         if self.blocks and self.blocks[0][0] == self.cumulative + 1:
             self.cumulative = self.blocks.pop(0)[1]
 
@@ -122,7 +122,7 @@ class _Run:
         self.size = len(data)
 
     def append(self, tail: _Run) -> None:
-        """Append the fragments of another run. The shorter list is the one that moves."""
+        """Append the fragments of another run, moving the shorter list."""
         if len(tail.parts) > len(self.parts):
             tail.parts[:0] = self.parts
             self.parts = tail.parts
@@ -146,7 +146,7 @@ class _Fragments:
         self._of_stream: dict[int, dict[int, _Run]] = {}
 
     def join(self, run: _Run) -> _Run:
-        """Put a fragment to its neighbours. Return the run that it is part of."""
+        """Join a fragment with its neighbours. Return the resulting run."""
         before = None if run.flags & FIRST else self.by_last.get(run.start - 1)
         if before is not None and not before.flags & LAST and before.stream_id == run.stream_id:
             self.remove(before)
@@ -162,7 +162,7 @@ class _Fragments:
         return run
 
     def remove(self, run: _Run) -> None:
-        """Forget a run."""
+        """Remove a run."""
         del self.by_start[run.start]
         del self.by_last[run.last]
         runs = self._of_stream[run.stream_id]
@@ -175,10 +175,10 @@ class _Fragments:
         return list(self._of_stream.get(stream_id, {}).values())
 
     def ending_between(self, before: int | None, after: int) -> Iterable[_Run]:
-        """Return the runs with an edge in a range of TSNs, and maybe others.
+        """Return the runs with an edge in a range of TSNs, and possibly others.
 
-        The shorter of two walks is taken, that through the range or that through all runs, so that many small steps
-        cost no more than one large one.
+        It walks through the range or through all runs, whichever is shorter, so that many small steps cost no more than
+        one large one.
         """
         if before is None or after - before >= len(self.by_start):
             return list(self.by_start.values())
@@ -187,13 +187,13 @@ class _Fragments:
 
 
 class _Turns:
-    """Whole messages of an ordered stream that wait for the ones before them, by their number."""
+    """Complete messages of an ordered stream that wait for earlier ones, by sequence number."""
 
     def __init__(self) -> None:
         self.waiting: dict[int, _Run] = {}
 
     def take(self, number: int) -> tuple[list[_Run], int]:
-        """Take the messages whose turn it is from a number on. Return them, and the number that comes next."""
+        """Remove the messages whose turn it is, from a sequence number on. Return them and the next number."""
         runs = []
         while (run := self.waiting.pop(number, None)) is not None:
             runs.append(run)
@@ -201,7 +201,7 @@ class _Turns:
         return runs, number
 
     def take_until(self, first: int, last: int) -> list[_Run]:
-        """Take the messages between two numbers, in their order, by the shorter walk."""
+        """Remove and return the messages between two sequence numbers, in order."""
         distance = (last - first) & 0xFFFF
         if distance < len(self.waiting):
             numbers = [(first + step) & 0xFFFF for step in range(distance + 1)]
@@ -212,12 +212,12 @@ class _Turns:
 
 
 def _is_behind(sequence: int, following: int) -> bool:
-    """Return whether messages of a number have had their turn when this one follows."""
+    """Return whether the turn of a sequence number is over when `following` comes next."""
     return (following - sequence - 1) & 0xFFFF < 0x8000
 
 
 class ChunkReassembly:
-    """The streams of an association, and what waits in them. A stream in which nothing waits costs one number."""
+    """Makes messages of the chunks of all streams. A stream in which nothing waits costs one number."""
 
     def __init__(self) -> None:
         self.held_bytes = 0
@@ -226,12 +226,12 @@ class ChunkReassembly:
         self._turns: dict[int, _Turns] = {}
         self._fragments = _Fragments()
         self._gone: int | None = None
-        """The last TSN that was given up: what continues it cannot be completed."""
+        """The last TSN that was given up: fragments that continue it cannot be completed."""
 
     def take(
         self, place: int, stream_id: int, flags: int, sequence: int, protocol: int, data: bytes
     ) -> Iterable[Message]:
-        """Take a chunk that is new. Return the messages that it completes or whose turn it makes it."""
+        """Add a new chunk. Return the messages that it completes, and those whose turn comes after them."""
         if flags & FIRST and flags & LAST:
             if flags & UNORDERED:
                 return ((stream_id, protocol, data),)
@@ -253,9 +253,9 @@ class ChunkReassembly:
         return self._place(fragments.join(_Run(place, stream_id, flags, sequence, protocol, data)))
 
     def skip(self, cumulative: int, streams: Iterable[tuple[int, int]]) -> list[Message]:
-        """Give up what cannot be completed once everything up to a TSN counts as received. Return what has its turn.
+        """Give up what cannot be completed once all up to a TSN counts as received. Return the released messages.
 
-        It takes time for the streams and the TSNs that are named, whatever streams there are.
+        The time depends on the streams and TSNs that are named, not on the number of streams.
         """
         before, self._gone = self._gone, cumulative
         messages = [message for stream_id, sequence in streams for message in self._skip_to(stream_id, sequence)]
@@ -266,7 +266,7 @@ class ChunkReassembly:
         return messages
 
     def pop(self, stream_id: int, default: object = None) -> None:
-        """Forget a stream that was reset (RFC 6525). Named as a dict names it: aiortc has one in this place."""
+        """Remove a stream that was reset (RFC 6525). Named as in a dict, which aiortc has in this place."""
         self._next.pop(stream_id, None)
         for run in self._fragments.of_stream(stream_id):
             self._fragments.remove(run)
@@ -276,7 +276,7 @@ class ChunkReassembly:
             self._forget(run)
 
     def _continue(self, run: _Run, flags: int, data: bytes) -> Iterable[Message]:
-        """Put a fragment behind the one before it: nearly all of them arrive like this."""
+        """Append a fragment to the one before it, as nearly all of them arrive."""
         by_last = self._fragments.by_last
         del by_last[run.last]
         run.last += 1
@@ -287,7 +287,7 @@ class ChunkReassembly:
         return self._place(run) if flags & LAST else ()
 
     def _place(self, run: _Run) -> list[Message]:
-        """Return what a run that has grown releases."""
+        """Return the messages that a longer run releases."""
         if not run.flags & FIRST and self._gone is not None and run.start == self._gone + 1:
             self._gone = run.last
             self._fragments.remove(run)
@@ -300,14 +300,14 @@ class ChunkReassembly:
         if run.flags & UNORDERED or _is_behind(run.sequence, following):
             return [self._release(run)]
         turns = self._turns.setdefault(run.stream_id, _Turns())
-        if run.sequence in turns.waiting:  # a remote that counts wrongly: the number is taken
+        if run.sequence in turns.waiting:  # a faulty remote: the number is in use
             self._forget(run)
             return []
         turns.waiting[run.sequence] = run
         return self._take_turns(run.stream_id, turns, following)
 
     def _skip_to(self, stream_id: int, sequence: int) -> list[Message]:
-        """Release what waits up to a number and whose turn it is then. Never goes back (RFC 3758 section 3.6)."""
+        """Release messages up to a number, and those whose turn is next. Never goes back (RFC 3758 section 3.6)."""
         following = self._next.get(stream_id, 0)
         turns = self._turns.get(stream_id)
         messages: list[Message] = []
@@ -333,7 +333,7 @@ class ChunkReassembly:
 
 
 def _is_hopeless(run: _Run, cumulative: int) -> bool:
-    """Return whether the start of a message, or what follows what is there, will not come any more."""
+    """Return whether the start or the rest of a message will not arrive any more."""
     lacks_start = not run.flags & FIRST and run.start <= cumulative + 1
     lacks_rest = not run.flags & LAST and run.last < cumulative
     return lacks_start or lacks_rest

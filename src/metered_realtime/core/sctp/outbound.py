@@ -1,10 +1,10 @@
 """What an SCTP association has sent and is about to send: pure, without sockets or aiortc; time is an argument.
 
-`Outbound` holds the DATA chunks from the moment that they have a TSN until they are acknowledged or given up. It knows
-which are in flight, which are lost, and which the other end is told to skip. How much may be in flight is not its
-business.
+`Outbound` holds DATA chunks from the moment that they have a TSN until they are acknowledged or given up: those in
+flight, those that are lost, and those that the remote has to skip. How much may be in flight is decided in
+`CongestionControl`.
 
-TSNs are 32 bits on the wire. Here they count on beyond that, so that they can be compared.
+TSNs have 32 bits on the wire. Here they do not wrap, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 TSN_MASK = 0xFFFF_FFFF
 HALF = 0x8000_0000
-"""A TSN this far ahead is one behind (serial number arithmetic, RFC 1982)."""
+"""A TSN at least this far ahead is behind (serial number arithmetic, RFC 1982)."""
 
 LAST, FIRST, UNORDERED, ACKNOWLEDGE_NOW = 1, 2, 4, 8
 """Flags of a DATA chunk (RFC 9260 section 3.3.1)."""
 
 QUEUED, FLYING, LOST, ACKED, GIVEN_UP = range(5)
-"""States of a chunk. QUEUED ones have a TSN and have not been sent."""
+"""States of a chunk. A QUEUED one has a TSN and has not been sent."""
 
 MISSES = 3
 """Acknowledgements that skip a chunk before it counts as lost (RFC 9260 section 7.2.4)."""
@@ -40,9 +40,9 @@ _FLAGS = tuple(bytes((flags,)) for flags in range(256))
 
 
 class FairQueue:
-    """Holds messages that wait, and gives the channels turns: a short one does not wait behind another's file.
+    """Queues messages, and lets channels take turns: a short message does not wait behind the file of another channel.
 
-    A message is a tuple that begins with its channel. Those of one channel keep their order.
+    A message is a tuple that begins with its channel. The messages of one channel keep their order.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class FairQueue:
         self._turns: deque[Any] = deque()
 
     def append(self, message: tuple[Any, int, bytes]) -> None:
-        """Put a message behind those of its channel."""
+        """Queue a message behind those of its channel."""
         queue = self._queues.get(message[0])
         if queue is None:
             self._queues[message[0]] = deque((message,))
@@ -59,7 +59,7 @@ class FairQueue:
             queue.append(message)
 
     def popleft(self) -> tuple[Any, int, bytes]:
-        """Take the first message of the channel whose turn it is."""
+        """Remove and return the first message of the channel whose turn it is."""
         turns = self._turns
         queue = self._queues[turns[0]]
         message = queue.popleft()
@@ -70,7 +70,7 @@ class FairQueue:
         return message
 
     def channels(self) -> Collection[Any]:
-        """Return the channels with messages that wait."""
+        """Return the channels with queued messages."""
         return self._queues.keys()
 
     def __bool__(self) -> bool:
@@ -82,7 +82,7 @@ class FairQueue:
 
 
 class PartialReliability:
-    """How long the chunks of one message are sent again (RFC 3758, RFC 7496). They are given up together."""
+    """Limits the retransmission of one message (RFC 3758, RFC 7496). Its chunks are given up together."""
 
     __slots__ = ("chunks", "expires_at", "max_retransmits", "sequence", "stream_id")
 
@@ -94,14 +94,14 @@ class PartialReliability:
         self.sequence: int | None = None
 
     def exceeded(self, chunk: Chunk, now: float) -> bool:
-        """Tell whether a chunk that was lost is not to be sent again."""
+        """Return whether a lost chunk must not be sent again."""
         if self.max_retransmits is not None and chunk.times_sent > self.max_retransmits:
             return True
         return self.expires_at is not None and self.expires_at < now
 
 
 class Chunk:
-    """A DATA chunk as it goes out, and what became of it. `size` is that of its data."""
+    """A DATA chunk as on the wire, and its state. `size` is that of its data."""
 
     __slots__ = ("misses", "reliability", "sent_at", "sent_before", "size", "state", "times_sent", "tsn", "wire")
 
@@ -118,44 +118,44 @@ class Chunk:
 
 
 def data_chunk(tsn: int, flags: int, stream_id: int, sequence: int, protocol: int, data: bytes) -> bytes:
-    """Return a DATA chunk as it goes out, padded (RFC 9260 section 3.3.1)."""
+    """Return a DATA chunk as on the wire, padded (RFC 9260 section 3.3.1)."""
     length = 16 + len(data)
     head = _DATA.pack(0, flags, length, tsn & TSN_MASK, stream_id, sequence, protocol)
     return head + data + _PADDING[length & 3] if length & 3 else head + data
 
 
 def acknowledged_now(wire: bytes) -> bytes:
-    """Return a DATA chunk that asks for an acknowledgement without delay (RFC 7053)."""
+    """Return a DATA chunk that requests an immediate acknowledgement (RFC 7053)."""
     return wire[:1] + _FLAGS[wire[1] | ACKNOWLEDGE_NOW] + wire[2:]
 
 
 @dataclass(slots=True)
 class Acknowledged:
-    """What an acknowledgement changed. `lost` says that a chunk was found lost by it."""
+    """What an acknowledgement changed. `lost`: it showed that a chunk is lost."""
 
     bytes: int = 0
     advanced: bool = False
     lost: bool = False
     sent_at: float | None = None
-    """When the last chunk up to the cumulative TSN was sent, None if that is ambiguous (Karn's algorithm)."""
+    """Time at which the last chunk up to the cumulative TSN was sent, None if ambiguous (Karn's algorithm)."""
 
 
 @dataclass(slots=True)
 class Outbound:
-    """The chunks of an association that are not acknowledged. `next_tsn` is that of the next message."""
+    """The unacknowledged chunks of an association. `next_tsn` is that of the next message."""
 
     next_tsn: int
     sacked: int = field(init=False)
-    """The cumulative TSN that the other end has acknowledged."""
+    """The cumulative TSN that the remote has acknowledged."""
     skipped: int = field(init=False)
-    """The TSN up to which the other end is to skip what was given up: Advanced.Peer.Ack.Point of RFC 3758."""
+    """The TSN up to which the remote skips what was given up: Advanced.Peer.Ack.Point of RFC 3758."""
     flight: int = 0
     """Bytes of data in flight."""
     queue: deque[Chunk] = field(default_factory=deque)
     chunks: dict[int, Chunk] = field(default_factory=dict)
-    """What was sent, by TSN. Nothing at or below `sacked` and `skipped`."""
+    """Sent chunks by TSN, all above `sacked` and `skipped`."""
     skipped_streams: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By stream the number and the TSN of the last message that was given up. Ordered streams only."""
+    """Sequence number and TSN of the last message given up, by stream. Ordered streams only."""
     _lost: list[int] = field(default_factory=list)
     _blocks: dict[int, int] = field(default_factory=dict)
 
@@ -173,7 +173,7 @@ class Outbound:
         protocol: int,
         reliability: PartialReliability | None = None,
     ) -> None:
-        """Queue a message, in chunks of up to `room` bytes of data. Without a sequence number it is unordered."""
+        """Queue a message in chunks of up to `room` bytes of data, unordered without a sequence number."""
         kind, number = (UNORDERED, 0) if sequence is None else (0, sequence)
         tsn = self.next_tsn
         size = len(data)
@@ -203,7 +203,7 @@ class Outbound:
         return None
 
     def launch(self, now: float) -> None:
-        """Note that the first chunk of the queue is being sent."""
+        """Mark the first chunk of the queue as sent."""
         chunk = self.queue.popleft()
         self.chunks[chunk.tsn] = chunk
         chunk.state = FLYING
@@ -212,26 +212,26 @@ class Outbound:
         self.flight += chunk.size
 
     def launch_again(self, chunk: Chunk, now: float) -> None:
-        """Note that a lost chunk is being sent again."""
+        """Mark a lost chunk as sent again."""
         chunk.state = FLYING
         chunk.misses = 0
         chunk.times_sent += 1
         chunk.sent_at = now
-        chunk.sent_before = self.highest_sent + 1  # only what was sent later tells that it was lost again
+        chunk.sent_before = self.highest_sent + 1  # only later chunks show that it is lost again
         self.flight += chunk.size
 
     @property
     def highest_sent(self) -> int:
-        """Return the last TSN that was sent."""
+        """The last TSN that was sent."""
         return (self.queue[0].tsn if self.queue else self.next_tsn) - 1
 
     @property
     def outstanding(self) -> bool:
-        """Tell whether an acknowledgement has to come."""
+        """Whether an acknowledgement is expected."""
         return bool(self.chunks) or self.skipped > self.sacked
 
     def expire(self, now: float) -> None:
-        """Take everything that was sent for lost, what gap blocks reported included: it may be gone there, too."""
+        """Mark everything in flight as lost, and what gap blocks reported too: the remote may have dropped it."""
         self._lost.clear()
         self._blocks.clear()
         for chunk in self.chunks.values():
@@ -246,7 +246,7 @@ class Outbound:
     # --- acknowledgements
 
     def acknowledge(self, cumulative: int, gaps: Iterable[tuple[int, int]], now: float) -> Acknowledged | None:
-        """Take a SACK (RFC 9260 section 6.2.1). None if it is older than one before, or of what was never sent."""
+        """Handle a SACK (RFC 9260 section 6.2.1). Return None if it is outdated, or of what was never sent."""
         ahead = (cumulative - self.sacked) & TSN_MASK
         if ahead >= HALF or self.sacked + ahead > self.highest_sent:
             return None
@@ -271,24 +271,24 @@ class Outbound:
                 result.sent_at = chunk.sent_at if chunk.times_sent == 1 else None
             elif chunk.state == LOST:
                 result.bytes += chunk.size
-            chunk.state = ACKED  # its message may be given up for others
+            chunk.state = ACKED  # its message may be given up because of other chunks
         self.sacked = cumulative
         result.advanced = True
 
     def _take_gaps(self, gaps: Iterable[tuple[int, int]], result: Acknowledged) -> int | None:
-        """Note what gap blocks report. Return the highest TSN that is reported for the first time."""
+        """Mark what gap blocks report. Return the highest TSN reported for the first time."""
         newest = None
         known, self._blocks = self._blocks, {}
         highest = self.highest_sent
         looked_up_to = self.sacked
         for first, last in sorted(gaps):
-            # Blocks are apart from each other (RFC 9260 section 3.3.4). What overlaps is looked at once.
+            # Blocks do not overlap (RFC 9260 section 3.3.4); overlapping parts are handled once.
             start, end = max(self.sacked + first, looked_up_to + 1), min(self.sacked + last, highest)
             if end < start or first == 0:
                 continue
             looked_up_to = end
             self._blocks[start] = end
-            # A block that begins where one did before has only its end to look at.
+            # Of a block that starts where one did before only the end is new.
             for tsn in range(known.get(start, start - 1) + 1, end + 1):
                 chunk = self.chunks.get(tsn)
                 if chunk is not None and chunk.state in (FLYING, LOST):
@@ -300,7 +300,7 @@ class Outbound:
         return newest
 
     def _strike(self, newest: int, now: float, result: Acknowledged) -> None:
-        """Count a miss for everything in flight below what was newly reported (HTNA, RFC 9260 section 7.2.4)."""
+        """Count a miss for each chunk in flight below what was newly reported (HTNA, RFC 9260 section 7.2.4)."""
         position = self.sacked + 1
         for start, end in sorted(self._blocks.items()):
             for tsn in range(position, min(start, newest)):
@@ -326,16 +326,16 @@ class Outbound:
         heapq.heappush(self._lost, chunk.tsn)
 
     def _give_up(self, reliability: PartialReliability) -> None:
-        """Send none of a message's chunks any more, those not sent yet included (RFC 3758 section 3.5 A3)."""
+        """Give up all chunks of a message, unsent ones included (RFC 3758 section 3.5 A3)."""
         for chunk in reliability.chunks:
             if chunk.state == FLYING:
                 self.flight -= chunk.size
             chunk.state = GIVEN_UP
 
     def _give_way(self) -> None:
-        """Move on what the other end is to skip (RFC 3758 section 3.5 C2)."""
+        """Advance the TSN up to which the remote skips (RFC 3758 section 3.5 C2)."""
         self.skipped = max(self.skipped, self.sacked)
-        # What was given up before it was sent has TSNs nevertheless.
+        # Chunks that were given up before they were sent have TSNs nevertheless.
         while self.queue and self.queue[0].state == GIVEN_UP:
             chunk = self.queue.popleft()
             self.chunks[chunk.tsn] = chunk
@@ -350,7 +350,7 @@ class Outbound:
                 del self.skipped_streams[stream_id]
 
     def skip_chunk(self) -> bytes | None:
-        """Return the FORWARD TSN chunk (RFC 3758 section 3.2) that is due, if any."""
+        """Return the FORWARD TSN chunk (RFC 3758 section 3.2) that is due, None if there is none."""
         if self.skipped <= self.sacked:
             return None
         named = list(self.skipped_streams.items())[:MAX_SKIPPED_STREAMS]

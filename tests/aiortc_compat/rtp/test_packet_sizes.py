@@ -19,7 +19,7 @@ from metered_realtime.aiortc_compat.stats import FrameCounter
 from metered_realtime.aiortc_compat.transports import selected_pair
 from metered_realtime.media.codecs.rtp_payload import IP_AND_UDP, MAX_DATAGRAM, MAX_PAYLOAD, PATH_MTU, RELAY
 from metered_realtime.media.pacing import Pacer
-from tests.aiortc_compat.test_rtp_sender import H264, VP8, packet_of
+from tests.aiortc_compat.rtp.test_rtp_sender import H264, VP8, packet_of
 from tests.support.fanout_world import Receiver, World
 from tests.support.peers import GreyTrack, eventually
 

@@ -22,11 +22,11 @@ from metered_realtime.aiortc_compat.rtp_sources import BoundedNacks, keep_report
 from metered_realtime.aiortc_compat.stats import sender_stats
 from metered_realtime.aiortc_compat.transports import dtls_transport
 from metered_realtime.core.media.source_table import MAX_SOURCES
+from tests.aiortc_compat.support.bare_connections import make, plain
+from tests.aiortc_compat.support.private_names import private_names
 from tests.aiortc_compat.test_sctp_attacks import calls
-from tests.support.bare_connections import make, plain
 from tests.support.patience import PATIENCE
 from tests.support.peers import GreyTrack, Pair, Room, eventually, frames
-from tests.support.private_names import private_names
 
 TOUCHED = {
     "__active_ssrc": "test_sixty_sources_in_one_section_end_nothing",
