@@ -6,9 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# Most tests wait, so that there may be more of them at once than cores. Those that measure times run after them, alone.
-# CI has more time, and measures more steadily with less beside it.
-WORKERS ?= $(if $(CI),2,4)
+# Most tests wait, so that there may be more of them at once than cores. Those that measure times run after them, in pairs
+# of which one at most is busy.
+WORKERS ?= 4
 
 MEDIA  ?=
 OUTPUT ?= demo-output
@@ -31,8 +31,8 @@ check: $(VENV)/.installed-dev
 
 pytest: $(VENV)/.installed-dev
 	./tools/install-test-programs
-	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m alone --numprocesses 2 --dist loadgroup
 
 benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc and websockets
 	$(BIN)/python -m benchmarks.open_channel

@@ -164,6 +164,7 @@ async def test_both_call_each_other_over_the_channel_of_the_page(meeting: Meetin
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("busy")
 async def test_deadlines_and_cancellation_both_ways(meeting: Meeting) -> None:
     cancelled: list[str] = []
 

@@ -21,6 +21,9 @@ from tests.support import killed_recorder
 from tests.support.patience import PATIENCE
 from tests.support.peers import GreyTrack, Room, eventually
 
+MIX = pytest.param("mix.mkv", marks=pytest.mark.xdist_group("busy"))
+"""The name of a recording of all together, whose pictures are drawn and encoded here."""
+
 
 @pytest.fixture
 async def room() -> AsyncIterator[Room]:
@@ -119,6 +122,7 @@ async def test_over_a_lossy_link_sound_and_picture_stay_together(room: Room, tmp
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("busy")
 async def test_everybody_is_mixed_into_one_file_from_its_beginning_on(room: Room, tmp_path: Path) -> None:
     bot, (ann, ben) = await bot_and(room, "ann", "ben")
     beat = Metronome()
@@ -147,7 +151,7 @@ async def test_everybody_is_mixed_into_one_file_from_its_beginning_on(room: Room
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", "mix.mkv"])
+@pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", MIX])
 async def test_what_a_killed_program_recorded_can_be_played(tmp_path: Path, name: str) -> None:
     program = Path(killed_recorder.__file__)
     process = await asyncio.create_subprocess_exec(

@@ -19,7 +19,7 @@ from metered_realtime.media.codecs.encoders import FrameEncoder, Packet, SendCod
 from metered_realtime.media.sending import codec_fanout
 from metered_realtime.recording.packet_file import PacketFile, Unit
 from metered_realtime.server import SignallingServer
-from tests.recording.test_channel_recording import bot_and, decoded, files, written
+from tests.recording.test_channel_recording import MIX, bot_and, decoded, files, written
 from tests.support.coding import pictures
 from tests.support.foreign import ForeignPeer
 from tests.support.peers import Room, eventually
@@ -90,7 +90,7 @@ def held_up(pc: Any, source: int) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("pictures_late")
-@pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", "mix.mkv"])
+@pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", MIX])
 async def test_pictures_that_are_sent_late_are_where_they_were_taken(room: Room, tmp_path: Path, name: str) -> None:
     bot, (ann,) = await bot_and(room, "ann")
     beat = Metronome()
