@@ -21,9 +21,6 @@ from tests.support import killed_recorder
 from tests.support.patience import PATIENCE
 from tests.support.peers import GreyTrack, Room, eventually
 
-MIX = pytest.param("mix.mkv", marks=pytest.mark.xdist_group("busy"))
-"""The name of a recording of all together, whose pictures are drawn and encoded here."""
-
 
 @pytest.fixture
 async def room() -> AsyncIterator[Room]:
@@ -151,7 +148,7 @@ async def test_everybody_is_mixed_into_one_file_from_its_beginning_on(room: Room
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", MIX])
+@pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", "mix.mkv"])
 async def test_what_a_killed_program_recorded_can_be_played(tmp_path: Path, name: str) -> None:
     program = Path(killed_recorder.__file__)
     process = await asyncio.create_subprocess_exec(
