@@ -354,7 +354,7 @@ async def test_a_new_generation_counts_from_the_beginning(room: Room) -> None:
     seen: list[RemoteStats] = []
     connection = pair.to_b._connection
     assert connection is not None
-    connection._link_failed("for a test")
+    connection._connection.fail("for a test")
     await pair.log_a.until(ConnectionReset)
     after = pair.to_b.stats()
     assert after.generation == before.generation + 1
@@ -401,7 +401,7 @@ async def test_a_closed_remote_keeps_the_counters_and_nothing_of_the_moment(room
 
 def test_a_connection_that_is_not_over_aiortc_has_its_generation_only() -> None:
     remote: Any = SimpleNamespace(id="x", state="connected")
-    remote._connection = SimpleNamespace(_peer_connection=object(), generation=2)
+    remote._connection = SimpleNamespace(peer_connection=object(), generation=2)
     stats = remote_stats(remote)
     unknown(stats, "peer_id", "state", "generation")
     assert stats.generation == 2

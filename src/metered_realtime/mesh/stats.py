@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from ..channels.data_channel import DataChannel
 from ..channels.stats import DataChannelStats, DataStats
@@ -209,13 +209,13 @@ class PeerStats:
 def remote_stats(remote: RemotePeer) -> RemoteStats:
     """Return the figures of a remote. Creates nothing."""
     connection = remote._connection
-    if connection is None or connection._peer_connection is None:
+    if connection is None or connection.peer_connection is None:
         return RemoteStats(remote.id, remote.state)
-    if not _is_measured(connection._peer_connection):
+    if not _is_measured(connection.peer_connection):
         return RemoteStats(remote.id, remote.state, connection.generation)
     if remote.state == "closed":
-        return _last_stats(remote, connection.generation, connection._peer_connection)
-    return _peer_connection_stats(remote, connection.generation, connection._peer_connection)
+        return _last_stats(remote, connection.generation, connection.peer_connection)
+    return _peer_connection_stats(remote, connection.generation, connection.peer_connection)
 
 
 def peer_stats(peer: MeteredPeer) -> PeerStats:
@@ -242,7 +242,7 @@ def peer_stats(peer: MeteredPeer) -> PeerStats:
     )
 
 
-def _is_measured(peer_connection: object) -> bool:
+def _is_measured(peer_connection: object) -> TypeGuard[PeerConnection]:
     """Tell whether a link is one over aiortc. Those of a simulation are not, and have no figures."""
     from ..connection.peer_connection import PeerConnection
 
