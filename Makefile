@@ -6,9 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# Most tests wait, so that there may be more of them at once than cores. Those that measure times run after them, alone.
-# CI has more time, and measures more steadily with less beside it.
-WORKERS ?= $(if $(CI),2,4)
+# Most tests wait, so that there may be more of them at once than cores. Those that measure times run after them, in pairs
+# of which one at most is busy.
+WORKERS ?= 4
 
 # What `make coverage` runs: `make coverage TESTS=tests/rpc` measures a part.
 TESTS  ?= tests
@@ -39,8 +39,8 @@ quick: check  ## the checks, the tests of the pure cores and a smoke test of the
 
 pytest: $(VENV)/.installed-dev  ## every test, several at once except those that measure times
 	./tools/install-test-programs
-	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m alone --numprocesses 2 --dist loadgroup
 
 coverage: $(VENV)/.installed-dev  ## the lines and branches that tests reach, except those tests that measure times
 	$(BIN)/python -m pytest $(TESTS) -m "not alone" --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +22,17 @@ SETTLE_TURNS = 20
 
 THREAD_TIMEOUT = 30.0
 """Seconds that a thread which has been told to end may take."""
+
+LONG = ("testing/test_simulation.py", "network/", "interop/")
+"""Where the tests are that take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long ones, so that no worker is left with one when the others are done."""
+    tests = Path(__file__).parent
+    paths = {item.path: item.path.relative_to(tests).as_posix() for item in items}
+    places = {path: [name.startswith(it) for it in LONG] for path, name in paths.items()}
+    items.sort(key=lambda item: places[item.path], reverse=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -404,6 +404,7 @@ async def test_the_end_comes_after_what_came_before_it() -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("busy")
 async def test_sound_is_not_starved_by_data(pcs: list[RTCPeerConnection]) -> None:
     """20 MB go through the connection, and sound goes on beside them. Bounds leave room for a machine that is busy."""
     _, other, mine, theirs = await connected(pcs, ToneTrack())

@@ -145,7 +145,7 @@ def impair(pc: RTCPeerConnection, loss: float, chance: random.Random) -> list[st
 
 
 @pytest.mark.parametrize("make", [large, small])
-async def test_both_directions_byte_for_byte(pc: RTCPeerConnection, page: Page, make: Any) -> None:
+async def test_messages_arrive_byte_for_byte_in_both_directions(pc: RTCPeerConnection, page: Page, make: Any) -> None:
     channel, heard = await connect(pc, page, make.__name__)
     sent = make(random.Random(1))
     for message in sent:
@@ -161,7 +161,7 @@ async def test_both_directions_byte_for_byte(pc: RTCPeerConnection, page: Page, 
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.01, 0.05])
-async def test_a_bad_path_changes_nothing(pc: RTCPeerConnection, page: Page, loss: float) -> None:
+async def test_messages_arrive_byte_for_byte_over_a_bad_path(pc: RTCPeerConnection, page: Page, loss: float) -> None:
     channel, heard = await connect(pc, page, "bad")
     done = impair(pc, loss, random.Random(2))
     sent = large(random.Random(3))[:6] + small(random.Random(4))[:500]
@@ -177,7 +177,9 @@ async def test_a_bad_path_changes_nothing(pc: RTCPeerConnection, page: Page, los
 
 
 @pytest.mark.parametrize("options", [{"ordered": False}, {"ordered": False, "maxRetransmits": 0}])
-async def test_channels_of_other_kinds(pc: RTCPeerConnection, page: Page, options: dict[str, Any]) -> None:
+async def test_unordered_and_unreliable_channels_carry_each_message_at_most_once(
+    pc: RTCPeerConnection, page: Page, options: dict[str, Any]
+) -> None:
     channel, heard = await connect(pc, page, "other", **options)
     sent: list[str] = []
     while await page.evaluate("heard.other.length") < 300:  # others come for those that are lost

@@ -37,7 +37,9 @@ async def joined(chromium: Chromium, server: SignallingServer, tracks: int) -> P
 
 
 @pytest.mark.parametrize("kinds", [("video",), ("audio", "video")])
-async def test_a_bot_gets_it(bot: Bot, chromium: Chromium, server: SignallingServer, kinds: tuple[str, ...]) -> None:
+async def test_late_metadata_of_a_browser_reaches_a_bot(
+    bot: Bot, chromium: Chromium, server: SignallingServer, kinds: tuple[str, ...]
+) -> None:
     page = await joined(chromium, server, 2)
     await page.evaluate(SHARE, ["audio" in kinds, "video" in kinds, "first"])
     await bot.until(lambda: len(bot.tracks) == len(kinds))
@@ -52,7 +54,7 @@ async def test_a_bot_gets_it(bot: Bot, chromium: Chromium, server: SignallingSer
     assert await page.evaluate("me.errors") == []
 
 
-async def test_the_room_page_gets_it(chromium: Chromium, server: SignallingServer) -> None:
+async def test_late_metadata_of_a_browser_reaches_the_room_page(chromium: Chromium, server: SignallingServer) -> None:
     ours = await chromium.room(server.http_url, channel="room", name="Ann")
     page = await joined(chromium, server, 2)
     await page.evaluate(SHARE, [True, True, "late"])

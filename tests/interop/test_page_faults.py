@@ -216,6 +216,7 @@ async def test_a_key_that_cannot_call_is_said_once_for_all(chromium: Chromium) -
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("busy")
 async def test_a_call_outlives_the_word_of_a_server_that_its_other_end_has_left(
     chromium: Chromium, server: SignallingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,13 @@ from tests.support.chromium import Chromium, needs_chromium
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = [pytest.mark.alone, pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.xdist_group("busy"),
+    pytest.mark.chromium,
+    needs_chromium,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 LATE = 0.25
 """Seconds that pictures take longer than sound."""

@@ -161,6 +161,7 @@ async def test_both_call_each_other_over_the_channel_of_the_page(meeting: Meetin
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("busy")
 async def test_deadlines_and_cancellation_both_ways(meeting: Meeting) -> None:
     cancelled: list[str] = []
 
@@ -231,7 +232,7 @@ async def test_messages_keep_their_order_while_the_buffer_of_the_browser_is_full
     assert heard == list(range(100))
 
 
-async def test_a_bare_channel_of_the_browser_will_do(meeting: Meeting) -> None:
+async def test_a_bare_channel_of_the_browser_carries_calls(meeting: Meeting) -> None:
     meeting.methods.add("sum", lambda a, b: a + b)
     await meeting.page.evaluate("open_rpc()")
     bare = """async () => {

@@ -169,6 +169,7 @@ async def test_a_late_joiner_sees_a_track_that_stands_still(room: Room) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("busy")
 async def test_a_slow_receiver_does_not_lower_what_the_others_get(worlds: list[World], encoders: list[Any]) -> None:
     world = world_of(worlds, BusyTrack())
     fast, other, slow = [await world.join() for _ in range(3)]

@@ -48,7 +48,9 @@ def shown(caplog: pytest.LogCaptureFixture) -> bool:
     return ", in mistaken" in caplog.text and "ZeroDivisionError: oops" in caplog.text
 
 
-async def test_in_a_handler_of_messages(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_mistake_in_a_handler_of_messages_is_logged_with_its_place(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
     pair = await room.pair()
     channel = DataChannel(pair.to_b.create_data_channel("text"))
     other = DataChannel((await pair.log_b.until(DataChannelOpened)).channel)
@@ -62,7 +64,9 @@ async def test_in_a_handler_of_messages(room: Room, caplog: pytest.LogCaptureFix
     assert shown(caplog)
 
 
-async def test_in_a_method_that_is_called(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_mistake_in_a_method_that_is_called_is_logged_with_its_place(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
     pair = await room.pair()
     pair.b.rpc.add("sum", mistaken)
     with pytest.raises(RpcError):
@@ -70,7 +74,9 @@ async def test_in_a_method_that_is_called(room: Room, caplog: pytest.LogCaptureF
     assert shown(caplog)
 
 
-async def test_where_an_offered_file_is_looked_at(room: Room, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_mistake_where_an_offered_file_is_looked_at_is_logged_with_its_place(
+    room: Room, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pair = await room.pair()
     pair.b.receive_files(tmp_path / "in", accept=mistaken)
     (tmp_path / "file").write_bytes(b"content")
@@ -80,7 +86,9 @@ async def test_where_an_offered_file_is_looked_at(room: Room, tmp_path: Path, ca
     assert shown(caplog)
 
 
-async def test_in_what_gives_the_ice_servers(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_mistake_in_what_gives_the_ice_servers_is_logged_with_its_place(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
     answers = [(IceServerConfig("stun:127.0.0.1:9"),)]
 
     def provider() -> Any:
@@ -93,7 +101,7 @@ async def test_in_what_gives_the_ice_servers(room: Room, caplog: pytest.LogCaptu
     assert shown(caplog)
 
 
-async def test_in_a_track_that_gives_no_frames(room: Room) -> None:
+async def test_a_mistake_in_a_track_that_gives_no_frames_is_logged_with_its_place(room: Room) -> None:
     log = ListLogger()
     pair = await room.meet(room.peer("a", logger=log), room.peer("b"))
     track = GreyTrack()
@@ -116,13 +124,17 @@ async def test_in_a_track_that_gives_no_frames(room: Room) -> None:
     sound.stop()
 
 
-async def test_in_what_hears_of_a_failed_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_mistake_in_what_hears_of_a_failed_recording_is_logged_with_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     recorder = Recorder(tmp_path / "file.webm", on_error=mistaken)
     recorder._report(RecordingError("the disk is full", {}))
     assert shown(caplog)
 
 
-async def test_in_a_track_that_is_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_mistake_in_a_track_that_is_recorded_is_logged_with_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     track = AudioSource()
     track.recv = mistaken  # type: ignore[method-assign]
     async with Recorder(tmp_path / "file.mp4") as recorder:

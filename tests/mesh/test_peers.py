@@ -172,7 +172,7 @@ async def test_data_that_looks_like_a_signal_arrives_when_broadcast(room: Room) 
 
 
 @pytest.mark.parametrize("data", [None])
-async def test_none_is_no_data(room: Room, data: Any) -> None:
+async def test_none_cannot_be_sent(room: Room, data: Any) -> None:
     pair = await room.pair()
     for send in (pair.a.send(data), pair.a.send_to("b", data), pair.to_b.send(data)):
         with pytest.raises(MeteredPeerSendError) as error:

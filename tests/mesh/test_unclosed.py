@@ -116,5 +116,5 @@ async def test_what_is_not_closed_is_warned_of_and_nothing_else_is_said(program:
 
 
 @pytest.mark.parametrize("program", [JOINED, CLIENT, CALL], ids=["joined", "client", "call"])
-async def test_by_default_nothing_is_said(program: str) -> None:
+async def test_of_what_is_not_closed_nothing_is_said_by_default(program: str) -> None:
     assert await stderr_of(program) == ""

@@ -119,6 +119,7 @@ async def test_over_a_lossy_link_sound_and_picture_stay_together(room: Room, tmp
 
 
 @pytest.mark.alone
+@pytest.mark.xdist_group("busy")
 async def test_all_participants_are_mixed_into_one_file_from_its_beginning(room: Room, tmp_path: Path) -> None:
     bot, (ann, ben) = await bot_and(room, "ann", "ben")
     beat = Metronome()

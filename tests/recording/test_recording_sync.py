@@ -17,6 +17,7 @@ from benchmarks.flash_and_click import FPS, ClickTrack, FlashTrack, Metronome, c
 from metered_realtime import MediaStream, Recorder
 from metered_realtime.media.codecs.encoders import FrameEncoder, Packet, SendCodec, make_encoder
 from metered_realtime.media.sending import codec_fanout
+from metered_realtime.recording import mixed_recording
 from metered_realtime.recording.packet_file import PacketFile, Unit
 from metered_realtime.server import SignallingServer
 from tests.recording.test_channel_recording import bot_and, decoded, files, written
@@ -91,7 +92,11 @@ def held_up(pc: Any, source: int) -> Iterator[None]:
 
 @pytest.mark.usefixtures("pictures_late")
 @pytest.mark.parametrize("name", ["{peer}.webm", "{peer}.mp4", "mix.mkv"])
-async def test_pictures_that_are_sent_late_are_where_they_were_taken(room: Room, tmp_path: Path, name: str) -> None:
+async def test_pictures_that_are_sent_late_are_where_they_were_taken(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(mixed_recording, "WIDTH", 320)  # which is drawn and encoded in time on any machine
+    monkeypatch.setattr(mixed_recording, "HEIGHT", 240)
     bot, (ann,) = await bot_and(room, "ann")
     beat = Metronome()
     ann.add_stream(MediaStream([FlashTrack(beat, width=320, height=240), ClickTrack(beat)]))

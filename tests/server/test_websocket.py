@@ -291,10 +291,11 @@ class TestLiveness:
         async with SignallingServer(limits=Limits(ping_interval=0.2, pong_timeout=0.1)) as server:
             yield server
 
-    async def test_the_server_keeps_a_client_that_answers_pings(self, hasty: SignallingServer) -> None:
-        async with welcomed(hasty) as probe:
+    async def test_the_server_keeps_a_client_that_answers_pings(self) -> None:
+        limits = Limits(ping_interval=1.1, pong_timeout=1.0)
+        async with SignallingServer(limits=limits) as server, welcomed(server) as probe:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(probe.socket.recv(), 1.0)
+                await asyncio.wait_for(probe.socket.recv(), 3.0)
             assert probe.socket.state.name == "OPEN"
 
     async def test_the_server_drops_a_client_that_falls_silent_and_tells_the_others(

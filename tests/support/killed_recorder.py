@@ -7,6 +7,7 @@ import sys
 
 from metered_realtime import MediaStream, MeteredPeer, Recorder
 from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
+from metered_realtime.recording import mixed_recording
 from metered_realtime.server import SignallingServer
 
 SECONDS = 2.5
@@ -14,6 +15,7 @@ SECONDS = 2.5
 
 async def main(path: str) -> None:
     """Record, print the recorded seconds, and wait to be killed."""
+    mixed_recording.WIDTH, mixed_recording.HEIGHT = 320, 240  # which is drawn and encoded in time on any machine
     async with SignallingServer(port=0) as server:
         bot, ann = (MeteredPeer(api_key=server.api_key, url=server.url) for _ in range(2))
         ann.add_stream(MediaStream([PatternTrack(width=320, height=240, fps=25), ToneTrack()]))
