@@ -20,8 +20,8 @@ from metered_realtime.core.negotiation.sdp import Description
 from metered_realtime.core.negotiation.signals import CandidateSignal, DescriptionSignal
 from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.media.sources.testsource import ToneTrack
+from tests.connection.sent_signals import SentSignals
 from tests.support.peers import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
-from tests.support.signals import SentSignals
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"

@@ -23,9 +23,9 @@ from metered_realtime.core.negotiation.sdp import SdpError
 from metered_realtime.core.negotiation.signals import DescriptionSignal
 from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.media.sources.testsource import ToneTrack
+from tests.connection.sent_signals import SentSignals
 from tests.connection.test_descriptions import NO_SERVERS
 from tests.support.peers import GreyTrack, eventually, fresh_frames, shows
-from tests.support.signals import SentSignals
 
 
 class Observer:

@@ -16,9 +16,21 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 
 from ..aiortc_compat.certificate import SharedCertificate, certificate_for_now
 from ..aiortc_compat.version import check_version
-from ..core.negotiation import negotiator as n
 from ..core.negotiation.connection_recovery import ReplaceConnection, RestartIce
 from ..core.negotiation.delivery import DECLINED_SECTION_SIZE, concerns_everybody, is_final, last_sections
+from ..core.negotiation.effects import (
+    ApplyOffer,
+    CommitOffer,
+    CreateOffer,
+    Effect,
+    ForgetOffer,
+    GiveUp,
+    Rebuild,
+    SendAnswer,
+    SendOffer,
+    Unanswered,
+)
+from ..core.negotiation.negotiator import Negotiator
 from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, with_answer_tag
 from ..core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import MeteredPeerOversizedError, NegotiationFailedError
@@ -81,13 +93,13 @@ class RemoteConnection:
             logger=logger,
         )
         self._delivery = SignalDelivery(signaller, self, self._connection.spawn, logger)
-        self._negotiator = n.Negotiator(polite=polite, holds_back_offer=free_to_offer_at > self._loop.time())
+        self._negotiator = Negotiator(polite=polite, holds_back_offer=free_to_offer_at > self._loop.time())
         self._outgoing: dict[Any, Outgoing] = {}
         self._plan: PlannedOffer | None = None
         self._uncommitted_offers = 0
         self._changed_at: float | None = None
         self._answered_generation = 0
-        self._effects: deque[n.Effect] = deque()
+        self._effects: deque[Effect] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._timers = Timers()
         self._timers.set("release", free_to_offer_at or None, self.release)
@@ -239,7 +251,7 @@ class RemoteConnection:
             self._observer.offer_held()
         self._feed(self._negotiator.changed(self._loop.time()))
 
-    def _feed(self, effects: Sequence[n.Effect]) -> None:
+    def _feed(self, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
         self._timers.set("offer", self._negotiator.deadline, self._on_offer_timer)
         is_needed = self._effects or self._connection.is_repair_due
@@ -264,38 +276,38 @@ class RemoteConnection:
                 await self._connection.ensure().restart_ice()
                 self._feed(self._negotiator.restart_ice(self._loop.time()))
 
-    async def _perform(self, effect: n.Effect) -> None:
+    async def _perform(self, effect: Effect) -> None:
         match effect:
-            case n.CreateOffer():
+            case CreateOffer():
                 await self._attempt("creating an offer", self._create_offer())
-            case n.SendOffer(sdp):
+            case SendOffer(sdp):
                 self._connection.ensure().offer_sent()
                 self._tell_metadata_again(is_due=self._uncommitted_offers > 0 or self._was_held())
                 self._uncommitted_offers += 1
                 self._describe("offer", sdp)
-            case n.ForgetOffer():
+            case ForgetOffer():
                 self._plan = None
                 self._connection.ensure().offer_forgotten()
-            case n.CommitOffer(offer, answer):
+            case CommitOffer(offer, answer):
                 await self._attempt("applying the answer", self._commit(offer, answer))
-            case n.ApplyOffer(offer):
+            case ApplyOffer(offer):
                 await self._attempt("answering an offer", self._answer(offer))
-            case n.SendAnswer(sdp):
+            case SendAnswer(sdp):
                 self._tell_metadata_again(is_due=self._answered_generation != self.generation)
                 self._answered_generation = self.generation
                 self._connection.negotiated()
                 self._describe("answer", sdp)
-            case n.Rebuild(reason):
+            case Rebuild(reason):
                 self._plan = None
                 self._changed_at = self._loop.time()
                 self._connection.replace(reason)
-            case n.Unanswered(reason):
+            case Unanswered(reason):
                 self._logger.warning("offer not answered", {"reason": reason})
                 self._observer.negotiation_failed(NegotiationFailedError(reason))
-            case n.GiveUp(reason):
+            case GiveUp(reason):
                 self._connection.rebuild(reason)
 
-    async def _attempt(self, what: str, operation: Awaitable[list[n.Effect]]) -> None:
+    async def _attempt(self, what: str, operation: Awaitable[list[Effect]]) -> None:
         try:
             effects = await operation
         except Exception as error:  # whatever aiortc raises here leaves the connection unusable
@@ -306,7 +318,7 @@ class RemoteConnection:
         if self.state != "closed":
             self._feed(effects)
 
-    async def _create_offer(self) -> list[n.Effect]:
+    async def _create_offer(self) -> list[Effect]:
         peer_connection = await self._connection.prepare()
         self._negotiator.planning()
         offer = self._writer.write(peer_connection, self._outgoing)
@@ -320,7 +332,7 @@ class RemoteConnection:
         self._plan = offer.plan
         return self._negotiator.offer_created(Description.parse("offer", offer.text), self._loop.time())
 
-    async def _commit(self, offer: str, answer: Description) -> list[n.Effect]:
+    async def _commit(self, offer: str, answer: Description) -> list[Effect]:
         plan, self._plan = self._plan, None
         assert plan is not None
         more = await self._connection.ensure().commit(plan, offer, answer, self._outgoing)
@@ -329,7 +341,7 @@ class RemoteConnection:
         self._connection.negotiated()
         return self._negotiator.committed(self._loop.time(), more=more)
 
-    async def _answer(self, offer: Description) -> list[n.Effect]:
+    async def _answer(self, offer: Description) -> list[Effect]:
         peer_connection = await self._connection.prepare()
         first_error: list[MeteredPeerOversizedError] = []
 
@@ -412,7 +424,7 @@ class RemoteConnection:
     @property
     def is_replacing(self) -> bool:
         """Whether a new connection is decided on, so that what happens to the old one is of no consequence."""
-        return any(isinstance(effect, n.Rebuild) for effect in self._effects)
+        return any(isinstance(effect, Rebuild) for effect in self._effects)
 
     def came_up(self) -> None:
         """Offer what waited for the connection."""
