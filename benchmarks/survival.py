@@ -109,7 +109,7 @@ async def replace_links(peers: list[MeteredPeer], interval: float, resets: list[
         await asyncio.sleep(interval)
         connection = links[turn * 7 % len(links)]._connection
         assert connection is not None
-        connection._restart("the benchmark replaces it")
+        connection.start_over(polite=connection.polite)
         turn += 1
 
 

@@ -63,7 +63,7 @@ async def send_from(sender: Any, receiver: Any, numbers: range) -> None:
 async def test_sixty_sources_in_one_section_end_nothing(room: Room) -> None:
     pair, track, sender, receiver = await flowing(room)
     await send_from(sender, receiver, range(1, 61))
-    link = pair.to_a._connection._peer_connection  # type: ignore[union-attr]
+    link = pair.to_a._connection.peer_connection  # type: ignore[union-attr]
     assert link is not None
     await eventually(lambda: link.sources.refused >= 60 - MAX_SOURCES)
     for name in ("remote_streams", "active_ssrc", "lsr", "lsr_time"):
@@ -82,7 +82,7 @@ async def test_sixty_sources_in_one_section_end_nothing(room: Room) -> None:
 
 async def test_a_silent_source_is_forgotten_everywhere(room: Room) -> None:
     pair, _, sender, receiver = await flowing(room)
-    link: Any = pair.to_a._connection._peer_connection  # type: ignore[union-attr]
+    link: Any = pair.to_a._connection.peer_connection  # type: ignore[union-attr]
     await send_from(sender, receiver, range(1, 10))
     streams = receiver._RTCRtpReceiver__remote_streams
     await eventually(lambda: set(range(1, 10)) <= set(streams))
@@ -102,7 +102,7 @@ async def test_a_silent_source_is_forgotten_everywhere(room: Room) -> None:
 
 async def test_what_nobody_reads_is_forgotten_too(room: Room) -> None:
     pair, _, sender, receiver = await flowing(room)
-    link: Any = pair.to_a._connection._peer_connection  # type: ignore[union-attr]
+    link: Any = pair.to_a._connection.peer_connection  # type: ignore[union-attr]
     intake = receiver._handle_rtp_packet.pass_on
     intake.close()
     await send_from(sender, receiver, range(1, 10))
@@ -208,7 +208,7 @@ def test_a_step_in_the_numbers_is_not_walked_through() -> None:
 
 async def test_packets_that_are_asked_for_a_thousand_times_come_once(room: Room) -> None:
     pair, track, sender, receiver = await flowing(room)
-    link: Any = pair.to_b._connection._peer_connection  # type: ignore[union-attr]
+    link: Any = pair.to_b._connection.peer_connection  # type: ignore[union-attr]
     await frames(track, 5)
     stream = sender._next_encoded_frame
     number = stream._sequence_number - 1

@@ -48,7 +48,7 @@ async def replace_connection(remote: RemotePeer) -> None:
     """Replace the connection under a remote, as after a failure of it."""
     log = EventLog(remote)
     assert remote._connection is not None
-    remote._connection._restart("a test wants it")
+    remote._connection.start_over(polite=remote.polite)
     await log.until(ConnectionReset)
 
 

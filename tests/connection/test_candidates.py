@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from metered_realtime import ConnectionReset, DataChannel, DCOpen, NoopLogger, RemotePeer
@@ -22,8 +24,8 @@ def without_candidates(sdp: str) -> tuple[str, list[str]]:
 
 def trickle(remote: RemotePeer) -> None:
     """Make this end signal as browsers do: a bare description, its candidates one by one, the end."""
-    connection = remote._connect()
-    send = connection._send_signal
+    signaller: Any = remote._connect()._delivery._signaller
+    send = signaller.send_signal
 
     async def send_in_pieces(signal: Signal) -> None:
         if not isinstance(signal, DescriptionSignal):
@@ -35,7 +37,7 @@ def trickle(remote: RemotePeer) -> None:
             await send(CandidateSignal(candidate, "0", 0, ice_ufrag(signal.sdp)))
         await send(CandidateSignal(None))
 
-    connection._send_signal = send_in_pieces
+    signaller.send_signal = send_in_pieces
 
 
 async def test_candidates_may_come_after_their_description(room: Room) -> None:

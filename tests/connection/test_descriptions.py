@@ -21,6 +21,7 @@ from metered_realtime.core.negotiation.signals import CandidateSignal, Descripti
 from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.media.sources.testsource import ToneTrack
 from tests.support.peers import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
+from tests.support.signals import SentSignals
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
@@ -151,6 +152,9 @@ class Observer:
     def negotiation_failed(self, error: Exception) -> None: ...
     def candidate_refused(self, error: Exception) -> None: ...
     def metadata_in_doubt(self) -> None: ...
+    def offer_held(self) -> None: ...
+    def section_declined(self, mid: str, reason: str) -> None: ...
+    def tracks_withheld(self, error: Exception, track_ids: Any) -> None: ...
     def tracks_changed(self, removed: Any, added: Any) -> None:
         self.added.extend(added)
 
@@ -227,13 +231,9 @@ async def test_an_ordinary_aiortc_connection_can_offer_and_be_offered(ours_first
 
 async def test_what_came_for_a_description_that_replaces_the_connection_is_not_lost() -> None:
     """A browser's candidates follow its offer at once, when the connection that they are for is not there yet."""
-    answers: list[Any] = []
-
-    async def send(signal: Any) -> None:
-        answers.append(signal)
-
+    answers = SentSignals()
     connection = RemoteConnection(
-        polite=True, send_signal=send, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
+        polite=True, signaller=answers, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     others = RTCPeerConnection(), RTCPeerConnection()
     for other in others:
@@ -276,13 +276,9 @@ async def test_what_is_negotiated_while_the_connection_comes_up_flows_too() -> N
     await asyncio.gather(ours.close(), theirs.close(), fanout.close())
 
 
-async def nowhere(signal: Any) -> None:
-    """Send a signal to nobody."""
-
-
 async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_connection() -> None:
     connection = RemoteConnection(
-        polite=True, send_signal=nowhere, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
+        polite=True, signaller=SentSignals(), ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     others = RTCPeerConnection(), RTCPeerConnection()
     for other in others:
@@ -290,7 +286,7 @@ async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_co
         connection.receive(DescriptionSignal("offer", (await other.createOffer()).sdp))
         if other is others[0]:
             await eventually(lambda: connection._worker is not None and connection._worker.done())
-    connection._restart("a timer that fires in the same moment")
+    connection.start_over(polite=True)  # a timer that fires in the same moment
     await eventually(lambda: connection._worker is not None and connection._worker.done())
     assert connection.generation == 2
     await asyncio.gather(connection.close(), *(other.close() for other in others))
@@ -298,7 +294,7 @@ async def test_a_restart_that_was_due_is_off_once_the_other_end_brought_a_new_co
 
 async def test_a_connection_that_was_closed_unused_has_no_pc() -> None:
     connection = RemoteConnection(
-        polite=True, send_signal=nowhere, ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
+        polite=True, signaller=SentSignals(), ice_servers=NO_SERVERS, observer=Observer(), logger=NoopLogger()
     )
     await connection.close()
     with pytest.raises(MeteredRealtimeError):

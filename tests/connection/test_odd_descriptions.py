@@ -22,8 +22,9 @@ from metered_realtime.core.negotiation.sdp import SdpError
 from metered_realtime.core.negotiation.signals import DescriptionSignal
 from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.media.sources.testsource import ToneTrack
-from tests.connection.test_descriptions import NO_SERVERS, nowhere
+from tests.connection.test_descriptions import NO_SERVERS
 from tests.support.peers import GreyTrack, eventually, fresh_frames, shows
+from tests.support.signals import SentSignals
 
 
 class Observer:
@@ -336,7 +337,7 @@ async def test_candidates_with_names_are_few(meeting: Meeting) -> None:
 async def test_a_description_that_cannot_be_used_is_told_with_its_line() -> None:
     observer = Observer()
     connection = RemoteConnection(
-        polite=True, send_signal=nowhere, ice_servers=NO_SERVERS, observer=observer, logger=NoopLogger()
+        polite=True, signaller=SentSignals(), ice_servers=NO_SERVERS, observer=observer, logger=NoopLogger()
     )
     connection.receive(DescriptionSignal("offer", "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=ice-pwd:geheim"))
     connection.receive(DescriptionSignal("offer", "x" * 1_000_000))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from metered_realtime import Event, MeteredPeer
-from metered_realtime.connection import remote_connection, set_ups
+from metered_realtime.connection import remote_connection, set_ups, turn_taking
 from metered_realtime.connection.set_ups import SetUps, Turn
 from tests.support.peers import GreyTrack, Room, eventually
 from tests.support.scripted_server import Conversation, ScriptedServer
@@ -114,7 +114,7 @@ async def test_peers_that_come_and_go_wait_for_their_turn(what: str, monkeypatch
 
 async def test_those_who_never_answer_keep_the_others_waiting_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(set_ups, "MAX_SET_UPS", 1)
-    monkeypatch.setattr(remote_connection, "SET_UP_TIME", 0.05)
+    monkeypatch.setattr(turn_taking, "SET_UP_TIME", 0.05)
     peer_connections = LinkCount()
     monkeypatch.setattr(remote_connection, "PeerConnection", peer_connections.make(remote_connection.PeerConnection))
     ghosts = [{"peerId": name} for name in ("p1", "p2", "p3")]

@@ -26,7 +26,7 @@ from metered_realtime import (
     TransferProgress,
     TransferResult,
 )
-from metered_realtime.connection.remote_connection import RemoteConnection
+from metered_realtime.connection.recovering_connection import RecoveringConnection
 from metered_realtime.core.streams.file_transfer import OFFER_TOPIC, attributes_of
 from metered_realtime.files import part_file, receiving
 from metered_realtime.files import sending as file_sending
@@ -247,7 +247,7 @@ async def test_a_remote_whose_connection_stays_lost_is_given_up(
     pair: Pair, path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def cut() -> None:
-        monkeypatch.setattr(RemoteConnection, "_restart", lambda connection, reason, *, rebuild=False: None)
+        monkeypatch.setattr(RecoveringConnection, "is_repair_due", property(lambda connection: False))
         await pair.to_b.pc.close()
 
     async with pair.b.receive_files(inbox):

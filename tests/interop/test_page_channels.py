@@ -71,7 +71,7 @@ def collect(channel: ManagedChannel) -> list[Any]:
 async def replace_connection(remote: RemotePeer) -> None:
     resets = remote.events(ConnectionReset)
     assert remote._connection is not None
-    remote._connection._restart("a test wants it", rebuild=True)
+    remote._connection.start_over(polite=remote.polite)
     async with asyncio.timeout(PATIENCE):
         await anext(resets)
     resets.close()

@@ -33,8 +33,7 @@ from metered_realtime import (
     StateChange,
     Track,
 )
-from metered_realtime.connection import remote_connection
-from metered_realtime.core.negotiation import ladder, negotiator
+from metered_realtime.core.negotiation import connection_recovery, ladder, negotiator
 from metered_realtime.core.negotiation.signals import GREETING
 from metered_realtime.mesh import snapshot_watch
 from metered_realtime.server.resume import ResumeTokens
@@ -142,7 +141,7 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
 ) -> None:
     monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", 0.02)
     monkeypatch.setattr(ladder, "LADDER", (0.0, 0.01, 0.01))
-    monkeypatch.setattr(remote_connection, "CONNECT_TIMEOUT", 3.0)  # b believes for so long that its answers arrived
+    monkeypatch.setattr(connection_recovery, "CONNECT_TIMEOUT", 3.0)  # b believes for so long that its answers arrived
     pair = await room.pair()
     every_one = 1_000
     lost = lose(monkeypatch, pair.b, "answer", every_one)
@@ -165,7 +164,13 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
 
 async def settled(remote: Any) -> None:
     """Return once a connection has nothing left to do."""
-    await eventually(lambda: not remote._connection._timers and remote._connection._worker.done())
+    await eventually(
+        lambda: (
+            not remote._connection._timers
+            and not remote._connection._connection._timers
+            and remote._connection._worker.done()
+        )
+    )
 
 
 async def test_a_server_that_never_says_who_is_there_is_asked_again_and_then_told(
@@ -424,7 +429,7 @@ async def test_a_data_channel_that_never_opened_closes_with_its_connection(
 async def test_leaving_in_the_middle_of_a_recovery_leaves_nothing_behind(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b()
-    old = pair.to_b._connection._peer_connection  # type: ignore[union-attr]
+    old = pair.to_b._connection.peer_connection  # type: ignore[union-attr]
     await pair.to_b.pc.close()
     await pair.log_a.until(ConnectionReset)
     await pair.a.close()
@@ -611,7 +616,7 @@ async def test_an_end_whose_remote_noticed_first_does_not_read_connected_on_a_de
     pair = await room.pair()
     await pair.media_to_b()
     await pair.connected()
-    pair.to_b._connection._link_failed("the test says so")  # type: ignore[union-attr]
+    pair.to_b._connection._connection.fail("the test says so")  # type: ignore[union-attr]
     await pair.log_b.until(ConnectionReset)
     await pair.connected()
     assert states(pair.log_b)[-2:] == ["reconnecting", "connected"]

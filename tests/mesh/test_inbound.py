@@ -217,7 +217,7 @@ async def test_a_replaced_connection_ends_all_readers(room: Room) -> None:
     await asyncio.gather(*(frames(reader, 2) for reader in readers))
     connection = pair.to_b._connection
     assert connection is not None
-    connection._link_failed("for a test")
+    connection._connection.fail("for a test")
     await asyncio.gather(*(ended(reader) for reader in readers))
     await pair.log_b.until(ConnectionReset)
     assert [reader.readyState for reader in readers] == ["ended"] * 3

@@ -23,7 +23,7 @@ from metered_realtime import (
     StreamOpened,
     StreamReader,
 )
-from metered_realtime.connection.remote_connection import RemoteConnection
+from metered_realtime.connection.recovering_connection import RecoveringConnection
 from metered_realtime.core.channels.frames import LOSSY_PROTOCOL
 from metered_realtime.core.streams import frames as frames
 from metered_realtime.core.streams.multiplexer import MAX_STREAMS, WINDOW
@@ -215,7 +215,7 @@ async def send_more_than_fits(pair: Pair) -> None:
 
 async def lose_for_good(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lose the connection, and let nobody make another one."""
-    monkeypatch.setattr(RemoteConnection, "_restart", lambda connection, reason, *, rebuild=False: None)
+    monkeypatch.setattr(RecoveringConnection, "is_repair_due", property(lambda connection: False))
     await pair.to_b.pc.close()
     await eventually(lambda: pair.to_a._connection is not None and not pair.to_a._connection.is_connected)
 

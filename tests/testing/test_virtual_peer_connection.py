@@ -15,7 +15,7 @@ from metered_realtime.log import NoopLogger
 from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.testing import VirtualTrack, VirtualWorld
 from metered_realtime.testing.virtual_network import Process
-from metered_realtime.testing.virtual_peer_connection import RefusedError, VirtualPeerConnection
+from metered_realtime.testing.virtual_peer_connection import VirtualPeerConnection, VirtualRefusalError
 
 
 class Observer:
@@ -110,7 +110,7 @@ def test_an_answer_with_another_list_of_sections_is_refused(pair: Pair) -> None:
         plan, offer = await pair.offer_from_a(one=outgoing("t1"))
         text, _ = await pair.b.answer(offer, {})
         shorter = Description.parse("answer", text[: text.index("m=video")])
-        with pytest.raises(RefusedError, match="sections"):
+        with pytest.raises(VirtualRefusalError, match="sections"):
             await pair.a.commit(plan, offer.sdp, shorter, {})
 
     run(pair, program())
@@ -121,7 +121,7 @@ def test_an_offer_that_drops_sections_is_refused(pair: Pair) -> None:
         await pair.exchange(one=outgoing("t1"))
         _, offer = await pair.offer_from_a(one=outgoing("t1"))
         shorter = Description.parse("offer", offer.sdp[: offer.sdp.index("m=video")])
-        with pytest.raises(RefusedError, match="sections"):
+        with pytest.raises(VirtualRefusalError, match="sections"):
             await pair.b.answer(shorter, {})
 
     run(pair, program())
@@ -141,7 +141,7 @@ def test_another_ice_user_fragment_is_refused(pair: Pair) -> None:
         await pair.exchange(one=outgoing("t1"))
         _, offer = await pair.offer_from_a(one=outgoing("t1"))
         other = Description.parse("offer", offer.sdp.replace(f"a=ice-ufrag:{offer.ufrag}", "a=ice-ufrag:other"))
-        with pytest.raises(RefusedError, match="ICE restart"):
+        with pytest.raises(VirtualRefusalError, match="ICE restart"):
             await pair.b.answer(other, {})
 
     run(pair, program())
@@ -152,7 +152,7 @@ def test_two_operations_at_a_time_are_refused(pair: Pair) -> None:
         _, offer = await pair.offer_from_a(one=outgoing("t1"))
         first = asyncio.ensure_future(pair.b.answer(offer, {}))
         await asyncio.sleep(0)
-        with pytest.raises(RefusedError, match="under way"):
+        with pytest.raises(VirtualRefusalError, match="under way"):
             await pair.b.answer(offer, {})
         await first
 

@@ -1,4 +1,4 @@
-"""The STUN and TURN servers of connections to come: given by the program or named by the signalling server."""
+"""The STUN and TURN servers of new connections: given by the program, or named by the signalling server."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from ..options import IceServerConfig, IceServersOption, IceTransportPolicy
 from ..signalling.scrubbing import scrub_error
 
 REFRESH_AFTER = 60.0
-"""Seconds for which the servers of a provider are taken for new connections. Credentials live for minutes at least."""
+"""Seconds for which the servers of a provider are used for new connections. Credentials are valid for minutes at
+least."""
 
 PROVIDER_TIMEOUT = 10.0
-"""Seconds that a provider may take, as long as a token provider may."""
+"""Maximum time of a provider, in seconds: that of a token provider."""
 
 ADDRESS_LIFETIME = 60.0
-"""Seconds for which the address of a host is remembered: a mesh that comes up asks for it once, not once per link."""
+"""Seconds for which the address of a host is cached: a mesh that comes up resolves it once, not once per connection."""
 
 MAX_ADDRESSES = 64
-"""Hosts whose addresses are remembered: a server that names others each time must not fill memory."""
+"""Hosts whose addresses are cached: a server that names other ones each time must not fill memory."""
 
 
 class IceServers:
-    """Gives each connection its servers when it is about to ask them.
+    """The servers that connections ask, fetched when they are needed.
 
     `given` comes before what the signalling server names; an empty list means no servers at all. `policy` `relay`
     allows relayed candidates only (RFC 8828 section 5.2, mode 4).
@@ -58,22 +59,22 @@ class IceServers:
 
     @property
     def may_have_any(self) -> bool:
-        """Tell whether there can be servers to ask."""
+        """Whether there may be servers to ask."""
         return self._provider is not None or bool(self._latest())
 
     async def prepare(self) -> None:
-        """Ask the provider now, so that a broken one is noticed before it is needed.
+        """Call the provider now, so that a broken one is noticed before its servers are needed.
 
         Raises:
             TimeoutError: it took longer than `PROVIDER_TIMEOUT`.
-            TypeError: it returned something else than a sequence of `IceServerConfig`.
+            TypeError: it did not return a sequence of `IceServerConfig`.
             Exception: what it raised, credentials masked.
         """
         if self._provider is not None and self._is_stale():
             await self._fetch()
 
     async def get(self) -> Sequence[IceServerConfig]:
-        """Return the servers, asking the provider if its last answer is old. If that fails, the old ones go on."""
+        """Return the servers, from the provider if its last answer is old. If it fails, the old ones stay in use."""
         try:
             await self.prepare()
         except Exception as error:
@@ -94,7 +95,7 @@ class IceServers:
         return self._usable
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop calling the provider."""
         if self._fetching is not None:
             self._fetching.cancel()
 
@@ -106,7 +107,7 @@ class IceServers:
         return self._fetched_at is None or now - self._fetched_at >= REFRESH_AFTER
 
     async def _fetch(self) -> None:
-        """Ask the provider, once for all who want to know at the same time."""
+        """Call the provider, once for all callers at the same time."""
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.ensure_future(self._ask())
         self._given = await asyncio.shield(self._fetching)
@@ -125,7 +126,7 @@ class IceServers:
 def choose(servers: Iterable[IceServerConfig], attempt: int) -> list[IceServerConfig]:
     """Return the one STUN and the one TURN server that an attempt asks: each attempt takes the next ones.
 
-    IPv6 literals and URLs that are not understood are for the caller to leave out.
+    The caller leaves out IPv6 literals and URLs that are not supported.
     """
     by_scheme: dict[bool, list[IceServerConfig]] = {True: [], False: []}
     for server in each_url(servers):
@@ -144,10 +145,10 @@ _addresses: dict[str, tuple[float, asyncio.Future[str]]] = {}
 
 
 async def resolve(host: str) -> str:
-    """Return an IPv4 address of a host, remembered for a while. The name itself if there is none.
+    """Return an IPv4 address of a host, or its name if it has none. Results are cached.
 
-    aioice asks for it in a small pool of threads, once for every local address of every connection: a slow name
-    server would hold up all other work that uses those threads.
+    aioice resolves names in a small pool of threads, once for every local address of every connection: a slow name
+    server would delay all other work that uses those threads.
     """
     if _is_address(host):
         return host

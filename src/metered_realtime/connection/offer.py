@@ -1,4 +1,4 @@
-"""Building offers that leave the connection as it is until they are committed.
+"""Builds offers that leave the connection unchanged until they are committed.
 
 aiortc's own `createOffer` resets the codecs and header extensions of running sections to its defaults and renumbers
 payload types, which stops media in both directions (RFC 8829 section 5.2.2 keeps them). Here a description is built
@@ -52,14 +52,14 @@ class PlannedSection:
 
 @dataclass(frozen=True, slots=True)
 class OfferPlan:
-    """An offer and what it stands for. Committing it is the first thing that changes the connection."""
+    """An offer and its sections. Committing it is the first step that changes the connection."""
 
     sdp: str
     sections: tuple[PlannedSection, ...]
 
     @property
     def mids(self) -> tuple[str, ...]:
-        """Return the mids in order."""
+        """The mids of its sections, in order."""
         return tuple(section.mid for section in self.sections)
 
 
@@ -72,11 +72,11 @@ def plan_offer(
     preferred: Mapping[RTCRtpTransceiver, str] | None = None,
     former_mids: Collection[str] = (),
 ) -> OfferPlan:
-    """Build an offer of the running sections in their order, followed by new ones.
+    """Build an offer of the negotiated sections in their order, followed by new ones.
 
-    `remote` is what the other end described last: its numbers are taken, also those for things that aiortc cannot do.
-    `preferred` has the MIME type to be offered first in new sections whose media is encoded already. `former_mids` are
-    those of sections that are gone: no other section gets one.
+    `remote` is the last description of the remote: its numbers are taken, also those of things that aiortc does not
+    support. `preferred` has the MIME type to be offered first in new sections whose media is encoded already.
+    `former_mids` are those of sections that are gone: no other section gets one.
     """
     planned = list(running)
     if all(section.transceiver is not None for section in planned):
@@ -138,7 +138,7 @@ class _Numbers:
     def choose(
         self, kind: str, preferred: str | None
     ) -> tuple[list[RTCRtpCodecParameters], list[RTCRtpHeaderExtensionParameters]]:
-        """Return everything that aiortc can do for a kind of media, numbered, what is preferred first."""
+        """Return every codec of aiortc for a kind of media with its payload type, the preferred one first."""
         codecs = self._codecs(kind)
         first = {_number(it) for it in codecs if preferred is not None and it.mimeType.lower() == preferred.lower()}
         # The sort is stable, and a codec's retransmission stays behind it.
@@ -198,7 +198,7 @@ class _Numbers:
 
 
 def _identity(codec: RTCRtpCodecParameters) -> tuple[Any, ...]:
-    """What makes two codecs the same thing under one payload type."""
+    """Return a key that is equal for codecs which may share a payload type."""
     parameters = codec.parameters if codec.mimeType.lower() == "video/h264" else {}
     profile = str(parameters.get("profile-level-id", "")).lower()
     return codec.mimeType.lower(), codec.clockRate, profile, str(parameters.get("packetization-mode", ""))

@@ -1,7 +1,7 @@
-"""One generation of the connection to a remote: one RTCPeerConnection from its creation to its close.
+"""One RTCPeerConnection from its creation to its close.
 
-A link knows sections: which of them carry what this end sends, which carry what the remote sends. It plans, commits and
-answers; when to do so is the negotiator's business. One such operation runs at a time.
+It knows which sections carry what this end sends, and which carry what the remote sends. It plans, commits and answers;
+when to do so is the negotiator's business. One such operation runs at a time.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import itertools
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
@@ -31,37 +31,25 @@ from ..core.negotiation.sdp_sections import Form, in_form
 from ..log import Logger
 from ..options import IceServerConfig
 from .ice_servers import resolve
+from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .remote_description import RemoteDescription, admitted, ice_candidate, usable_ice
-from .sections import Incoming, Outgoing, ReceivingSection, SendingSection
+from .sections import Outgoing, ReceivingSection, SendingSection
 from .stats import DataCounters, PeerConnectionStats
 from .transport_stats import transport_stats, transport_totals
 
 FRESH_SECTIONS = 8
 """Sections of one kind that are opened before idle ones are used again. A track in a section of its own reaches a
-browser under its own id; the bound keeps descriptions from growing for as long as tracks come and go."""
+browser under its own id; the bound keeps descriptions from growing while tracks come and go."""
 
 CANCEL_AGAIN = 0.05
-"""Seconds after which a connect that goes on is cancelled once more."""
+"""Seconds after which a connect that is still running is cancelled again."""
 
 POLITE_CLOSE = 0.5
-"""Seconds in which aiortc may end one thing after the other. Then the sockets close, whatever it waits for."""
+"""Seconds in which aiortc may close its parts one by one. Then the sockets are closed, whatever it waits for."""
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds that closing a connection may take. What is left then is abandoned to the event loop (aiortc#283)."""
-
-
-TooMuchFn = Callable[[str, Sequence[str]], Collection[str]]
-
-
-class PeerConnectionObserver(Protocol):
-    """What a link tells."""
-
-    def peer_connection_state_changed(self, peer_connection: PeerConnection, state: str) -> None: ...
-    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
-    def section_declined(self, mid: str, reason: str) -> None: ...
-    def candidate_refused(self, error: Exception) -> None: ...
-    def channel_opened(self, channel: RTCDataChannel) -> None: ...
+"""Seconds that closing a connection may take. Anything left then is abandoned to the event loop (aiortc#283)."""
 
 
 class PeerConnection:
@@ -113,11 +101,11 @@ class PeerConnection:
 
     @property
     def data_negotiated(self) -> bool:
-        """Tell whether data channels open in-band, without a negotiation."""
+        """Whether data channels open in-band (RFC 8832), without negotiation."""
         return compat.sctp_mid(self.pc) is not None
 
     def create_data_channel(self, label: str, options: Mapping[str, Any]) -> RTCDataChannel:
-        """Create a data channel; it opens in-band once the connection is up, and ends with it at the latest."""
+        """Create a data channel. It opens once the connection is up, and ends with the connection at the latest."""
         channel = self.pc.createDataChannel(label, **options)
         self._channels.add(channel)
         return channel
@@ -161,15 +149,19 @@ class PeerConnection:
 
     @property
     def can_restart_ice(self) -> bool:
-        """Tell whether another path can be looked for under what is up."""
+        """Whether ICE can be restarted under DTLS and SCTP as they are."""
         return self._remote_ufrag is not None and self._ice.is_possible
 
+    async def is_alive(self) -> bool:
+        """Ask the other end, by a STUN check on the pair in use, whether it is still there. Takes 1.5 s at the most."""
+        return await compat.path_is_alive(self.pc)
+
     def outlive_its_path(self) -> None:
-        """Have a lost path end nothing that a restart can keep. The other end has to understand that one."""
+        """Keep DTLS and SCTP alive when ICE fails. Needs a remote that supports ICE restart (RFC 8445 section 2.4)."""
         self._ice.survive_losses()
 
     async def restart_ice(self) -> None:
-        """Take new ICE credentials. The next descriptions tell them, and then a path is looked for."""
+        """Take new ICE credentials. Once the next descriptions have exchanged them, another path is looked for."""
         await self._ice.renew()
         self._server_gathering_due = self._has_servers
         self.local_candidates_complete = not self._has_servers
@@ -178,14 +170,14 @@ class PeerConnection:
     # --- candidates
 
     async def gather_host(self) -> None:
-        """Gather the candidates that cost nothing. Later calls return at once."""
+        """Gather host candidates. Later calls return at once."""
         if self._gathering is None:
             self._gathering = asyncio.ensure_future(compat.gather_host_candidates(self.pc))
         # Cancelled half-way, aioice would forget the sockets that it has opened.
         await asyncio.shield(self._gathering)
 
     def claim_server_gathering(self) -> bool:
-        """Tell, once, that the STUN and TURN servers are to be asked."""
+        """Return True once, if the STUN and TURN servers are to be asked."""
         claimed = self._server_gathering_due
         self._server_gathering_due = False
         return claimed
@@ -200,29 +192,30 @@ class PeerConnection:
 
     @property
     def host_candidates(self) -> list[str]:
-        """Return the candidates that are known of this end as `candidate:...` lines."""
+        """The candidates of this end so far, as `candidate:...` lines."""
         known = compat.ice_transport(self.pc).iceGatherer.getLocalCandidates()
         return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in known]
 
     @property
     def transport_mid(self) -> str:
-        """Return the section that carries the transport (RFC 8843 section 7.1): the first one that is not declined."""
+        """The mid of the section that carries the transport (RFC 8843 section 7.1): the first one that is not
+        declined."""
         return next((mid for mid in self.mids if mid not in self._declined), "0")
 
     @property
     def mids(self) -> tuple[str, ...]:
-        """Return the mids of the sections that have been negotiated, in order."""
+        """The mids of the negotiated sections, in order."""
         return tuple(section.mid for section in self._order)
 
     @property
     def local_ufrag(self) -> str:
-        """Return the ICE user fragment of this end."""
+        """The ICE user fragment of this end."""
         ufrag = compat.ice_transport(self.pc).iceGatherer.getLocalParameters().usernameFragment
         assert ufrag is not None
         return ufrag
 
     async def add_candidate(self, candidate: str | None, ufrag: str | None) -> None:
-        """Take a candidate of the remote, or None for the end. Candidates are held until their description is applied.
+        """Add a candidate of the remote, or None for the end. Candidates are held until their description is applied.
 
         Raises:
             ValueError: the candidate cannot be parsed, is refused, or is one too many.
@@ -239,7 +232,7 @@ class PeerConnection:
             await compat.ice_transport(self.pc).addRemoteCandidate(ice_candidate(parsed))
 
     def _new_candidate(self, text: str, ufrag: str | None) -> Candidate | None:
-        """Read a candidate. Return None if it is known already, or of no use with RTP and RTCP on one port.
+        """Parse a candidate. Return None if it is known already, or of no use with RTP and RTCP on one port.
 
         Raises:
             ValueError: the candidate cannot be parsed, is refused, or is one too many.
@@ -271,22 +264,27 @@ class PeerConnection:
         self._known_candidates.add(key)
         return True
 
-    def inherit_candidates(self, old: PeerConnection) -> None:
-        """Take over what came for a description that the old link did not live to see."""
-        self._held_candidates = old._held_candidates
+    @property
+    def held_candidates(self) -> list[HeldCandidate]:
+        """Candidates that came for a description which is not here yet."""
+        return list(self._held_candidates)
+
+    def inherit_candidates(self, held: list[HeldCandidate]) -> None:
+        """Hold candidates that came for a description which the previous connection did not see."""
+        self._held_candidates = held
         self._count_held()
 
     def _count_held(self) -> None:
-        """Begin to count with what is held for a description to come."""
+        """Count only the candidates that are held."""
         self._known_candidates = {(ufrag, *it.transport_address) for ufrag, it in self._held_candidates}
         self._candidate_names = sum(candidate.is_name for _, candidate in self._held_candidates)
 
     # --- offers
 
     def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> OfferPlan:
-        """Plan an offer in which everything wanted has a section. The connection stays as it is.
+        """Plan an offer in which every wanted track has a section. The connection stays unchanged.
 
-        A `frugal` one uses every idle section again before it opens another.
+        A `frugal` offer uses every idle section again before it opens another.
         """
         self.release({key: it for key, it in wanted.items() if not frugal or self._is_negotiated(it)})
         assigned = {sending.outgoing for sending in self._sending}
@@ -308,14 +306,14 @@ class PeerConnection:
         )
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
-        """Stop sending at once what is not wanted any more."""
+        """Stop sending, at once, tracks that are not wanted any more."""
         keep = set(wanted.values())
         for sending in self._sending:
             if sending.outgoing is not None and sending.outgoing not in keep:
                 sending.assign(None)
 
     def replace(self, old: Outgoing, new: Outgoing) -> bool:
-        """Send another track in the place of one, without negotiation. False if the old one is not being sent."""
+        """Replace a track, without negotiation. Returns False if the old one is not being sent."""
         for sending in self._sending:
             if sending.outgoing == old:
                 sending.replace(new)
@@ -331,11 +329,11 @@ class PeerConnection:
         compat.release_controlling_role(self.pc)
 
     def offer_text(self, plan: OfferPlan) -> str:
-        """Return what to send for a plan."""
+        """Return the description to send for a plan."""
         return self._as_sent(plan.sdp)
 
     async def commit(self, plan: OfferPlan, offer: str, answer: Description, wanted: Mapping[Any, Outgoing]) -> bool:
-        """Commit an offer with its answer. Return whether something wanted is still without a section."""
+        """Commit an offer with its answer. Return whether a wanted track is still without a section."""
         for index, section in enumerate(plan.sections):
             if section.transceiver is not None:
                 compat.adopt_transceiver(self.pc, section.transceiver)
@@ -353,11 +351,11 @@ class PeerConnection:
         return self._unsent(wanted)
 
     async def answer(
-        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = lambda answer, mids: ()
+        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
     ) -> tuple[str, bool]:
-        """Answer an offer. Return the answer and whether something wanted found no section in it.
+        """Answer an offer. Return the answer and whether a wanted track is still without a section.
 
-        `too_much` is asked which of the new sections, by mid, have to be declined for the answer to be sent.
+        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent.
 
         Raises:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
@@ -406,26 +404,26 @@ class PeerConnection:
             self._logger.warning("connection closed by force", {"after": POLITE_CLOSE})
             politely.cancel()
             if self._gathering is not None:
-                await asyncio.wait([self._gathering])  # it knows its sockets only when it is done
+                await asyncio.wait([self._gathering])  # its sockets are known only when it is done
             await close_by_force(self.pc)
             if self._connect_task is not None and not self._connect_task.done():
                 await self._stop_connecting()
-                await close_by_force(self.pc)  # what it has started meanwhile
+                await close_by_force(self.pc)  # for what it has started meanwhile
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
 
     async def _close_politely(self) -> None:
         await self._stop_connecting()
-        with contextlib.suppress(Exception):  # whatever is wrong with it, it is being thrown away
+        with contextlib.suppress(Exception):  # it is being thrown away
             if self._gathering is not None:
                 await asyncio.shield(self._gathering)
             await self.pc.close()
 
     async def _stop_connecting(self) -> None:
-        """Have the connect end before the connection is closed, which does not stop what is started after it.
+        """End the connect before the connection is closed: aiortc does not stop what the connect starts afterwards.
 
-        Cancelling once is not enough: `asyncio.wait_for` of Python 3.11, in which the handshake of TLS waits, ignores
-        it when what it waits for has just come (python/cpython#86296).
+        Cancelling once is not enough: `asyncio.wait_for` of Python 3.11, in which the TLS handshake waits, swallows the
+        cancellation when the awaited result has just arrived (python/cpython#86296).
         """
         while self._connect_task is not None and not self._connect_task.done():
             self._connect_task.cancel()
@@ -453,7 +451,7 @@ class PeerConnection:
             self._logger.warning("lines of a description left out", lines)
 
     def _new_candidates(self, description: RemoteDescription) -> list[Candidate]:
-        """Return the candidates of a description that are not known yet, and tell once of those that are refused."""
+        """Return the new candidates of a description. Those that are refused are reported together."""
         new = []
         refused, error = description.candidates_refused, ValueError(description.refusal)
         for candidate in description.candidates:
@@ -468,7 +466,7 @@ class PeerConnection:
         return new
 
     def _decline(self, description: RemoteDescription) -> None:
-        """Send nothing in sections that the remote declined, and tell which ones this end declines."""
+        """Stop sending in sections that the remote declined, and report those that this end declines."""
         self._declined = dict(description.declined)
         for sending in self._sending:
             if sending.transceiver.mid in self._declined:
@@ -494,14 +492,14 @@ class PeerConnection:
             await compat.give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
-        """Return a description of this end as the remote is sent it."""
+        """Return a description of this end in the form in which it is sent."""
         session, versions = self._session
         text = in_form(with_port_zero(text, self._declined), self._forms)
         text = with_origin(text, session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: RemoteDescription) -> None:
-        """Start what the exchange agreed on, and tell which tracks came and went."""
+        """Start what was negotiated, and report added and removed tracks."""
         self._remote_ufrag = remote.ufrag
         for sending in self._sending:
             if sending.negotiated:
@@ -511,11 +509,11 @@ class PeerConnection:
         self._update_incoming(remote.sections)
 
     async def _end_candidates(self, ufrag: str | None) -> None:
-        """Pass the end on where it is sure to belong to this description.
+        """Pass the end marker on if it certainly belongs to this description.
 
-        A bare end marker may be that of a connection which the other end has just given up, and ICE fails at once when
-        it is told that there will be no candidates. Without a marker the time that a link may take ends the wait. What
-        was held until now goes before it: aiortc takes nothing after the end.
+        A bare end marker may belong to a connection that the remote has just given up, and ICE fails at once if there
+        are no candidates to come. Without a marker the connect timeout ends the wait. Candidates that were held are
+        added first: aiortc accepts none after the end.
         """
         if self._candidate_tasks:
             await asyncio.wait(self._candidate_tasks)
@@ -555,13 +553,13 @@ class PeerConnection:
             self._observer.tracks_changed(removed, added)
 
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
-        """Say for each transceiver whether this end sends and whether it takes what the remote sends."""
+        """Return the direction of each transceiver in the next offer."""
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
         directions = {}
         for transceiver in {*self.pc.getTransceivers(), *sending}:
-            # A section of ours is new to the remote once: it takes it for what we send. From then on it is open to
-            # both. A browser uses it again for a track of its own, and if that was lost in a collision it does not
-            # ask again, as long as it was not offered to send there (W3C WebRTC, check if negotiation is needed).
+            # A section that this end adds is sendonly once. From then on both may send in it: a browser uses it for a
+            # track of its own, and if that was lost in a collision it does not negotiate again unless it was offered
+            # to send there (W3C WebRTC, check if negotiation is needed).
             receives = transceiver.mid is not None
             directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
         return directions
@@ -584,12 +582,13 @@ class PeerConnection:
         return sending
 
     def _unsent(self, wanted: Mapping[Any, Outgoing]) -> bool:
-        """Tell whether the remote has not heard of something. What it heard of and declined is not offered again."""
+        """Return whether the remote does not know of a wanted track. One that it knows and declined is not offered
+        again."""
         told = {sending.told for sending in self._sending}
         return any(outgoing not in told for outgoing in wanted.values())
 
     def _connect(self) -> None:
-        """Run aiortc's connect, one at a time, and once more if something was negotiated meanwhile."""
+        """Run aiortc's connect, one at a time, and again if something was negotiated meanwhile."""
         self._connect_again = True
         if self._connect_task is None or self._connect_task.done():
             self._connect_task = asyncio.ensure_future(self._run_connect())
@@ -602,7 +601,7 @@ class PeerConnection:
                     await self._ice.run(usable_ice(self._parsed_remote, self._declined))
                 await compat.connect(self.pc)
             except Exception as error:
-                # A transport that failed shows in the connection state, which starts the recovery.
+                # A failed transport shows in the connection state, which starts the recovery.
                 self._logger.warning("connecting failed", {"error": f"{type(error).__name__}: {error}"})
                 return
             if self._parsed_remote is not None:

@@ -1,4 +1,4 @@
-"""What of a remote description this end can take: the whole, all but some sections, or nothing."""
+"""Admission of remote descriptions: as a whole, without some sections, or not at all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..core.negotiation.sdp_sections import Form
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteDescription(Description):
-    """A description of the remote with what this end makes of it.
+    """A description of the remote as this end uses it.
 
-    `shown` is the text that aiortc is given. `declined` has the first lines of the sections that either end declines,
-    by mid; `unusable` says of those which this end declines what is wrong with them. `forms` are those of first lines
-    that answers have to repeat. `noted` are odd lines that were left out, `odd_lines` is how many there were;
-    `candidates_refused` is how many candidates were, and `refusal` why the first was.
+    `shown` is the text for aiortc. `declined` has the first lines of the sections that either end declines, by mid, and
+    `unusable` the reasons for those that this end declines. `forms` are forms of first lines that answers have to
+    repeat. `noted` are some of the invalid lines that were left out, `odd_lines` is their number; `candidates_refused`
+    is the number of candidates that were refused, and `refusal` the reason of the first.
     """
 
     shown: str
@@ -44,10 +44,10 @@ class RemoteDescription(Description):
 
 
 def admit(kind: DescriptionKind, sdp: str, known_mids: Sequence[str] = ()) -> RemoteDescription:
-    """Say what of a remote description can be taken. `known_mids` are those of the sections so far, in order.
+    """Check a remote description. `known_mids` are the mids of the sections so far, in order.
 
     Raises:
-        SdpError: nothing, for aiortc would trip over it half-way, when the connection is already changed.
+        SdpError: it is unusable: aiortc would fail half-way, when the connection is already changed.
     """
     read = read_remote(sdp, known_mids, _identify)
     unusable = _unusable(read.sections)
@@ -76,7 +76,7 @@ def admit(kind: DescriptionKind, sdp: str, known_mids: Sequence[str] = ()) -> Re
 
 
 def admitted(description: Description) -> RemoteDescription:
-    """Return a description as it was admitted, or admit one that was only read."""
+    """Return a description as it was admitted, or admit one that was only parsed."""
     if isinstance(description, RemoteDescription):
         return description
     return admit(description.kind, description.sdp)
@@ -88,7 +88,7 @@ def usable_ice(parsed: SessionDescription, declined: Collection[str]) -> RTCIceP
 
 
 def ice_candidate(candidate: Candidate) -> RTCIceCandidate:
-    """Return a candidate as aiortc has it."""
+    """Return a candidate as aiortc's class."""
     return RTCIceCandidate(
         component=candidate.component,
         foundation=candidate.foundation,
@@ -104,7 +104,7 @@ def ice_candidate(candidate: Candidate) -> RTCIceCandidate:
 
 
 def _unusable(sections: Sequence[RemoteSection]) -> dict[str, str]:
-    """Say of each section that this end declines, by mid, what is wrong with it."""
+    """Return the reason for each section that this end declines, by mid."""
     faults: dict[str, str] = {}
     has_data = False
     for section in sections:
@@ -129,9 +129,9 @@ def _codec_fault(section: RemoteSection) -> str | None:
 
 
 def _identify(kind: str, codec: Codec) -> Hashable:
-    """Return what a codec is at this end: the one of aiortc's that it is compatible with, or whose retransmission.
+    """Return which codec of aiortc a codec is compatible with, or of which payload type it is the retransmission.
 
-    aiortc answers with a number of its own where the offered one is below 96. That is no reason to leave out another.
+    aiortc answers with a number of its own if the offered one is below 96. That is no reason to leave out another.
     """
     theirs = _parameters(kind, codec)
     if is_rtx(theirs):

@@ -1,4 +1,4 @@
-"""The media sections of a connection: what this end sends in one, and what arrives in one."""
+"""The media sections of a connection, at the sending and at the receiving end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .stats import InboundTrackStats, OutboundTrackStats, bits_per_second
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A local track as a remote is sent it."""
+    """A local track as sent to one remote."""
 
     kind: str
     track_id: str
@@ -34,7 +34,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A track that the remote sends, under the ids of its msid. It may be in several streams, or in none."""
+    """A track that the remote sends, with the ids of its msid (RFC 8830). It may be in several streams, or in none."""
 
     mid: str
     track: RemoteTrack
@@ -43,14 +43,15 @@ class Incoming:
 
     @property
     def stream_id(self) -> str | None:
-        """The first of its streams."""
+        """The id of the first of its streams, None without one."""
         return self.stream_ids[0] if self.stream_ids else None
 
 
 class SendingSection:
-    """A section that this end sends in, or will: its transceiver, what it sends, and what the remote was told of it.
+    """A section that this end sends in, or will: its transceiver and its track.
 
-    `is_usable` until the remote has declined it for good.
+    `outgoing` is the track that is sent now, `planned` the one in the last offer, and `told` the one that the remote
+    knows of. `is_usable` is True until the remote declines the section for good.
     """
 
     def __init__(self, pc: RTCPeerConnection, kind: str) -> None:
@@ -73,11 +74,11 @@ class SendingSection:
         self.forward.switch(outgoing.fanout if outgoing is not None else None)
 
     def choose_codec(self) -> None:
-        """Send in what was negotiated first, whatever is sent in the course of time: aiortc's sender does."""
+        """Send with the codec that was negotiated first: aiortc's sender keeps it for good."""
         self.forward.negotiated(SendCodec.of(compat.codecs(self.transceiver)[0]))
 
     def replace(self, outgoing: Outgoing) -> None:
-        """Send another track under the same msid: the other end knows the section's track by it."""
+        """Send another track under the same msid, by which the remote knows the track of the section."""
         self.told = outgoing if self.told == self.outgoing else self.told
         self.planned = outgoing if self.planned == self.outgoing else self.planned
         self.outgoing = outgoing
@@ -117,7 +118,7 @@ class SendingSection:
 
 
 class ReceivingSection:
-    """Where the frames of one receiving section go: to the track that the remote sends in it now, or nowhere."""
+    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any."""
 
     def __init__(self, mid: str, receiver: RTCRtpReceiver) -> None:
         self.mid = mid
@@ -125,13 +126,14 @@ class ReceivingSection:
         self._kind = receiver.track.kind
         self._time_line = TimeLine()
         self._sender_clock = SenderClock()
-        self._reported_of: tuple[int, int] | None = None  # the source, and the stretch of the time line
-        self._early: tuple[int, float, int] | None = None  # a report that came before what it is of
+        self._reported_of: tuple[int, int] | None = None  # the source, and the part of the time line
+        self._early: tuple[int, float, int] | None = None  # a report that came before its packets
         self._incoming: Incoming | None = None
         self._tap = tap_receiver(receiver, self)
 
     def update(self, ids: tuple[tuple[str, ...], str] | None) -> tuple[Incoming | None, Incoming | None]:
-        """Note the ids under which the remote sends here, None if it does not. Return the removed and the added."""
+        """Set the msid with which the remote sends here, None if it does not. Returns the removed and the added
+        track."""
         current = self._incoming
         if ids is not None and current is not None and (current.stream_ids, current.track_id) == ids:
             return None, None
@@ -143,24 +145,25 @@ class ReceivingSection:
         return current, self._incoming
 
     def take(self, codec: Any, data: bytes, timestamp: int) -> None:
-        """Take an encoded frame."""
+        """Pass an encoded frame to the track."""
         place = self._place(timestamp, codec)
         if self._incoming is not None:
             self._incoming.track.feed(EncodedFrame(codec, data, place, is_key_frame(codec, data)))
 
     def skipped(self, frames: int) -> None:
-        """Count frames that nobody reads."""
+        """Count frames that are not read."""
         if self._incoming is not None:
             self._incoming.track.count_unread(frames)
 
     def passed(self, codec: Any, timestamp: int) -> None:
-        """Follow the time and the codec of what nobody reads."""
+        """Follow the time and the codec of frames that are not read."""
         self._place(timestamp, codec)
         if self._incoming is not None:
             self._incoming.track.note_codec(codec)
 
     def reported(self, source: int, clock: float, timestamp: int) -> None:
-        """Take a report of the source that was heard last: what has this timestamp was at a second of its clock."""
+        """Handle a report of the current source: the RTP timestamp at a second of its clock (RFC 3550 section
+        6.4.1)."""
         at = self._time_line.second_of(timestamp)
         if at is None:
             self._early = source, clock, timestamp
@@ -172,12 +175,12 @@ class ReceivingSection:
         self._sender_clock.note(at, clock)
 
     def picture_lost(self) -> None:
-        """Take note that a part of the video did not arrive."""
+        """Handle the loss of a part of the video."""
         if self._incoming is not None:
             self._incoming.track.picture_lost()
 
     def ended(self) -> None:
-        """Take note that the receiver has stopped."""
+        """Handle the receiver being stopped."""
         if self._incoming is not None:
             self._incoming.track.stop()
 

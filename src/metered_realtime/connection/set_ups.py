@@ -1,4 +1,4 @@
-"""How many connections of a peer are made, and torn down, at a time."""
+"""The number of connections of a peer that are made, and closed, at a time."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_SET_UPS = 64
-"""Connections that are being made or torn down. Each has sockets, timers and a handshake, and costs some milliseconds;
-a mesh of 50 comes up at once. Presence that lets peers come and go faster than that makes them wait."""
+"""Connections that are being made or closed. Each has sockets, timers and a handshake, and costs some milliseconds;
+a mesh of 50 comes up at once. If presence lets peers come and go faster than that, they wait."""
 
 SET_UP_TIME = 5.0
-"""Seconds for which a connection counts as being made. Whoever never answers must not keep others waiting for long."""
+"""Seconds for which a connection counts as being made. A remote that never answers must not delay the others for
+long."""
 
 
 class Turn:
-    """The right of one connection to be made, once `granted` was called."""
+    """The right of one connection to be made. `granted` is called when it has it."""
 
     def __init__(self, granted: Callable[[], None]) -> None:
         self.granted = granted
@@ -23,9 +24,9 @@ class Turn:
 
 
 class SetUps:
-    """Grants turns in the order in which they were asked for, at once while there is room.
+    """Grants turns in the order of the requests, at once while there is room.
 
-    A turn that is given up while it waits has cost nothing. Those that waited are granted one in each turn of the event
+    A turn that is given up while it waits has cost nothing. Waiting ones are granted one in each iteration of the event
     loop, so that other work goes on in between.
     """
 
@@ -36,25 +37,25 @@ class SetUps:
 
     @property
     def waiting(self) -> int:
-        """How many connections wait for their turn."""
+        """The number of connections that wait for their turn."""
         return len(self._waiting)
 
     def request(self, turn: Turn) -> None:
-        """Grant a turn now, or when there is room."""
+        """Grant a turn at once, or when there is room."""
         if self._waiting or self.busy >= MAX_SET_UPS:
             self._waiting[turn] = None
         else:
             self._grant(turn)
 
     def end(self, turn: Turn) -> None:
-        """Take back a turn, granted or not."""
+        """End a turn, granted or not."""
         if turn.is_granted:
             self._release()
         else:
             self._waiting.pop(turn, None)
 
     def count(self, teardown: asyncio.Future[Any]) -> None:
-        """Count a connection that is torn down until that is done. It does not wait."""
+        """Count a connection that is being closed, until it is. It does not wait for a turn."""
         self.busy += 1
         teardown.add_done_callback(lambda _: self._release())
 

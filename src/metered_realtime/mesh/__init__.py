@@ -1,1 +1,1 @@
-"""WebRTC peers on aiortc: `MeteredPeer`, `RemotePeer`, `DataChannel` and what is under them."""
+"""WebRTC peers: `MeteredPeer` and `RemotePeer`."""

@@ -1,4 +1,4 @@
-"""Whether the key or token of a peer may signal to others at all: without that there are no calls."""
+"""The permission of a peer to signal: without it there are no calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADVICE = (
 
 
 class CallPermission:
-    """Tells once, for each connection to the server, that signals are refused, and stops all further ones.
+    """Reports refused signals once for each connection to the server, and stops all further ones.
 
     Attributes:
         is_refused: Whether the server has refused a signal since the last token or connection.

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..connection.ice_servers import IceServers
 from ..connection.set_ups import SetUps
-from ..core.negotiation.signals import Signal
 from ..log import Logger
 from .remote_peer import RemotePeer
 from .seat import SignallingSeat
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 class PeerConnections:
     """Makes connections that signal through a seat.
 
-    They share a certificate: a key takes longer to make than all the rest. `kind` is asked for their class when it is
-    needed, for it takes an extra.
+    They share a certificate: a key takes longer to make than everything else. `kind` returns their class; it is called
+    when the first one is needed, because the class needs an extra.
     """
 
     def __init__(
@@ -35,35 +34,26 @@ class PeerConnections:
         self.set_ups = SetUps()
 
     def make(self, remote: RemotePeer) -> RemoteConnection:
-        """Return a connection to a remote, which hears of all that happens to it.
+        """Return a connection to a remote, which observes it.
 
         Raises:
             ImportError: the extra that it needs is not installed.
         """
 
-        async def send_signal(signal: Signal) -> None:
-            await self._seat.send_signal(remote.id, signal)
-
-        def check_signal(signal: Signal) -> None:
-            self._seat.check_signal(signal, remote.id)
-
         kind = self._kind()
-        # One for all: whoever is in the channel knows this peer by its id anyway.
+        # One for all: everybody in the channel knows this peer by its id anyway.
         self._certificate = kind.certificate_for_now(self._certificate)
         return kind(
             polite=remote.polite,
             free_to_offer_at=remote._free_to_offer_at,
-            offer_held=remote._greet,
-            send_signal=send_signal,
-            check_signal=check_signal,
+            signaller=self._seat.signaller(remote.id),
             ice_servers=self._ice_servers,
             observer=remote,
             logger=self._logger,
-            link_lost=self._seat.doubt,
             certificate=self._certificate,
             set_ups=self.set_ups,
         )
 
     def forget_certificate(self) -> None:
-        """Take a new one from now on: who meets a peer in two channels under two ids cannot tell that it is one."""
+        """Use a new certificate from now on, so that two ids in two channels cannot be linked by it."""
         self._certificate = None

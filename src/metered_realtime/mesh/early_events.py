@@ -1,7 +1,8 @@
-"""What the server says of a channel before the join of it is done: told after `Joined`, in the order in which it came.
+"""Events of a channel that arrive before its join is complete. They are emitted after `Joined`, in order.
 
-A server acknowledges, lists who is there and passes messages on in one breath, and a join returns a turn later. Whoever
-is told of a message wants to answer it, which takes a peer that is joined and knows who sent it.
+A server acknowledges the subscription, lists the members and forwards messages at once, and a join returns one turn of
+the event loop later. A handler of a message may want to answer it, which needs a peer that is joined and knows the
+sender.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from ..events import Event, Presence
 from ..log import Logger
 
 MAX_EARLY_EVENTS = 1_024
-"""A join takes a round trip, or 15 s on a bad day: enough for either, and little for strangers to fill. Presence, which
-only the server can send, always has room."""
+"""A join takes a round trip, or 15 s on a bad day: enough for both, and a small bound on what other peers can fill.
+Presence, which only the server can send, always has room."""
 
 Listener = Callable[[Any], None]
 
 
 class EarlyEvents:
-    """Events of a join that is under way, each with who takes it. `joining` names its channel, or None."""
+    """Holds the events of a join that is under way. `joining` returns its channel, or None."""
 
     def __init__(self, joining: Callable[[], str | None], logger: Logger) -> None:
         self._joining = joining
@@ -28,9 +29,9 @@ class EarlyEvents:
         self._held: list[tuple[Listener, Event]] = []
 
     def held_for(self, listener: Listener) -> Listener:
-        """Return a listener that takes events at once, or holds those of the channel that is being joined."""
+        """Return a listener that passes events on at once, or holds those of the channel that is being joined."""
 
-        def take(event: Event) -> None:
+        def hold_or_pass(event: Event) -> None:
             channel = self._joining()
             if channel is None or getattr(event, "channel", channel) != channel:
                 listener(event)
@@ -41,14 +42,14 @@ class EarlyEvents:
                     "too many events before the join was done, dropped", {"event": type(event).__name__}
                 )
 
-        return take
+        return hold_or_pass
 
     def release(self) -> None:
-        """Have everything taken."""
+        """Pass every held event on."""
         held, self._held = self._held, []
         for listener, event in held:
             listener(event)
 
     def clear(self) -> None:
-        """Forget everything: nothing was joined."""
+        """Drop every held event: nothing was joined."""
         self._held.clear()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class _JoinedContext:
-    """What `MeteredPeer.joined` returns."""
+    """The context manager that `MeteredPeer.joined` returns."""
 
     def __init__(self, peer: MeteredPeer, channel: str, include_sender_metadata: bool) -> None:
         self._peer = peer

@@ -1,4 +1,4 @@
-"""What this peer sends: the book of attachments, one fan-out for each track, and what the remotes are told of it."""
+"""The tracks that this peer sends: their attachments, a fan-out for each, and their metadata."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class LocalMedia:
-    """The tracks of one `MeteredPeer`, for the `remotes` of now and all that come.
+    """The tracks of one `MeteredPeer`, sent to every current and future remote.
 
-    `tell` sends a remote the metadata of a track: before the track itself, so that it is known when the track comes.
-    `emit` takes the event of a track that has ended by itself.
+    `tell` sends a remote the metadata of a track: before the track itself, so that it is known when the track arrives.
+    `emit` emits the event of a track that has ended by itself.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LocalMedia:
         check: Callable[[MetadataSignal], None],
         method: str,
     ) -> None:
-        """Send tracks to everybody, all of them or, if one cannot be, none. Raises like `_enter`."""
+        """Send tracks to everybody: all of them, or none if one cannot be sent. Raises like `_enter`."""
         added = []
         try:
             for track in tracks:
@@ -90,9 +90,9 @@ class LocalMedia:
                 remote._connection.detach(id(track))
 
     def replace(self, old: Any, new: Any | None, check: Callable[[MetadataSignal], None]) -> None:
-        """Swap a track on every remote that carries it, metadata included.
+        """Replace a track on every remote that carries it, metadata included.
 
-        One that has ended is sent to nobody any more: `new` is then attached with its stream and its metadata.
+        In the place of a track that has ended, `new` is attached with its stream and metadata.
 
         Raises:
             TypeError: `new` is not a track.
@@ -119,11 +119,11 @@ class LocalMedia:
 
     @property
     def is_any(self) -> bool:
-        """Tell whether there is anything to send."""
+        """Whether any track is attached."""
         return len(self._book) > 0
 
     def get(self, track: Any) -> Attachment | None:
-        """Return what a track is attached as."""
+        """Return the attachment of a track, None if it has none."""
         return self._book.get(track)
 
     def of_stream(self, stream: Any) -> list[Attachment]:
@@ -133,17 +133,17 @@ class LocalMedia:
     # --- what a remote is sent
 
     def tell_metadata(self, remote: RemotePeer) -> None:
-        """Tell a remote the metadata of everything."""
+        """Send a remote the metadata of every track."""
         for attachment in self._book:
             self._tell_all_of(remote, attachment)
 
     def send_everything(self, remote: RemotePeer) -> None:
-        """Attach everything to a remote that has not ended."""
+        """Send a remote every track that has not ended."""
         for attachment in self._book:
             if getattr(attachment.track, "readyState", "live") != "ended":
                 self._send(remote, attachment)
             elif not self._fanout(attachment.track).is_reading:
-                self._track_ended(attachment.track, None)  # nobody received it, so nobody has noticed
+                self._track_ended(attachment.track, None)  # it was not read, so its end was not noticed
 
     # --- inside
 
@@ -163,10 +163,10 @@ class LocalMedia:
         check: Callable[[MetadataSignal], None],
         method: str,
     ) -> Attachment | None:
-        """Enter a track. None if it is there already with the same stream.
+        """Attach a track. Returns None if it is attached already with the same stream.
 
         Raises:
-            ImportError: aiortc is missing, or another release than the one that is known here.
+            ImportError: aiortc is missing, or is a release that is not supported.
             TypeError: not a track, a stream or a metadata object.
             ValueError: the metadata is not JSON.
             MeteredPeerStateError: `track_already_attached`, with another stream.
@@ -204,7 +204,7 @@ class LocalMedia:
         if new is not None:
             self._check_kinds(old, new)
         if present is None:
-            # Nobody has it, or an earlier replacement left it on some remotes: those follow now.
+            # No remote has it, or an earlier replacement left it on some of them: those follow now.
             attachment = self._book.get(new)
             self._finish(old, *self._swap(remotes, old, attachment))
             return
@@ -266,7 +266,7 @@ class LocalMedia:
         return fanout
 
     def _track_ended(self, track: Any, error: BaseException | None) -> None:
-        """Take a track that has ended by itself from everybody, as if it had been removed."""
+        """Remove a track that has ended by itself."""
         attachment = self._book.get(track)
         if attachment is None:
             return

@@ -1,9 +1,9 @@
-"""A WebRTC peer: one channel, everybody in it, and what is sent to them."""
+"""A WebRTC peer: one channel, the remote peers in it, and what is sent to them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 from ssl import SSLContext
@@ -16,7 +16,23 @@ from ..channels.peer_channel import PATIENCE, PeerChannel, PeerChannels
 from ..channels.registry import RemoteChannels
 from ..connection.ice_servers import IceServers
 from ..core.negotiation.signals import GREETING, MetadataSignal, channel_of, parse_signal
-from ..core.session.close_codes import FATAL_CLOSES, FATAL_ERROR_CODES, code_of_close
+from ..core.session.close_codes import FATAL_ERROR_CODES
+from ..core.session.peer_lifecycle import (
+    AnnounceJoined,
+    AnnounceLeft,
+    AskForSnapshot,
+    Effect,
+    End,
+    ExpectSnapshot,
+    Leave,
+    Method,
+    PeerLifecycle,
+    ReportFatal,
+    ServerBack,
+    ServerLost,
+    ShowState,
+    StartOver,
+)
 from ..core.wire.names import is_reserved_channel, peer_id_fault
 from ..emitter import AsyncEventEmitter
 from ..errors import (
@@ -86,24 +102,24 @@ CLOSE_TIMEOUT = 2.0
 """Seconds that `close()` may take altogether: connections, signalling, then the handlers that still run."""
 
 MEETING_TIME = 0.25
-"""Seconds that the impolite end leaves to a stranger who has something to offer: Chromium that has to take back the
-first offer of a page, while it gathers for that, may stay without any candidate for good. An end of this make says so
-when it is asked, and is not waited for any longer."""
+"""Seconds that the impolite end waits for the offer of a foreign remote: Chromium that has to roll back the first offer
+of a page while it gathers candidates may never gather any again. A native remote answers the greeting, and is not
+waited for any longer."""
 
 CANCEL_GRACE = 0.2
-"""Seconds of those that are left to handlers which had to be cancelled."""
+"""Seconds of `CLOSE_TIMEOUT` for handlers that had to be cancelled."""
 
 
 class MeteredPeer(AsyncEventEmitter):
-    """Join a channel and be a peer of everybody in it.
+    """A peer of everybody in the channel that it joins.
 
-    `rpc` holds the methods that it offers to others, see `RpcMethods`.
+    `rpc` holds the methods that it offers to others; see `RpcMethods`.
 
     Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `FatalError`. Media and data channels
-    belong to the `RemotePeer` that `PeerJoined` brings: register for its events in that handler and nothing is missed.
+    belong to the `RemotePeer` of `PeerJoined`: handlers that are registered in the handler of that event miss nothing.
 
     If `options` is given the other options of the client are ignored; see `SignallingClientOptions` for their meaning.
-    Subscriptions always come back after a reconnect: a peer without its channel would be joined and deaf.
+    Subscriptions are always restored after a reconnect: without its channel a peer would be joined and receive nothing.
 
     Several peers, each in a channel of its own, may share a `client`: one connection to the server for all of them.
     It belongs to the program, which closes it; the first join connects it. Direct messages of the program name no
@@ -111,7 +127,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     `ice_servers` replaces the STUN and TURN servers that the signalling server names: a sequence, in which one server
     of each kind is used and each recovery of a connection takes the next ones, or a function, plain or async, that is
-    asked on joining and again for connections made more than a minute later. An empty list means none.
+    called on joining and again for connections made more than a minute later. An empty list means none.
     `ice_transport_policy` `relay` uses relayed candidates only.
 
     `rpc_debug` sends callers the text of what a handler raises. `rpc_errors` is the registry, or a class of one, whose
@@ -161,15 +177,13 @@ class MeteredPeer(AsyncEventEmitter):
         )
         super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
-            self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would be deaf")
-        self._state: MeteredPeerState = "idle"
-        self._channel: str | None = None
-        self._peer_id: str | None = None
+            self._logger.warning("auto_resubscribe=False is ignored: a peer without its channel would receive nothing")
+        self._life = PeerLifecycle()
         self._remotes = Remotes(self, self._logger)
         self._files = FileTransfers(self, self._logger)
         self.rpc = RpcMethods(debug=rpc_debug, errors=rpc_errors)
         self._permission = CallPermission(self.emit, self._is_heard, self._remotes)
-        self._early = EarlyEvents(lambda: self._channel if self._state == "joining" else None, self._logger)
+        self._early = EarlyEvents(lambda: self._life.joining, self._logger)
         self._seat = SignallingSeat(
             client if client is not None else self._new_client(chosen),
             {
@@ -202,7 +216,7 @@ class MeteredPeer(AsyncEventEmitter):
         self._lifetime = Lifetime(self, self.close)
 
     def __repr__(self) -> str:
-        return f"<MeteredPeer {self._peer_id or '-'} {self._state}>"
+        return f"<MeteredPeer {self.peer_id or '-'} {self.state}>"
 
     async def __aenter__(self) -> MeteredPeer:
         return self
@@ -213,17 +227,17 @@ class MeteredPeer(AsyncEventEmitter):
     @property
     def state(self) -> MeteredPeerState:
         """`idle`, `joining`, `joined`, `reconnecting`, `leaving` or `closed`."""
-        return self._state
+        return self._life.state
 
     @property
     def peer_id(self) -> str | None:
         """The id that the server gave this peer last. Kept after the end."""
-        return self._peer_id
+        return self._life.peer_id
 
     @property
     def channel(self) -> str | None:
-        """The channel, set while joining already, None when left."""
-        return self._channel
+        """The channel that it is in, or is joining. None without one."""
+        return self._life.channel
 
     @property
     def remote_peers(self) -> list[RemotePeer]:
@@ -233,7 +247,7 @@ class MeteredPeer(AsyncEventEmitter):
     # --- joining and leaving
 
     async def join(self, channel: str, *, include_sender_metadata: bool = False) -> None:
-        """Enter a channel: `Joined`, then `PeerJoined` for each peer that is there.
+        """Join a channel. Emits `Joined`, then `PeerJoined` for each peer that is there.
 
         A failed or cancelled join leaves the peer `idle`: it may be tried again.
 
@@ -241,14 +255,14 @@ class MeteredPeer(AsyncEventEmitter):
             MeteredPeerStateError: `invalid_state`, not idle.
             MeteredPeerSendError: `reserved_channel`.
             TypeError, ValueError: not a channel name.
-            SignallingConnectError, ServerRequestError, AckTimeoutError, DisconnectedError: the server's side of it.
+            SignallingConnectError, ServerRequestError, AckTimeoutError, DisconnectedError: the server refused, or was
+                not reached.
             Exception: what the provider of ICE servers raised, credentials masked.
         """
-        self._require_state("join", "idle")
+        self._require("join", "join")
         if isinstance(channel, str) and is_reserved_channel(channel):
             raise MeteredPeerSendError("reserved_channel", f"channel {channel!r} belongs to the service")
-        self._channel = channel
-        self._set_state("joining")
+        self._perform(self._life.join(channel))
         self._lifetime.begin()
         try:
             await self._ice_servers.prepare()
@@ -256,49 +270,46 @@ class MeteredPeer(AsyncEventEmitter):
         except BaseException as error:
             await self._abandon_join(error)
             raise
-        if self._state != "joining":
-            raise MeteredPeerStateError("invalid_state", "join", "the peer was closed while joining", self._state)
-        self._enter_channel(channel)
+        effects = self._life.joined(self._seat.peer_id)
+        if effects is None:
+            raise MeteredPeerStateError("invalid_state", "join", "the peer was closed while joining", self.state)
+        self._perform(effects)
 
     def joined(self, channel: str, *, include_sender_metadata: bool = False) -> _JoinedContext:
         """Return an async context manager that joins on entering and closes on leaving."""
         return _JoinedContext(self, channel, include_sender_metadata)
 
     async def leave(self, reason: str | None = None) -> None:
-        """Leave the channel and be `idle` again: `PeerLeft` for everybody, then `Left`. Does nothing when idle.
+        """Leave the channel and become `idle`. Emits `PeerLeft` for everybody, then `Left`. Does nothing when idle.
 
-        The connection to the server stays, and so does what is attached: the next `join`, of this channel or another,
-        sends it there. May be awaited in any handler; takes 2 s at most, and finishes even if its caller is cancelled.
+        The connection to the server stays, and so do attached tracks: the next `join`, of this channel or another,
+        sends them there. May be awaited in any handler; takes 2 s at most, and finishes even if its caller is
+        cancelled.
 
         Raises:
             MeteredPeerStateError: `invalid_state`, joining or closed.
         """
         if self._leaving is None:
-            if self._state == "idle":
+            if self.state == "idle":
                 return
-            self._require_state("leave", "joined", "reconnecting")
-            self._set_state("leaving")
-            self._leaving = asyncio.ensure_future(self._leave(reason))
+            self._require("leave", "leave")
+            self._perform(self._life.leave(reason))
         for emitter in (*self._remotes, *self._seen_off):
             emitter._enter_close()  # this may be one of their handlers
+        assert self._leaving is not None
         await asyncio.shield(self._leaving)
 
     async def close(self, reason: str | None = None) -> None:
-        """Leave and end for good: `PeerLeft` for everybody, then `Left`. Idempotent; ends within 2 s or so.
+        """Leave the channel and close the peer. Emits `PeerLeft` for everybody, then `Left`. Idempotent; takes about 2
+        s at most.
 
         May be awaited in any handler. Local tracks go on: they belong to the caller. So does a shared client.
         """
         for emitter in (self, *self._remotes, *self._seen_off):
             emitter._enter_close()  # this may be one of their handlers
-        if self._state == "closed" and self._ending is None:
-            return
-        if self._ending is None:
-            was_idle = self._state == "idle"
-            self._end_with(reason)
-            if not was_idle:
-                self._set_state("leaving")
-        assert self._ending is not None
-        await asyncio.shield(self._ending)
+        self._perform(self._life.close(reason))
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
 
     # --- data through the server
 
@@ -306,7 +317,7 @@ class MeteredPeer(AsyncEventEmitter):
         """Send data to everybody in the channel, through the server.
 
         Raises:
-            MeteredPeerSendError: `not_joined`, or `invalid_args` for None, and for what is no peer id.
+            MeteredPeerSendError: `not_joined`, or `invalid_args` for None and for an invalid peer id.
             MeteredPeerOversizedError: too large; nothing was sent.
             TypeError, ValueError: not JSON.
             ServerRequestError, AckTimeoutError, DisconnectedError: as for `SignallingClient.publish`.
@@ -318,7 +329,7 @@ class MeteredPeer(AsyncEventEmitter):
         payload = self._payload(data)
         if peer_id_fault(peer_id) is not None:
             raise MeteredPeerSendError("invalid_args", f"a peer id is needed, not {peer_id!r}")
-        if peer_id == self._peer_id:
+        if peer_id == self.peer_id:
             raise MeteredPeerSendError("self_send", "a peer cannot send to itself")
         if (signal := parse_signal(data)) is not None:
             self._logger.warning("send_to: data has the shape of a signal", {"shape": type(signal).__name__})
@@ -329,15 +340,16 @@ class MeteredPeer(AsyncEventEmitter):
     def open_channel(self, label: str, *, patience: float | None = PATIENCE, **options: Any) -> PeerChannel:
         """Open a channel to every current and future remote, or return the one that is open under this label.
 
-        Meets what the others open under the label, with this method or `RemotePeer.open_channel`, which has the same
-        options. It stays until it is closed: a remote that comes later is sent what is sent from then on. `patience`
-        is for how many seconds a send waits for a connected remote that does not keep up; see `PeerChannel`.
+        It is the same channel as the one that others open under the label, with this method or with
+        `RemotePeer.open_channel`, which has the same options. It stays open until it is closed; a remote that joins
+        later receives what is sent from then on. `patience` is for how many seconds a send waits for a connected remote
+        that does not keep up; see `PeerChannel`.
 
         Raises:
             MeteredPeerStateError: `invalid_state`, leaving or closed.
             ValueError: options that do not fit.
         """
-        self._require_open("open_channel")
+        self._require("change", "open_channel")
         return self._channels.open(label, ChannelOptions(**options), patience, self._channels_by_remote())
 
     def _channels_by_remote(self) -> dict[RemotePeer, RemoteChannels]:
@@ -359,45 +371,45 @@ class MeteredPeer(AsyncEventEmitter):
         self.rpc.add_text(name, handler, replace=replace)
 
     def unregister_rpc_method(self, name: str) -> None:
-        """Offer a method no more. Calls that run go on; unknown names are ignored."""
+        """Stop offering a method. Calls that run go on; unknown names are ignored."""
         self.rpc.remove(name)
 
     # --- media
 
     def add_stream(self, stream: MediaStream, metadata: StreamMetadata | None = None) -> None:
-        """Send the tracks of a stream to every current and future peer. See `add_track` for what is raised.
+        """Send the tracks of a stream to every current and future peer. Raises like `add_track`.
 
         Nothing is attached if one of the tracks cannot be.
         """
-        self._require_open("add_stream")
+        self._require("change", "add_stream")
         if not isinstance(stream, MediaStream):
             raise TypeError(f"a MediaStream is needed, not {stream!r}")
         self._media.attach(stream.get_tracks(), stream, metadata, self._seat.check_signal, "add_stream")
 
     def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
-        """Send a track to every current and future peer. With the same stream again it does nothing.
+        """Send a track to every current and future peer. Does nothing if it is attached with the same stream already.
 
         Raises:
             MeteredPeerStateError: `invalid_state` when leaving or closed; `track_already_attached` with another stream.
             MeteredPeerOversizedError: the metadata is too large; nothing was remembered.
             TypeError: not a track, a stream or a dict.
         """
-        self._require_open("add_track")
+        self._require("change", "add_track")
         self._media.attach([track], stream, metadata, self._seat.check_signal, "add_track")
 
     def remove_stream(self, stream: MediaStream) -> None:
         """Stop sending the tracks of a stream. Does nothing for an unknown one."""
-        self._require_open("remove_stream")
+        self._require("change", "remove_stream")
         for attachment in self._media.of_stream(stream):
             self._media.detach(attachment.track)
 
     def remove_track(self, track: Any) -> None:
         """Stop sending a track. Does nothing for an unknown one."""
-        self._require_open("remove_track")
+        self._require("change", "remove_track")
         self._media.detach(track)
 
     def get_track_metadata(self, track: Any) -> StreamMetadata | None:
-        """Return a copy of the metadata that a track was attached with."""
+        """Return a copy of the metadata that a track was attached with, None if it has none."""
         attachment = self._media.get(track)
         return dict(attachment.metadata) if attachment is not None and attachment.metadata is not None else None
 
@@ -407,7 +419,7 @@ class MeteredPeer(AsyncEventEmitter):
         return self.get_track_metadata(attachments[0].track) if attachments else None
 
     async def replace_track(self, old_track: Any, new_track: Any | None) -> None:
-        """Send another track, or nothing, in the place of one, on every peer, without a negotiation.
+        """Replace a track by another one, or by nothing, for every peer and without negotiation.
 
         Raises:
             MeteredPeerStateError: `invalid_state` when reconnecting, leaving or closed; `track_already_attached`.
@@ -415,7 +427,7 @@ class MeteredPeer(AsyncEventEmitter):
             TypeError: `old_track` is None or `new_track` is no track.
             ValueError: the tracks are of different kinds.
         """
-        self._require_state("replace_track", "idle", "joining", "joined")
+        self._require("replace", "replace_track")
         if old_track is None:
             raise TypeError("old_track must be a track, not None")
         self._media.replace(old_track, new_track, self._seat.check_signal)
@@ -430,11 +442,11 @@ class MeteredPeer(AsyncEventEmitter):
         progress: ProgressFn | None = None,
         patience: float | None = None,
     ) -> dict[str, TransferResult | FileTransferError]:
-        """Send a file to everybody who is in the channel now, and return by peer id how that went.
+        """Send a file to everybody in the channel now, and return the result or the error of each by peer id.
 
-        It is read once, and goes to each at its own pace. `name` is what it is called there, its own name by default.
-        `progress` is called with a `TransferProgress` often. `patience` is for how many seconds a remote may be
-        away, 60 by default. See `RemotePeer.send_file` for one of them.
+        The file is read once and sent to each remote at its own pace. `name` is its name at the other end, by default
+        its own. `progress` is called with a `TransferProgress`, often. `patience` is for how many seconds a remote may
+        be away, 60 by default. See also `RemotePeer.send_file`.
 
         Raises:
             OSError: it cannot be opened.
@@ -450,22 +462,24 @@ class MeteredPeer(AsyncEventEmitter):
         max_size: int | None = None,
         progress: ProgressFn | None = None,
     ) -> FileReceiver:
-        """Receive files into a directory from now on: `async with` it, `async for` gives each `FileReceived`.
+        """Receive files into a directory from now on. Use the receiver with `async with`; `async for` yields each
+        `FileReceived`.
 
-        Events on this peer and on the remote: `FileOffered`, `FileReceived`, `FileFailed`. `accept`, plain or async,
-        gets the `FileOffered` and says whether it is wanted; everything is by default, up to `max_size` bytes, 16 GiB
-        by default. Names are made safe and never overwrite. Begun files are gone on with, also after a restart.
+        Emits `FileOffered`, `FileReceived` and `FileFailed` on this peer and on the remote. `accept`, plain or async,
+        is called with the `FileOffered` and returns whether to accept it; by default every file of up to `max_size`
+        bytes is accepted, 16 GiB by default. Names are made safe and never overwrite a file. Interrupted files are
+        resumed, also after a restart of the program.
 
         Raises:
-            MeteredPeerStateError: `invalid_state`, it receives already.
-            OSError: the directory cannot be made.
+            MeteredPeerStateError: `invalid_state`, files are received already.
+            OSError: the directory cannot be created.
         """
         return self._files.receive(directory, accept, max_size, progress)
 
-    # --- figures
+    # --- stats
 
     def stats(self) -> PeerStats:
-        """Return the figures of every remote now, and their sums. See `RemotePeer.stats`."""
+        """Return the current stats of every remote, and their sums. See `RemotePeer.stats`."""
         return peer_stats(self)
 
     # --- inside: joining
@@ -474,80 +488,53 @@ class MeteredPeer(AsyncEventEmitter):
         return SignallingClient(replace(options, auto_resubscribe=True))
 
     async def _abandon_join(self, error: BaseException) -> None:
-        if self._state != "joining":
+        if not self._life.forget_channel():
             return
-        self._channel = None
         self._early.clear()
         try:
             await self._seat.abandon(error)
         finally:
-            if self._state == "joining":  # it may have been closed meanwhile
-                self._set_state("idle")
+            self._perform(self._life.join_failed())
 
-    def _enter_channel(self, channel: str) -> None:
-        assert self._seat.peer_id is not None
-        self._peer_id = self._seat.peer_id
-        self._remotes.expect_snapshot(self._peer_id)
-        self._set_state("joined")
-        self.emit(Joined(self._peer_id, channel))
-        self._early.release()
-
-    # --- inside: what the client tells
+    # --- inside: events of the client
 
     def _on_connected(self, event: Connected) -> None:
-        previous, self._peer_id = self._peer_id, event.peer_id
         self._permission.ask_again(is_reachable=False)
-        if self._state != "reconnecting":
-            return
-        self._remotes.expect_snapshot(event.peer_id)
-        if previous != event.peer_id:
-            for remote in self._remotes:
-                remote._start_over(self._is_polite_towards(remote.id))
-        if len(self._remotes):
-            self._watch.start()
-        else:
-            self._finish_reconnect()
+        self._perform(self._life.connected(event.peer_id, is_alone=not self._remotes))
 
     def _on_disconnected(self, event: Disconnected) -> None:
-        if not event.will_reconnect:
-            self._on_ended(event)
-        elif self._state in ("joined", "reconnecting"):
-            self._remotes.set_signalling_lost(True)
-            self._set_state("reconnecting")
-
-    def _on_ended(self, event: Disconnected) -> None:
-        if self._state not in ("joining", "joined", "reconnecting") or self._ending is not None:
-            return  # leaving is under way
-        code = "token_provider_failed" if event.reason == TOKEN_PROVIDER_FAILED else code_of_close(event.code)
-        if self._state == "joining" and (self._seat.client.state == "connecting" or code not in FATAL_CLOSES):
-            return  # the join raises what there is to know
-        self.emit(FatalError(ConnectionEndedError(event.code, event.reason), code))
-        if self._state != "joining":
-            self._end_with(event.reason or f"disconnected (code {event.code})")
+        if event.will_reconnect:
+            self._perform(self._life.connection_lost())
+            return
+        is_dialling = self._seat.client.state == "connecting"
+        lacks_token = event.reason == TOKEN_PROVIDER_FAILED
+        self._perform(
+            self._life.disconnected(event.code, event.reason, lacks_token=lacks_token, is_dialling=is_dialling)
+        )
 
     def _on_client_state(self, event: StateChange) -> None:
-        if event.to == "closed" and self._state in ("joined", "reconnecting"):
-            self._end_with("the signalling client was closed")
+        if event.to == "closed":
+            self._perform(self._life.client_closed())
 
     def _on_server_error(self, event: ServerError) -> None:
         if event.code in FATAL_ERROR_CODES and event.request_id is None:
             self.emit(FatalError(ServerRequestError(event.code, event.message), event.code))
 
     def _on_subscription_lost(self, event: SubscriptionLost) -> None:
-        if event.channel == self._channel:
+        if event.channel == self.channel:
             self.emit(FatalError(event.err, getattr(event.err, "code", "subscription_lost")))
 
     def _on_token_refreshed(self, _: TokenRefreshed) -> None:
-        """Signal again what the server has refused: a new token may permit it."""
-        self._permission.ask_again(is_reachable=self._state == "joined")
+        """Send again what the server has refused: a new token may permit it."""
+        self._permission.ask_again(is_reachable=self.state == "joined")
         self._remotes.retry()
 
     def _on_message(self, event: Message) -> None:
-        if event.channel == self._channel and event.sender_peer_id != self._peer_id:
+        if event.channel == self.channel and event.sender_peer_id != self.peer_id:
             self.emit(Data(event.sender_peer_id, event.data, "broadcast", event.sender_metadata))
 
     def _on_direct(self, event: Direct) -> None:
-        if self._state not in ("joined", "reconnecting"):
+        if not self._life.is_in_channel:
             return
         sender, signal, is_call = event.sender_peer_id, parse_signal(event.data), is_envelope(event.data)
         if (signal is not None or is_call) and not self._seat.is_addressed(sender, channel_of(event.data)):
@@ -560,14 +547,14 @@ class MeteredPeer(AsyncEventEmitter):
             self.emit(Data(sender, event.data, "direct", event.sender_metadata))
 
     def _on_presence(self, event: Presence) -> None:
-        if event.channel != self._channel or self._state not in ("joined", "reconnecting"):
+        if event.channel != self.channel or not self._life.is_in_channel:
             return
         is_snapshot = self._remotes.awaits_snapshot
         self._remotes.update(event.joined, event.left)
-        if is_snapshot and self._state == "reconnecting":
-            self._finish_reconnect()
+        if is_snapshot:
+            self._perform(self._life.snapshot())
 
-    # --- inside: what the remotes ask for and tell
+    # --- inside: what the remotes need and report
 
     def _make_remote(self, peer: PresencePeer) -> RemotePeer:
         remote = RemotePeer(
@@ -583,7 +570,7 @@ class MeteredPeer(AsyncEventEmitter):
             files=self._files,
             methods=self.rpc,
             server_cap=lambda: self._seat.max_message_size,
-            channel=self._channel,
+            channel=self.channel,
         )
         if not remote.polite:
             remote._hold_back(MEETING_TIME)
@@ -614,7 +601,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     def _connect(self, remote: RemotePeer) -> RemoteConnection:
         connection = self._connections.make(remote)
-        if self._state == "reconnecting" or self._permission.is_refused:
+        if self.state == "reconnecting" or self._permission.is_refused:
             connection.set_reachable(False)
         return connection
 
@@ -622,14 +609,7 @@ class MeteredPeer(AsyncEventEmitter):
         return connection_class()
 
     def _is_polite_towards(self, peer_id: str) -> bool:
-        return self._peer_id is not None and self._peer_id < peer_id
-
-    # --- inside: reconnecting
-
-    def _finish_reconnect(self) -> None:
-        self._watch.stop()
-        self._remotes.set_signalling_lost(False)
-        self._set_state("joined")
+        return self.peer_id is not None and self.peer_id < peer_id
 
     # --- inside: media
 
@@ -639,50 +619,63 @@ class MeteredPeer(AsyncEventEmitter):
     # --- inside: checks, state, the end
 
     def _payload(self, data: Any) -> Raw:
-        if self._state != "joined":
-            raise MeteredPeerSendError("not_joined", f"the peer is {self._state}, not joined")
+        if self.state != "joined":
+            raise MeteredPeerSendError("not_joined", f"the peer is {self.state}, not joined")
         if data is None:
             raise MeteredPeerSendError("invalid_args", "data must not be None")
         return self._seat.encode(data)
 
-    def _require_state(self, method: str, *allowed: MeteredPeerState) -> None:
-        if self._state not in allowed or self._ending is not None:
+    def _require(self, what: Method, method: str) -> None:
+        if not self._life.allows(what):
             raise MeteredPeerStateError(
-                "invalid_state", method, f"{method}() does not fit the state {self._state}", self._state
+                "invalid_state", method, f"{method}() does not fit the state {self.state}", self.state
             )
 
-    def _require_open(self, method: str) -> None:
-        self._require_state(method, "idle", "joining", "joined", "reconnecting")
-
-    def _set_state(self, state: MeteredPeerState) -> None:
-        if state != self._state:
-            previous, self._state = self._state, state
-            if state == "closed" or (state == "idle" and not self._seat.is_open):
-                self._lifetime.end()
-            self.emit(StateChange(previous, state))
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case ShowState(previous, state):
+                    if state == "closed" or (state == "idle" and not self._seat.is_open):
+                        self._lifetime.end()
+                    self.emit(StateChange(previous, state))
+                case ExpectSnapshot(peer_id):
+                    self._remotes.expect_snapshot(peer_id)
+                case AnnounceJoined(peer_id, channel):
+                    self.emit(Joined(peer_id, channel))
+                    self._early.release()
+                case StartOver():
+                    for remote in self._remotes:
+                        remote._start_over(self._is_polite_towards(remote.id))
+                case ServerLost():
+                    self._remotes.set_signalling_lost(True)
+                case AskForSnapshot():
+                    self._watch.start()
+                case ServerBack():
+                    self._watch.stop()
+                    self._remotes.set_signalling_lost(False)
+                case ReportFatal(close_code, reason, code):
+                    self.emit(FatalError(ConnectionEndedError(close_code, reason), code))
+                case Leave():
+                    self._leaving = asyncio.ensure_future(self._leave())
+                case End():
+                    self._ending = asyncio.ensure_future(self._end())
+                case AnnounceLeft(peer_id, channel, reason):
+                    self.emit(Left(peer_id, channel, reason))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _leave(self, reason: str | None) -> None:
+    async def _leave(self) -> None:
         try:
             await self._clear_channel(self._seat.leave(), CLOSE_TIMEOUT)
-            channel, self._channel = self._channel, None
             self._connections.forget_certificate()
-            self._set_state("idle")
-            self.emit(Left(self._peer_id, channel, reason))
+            self._perform(self._life.left())
         finally:
             self._leaving = None
 
-    def _end_with(self, reason: str | None) -> None:
-        """Begin to end, unless that has begun."""
-        if self._ending is None and self._state != "closed":
-            was_in_channel = self._state in ("joining", "joined", "reconnecting")
-            self._ending = asyncio.ensure_future(self._end(reason, emit_left=was_in_channel))
-
-    async def _end(self, reason: str | None, *, emit_left: bool) -> None:
+    async def _end(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_TIMEOUT - CANCEL_GRACE
         if self._leaving is not None:
@@ -692,15 +685,12 @@ class MeteredPeer(AsyncEventEmitter):
         self._channels.close()
         self._spawn(self._files.close())
         await self._clear_channel(self._seat.close(), deadline - loop.time())
-        channel, self._channel = self._channel, None
-        self._set_state("closed")
-        if emit_left:
-            self.emit(Left(self._peer_id, channel, reason))
+        self._perform(self._life.ended())
         await self._shut_down_emitter(max(0.0, deadline - loop.time()), CANCEL_GRACE)
         self._ending = None
 
     async def _clear_channel(self, farewell: Coroutine[Any, Any, None], timeout: float) -> None:
-        """Let everybody go and say so to the server, and wait for what that takes."""
+        """Remove every remote, leave the channel at the server, and wait for both."""
         self._watch.stop()
         self._remotes.clear()
         self._early.clear()

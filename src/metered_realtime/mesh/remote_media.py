@@ -1,4 +1,4 @@
-"""What a remote sends: its streams and tracks over all generations of the connection, and their events."""
+"""The streams and tracks that a remote sends, over all its connections, and their events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ is sent is in the first offer or answer; a lost offer is sent again after 5 s, a
 
 
 class RemoteMedia:
-    """Follows the tracks of one remote. A replaced connection brings its streams anew, as other objects."""
+    """The tracks of one remote. A replaced connection brings its streams again, as new objects."""
 
     def __init__(self, emit: Callable[[Event], None]) -> None:
         self._emit = emit
@@ -40,16 +40,16 @@ class RemoteMedia:
         """The tracks that it sends."""
         return list(self._incoming.values())
 
-    def take_metadata(self, signal: MetadataSignal) -> None:
-        """Note what it says of a track."""
+    def store_metadata(self, signal: MetadataSignal) -> None:
+        """Store the metadata that the remote sent for a track."""
         self._metadata.take(signal)
 
     def change(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
-        """Take what one description changed. Tell which tracks and streams ended, then of each new track before its new
+        """Apply the changes of one description: emit the ends of tracks and streams, then each new track before its new
         stream.
 
-        All of it at once: a stream whose tracks go and come is not removed, and metadata that belongs to a track which
-        is told of later is not taken for that of an earlier one.
+        All of them at once: a stream whose tracks are replaced is not removed, and the metadata of a later track is not
+        mistaken for that of an earlier one.
         """
         for incoming in removed:
             self._incoming.pop(incoming.mid, None)
@@ -95,12 +95,12 @@ class RemoteMedia:
         self._incoming.clear()
 
     def connected(self) -> None:
-        """Note that the connection is up: what does not come back soon has been removed meanwhile."""
+        """Handle the connection coming up: what does not come back soon has been removed meanwhile."""
         if (self._missing or self._missing_tracks) and self._deadline is None:
             self._deadline = asyncio.get_running_loop().call_later(RETURN_TIMEOUT, self._give_up_missing)
 
     def disconnected(self) -> None:
-        """Note that the connection is down: nothing can come back for now."""
+        """Handle the connection being down: nothing can come back for now."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

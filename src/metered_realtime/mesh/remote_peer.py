@@ -1,4 +1,4 @@
-"""Another peer of the channel: its state, its media, its data channels."""
+"""A remote peer of the channel: its state, media and data channels."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ ConnectionFactory = Callable[["RemotePeer"], "RemoteConnection"]
 
 
 class RemotePeer(AsyncEventEmitter):
-    """A peer that shares a channel with a `MeteredPeer`, which makes and owns it.
+    """Another peer in the channel of a `MeteredPeer`, which creates and owns this object.
 
     Events: `StateChange`, `Track`, `TrackEnded`, `StreamAdded`, `StreamRemoved`, `PictureRefused`, `DataChannelOpened`,
     `ChannelOpened`, `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has
     media or a data channel for the other.
 
-    `connection` makes the connection when it is first needed; `polite` peers give way when both offer at once.
+    `connection` is called when a connection is first needed. A `polite` end gives way when both offer at once.
     """
 
     def __init__(
@@ -124,16 +124,16 @@ class RemotePeer(AsyncEventEmitter):
 
     @property
     def pc(self) -> RTCPeerConnection:
-        """aiortc's connection, created when first needed and replaced with `ConnectionReset`."""
+        """aiortc's connection, created when first needed. It is another one after `ConnectionReset`."""
         return self._connect().pc
 
     @property
     def streams(self) -> list[MediaStream]:
-        """The streams that it sends, in the order in which they came."""
+        """The streams that it sends, in the order of arrival."""
         return self._media.streams
 
     async def send(self, data: Any) -> None:
-        """Send it data through the signalling server. Raises like `MeteredPeer.send_to`.
+        """Send data to it through the signalling server. Raises like `MeteredPeer.send_to`.
 
         Raises:
             MeteredRealtimeError: it has left.
@@ -196,10 +196,11 @@ class RemotePeer(AsyncEventEmitter):
         progress: ProgressFn | None = None,
         patience: float | None = None,
     ) -> TransferResult:
-        """Send it a file; return when it has it, whole and checked. See `MeteredPeer.send_file` for what is raised.
+        """Send it a file, and return when it has arrived whole, with the right digest. See also
+        `MeteredPeer.send_file`.
 
-        Goes on where it was after lost connections, and after the remote has left and come back under the same id
-        within `patience` seconds, 60 by default.
+        Resumes after lost connections, and after the remote has left and come back under the same id within `patience`
+        seconds, 60 by default.
 
         Raises:
             FileTransferError: it did not arrive; `reason` says why.
@@ -211,20 +212,20 @@ class RemotePeer(AsyncEventEmitter):
 
     @property
     def rpc(self) -> RpcClient:
-        """Calls of its methods. Nothing is opened before the first one."""
+        """The client that calls its methods. Nothing is opened before the first call."""
         return self._calls().client
 
     async def perform_rpc(self, *, method: str, payload: str, response_timeout: float = 15.0) -> str:
-        """Call a method with a text and return the text that it answers with, within so many seconds.
+        """Call a method with a text and return its answer, a text. `response_timeout` is in seconds.
 
         Raises:
-            RpcError: what the handler raised, or why there is no answer.
-            TypeError: the payload is no text.
+            RpcError: the error of the handler, or the reason why there is no answer.
+            TypeError: the payload is not str.
         """
         return await self.rpc.perform(method, payload, response_timeout)
 
     def stats(self) -> RemoteStats:
-        """Return the figures of its connection now. Synchronous and cheap; sends and creates nothing."""
+        """Return the current stats of its connection. Synchronous and cheap; sends and creates nothing."""
         return remote_stats(self)
 
     # --- for MeteredPeer
@@ -237,7 +238,7 @@ class RemotePeer(AsyncEventEmitter):
         return self._connection
 
     def _when_free(self, action: Callable[[], None]) -> None:
-        """Do what needs a connection now, or when it is its turn."""
+        """Call a function that needs a connection: now, or in its turn."""
         self._connect().when_free(action)
 
     def _receive_signal(self, signal: Signal) -> None:
@@ -255,20 +256,20 @@ class RemotePeer(AsyncEventEmitter):
             if self._connection is not None:
                 self._connection.release()
         else:
-            self._media.take_metadata(signal)
+            self._media.store_metadata(signal)
 
     def _greet(self) -> None:
-        """Ask, once, whether it is of this make, or say that this end is."""
+        """Send the greeting once; it identifies this implementation."""
         if not self._has_greeted:
             self._has_greeted = True
             self._tell_greeting(self)
 
     def _hold_back(self, seconds: float) -> None:
-        """Offer nothing for a moment: what it offers itself comes first."""
+        """Offer nothing for a moment, so that its own offer comes first."""
         self._free_to_offer_at = asyncio.get_running_loop().time() + seconds
 
     async def _tell(self, signal: MetadataSignal, send: Callable[[str, MetadataSignal], Awaitable[None]]) -> None:
-        """Send it metadata of a track. It is sent with many descriptions: what can never be sent is an event once."""
+        """Send it the metadata of a track. Metadata that can never be delivered is reported once."""
         try:
             await send(self.id, signal)
         except (MeteredRealtimeError, ValueError) as error:
@@ -283,7 +284,7 @@ class RemotePeer(AsyncEventEmitter):
         self._metadata = metadata
 
     def _set_signalling_lost(self, lost: bool) -> None:
-        """Show `reconnecting` while the server cannot be reached. Idle remotes have nothing to lose and stay idle."""
+        """Show `reconnecting` while the server cannot be reached. Idle remotes stay idle."""
         self._signalling_lost = lost
         if self._connection is not None and self._state != "closed":
             self._connection.set_reachable(not lost)
@@ -310,20 +311,20 @@ class RemotePeer(AsyncEventEmitter):
         return self._rpc
 
     def _take_call(self, data: Any) -> None:
-        """Take a call, or its answer, that came through the server."""
+        """Handle a call, or an answer, that came through the server."""
         self._calls().take_direct(data)
 
     def _takes_calls(self, channel: RTCDataChannel) -> bool:
-        """Take a channel that it opened if it is for calls."""
+        """Use a channel that it opened for calls, if it is one of those. Return whether it is."""
         protocol = getattr(channel, "protocol", "")
         if format_of(channel.label, protocol) is None and not is_foreign(channel.label, protocol):
             return False
         return self._calls().take_channel(channel)
 
-    # --- what the connection tells
+    # --- what the connection reports
 
     def state_changed(self, state: PeerConnectionState) -> None:
-        """Follow the state of the connection."""
+        """Handle another state of the connection."""
         if state != "connected" and self._when_link_lost is not None:
             self._when_link_lost()
         if self._signalling_lost and state in ("connecting", "connected"):
@@ -344,11 +345,11 @@ class RemotePeer(AsyncEventEmitter):
             self.emit(StateChange(previous, state))
 
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
-        """Tell of the tracks and streams that it stopped and began to send."""
+        """Emit the tracks and streams that it stopped and began to send."""
         self._media.change(removed, added)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
-        """Tell of a channel that it opened, keeping what arrives before anybody listens."""
+        """Emit a channel that it opened. Messages that arrive before a listener is there are kept."""
         if self._channels.claim_data_channel(channel) or self._takes_calls(channel):
             return
         EarlyMessages(channel, self._logger)
@@ -365,7 +366,7 @@ class RemotePeer(AsyncEventEmitter):
         return is_wanted
 
     def connection_reset(self) -> None:
-        """Tell that the connection was replaced. Its media comes back as new."""
+        """Handle the connection being replaced: its media comes back as new."""
         if self._when_link_lost is not None:
             self._when_link_lost()
         self._media.reset()
@@ -376,7 +377,7 @@ class RemotePeer(AsyncEventEmitter):
         self.emit(ConnectionReset())
 
     def negotiation_failed(self, error: Exception) -> None:
-        """Tell of a failure."""
+        """Emit a failure."""
         if isinstance(error, IceRecoveryExhaustedError):
             self._exchange.end("connection_lost", str(error))
             if self._rpc is not None:
@@ -384,13 +385,17 @@ class RemotePeer(AsyncEventEmitter):
         self.emit(NegotiationError(scrub_error(error)))
 
     def tracks_withheld(self, error: Exception, track_ids: Sequence[str]) -> None:
-        """Report local tracks that are not sent: no offer of them, or nothing about them, can be delivered."""
+        """Emit local tracks that are not sent: no offer of them, or no metadata, can be delivered."""
         self.emit(NegotiationError(scrub_error(error), tuple(track_ids)))
 
     def candidate_refused(self, error: Exception) -> None:
-        """Tell of a candidate that could not be used."""
+        """Emit a candidate that could not be used."""
         self.emit(IceCandidateError(scrub_error(error)))
 
+    def offer_held(self) -> None:
+        """Ask whether the remote is native: then there is no need to hold the offer back."""
+        self._greet()
+
     def metadata_in_doubt(self) -> None:
-        """Tell the metadata once more, before a description: it may have been lost, or told to another program."""
+        """Send the metadata again, before a description: it may have been lost, or sent to another program."""
         self._tell_metadata(self)

@@ -1,4 +1,4 @@
-"""The other peers of the channel: who presence says is there, and who may be about to come back."""
+"""The other peers of the channel, as presence lists them, and those that may be about to come back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .remote_peer import RemotePeer
 
 
 class RemotesOwner(Protocol):
-    """What is asked of the peer that has the remotes, and what it is told."""
+    """The peer that has the remotes: makes them, and handles their coming and going."""
 
     def _make_remote(self, peer: PresencePeer) -> RemotePeer: ...
     def _send_media_to(self, remote: RemotePeer) -> None: ...
@@ -25,13 +25,13 @@ class RemotesOwner(Protocol):
 
 
 class Remotes:
-    """Follows presence. The first one after `expect_snapshot` lists everybody.
+    """The remotes of one peer. The first presence after `expect_snapshot` lists everybody.
 
-    A remote that has left departs: while its connection is alive it may have lost the server only, and stays. It goes
-    when the connection ends, because the remote closed it or does not answer any more, or when the server says that it
-    was expelled. While this end has lost the server itself, it waits for the next snapshot.
+    A remote that presence reports as left is kept while its connection is alive: it may have lost only the server. It
+    is removed when the connection ends, because the remote closed it or does not answer any more, or when the server
+    says that it was expelled. While this end has lost the server itself, it waits for the next snapshot.
 
-    `signalling_lost` is kept up to date by the owner, and shown by every remote that has a connection.
+    `signalling_lost` is set by the owner, and shown by every remote that has a connection.
     """
 
     def __init__(self, owner: RemotesOwner, logger: Logger) -> None:
@@ -50,23 +50,23 @@ class Remotes:
         return len(self._by_id)
 
     def get(self, peer_id: str) -> RemotePeer | None:
-        """Return the remote of an id."""
+        """Return the remote of an id, None if there is none."""
         return self._by_id.get(peer_id)
 
     @property
     def awaits_snapshot(self) -> bool:
-        """Tell whether the next presence lists everybody."""
+        """Whether the next presence lists everybody."""
         return self._roster.awaits_snapshot
 
     def expect_snapshot(self, own_id: str) -> None:
-        """Take the next presence as complete, seen from this id."""
+        """Expect the next presence to be complete. `own_id` is the id of this peer."""
         self._roster.expect_snapshot(own_id)
 
     def __contains__(self, peer_id: object) -> bool:
         return peer_id in self._by_id
 
     def update(self, joined: Iterable[PresencePeer], left: Iterable[PresencePeer]) -> None:
-        """Apply a presence frame: who left goes first, who came is last."""
+        """Apply a presence frame: first the peers that left, last those that joined."""
         refused = self._roster.refused
         change = self._roster.update(joined, left)
         for peer_id in change.left:
@@ -75,7 +75,7 @@ class Remotes:
             remote = self._by_id[peer.peer_id]
             remote._set_metadata(peer.metadata)
             if self.signalling_lost:
-                self._owner._send_metadata_to(remote)  # what it heard may have gone with the peer that it knew
+                self._owner._send_metadata_to(remote)  # it may have got the metadata of a peer that it has dropped
         for peer in change.joined:
             if peer.peer_id in self._departed:
                 self._come_back(peer)
@@ -85,7 +85,8 @@ class Remotes:
             self._logger.warning("peers left out: full, or unusable ids", {"count": self._roster.refused})
 
     def set_signalling_lost(self, lost: bool) -> None:
-        """Show every remote as reconnecting, or as what it is. One that the server has not seen again stays so."""
+        """Show every remote as reconnecting, or in its own state. One that the server has not seen again stays
+        reconnecting."""
         self.signalling_lost = lost
         for remote in self:
             remote._set_signalling_lost(lost or remote.id in self._departed)
@@ -94,7 +95,7 @@ class Remotes:
                 self._remove_if_dead(remote)
 
     def retry(self) -> None:
-        """Send everybody what the server has refused: a new token may permit it."""
+        """Send again what the server has refused: a new token may permit it."""
         for remote in self:
             if remote._connection is not None:
                 remote._connection.retry()
@@ -108,11 +109,11 @@ class Remotes:
             _pass_on(remote, signal)
 
     def clear(self) -> None:
-        """Let everybody go."""
+        """Remove every remote."""
         for peer_id in tuple(self._by_id):
             self._remove(peer_id)
         self._roster.clear()
-        self.signalling_lost = False  # whoever enters a channel, this one or another, has the server
+        self.signalling_lost = False  # a channel is joined with the server only
 
     def _add(self, peer: PresencePeer) -> None:
         if len(self._by_id) >= MAX_REMOTE_PEERS and self._departed:
@@ -125,7 +126,7 @@ class Remotes:
             _pass_on(remote, signal)
 
     def _depart(self, peer_id: str, *, is_expelled: bool) -> None:
-        """Let a remote go, unless its connection is alive."""
+        """Remove a remote, unless its connection is alive."""
         remote = self._by_id[peer_id]
         if is_expelled or not _is_alive(remote):
             self._remove(peer_id)
@@ -145,7 +146,7 @@ class Remotes:
             remote._connection.verify()  # another program may have come under the same id
 
     def _remove_if_dead(self, remote: RemotePeer) -> None:
-        """Remove a remote that has departed, once its connection has ended. Without the server nobody is removed."""
+        """Remove a remote that has departed, once its connection has ended. Without the server none is removed."""
         if self._departed.get(remote.id) is remote and not self.signalling_lost and not _is_alive(remote):
             self._remove(remote.id)
 

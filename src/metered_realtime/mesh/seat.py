@@ -1,4 +1,4 @@
-"""A peer's place at a signalling client: a client of its own, or one that it shares with other peers."""
+"""The place of a peer at a signalling client of its own, or at one that it shares with other peers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..options import IceServerConfig, SubscribeOptions
 from ..signalling import SignallingClient
 
 _seats: weakref.WeakKeyDictionary[SignallingClient, list[SignallingSeat]] = weakref.WeakKeyDictionary()
-"""The seats of each client that are in a channel, in the order in which they entered."""
+"""The seats of each client that are in a channel, in the order of entering."""
 
 _LONGEST_REQUEST_ID = "0" * 20
 
@@ -34,8 +34,8 @@ _LONGEST_REQUEST_ID = "0" * 20
 class SignallingSeat:
     """Enters and leaves one channel at a time, and sends from there.
 
-    A client of its own is connected on entering and closed at the end. A shared one is connected by whoever enters
-    first, and stays connected: it belongs to the program.
+    A client of its own is connected on entering and closed at the end. A shared one is connected by the first peer that
+    enters, and stays connected: it belongs to the program.
     """
 
     def __init__(
@@ -74,22 +74,22 @@ class SignallingSeat:
 
     @property
     def ice_servers(self) -> tuple[IceServerConfig, ...] | None:
-        """The ICE servers that the server named last."""
+        """The ICE servers that the server named last, None if it named none."""
         return self.client.ice_servers
 
     @property
     def max_message_size(self) -> int:
-        """The bytes of a payload that the server takes."""
+        """The maximum size of a payload, in bytes."""
         return self.client.max_message_size
 
     def doubt(self) -> None:
-        """Find out soon whether the server can be reached: a link that used the same network has failed."""
+        """Check soon whether the server can be reached: a connection over the same network has failed."""
         self.client._doubt()
 
     # --- entering and leaving
 
     async def enter(self, channel: str, options: SubscribeOptions) -> None:
-        """Connect if need be, and subscribe.
+        """Connect if necessary, and subscribe.
 
         Raises:
             MeteredPeerStateError: another peer of a shared client is in this channel.
@@ -106,14 +106,14 @@ class SignallingSeat:
         await self.client.subscribe(channel, options)
 
     async def subscribe_again(self) -> None:
-        """Subscribe once more: the snapshot comes anew."""
+        """Subscribe again, which brings another snapshot."""
         assert self.channel is not None
         await self.client.subscribe(self.channel, self._options)
 
     async def abandon(self, error: BaseException) -> None:
         """Undo an `enter` that failed.
 
-        After a plain refusal the connection is good for another try. Otherwise the server may have taken the
+        After a refusal the connection can be used for another try. Otherwise the server may have accepted the
         subscription, and this peer would be in the channel without knowing.
         """
         is_refusal = isinstance(error, ServerRequestError | TypeError | ValueError | MeteredPeerStateError)
@@ -125,7 +125,7 @@ class SignallingSeat:
                 await self.client.close()
 
     async def leave(self, *, unsubscribe: bool = True) -> None:
-        """Unsubscribe, and keep the client connected. Whatever the server says, the channel is forgotten."""
+        """Unsubscribe, and keep the client connected. The channel is left whatever the server answers."""
         channel = self._give_up_seat()
         if channel is None or not unsubscribe:
             return
@@ -135,7 +135,7 @@ class SignallingSeat:
             self._logger.debug("unsubscribing failed", {"channel": channel, "error": str(error)})
 
     async def close(self) -> None:
-        """End for good: close the client, or leave it to those who share it."""
+        """Close the client, or leave it to the peers that share it."""
         if self._is_shared:
             self._ignore()
             await self.leave()
@@ -149,7 +149,7 @@ class SignallingSeat:
         """Return the payload of data.
 
         Raises:
-            MeteredPeerOversizedError: the server does not take as much.
+            MeteredPeerOversizedError: it is larger than the server accepts.
             TypeError, ValueError: not JSON.
         """
         payload = encode_payload(data)
@@ -170,11 +170,11 @@ class SignallingSeat:
     async def send_signal(self, peer_id: str, signal: Signal | MetadataSignal) -> None:
         """Send a signal to one peer, with the channel that it belongs to.
 
-        A refusal that concerns every remote is told to `not_permitted` as well.
+        A refusal that concerns every remote is reported to `not_permitted` as well.
 
         Raises:
-            MeteredPeerOversizedError: the server does not take as much. Nothing was sent.
-            ValueError: it has text that is no Unicode.
+            MeteredPeerOversizedError: it is larger than the server accepts. Nothing was sent.
+            ValueError: it has text that is not Unicode.
             SignallingError: as for `SignallingClient.send`.
         """
         try:
@@ -187,12 +187,13 @@ class SignallingSeat:
         except Exception as error:
             self.signals_refused += is_final(error)
             if isinstance(error, PayloadTooLargeError):
-                # The server ended the connection for it and takes less than it says. Halving finds out how much.
+                # The server ended the connection because of it: it accepts less than it says. Halving finds out how
+                # much.
                 self._learnt_cap = min(self._learnt_cap, error.size // 2)
             raise
 
     def check_signal(self, signal: Signal | MetadataSignal, peer_id: str = "-" * MAX_PEER_ID_LENGTH) -> None:
-        """Raise what `send_signal` would raise for its size, by default to a peer of the longest id that there is."""
+        """Raise what `send_signal` would raise for its size, by default with the longest possible peer id."""
         self._message(peer_id, signal)
 
     def _message(self, peer_id: str, signal: Signal | MetadataSignal) -> Raw:
@@ -207,17 +208,22 @@ class SignallingSeat:
             raise MeteredPeerOversizedError(size, int(cap))
         return encoded
 
+    def signaller(self, peer_id: str) -> RemoteSignaller:
+        """Return the way to one remote."""
+        return RemoteSignaller(self, peer_id)
+
     # --- what arrives
 
     def is_strange(self, sender: str) -> bool:
-        """Tell whether another peer of the client knows a sender whom this one does not know."""
+        """Return whether a sender is known to another peer of the client, and not to this one."""
         return not self._knows(sender) and any(seat._knows(sender) for seat in self._others())
 
     def is_addressed(self, sender: str, channel: str | None) -> bool:
-        """Return whether a signal or a call is for this peer: by its channel, else for the first who knows the sender.
+        """Return whether a signal or a call is for this peer: by its channel, or else for the first that knows the
+        sender.
 
-        One without a channel whose sender nobody knows is for everybody: presence may be about to announce the sender.
-        One for a channel in which no peer of this client is counts as ignored.
+        Without a channel and from an unknown sender it is for every peer: presence may be about to announce the sender.
+        For a channel in which no peer of this client is, it counts as ignored.
         """
         seats = _seats.get(self.client, [])
         if channel is not None:
@@ -230,7 +236,7 @@ class SignallingSeat:
     async def _connect(self) -> None:
         client = self.client
         if not self._is_shared and client.state == "reconnecting":
-            await client.close()  # whoever joins now wants to know now
+            await client.close()  # a join wants an answer now
         self._listen()
         while client.state != "connected":
             if client.state in ("idle", "closed"):
@@ -240,7 +246,7 @@ class SignallingSeat:
         self._listen()
 
     def _listen(self) -> None:
-        """Hear the client. The end of one of its lives takes the handlers along."""
+        """Register the listeners. They are dropped when the client closes."""
         self._ignore()
         for event_type, listener in self._listeners.items():
             self.client.on(event_type, listener)
@@ -258,6 +264,26 @@ class SignallingSeat:
         if self in seats:
             seats.remove(self)
         return channel
+
+
+class RemoteSignaller:
+    """The way to one remote through the signalling server: the `Signaller` of its connection."""
+
+    def __init__(self, seat: SignallingSeat, peer_id: str) -> None:
+        self._seat = seat
+        self._peer_id = peer_id
+
+    async def send_signal(self, signal: Signal) -> None:
+        """Send a signal. Raises like `SignallingSeat.send_signal`."""
+        await self._seat.send_signal(self._peer_id, signal)
+
+    def check_signal(self, signal: Signal) -> None:
+        """Raise MeteredPeerOversizedError for a signal that is larger than the server accepts."""
+        self._seat.check_signal(signal, self._peer_id)
+
+    def connection_lost(self) -> None:
+        """Check soon whether the server can be reached."""
+        self._seat.doubt()
 
 
 async def _next_state(client: SignallingClient) -> None:

@@ -1,4 +1,4 @@
-"""After a reconnect the server has to say who is in the channel; who waits for it in vain asks again."""
+"""Asks for the snapshot of a channel that does not come after a reconnect."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..errors import MeteredRealtimeError, NotConnectedError
 from ..log import Logger
 
 RECONCILE_TIMEOUT = 10.0
-"""Seconds after a reconnect within which the server has to say who is there, before it is asked again."""
+"""Seconds after a reconnect within which the snapshot has to come, before it is asked for again."""
 
 RECONCILE_RETRIES = 2
 
 
 class SnapshotWatch:
-    """Subscribes again when no snapshot comes, a few times, and then gives up."""
+    """Subscribes again when no snapshot comes, `RECONCILE_RETRIES` times, and then gives up."""
 
     def __init__(self, subscribe: Callable[[], Awaitable[None]], give_up: Callable[[], None], logger: Logger) -> None:
         self._subscribe = subscribe
@@ -24,12 +24,12 @@ class SnapshotWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start to wait for the snapshot."""
         self.stop()
         self._task = asyncio.ensure_future(self._run())
 
     def stop(self) -> None:
-        """The snapshot came, or nobody waits for it any more."""
+        """Stop waiting for the snapshot."""
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self._task = None

@@ -1,4 +1,4 @@
-"""The door to what needs aiortc: a peer without the extra can join, see who is there, and exchange data."""
+"""Loads what needs the extra `webrtc`. A peer without it can join, list remotes and exchange data by the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def connection_class() -> type[RemoteConnection]:
     """Return the class whose module loads aiortc.
 
     Raises:
-        ImportError: aiortc or av is missing, or a release whose insides are not known here is installed.
+        ImportError: aiortc or av is missing, or is a release that is not supported.
     """
     try:
         from ..aiortc_compat.peer_connection import check_version

@@ -63,9 +63,9 @@ def _same_link(name: str, there: RemotePeer, remote: RemotePeer) -> Iterator[str
         if not end._negotiator.settled:
             yield f"{name}: the negotiation is not settled"
     ours, theirs = (
-        end._peer_connection.pc if end is not None and end._peer_connection is not None else None for end in ends
+        end.peer_connection.pc if end is not None and end.peer_connection is not None else None for end in ends
     )
-    if ours is None or ours.other is not theirs:  # type: ignore[attr-defined]
+    if ours is None or ours.other is not theirs:
         yield f"{name}: the ends belong to different connections"
 
 

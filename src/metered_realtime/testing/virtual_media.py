@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
-from aioice.stun import TransactionError
 from pyee.asyncio import AsyncIOEventEmitter
 
 from .virtual_network import Process, VirtualNetwork
@@ -94,10 +92,6 @@ class VirtualRTCPeerConnection:
         self._state_changed = state_changed
         self._channel_opened = channel_opened
         self._waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        # What `aiortc_compat.path_is_alive` looks at.
-        pair = SimpleNamespace(protocol=self, remote_addr=None)
-        ice = SimpleNamespace(_nominated={1: pair}, remote_password="", build_request=lambda *_, **__: None)
-        self.sctp = SimpleNamespace(transport=SimpleNamespace(transport=SimpleNamespace(_connection=ice)))
 
     @property
     def other(self) -> VirtualRTCPeerConnection | None:
@@ -111,16 +105,11 @@ class VirtualRTCPeerConnection:
         other = self.other
         return other is not None and other.connectionState != "closed" and self._plane.passes(self, other)
 
-    async def request(self, *_: object, **__: object) -> None:
-        """Do a STUN check of the other end.
-
-        Raises:
-            TransactionError: no answer came.
-        """
+    async def check(self) -> bool:
+        """Return whether the other end answers a STUN check."""
         answered = self.connectionState == "connected" and self.is_answered
         await asyncio.sleep(self._plane.network.delay() if answered else CHECK_TIMEOUT)
-        if not answered:
-            raise TransactionError
+        return answered
 
     def connect(self, remote_ufrag: str) -> None:
         """Begin to look for the other end."""

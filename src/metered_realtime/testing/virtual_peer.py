@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any, ClassVar, NoReturn, cast
+from typing import Any, ClassVar, NoReturn
 
-from ..connection.peer_connection import PeerConnection
+from ..connection.interfaces import AnyPeerConnection, PeerConnectionObserver
 from ..connection.remote_connection import RemoteConnection
 from ..log import Logger
 from ..mesh.peer import MeteredPeer
@@ -31,7 +31,7 @@ class VirtualTrack:
 
 
 class VirtualConnection(RemoteConnection):
-    """The real connection to a remote over virtual links. Each peer has a subclass that knows where it is."""
+    """The real connection to a remote over virtual paths. Each peer has a subclass that knows where it is."""
 
     plane: ClassVar[MediaPlane]
     process: ClassVar[Process]
@@ -41,9 +41,10 @@ class VirtualConnection(RemoteConnection):
         """Return no certificate: nothing is encrypted."""
         return None
 
-    def _make_peer_connection(self) -> PeerConnection:
-        asks_servers = self._ice_servers.may_have_any
-        return cast("PeerConnection", VirtualPeerConnection(self.plane, self.process, self, asks_servers=asks_servers))
+    def _make_peer_connection(
+        self, observer: PeerConnectionObserver, *, has_servers: bool, relay_only: bool, is_shared: bool
+    ) -> AnyPeerConnection:
+        return VirtualPeerConnection(self.plane, self.process, observer, asks_servers=has_servers)
 
 
 class VirtualPeer(MeteredPeer):

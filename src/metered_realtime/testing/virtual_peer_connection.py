@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from ..connection.peer_connection import FRESH_SECTIONS, TooMuchFn
+from ..connection.interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
+from ..connection.peer_connection import FRESH_SECTIONS
 from ..connection.sections import Incoming, Outgoing
 from ..connection.stats import PeerConnectionStats
 from ..core.negotiation.sdp import Description, Direction, Section, sections
@@ -19,9 +20,6 @@ from ..media.receiving.remote_track import RemoteTrack
 from ..options import IceServerConfig
 from .virtual_media import MediaPlane, VirtualChannel, VirtualRTCPeerConnection
 from .virtual_network import Process
-
-if TYPE_CHECKING:
-    from ..connection.peer_connection import PeerConnection, PeerConnectionObserver
 
 OPERATION = (0.0, 0.03)
 """Seconds that one call of a connection takes."""
@@ -43,7 +41,7 @@ _DIRECTIONS: dict[tuple[bool, bool], Direction] = {
 _REFLEXIVE = "a=x-virtual-reflexive"
 
 
-class RefusedError(Exception):
+class VirtualRefusalError(Exception):
     """What a real connection would have refused."""
 
 
@@ -182,9 +180,32 @@ class VirtualPeerConnection:
         else:
             self.pc.know(candidate.removeprefix("candidate:"))
 
-    def inherit_candidates(self, old: VirtualPeerConnection) -> None:
-        """Take over what came for a description that the old link did not live to see."""
-        self._held_candidates = old._held_candidates
+    @property
+    def held_candidates(self) -> list[HeldCandidate]:
+        """Candidates that came for a description which is not here yet."""
+        return list(self._held_candidates)
+
+    def inherit_candidates(self, held: list[HeldCandidate]) -> None:
+        """Hold what came for a description that the connection before this one did not live to see."""
+        self._held_candidates = held
+
+    # --- recovery
+
+    @property
+    def can_restart_ice(self) -> bool:
+        """False: both ends are native, and a new connection takes no longer."""
+        return False
+
+    async def restart_ice(self) -> None:
+        """Fail: `can_restart_ice` is False."""
+        raise NotImplementedError
+
+    def outlive_its_path(self) -> None:
+        """Do nothing: that is for remotes that restart ICE."""
+
+    async def is_alive(self) -> bool:
+        """Ask the other end whether it is still there."""
+        return await self.pc.check()
 
     # --- offers and answers
 
@@ -237,7 +258,7 @@ class VirtualPeerConnection:
         try:
             self._check(answer)
             if answer.mids != plan.mids:
-                raise RefusedError(f"the answer has sections {answer.mids!r}, the offer {plan.lines!r}")
+                raise VirtualRefusalError(f"the answer has sections {answer.mids!r}, the offer {plan.lines!r}")
             await self._take_time()
             await self._take_time()
             for line in plan.lines:
@@ -252,7 +273,7 @@ class VirtualPeerConnection:
         return self._unsent(wanted)
 
     async def answer(
-        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = lambda answer, mids: ()
+        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
     ) -> tuple[str, bool]:
         """Answer an offer. Return the answer and whether something wanted found no section in it."""
         self._begin()
@@ -283,7 +304,7 @@ class VirtualPeerConnection:
     # --- inside
 
     async def _close(self) -> None:
-        self._observer = cast("PeerConnectionObserver", _NOBODY)
+        self._observer = _NO_OBSERVER
         for incoming in self._incoming.values():
             if incoming is not None:
                 incoming.track.stop()
@@ -295,9 +316,9 @@ class VirtualPeerConnection:
 
     def _require_idle(self) -> None:
         if self._busy:
-            raise RefusedError("an operation is under way")
+            raise VirtualRefusalError("an operation is under way")
         if self._closing is not None:
-            raise RefusedError("the connection is closed")
+            raise VirtualRefusalError("the connection is closed")
 
     def _begin(self) -> None:
         self._require_idle()
@@ -306,9 +327,9 @@ class VirtualPeerConnection:
     def _check(self, remote: Description) -> None:
         running = tuple(line.mid for line in self._lines)
         if remote.mids[: len(running)] != running:
-            raise RefusedError(f"the remote has sections {remote.mids!r}, in use are {running!r}")
+            raise VirtualRefusalError(f"the remote has sections {remote.mids!r}, in use are {running!r}")
         if self.pc.remote_ufrag not in (None, remote.ufrag):
-            raise RefusedError("ICE restart is not supported")
+            raise VirtualRefusalError("ICE restart is not supported")
 
     def _applied(self, remote: Description) -> None:
         self.pc.sctp_ready = self.data_negotiated
@@ -378,11 +399,11 @@ class VirtualPeerConnection:
         return any(outgoing not in told for outgoing in wanted.values())
 
     def _on_state(self) -> None:
-        self._observer.peer_connection_state_changed(cast("PeerConnection", self), self.pc.connectionState)
+        self._observer.peer_connection_state_changed(self, self.pc.connectionState)
 
 
-class _Nobody:
-    """Whom a closed link tells."""
+class _NoObserver(PeerConnectionObserver):
+    """The observer of a closed connection."""
 
     def peer_connection_state_changed(self, peer_connection: object, state: str) -> None: ...
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None: ...
@@ -391,7 +412,7 @@ class _Nobody:
     def channel_opened(self, channel: object) -> None: ...
 
 
-_NOBODY = _Nobody()
+_NO_OBSERVER = _NoObserver()
 
 
 def _answer_direction(slot: _Slot | None, offered: Section) -> Direction:

@@ -17,7 +17,7 @@ def test_a_link_that_holds_begins_at_the_foot_again() -> None:
     ladder = Ladder()
     for now in (0.0, 1.0, 2.0):
         ladder.next_delay(now)
-    ladder.link_up(3.0)
+    ladder.connected(3.0)
     assert ladder.next_delay(3.0 + STABLE_AFTER) == LADDER[0]
     assert ladder.started_at == 3.0 + STABLE_AFTER
 
@@ -27,13 +27,13 @@ def test_a_link_that_dies_at_once_goes_on_climbing() -> None:
     delays = []
     for n in range(4):
         delays.append(ladder.next_delay(float(n)))
-        ladder.link_up(n + 0.1)
+        ladder.connected(n + 0.1)
     assert delays == list(LADDER[:4])
 
 
 def test_a_moment_up_long_ago_does_not_count_twice() -> None:
     ladder = Ladder()
-    ladder.link_up(0.0)
+    ladder.connected(0.0)
     assert ladder.next_delay(1.0) == LADDER[0]
     assert ladder.next_delay(1.0 + STABLE_AFTER) == LADDER[1]
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 LADDER = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
 """Seconds to wait before each attempt. Together about two minutes: a tunnel, a lift, a router that restarts."""
 
-CONNECT_TIMEOUT = 15.0
-"""Seconds that a negotiated connection may take to come up before it counts as failed."""
-
 STABLE_AFTER = 10.0
 """Seconds that a connection has to hold before the next failure starts the ladder from its foot."""
 
 
 class Ladder:
-    """Counts attempts to repair one link. Latched once exhausted, until the link works again or `reset`."""
+    """The attempts to repair one connection. Once exhausted it stays so until the connection holds again."""
 
     def __init__(self) -> None:
         self.attempts = 0
@@ -22,11 +19,11 @@ class Ladder:
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether every attempt has been used up."""
+        """Whether every attempt has been made."""
         return self.attempts >= len(LADDER)
 
     def next_delay(self, now: float) -> float | None:
-        """Note a failure and return the seconds to wait before the next attempt, None when there is none left."""
+        """Return the seconds to wait before the next attempt after a failure, None when there is none left."""
         if self._up_since is not None and now - self._up_since >= STABLE_AFTER:
             self.reset()
         self._up_since = None
@@ -38,12 +35,12 @@ class Ladder:
         self.attempts += 1
         return delay
 
-    def link_up(self, now: float) -> None:
-        """Note that the link works."""
+    def connected(self, now: float) -> None:
+        """Handle the connection coming up."""
         self._up_since = now
 
     def reset(self) -> None:
-        """Start from the foot: the other end gave a sign of life."""
+        """Start from the foot again."""
         self.attempts = 0
         self.started_at = None
         self._up_since = None
