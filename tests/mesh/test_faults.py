@@ -163,7 +163,7 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
     lost.extend([None] * every_one)  # from here on answers arrive, and are waited for
     monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", PATIENCE)
     pair.b.add_track(GreyTrack(200))
-    pair.to_a._connection._link_failed("the test says so")  # type: ignore[union-attr]
+    pair.to_a._connection._connection.fail("the test says so")  # type: ignore[union-attr]
     await shows((await pair.log_a.until(Track)).track, 200)
     await pair.connected()
     assert len(pair.log_a.of(NegotiationError)) == 1
