@@ -54,6 +54,7 @@ def messages(log: EventLog) -> list[str | bytes]:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("opener", ["a", "b"])
+@pytest.mark.every_path
 async def test_either_end_can_open_a_channel(room: Room, opener: str) -> None:
     pair = await room.pair()
     remote, log = (pair.to_b, pair.log_b) if opener == "a" else (pair.to_a, pair.log_a)
@@ -112,6 +113,7 @@ async def test_one_more_on_a_running_connection_needs_no_negotiation(room: Room)
     assert pair.to_b.pc.localDescription.sdp == before
 
 
+@pytest.mark.every_path
 async def test_text_arrives_as_text_and_bytes_as_bytes(room: Room) -> None:
     pair = await room.pair()
     mine, theirs = await opened(pair)
@@ -141,6 +143,7 @@ async def test_the_options_reach_the_other_end(room: Room) -> None:
     assert (channel.ordered, channel.maxPacketLifeTime, channel.maxRetransmits) == (True, 500, None)
 
 
+@pytest.mark.every_path
 async def test_channels_negotiated_out_of_band_meet(room: Room) -> None:
     pair = await room.pair()
     ends = [DataChannel(it.create_data_channel("x", negotiated=True, id=100)) for it in (pair.to_a, pair.to_b)]
@@ -278,6 +281,7 @@ async def test_a_wrapper_without_a_handler_is_closed_at_its_bound(room: Room, mo
     assert theirs.ready_state == "closed"
 
 
+@pytest.mark.every_path
 async def test_backpressure_keeps_the_order_and_the_bound(room: Room) -> None:
     pair = await room.pair()
     mine, theirs = await opened(pair, max_buffered_amount=50_000)
@@ -333,6 +337,7 @@ async def test_a_message_above_the_buffer_is_refused(room: Room) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"x" * 262_145, "語" * 87_382])
+@pytest.mark.every_path
 async def test_a_message_above_the_maximum_of_the_other_end_is_refused(room: Room, payload: str | bytes) -> None:
     pair = await room.pair()
     mine, theirs = await opened(pair)
@@ -505,6 +510,7 @@ async def test_a_channel_can_be_waited_for(room: Room) -> None:
     assert isinstance(waiting.exception(), ChannelClosedError | None)
 
 
+@pytest.mark.every_path
 async def test_drain_returns_when_nothing_waits_and_fails_when_the_channel_closes(room: Room) -> None:
     pair = await room.pair()
     mine, _ = await opened(pair, max_buffered_amount=10_000)

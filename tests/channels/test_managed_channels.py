@@ -97,6 +97,7 @@ async def test_both_ends_may_open_the_same_label_at_once(room: Room) -> None:
 
 
 @pytest.mark.parametrize("broken_end", ["a", "b"])
+@pytest.mark.every_path
 async def test_a_replaced_connection_in_mid_stream_loses_nothing(room: Room, broken_end: str) -> None:
     pair = await room.pair()
     ends = await opened(pair)
@@ -321,6 +322,7 @@ async def test_opening_a_label_again_with_another_reliability_is_refused(room: R
             pair.to_b.open_channel("y", **options)
 
 
+@pytest.mark.every_path
 async def test_closing_ends_both_ends_after_the_delivered_messages(room: Room) -> None:
     pair = await room.pair()
     mine, theirs = await opened(pair)

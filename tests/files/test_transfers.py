@@ -79,6 +79,7 @@ async def test_a_file_arrives_complete_and_both_ends_get_its_digest(pair: Pair, 
     assert names(inbox) == ["holiday.jpeg"]
 
 
+@pytest.mark.every_path
 async def test_an_empty_file_is_a_file(pair: Pair, tmp_path: Path, inbox: Path) -> None:
     (tmp_path / "empty").touch()
     async with pair.b.receive_files(inbox):
@@ -153,6 +154,7 @@ async def test_a_peer_that_does_not_receive_files_refuses_them(
 
 
 @pytest.mark.parametrize("end", ["a", "b"])
+@pytest.mark.every_path
 async def test_a_replaced_connection_costs_nothing(pair: Pair, path: Path, inbox: Path, end: str) -> None:
     remote = pair.to_b if end == "a" else pair.to_a
     async with pair.b.receive_files(inbox):

@@ -48,6 +48,7 @@ def receive_all(peer: Any) -> list[Any]:
 
 
 @pytest.mark.smoke
+@pytest.mark.every_path
 async def test_video_and_audio_flow_both_ways_with_their_metadata(room: Room) -> None:
     pair = await room.pair()
     for peer, level in ((pair.a, 60), (pair.b, 200)):
@@ -65,6 +66,7 @@ async def test_video_and_audio_flow_both_ways_with_their_metadata(room: Room) ->
         assert (sound.sample_rate, sound.samples) == (48_000, 960)
 
 
+@pytest.mark.every_path
 async def test_one_connection_carries_everything_of_a_pair(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b()
@@ -116,6 +118,7 @@ async def test_each_track_has_the_metadata_it_was_added_with(room: Room) -> None
     await shows(by_name["front"], 60)
 
 
+@pytest.mark.every_path
 async def test_somebody_who_comes_late_receives_everything(room: Room) -> None:
     pair = await room.pair()
     pair.a.add_stream(MediaStream([GreyTrack(60)], id="s"), {"from": "a"})
@@ -132,6 +135,7 @@ async def test_somebody_who_comes_late_receives_everything(room: Room) -> None:
     await shows((await logs["b"].until(Track)).track, 200)
 
 
+@pytest.mark.every_path
 async def test_tracks_added_during_the_call_arrive(room: Room) -> None:
     pair = await room.pair()
     _, first = await pair.media_to_b(60)
@@ -158,6 +162,7 @@ async def test_both_ends_adding_at_the_same_moment_again_and_again_disturbs_noth
         assert log.of(ConnectionReset) == log.of(NegotiationError) == []
 
 
+@pytest.mark.every_path
 async def test_glare_at_the_very_start_needs_no_second_connection(room: Room) -> None:
     peers = room.peer("a"), room.peer("b")
     tracks = [receive_all(peer) for peer in peers]
@@ -186,6 +191,7 @@ async def test_the_impolite_end_offers_at_once_to_an_end_of_this_make(
     await frames(received[0])
 
 
+@pytest.mark.every_path
 async def test_a_removed_stream_is_told_and_its_track_ends(room: Room) -> None:
     pair = await room.pair()
     track = GreyTrack()
@@ -245,6 +251,7 @@ async def test_sections_are_used_again_once_there_are_many(room: Room) -> None:
 
 
 @pytest.mark.parametrize("stop_old", [False, True])
+@pytest.mark.every_path
 async def test_replace_track_switches_without_a_negotiation(room: Room, stop_old: bool) -> None:
     pair = await room.pair()
     old, received = await pair.media_to_b(60)
@@ -470,6 +477,7 @@ async def test_in_a_mesh_of_four_everybody_receives_from_everybody(room: Room) -
         await shows(track, levels[sender])
 
 
+@pytest.mark.every_path
 async def test_a_track_that_nobody_reads_does_not_pile_up(room: Room) -> None:
     pair = await room.pair()
     track = GreyTrack()
@@ -506,6 +514,7 @@ async def test_a_local_track_that_ends_is_silent_and_the_section_can_be_given_an
     await shows(received, 200)
 
 
+@pytest.mark.every_path
 async def test_tracks_end_when_the_remote_leaves(room: Room) -> None:
     pair = await room.pair()
     _, received = await pair.media_to_b()

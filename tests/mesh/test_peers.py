@@ -435,6 +435,7 @@ async def test_what_one_sees_oneself_when_leaving(room: Room) -> None:
     assert (pair.a.state, pair.a.peer_id, pair.a.channel, pair.a.remote_peers) == ("closed", "a", None, [])
 
 
+@pytest.mark.every_path
 async def test_closing_twice_and_at_once_is_closing_once(room: Room) -> None:
     pair = await room.pair()
     log = EventLog(pair.a)

@@ -21,6 +21,7 @@ from metered_realtime.recording import track_recorder as recorder_module
 from metered_realtime.recording.parts import VideoPart
 from metered_realtime.recording.recorder import Recorder
 from tests.support.patience import PATIENCE
+from tests.support.peers import eventually
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -256,7 +257,7 @@ async def test_close_gives_up_frames_that_wait_too_long(
     await recorder.start()
     await recorder.wait_ended()
     closing = asyncio.ensure_future(recorder.close())
-    await asyncio.sleep(0)
+    await eventually(lambda: recorder._encoded._closing)
     is_closing.set()
     await closing
     assert (recorder.frames_written["video"], recorder.frames_dropped["video"]) == (3, 27)

@@ -61,6 +61,7 @@ async def hang(*args: Any) -> None:
 # --- LiveKit's examples
 
 
+@pytest.mark.every_path
 async def test_greeting(rpc: RpcPair) -> None:
     async def handle_greet(data: RpcInvocationData) -> str:
         assert data.request_id == "1"

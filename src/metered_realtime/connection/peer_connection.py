@@ -96,7 +96,7 @@ class PeerConnection:
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
         self._receiving: dict[str, ReceivingSection] = {}
-        self._candidates = RemoteCandidates(ice_transport(self.pc), observer.candidate_refused)
+        self._candidates = RemoteCandidates(ice_transport(self.pc), observer)
         self._parsed_remote: SessionDescription | None = None
         self.odd_lines = 0
         self._channels: weakref.WeakSet[RTCDataChannel] = weakref.WeakSet()

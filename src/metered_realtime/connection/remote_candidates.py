@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from aiortc.rtcicetransport import RTCIceTransport
 
 from ..core.negotiation.candidates import MAX_CANDIDATE_NAMES, MAX_REMOTE_CANDIDATES, Candidate, parse_candidate
-from .interfaces import HeldCandidate
+from .interfaces import HeldCandidate, PeerConnectionObserver
 from .remote_description import RemoteDescription, ice_candidate
 
 
@@ -21,12 +20,12 @@ class RemoteCandidates:
         refused: How many were refused.
     """
 
-    def __init__(self, ice: RTCIceTransport, report: Callable[[Exception], None]) -> None:
+    def __init__(self, ice: RTCIceTransport, observer: PeerConnectionObserver) -> None:
         self.ufrag: str | None = None
         self.held: list[HeldCandidate] = []
         self.refused = 0
         self._ice = ice
-        self._report = report
+        self._observer = observer
         self._known: set[tuple[str | None, str, str, int]] = set()
         self._names = 0
         self._adding: set[asyncio.Task[None]] = set()
@@ -60,7 +59,7 @@ class RemoteCandidates:
                 refused, error = refused + 1, one_too_many
         self.refused += refused
         if refused:
-            self._report(error)
+            self._observer.candidate_refused(error)
         # Names (mDNS) take up to a second each.
         await asyncio.gather(*(self._ice.addRemoteCandidate(ice_candidate(it)) for it in new))
 
@@ -140,4 +139,4 @@ class RemoteCandidates:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.refused += 1
-            self._report(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            self._observer.candidate_refused(error if isinstance(error, Exception) else RuntimeError(str(error)))
