@@ -248,5 +248,5 @@ async def test_a_name_that_does_not_fit_is_a_value_error(room: Room, names: dict
     with pytest.raises(ValueError, match=r"^label must have at most 1024 characters, not 65536"):
         pair.to_b.open_channel("x" * 65_536)
     assert pair.to_b.state == "idle", "nothing was begun"
-    with pytest.raises(TypeError, match="^label must be a str, not int"):
+    with pytest.raises(TypeError, match=r"^label must be a str, not int"):
         pair.to_b.create_data_channel(7)  # type: ignore[arg-type]
