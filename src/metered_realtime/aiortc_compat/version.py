@@ -2,7 +2,7 @@
 
 A `Guard` compares digests of the methods that a module of this package replaces, wraps, or is called by. Where a
 release has changed one of them, the module leaves aiortc and aioice as they are, and one warning says so. What the
-package cannot work without is refused by `check_version`.
+package cannot work without is checked by `check_version`.
 
 After a new release: read what has changed, run the tests, and enter the new digests, which tests/aiortc_compat/
 test_version.py shows.
@@ -101,20 +101,27 @@ the way from the jitter buffer to the decoder, and the requests of receivers for
 
 @cache  # it reads the metadata of packages, and every connection asks
 def check_version() -> None:
-    """Refuse an aiortc or aioice that is not the one this is written for.
+    """Refuse an aiortc or aioice that this cannot work with.
 
-    A program that was built without source files is judged by the release alone.
+    If an essential part has changed and is still there, as in a patch release, a warning says so: there is nothing to
+    fall back on, and the change may be harmless. A program that was built without source files is judged by the
+    release alone.
 
     Raises:
-        ImportError: another minor release is installed, or what cannot be done without has changed.
+        ImportError: another minor release is installed, or an essential part is missing.
     """
     for library, supported in SUPPORTED.items():
         installed = version(library)
         if not installed.startswith(supported):
             raise ImportError(f"{library} {supported}x is needed, {installed} is installed")
     changed = [part for part in ESSENTIAL if part.fingerprint() not in ("", part.digest)]
+    missing = [part for part in changed if part.fingerprint() == "missing"]
+    if missing:
+        raise ImportError(f"{_have_changed(missing)}, and metered_realtime cannot work with it: install aiortc 1.16.0")
     if changed:
-        raise ImportError(f"{_have_changed(changed)}, and metered_realtime cannot work with it: install aiortc 1.16.0")
+        _log.warning(
+            "%s; metered_realtime is not tested with it: install aiortc 1.16.0 if calls fail", _have_changed(changed)
+        )
 
 
 def _have_changed(parts: list[KnownPart]) -> str:
