@@ -44,7 +44,7 @@ def run_apart(name: str, source: str | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=attacks.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="ATTACK")
-    parser.add_argument("--source", help="the src folder of the version to attack (this one)")
+    parser.add_argument("--source", help="the src folder of the version to attack, 0.2.0 or later (this one)")
     parser.add_argument("--here", metavar="ATTACK", help="run one attack in this process, and print its cost as JSON")
     options = parser.parse_args()
     known = all_attacks()
