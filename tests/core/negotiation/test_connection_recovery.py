@@ -140,6 +140,13 @@ def test_exhaustion_is_reported_once_with_attempts_and_seconds() -> None:
     assert (recovery.phase, recovery.state, recovery.deadline) == (RecoveryPhase.EXHAUSTED, "reconnecting", None)
 
 
+def test_a_late_answer_after_exhaustion_is_given_no_time_and_reported_no_more() -> None:
+    recovery = exhausted()
+    recovery.negotiated(500.0)
+    assert recovery.deadline is None
+    assert recovery.timer(1_000.0) == []
+
+
 def test_an_offer_of_the_remote_starts_the_ladder_again_after_exhaustion() -> None:
     recovery = exhausted()
     recovery.offered()

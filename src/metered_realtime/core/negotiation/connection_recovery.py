@@ -4,10 +4,10 @@ Inputs, and what each does in the phases. `ladder` is the next rung of the ladde
 
     input \\ phase   IDLE         CONNECTING    UP            WAITING       DUE           EXHAUSTED     CLOSED
     negotiating     CONNECTING   -             -             -             -             -             -
-    negotiated      -            start timer   start timer   -             -             start timer   -
+    negotiated      -            start timer   start timer   -             -             -             -
     connected       UP           UP            stop timer    UP            UP, or - (*)  UP            -
     failed          ladder       ladder        ladder        -             -             -             -
-    timer           -            ladder        ladder        DUE           -             ladder        -
+    timer           -            ladder        ladder        DUE           -             -             -
     begin           -            -             -             -             CONNECTING    -             -
     replaced        -            CONNECTING    CONNECTING    CONNECTING    CONNECTING    CONNECTING    -
     start_over      -            DUE           DUE           DUE           DUE           DUE           -
@@ -49,7 +49,7 @@ class RecoveryPhase(Enum):
     CLOSED = auto()
 
 
-_NEGOTIATES = frozenset({RecoveryPhase.CONNECTING, RecoveryPhase.UP, RecoveryPhase.EXHAUSTED})
+_NEGOTIATES = frozenset({RecoveryPhase.CONNECTING, RecoveryPhase.UP})
 
 
 @dataclass(frozen=True, slots=True)
