@@ -188,7 +188,7 @@ class RemoteConnection:
     # --- the way to the remote
 
     def release(self) -> None:
-        """Hold the first offer back no more. `free_to_offer_at` is when that happens by itself."""
+        """Stop holding back the first offer. Happens by itself at `free_to_offer_at`."""
         self._timers.cancel("release")
         self._feed(self._negotiator.release_offer(self._loop.time()))
 

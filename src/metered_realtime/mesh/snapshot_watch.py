@@ -40,7 +40,7 @@ class SnapshotWatch:
             try:
                 await self._subscribe()
             except NotConnectedError:
-                return  # the next welcome starts anew
+                return  # the next welcome starts again
             except MeteredRealtimeError as error:
                 self._logger.warning("subscribing again failed", {"error": str(error)})
         await asyncio.sleep(RECONCILE_TIMEOUT)

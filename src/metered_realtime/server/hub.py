@@ -18,7 +18,7 @@ Guarantees, in the order in which a client sees them:
   `left`. Connections of the same peer id that are not replaced are unaffected.
 - The cost of a frame beyond its bytes is added to the `charges` of its subscriber (`server.charges`), which its bucket
   pays. The first subscription to a channel is free: a client that reconnects may restore all its subscriptions.
-- After `fall_silent` there is no more presence: the server is stopping, and all peers will reconnect.
+- After `fall_silent` no presence is sent: the server is stopping, and all peers will reconnect.
 """
 
 from __future__ import annotations

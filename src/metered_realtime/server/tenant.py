@@ -47,7 +47,7 @@ class Tenant:
         return [socket for socket in sockets if socket.admission.is_by_same_key(admission) and not socket.has_left]
 
     def admits(self, admission: Admission) -> bool:
-        """Return whether the plan allows a connection. One that replaces another needs no more."""
+        """Return whether the plan allows a connection. One that replaces another needs no further allowance."""
         return self.meter.admits() or bool(self.replaced_by(admission))
 
     def close_peer(self, peer_id: str) -> int:

@@ -184,7 +184,7 @@ class ReplayEndpoint:
         return None
 
     def next_farewell(self) -> bytes | None:
-        """Return the next control frame, for an end that sends no more messages. None if there is none."""
+        """Return the next control frame, for an end that has stopped sending messages. None if there is none."""
         return self._control.popleft() if self._control else None
 
     def acknowledge(self) -> None:

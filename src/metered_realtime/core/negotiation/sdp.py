@@ -88,7 +88,7 @@ class Description:
     def restarts(self, earlier: Description) -> bool:
         """Return whether this is an ICE restart of the end that sent `earlier`: only its ICE user fragment differs.
 
-        False for tagged descriptions: a native end begins anew instead, maybe with the same certificate.
+        False for tagged descriptions: a native end makes a new connection instead, maybe with the same certificate.
         """
         same = self.session == earlier.session and self.fingerprint == earlier.fingerprint
         return same and "" not in (self.session, self.fingerprint) and self.tag is None and self.ufrag != earlier.ufrag

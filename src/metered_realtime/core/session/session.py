@@ -24,7 +24,7 @@ States, as the program sees them, and the phases of the socket underneath:
     reconnecting  welcome                       connected     EnterState, Connected, Transmit replays, then the queue
     any           close                         closed        Settle all, HangUp, EnterState, TearDown
 
-Within connected, with tokens that can be fetched anew:
+Within connected, with tokens that can be fetched again:
 
     input                                       effects
     ------------------------------------------  --------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Mailbox(Generic[T]):
         self._items.clear()
 
     def end(self) -> None:
-        """Accept no more items. Readers get those that are left, then `MediaStreamError`."""
+        """Stop accepting items. Readers get those that are left, then `MediaStreamError`."""
         self._ended = True
         while self._readers:
             self._wake_one()
