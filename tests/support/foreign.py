@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -14,33 +15,26 @@ from metered_realtime.server import SignallingServer
 from tests.support.patience import PATIENCE
 
 
-class ForeignPeer:
-    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
+class ForeignSocket:
+    """A connection to the server. `on_direct` receives the sender and the data of each direct message."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        self.tracks: list[Any] = []
-        self.channels: list[Any] = []
-        self.descriptions: list[str] = []
-        self.data: list[Any] = []
-        self.metadata: list[Any] = []
-        self.directs = 0
-        self.pc.on("track", self.tracks.append)
-        self.pc.on("datachannel", self.channels.append)
+    def __init__(self, socket: ClientConnection, on_direct: Callable[[str, Any], None]) -> None:
         self._socket = socket
+        self._on_direct = on_direct
         self._request_ids = map(str, itertools.count())
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._reader = asyncio.ensure_future(self._read())
-        self._replies: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def join(cls, server: SignallingServer, peer_id: str, channel: str = "room") -> ForeignPeer:
+    async def join(
+        cls, server: SignallingServer, peer_id: str, on_direct: Callable[[str, Any], None], channel: str = "room"
+    ) -> ForeignSocket:
         """Come into a channel."""
         socket = await connect(f"{server.url}/v1?token={server.mint_token(peer_id=peer_id)}")
         assert json.loads(await socket.recv())["type"] == "welcome"
-        peer = cls(socket)
-        await peer.request(type="subscribe", channel=channel)
-        return peer
+        joined = cls(socket, on_direct)
+        await joined.request(type="subscribe", channel=channel)
+        return joined
 
     async def request(self, **fields: Any) -> Any:
         """Send a frame and return its ack or error."""
@@ -50,21 +44,11 @@ class ForeignPeer:
         async with asyncio.timeout(PATIENCE):
             return await answer
 
-    async def offer(self, to: str, change: Any = str) -> None:
-        """Offer what has been added, in words that `change` may change."""
-        await self.pc.setLocalDescription(await self.pc.createOffer())
-        await self._describe(to, change)
-
     async def close(self) -> None:
         """Leave."""
         self._reader.cancel()
-        await asyncio.gather(self._reader, *self._replies, return_exceptions=True)
+        await asyncio.gather(self._reader, return_exceptions=True)
         await self._socket.close()
-        await self.pc.close()
-
-    async def _describe(self, to: str, change: Any = str) -> None:
-        description = {"type": self.pc.localDescription.type, "sdp": change(self.pc.localDescription.sdp)}
-        await self.request(type="send", to=to, data={"type": "rtc-description", "description": description})
 
     async def _read(self) -> None:
         async for text in self._socket:
@@ -72,7 +56,51 @@ class ForeignPeer:
             if frame.get("requestId") in self._answers:
                 self._answers.pop(frame["requestId"]).set_result(frame)
             elif frame["type"] == "direct":
-                self._take(frame["from"], frame["data"])
+                self._on_direct(frame["from"], frame["data"])
+
+
+class ForeignPeer:
+    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
+
+    def __init__(self) -> None:
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.tracks: list[Any] = []
+        self.channels: list[Any] = []
+        self.descriptions: list[str] = []
+        self.data: list[Any] = []
+        self.metadata: list[Any] = []
+        self.directs = 0
+        self.pc.on("track", self.tracks.append)
+        self.pc.on("datachannel", self.channels.append)
+        self._socket: ForeignSocket
+        self._replies: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def join(cls, server: SignallingServer, peer_id: str, channel: str = "room") -> ForeignPeer:
+        """Come into a channel."""
+        peer = cls()
+        peer._socket = await ForeignSocket.join(server, peer_id, peer._take, channel)
+        return peer
+
+    async def request(self, **fields: Any) -> Any:
+        """Send a frame and return its ack or error."""
+        return await self._socket.request(**fields)
+
+    async def offer(self, to: str, change: Any = str) -> None:
+        """Offer what has been added, in words that `change` may change."""
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        await self.describe(to, change)
+
+    async def close(self) -> None:
+        """Leave."""
+        await self._socket.close()
+        await asyncio.gather(*self._replies, return_exceptions=True)
+        await self.pc.close()
+
+    async def describe(self, to: str, change: Any = str) -> None:
+        """Send the description that is in force, in words that `change` may change."""
+        description = {"type": self.pc.localDescription.type, "sdp": change(self.pc.localDescription.sdp)}
+        await self.request(type="send", to=to, data={"type": "rtc-description", "description": description})
 
     def _take(self, sender: str, data: Any) -> None:
         self.directs += 1
@@ -95,4 +123,4 @@ class ForeignPeer:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
         if kind == "offer":
             await self.pc.setLocalDescription(await self.pc.createAnswer())
-            await self._describe(sender)
+            await self.describe(sender)
