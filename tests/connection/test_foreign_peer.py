@@ -86,7 +86,8 @@ async def test_candidates_may_come_before_the_description_that_ends_with_them(me
     for line in {it for it in sdp.splitlines() if it.startswith("a=candidate:")}:
         candidate = {"candidate": line.removeprefix("a="), "sdpMid": "0", "usernameFragment": ufrag}
         await theirs.request(type="send", to="m", data={"type": "rtc-ice", "candidate": candidate})
-    await theirs.describe("m")
+    description = {"type": "rtc-description", "description": {"type": "offer", "sdp": sdp}}
+    await theirs.request(type="send", to="m", data=description)
     await shows((await meeting.log.until(Track)).track, 60)
     assert meeting.remote.stats().generation == 1
 

@@ -5,36 +5,76 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable
 from typing import Any
 
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.rtcdtlstransport import RTCCertificate, SRTPProtectionProfile, generate_certificate
+from cryptography.hazmat.primitives.asymmetric import rsa
+from OpenSSL import SSL
 from websockets.asyncio.client import ClientConnection, connect
 
 from metered_realtime.server import SignallingServer
 from tests.support.patience import PATIENCE
 
 
-class ForeignSocket:
-    """A connection to the server. `on_direct` receives the sender and the data of each direct message."""
+class RsaCertificate(RTCCertificate):
+    """What GStreamer and many cameras have. Its suites are those that other implementations offer for it."""
 
-    def __init__(self, socket: ClientConnection, on_direct: Callable[[str, Any], None]) -> None:
+    @classmethod
+    def generateCertificate(cls) -> RsaCertificate:
+        """Return a new one. It signs with SHA-256."""
+        key: Any = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+        return cls(key, generate_certificate(key))
+
+    def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
+        context = super()._create_ssl_context(srtp_profiles)
+        context.set_cipher_list(b"ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-GCM-SHA256")
+        return context
+
+
+def set_certificate(pc: RTCPeerConnection, certificate: RTCCertificate) -> None:
+    """Give a connection of aiortc, which has no transport yet, a certificate."""
+    inside: Any = pc
+    inside._RTCPeerConnection__certificates = [certificate]
+
+
+class ForeignPeer:
+    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
+
+    def __init__(self, socket: ClientConnection, certificate: RTCCertificate | None = None) -> None:
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        if certificate is not None:
+            set_certificate(self.pc, certificate)
+        self.tracks: list[Any] = []
+        self.channels: list[Any] = []
+        self.descriptions: list[str] = []
+        self.texts: list[str] = []
+        self.data: list[Any] = []
+        self.metadata: list[Any] = []
+        self.directs = 0
+        self.pc.on("track", self.tracks.append)
+        self.pc.on("datachannel", self.channels.append)
         self._socket = socket
-        self._on_direct = on_direct
         self._request_ids = map(str, itertools.count())
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._reader = asyncio.ensure_future(self._read())
+        self._replies: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def join(
-        cls, server: SignallingServer, peer_id: str, on_direct: Callable[[str, Any], None], channel: str = "room"
-    ) -> ForeignSocket:
+        cls,
+        server: SignallingServer,
+        peer_id: str,
+        channel: str = "room",
+        *,
+        certificate: RTCCertificate | None = None,
+    ) -> ForeignPeer:
         """Come into a channel."""
         socket = await connect(f"{server.url}/v1?token={server.mint_token(peer_id=peer_id)}")
         assert json.loads(await socket.recv())["type"] == "welcome"
-        joined = cls(socket, on_direct)
-        await joined.request(type="subscribe", channel=channel)
-        return joined
+        peer = cls(socket, certificate)
+        await peer.request(type="subscribe", channel=channel)
+        return peer
 
     async def request(self, **fields: Any) -> Any:
         """Send a frame and return its ack or error."""
@@ -44,11 +84,21 @@ class ForeignSocket:
         async with asyncio.timeout(PATIENCE):
             return await answer
 
+    async def offer(self, to: str, change: Any = str) -> None:
+        """Offer what has been added, in words that `change` may change."""
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        await self._describe(to, change)
+
     async def close(self) -> None:
         """Leave."""
         self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await asyncio.gather(self._reader, *self._replies, return_exceptions=True)
         await self._socket.close()
+        await self.pc.close()
+
+    async def _describe(self, to: str, change: Any = str) -> None:
+        description = {"type": self.pc.localDescription.type, "sdp": change(self.pc.localDescription.sdp)}
+        await self.request(type="send", to=to, data={"type": "rtc-description", "description": description})
 
     async def _read(self) -> None:
         async for text in self._socket:
@@ -56,57 +106,14 @@ class ForeignSocket:
             if frame.get("requestId") in self._answers:
                 self._answers.pop(frame["requestId"]).set_result(frame)
             elif frame["type"] == "direct":
-                self._on_direct(frame["from"], frame["data"])
-
-
-class ForeignPeer:
-    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
-
-    def __init__(self) -> None:
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        self.tracks: list[Any] = []
-        self.channels: list[Any] = []
-        self.descriptions: list[str] = []
-        self.data: list[Any] = []
-        self.metadata: list[Any] = []
-        self.directs = 0
-        self.pc.on("track", self.tracks.append)
-        self.pc.on("datachannel", self.channels.append)
-        self._socket: ForeignSocket
-        self._replies: set[asyncio.Task[None]] = set()
-
-    @classmethod
-    async def join(cls, server: SignallingServer, peer_id: str, channel: str = "room") -> ForeignPeer:
-        """Come into a channel."""
-        peer = cls()
-        peer._socket = await ForeignSocket.join(server, peer_id, peer._take, channel)
-        return peer
-
-    async def request(self, **fields: Any) -> Any:
-        """Send a frame and return its ack or error."""
-        return await self._socket.request(**fields)
-
-    async def offer(self, to: str, change: Any = str) -> None:
-        """Offer what has been added, in words that `change` may change."""
-        await self.pc.setLocalDescription(await self.pc.createOffer())
-        await self.describe(to, change)
-
-    async def close(self) -> None:
-        """Leave."""
-        await self._socket.close()
-        await asyncio.gather(*self._replies, return_exceptions=True)
-        await self.pc.close()
-
-    async def describe(self, to: str, change: Any = str) -> None:
-        """Send the description that is in force, in words that `change` may change."""
-        description = {"type": self.pc.localDescription.type, "sdp": change(self.pc.localDescription.sdp)}
-        await self.request(type="send", to=to, data={"type": "rtc-description", "description": description})
+                self._take(frame["from"], frame["data"])
 
     def _take(self, sender: str, data: Any) -> None:
         self.directs += 1
         match data:
             case {"type": "rtc-description", "description": {"type": kind, "sdp": sdp}}:
                 self.descriptions.append(kind)
+                self.texts.append(sdp)
                 reply = asyncio.ensure_future(self._apply(sender, kind, sdp))
                 self._replies.add(reply)
                 reply.add_done_callback(self._replies.discard)
@@ -123,4 +130,4 @@ class ForeignPeer:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
         if kind == "offer":
             await self.pc.setLocalDescription(await self.pc.createAnswer())
-            await self.describe(sender)
+            await self._describe(sender)

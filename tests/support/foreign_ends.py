@@ -39,7 +39,7 @@ import av
 import pytest
 
 from metered_realtime.server import SignallingServer
-from tests.support.foreign import ForeignSocket
+from tests.support.foreign_socket import ForeignSocket
 from tests.support.patience import PATIENCE
 
 PROGRAMS = Path(__file__).parents[1] / "foreign_ends"
