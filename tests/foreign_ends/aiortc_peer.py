@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import aiortc
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack
 from aiortc.sdp import candidate_from_sdp
 from av import VideoFrame
@@ -48,7 +48,7 @@ class AiortcEnd:
     """One peer connection, with the negotiation that applications write around it."""
 
     def __init__(self) -> None:
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channels: dict[str, Any] = {}
         self.sending: dict[str, list[Any]] = {"audio": [], "video": []}
         self.is_offering = False
@@ -78,8 +78,8 @@ class AiortcEnd:
     async def say(self, label: str, text: str) -> None:
         self.channels[label].send(text)
 
-    async def offer(self) -> None:
-        self.is_offering = True
+    async def offer(self, restart: bool = False) -> None:
+        self.is_offering = True  # with `restart`, too, under the same ICE credentials: aiortc has no other
         await self.pc.setLocalDescription(await self.pc.createOffer())
         self._describe()
 

@@ -58,7 +58,7 @@ class WebrtcbinEnd:
 
     # --- commands: each calls `done` at its end
 
-    def add(self, done: Callable[[], None], kind: str, **_: Any) -> None:
+    def add(self, done: Callable[..., None], kind: str, **_: Any) -> None:
         source = Gst.parse_bin_from_description(SOURCES[kind], ghost_unlinked_pads=True)
         self.pipeline.add(source)
         pad = self.webrtc.request_pad_simple("sink_%u")
@@ -67,7 +67,7 @@ class WebrtcbinEnd:
         self.sending[kind].append((source, pad))
         done()
 
-    def remove(self, done: Callable[[], None], kind: str) -> None:
+    def remove(self, done: Callable[..., None], kind: str) -> None:
         source, pad = self.sending[kind].pop()
         transceiver = pad.get_property("transceiver")
         source.set_state(Gst.State.NULL)
@@ -76,27 +76,25 @@ class WebrtcbinEnd:
         transceiver.set_property("direction", GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY)
         done()
 
-    def receiveOnly(self, done: Callable[[], None], kind: str) -> None:  # noqa: N802 - a command for every program
+    def receiveOnly(self, done: Callable[..., None], kind: str) -> None:  # noqa: N802 - a command for every program
         direction = GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY
         self.webrtc.emit("add-transceiver", direction, Gst.Caps.from_string(CAPS[kind]))
         done()
 
-    def open(self, done: Callable[[], None], label: str) -> None:
+    def open(self, done: Callable[..., None], label: str) -> None:
         self._adopt(self.webrtc.emit("create-data-channel", label, None))
         done()
 
-    def say(self, done: Callable[[], None], label: str, text: str) -> None:
+    def say(self, done: Callable[..., None], label: str, text: str) -> None:
         self.channels[label].emit("send-string", text)
         done()
 
-    def offer(self, done: Callable[[], None], restart: bool = False) -> None:
+    def offer(self, done: Callable[..., None], restart: bool = False) -> None:
         self.is_offering = True
-        options = Gst.Structure.new_empty("options")
-        if restart:
-            options.set_value("ice-restart", True)
-        self._ask("create-offer", options, then=lambda reply: self._describe(reply.get_value("offer"), done))
+        # It does not look at options: with `restart`, too, the offer has the same ICE credentials.
+        self._ask("create-offer", None, lambda reply: self._describe(reply.get_value("offer"), done), done)
 
-    def receive(self, done: Callable[[], None], description: dict[str, str]) -> None:
+    def receive(self, done: Callable[..., None], description: dict[str, str]) -> None:
         kind = description["type"]
         if kind == "offer" and self.is_offering:
             tell(event="ignored")
@@ -113,27 +111,34 @@ class WebrtcbinEnd:
                 self.is_offering = False
                 return done()
             return self._ask(
-                "create-answer", None, then=lambda reply: self._describe(reply.get_value("answer"), done)
+                "create-answer", None, lambda reply: self._describe(reply.get_value("answer"), done), done
             )
 
-        return self._ask("set-remote-description", remote, then=applied)
+        return self._ask("set-remote-description", remote, applied, done)
 
-    def candidate(self, done: Callable[[], None], candidate: dict[str, Any] | None) -> None:
+    def candidate(self, done: Callable[..., None], candidate: dict[str, Any] | None) -> None:
         if candidate is not None:
             self.webrtc.emit("add-ice-candidate", candidate.get("sdpMLineIndex") or 0, candidate["candidate"])
         done()
 
     # --- what happens
 
-    def _ask(self, signal: str, argument: Any, then: Callable[[Any], None]) -> None:
-        """Emit a signal that takes a promise, and continue in the main loop with the reply."""
+    def _ask(self, signal: str, argument: Any, then: Callable[[Any], None], done: Callable[..., None]) -> None:
+        """Emit a signal that takes a promise, and continue in the main loop with the reply, or end with its error."""
+
+        def proceed(promise: Any) -> None:
+            reply = promise.get_reply()
+            if reply is not None and reply.has_field("error"):
+                done(error=f"{signal}: {reply.get_value('error').message}")
+            else:
+                then(reply)
 
         def replied(promise: Any, *_: Any) -> None:
-            GLib.idle_add(lambda: then(promise.get_reply()) and None)
+            GLib.idle_add(proceed, promise)
 
         self.webrtc.emit(signal, argument, Gst.Promise.new_with_change_func(replied))
 
-    def _describe(self, description: Any, done: Callable[[], None]) -> None:
+    def _describe(self, description: Any, done: Callable[..., None]) -> None:
         # The description belongs to the reply, which does not live until it is applied.
         kind = "offer" if description.type == GstWebRTC.WebRTCSDPType.OFFER else "answer"
         described = {"type": kind, "sdp": description.sdp.as_text()}
@@ -142,7 +147,7 @@ class WebrtcbinEnd:
             tell(event="description", description=described)
             done()
 
-        self._ask("set-local-description", description, then=applied)
+        self._ask("set-local-description", description, applied, done)
 
     def _on_candidate(self, _: Any, index: int, candidate: str) -> None:
         tell(event="candidate", candidate={"candidate": candidate, "sdpMLineIndex": index} if candidate else None)
@@ -218,7 +223,7 @@ class Commands:
         command = self._waiting.pop(0)
         request, name = command.pop("id"), command.pop("command")
         try:
-            getattr(self._end, name)(lambda: self._done(request), **command)
+            getattr(self._end, name)(lambda **fields: self._done(request, **fields), **command)
         except Exception as error:
             self._done(request, error=repr(error))
 
