@@ -91,7 +91,8 @@ class ForeignPeer:
 
     async def close(self) -> None:
         """Leave."""
-        self._reader.cancel()
+        for task in (self._reader, *self._replies):
+            task.cancel()
         await asyncio.gather(self._reader, *self._replies, return_exceptions=True)
         await self._socket.close()
         await self.pc.close()
