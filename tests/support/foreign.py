@@ -14,11 +14,16 @@ from metered_realtime.server import SignallingServer
 from tests.support.patience import PATIENCE
 
 
+def bare_connection() -> RTCPeerConnection:
+    """Return a connection that asks no servers."""
+    return RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+
+
 class ForeignPeer:
     """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
 
     def __init__(self, socket: ClientConnection) -> None:
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.pc = bare_connection()
         self.tracks: list[Any] = []
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
