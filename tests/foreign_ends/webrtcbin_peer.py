@@ -18,18 +18,18 @@ from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402 - versions 
 COUNT_EVERY = 5
 """Frames of a track between two events that count them."""
 
-SOURCES = {
-    "video": "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=10/1 ! "
-    "vp8enc deadline=1 keyframe-max-dist=10 ! rtpvp8pay ! "
-    "capsfilter caps=application/x-rtp,media=video,encoding-name=VP8,clock-rate=90000,payload=96",
-    "audio": "audiotestsrc is-live=true ! audioconvert ! audioresample ! opusenc ! rtpopuspay ! "
-    "capsfilter caps=application/x-rtp,media=audio,encoding-name=OPUS,clock-rate=48000,payload=97",
-}
-SINKS = {"video": "rtpvp8depay ! vp8dec ! fakesink name=sink", "audio": "rtpopusdepay ! opusdec ! fakesink name=sink"}
 CAPS = {
     "video": "application/x-rtp,media=video,encoding-name=VP8,clock-rate=90000,payload=96",
-    "audio": "application/x-rtp,media=audio,encoding-name=OPUS,clock-rate=48000,payload=97,encoding-params=(string)2",
+    "audio": "application/x-rtp,media=audio,encoding-name=OPUS,clock-rate=48000,payload=111,encoding-params=(string)2",
 }
+"""The payload types that browsers use: its answers accept no others than its sources have."""
+
+SOURCES = {
+    "video": "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=10/1 ! "
+    "vp8enc deadline=1 keyframe-max-dist=10 ! rtpvp8pay pt=96",
+    "audio": "audiotestsrc is-live=true ! audio/x-raw,channels=2 ! opusenc ! rtpopuspay pt=111",
+}
+SINKS = {"video": "rtpvp8depay ! vp8dec ! fakesink name=sink", "audio": "rtpopusdepay ! opusdec ! fakesink name=sink"}
 
 
 def tell(**event: Any) -> None:
@@ -61,7 +61,9 @@ class WebrtcbinEnd:
     def add(self, done: Callable[..., None], kind: str, **_: Any) -> None:
         source = Gst.parse_bin_from_description(SOURCES[kind], ghost_unlinked_pads=True)
         self.pipeline.add(source)
-        pad = self.webrtc.request_pad_simple("sink_%u")
+        template = self.webrtc.get_pad_template("sink_%u")
+        # With caps, it knows the kind before the first packet.
+        pad = self.webrtc.request_pad(template, None, Gst.Caps.from_string(CAPS[kind]))
         source.get_static_pad("src").link(pad)
         source.sync_state_with_parent()
         self.sending[kind].append((source, pad))
