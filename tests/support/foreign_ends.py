@@ -5,7 +5,7 @@ joined to a channel as a peer that knows the wire and nothing of this package.
 
 | command | it |
 |---|---|
-| `add` `kind` `picture`, `remove` `kind` | begins or ends to send a track; the picture is a key frame in VP8, for programs without an encoder |
+| `add` `kind` `picture`, `remove` `kind` | begins or ends to send a track: of a key frame where it has no encoder |
 | `receiveOnly` `kind` | asks for a track without sending one |
 | `open` `label`, `say` `label` `text` | opens a data channel, sends a message over it |
 | `offer` `restart` | offers what was added; with `restart`, under new ICE credentials |
