@@ -5,6 +5,7 @@ from __future__ import annotations
 from .auth import mint_token
 from .keys import App, PublishableKey, SecretKey
 from .limits import Limits
+from .metrics.endpoint import MetricsOptions
 from .plan import Plan
 from .server import SignallingServer
 from .turn import TurnServer
@@ -12,6 +13,7 @@ from .turn import TurnServer
 __all__ = [
     "App",
     "Limits",
+    "MetricsOptions",
     "Plan",
     "PublishableKey",
     "SecretKey",

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +23,8 @@ from .keys import App
 from .limits import Limits, RateLimiter
 from .listening.door import Door
 from .listening.proxies import Network, client_address, network_of
+from .metrics.endpoint import MetricsEndpoint, MetricsOptions
+from .metrics.times import FrameTimes
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
@@ -59,6 +61,9 @@ class SignallingApp:
 
     Attributes:
         endings: Number of connections that ended or were refused, by reason.
+        refusals: Number of those that were refused for their credentials.
+        frame_times: How long frames took.
+        metrics: The handlers of metrics and health.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class SignallingApp:
         page_key: PageKey,
         trusted_proxies: tuple[Network, ...] = (),
         endings: Counter[str] | None = None,
+        metrics: MetricsOptions | None = None,
     ) -> None:
         self.endings = Counter() if endings is None else endings
         self._authenticator = authenticator
@@ -84,6 +90,9 @@ class SignallingApp:
         self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network)
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self.refusals: Counter[str] = Counter()
+        self.frame_times = FrameTimes()
+        self.metrics = MetricsEndpoint(self, lambda: not self._draining, metrics)
 
     def build(self, middleware: Middleware) -> web.Application:
         """Return the application with its routes. The middleware is called with each request."""
@@ -94,7 +103,7 @@ class SignallingApp:
                 web.get("/", self._index),
                 web.get("/page/config.json", self._config),
                 web.get("/page/{name}", self._file),
-                web.get("/healthz", self._health),
+                *self.metrics.public_routes(),
                 web.get(OPENAPI_PATH, self._rest.describe),
                 web.route("*", r"/v1/{rest:[\s\S]*}", self._rest.handle),
                 web.route("*", r"/{nothing:[\s\S]*}", not_found),
@@ -134,6 +143,11 @@ class SignallingApp:
             socket.close(WsCloseCode.GOING_AWAY, "going away")
         if self._visits:
             await asyncio.wait(self._visits, timeout=timeout)
+
+    @property
+    def tenants(self) -> Iterable[Tenant]:
+        """The apps."""
+        return self._tenants.values()
 
     def _sockets(self) -> list[ClientSocket]:
         return [socket for tenant in self._tenants.values() for socket in tenant.sockets]
@@ -192,6 +206,7 @@ class SignallingApp:
 
     def _log_refusal(self, request: web.Request, refused: RefusedError) -> None:
         self.endings[refused.reason] += 1
+        self.refusals[refused.reason] += 1
         context = {"address": self._address(request), "code": int(refused.code), "why": refused.cause}
         self._logger.warning("connection refused", context)
 
@@ -218,7 +233,9 @@ class SignallingApp:
         if transport is None:  # the client left during its admission
             return
         tenant = self._tenants[admission.app]
-        socket = ClientSocket(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
+        socket = ClientSocket(
+            ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger, self.frame_times
+        )
         replaced = tenant.replaced_by(admission)
         tenant.enter(socket)
         address = self._address(request)
@@ -253,6 +270,3 @@ class SignallingApp:
 
     async def _config(self, request: web.Request) -> web.Response:
         return web.json_response({"key": self._page_key.shown_to(request.host), "url": WEBSOCKET_PATH}, headers=HEADERS)
-
-    async def _health(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")

@@ -24,6 +24,7 @@ Guarantees, in the order in which a client sees them:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,9 +77,18 @@ class Identity:
     resume_token: str | None = field(default=None, repr=False)
 
 
+_TYPES = {Publish: "publish", Send: "send", Ping: "ping", Subscribe: "subscribe", Unsubscribe: "unsubscribe"}
+"""The types that frames are counted by."""
+
+
 class Hub:
     """Routes the frames of one app. `seal` turns an encoded frame into the argument of `write`; `meter` counts the
-    use."""
+    use.
+
+    Attributes:
+        outcomes: Number of handled frames by type (`other` if it has none) and error code, or `ok`.
+        deliveries: Number of messages written to connections.
+    """
 
     def __init__(
         self, limits: Limits | None = None, seal: Callable[[bytes], bytes] = bytes, meter: Meter | None = None
@@ -91,6 +101,8 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         self._patterns = PatternTable()
         self._silent = False
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.deliveries = 0
 
     def connect(
         self, identity: Identity, write: Callable[[bytes], None], now: float, replaced: Sequence[Subscriber] = ()
@@ -147,10 +159,13 @@ class Hub:
         try:
             self._dispatch(subscriber, frame)
         except FrameError as fault:
-            self.refuse(subscriber, fault)
+            self.refuse(subscriber, fault, _TYPES[type(frame)])
+        else:
+            self.outcomes[_TYPES[type(frame)], "ok"] += 1
 
-    def refuse(self, subscriber: Subscriber, fault: FrameError) -> None:
+    def refuse(self, subscriber: Subscriber, fault: FrameError, frame_type: str = "other") -> None:
         """Answer a frame with an error."""
+        self.outcomes[frame_type, fault.code] += 1
         self._reply(subscriber, ErrorFrame(fault.code, fault.message, fault.request_id))
 
     def publish(self, channel: str, sender: str, data: Raw, metadata: Raw | None = None) -> int:
@@ -167,6 +182,7 @@ class Hub:
             if subscriber.peer_id != sender:
                 subscriber.write(rich if wants_metadata else plain)
                 delivered += 1
+        self.deliveries += delivered
         return delivered
 
     def regrant(self, subscriber: Subscriber, grant: Grant) -> None:
@@ -188,6 +204,16 @@ class Hub:
     def reconfigure(self, limits: Limits) -> None:
         """Replace the limits for frames to come."""
         self._limits = limits
+
+    @property
+    def peer_count(self) -> int:
+        """The number of connected peers."""
+        return len(self._peers)
+
+    @property
+    def channel_count(self) -> int:
+        """The number of channels with peers."""
+        return len(self._channels)
 
     def has_peer(self, peer_id: str) -> bool:
         """Return whether a peer is connected."""
@@ -231,6 +257,7 @@ class Hub:
         )
         for target in targets:
             target.write(packed)
+        self.deliveries += len(targets)
         subscriber.charge(charges.fan_out(len(targets), len(packed)))
         self._acknowledge(subscriber, frame.request_id)
 
