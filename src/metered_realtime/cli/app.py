@@ -17,7 +17,7 @@ from rich.syntax import Syntax
 
 from .._version import __version__
 from ..log import StdlibLogger
-from ..server import MetricsOptions, SignallingServer, mint_token
+from ..server import MetricsOptions, SignallingServer, mint_token, new_webhook_secret
 from ..server.config.file import DEFAULT_APP, ConfigError, load_config
 from ..server.config.keyfile import create_key, revoke_key
 from ..server.config.schema import DEFAULT_PORT, KeyKind
@@ -224,6 +224,12 @@ def demo(
 def _keys(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         _print_new_keys()
+
+
+@keys_app.command("webhook-secret")
+def _new_webhook_secret() -> None:
+    """Print a new secret that signs webhooks."""
+    print(new_webhook_secret())
 
 
 @keys_app.command("new")

@@ -9,6 +9,7 @@ from .metrics.endpoint import MetricsOptions
 from .plan import Plan
 from .server import SignallingServer
 from .turn import TurnServer
+from .webhooks.sender import Webhooks, new_webhook_secret
 
 __all__ = [
     "App",
@@ -19,5 +20,7 @@ __all__ = [
     "SecretKey",
     "SignallingServer",
     "TurnServer",
+    "Webhooks",
     "mint_token",
+    "new_webhook_secret",
 ]

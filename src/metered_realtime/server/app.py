@@ -28,6 +28,7 @@ from .metrics.times import FrameTimes
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
+from .webhooks.sender import WebhookSender
 
 WEBSOCKET_PATH = "/v1"
 
@@ -63,6 +64,7 @@ class SignallingApp:
         endings: Number of connections that ended or were refused, by reason.
         refusals: Number of those that were refused for their credentials.
         frame_times: How long frames took.
+        webhooks: What tells a backend of presence, None if nobody is told.
         metrics: The handlers of metrics and health.
     """
 
@@ -76,7 +78,9 @@ class SignallingApp:
         trusted_proxies: tuple[Network, ...] = (),
         endings: Counter[str] | None = None,
         metrics: MetricsOptions | None = None,
+        webhooks: WebhookSender | None = None,
     ) -> None:
+        self.webhooks = webhooks
         self.endings = Counter() if endings is None else endings
         self._authenticator = authenticator
         self._limits = limits
@@ -84,7 +88,7 @@ class SignallingApp:
         self._page_key = page_key
         self._trusted_proxies = trusted_proxies
         self._page = load_page()
-        self._tenants = {app_id: Tenant(app, limits) for app_id, app in apps.items()}
+        self._tenants = {app_id: Tenant(app, limits, webhooks) for app_id, app in apps.items()}
         self._door = Door(limits)
         self._complaints = RateLimiter(1 / COMPLAINT_INTERVAL, 1)
         self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network)
@@ -123,7 +127,7 @@ class SignallingApp:
             if app_id in self._tenants:
                 self._tenants[app_id].reconfigure(app, limits)
             else:
-                self._tenants[app_id] = Tenant(app, limits)
+                self._tenants[app_id] = Tenant(app, limits, self.webhooks)
         for socket in self._sockets():
             self._review(socket)
         for app_id in self._tenants.keys() - apps.keys():

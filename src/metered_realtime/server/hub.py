@@ -27,7 +27,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Raw, structs
 
@@ -77,13 +77,21 @@ class Identity:
     resume_token: str | None = field(default=None, repr=False)
 
 
+OnChange: TypeAlias = Callable[[Literal["opened", "joined", "left", "emptied"], str, str], None]
+"""Called with what has changed, the channel and the peer. It must neither block, raise, nor call back."""
+
+
+def _ignore(*_: str) -> None:
+    pass
+
+
 _TYPES = {Publish: "publish", Send: "send", Ping: "ping", Subscribe: "subscribe", Unsubscribe: "unsubscribe"}
 """The types that frames are counted by."""
 
 
 class Hub:
     """Routes the frames of one app. `seal` turns an encoded frame into the argument of `write`; `meter` counts the
-    use.
+    use; `on_change` hears of presence, in order, whoever may see it.
 
     Attributes:
         outcomes: Number of handled frames by type (`other` if it has none) and error code, or `ok`.
@@ -91,8 +99,13 @@ class Hub:
     """
 
     def __init__(
-        self, limits: Limits | None = None, seal: Callable[[bytes], bytes] = bytes, meter: Meter | None = None
+        self,
+        limits: Limits | None = None,
+        seal: Callable[[bytes], bytes] = bytes,
+        meter: Meter | None = None,
+        on_change: OnChange = _ignore,
     ) -> None:
+        self._on_change = on_change
         self._limits = limits if limits is not None else Limits()
         self._meter = meter if meter is not None else Meter()
         self._seal = seal
@@ -287,13 +300,17 @@ class Hub:
             self._vacate(subscriber, frame.channel)
 
     def _join(self, subscriber: Subscriber, frame: Subscribe) -> None:
-        channel = self._channels.setdefault(frame.channel, Channel())
+        if frame.channel not in self._channels:
+            self._channels[frame.channel] = Channel()
+            self._on_change("opened", frame.channel, subscriber.peer_id)
+        channel = self._channels[frame.channel]
         is_new = channel.add(subscriber, frame.include_sender_metadata)
         subscriber.places.discard(frame.channel)
         owed = subscriber.charges
         if subscriber.grant.permits("presence"):
             self._send_snapshot(subscriber, frame.channel, channel.others(subscriber.peer_id))
         if is_new:
+            self._on_change("joined", frame.channel, subscriber.peer_id)
             self._announce(channel, PresenceFrame(frame.channel, (subscriber.entry,), ()), subscriber)
         if frame.channel not in subscriber.greeted and len(subscriber.greeted) < self._limits.channels_per_connection:
             subscriber.greeted.add(frame.channel)
@@ -312,8 +329,12 @@ class Hub:
     def _depart(self, subscriber: Subscriber, name: str) -> None:
         channel = self._channels[name]
         is_gone = channel.remove(subscriber)
+        if is_gone and not self._silent:
+            self._on_change("left", name, subscriber.peer_id)
         if not channel.peers:
             del self._channels[name]
+            if not self._silent:
+                self._on_change("emptied", name, subscriber.peer_id)
         elif is_gone:
             self._announce(channel, PresenceFrame(name, (), (subscriber.entry,)), subscriber)
 

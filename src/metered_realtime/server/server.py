@@ -26,6 +26,7 @@ from .rights import ACTIONS
 from .room_page import PageKey, is_loopback
 from .tokens import mint_token
 from .turn import TurnServer
+from .webhooks.sender import Webhooks, WebhookSender
 
 STOP_TIMEOUT = 2.0
 """Maximum duration of `stop` in seconds. Clients that have not closed by then are disconnected."""
@@ -47,7 +48,8 @@ class SignallingServer:
     in all channels, which suits development and closed networks. `apps` have keys of their own; with `run_keys=False`
     only those are valid, and `api_key`, `secret_id` and `secret` are empty. `turn` adds expiring TURN credentials to
     each welcome. With `tls_cert` and `tls_key`, files in PEM format, the server uses TLS. `trusted_proxies` are the
-    addresses and networks whose X-Forwarded-For header is trusted. `metrics` is where `/metrics` is served.
+    addresses and networks whose X-Forwarded-For header is trusted. `metrics` is where `/metrics` is served, `webhooks`
+    what is told of peers that come and go.
 
     `port=0` picks a free port, and keeps it over a restart. The room page gets the publishable key, so that opening its
     URL is enough, if `open_page` is set and the server listens on loopback only; with `public_page` it always does.
@@ -76,6 +78,7 @@ class SignallingServer:
         tls_key: StrPath | None = None,
         trusted_proxies: Iterable[str] = (),
         metrics: MetricsOptions | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         if (secret_id is None) != (secret is None):
             raise ValueError("secret_id and secret go together: give both or neither")
@@ -92,6 +95,7 @@ class SignallingServer:
         self._trusted_proxies = networks(trusted_proxies)
         self._certificate = load_certificate(tls_cert, tls_key)
         self._metrics = metrics
+        self._webhooks = webhooks
         self._metrics_runner: web.AppRunner | None = None  # while running, if the metrics have a port
         self._metrics_url: str | None = None
         self._listens_as: tuple[str, int, bool] | None = None  # from the configuration
@@ -121,6 +125,7 @@ class SignallingServer:
             tls_cert=config.tls_cert,
             tls_key=config.tls_key,
             metrics=config.metrics,
+            webhooks=config.webhooks,
         )
         server._configure(config)
         return server
@@ -215,6 +220,7 @@ class SignallingServer:
             self._trusted_proxies,
             self._endings,
             self._metrics,
+            WebhookSender(self._webhooks, self._logger) if self._webhooks is not None else None,
         )
         listener = Listener(self._endings, self._trusted_proxies)
         runner = web.AppRunner(
@@ -279,7 +285,8 @@ class SignallingServer:
             if self._listener is not None:
                 self._listener.stop()
             if self._app is not None:
-                await self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME)
+                closing = self._app.webhooks.close() if self._app.webhooks is not None else asyncio.sleep(0)
+                await asyncio.gather(self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME), closing)
         finally:
             self._app = None
             await runner.cleanup()

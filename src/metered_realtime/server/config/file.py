@@ -20,12 +20,22 @@ from ..listening.proxies import Network, networks
 from ..metrics.endpoint import MetricsOptions
 from ..plan import Plan
 from ..turn import TurnServer
-from .schema import AppTable, MetricsTable, PublishableTable, SecretTable, ServerTable, TurnTable, read_table
+from ..webhooks.sender import Webhooks
+from .schema import (
+    AppTable,
+    MetricsTable,
+    PublishableTable,
+    SecretTable,
+    ServerTable,
+    TurnTable,
+    WebhooksTable,
+    read_table,
+)
 
 DEFAULT_APP = "default"
 """The app of keys without an `app`."""
 
-TABLES = ("server", "limits", "metrics", "ice_servers", "turn", "apps", "publishable_keys", "secret_keys")
+TABLES = ("server", "limits", "metrics", "webhooks", "ice_servers", "turn", "apps", "publishable_keys", "secret_keys")
 
 T = TypeVar("T")
 
@@ -51,6 +61,7 @@ class Config:
     turn: TurnServer | None
     apps: tuple[App, ...]
     metrics: MetricsOptions | None
+    webhooks: Webhooks | None
 
 
 def load_config(path: Path) -> Config:
@@ -109,6 +120,7 @@ def _read(raw: dict[str, Any], path: Path) -> Config:
         turn=_turn(raw["turn"]) if "turn" in raw else None,
         apps=_apps(raw),
         metrics=_metrics(raw["metrics"]) if "metrics" in raw else None,
+        webhooks=_webhooks(raw["webhooks"]) if "webhooks" in raw else None,
     )
     _check_whole(config)
     return config
@@ -130,6 +142,11 @@ def _file(name: str | None, path: Path) -> Path | None:
 def _metrics(table: Any) -> MetricsOptions:
     given = read_table(table, MetricsTable, "metrics")
     return _at("metrics", lambda: MetricsOptions(port=given.port, host=given.host, token=given.token))
+
+
+def _webhooks(table: Any) -> Webhooks:
+    given = read_table(table, WebhooksTable, "webhooks")
+    return _at("webhooks", lambda: Webhooks(given.url, given.secret))
 
 
 def _limits(table: Any) -> Limits:

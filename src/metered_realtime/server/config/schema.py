@@ -46,6 +46,11 @@ class MetricsTable(_Table, frozen=True, kw_only=True):
     token: str | None = None
 
 
+class WebhooksTable(_Table, frozen=True, kw_only=True):
+    url: str
+    secret: str
+
+
 class TurnTable(_Table, frozen=True, kw_only=True):
     urls: tuple[str, ...]
     shared_secret: str

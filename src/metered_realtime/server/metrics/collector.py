@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from ..._version import __version__
 from ..tenant import Tenant
+from ..webhooks.sender import WebhookSender
 from .times import FrameTimes
 
 PREFIX = "metered_realtime"
@@ -28,6 +29,8 @@ class Watched(Protocol):
     @property
     def frame_times(self) -> FrameTimes: ...
     @property
+    def webhooks(self) -> WebhookSender | None: ...
+    @property
     def tenants(self) -> Iterable[Tenant]: ...
 
 
@@ -42,6 +45,7 @@ class ServerCollector(Collector):
         yield _by(GaugeMetricFamily, "build_info", "1, with the version of the server.", "version", {__version__: 1})
         yield from self._state()
         yield from self._traffic()
+        yield from self._webhooks()
         yield _by(
             CounterMetricFamily, "connection_endings", "Connections that have ended.", "reason", self._watched.endings
         )
@@ -52,6 +56,14 @@ class ServerCollector(Collector):
             "reason",
             self._watched.refusals,
         )
+
+    def _webhooks(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        sender = self._watched.webhooks
+        if sender is not None:
+            queue = sender.queue
+            yield GaugeMetricFamily(f"{PREFIX}_webhooks_queued", "Events that the backend does not have.", len(queue))
+            yield CounterMetricFamily(f"{PREFIX}_webhooks_dropped", "Events dropped from a full queue.", queue.dropped)
+            yield CounterMetricFamily(f"{PREFIX}_webhooks_failures", "Requests that have failed.", sender.failures)
 
     def _state(self) -> Iterator[GaugeMetricFamily]:
         connections = _of_apps(GaugeMetricFamily, "connections", "Open WebSockets.")
