@@ -50,6 +50,14 @@ class PlannedSection:
     mid: str
     transceiver: RTCRtpTransceiver | None
 
+    def __str__(self) -> str:
+        return f"{self.mid} {self.kind}"
+
+    @property
+    def kind(self) -> str:
+        """`audio`, `video` or `application`."""
+        return "application" if self.transceiver is None else str(self.transceiver.kind)
+
 
 @dataclass(frozen=True, slots=True)
 class OfferPlan:

@@ -45,7 +45,6 @@ from ..aiortc_compat.transports import (
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
 from ..core.negotiation.sdp import (
     Description,
-    SdpError,
     Section,
     with_origin,
     without_end_of_candidates,
@@ -56,6 +55,7 @@ from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
+from .layout import reused_sections
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
@@ -103,6 +103,7 @@ class PeerConnection:
         self._unusable: Mapping[str, str] = {}
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
+        self._in_doubt: frozenset[str] = frozenset()
         self._receiving: dict[str, ReceivingSection] = {}
         self._candidates = RemoteCandidates(ice_transport(self.pc), observer)
         self._parsed_remote: SessionDescription | None = None
@@ -303,6 +304,7 @@ class PeerConnection:
         remote = admitted(answer)
         await self._set_remote(remote)
         self._order = plan.sections
+        self._in_doubt = frozenset()
         for sending in self._sending:
             sending.told = sending.planned if sending.planned == sending.outgoing else None
         self._applied(remote)
@@ -319,7 +321,7 @@ class PeerConnection:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
         remote = admitted(offer)
-        await self._give_up_reused(offer)
+        await self._give_up_reused(remote)
         if self._candidates.ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
             await self.restart_ice()
         if self._ice.is_renewed:
@@ -335,6 +337,7 @@ class PeerConnection:
         if declined := too_much(with_port_zero(self.pc.localDescription.sdp, self._declined), new):
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
+        self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
             if sending.transceiver.currentDirection in ("sendrecv", "sendonly"):
@@ -407,18 +410,19 @@ class PeerConnection:
             if mid not in known:
                 self._observer.section_declined(mid, reason)
 
-    async def _give_up_reused(self, offer: Description) -> None:
-        """Give up declined sections whose place the offer uses under another mid.
+    async def _give_up_reused(self, offer: RemoteDescription) -> None:
+        """Give up sections whose place the offer uses for others.
 
         Raises:
-            SdpError: it drops or reorders others (RFC 8829 section 5.2.2), which would leave media without one.
+            SdpError: it drops or reorders sections in use.
         """
-        for section, mid in itertools.zip_longest(self._order, offer.mids[: len(self._order)]):
-            if section.mid == mid:
-                continue
-            if section.mid not in self._declined or section.transceiver is None or mid is None or mid in self.mids:
-                raise SdpError(f"the offer has sections {offer.mids!r}, in use are {self.mids!r}")
+        for section in reused_sections(self._order, offer.sections, self._declined, self._in_doubt):
+            assert section.transceiver is not None
             self._former_mids.add(section.mid)
+            self._sending.give_up(section.transceiver)
+            if (receiving := self._receiving.pop(section.mid, None)) is not None:
+                ended, _ = receiving.update(None)
+                self._observer.tracks_changed([ended] if ended is not None else [], [])
             await give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
