@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiortc import RTCPeerConnection
+from aiortc import RTCPeerConnection, RTCRtpTransceiver
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 
 from ..aiortc_compat import transceivers
@@ -153,6 +153,12 @@ class SendingSections:
         for section in self._sections:
             if section.outgoing is not None and section.outgoing not in keep:
                 section.assign(None)
+
+    def give_up(self, transceiver: RTCRtpTransceiver) -> None:
+        """Forget the section of a transceiver, if it is one of these. Its track needs another one."""
+        for section in [it for it in self._sections if it.transceiver is transceiver]:
+            section.assign(None)
+            self._sections.remove(section)
 
     def replace(self, old: Outgoing, new: Outgoing) -> bool:
         """Replace a track. Returns False if the old one is not being sent."""
