@@ -51,6 +51,7 @@ from ..core.negotiation.sdp import (
     without_idle_sources,
 )
 from ..core.negotiation.sdp_sections import Form, in_form
+from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
@@ -253,12 +254,16 @@ class PeerConnection:
 
     # --- offers
 
-    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> OfferPlan:
+    def plan(
+        self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False, sharing: Sharing = Sharing.NONE
+    ) -> OfferPlan:
         """Plan an offer in which every wanted track has a section. The connection stays unchanged.
 
-        A `frugal` offer uses every idle section again before it opens another.
+        A `frugal` offer uses every idle section again before it opens another. In the first offer, the remote may send
+        in the sections of tracks that share theirs.
         """
         self._sending.assign(wanted, frugal=frugal)
+        self._sending.open_new(sharing if not self._order else Sharing.NONE)
         new = [
             sending.transceiver for sending in self._sending if sending.outgoing is not None and not sending.negotiated
         ]
@@ -311,11 +316,16 @@ class PeerConnection:
         return self._sending.lacks(wanted)
 
     async def answer(
-        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
+        self,
+        offer: Description,
+        wanted: Mapping[Any, Outgoing],
+        too_much: TooMuchFn = keep_every_section,
+        sharing: Sharing = Sharing.NONE,
     ) -> tuple[str, bool]:
-        """Answer an offer. Return the answer and whether a wanted track is still without a section.
+        """Answer an offer. Return the answer and whether anything has still to be offered.
 
-        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent.
+        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent. Tracks
+        without a section that share those of the remote are sent in the ones that it offers, in the order of both.
 
         Raises:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
@@ -327,6 +337,8 @@ class PeerConnection:
         if self._ice.is_renewed:
             self._ice.take_role(controlling=False)
         await self._set_remote(remote)
+        offered = [section for section in remote.sections if section.mid not in self._declined]
+        self._sending.use_offered(offered, self.mids, wanted, sharing)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
             transceiver.direction = "sendrecv" if directions[transceiver].startswith("send") else "recvonly"
@@ -338,12 +350,19 @@ class PeerConnection:
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
         self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
+            self._sending.decline(declined)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
-            if sending.transceiver.currentDirection in ("sendrecv", "sendonly"):
+            if sending.is_sending:
                 sending.told = sending.outgoing
         self._applied(remote)
-        return self._as_sent(self.pc.localDescription.sdp), self._sending.lacks(wanted)
+        more = self._sending.lacks(wanted) or self._sending.has_untold_end or self._has_stranded_channel
+        return self._as_sent(self.pc.localDescription.sdp), more
+
+    @property
+    def _has_stranded_channel(self) -> bool:
+        """Whether a data channel waits for a data section."""
+        return not self.data_negotiated and any(it.readyState == "connecting" for it in self._channels)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""
@@ -401,10 +420,7 @@ class PeerConnection:
     def _decline(self, description: RemoteDescription) -> None:
         """Stop sending in sections that the remote declined, and report those that this end declines."""
         self._declined = dict(description.declined)
-        for sending in self._sending:
-            if sending.transceiver.mid in self._declined:
-                sending.is_usable = False
-                sending.forward.switch(None)
+        self._sending.decline(self._declined)
         known, self._unusable = self._unusable, description.unusable
         for mid, reason in description.unusable.items():
             if mid not in known:
@@ -457,12 +473,13 @@ class PeerConnection:
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
         """Return the direction of each transceiver in the next offer."""
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
+        shared = {sending.transceiver for sending in self._sending if sending.is_open}
         directions = {}
         for transceiver in {*self.pc.getTransceivers(), *sending}:
-            # A section that this end adds is sendonly once. From then on both may send in it: a browser uses it for a
-            # track of its own, and if that was lost in a collision it does not negotiate again unless it was offered
-            # to send there (W3C WebRTC, check if negotiation is needed).
-            receives = transceiver.mid is not None
+            # A section that this end adds is sendonly once, unless it is shared from the start. From then on both may
+            # send in it: a browser uses it for a track of its own, and if that was lost in a collision it does not
+            # negotiate again unless it was offered to send there (W3C WebRTC, check if negotiation is needed).
+            receives = transceiver.mid is not None or transceiver in shared
             directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
         return directions
 
