@@ -33,7 +33,7 @@ MAX_SHOWN_LENGTH = 100
 
 _OPEN_ATTRIBUTES = frozenset(
     {"rtpmap", "fmtp", "rtcp-fb", "extmap", "ssrc", "ssrc-group", "candidate", "setup", "fingerprint", "mid", "msid"}
-    | {"sctp-port", "max-message-size"}
+    | {"sctp-port", "max-message-size", "rid", "simulcast"}
 )
 _SECRET = re.compile(r"(ice-pwd|ufrag)(?s:.*)", re.IGNORECASE)
 
