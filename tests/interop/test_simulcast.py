@@ -60,19 +60,21 @@ async def page(bot: Bot, browser: Chromium, server: SignallingServer) -> AsyncIt
 
 
 async def send(page: Page, encodings: str) -> None:
-    """Have the page send its camera in several layers."""
+    """Have the page send its camera in several layers, in full size also before it knows the path."""
     await page.evaluate(
         f"""async () => {{
           const stream = await navigator.mediaDevices.getUserMedia({{ video: {{ width: 640, height: 480 }} }});
-          {REMOTE}.pc.addTransceiver(stream.getTracks()[0], {{
+          const {{ sender }} = {REMOTE}.pc.addTransceiver(stream.getTracks()[0], {{
             direction: "sendonly", streams: [stream], sendEncodings: {encodings},
           }});
+          const parameters = {{ ...sender.getParameters(), degradationPreference: "maintain-resolution" }};
+          await sender.setParameters(parameters);
         }}"""
     )
 
 
 async def full_picture(track: RemoteTrack) -> None:
-    """Wait for a picture in full size. The browser starts with a smaller one until it knows the path."""
+    """Wait for a picture in full size."""
     async with asyncio.timeout(PATIENCE):
         async for frame in iter_frames(track):
             if (frame.width, frame.height) == (640, 480):
