@@ -62,6 +62,7 @@ from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
 from .sections import Outgoing, ReceivingSection, SendingSections
+from .simulcast import ReceivedLayers
 from .stats import DataCounters, PeerConnectionStats
 from .transport_stats import transport_stats, transport_totals
 
@@ -92,6 +93,7 @@ class PeerConnection:
         self._handshake = HandshakeWatch(transport)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
+        self._layers = ReceivedLayers(self.pc, self.sources, logger)
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
@@ -408,6 +410,7 @@ class PeerConnection:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.shown, type=description.kind))
         self._parsed_remote = remote_description(self.pc)
         route_sources(self.pc, self._parsed_remote)
+        self._layers.described(description)
         self._forms |= description.forms
         self._decline(description)
 
@@ -445,7 +448,7 @@ class PeerConnection:
         """Return a description of this end in the form in which it is sent."""
         session, versions = self._session
         text = in_form(with_port_zero(text, self._declined), self._forms)
-        text = with_origin(without_idle_sources(text), session, next(versions))
+        text = with_origin(self._layers.as_sent(without_idle_sources(text)), session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: RemoteDescription) -> None:
@@ -462,6 +465,7 @@ class PeerConnection:
         for section in sections:
             receiving = self._receiving.get(section.mid)
             if receiving is not None:
+                receiving.layer = self._layers.get(section.mid)
                 sends = section.sends and section.mid not in self._declined
                 ids = (section.stream_ids, section.track_id or section.mid) if sends else None
                 changes.append(receiving.update(ids))
