@@ -16,15 +16,13 @@ from benchmarks.flash_and_click import offsets
 from metered_realtime import MeteredPeer, Recorder, RemotePeer
 from metered_realtime.aiortc_compat.transports import ice_transport
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium
+from tests.support.browsers import Chromium
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.xdist_group("busy"),
-    pytest.mark.chromium,
-    needs_chromium,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
