@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from ..core.wire.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
@@ -19,8 +20,9 @@ from .client_log import ClientLog
 from .client_socket import CLOSE_TIMEOUT, INVALID_TEXT, OUTBOX_FULL, ClientSocket, Ending, seal
 from .frame_heads import POLICY_VIOLATION, PROTOCOL_ERROR
 from .keys import App
-from .limits import ConnectLimiter, Limits, RateLimiter
-from .proxies import Network, client_address, network_of
+from .limits import Limits, RateLimiter
+from .listening.door import Door
+from .listening.proxies import Network, client_address, network_of
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
@@ -77,15 +79,15 @@ class SignallingApp:
         self._trusted_proxies = trusted_proxies
         self._page = load_page()
         self._tenants = {app_id: Tenant(app, limits) for app_id, app in apps.items()}
-        self._door = ConnectLimiter(limits.connects_per_address, limits.connect_window)
+        self._door = Door(limits)
         self._complaints = RateLimiter(1 / COMPLAINT_INTERVAL, 1)
         self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network)
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
 
-    def build(self) -> web.Application:
-        """Return the application with its routes."""
-        application = web.Application()
+    def build(self, middleware: Middleware) -> web.Application:
+        """Return the application with its routes. The middleware is called with each request."""
+        application = web.Application(middlewares=[middleware])
         application.add_routes(
             [
                 web.get(WEBSOCKET_PATH, self._connect),
@@ -104,11 +106,7 @@ class SignallingApp:
         self, apps: Mapping[str, App], limits: Limits, page_key: PageKey, trusted_proxies: tuple[Network, ...]
     ) -> None:
         """Replace the apps and limits. Connections that would no longer be admitted are closed."""
-        if (limits.connects_per_address, limits.connect_window) != (
-            self._limits.connects_per_address,
-            self._limits.connect_window,
-        ):
-            self._door = ConnectLimiter(limits.connects_per_address, limits.connect_window)
+        self._door.reconfigure(limits)
         if limits != self._limits:
             self._rest.reconfigure(limits)
         self._limits, self._page_key, self._trusted_proxies = limits, page_key, trusted_proxies
@@ -178,11 +176,11 @@ class SignallingApp:
         if self._draining:
             return web.Response(status=503, headers={"Retry-After": "1"}, text="shutting down\n")
         network, now = self._network(request), time.monotonic()
-        if not self._door.admit(network, now):
+        retry_after = math.ceil(self._door.admit(self._address(request), now))
+        if retry_after:
             self.endings["too many attempts"] += 1
             if self._complaints.admit(network, now):
-                self._logger.warning("too many connection attempts", {"address": network})
-            retry_after = math.ceil(self._door.retry_after(network, now))
+                self._logger.warning("too many connections or connection attempts", {"address": network})
             return web.Response(status=429, headers={"Retry-After": str(retry_after)}, text="too many attempts\n")
         return None
 
@@ -223,13 +221,16 @@ class SignallingApp:
         socket = ClientSocket(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
         replaced = tenant.replaced_by(admission)
         tenant.enter(socket)
-        who = {"peer": socket.peer_id, "app": admission.app, "address": self._address(request)}
+        address = self._address(request)
+        self._door.enter(address)
+        who = {"peer": socket.peer_id, "app": admission.app, "address": address}
         self._logger.info("connection opened", {**who, "by": admission.kind})
         begun = time.monotonic()
         try:
             await socket.run(replaced)
         finally:
             tenant.leave(socket)
+            self._door.leave(address)
             self._log_ending(socket.ending, {**who, "seconds": round(time.monotonic() - begun, 1)})
 
     def _log_ending(self, ending: Ending, context: dict[str, Any]) -> None:

@@ -18,10 +18,11 @@ from .config.file import Config
 from .ice import IceServer, ice_server_list
 from .keys import App, Keyring, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
 from .limits import Limits
-from .proxies import networks
+from .listening.listener import KEEP_ALIVE, Listener
+from .listening.proxies import networks
+from .listening.tls import StrPath, load_certificate
 from .rights import ACTIONS
 from .room_page import PageKey, is_loopback
-from .tls import StrPath, load_certificate
 from .tokens import mint_token
 from .turn import TurnServer
 
@@ -33,9 +34,6 @@ CLEAN_UP_TIME = 0.5
 
 MAX_REQUEST_LINE = 65_536
 """Maximum size of the request line in bytes. A token at all its limits, about 50 KB, is part of the query."""
-
-KEEP_ALIVE = 75.0
-"""Seconds that an idle HTTP connection is kept open."""
 
 RUN_APP = "run"
 """The app of the keys that a server makes for the run."""
@@ -94,6 +92,7 @@ class SignallingServer:
         self._listens_as: tuple[str, int, bool] | None = None  # from the configuration
         self._app: SignallingApp | None = None
         self._runner: web.AppRunner | None = None  # while running
+        self._listener: Listener | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._endings: Counter[str] = Counter()
 
@@ -138,6 +137,8 @@ class SignallingServer:
         self._configure(config)
         if self._app is not None:
             self._app.reconfigure(self._keyring.apps, self._limits, self._page_key, self._trusted_proxies)
+        if self._listener is not None:
+            self._listener.trusted_proxies = self._trusted_proxies
         self._logger.info("configuration loaded", {"file": str(config.path)})
 
     def _configure(self, config: Config) -> None:
@@ -175,7 +176,8 @@ class SignallingServer:
         """Number of connections that ended or were refused since the server was created, by reason.
 
         The reasons are those of close frames; `too many attempts` for a handshake answered with 429; `outbox full` and
-        `no pong` for a client that the server disconnected; `by the client`; and `connection lost`.
+        `no pong` for a client that the server disconnected; `no request` for an HTTP connection closed because it sent
+        none in time, or too many waited; `by the client`; and `connection lost`.
         """
         return dict(self._endings)
 
@@ -204,8 +206,9 @@ class SignallingServer:
             self._trusted_proxies,
             self._endings,
         )
+        listener = Listener(self._endings, self._trusted_proxies)
         runner = web.AppRunner(
-            app.build(),
+            app.build(listener.middleware),
             access_log=None,  # request lines hold credentials
             logger=HttpLog(ClientLog(self._logger)),
             handle_signals=False,
@@ -214,14 +217,14 @@ class SignallingServer:
             max_line_size=MAX_REQUEST_LINE,
         )
         await runner.setup()
+        assert runner.server is not None
         try:
-            site = web.TCPSite(runner, self.host, self.port, ssl_context=self._certificate)
-            await site.start()
+            await listener.start(runner.server, self.host, self.port, self._certificate)
         except OSError as error:
             await runner.cleanup()
             raise OSError(error.errno, f"cannot listen on {self.host} port {self.port}: {error.strerror}") from error
-        self.port = site.port
-        self._app, self._runner = app, runner
+        self.port = listener.port
+        self._app, self._runner, self._listener = app, runner, listener
         self._logger.info("listening", {"url": self.url})
 
     async def stop(self) -> None:
@@ -256,8 +259,8 @@ class SignallingServer:
 
     async def _shut_down(self, runner: web.AppRunner) -> None:
         try:
-            for site in runner.sites:
-                await site.stop()
+            if self._listener is not None:
+                self._listener.stop()
             if self._app is not None:
                 await self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME)
         finally:

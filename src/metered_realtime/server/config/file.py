@@ -16,8 +16,8 @@ from ...core.wire.names import channel_fault
 from ..ice import MAX_ICE_SERVERS, ice_server_list
 from ..keys import App, Keyring, PublishableKey, SecretKey
 from ..limits import Limits
+from ..listening.proxies import Network, networks
 from ..plan import Plan
-from ..proxies import Network, networks
 from ..turn import TurnServer
 from .schema import AppTable, PublishableTable, SecretTable, ServerTable, TurnTable, read_table
 
