@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from playwright.async_api import Browser as Launched
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, Playwright, async_playwright, expect
 
-from tests.support.browsers.processes import descendants, gone
+from tests.support.browsers.processes import children, descendants, gone
 from tests.support.patience import PATIENCE
 
 _FUNCTION = re.compile(r"(async\s*)?\([^()]*\)\s*=>")
@@ -81,7 +81,7 @@ class Browser(ABC):
         self.errors: list[str] = []
         self._playwright: Playwright | None = None
         self._browser: Launched | None = None
-        self._others: set[int] = set()
+        self._driver: set[int] = set()
 
     @staticmethod
     @abstractmethod
@@ -93,8 +93,9 @@ class Browser(ABC):
         """Start the browser. Without a given profile, launch() makes a temporary one and removes it afterwards."""
 
     async def __aenter__(self) -> Self:
-        self._others = descendants(os.getpid())
+        others = children(os.getpid())
         self._playwright = await async_playwright().start()
+        self._driver = children(os.getpid()) - others
         try:
             self._browser = await self._launch(self._playwright)
         except BaseException:
@@ -105,7 +106,7 @@ class Browser(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        started = descendants(os.getpid()) - self._others
+        started = self._driver | descendants(self._driver)
         assert self._browser is not None
         assert self._playwright is not None
         try:

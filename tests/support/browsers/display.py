@@ -15,7 +15,7 @@ needs_display = pytest.mark.skipif(
 )
 """Skips where there is no Xvfb, except in CI: there the test runs, and fails."""
 
-START_TIMEOUT = 10.0
+EXIT_TIMEOUT = 10.0
 """Seconds in which the X server ends."""
 
 
@@ -25,10 +25,12 @@ def white_screen() -> Iterator[str]:
     reading, writing = os.pipe()
     command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "320x240x24", "-wr", "-nolisten", "tcp"]
     with subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL) as server:
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            number = pipe.readline().strip()
-        assert number, "Xvfb did not start"
-        yield f":{number}"
-        server.terminate()
-        server.wait(START_TIMEOUT)
+        try:
+            os.close(writing)
+            with os.fdopen(reading) as pipe:
+                number = pipe.readline().strip()
+            assert number, "Xvfb did not start"
+            yield f":{number}"
+        finally:
+            server.terminate()
+            server.wait(EXIT_TIMEOUT)

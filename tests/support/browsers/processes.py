@@ -14,7 +14,7 @@ EXIT_TIMEOUT = 5.0
 
 def _parents() -> dict[int, int]:
     parents = {}
-    for entry in Path("/proc").iterdir():
+    for entry in Path("/proc").glob("*"):
         if entry.name.isdigit():
             with suppress(OSError, IndexError, ValueError):
                 # The name before the last parenthesis may contain anything.
@@ -22,10 +22,16 @@ def _parents() -> dict[int, int]:
     return parents
 
 
-def descendants(pid: int) -> set[int]:
-    parents = _parents() if Path("/proc").is_dir() else {}
+def children(pid: int) -> set[int]:
+    """Return the processes that a process has started itself."""
+    return {child for child, parent in _parents().items() if parent == pid}
+
+
+def descendants(pids: set[int]) -> set[int]:
+    """Return the processes that these have started, and those that these have started, and so on."""
+    parents = _parents()
     found: set[int] = set()
-    while new := {child for child, parent in parents.items() if parent in found | {pid}} - found:
+    while new := {child for child, parent in parents.items() if parent in found | pids} - found:
         found |= new
     return found
 
