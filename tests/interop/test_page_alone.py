@@ -9,7 +9,7 @@ from playwright.async_api import Page, expect
 
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.resume import ResumeTokens
-from tests.support.browsers import Browser, until
+from tests.support.browsers import LOST_SERVER, Browser, until
 from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -239,7 +239,7 @@ async def test_a_restarted_server_finds_both_ends_still_connected(
 ) -> None:
     if not resumes:
         monkeypatch.setattr(ResumeTokens, "read", lambda *_: None)
-    browser.allow("WebSocket connection to .* failed")
+    browser.allow(LOST_SERVER)
     ann, bob = await pair(browser, server)
     made = [await page.evaluate("probe.connections.length") for page in (ann, bob)]
     old = await asyncio.gather(*(page.evaluate("room.peerId") for page in (ann, bob)))

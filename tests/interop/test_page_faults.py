@@ -12,10 +12,12 @@ from metered_realtime import MeteredPeer
 from metered_realtime.server import App, PublishableKey, SignallingServer
 from metered_realtime.server.keys import new_publishable_key
 from tests.interop.test_page_alone import PEER, decoding, pair, say
-from tests.support.browsers import Browser, until
+from tests.support.browsers import LOST_SERVER, Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BOTH = pytest.mark.browsers("chromium", "firefox")
 
 
 async def room_of(browser: Browser, server: SignallingServer, *names: str) -> list[Page]:
@@ -145,10 +147,11 @@ async def joining(browser: Browser, server: SignallingServer) -> Page:
     return page
 
 
+@BOTH
 async def test_a_server_that_is_gone_is_named_with_what_may_be_the_cause(
     browser: Browser, server: SignallingServer
 ) -> None:
-    browser.allow("ERR_CONNECTION_REFUSED")
+    browser.allow(LOST_SERVER)
     page = await joining(browser, server)
     await server.stop()
     await page.get_by_role("button", name="Join").click()
@@ -156,6 +159,7 @@ async def test_a_server_that_is_gone_is_named_with_what_may_be_the_cause(
     await expect(problem).to_contain_text(f"127.0.0.1:{server.port} cannot be reached: it refuses connections")
 
 
+@BOTH
 async def test_a_server_that_lets_no_websocket_through_is_told_from_one_that_is_gone(
     browser: Browser, server: SignallingServer
 ) -> None:
@@ -171,6 +175,7 @@ async def test_a_server_that_lets_no_websocket_through_is_told_from_one_that_is_
     assert asked == [f"{server.http_url}/v1"]  # without the key
 
 
+@BOTH
 async def test_a_key_that_is_refused_is_said_with_host_and_code(browser: Browser, server: SignallingServer) -> None:
     page = await browser.page(f"{server.http_url}/?channel=room&media=none&key=pk_live_wrong&autojoin=1")
     problem = page.locator("#join-error")
@@ -215,6 +220,7 @@ async def test_a_key_that_cannot_call_is_said_once_for_all(browser: Browser) -> 
 # --- presence alone ends no call
 
 
+@BOTH
 @pytest.mark.alone
 @pytest.mark.xdist_group("busy")
 async def test_a_call_outlives_the_word_of_a_server_that_its_other_end_has_left(

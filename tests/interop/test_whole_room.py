@@ -19,7 +19,7 @@ from metered_realtime import Data, DCMessage, MeteredPeer, PeerJoined, RemotePee
 from metered_realtime.server import SignallingServer
 from tests.interop.test_page_alone import say
 from tests.interop.test_python_and_chromium import picture_and_tone
-from tests.support.browsers import Browser, Chromium, Firefox, needs_chromium, needs_firefox, until
+from tests.support.browsers import LOST_SERVER, Browser, Chromium, Firefox, needs_chromium, needs_firefox, until
 from tests.support.browsers.display import needs_display, white_screen
 from tests.support.peers import eventually
 
@@ -197,7 +197,7 @@ async def test_a_page_that_is_reloaded_is_back_with_everybody(whole: Whole, name
 
 async def test_nobody_is_lost_when_the_server_is_restarted(whole: Whole, browsers: dict[str, Browser]) -> None:
     for browser in browsers.values():
-        browser.allow("WebSocket connection to .* failed|can’t establish a connection")
+        browser.allow(LOST_SERVER)
     joined: list[PeerJoined] = []
     for bot in whole.bots:
         bot.on(PeerJoined, joined.append)

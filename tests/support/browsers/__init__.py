@@ -6,11 +6,21 @@ import os
 
 import pytest
 
-from tests.support.browsers.browser import Browser, until
+from tests.support.browsers.browser import LOST_SERVER, Browser, until
 from tests.support.browsers.chromium import Chromium
 from tests.support.browsers.firefox import Firefox
 
-__all__ = ["BROWSERS", "Browser", "Chromium", "Firefox", "needs", "needs_chromium", "needs_firefox", "until"]
+__all__ = [
+    "BROWSERS",
+    "LOST_SERVER",
+    "Browser",
+    "Chromium",
+    "Firefox",
+    "needs",
+    "needs_chromium",
+    "needs_firefox",
+    "until",
+]
 
 BROWSERS: dict[str, type[Browser]] = {kind.NAME: kind for kind in (Chromium, Firefox)}
 

@@ -23,6 +23,9 @@ DEFAULT_TIMEOUT = PATIENCE * 1000
 
 expect.set_options(timeout=DEFAULT_TIMEOUT)
 
+LOST_SERVER = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|can’t establish a connection|was interrupted"
+"""Matches what browsers log when their server is gone."""
+
 PROBE = """
 (() => {
   const watched = (name) => {
@@ -71,9 +74,6 @@ class Browser(ABC):
 
     MISSING: ClassVar[str]
     """What to install where the browser is missing."""
-
-    KNOWN_ERRORS: ClassVar[tuple[str, ...]] = ()
-    """Patterns of errors that the browser logs for what other browsers do not regard as an error."""
 
     def __init__(self, *arguments: str) -> None:
         self._arguments = arguments
@@ -164,6 +164,5 @@ class Browser(ABC):
             self._error(f"{name}: console {message.type}: {message.text}")
 
     def _error(self, text: str) -> None:
-        known = [re.compile(pattern) for pattern in self.KNOWN_ERRORS]
-        if not any(pattern.search(text) for pattern in [*self._allowed, *known]):
+        if not any(pattern.search(text) for pattern in self._allowed):
             self.errors.append(text)
