@@ -15,12 +15,14 @@ from .channels.managed_channel import ManagedChannel
 from .channels.options import ChannelOptions
 from .channels.peer_channel import PeerChannel
 from .channels.stats import DataChannelStats, DataStats, ManagedChannelState, ManagedChannelStats
-from .connection.stats import CandidateStats, InboundTrackStats, OutboundTrackStats
+from .connection.stats import CandidateStats, ConnectionStats, InboundTrackStats, OutboundTrackStats
 from .errors import (
     AckTimeoutError,
     ChannelClosedError,
     ChannelProtocolError,
     ConnectionEndedError,
+    ConnectionLossReason,
+    ConnectionLostError,
     DataChannelOverflowError,
     DisconnectedError,
     ErrorCode,
@@ -53,6 +55,7 @@ from .events import (
     ChannelOpened,
     ChannelResumed,
     Connected,
+    ConnectionClosed,
     ConnectionReset,
     Data,
     DataChannelOpened,
@@ -71,6 +74,7 @@ from .events import (
     IceCandidateError,
     Joined,
     Left,
+    LocalCandidate,
     LocalTrackEnded,
     Message,
     NegotiationError,
@@ -148,6 +152,7 @@ from .streams.reader import StreamReader
 from .streams.writer import StreamWriter
 
 if TYPE_CHECKING:
+    from .connection.one_shot import OneShotConnection
     from .media.receiving.inbound import iter_frames, iter_pcm, track_to_numpy
     from .media.sources.audio_source import AudioSource
     from .media.sources.factories import from_camera, from_file, from_microphone, from_rtsp, screen_share
@@ -159,6 +164,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "AudioSource": "media.sources.audio_source",
+    "OneShotConnection": "connection.one_shot",
     "ParticipantFigures": "recording.stats",
     "PatternTrack": "media.sources.testsource",
     "Recorder": "recording.recorder",
@@ -193,8 +199,12 @@ __all__ = [
     "ChannelProtocolError",
     "ChannelResumed",
     "Connected",
+    "ConnectionClosed",
     "ConnectionEndedError",
+    "ConnectionLossReason",
+    "ConnectionLostError",
     "ConnectionReset",
+    "ConnectionStats",
     "DCClose",
     "DCError",
     "DCMessage",
@@ -225,6 +235,7 @@ __all__ = [
     "InboundTrackStats",
     "Joined",
     "Left",
+    "LocalCandidate",
     "LocalCredentialError",
     "LocalTrackEnded",
     "Logger",
@@ -246,6 +257,7 @@ __all__ = [
     "NegotiationFailedError",
     "NoopLogger",
     "NotConnectedError",
+    "OneShotConnection",
     "OutboundTrackStats",
     "ParticipantFigures",
     "PatternTrack",

@@ -247,6 +247,23 @@ class NegotiationFailedError(MeteredRealtimeError):
     """An offer or answer could not be created or applied, or was not answered. `__cause__` has the details."""
 
 
+ConnectionLossReason = Literal["not_connected", "path_lost", "closed_by_remote", "negotiation_failed"]
+"""Why a `OneShotConnection` ended by itself."""
+
+
+class ConnectionLostError(MeteredRealtimeError):
+    """A `OneShotConnection` ended by itself.
+
+    The reason is `not_connected` (no path to the other end was found in time), `path_lost` (it stopped answering, and
+    no restart of ICE helped), `closed_by_remote`, or `negotiation_failed` (a description could be applied only in part;
+    `__cause__` has the details).
+    """
+
+    def __init__(self, reason: ConnectionLossReason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason: ConnectionLossReason = reason
+
+
 StreamEndReason = Literal[
     "aborted",
     "cancelled",
