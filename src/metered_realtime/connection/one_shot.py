@@ -251,6 +251,11 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
 
     # --- candidates, and other paths
 
+    @property
+    def waits_for_ice_servers(self) -> bool:
+        """Whether `use_ice_servers` is still to name the servers."""
+        return self._gathering.is_waiting
+
     def use_ice_servers(self, servers: Sequence[IceServerConfig]) -> None:
         """Ask these STUN and TURN servers, if the connection was created with `ice_servers=None`.
 
