@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ from .interfaces import AnyPeerConnection, PeerConnectionObserver
 from .local_tracks import LocalTracks, checked_tracks
 from .offer import OfferPlan
 from .one_shot_descriptions import KnownRemote, usable_answer, usable_description, usable_fragment
-from .one_shot_peer_connection import OneShotPeerConnection
+from .one_shot_peer_connection import OneShotPeerConnection, check_receive
 from .remote_description import RemoteDescription
 from .remote_media import RemoteMedia
 from .sections import Incoming
@@ -53,9 +54,6 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close` may take altogether: the connection, the encoders, then the handlers that still run."""
-
-MAX_RECEIVED = 64
-"""Tracks of one kind that an offer may ask for. Each costs a section of about 1 KB."""
 
 
 class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
@@ -101,12 +99,13 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
         logger: Logger | None = None,
     ) -> None:
         check_version()
-        _check_kinds(receive)
+        check_receive(receive)
         first = checked_tracks(tracks)
         if not restart_window >= 0:
             raise ValueError(f"restart_window must be 0 or more, not {restart_window!r}")
         super().__init__(scrubbing(logger))
         self._loop = asyncio.get_running_loop()
+        self.id = uuid.uuid4().hex
         self.error: ConnectionLostError | None = None
         self._lifecycle = OneShotLifecycle(restart_window)
         self._shown: PeerConnectionState = "idle"
@@ -150,6 +149,11 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
     def tracks(self) -> list[RemoteTrack]:
         """The tracks that the other end sends, in the order of their sections."""
         return [incoming.track for incoming in self._media.incoming]
+
+    @property
+    def incoming_tracks(self) -> list[RemoteTrack]:
+        """The same, under the name that `Recorder.follow` takes."""
+        return self.tracks
 
     @property
     def streams(self) -> list[MediaStream]:
@@ -488,10 +492,3 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
 
     def _state_error(self, method: str, why: str) -> MeteredPeerStateError:
         return MeteredPeerStateError("invalid_state", method, f"{method}(): {why}", self.state)
-
-
-def _check_kinds(receive: Sequence[str]) -> None:
-    if isinstance(receive, str) or any(kind not in ("audio", "video") for kind in receive):
-        raise ValueError(f"receive must hold 'audio' and 'video', not {receive!r}")
-    if any(list(receive).count(kind) > MAX_RECEIVED for kind in ("audio", "video")):
-        raise ValueError(f"receive asks for more than {MAX_RECEIVED} tracks of one kind")

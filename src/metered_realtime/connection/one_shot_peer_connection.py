@@ -16,6 +16,9 @@ from .interfaces import PeerConnectionObserver
 from .offer import OfferPlan
 from .peer_connection import PeerConnection
 
+MAX_RECEIVED = 64
+"""Tracks of one kind that an offer may ask for. Each costs a section of about 1 KB."""
+
 
 class OneShotPeerConnection(PeerConnection):
     """One RTCPeerConnection that offers a section for each track that is sent, and for each that is to be received.
@@ -93,3 +96,11 @@ _DIRECTIONS = {
     (False, True): "recvonly",
     (False, False): "inactive",
 }
+
+
+def check_receive(receive: Sequence[str]) -> None:
+    """Raise ValueError if an offer cannot ask for tracks of these kinds."""
+    if isinstance(receive, str) or any(kind not in ("audio", "video") for kind in receive):
+        raise ValueError(f"receive must hold 'audio' and 'video', not {receive!r}")
+    if any(list(receive).count(kind) > MAX_RECEIVED for kind in ("audio", "video")):
+        raise ValueError(f"receive asks for more than {MAX_RECEIVED} tracks of one kind")
