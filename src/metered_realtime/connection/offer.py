@@ -80,15 +80,18 @@ def plan_offer(
     remote: SessionDescription | None,
     preferred: Mapping[RTCRtpTransceiver, str] | None = None,
     former_mids: Collection[str] = (),
+    *,
+    has_data: bool = True,
 ) -> OfferPlan:
     """Build an offer of the negotiated sections in their order, followed by new ones.
 
     `remote` is the last description of the remote: its numbers are taken, also those of things that aiortc does not
     support. `preferred` has the MIME type to be offered first in new sections whose media is encoded already.
-    `former_mids` are those of sections that are gone: no other section gets one.
+    `former_mids` are those of sections that are gone: no other section gets one. Without `has_data` no data section is
+    added.
     """
     planned = list(running)
-    if all(section.transceiver is not None for section in planned):
+    if has_data and all(section.transceiver is not None for section in planned):
         planned.append(PlannedSection(_free_mid(planned, former_mids), None))
     numbers = _Numbers([section.transceiver for section in running if section.transceiver is not None], remote)
     for transceiver in new:

@@ -76,6 +76,9 @@ CLOSE_TIMEOUT = 2.0
 class PeerConnection:
     """One RTCPeerConnection with its sections, candidates and state."""
 
+    offers_data = True
+    """Whether each offer has a data section."""
+
     def __init__(
         self,
         observer: PeerConnectionObserver,
@@ -266,17 +269,14 @@ class PeerConnection:
         """
         self._sending.assign(wanted, frugal=frugal)
         self._sending.open_new(sharing if not self._order else Sharing.NONE)
-        new = [
-            sending.transceiver for sending in self._sending if sending.outgoing is not None and not sending.negotiated
-        ]
         encoded = {
             sending.transceiver: sending.outgoing.fanout.codec
             for sending in self._sending
             if sending.outgoing is not None and sending.outgoing.fanout.codec is not None
         }
-        return plan_offer(
-            self.pc, self._order, new, self._directions(), self._parsed_remote, encoded, self._former_mids
-        )
+        new, directions = self._new_transceivers(), self._offer_directions()
+        remote, former = self._parsed_remote, self._former_mids
+        return plan_offer(self.pc, self._order, new, directions, remote, encoded, former, has_data=self.offers_data)
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending, at once, tracks that are not wanted any more."""
@@ -474,8 +474,15 @@ class PeerConnection:
         if removed or added:
             self._observer.tracks_changed(removed, added)
 
+    def _new_transceivers(self) -> list[RTCRtpTransceiver]:
+        """Return the transceivers for which the next offer opens sections."""
+        return [it.transceiver for it in self._sending if it.outgoing is not None and not it.negotiated]
+
+    def _offer_directions(self) -> dict[RTCRtpTransceiver, str]:
+        return self._directions()
+
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
-        """Return the direction of each transceiver in the next offer."""
+        """Return the direction of each transceiver in the next description."""
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
         shared = {sending.transceiver for sending in self._sending if sending.is_open}
         directions = {}

@@ -177,6 +177,11 @@ def with_answer_tag(sdp: str, tag: str | None) -> str:
     return sdp if tag is None else _insert_at_session_level(sdp, _ANSWER_TAG + tag)
 
 
+def with_trickle(sdp: str) -> str:
+    """Return the description of an end that takes and sends candidates one by one (RFC 8840 section 4.1.1)."""
+    return _insert_at_session_level(sdp, "a=ice-options:trickle")
+
+
 def without_end_of_candidates(sdp: str) -> str:
     """Return the description without `a=end-of-candidates` (RFC 8840 section 8.2): more candidates follow."""
     return "".join(line for line in sdp.splitlines(keepends=True) if line.strip() != "a=end-of-candidates")
