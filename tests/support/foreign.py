@@ -8,20 +8,47 @@ import json
 from typing import Any
 
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.rtcdtlstransport import RTCCertificate, SRTPProtectionProfile, generate_certificate
+from cryptography.hazmat.primitives.asymmetric import rsa
+from OpenSSL import SSL
 from websockets.asyncio.client import ClientConnection, connect
 
 from metered_realtime.server import SignallingServer
 from tests.support.patience import PATIENCE
 
 
+class RsaCertificate(RTCCertificate):
+    """What GStreamer and many cameras have. Its suites are those that other implementations offer for it."""
+
+    @classmethod
+    def generateCertificate(cls) -> RsaCertificate:
+        """Return a new one. It signs with SHA-256."""
+        key: Any = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+        return cls(key, generate_certificate(key))
+
+    def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> SSL.Context:
+        context = super()._create_ssl_context(srtp_profiles)
+        context.set_cipher_list(b"ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-GCM-SHA256")
+        return context
+
+
+def set_certificate(pc: RTCPeerConnection, certificate: RTCCertificate) -> None:
+    """Give a connection of aiortc, which has no transport yet, a certificate."""
+    inside: Any = pc
+    inside._RTCPeerConnection__certificates = [certificate]
+
+
 class ForeignPeer:
     """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, certificate: RTCCertificate | None = None) -> None:
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        if certificate is not None:
+            set_certificate(self.pc, certificate)
         self.tracks: list[Any] = []
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
+        self.texts: list[str] = []
         self.data: list[Any] = []
         self.metadata: list[Any] = []
         self.directs = 0
@@ -34,11 +61,18 @@ class ForeignPeer:
         self._replies: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def join(cls, server: SignallingServer, peer_id: str, channel: str = "room") -> ForeignPeer:
+    async def join(
+        cls,
+        server: SignallingServer,
+        peer_id: str,
+        channel: str = "room",
+        *,
+        certificate: RTCCertificate | None = None,
+    ) -> ForeignPeer:
         """Come into a channel."""
         socket = await connect(f"{server.url}/v1?token={server.mint_token(peer_id=peer_id)}")
         assert json.loads(await socket.recv())["type"] == "welcome"
-        peer = cls(socket)
+        peer = cls(socket, certificate)
         await peer.request(type="subscribe", channel=channel)
         return peer
 
@@ -79,6 +113,7 @@ class ForeignPeer:
         match data:
             case {"type": "rtc-description", "description": {"type": kind, "sdp": sdp}}:
                 self.descriptions.append(kind)
+                self.texts.append(sdp)
                 reply = asyncio.ensure_future(self._apply(sender, kind, sdp))
                 self._replies.add(reply)
                 reply.add_done_callback(self._replies.discard)

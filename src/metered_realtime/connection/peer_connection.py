@@ -18,7 +18,7 @@ from typing import Any
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
-from ..aiortc_compat.certificate import SharedCertificate
+from ..aiortc_compat.certificate import HandshakeWatch, SharedCertificate
 from ..aiortc_compat.closing import close_by_force
 from ..aiortc_compat.dcep import ChannelAdmission
 from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
@@ -84,6 +84,7 @@ class PeerConnection:
         self._logger = logger
         self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate, tuning=tuning)
         transport = dtls_transport(self.pc)
+        self._handshake = HandshakeWatch(transport)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
@@ -123,6 +124,11 @@ class PeerConnection:
 
     def _channels_refused(self, reason: str) -> None:
         self._logger.warning("data channels of the remote refused", {"reason": reason})
+
+    @property
+    def failure(self) -> str | None:
+        """Why the DTLS handshake failed, None if it has not, or if that is not known."""
+        return self._handshake.failure
 
     # --- statistics
 
