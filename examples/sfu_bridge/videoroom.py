@@ -144,13 +144,14 @@ class VideoRoom:
             self._feeds.pop(data.get(gone, ""), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Publisher:
     """A participant that can publish. `id` is that of its feed, `codecs` what the room takes, if that is known."""
 
     handle: JanusHandle
     id: RoomId
     codecs: frozenset[str]
+    has_published: bool = False
 
     async def publish(self, offer: str, description: str, codecs: Mapping[str, str]) -> str:
         """Publish the sections of an offer, with a description for each, and return the answer. May be repeated.
@@ -162,8 +163,10 @@ class Publisher:
         """
         described = [{"mid": mid, "description": description} for mid in _MID.findall(offer)]
         preferred = {f"{kind}codec": codec for kind, codec in codecs.items() if codec in self.codecs}
-        body = {"request": "publish", "descriptions": described, **preferred}
-        return _sdp(await self.handle.request(body, {"type": "offer", "sdp": offer}))
+        body = {"request": "configure" if self.has_published else "publish", "descriptions": described, **preferred}
+        answer = _sdp(await self.handle.request(body, {"type": "offer", "sdp": offer}))
+        self.has_published = True
+        return answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ async def test_another_track_and_another_stream_of_a_member_follow_into_the_room
         member.peer.remove_track(tone)
         await guest.feed_with("Ada", "video")
         assert (await clip_numbers((await guest.watch("Ada"))[0], CLIPS, 5))[0] is CLIPS[0]
+        assert not [report for report in world.reports if report["event"] in ("stopped", "not carried")]
     tone.stop()
 
 
