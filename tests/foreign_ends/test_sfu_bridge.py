@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from metered_realtime import MediaStream, ToneTrack
+from tests.support.patience import PATIENCE
 from tests.support.peer_fixtures import no_socket_left_behind, room  # noqa: F401 - fixtures
 from tests.support.peers import Room, eventually
 from tests.support.sfu.clips import Clip, ClipTrack, clip_numbers, starts_again
@@ -194,3 +198,39 @@ async def test_h264_and_vp8_pass_where_the_room_takes_both(world: World) -> None
             track = (await guest.watch(name))[0]
             assert (await clip_numbers(track, clips, 5))[0] is clip
             assert track.codec == clip.codec
+
+
+async def start_program(world: World, url: str, key: str, *arguments: str) -> asyncio.subprocess.Process:
+    """Run the bridge as its users do."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "examples.sfu_bridge", f"--url={url}", f"--api-key={key}", "--channel=room"),
+        *(f"--janus={world.janus.url}", "--json", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_the_program_tells_what_it_does_and_ends_properly(world: World, room: Room) -> None:  # noqa: F811
+    program = await start_program(world, room.server.url, room.server.api_key, "--create", "--room=1234")
+    assert program.stdout is not None
+    await world.member("Ada", ClipTrack(CLIPS[0]))
+    told = []
+    async with asyncio.timeout(PATIENCE):
+        while not told or told[-1]["event"] != "to room":
+            told.append(json.loads(await program.stdout.readline()))
+    assert [it["event"] for it in told] == ["joined", "room entered", "to room"]
+    assert (told[2]["name"], told[2]["codecs"]) == ("Ada", ["video/VP8"])
+    async with visitor(world.janus) as guest:
+        await guest.feed("Ada")
+        program.send_signal(signal.SIGINT)
+        rest, errors = await program.communicate()
+        await eventually(lambda: not guest.feeds)
+    assert (program.returncode, errors) == (130, b"")
+    assert [json.loads(line)["event"] for line in rest.splitlines()] == ["stopped"]
+
+
+async def test_the_program_says_that_there_is_no_such_room(world: World, room: Room) -> None:  # noqa: F811
+    program = await start_program(world, room.server.url, room.server.api_key, "--room=77")
+    _, errors = await program.communicate()
+    assert (program.returncode, errors.decode()) == (1, "Error: No such room (77) (426)\n")
