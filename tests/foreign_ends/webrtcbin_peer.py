@@ -78,7 +78,7 @@ class WebrtcbinEnd:
         transceiver.set_property("direction", GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY)
         done()
 
-    def receiveOnly(self, done: Callable[..., None], kind: str) -> None:  # noqa: N802 - a command for every program
+    def receiveOnly(self, done: Callable[..., None], kind: str) -> None:
         direction = GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY
         self.webrtc.emit("add-transceiver", direction, Gst.Caps.from_string(CAPS[kind]))
         done()
