@@ -20,7 +20,6 @@ class ForeignPeer:
 
     def __init__(self, socket: ClientConnection, *, answers: bool = True) -> None:
         self.answers = answers
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self.tracks: list[Any] = []
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
@@ -29,8 +28,7 @@ class ForeignPeer:
         self.data: list[Any] = []
         self.metadata: list[Any] = []
         self.directs = 0
-        self.pc.on("track", self.tracks.append)
-        self.pc.on("datachannel", self.channels.append)
+        self.pc = self._connection()
         self._socket = socket
         self._request_ids = map(str, itertools.count())
         self._answers: dict[str, asyncio.Future[Any]] = {}
@@ -47,6 +45,11 @@ class ForeignPeer:
         peer = cls(socket, answers=answers)
         await peer.request(type="subscribe", channel=channel)
         return peer
+
+    async def start_over(self) -> None:
+        """Continue with another connection, as a program does that was started again."""
+        await self.pc.close()
+        self.pc = self._connection()
 
     async def request(self, **fields: Any) -> Any:
         """Send a frame and return its ack or error."""
@@ -67,6 +70,12 @@ class ForeignPeer:
         await asyncio.gather(self._reader, *self._replies, return_exceptions=True)
         await self._socket.close()
         await self.pc.close()
+
+    def _connection(self) -> RTCPeerConnection:
+        pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        pc.on("track", self.tracks.append)
+        pc.on("datachannel", self.channels.append)
+        return pc
 
     async def _describe(self, to: str, change: Any = str) -> None:
         description = {"type": self.pc.localDescription.type, "sdp": change(self.pc.localDescription.sdp)}
