@@ -340,7 +340,7 @@ class PeerConnection:
             self._ice.take_role(controlling=False)
         await self._set_remote(remote)
         offered = [section for section in remote.sections if section.mid not in self._declined]
-        self._sending.use_offered(offered, self.mids, wanted, sharing)
+        self._sending.use_offered(offered, wanted, sharing, is_first=not self._order)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
             transceiver.direction = "sendrecv" if directions[transceiver].startswith("send") else "recvonly"

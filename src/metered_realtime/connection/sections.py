@@ -229,17 +229,19 @@ class SendingSections:
         return section is not None
 
     def use_offered(
-        self, offered: Iterable[Section], known_mids: Container[str], wanted: Mapping[Any, Outgoing], sharing: Sharing
+        self, offered: Iterable[Section], wanted: Mapping[Any, Outgoing], sharing: Sharing, *, is_first: bool
     ) -> None:
-        """Send tracks that wait for a section in those that the remote offers to receive in, in the order of both."""
+        """Send tracks that wait for a section in those that the remote offers to receive in, in the order of both.
+
+        `is_first`: nothing has been negotiated before.
+        """
         if sharing is Sharing.NONE:
             return
         by_mid = {transceiver.mid: transceiver for transceiver in self._pc.getTransceivers()}
         for section in offered:
             if section.receives:
-                # A new section in which the remote does not send is meant for a track of this end.
-                is_asked_for = section.direction == "recvonly" and section.mid not in known_mids
-                admitted = Sharing.ALL if is_asked_for else sharing
+                # A player asks for tracks. Later, a browser also offers sections whose track it has removed meanwhile.
+                admitted = Sharing.ALL if is_first and section.direction == "recvonly" else sharing
                 tracks = [it for it in wanted.values() if admitted.admits(has_metadata=it.has_metadata)]
                 self._take_offered(by_mid[section.mid], tracks)
         for sending in self._sections:
