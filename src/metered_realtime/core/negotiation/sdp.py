@@ -101,6 +101,10 @@ class Description:
         is_same = self.fingerprint == earlier.fingerprint != ""
         return is_same and self.tag is None and self.ufrag != earlier.ufrag
 
+    def answers(self, offer: Description) -> bool:
+        """Return whether this answer is one to an offer: by its tag, or else by its sections."""
+        return self.mids == offer.mids if self.tag is None else self.tag == offer.tag
+
     @staticmethod
     def parse(kind: DescriptionKind, sdp: str) -> Description:
         """Read the facts of a description.
