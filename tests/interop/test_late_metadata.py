@@ -12,7 +12,7 @@ from playwright.async_api import Page
 
 from metered_realtime.server import SignallingServer
 from tests.interop.test_perfect_negotiation import FOREIGN, REMOTE, bot
-from tests.interop.test_python_and_chromium import Bot
+from tests.interop.test_python_and_browsers import Bot
 from tests.support.browsers import Browser, until
 
 pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from metered_realtime import MediaStream, MeteredPeer, PeerJoined, Track, from_file
 from metered_realtime.server import SignallingServer
-from tests.interop.test_python_and_chromium import Bot, page_decodes
+from tests.interop.test_python_and_browsers import Bot, page_decodes
 from tests.support import clips
 from tests.support.browsers import Browser, until
 

@@ -15,7 +15,7 @@ from playwright.async_api import Page
 from metered_realtime import DataChannel, DCMessage, MeteredPeer, StateChange, StdlibLogger
 from metered_realtime.aiortc_compat import ice_consent
 from metered_realtime.server import SignallingServer
-from tests.interop.test_python_and_chromium import IDS, Bot, picture_and_tone
+from tests.interop.test_python_and_browsers import IDS, Bot, picture_and_tone
 from tests.support.browsers import Browser, until
 from tests.support.inside import aioice_of
 from tests.support.patience import PATIENCE

@@ -18,7 +18,7 @@ from playwright.async_api import Page, expect
 from metered_realtime import Data, DCMessage, MeteredPeer, PeerJoined, RemotePeer, Track
 from metered_realtime.server import SignallingServer
 from tests.interop.test_page_alone import say
-from tests.interop.test_python_and_chromium import picture_and_tone
+from tests.interop.test_python_and_browsers import picture_and_tone
 from tests.support.browsers import LOST_SERVER, Browser, Chromium, Firefox, needs_chromium, needs_firefox, until
 from tests.support.browsers.display import needs_display, white_screen
 from tests.support.peers import eventually
