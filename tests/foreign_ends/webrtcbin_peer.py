@@ -62,8 +62,10 @@ class WebrtcbinEnd:
         source = Gst.parse_bin_from_description(SOURCES[kind], ghost_unlinked_pads=True)
         self.pipeline.add(source)
         template = self.webrtc.get_pad_template("sink_%u")
-        # With caps, it knows the kind before the first packet.
-        pad = self.webrtc.request_pad(template, None, Gst.Caps.from_string(CAPS[kind]))
+        # Without caps here, an offer that comes before the first packet would leave the track out.
+        caps = Gst.Caps.from_string(CAPS[kind])
+        pad = self.webrtc.request_pad(template, None, caps)
+        pad.get_property("transceiver").set_property("codec-preferences", caps)
         source.get_static_pad("src").link(pad)
         source.sync_state_with_parent()
         self.sending[kind].append((source, pad))

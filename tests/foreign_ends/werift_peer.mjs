@@ -8,7 +8,8 @@ const START_OF_PICTURE = Buffer.from([0x10]); // the payload descriptor of VP8 (
 
 class WeriftEnd extends End {
   constructor() {
-    super(new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" }), { canRollBack: true });
+    // It has a rollback, after which its answer still has the sections of its own offer.
+    super(new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" }), { canRollBack: false });
     this.timers = [];
     this.sending = { audio: [], video: [] };
     // A picture is counted by the marker of its last packet, sound by its packets.

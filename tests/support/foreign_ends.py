@@ -199,7 +199,8 @@ class ForeignEnd:
         await self._ended(-signal.SIGKILL)
 
     def __str__(self) -> str:
-        told = f"states {self.states}, media {self.media}, channels {self.channels}, messages {self.messages}"
+        messages = {label: [text[:20] for text in texts] for label, texts in self.messages.items()}
+        told = f"states {self.states}, media {self.media}, channels {self.channels}, messages {messages}"
         return f"{told}, failures {self.failures}"
 
     async def _carry_out(self, command: str, fields: dict[str, Any]) -> str | None:
