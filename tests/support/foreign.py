@@ -15,13 +15,17 @@ from tests.support.patience import PATIENCE
 
 
 class ForeignPeer:
-    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
+    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back. One
+    that `answers` no offers negotiates when it is told to, and never again."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, *, answers: bool = True) -> None:
+        self.answers = answers
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self.tracks: list[Any] = []
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
+        self.offers_received: list[str] = []
+        self.answers_received: list[str] = []
         self.data: list[Any] = []
         self.metadata: list[Any] = []
         self.directs = 0
@@ -34,11 +38,13 @@ class ForeignPeer:
         self._replies: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def join(cls, server: SignallingServer, peer_id: str, channel: str = "room") -> ForeignPeer:
+    async def join(
+        cls, server: SignallingServer, peer_id: str, channel: str = "room", *, answers: bool = True
+    ) -> ForeignPeer:
         """Come into a channel."""
         socket = await connect(f"{server.url}/v1?token={server.mint_token(peer_id=peer_id)}")
         assert json.loads(await socket.recv())["type"] == "welcome"
-        peer = cls(socket)
+        peer = cls(socket, answers=answers)
         await peer.request(type="subscribe", channel=channel)
         return peer
 
@@ -79,6 +85,7 @@ class ForeignPeer:
         match data:
             case {"type": "rtc-description", "description": {"type": kind, "sdp": sdp}}:
                 self.descriptions.append(kind)
+                (self.offers_received if kind == "offer" else self.answers_received).append(sdp)
                 reply = asyncio.ensure_future(self._apply(sender, kind, sdp))
                 self._replies.add(reply)
                 reply.add_done_callback(self._replies.discard)
@@ -90,7 +97,7 @@ class ForeignPeer:
                 self.data.append(data)
 
     async def _apply(self, sender: str, kind: str, sdp: str) -> None:
-        if (kind == "offer") is not (self.pc.signalingState == "stable"):
+        if (kind == "offer") is not (self.pc.signalingState == "stable") or not (self.answers or kind == "answer"):
             return
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
         if kind == "offer":

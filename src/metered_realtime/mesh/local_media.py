@@ -256,7 +256,13 @@ class LocalMedia:
     def _outgoing(self, attachment: Attachment) -> Outgoing:
         from ..connection.sections import Outgoing
 
-        return Outgoing(attachment.kind, attachment.track_id, attachment.stream_id, self._fanout(attachment.track))
+        return Outgoing(
+            attachment.kind,
+            attachment.track_id,
+            attachment.stream_id,
+            self._fanout(attachment.track),
+            has_metadata=attachment.metadata is not None,
+        )
 
     def _fanout(self, track: Any) -> TrackFanout:
         from ..media.sending.shared_fanouts import FanoutLease
