@@ -277,7 +277,7 @@ async def test_a_peer_and_a_connection_without_channel_share_the_encoder(
         await sender.accept_answer(await receiver.accept_offer(await sender.create_offer()))
         await shows(receiver.tracks[0], 60)
         await shows(received, 60)
-        assert encoders == [("video/VP8", 1)]
+        assert encoders == [("video/vp8", 1)]
     await fresh_frames(received)
     pair.a.remove_track(track)
     assert track.readyState == "live"

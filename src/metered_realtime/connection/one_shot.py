@@ -65,9 +65,11 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
 
     Nothing is offered beside what is asked for: a section for each of `tracks`, one for each kind in `receive`
     (`"audio"`, `"video"`), which shares the section of a track of its kind where there is one, and a data section with
-    `data`. Answers take whatever the other end sends, and send the tracks in sections that it offers. The tracks belong to the caller and stay open. They are sent in
-    one stream: that of the `MediaStream`, if one is given in the place of a list. A track that several connections
-    send is encoded once for all of them. One that gives encoded packets, like those of `from_file`, is passed on.
+    `data`. Answers take whatever the other end sends, and send the tracks in the sections that it offers.
+
+    The tracks belong to the caller and stay open. They are sent in one stream: that of the `MediaStream`, if one is
+    given in the place of a list. A track that several connections send is encoded once for all of them. One that gives
+    encoded packets, such as a `RemoteTrack`, is passed on.
 
     `ice_servers` are the STUN and TURN servers, of which one of each kind is asked; None waits for `use_ice_servers`.
     With `ice_transport_policy` `relay` only relayed candidates are used. Descriptions have the host candidates, and
