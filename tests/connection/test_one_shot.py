@@ -152,6 +152,21 @@ async def test_media_arrives_from_a_foreign_end_that_offers(make: Make, bare: Ba
     await shows(connection.tracks[0], 60)
 
 
+@pytest.mark.parametrize("direction", ["recvonly", "sendrecv"])
+async def test_tracks_are_sent_in_sections_that_a_foreign_end_offers(make: Make, bare: Bare, direction: str) -> None:
+    if direction == "sendrecv":
+        bare.pc.addTrack(GreyTrack(60))
+    else:
+        bare.pc.addTransceiver("video", direction=direction)
+    connection = make([GreyTrack(200), ToneTrack()])
+    answer = await connection.accept_offer(await bare.offer())
+    assert directions(answer) == [("video", {"recvonly": "sendonly"}.get(direction, direction))]
+    await bare.accept(answer)
+    await shows(bare.tracks[0], 200)
+    if direction == "sendrecv":
+        await shows(connection.tracks[0], 60)
+
+
 async def test_both_may_offer_in_turn(make: Make) -> None:
     a, b = make([GreyTrack(60)]), make([GreyTrack(200)])
     log = EventLog(b)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..aiortc_compat.version import check_version
 from ..core.negotiation.ice_fragment import fragment_of
 from ..core.negotiation.one_shot_lifecycle import OneShotLifecycle
+from ..core.negotiation.sharing import Sharing
 from ..emitter import AsyncEventEmitter
 from ..errors import ConnectionLostError, MeteredPeerStateError, NegotiationFailedError
 from ..events import (
@@ -64,9 +65,11 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
 
     Nothing is offered beside what is asked for: a section for each of `tracks`, one for each kind in `receive`
     (`"audio"`, `"video"`), which shares the section of a track of its kind where there is one, and a data section with
-    `data`. Answers take whatever the other end sends. The tracks belong to the caller and stay open. They are sent in
-    one stream: that of the `MediaStream`, if one is given in the place of a list. A track that several connections
-    send is encoded once for all of them. One that gives encoded packets, like those of `from_file`, is passed on.
+    `data`. Answers take whatever the other end sends, and send the tracks in the sections that it offers.
+
+    The tracks belong to the caller and stay open. They are sent in one stream: that of the `MediaStream`, if one is
+    given in the place of a list. A track that several connections send is encoded once for all of them. One that gives
+    encoded packets, such as a `RemoteTrack`, is passed on.
 
     `ice_servers` are the STUN and TURN servers, of which one of each kind is asked; None waits for `use_ice_servers`.
     With `ice_transport_policy` `relay` only relayed candidates are used. Descriptions have the host candidates, and
@@ -417,7 +420,7 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
         if self._remote is not None and offer.ufrag != self._remote.ufrag:
             await self._renew_ice("accept_offer")
         await self._gathering.begin(self._pc, trickle=trickle)
-        answer: str = (await self._apply(self._pc.answer(offer, self._local.outgoing)))[0]
+        answer: str = (await self._apply(self._pc.answer(offer, self._local.outgoing, sharing=Sharing.ALL)))[0]
         self._negotiated(offer, answer)
         return answer
 

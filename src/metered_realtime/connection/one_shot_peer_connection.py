@@ -13,7 +13,7 @@ from ..log import Logger
 from ..media.sending.forward_track import ForwardTrack
 from ..options import Tuning
 from .interfaces import PeerConnectionObserver
-from .offer import OfferPlan
+from .offer import DIRECTIONS, OfferPlan
 from .peer_connection import PeerConnection
 
 MAX_RECEIVED = 64
@@ -62,7 +62,7 @@ class OneShotPeerConnection(PeerConnection):
         for transceiver in {*self.pc.getTransceivers(), *sending, *self._receives_in}:
             is_receiving = transceiver.currentDirection in ("sendrecv", "recvonly")
             receives = transceiver in self._receives_in or transceiver not in opened or is_receiving
-            directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
+            directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 
     def _as_sent(self, text: str) -> str:
@@ -88,14 +88,6 @@ class OneShotPeerConnection(PeerConnection):
     def kinds_of(self, plan: OfferPlan) -> tuple[str, ...]:
         """Return the kind of each section of a planned offer."""
         return tuple("application" if it.transceiver is None else it.transceiver.kind for it in plan.sections)
-
-
-_DIRECTIONS = {
-    (True, True): "sendrecv",
-    (True, False): "sendonly",
-    (False, True): "recvonly",
-    (False, False): "inactive",
-}
 
 
 def check_receive(receive: Sequence[str]) -> None:

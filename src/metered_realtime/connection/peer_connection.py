@@ -57,7 +57,7 @@ from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
 from .layout import reused_sections
-from .offer import OfferPlan, PlannedSection, plan_offer
+from .offer import DIRECTIONS, OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
@@ -491,7 +491,7 @@ class PeerConnection:
             # send in it: a browser uses it for a track of its own, and if that was lost in a collision it does not
             # negotiate again unless it was offered to send there (W3C WebRTC, check if negotiation is needed).
             receives = transceiver.mid is not None or transceiver in shared
-            directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
+            directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 
     async def _connect(self) -> bool:
@@ -519,10 +519,3 @@ class PeerConnection:
         assert receiver is not None
         receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
         self._receiving[receiving.mid] = receiving
-
-
-_DIRECTIONS = {
-    (True, True): "sendrecv",
-    (True, False): "sendonly",
-    (False, True): "recvonly",
-}
