@@ -114,9 +114,7 @@ class WebrtcbinEnd:
             if kind == "answer":
                 self.is_offering = False
                 return done()
-            return self._ask(
-                "create-answer", None, lambda reply: self._describe(reply.get_value("answer"), done), done
-            )
+            return self._ask("create-answer", None, lambda reply: self._describe(reply.get_value("answer"), done), done)
 
         return self._ask("set-remote-description", remote, applied, done)
 
