@@ -34,7 +34,7 @@ from ..core.negotiation.effects import (
 )
 from ..core.negotiation.negotiator import Negotiator
 from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, with_answer_tag
-from ..core.negotiation.sharing import RemoteTraits
+from ..core.negotiation.sharing import RemoteTraits, Sharing
 from ..core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import IceRecoveryExhaustedError, MeteredPeerOversizedError, NegotiationFailedError
 from ..log import Logger
@@ -259,6 +259,11 @@ class RemoteConnection:
 
     # --- negotiation
 
+    @property
+    def _sharing(self) -> Sharing:
+        """Which local tracks share sections with media of the remote."""
+        return self._traits.sharing
+
     def _change(self) -> None:
         if self._changed_at is None:
             self._changed_at = self._loop.time()
@@ -341,7 +346,7 @@ class RemoteConnection:
     async def _create_offer(self) -> list[Effect]:
         peer_connection = await self._connection.prepare()
         self._negotiator.planning()
-        offer = self._writer.write(peer_connection, self._outgoing, self._traits.sharing)
+        offer = self._writer.write(peer_connection, self._outgoing, self._sharing)
         if offer.withheld or not offer.fits:
             assert offer.error is not None
             self._logger.warning("offer too large", {"error": str(offer.error), "left_out": len(offer.withheld)})
@@ -372,7 +377,7 @@ class RemoteConnection:
             first_error.append(error)
             return last_sections(text, eligible, error.size - error.cap, remains=DECLINED_SECTION_SIZE)
 
-        answer, more = await peer_connection.answer(offer, self._outgoing, too_much, self._traits.sharing)
+        answer, more = await peer_connection.answer(offer, self._outgoing, too_much, self._sharing)
         for error in first_error:
             self._observer.negotiation_failed(error)
         text = self._limit.fitting("answer", with_answer_tag(answer, offer.tag))

@@ -215,6 +215,12 @@ class SendingSections:
             if section.outgoing is not None and section.outgoing not in keep:
                 section.assign(None)
 
+    def give_up(self, transceiver: RTCRtpTransceiver) -> None:
+        """Forget the section of a transceiver, if it is one of these. Its track needs another one."""
+        for section in [it for it in self._sections if it.transceiver is transceiver]:
+            section.assign(None)
+            self._sections.remove(section)
+
     def replace(self, old: Outgoing, new: Outgoing) -> bool:
         """Replace a track. Returns False if the old one is not being sent."""
         section = next((it for it in self._sections if it.outgoing == old), None)
@@ -223,17 +229,19 @@ class SendingSections:
         return section is not None
 
     def use_offered(
-        self, offered: Iterable[Section], known_mids: Container[str], wanted: Mapping[Any, Outgoing], sharing: Sharing
+        self, offered: Iterable[Section], wanted: Mapping[Any, Outgoing], sharing: Sharing, *, is_first: bool
     ) -> None:
-        """Send tracks that wait for a section in those that the remote offers to receive in, in the order of both."""
+        """Send tracks that wait for a section in those that the remote offers to receive in, in the order of both.
+
+        `is_first`: nothing has been negotiated before.
+        """
         if sharing is Sharing.NONE:
             return
         by_mid = {transceiver.mid: transceiver for transceiver in self._pc.getTransceivers()}
         for section in offered:
             if section.receives:
-                # A new section in which the remote does not send is meant for a track of this end.
-                is_asked_for = section.direction == "recvonly" and section.mid not in known_mids
-                admitted = Sharing.ALL if is_asked_for else sharing
+                # A player asks for tracks. Later, a browser also offers sections whose track it has removed meanwhile.
+                admitted = Sharing.ALL if is_first and section.direction == "recvonly" else sharing
                 tracks = [it for it in wanted.values() if admitted.admits(has_metadata=it.has_metadata)]
                 self._take_offered(by_mid[section.mid], tracks)
         for sending in self._sections:
@@ -287,12 +295,16 @@ class SendingSections:
 
 
 class ReceivingSection:
-    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any."""
+    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any.
+
+    `layer` is the layer of simulcast that is received, None without.
+    """
 
     def __init__(self, mid: str, receiver: RTCRtpReceiver, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.mid = mid
         self._receiver = receiver
         self._kind = receiver.track.kind
+        self.layer: str | None = None
         self._time_line = RtpTimeline()
         self._sender_clock = SenderClock()
         self._reported_of: tuple[int, int] | None = None  # the source, and the part of the time line
@@ -382,6 +394,7 @@ class ReceivingSection:
             frames_received=track.frames_received,
             frames_unread=track.frames_unread,
             pictures_refused=track.pictures_refused,
+            layer=self.layer,
         )
 
     def _place(self, timestamp: int, codec: Any) -> int:

@@ -385,8 +385,7 @@ class VirtualPeerConnection:
         """Return the lines, with tracks that waited for a section in those of the remote."""
         used = []
         for line, section in zip(lines, theirs, strict=True):
-            is_asked_for = section.direction == "recvonly" and line not in self._lines
-            admitted = Sharing.ALL if is_asked_for else sharing
+            admitted = Sharing.ALL if section.direction == "recvonly" and not self._lines else sharing
             tracks = [it for it in wanted.values() if admitted.admits(has_metadata=it.has_metadata)]
             used.append(self._take_offered(line, tracks) if section.receives else line)
         return tuple(used)

@@ -35,7 +35,7 @@ MAX_SHOWN_LENGTH = 100
 
 _OPEN_ATTRIBUTES = frozenset(
     {"rtpmap", "fmtp", "rtcp-fb", "extmap", "ssrc", "ssrc-group", "candidate", "setup", "fingerprint", "mid", "msid"}
-    | {"sctp-port", "max-message-size"}
+    | {"sctp-port", "max-message-size", "rid", "simulcast"}
 )
 _SECRET = re.compile(r"(ice-pwd|ufrag)(?s:.*)", re.IGNORECASE)
 
@@ -100,6 +100,10 @@ class Description:
         """
         is_same = self.fingerprint == earlier.fingerprint != ""
         return is_same and self.tag is None and self.ufrag != earlier.ufrag
+
+    def answers(self, offer: Description) -> bool:
+        """Return whether this answer is one to an offer: by its tag, or else by its sections."""
+        return self.mids == offer.mids if self.tag is None else self.tag == offer.tag
 
     @staticmethod
     def parse(kind: DescriptionKind, sdp: str) -> Description:
@@ -175,6 +179,11 @@ def with_offer_tag(sdp: str, tag: str) -> str:
 def with_answer_tag(sdp: str, tag: str | None) -> str:
     """Return an answer that echoes the tag of its offer, if the offer had one."""
     return sdp if tag is None else _insert_at_session_level(sdp, _ANSWER_TAG + tag)
+
+
+def with_trickle(sdp: str) -> str:
+    """Return the description of an end that takes and sends candidates one by one (RFC 8840 section 4.1.1)."""
+    return _insert_at_session_level(sdp, "a=ice-options:trickle")
 
 
 def without_end_of_candidates(sdp: str) -> str:
