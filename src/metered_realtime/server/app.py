@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -23,9 +23,12 @@ from .keys import App
 from .limits import Limits, RateLimiter
 from .listening.door import Door
 from .listening.proxies import Network, client_address, network_of
+from .metrics.endpoint import MetricsEndpoint, MetricsOptions
+from .metrics.times import FrameTimes
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
+from .webhooks.sender import WebhookSender
 
 WEBSOCKET_PATH = "/v1"
 
@@ -59,6 +62,10 @@ class SignallingApp:
 
     Attributes:
         endings: Number of connections that ended or were refused, by reason.
+        refusals: Number of those that were refused for their credentials.
+        frame_times: How long frames took.
+        webhooks: What tells a backend of presence, None if nobody is told.
+        metrics: The handlers of metrics and health.
     """
 
     def __init__(
@@ -70,7 +77,10 @@ class SignallingApp:
         page_key: PageKey,
         trusted_proxies: tuple[Network, ...] = (),
         endings: Counter[str] | None = None,
+        metrics: MetricsOptions | None = None,
+        webhooks: WebhookSender | None = None,
     ) -> None:
+        self.webhooks = webhooks
         self.endings = Counter() if endings is None else endings
         self._authenticator = authenticator
         self._limits = limits
@@ -78,12 +88,15 @@ class SignallingApp:
         self._page_key = page_key
         self._trusted_proxies = trusted_proxies
         self._page = load_page()
-        self._tenants = {app_id: Tenant(app, limits) for app_id, app in apps.items()}
+        self._tenants = {app_id: Tenant(app, limits, webhooks) for app_id, app in apps.items()}
         self._door = Door(limits)
         self._complaints = RateLimiter(1 / COMPLAINT_INTERVAL, 1)
         self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network)
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self.refusals: Counter[str] = Counter()
+        self.frame_times = FrameTimes()
+        self.metrics = MetricsEndpoint(self, lambda: not self._draining, metrics)
 
     def build(self, middleware: Middleware) -> web.Application:
         """Return the application with its routes. The middleware is called with each request."""
@@ -94,7 +107,7 @@ class SignallingApp:
                 web.get("/", self._index),
                 web.get("/page/config.json", self._config),
                 web.get("/page/{name}", self._file),
-                web.get("/healthz", self._health),
+                *self.metrics.public_routes(),
                 web.get(OPENAPI_PATH, self._rest.describe),
                 web.route("*", r"/v1/{rest:[\s\S]*}", self._rest.handle),
                 web.route("*", r"/{nothing:[\s\S]*}", not_found),
@@ -114,7 +127,7 @@ class SignallingApp:
             if app_id in self._tenants:
                 self._tenants[app_id].reconfigure(app, limits)
             else:
-                self._tenants[app_id] = Tenant(app, limits)
+                self._tenants[app_id] = Tenant(app, limits, self.webhooks)
         for socket in self._sockets():
             self._review(socket)
         for app_id in self._tenants.keys() - apps.keys():
@@ -134,6 +147,11 @@ class SignallingApp:
             socket.close(WsCloseCode.GOING_AWAY, "going away")
         if self._visits:
             await asyncio.wait(self._visits, timeout=timeout)
+
+    @property
+    def tenants(self) -> Iterable[Tenant]:
+        """The apps."""
+        return self._tenants.values()
 
     def _sockets(self) -> list[ClientSocket]:
         return [socket for tenant in self._tenants.values() for socket in tenant.sockets]
@@ -192,6 +210,7 @@ class SignallingApp:
 
     def _log_refusal(self, request: web.Request, refused: RefusedError) -> None:
         self.endings[refused.reason] += 1
+        self.refusals[refused.reason] += 1
         context = {"address": self._address(request), "code": int(refused.code), "why": refused.cause}
         self._logger.warning("connection refused", context)
 
@@ -218,7 +237,9 @@ class SignallingApp:
         if transport is None:  # the client left during its admission
             return
         tenant = self._tenants[admission.app]
-        socket = ClientSocket(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
+        socket = ClientSocket(
+            ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger, self.frame_times
+        )
         replaced = tenant.replaced_by(admission)
         tenant.enter(socket)
         address = self._address(request)
@@ -253,6 +274,3 @@ class SignallingApp:
 
     async def _config(self, request: web.Request) -> web.Response:
         return web.json_response({"key": self._page_key.shown_to(request.host), "url": WEBSOCKET_PATH}, headers=HEADERS)
-
-    async def _health(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")

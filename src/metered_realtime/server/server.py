@@ -21,10 +21,12 @@ from .limits import Limits
 from .listening.listener import KEEP_ALIVE, Listener
 from .listening.proxies import networks
 from .listening.tls import StrPath, load_certificate
+from .metrics.endpoint import MetricsEndpoint, MetricsOptions
 from .rights import ACTIONS
 from .room_page import PageKey, is_loopback
 from .tokens import mint_token
 from .turn import TurnServer
+from .webhooks.sender import Webhooks, WebhookSender
 
 STOP_TIMEOUT = 2.0
 """Maximum duration of `stop` in seconds. Clients that have not closed by then are disconnected."""
@@ -46,7 +48,8 @@ class SignallingServer:
     in all channels, which suits development and closed networks. `apps` have keys of their own; with `run_keys=False`
     only those are valid, and `api_key`, `secret_id` and `secret` are empty. `turn` adds expiring TURN credentials to
     each welcome. With `tls_cert` and `tls_key`, files in PEM format, the server uses TLS. `trusted_proxies` are the
-    addresses and networks whose X-Forwarded-For header is trusted.
+    addresses and networks whose X-Forwarded-For header is trusted. `metrics` is where `/metrics` is served, `webhooks`
+    what is told of peers that come and go.
 
     `port=0` picks a free port, and keeps it over a restart. The room page gets the publishable key, so that opening its
     URL is enough, if `open_page` is set and the server listens on loopback only; with `public_page` it always does.
@@ -74,6 +77,8 @@ class SignallingServer:
         tls_cert: StrPath | None = None,
         tls_key: StrPath | None = None,
         trusted_proxies: Iterable[str] = (),
+        metrics: MetricsOptions | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         if (secret_id is None) != (secret is None):
             raise ValueError("secret_id and secret go together: give both or neither")
@@ -89,6 +94,10 @@ class SignallingServer:
         self._authenticator = Authenticator(self._keyring, ice_server_list(ice_servers), self._limits, turn)
         self._trusted_proxies = networks(trusted_proxies)
         self._certificate = load_certificate(tls_cert, tls_key)
+        self._metrics = metrics
+        self._webhooks = webhooks
+        self._metrics_runner: web.AppRunner | None = None  # while running, if the metrics have a port
+        self._metrics_url: str | None = None
         self._listens_as: tuple[str, int, bool] | None = None  # from the configuration
         self._app: SignallingApp | None = None
         self._runner: web.AppRunner | None = None  # while running
@@ -115,6 +124,8 @@ class SignallingServer:
             run_keys=False,
             tls_cert=config.tls_cert,
             tls_key=config.tls_key,
+            metrics=config.metrics,
+            webhooks=config.webhooks,
         )
         server._configure(config)
         return server
@@ -172,6 +183,11 @@ class SignallingServer:
         return f"{'http' if self._certificate is None else 'https'}://{self._authority}"
 
     @property
+    def metrics_url(self) -> str | None:
+        """The URL of the metrics on their own port, None without one or while the server is stopped."""
+        return self._metrics_url
+
+    @property
     def endings(self) -> dict[str, int]:
         """Number of connections that ended or were refused since the server was created, by reason.
 
@@ -183,9 +199,7 @@ class SignallingServer:
 
     @property
     def _authority(self) -> str:
-        # The unspecified address is not one to connect to.
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return f"{_reachable(self.host)}:{self.port}"
 
     async def start(self) -> None:
         """Start listening. Connections are accepted when this returns. Idempotent.
@@ -205,6 +219,8 @@ class SignallingServer:
             self._page_key,
             self._trusted_proxies,
             self._endings,
+            self._metrics,
+            WebhookSender(self._webhooks, self._logger) if self._webhooks is not None else None,
         )
         listener = Listener(self._endings, self._trusted_proxies)
         runner = web.AppRunner(
@@ -220,7 +236,9 @@ class SignallingServer:
         assert runner.server is not None
         try:
             await listener.start(runner.server, self.host, self.port, self._certificate)
+            await self._start_metrics(app.metrics)
         except OSError as error:
+            listener.stop()
             await runner.cleanup()
             raise OSError(error.errno, f"cannot listen on {self.host} port {self.port}: {error.strerror}") from error
         self.port = listener.port
@@ -257,20 +275,35 @@ class SignallingServer:
             peer_metadata=peer_metadata,
         )
 
+    async def _start_metrics(self, endpoint: MetricsEndpoint) -> None:
+        if (started := await endpoint.start()) is not None and self._metrics is not None:
+            self._metrics_runner, port = started
+            self._metrics_url = f"http://{_reachable(self._metrics.host)}:{port}/metrics"
+
     async def _shut_down(self, runner: web.AppRunner) -> None:
         try:
             if self._listener is not None:
                 self._listener.stop()
             if self._app is not None:
-                await self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME)
+                closing = self._app.webhooks.close() if self._app.webhooks is not None else asyncio.sleep(0)
+                await asyncio.gather(self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME), closing)
         finally:
             self._app = None
             await runner.cleanup()
+            if self._metrics_runner is not None:
+                await self._metrics_runner.cleanup()
+                self._metrics_runner = self._metrics_url = None
         self._logger.info("stopped", {"url": self.url})
 
     def _run_app(self) -> App:
         publishable = PublishableKey(key=self.api_key, actions=ACTIONS)
         return App(RUN_APP, (publishable,), (SecretKey(id=self.secret_id, secret=self.secret),))
+
+
+def _reachable(host: str) -> str:
+    """Return the host of a URL: the unspecified address is not one to connect to."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _run_keys(api_key: str | None, secret_id: str | None, secret: str | None) -> tuple[str, str, str]:
