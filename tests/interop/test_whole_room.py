@@ -183,16 +183,15 @@ async def screen_is_seen(whole: Whole, finn: Page) -> None:
     await expect(screen).to_have_count(0)
 
 
-@pytest.mark.parametrize("name", ["Ann", "Finn"])
-async def test_a_page_that_is_reloaded_is_back_with_everybody(whole: Whole, name: str) -> None:
-    page = whole.pages[name]
-    old = await page.evaluate("room.peerId")
-    await page.reload()
-    await until(page, "window.room?.state === 'joined'")
-    for other in (it for it in whole.pages.values() if it is not page):
-        await until(other, "(id) => !room.peers.has(id)", old)
-    await eventually(lambda: all(old not in {it.id for it in bot.remote_peers} for bot in whole.bots))
-    await whole.flows()
+async def test_a_page_that_is_reloaded_is_back_with_everybody(whole: Whole) -> None:
+    for page in whole.pages.values():
+        old = await page.evaluate("room.peerId")
+        await page.reload()
+        await until(page, "window.room?.state === 'joined'")
+        for other in (it for it in whole.pages.values() if it is not page):
+            await until(other, "(id) => !room.peers.has(id)", old)
+        await eventually(lambda gone=old: all(gone not in {it.id for it in bot.remote_peers} for bot in whole.bots))
+        await whole.flows()
 
 
 async def test_nobody_is_lost_when_the_server_is_restarted(whole: Whole, browsers: dict[str, Browser]) -> None:
