@@ -18,7 +18,7 @@ from typing import Any
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
-from ..aiortc_compat.certificate import SharedCertificate
+from ..aiortc_compat.certificate import HandshakeWatch, SharedCertificate
 from ..aiortc_compat.closing import close_by_force
 from ..aiortc_compat.dcep import ChannelAdmission
 from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
@@ -43,13 +43,21 @@ from ..aiortc_compat.transports import (
     sctp_mid,
 )
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
-from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
+from ..core.negotiation.sdp import (
+    Description,
+    Section,
+    with_origin,
+    without_end_of_candidates,
+    without_idle_sources,
+)
 from ..core.negotiation.sdp_sections import Form, in_form
+from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
-from .offer import OfferPlan, PlannedSection, plan_offer
+from .layout import reused_sections
+from .offer import DIRECTIONS, OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
@@ -68,6 +76,9 @@ CLOSE_TIMEOUT = 2.0
 class PeerConnection:
     """One RTCPeerConnection with its sections, candidates and state."""
 
+    offers_data = True
+    """Whether each offer has a data section."""
+
     def __init__(
         self,
         observer: PeerConnectionObserver,
@@ -82,6 +93,7 @@ class PeerConnection:
         self._logger = logger
         self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate, tuning=tuning)
         transport = dtls_transport(self.pc)
+        self._handshake = HandshakeWatch(transport)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
         self._layers = ReceivedLayers(self.pc, self.sources, logger)
@@ -97,6 +109,7 @@ class PeerConnection:
         self._unusable: Mapping[str, str] = {}
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
+        self._in_doubt: frozenset[str] = frozenset()
         self._receiving: dict[str, ReceivingSection] = {}
         self._candidates = RemoteCandidates(ice_transport(self.pc), observer)
         self._parsed_remote: SessionDescription | None = None
@@ -122,6 +135,11 @@ class PeerConnection:
 
     def _channels_refused(self, reason: str) -> None:
         self._logger.warning("data channels of the remote refused", {"reason": reason})
+
+    @property
+    def failure(self) -> str | None:
+        """Why the DTLS handshake failed, None if it has not, or if that is not known."""
+        return self._handshake.failure
 
     # --- statistics
 
@@ -241,23 +259,24 @@ class PeerConnection:
 
     # --- offers
 
-    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> OfferPlan:
+    def plan(
+        self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False, sharing: Sharing = Sharing.NONE
+    ) -> OfferPlan:
         """Plan an offer in which every wanted track has a section. The connection stays unchanged.
 
-        A `frugal` offer uses every idle section again before it opens another.
+        A `frugal` offer uses every idle section again before it opens another. In the first offer, the remote may send
+        in the sections of tracks that share theirs.
         """
         self._sending.assign(wanted, frugal=frugal)
-        new = [
-            sending.transceiver for sending in self._sending if sending.outgoing is not None and not sending.negotiated
-        ]
+        self._sending.open_new(sharing if not self._order else Sharing.NONE)
         encoded = {
             sending.transceiver: sending.outgoing.fanout.codec
             for sending in self._sending
             if sending.outgoing is not None and sending.outgoing.fanout.codec is not None
         }
-        return plan_offer(
-            self.pc, self._order, new, self._directions(), self._parsed_remote, encoded, self._former_mids
-        )
+        new, directions = self._new_transceivers(), self._offer_directions()
+        remote, former = self._parsed_remote, self._former_mids
+        return plan_offer(self.pc, self._order, new, directions, remote, encoded, former, has_data=self.offers_data)
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending, at once, tracks that are not wanted any more."""
@@ -292,28 +311,36 @@ class PeerConnection:
         remote = admitted(answer)
         await self._set_remote(remote)
         self._order = plan.sections
+        self._in_doubt = frozenset()
         for sending in self._sending:
             sending.told = sending.planned if sending.planned == sending.outgoing else None
         self._applied(remote)
         return self._sending.lacks(wanted)
 
     async def answer(
-        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
+        self,
+        offer: Description,
+        wanted: Mapping[Any, Outgoing],
+        too_much: TooMuchFn = keep_every_section,
+        sharing: Sharing = Sharing.NONE,
     ) -> tuple[str, bool]:
-        """Answer an offer. Return the answer and whether a wanted track is still without a section.
+        """Answer an offer. Return the answer and whether anything has still to be offered.
 
-        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent.
+        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent. Tracks
+        without a section that share those of the remote are sent in the ones that it offers, in the order of both.
 
         Raises:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
         remote = admitted(offer)
-        await self._give_up_reused(offer)
+        await self._give_up_reused(remote)
         if self._candidates.ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
             await self.restart_ice()
         if self._ice.is_renewed:
             self._ice.take_role(controlling=False)
         await self._set_remote(remote)
+        offered = [section for section in remote.sections if section.mid not in self._declined]
+        self._sending.use_offered(offered, wanted, sharing, is_first=not self._order)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
             transceiver.direction = "sendrecv" if directions[transceiver].startswith("send") else "recvonly"
@@ -324,12 +351,20 @@ class PeerConnection:
         if declined := too_much(with_port_zero(self.pc.localDescription.sdp, self._declined), new):
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
+            self._sending.decline(declined)
+        self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
-            if sending.transceiver.currentDirection in ("sendrecv", "sendonly"):
+            if sending.is_sending:
                 sending.told = sending.outgoing
         self._applied(remote)
-        return self._as_sent(self.pc.localDescription.sdp), self._sending.lacks(wanted)
+        more = self._sending.lacks(wanted) or self._sending.has_untold_end or self._has_stranded_channel
+        return self._as_sent(self.pc.localDescription.sdp), more
+
+    @property
+    def _has_stranded_channel(self) -> bool:
+        """Whether a data channel waits for a data section."""
+        return not self.data_negotiated and any(it.readyState == "connecting" for it in self._channels)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""
@@ -388,34 +423,32 @@ class PeerConnection:
     def _decline(self, description: RemoteDescription) -> None:
         """Stop sending in sections that the remote declined, and report those that this end declines."""
         self._declined = dict(description.declined)
-        for sending in self._sending:
-            if sending.transceiver.mid in self._declined:
-                sending.is_usable = False
-                sending.forward.switch(None)
+        self._sending.decline(self._declined)
         known, self._unusable = self._unusable, description.unusable
         for mid, reason in description.unusable.items():
             if mid not in known:
                 self._observer.section_declined(mid, reason)
 
-    async def _give_up_reused(self, offer: Description) -> None:
-        """Give up declined sections whose place the offer uses under another mid.
+    async def _give_up_reused(self, offer: RemoteDescription) -> None:
+        """Give up sections whose place the offer uses for others.
 
         Raises:
-            SdpError: it drops or reorders others (RFC 8829 section 5.2.2), which would leave media without one.
+            SdpError: it drops or reorders sections in use.
         """
-        for section, mid in itertools.zip_longest(self._order, offer.mids[: len(self._order)]):
-            if section.mid == mid:
-                continue
-            if section.mid not in self._declined or section.transceiver is None or mid is None or mid in self.mids:
-                raise SdpError(f"the offer has sections {offer.mids!r}, in use are {self.mids!r}")
+        for section in reused_sections(self._order, offer.sections, self._declined, self._in_doubt):
+            assert section.transceiver is not None
             self._former_mids.add(section.mid)
+            self._sending.give_up(section.transceiver)
+            if (receiving := self._receiving.pop(section.mid, None)) is not None:
+                ended, _ = receiving.update(None)
+                self._observer.tracks_changed([ended] if ended is not None else [], [])
             await give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
         """Return a description of this end in the form in which it is sent."""
         session, versions = self._session
         text = in_form(with_port_zero(text, self._declined), self._forms)
-        text = with_origin(self._layers.as_sent(text), session, next(versions))
+        text = with_origin(self._layers.as_sent(without_idle_sources(text)), session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: RemoteDescription) -> None:
@@ -441,16 +474,24 @@ class PeerConnection:
         if removed or added:
             self._observer.tracks_changed(removed, added)
 
+    def _new_transceivers(self) -> list[RTCRtpTransceiver]:
+        """Return the transceivers for which the next offer opens sections."""
+        return [it.transceiver for it in self._sending if it.outgoing is not None and not it.negotiated]
+
+    def _offer_directions(self) -> dict[RTCRtpTransceiver, str]:
+        return self._directions()
+
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
-        """Return the direction of each transceiver in the next offer."""
+        """Return the direction of each transceiver in the next description."""
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
+        shared = {sending.transceiver for sending in self._sending if sending.is_open}
         directions = {}
         for transceiver in {*self.pc.getTransceivers(), *sending}:
-            # A section that this end adds is sendonly once. From then on both may send in it: a browser uses it for a
-            # track of its own, and if that was lost in a collision it does not negotiate again unless it was offered
-            # to send there (W3C WebRTC, check if negotiation is needed).
-            receives = transceiver.mid is not None
-            directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
+            # A section that this end adds is sendonly once, unless it is shared from the start. From then on both may
+            # send in it: a browser uses it for a track of its own, and if that was lost in a collision it does not
+            # negotiate again unless it was offered to send there (W3C WebRTC, check if negotiation is needed).
+            receives = transceiver.mid is not None or transceiver in shared
+            directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 
     async def _connect(self) -> bool:
@@ -478,10 +519,3 @@ class PeerConnection:
         assert receiver is not None
         receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
         self._receiving[receiving.mid] = receiving
-
-
-_DIRECTIONS = {
-    (True, True): "sendrecv",
-    (True, False): "sendonly",
-    (False, True): "recvonly",
-}

@@ -116,3 +116,15 @@ def test_a_description_with_the_same_certificate_is_of_the_same_end_whatever_ses
 def test_an_origin_keeps_its_session_and_changes_its_version() -> None:
     text = SESSION + media("a=mid:0")
     assert sdp.with_origin(text, 4611, 2) == text.replace("o=- 1 1 IN", "o=- 4611 2 IN")
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\n"])
+def test_sources_stand_only_in_sections_that_send(newline: str) -> None:
+    sources = ("a=msid:stream track", "a=ssrc-group:FID 1 2", "a=ssrc:1 cname:x", "a=ssrc:2 cname:x")
+    bare = SESSION + "".join(media(f"a=mid:{mid}", f"a={it}") for mid, it in enumerate(("recvonly", "inactive")))
+    sending = "".join(media(f"a=mid:{mid}", f"a={it}", *sources) for mid, it in ((2, "sendonly"), (3, "sendrecv")))
+    idle = SESSION + "".join(
+        media(f"a=mid:{mid}", *sources, f"a={it}") for mid, it in enumerate(("recvonly", "inactive"))
+    )
+    full, wanted = ((text + sending).replace("\r\n", newline) for text in (idle, bare))
+    assert sdp.without_idle_sources(full) == wanted

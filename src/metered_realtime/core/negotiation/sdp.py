@@ -21,6 +21,8 @@ message that a server passes on by default has room for half as many."""
 MAX_STREAMS_OF_TRACK = 16
 """Streams that a track may belong to; further ones are ignored. Programs use one or two."""
 
+_OF_SOURCES = re.compile(r"(?m)^a=(?:msid|ssrc|ssrc-group):[^\r\n]*\r?\n")
+
 _OFFER_TAG = "a=x-metered-offer:"
 _ANSWER_TAG = "a=x-metered-answer:"
 
@@ -71,6 +73,11 @@ class Section:
     def sends(self) -> bool:
         """Whether the describing end sends media in this section."""
         return self.kind != "application" and not self.rejected and self.direction in ("sendrecv", "sendonly")
+
+    @property
+    def receives(self) -> bool:
+        """Whether the describing end receives media in this section."""
+        return self.kind != "application" and not self.rejected and self.direction in ("sendrecv", "recvonly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +181,27 @@ def with_answer_tag(sdp: str, tag: str | None) -> str:
     return sdp if tag is None else _insert_at_session_level(sdp, _ANSWER_TAG + tag)
 
 
+def with_trickle(sdp: str) -> str:
+    """Return the description of an end that takes and sends candidates one by one (RFC 8840 section 4.1.1)."""
+    return _insert_at_session_level(sdp, "a=ice-options:trickle")
+
+
 def without_end_of_candidates(sdp: str) -> str:
     """Return the description without `a=end-of-candidates` (RFC 8840 section 8.2): more candidates follow."""
     return "".join(line for line in sdp.splitlines(keepends=True) if line.strip() != "a=end-of-candidates")
+
+
+def without_idle_sources(sdp: str) -> str:
+    """Return a description of this end with sources and msids only in sections whose direction sends.
+
+    Others have none (RFC 8829 section 5.2.1): older releases of libwebrtc refuse a section that has sources and does
+    not send.
+    """
+    kept = []
+    for section in re.split(r"(?m)^(?=m=)", sdp):
+        sends = re.search(r"(?m)^a=(?:recvonly|inactive)\r?$", section) is None
+        kept.append(section if sends else _OF_SOURCES.sub("", section))
+    return "".join(kept)
 
 
 def _section(lines: list[str], session_direction: Direction) -> Section:
