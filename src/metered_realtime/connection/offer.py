@@ -58,6 +58,14 @@ class PlannedSection:
     mid: str
     transceiver: RTCRtpTransceiver | None
 
+    def __str__(self) -> str:
+        return f"{self.mid} {self.kind}"
+
+    @property
+    def kind(self) -> str:
+        """`audio`, `video` or `application`."""
+        return "application" if self.transceiver is None else str(self.transceiver.kind)
+
 
 @dataclass(frozen=True, slots=True)
 class OfferPlan:
@@ -125,10 +133,7 @@ def _describe_section(
 ) -> MediaDescription:
     if section.transceiver is None:
         return describe_data(pc, section.mid)
-    media = describe_media(pc, section.transceiver, directions[section.transceiver], section.mid)
-    if media.direction in ("recvonly", "inactive"):
-        media.msid = None
-    return media
+    return describe_media(pc, section.transceiver, directions[section.transceiver], section.mid)
 
 
 class _Numbers:

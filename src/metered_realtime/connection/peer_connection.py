@@ -18,7 +18,7 @@ from typing import Any
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
-from ..aiortc_compat.certificate import SharedCertificate
+from ..aiortc_compat.certificate import HandshakeWatch, SharedCertificate
 from ..aiortc_compat.closing import close_by_force
 from ..aiortc_compat.dcep import ChannelAdmission
 from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
@@ -43,18 +43,26 @@ from ..aiortc_compat.transports import (
     sctp_mid,
 )
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
-from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
+from ..core.negotiation.sdp import (
+    Description,
+    Section,
+    with_origin,
+    without_end_of_candidates,
+    without_idle_sources,
+)
 from ..core.negotiation.sdp_sections import Form, in_form
 from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
+from .layout import reused_sections
 from .offer import DIRECTIONS, OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
 from .sections import Outgoing, ReceivingSection, SendingSections
+from .simulcast import ReceivedLayers
 from .stats import DataCounters, PeerConnectionStats
 from .transport_stats import transport_stats, transport_totals
 
@@ -85,8 +93,10 @@ class PeerConnection:
         self._logger = logger
         self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate, tuning=tuning)
         transport = dtls_transport(self.pc)
+        self._handshake = HandshakeWatch(transport)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
+        self._layers = ReceivedLayers(self.pc, self.sources, logger)
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
@@ -99,6 +109,7 @@ class PeerConnection:
         self._unusable: Mapping[str, str] = {}
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
+        self._in_doubt: frozenset[str] = frozenset()
         self._receiving: dict[str, ReceivingSection] = {}
         self._candidates = RemoteCandidates(ice_transport(self.pc), observer)
         self._parsed_remote: SessionDescription | None = None
@@ -124,6 +135,11 @@ class PeerConnection:
 
     def _channels_refused(self, reason: str) -> None:
         self._logger.warning("data channels of the remote refused", {"reason": reason})
+
+    @property
+    def failure(self) -> str | None:
+        """Why the DTLS handshake failed, None if it has not, or if that is not known."""
+        return self._handshake.failure
 
     # --- statistics
 
@@ -295,6 +311,7 @@ class PeerConnection:
         remote = admitted(answer)
         await self._set_remote(remote)
         self._order = plan.sections
+        self._in_doubt = frozenset()
         for sending in self._sending:
             sending.told = sending.planned if sending.planned == sending.outgoing else None
         self._applied(remote)
@@ -316,7 +333,7 @@ class PeerConnection:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
         remote = admitted(offer)
-        await self._give_up_reused(offer)
+        await self._give_up_reused(remote)
         if self._candidates.ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
             await self.restart_ice()
         if self._ice.is_renewed:
@@ -335,6 +352,7 @@ class PeerConnection:
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
             self._sending.decline(declined)
+        self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
             if sending.is_sending:
@@ -392,6 +410,7 @@ class PeerConnection:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.shown, type=description.kind))
         self._parsed_remote = remote_description(self.pc)
         route_sources(self.pc, self._parsed_remote)
+        self._layers.described(description)
         self._forms |= description.forms
         self._decline(description)
 
@@ -410,25 +429,26 @@ class PeerConnection:
             if mid not in known:
                 self._observer.section_declined(mid, reason)
 
-    async def _give_up_reused(self, offer: Description) -> None:
-        """Give up declined sections whose place the offer uses under another mid.
+    async def _give_up_reused(self, offer: RemoteDescription) -> None:
+        """Give up sections whose place the offer uses for others.
 
         Raises:
-            SdpError: it drops or reorders others (RFC 8829 section 5.2.2), which would leave media without one.
+            SdpError: it drops or reorders sections in use.
         """
-        for section, mid in itertools.zip_longest(self._order, offer.mids[: len(self._order)]):
-            if section.mid == mid:
-                continue
-            if section.mid not in self._declined or section.transceiver is None or mid is None or mid in self.mids:
-                raise SdpError(f"the offer has sections {offer.mids!r}, in use are {self.mids!r}")
+        for section in reused_sections(self._order, offer.sections, self._declined, self._in_doubt):
+            assert section.transceiver is not None
             self._former_mids.add(section.mid)
+            self._sending.give_up(section.transceiver)
+            if (receiving := self._receiving.pop(section.mid, None)) is not None:
+                ended, _ = receiving.update(None)
+                self._observer.tracks_changed([ended] if ended is not None else [], [])
             await give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
         """Return a description of this end in the form in which it is sent."""
         session, versions = self._session
         text = in_form(with_port_zero(text, self._declined), self._forms)
-        text = with_origin(text, session, next(versions))
+        text = with_origin(self._layers.as_sent(without_idle_sources(text)), session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: RemoteDescription) -> None:
@@ -445,6 +465,7 @@ class PeerConnection:
         for section in sections:
             receiving = self._receiving.get(section.mid)
             if receiving is not None:
+                receiving.layer = self._layers.get(section.mid)
                 sends = section.sends and section.mid not in self._declined
                 ids = (section.stream_ids, section.track_id or section.mid) if sends else None
                 changes.append(receiving.update(ids))

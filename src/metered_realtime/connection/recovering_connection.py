@@ -268,6 +268,9 @@ class RecoveringConnection(PeerConnectionObserver):
                 self._turn.end()
                 self._show_state()
                 self._negotiation.came_up()
+        elif state == "failed" and peer_connection.failure is not None:
+            self._observer.negotiation_failed(NegotiationFailedError(peer_connection.failure))
+            self.fail(peer_connection.failure)
         elif state in ("failed", "closed"):
             # Expired consent and a DTLS close by the remote go straight to closed. The latter is also how a remote
             # leaves, and the server says so within moments.

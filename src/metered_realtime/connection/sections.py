@@ -215,6 +215,12 @@ class SendingSections:
             if section.outgoing is not None and section.outgoing not in keep:
                 section.assign(None)
 
+    def give_up(self, transceiver: RTCRtpTransceiver) -> None:
+        """Forget the section of a transceiver, if it is one of these. Its track needs another one."""
+        for section in [it for it in self._sections if it.transceiver is transceiver]:
+            section.assign(None)
+            self._sections.remove(section)
+
     def replace(self, old: Outgoing, new: Outgoing) -> bool:
         """Replace a track. Returns False if the old one is not being sent."""
         section = next((it for it in self._sections if it.outgoing == old), None)
@@ -289,12 +295,16 @@ class SendingSections:
 
 
 class ReceivingSection:
-    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any."""
+    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any.
+
+    `layer` is the layer of simulcast that is received, None without.
+    """
 
     def __init__(self, mid: str, receiver: RTCRtpReceiver, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.mid = mid
         self._receiver = receiver
         self._kind = receiver.track.kind
+        self.layer: str | None = None
         self._time_line = RtpTimeline()
         self._sender_clock = SenderClock()
         self._reported_of: tuple[int, int] | None = None  # the source, and the part of the time line
@@ -384,6 +394,7 @@ class ReceivingSection:
             frames_received=track.frames_received,
             frames_unread=track.frames_unread,
             pictures_refused=track.pictures_refused,
+            layer=self.layer,
         )
 
     def _place(self, timestamp: int, codec: Any) -> int:

@@ -113,6 +113,11 @@ class VirtualPeerConnection:
         self._closing: asyncio.Task[None] | None = None
 
     @property
+    def failure(self) -> None:
+        """None: no handshake fails."""
+        return None
+
+    @property
     def local_ufrag(self) -> str:
         """The ICE user fragment of this end."""
         return self.pc.ufrag

@@ -1,0 +1,93 @@
+"""What ends of other implementations write into descriptions, and what they need to find in those of this end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiortc.rtcdtlstransport import RTCCertificate
+from aiortc.sdp import SessionDescription
+
+from metered_realtime import DataChannel, MediaStream, MeteredPeer, NegotiationError, PeerJoined, RemotePeer, Track
+from tests.support.foreign import ForeignPeer, RsaCertificate
+from tests.support.peers import EventLog, GreyTrack, Room, eventually, shows, state_of
+
+
+class Meeting:
+    """A peer `m` of this project, polite or not, beside a foreign one, each with its certificate."""
+
+    def __init__(self, room: Room, their_id: str) -> None:
+        self._room, self._their_id = room, their_id
+        self.ours: MeteredPeer
+        self.remote: RemotePeer
+        self.theirs: ForeignPeer
+        self.log: EventLog
+
+    async def begin(self, certificate: RTCCertificate | None = None) -> None:
+        """Let the two meet."""
+        self.ours = self._room.peer("m")
+        seen = EventLog(self.ours)
+        await self.ours.join("room")
+        self.theirs = await ForeignPeer.join(self._room.server, self._their_id, certificate=certificate)
+        self.remote = (await seen.until(PeerJoined)).peer
+        self.log = EventLog(self.remote)
+
+    async def up(self) -> None:
+        """Wait until the connection is up at both ends."""
+        await state_of(self.remote, "connected")
+        await eventually(lambda: self.theirs.pc.connectionState == "connected")
+
+
+@pytest.fixture(params=["polite", "impolite"])
+async def meeting(request: pytest.FixtureRequest, room: Room) -> AsyncIterator[Meeting]:
+    meeting = Meeting(room, "z" if request.param == "polite" else "a")
+    yield meeting
+    await meeting.theirs.close()
+
+
+@pytest.mark.parametrize("offerer", ["foreign", "native"])
+async def test_an_end_with_an_rsa_certificate_is_heard_and_seen(meeting: Meeting, offerer: str) -> None:
+    """The one that offers lets the other begin DTLS, and is its server."""
+    await meeting.begin(RsaCertificate.generateCertificate())
+    theirs, remote = meeting.theirs, meeting.remote
+    if offerer == "foreign":
+        theirs.pc.addTrack(GreyTrack(60))
+        theirs.pc.createDataChannel("first")
+        await theirs.offer("m")
+        await shows((await meeting.log.until(Track)).track, 60)
+    else:
+        track = GreyTrack(60)
+        meeting.ours.add_track(track, MediaStream([track]))
+        await eventually(lambda: theirs.tracks)
+    channel = DataChannel(remote.create_data_channel("second"))
+    await channel.wait_open()
+    await eventually(lambda: [it.label for it in theirs.channels] == ["second"])
+    assert meeting.log.of(NegotiationError) == []
+    assert remote.stats().generation == 1
+
+
+def sources(sdp: str) -> list[tuple[str, str, bool]]:
+    """Return the kind and the direction of each media section, and whether it names a source."""
+    parsed = SessionDescription.parse(sdp)
+    return [(it.kind, str(it.direction), bool(it.ssrc)) for it in parsed.media if it.kind != "application"]
+
+
+async def test_a_section_names_a_source_while_this_end_sends_in_it(meeting: Meeting) -> None:
+    """An answer, then offers with a track, without it, and with another one."""
+    await meeting.begin()
+    theirs, ours = meeting.theirs, meeting.ours
+    theirs.pc.addTrack(GreyTrack(60))
+    theirs.pc.createDataChannel("data")
+    await theirs.offer("m")
+    await meeting.up()
+    for count, level in enumerate((200, 120), 1):
+        track = GreyTrack(level)
+        described = len(theirs.texts)
+        ours.add_track(track, MediaStream([track]))
+        await eventually(lambda count=count: len(theirs.tracks) == count)  # type: ignore[misc]
+        await shows(theirs.tracks[-1], level)
+        ours.remove_track(track)
+        await eventually(lambda described=described: len(theirs.texts) == described + 2)  # type: ignore[misc]
+    seen = {(direction, has_source) for text in theirs.texts for _, direction, has_source in sources(text)}
+    assert seen == {("recvonly", False), ("sendonly", True)}
+    assert meeting.log.of(NegotiationError) == []
