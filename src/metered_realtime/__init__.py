@@ -194,7 +194,7 @@ _LAZY = {
 }
 """Names that need an extra, and the module that has each."""
 
-_EXTRAS = {"aiortc": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
+_EXTRAS = {"aiortc": "webrtc", "aioice": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
 """Which extra installs what such a module imports."""
 
 _EXTRAS_OF_ROOMS = {"whip": "whip"}
