@@ -48,6 +48,10 @@ from .errors import (
     SignallingError,
     StreamEndedError,
     StreamEndReason,
+    WhipConnectError,
+    WhipError,
+    WhipProtocolError,
+    WhipRequestError,
 )
 from .events import (
     ChannelError,
@@ -161,6 +165,8 @@ if TYPE_CHECKING:
     from .recording.recorder import Recorder
     from .recording.stats import ParticipantFigures, RecorderStats, RecordingError
     from .server.auth import mint_token
+    from .whip.clients import whep_play, whip_publish
+    from .whip.session import WhepSession, WhipSession
 
 _LAZY = {
     "AudioSource": "media.sources.audio_source",
@@ -172,6 +178,8 @@ _LAZY = {
     "RecordingError": "recording.stats",
     "ToneTrack": "media.sources.testsource",
     "VideoSource": "media.sources.video_source",
+    "WhepSession": "whip.session",
+    "WhipSession": "whip.session",
     "from_camera": "media.sources.factories",
     "from_file": "media.sources.factories",
     "from_microphone": "media.sources.factories",
@@ -181,11 +189,16 @@ _LAZY = {
     "mint_token": "server.auth",
     "screen_share": "media.sources.factories",
     "track_to_numpy": "media.receiving.inbound",
+    "whep_play": "whip.clients",
+    "whip_publish": "whip.clients",
 }
 """Names that need an extra, and the module that has each."""
 
 _EXTRAS = {"aiortc": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
 """Which extra installs what such a module imports."""
+
+_EXTRAS_OF_ROOMS = {"whip": "whip"}
+"""The extras of rooms that have one of their own."""
 
 __all__ = [
     "AckTimeoutError",
@@ -342,6 +355,12 @@ __all__ = [
     "TransferResult",
     "Tuning",
     "VideoSource",
+    "WhepSession",
+    "WhipConnectError",
+    "WhipError",
+    "WhipProtocolError",
+    "WhipRequestError",
+    "WhipSession",
     "WsCloseCode",
     "__version__",
     "from_camera",
@@ -353,6 +372,8 @@ __all__ = [
     "mint_token",
     "screen_share",
     "track_to_numpy",
+    "whep_play",
+    "whip_publish",
 ]
 
 
@@ -367,7 +388,7 @@ def __getattr__(name: str) -> Any:
         dependency = (error.name or "").partition(".")[0]
         if dependency not in _EXTRAS:
             raise
-        return _Missing(name, dependency)
+        return _Missing(name, dependency, _EXTRAS_OF_ROOMS.get(module.partition(".")[0], _EXTRAS[dependency]))
     globals()[name] = value
     return value
 
@@ -375,13 +396,14 @@ def __getattr__(name: str) -> Any:
 class _Missing:
     """Stands for a name whose dependency is not installed, so that `import *` works without it."""
 
-    def __init__(self, name: str, dependency: str) -> None:
+    def __init__(self, name: str, dependency: str, extra: str) -> None:
         self._name = name
         self._dependency = dependency
+        self._extra = extra
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         raise ImportError(
-            f"{self._name} needs {self._dependency}: pip install 'metered-realtime-mesh[{_EXTRAS[self._dependency]}]'",
+            f"{self._name} needs {self._dependency}: pip install 'metered-realtime-mesh[{self._extra}]'",
             name=self._dependency,
         )
 

@@ -264,6 +264,33 @@ class ConnectionLostError(MeteredRealtimeError):
         self.reason: ConnectionLossReason = reason
 
 
+class WhipError(MeteredRealtimeError):
+    """A failure between a WHIP or WHEP client and its endpoint."""
+
+
+class WhipConnectError(WhipError):
+    """The endpoint could not be reached, or did not answer in time. `__cause__` is the exception underneath."""
+
+
+class WhipRequestError(WhipError):
+    """The endpoint refused a request with the HTTP `status`.
+
+    `detail` is text that the endpoint controls: one line, bounded. `retry_after` has the seconds after which another
+    attempt may succeed, if the endpoint named them: with 503 when it is busy, with 409 when nobody publishes yet.
+    """
+
+    def __init__(self, method: str, status: int, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{method} was answered with {status}" + (f": {detail}" if detail else ""))
+        self.method = method
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class WhipProtocolError(WhipError):
+    """The endpoint answered with something that WHIP and WHEP do not allow, or more than this client reads."""
+
+
 StreamEndReason = Literal[
     "aborted",
     "cancelled",

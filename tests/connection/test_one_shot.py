@@ -152,6 +152,21 @@ async def test_media_arrives_from_a_foreign_end_that_offers(make: Make, bare: Ba
     await shows(connection.tracks[0], 60)
 
 
+@pytest.mark.parametrize("direction", ["recvonly", "sendrecv"])
+async def test_tracks_are_sent_in_sections_that_a_foreign_end_offers(make: Make, bare: Bare, direction: str) -> None:
+    if direction == "sendrecv":
+        bare.pc.addTrack(GreyTrack(60))
+    else:
+        bare.pc.addTransceiver("video", direction=direction)
+    connection = make([GreyTrack(200), ToneTrack()])
+    answer = await connection.accept_offer(await bare.offer())
+    assert directions(answer) == [("video", {"recvonly": "sendonly"}.get(direction, direction))]
+    await bare.accept(answer)
+    await shows(bare.tracks[0], 200)
+    if direction == "sendrecv":
+        await shows(connection.tracks[0], 60)
+
+
 async def test_both_may_offer_in_turn(make: Make) -> None:
     a, b = make([GreyTrack(60)]), make([GreyTrack(200)])
     log = EventLog(b)
@@ -319,18 +334,14 @@ async def test_candidates_may_come_one_by_one(make: Make) -> None:
 # --- restarts and the end
 
 
-@pytest.fixture
-def quick_consent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consent, "CONSENT_INTERVAL", 0.02)
-    monkeypatch.setattr(consent, "CONSENT_TIMEOUT", 0.2)
-    monkeypatch.setattr(consent, "MAX_CONSENT", 0.3)
-
-
-def silence(connection: OneShotConnection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no STUN message of a connection leave: consent is lost at both ends."""
-    ice: Any = connection._pc.pc.sctp.transport.transport
+def silence(connection: OneShotConnection, patch: pytest.MonkeyPatch) -> None:
+    """Let no STUN message of a connection leave, and consent be lost soon at both ends."""
+    patch.setattr(consent, "CONSENT_INTERVAL", 0.02)
+    patch.setattr(consent, "CONSENT_TIMEOUT", 0.2)
+    patch.setattr(consent, "MAX_CONSENT", 0.3)
+    ice: Any = connection._pc.pc.sctp.transport.transport  # type: ignore[union-attr]
     for protocol in ice._connection._protocols:
-        monkeypatch.setattr(protocol, "send_stun", lambda message, address: None)
+        patch.setattr(protocol, "send_stun", lambda message, address: None)
 
 
 async def test_a_fragment_restarts_ice_from_either_end(make: Make) -> None:
@@ -349,9 +360,7 @@ async def test_a_fragment_restarts_ice_from_either_end(make: Make) -> None:
     assert b.tracks == [track]
 
 
-async def test_a_lost_path_waits_for_a_restart(
-    make: Make, quick_consent: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lost_path_waits_for_a_restart(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = make([GreyTrack(60)], restart_window=PATIENCE), make(restart_window=PATIENCE)
     await meet(a, b)
     with monkeypatch.context() as patch:
@@ -364,9 +373,7 @@ async def test_a_lost_path_waits_for_a_restart(
     await fresh_frames(b.tracks[0])
 
 
-async def test_a_lost_path_without_a_restart_ends_the_connection(
-    make: Make, quick_consent: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lost_path_without_a_restart_ends_the_connection(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = make([GreyTrack(60)], restart_window=0.2), make()
     log = EventLog(a)
     await meet(a, b)

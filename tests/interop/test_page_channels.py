@@ -24,6 +24,7 @@ from metered_realtime import (
 )
 from metered_realtime.server import SignallingServer
 from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.inside import start_over
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
@@ -70,8 +71,7 @@ def collect(channel: ManagedChannel) -> list[Any]:
 
 async def replace_connection(remote: RemotePeer) -> None:
     resets = remote.events(ConnectionReset)
-    assert remote._connection is not None
-    remote._connection.start_over(polite=remote.polite)
+    start_over(remote)
     async with asyncio.timeout(PATIENCE):
         await anext(resets)
     resets.close()

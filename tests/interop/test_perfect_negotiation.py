@@ -17,6 +17,7 @@ from metered_realtime.aiortc_compat import ice_consent
 from metered_realtime.server import SignallingServer
 from tests.interop.test_python_and_chromium import IDS, Bot, picture_and_tone
 from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.inside import aioice_of
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog
 
@@ -144,7 +145,7 @@ async def test_a_path_that_dies_is_replaced_by_another_and_what_was_sent_arrives
 def cut(pc: Any) -> Iterator[None]:
     """Let nothing through the sockets of a connection."""
     with pytest.MonkeyPatch.context() as patch:
-        for protocol in pc.sctp.transport.transport._connection._protocols:
+        for protocol in aioice_of(pc)._protocols:
             patch.setattr(protocol, "datagram_received", lambda data, address: None)
             patch.setattr(protocol, "send_stun", lambda message, address: None)
             patch.setattr(protocol.transport, "sendto", lambda data, address: None)

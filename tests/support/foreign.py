@@ -39,9 +39,13 @@ def set_certificate(pc: RTCPeerConnection, certificate: RTCCertificate) -> None:
 
 
 class ForeignPeer:
-    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
+    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back. One
+    that `answers` no offers negotiates when it is told to, and never again."""
 
-    def __init__(self, socket: ClientConnection, certificate: RTCCertificate | None = None) -> None:
+    def __init__(
+        self, socket: ClientConnection, certificate: RTCCertificate | None = None, *, answers: bool = True
+    ) -> None:
+        self.answers = answers
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         if certificate is not None:
             set_certificate(self.pc, certificate)
@@ -49,6 +53,8 @@ class ForeignPeer:
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
         self.texts: list[str] = []
+        self.offers_received: list[str] = []
+        self.answers_received: list[str] = []
         self.data: list[Any] = []
         self.metadata: list[Any] = []
         self.directs = 0
@@ -68,11 +74,12 @@ class ForeignPeer:
         channel: str = "room",
         *,
         certificate: RTCCertificate | None = None,
+        answers: bool = True,
     ) -> ForeignPeer:
         """Come into a channel."""
         socket = await connect(f"{server.url}/v1?token={server.mint_token(peer_id=peer_id)}")
         assert json.loads(await socket.recv())["type"] == "welcome"
-        peer = cls(socket, certificate)
+        peer = cls(socket, certificate, answers=answers)
         await peer.request(type="subscribe", channel=channel)
         return peer
 
@@ -114,6 +121,7 @@ class ForeignPeer:
             case {"type": "rtc-description", "description": {"type": kind, "sdp": sdp}}:
                 self.descriptions.append(kind)
                 self.texts.append(sdp)
+                (self.offers_received if kind == "offer" else self.answers_received).append(sdp)
                 reply = asyncio.ensure_future(self._apply(sender, kind, sdp))
                 self._replies.add(reply)
                 reply.add_done_callback(self._replies.discard)
@@ -125,7 +133,7 @@ class ForeignPeer:
                 self.data.append(data)
 
     async def _apply(self, sender: str, kind: str, sdp: str) -> None:
-        if (kind == "offer") is not (self.pc.signalingState == "stable"):
+        if (kind == "offer") is not (self.pc.signalingState == "stable") or not (self.answers or kind == "answer"):
             return
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
         if kind == "offer":

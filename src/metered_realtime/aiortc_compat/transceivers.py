@@ -31,6 +31,12 @@ def new_transceiver(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpTra
     return transceiver
 
 
+def use_sender(transceiver: RTCRtpTransceiver, track: MediaStreamTrack) -> None:
+    """Send a track with a transceiver that aiortc created for a section of the remote, and that has never sent."""
+    transceiver.sender.replaceTrack(track)
+    count_frames(transceiver.sender)
+
+
 def adopt_transceiver(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
     """Add a transceiver to the connection. Idempotent."""
     transceivers = getattr(pc, f"{_PC}transceivers")
@@ -72,6 +78,12 @@ def propose(transceiver: RTCRtpTransceiver, codec_list: list[Any], extension_lis
     """Set the codecs and header extensions that a new transceiver offers."""
     transceiver._codecs = codec_list
     transceiver._headerExtensions = extension_list
+
+
+def prefer_codec(transceiver: RTCRtpTransceiver, mime_type: str) -> None:
+    """Put a codec with its retransmission first among those that a transceiver negotiates, if it is one of them."""
+    chosen = {it.payloadType for it in transceiver._codecs if it.mimeType.lower() == mime_type.lower()}
+    transceiver._codecs.sort(key=lambda it: it.parameters.get("apt", it.payloadType) not in chosen)
 
 
 def describe_media(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver, direction: str, mid: str) -> MediaDescription:

@@ -22,6 +22,14 @@ from aiortc.sdp import GroupDescription, MediaDescription, SessionDescription
 from ..aiortc_compat import transceivers
 from ..aiortc_compat.transceivers import describe_data, describe_media, header_extensions
 
+DIRECTIONS = {
+    (True, True): "sendrecv",
+    (True, False): "sendonly",
+    (False, True): "recvonly",
+    (False, False): "inactive",
+}
+"""The direction of a section by whether this end sends, and whether it receives."""
+
 _MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 # What Chromium proposes, so that a browser which later adds media finds its usual numbers free or meaning the same.

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..aiortc_compat.version import check_version
 from ..core.negotiation.ice_fragment import fragment_of
 from ..core.negotiation.one_shot_lifecycle import OneShotLifecycle
+from ..core.negotiation.sharing import Sharing
 from ..emitter import AsyncEventEmitter
 from ..errors import ConnectionLostError, MeteredPeerStateError, NegotiationFailedError
 from ..events import (
@@ -38,7 +40,7 @@ from .interfaces import AnyPeerConnection, PeerConnectionObserver
 from .local_tracks import LocalTracks, checked_tracks
 from .offer import OfferPlan
 from .one_shot_descriptions import KnownRemote, usable_answer, usable_description, usable_fragment
-from .one_shot_peer_connection import OneShotPeerConnection
+from .one_shot_peer_connection import OneShotPeerConnection, check_receive
 from .remote_description import RemoteDescription
 from .remote_media import RemoteMedia
 from .sections import Incoming
@@ -54,9 +56,6 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close` may take altogether: the connection, the encoders, then the handlers that still run."""
 
-MAX_RECEIVED = 64
-"""Tracks of one kind that an offer may ask for. Each costs a section of about 1 KB."""
-
 
 class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
     """One WebRTC connection to any end, whose descriptions and candidates the program carries itself.
@@ -66,9 +65,11 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
 
     Nothing is offered beside what is asked for: a section for each of `tracks`, one for each kind in `receive`
     (`"audio"`, `"video"`), which shares the section of a track of its kind where there is one, and a data section with
-    `data`. Answers take whatever the other end sends. The tracks belong to the caller and stay open. They are sent in
-    one stream: that of the `MediaStream`, if one is given in the place of a list. A track that several connections
-    send is encoded once for all of them. One that gives encoded packets, like those of `from_file`, is passed on.
+    `data`. Answers take whatever the other end sends, and send the tracks in the sections that it offers.
+
+    The tracks belong to the caller and stay open. They are sent in one stream: that of the `MediaStream`, if one is
+    given in the place of a list. A track that several connections send is encoded once for all of them. One that gives
+    encoded packets, such as a `RemoteTrack`, is passed on.
 
     `ice_servers` are the STUN and TURN servers, of which one of each kind is asked; None waits for `use_ice_servers`.
     With `ice_transport_policy` `relay` only relayed candidates are used. Descriptions have the host candidates, and
@@ -101,12 +102,13 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
         logger: Logger | None = None,
     ) -> None:
         check_version()
-        _check_kinds(receive)
+        check_receive(receive)
         first = checked_tracks(tracks)
         if not restart_window >= 0:
             raise ValueError(f"restart_window must be 0 or more, not {restart_window!r}")
         super().__init__(scrubbing(logger))
         self._loop = asyncio.get_running_loop()
+        self.id = uuid.uuid4().hex
         self.error: ConnectionLostError | None = None
         self._lifecycle = OneShotLifecycle(restart_window)
         self._shown: PeerConnectionState = "idle"
@@ -150,6 +152,11 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
     def tracks(self) -> list[RemoteTrack]:
         """The tracks that the other end sends, in the order of their sections."""
         return [incoming.track for incoming in self._media.incoming]
+
+    @property
+    def incoming_tracks(self) -> list[RemoteTrack]:
+        """The same, under the name that `Recorder.follow` takes."""
+        return self.tracks
 
     @property
     def streams(self) -> list[MediaStream]:
@@ -250,6 +257,11 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
             return await self._accept_offer(sdp, trickle=trickle)
 
     # --- candidates, and other paths
+
+    @property
+    def waits_for_ice_servers(self) -> bool:
+        """Whether `use_ice_servers` is still to name the servers."""
+        return self._gathering.is_waiting
 
     def use_ice_servers(self, servers: Sequence[IceServerConfig]) -> None:
         """Ask these STUN and TURN servers, if the connection was created with `ice_servers=None`.
@@ -408,7 +420,7 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
         if self._remote is not None and offer.ufrag != self._remote.ufrag:
             await self._renew_ice("accept_offer")
         await self._gathering.begin(self._pc, trickle=trickle)
-        answer: str = (await self._apply(self._pc.answer(offer, self._local.outgoing)))[0]
+        answer: str = (await self._apply(self._pc.answer(offer, self._local.outgoing, sharing=Sharing.ALL)))[0]
         self._negotiated(offer, answer)
         return answer
 
@@ -483,10 +495,3 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
 
     def _state_error(self, method: str, why: str) -> MeteredPeerStateError:
         return MeteredPeerStateError("invalid_state", method, f"{method}(): {why}", self.state)
-
-
-def _check_kinds(receive: Sequence[str]) -> None:
-    if isinstance(receive, str) or any(kind not in ("audio", "video") for kind in receive):
-        raise ValueError(f"receive must hold 'audio' and 'video', not {receive!r}")
-    if any(list(receive).count(kind) > MAX_RECEIVED for kind in ("audio", "video")):
-        raise ValueError(f"receive asks for more than {MAX_RECEIVED} tracks of one kind")

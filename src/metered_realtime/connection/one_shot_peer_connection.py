@@ -13,8 +13,11 @@ from ..log import Logger
 from ..media.sending.forward_track import ForwardTrack
 from ..options import Tuning
 from .interfaces import PeerConnectionObserver
-from .offer import OfferPlan
+from .offer import DIRECTIONS, OfferPlan
 from .peer_connection import PeerConnection
+
+MAX_RECEIVED = 64
+"""Tracks of one kind that an offer may ask for. Each costs a section of about 1 KB."""
 
 
 class OneShotPeerConnection(PeerConnection):
@@ -59,7 +62,7 @@ class OneShotPeerConnection(PeerConnection):
         for transceiver in {*self.pc.getTransceivers(), *sending, *self._receives_in}:
             is_receiving = transceiver.currentDirection in ("sendrecv", "recvonly")
             receives = transceiver in self._receives_in or transceiver not in opened or is_receiving
-            directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
+            directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 
     def _as_sent(self, text: str) -> str:
@@ -87,9 +90,9 @@ class OneShotPeerConnection(PeerConnection):
         return tuple("application" if it.transceiver is None else it.transceiver.kind for it in plan.sections)
 
 
-_DIRECTIONS = {
-    (True, True): "sendrecv",
-    (True, False): "sendonly",
-    (False, True): "recvonly",
-    (False, False): "inactive",
-}
+def check_receive(receive: Sequence[str]) -> None:
+    """Raise ValueError if an offer cannot ask for tracks of these kinds."""
+    if isinstance(receive, str) or any(kind not in ("audio", "video") for kind in receive):
+        raise ValueError(f"receive must hold 'audio' and 'video', not {receive!r}")
+    if any(list(receive).count(kind) > MAX_RECEIVED for kind in ("audio", "video")):
+        raise ValueError(f"receive asks for more than {MAX_RECEIVED} tracks of one kind")

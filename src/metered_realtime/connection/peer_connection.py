@@ -45,11 +45,12 @@ from ..aiortc_compat.transports import (
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
 from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
 from ..core.negotiation.sdp_sections import Form, in_form
+from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
-from .offer import OfferPlan, PlannedSection, plan_offer
+from .offer import DIRECTIONS, OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
@@ -248,12 +249,16 @@ class PeerConnection:
 
     # --- offers
 
-    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> OfferPlan:
+    def plan(
+        self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False, sharing: Sharing = Sharing.NONE
+    ) -> OfferPlan:
         """Plan an offer in which every wanted track has a section. The connection stays unchanged.
 
-        A `frugal` offer uses every idle section again before it opens another.
+        A `frugal` offer uses every idle section again before it opens another. In the first offer, the remote may send
+        in the sections of tracks that share theirs.
         """
         self._sending.assign(wanted, frugal=frugal)
+        self._sending.open_new(sharing if not self._order else Sharing.NONE)
         encoded = {
             sending.transceiver: sending.outgoing.fanout.codec
             for sending in self._sending
@@ -302,11 +307,16 @@ class PeerConnection:
         return self._sending.lacks(wanted)
 
     async def answer(
-        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
+        self,
+        offer: Description,
+        wanted: Mapping[Any, Outgoing],
+        too_much: TooMuchFn = keep_every_section,
+        sharing: Sharing = Sharing.NONE,
     ) -> tuple[str, bool]:
-        """Answer an offer. Return the answer and whether a wanted track is still without a section.
+        """Answer an offer. Return the answer and whether anything has still to be offered.
 
-        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent.
+        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent. Tracks
+        without a section that share those of the remote are sent in the ones that it offers, in the order of both.
 
         Raises:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
@@ -318,6 +328,8 @@ class PeerConnection:
         if self._ice.is_renewed:
             self._ice.take_role(controlling=False)
         await self._set_remote(remote)
+        offered = [section for section in remote.sections if section.mid not in self._declined]
+        self._sending.use_offered(offered, wanted, sharing, is_first=not self._order)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
             transceiver.direction = "sendrecv" if directions[transceiver].startswith("send") else "recvonly"
@@ -328,12 +340,19 @@ class PeerConnection:
         if declined := too_much(with_port_zero(self.pc.localDescription.sdp, self._declined), new):
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
+            self._sending.decline(declined)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
-            if sending.transceiver.currentDirection in ("sendrecv", "sendonly"):
+            if sending.is_sending:
                 sending.told = sending.outgoing
         self._applied(remote)
-        return self._as_sent(self.pc.localDescription.sdp), self._sending.lacks(wanted)
+        more = self._sending.lacks(wanted) or self._sending.has_untold_end or self._has_stranded_channel
+        return self._as_sent(self.pc.localDescription.sdp), more
+
+    @property
+    def _has_stranded_channel(self) -> bool:
+        """Whether a data channel waits for a data section."""
+        return not self.data_negotiated and any(it.readyState == "connecting" for it in self._channels)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""
@@ -391,10 +410,7 @@ class PeerConnection:
     def _decline(self, description: RemoteDescription) -> None:
         """Stop sending in sections that the remote declined, and report those that this end declines."""
         self._declined = dict(description.declined)
-        for sending in self._sending:
-            if sending.transceiver.mid in self._declined:
-                sending.is_usable = False
-                sending.forward.switch(None)
+        self._sending.decline(self._declined)
         known, self._unusable = self._unusable, description.unusable
         for mid, reason in description.unusable.items():
             if mid not in known:
@@ -453,13 +469,14 @@ class PeerConnection:
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
         """Return the direction of each transceiver in the next description."""
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
+        shared = {sending.transceiver for sending in self._sending if sending.is_open}
         directions = {}
         for transceiver in {*self.pc.getTransceivers(), *sending}:
-            # A section that this end adds is sendonly once. From then on both may send in it: a browser uses it for a
-            # track of its own, and if that was lost in a collision it does not negotiate again unless it was offered
-            # to send there (W3C WebRTC, check if negotiation is needed).
-            receives = transceiver.mid is not None
-            directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
+            # A section that this end adds is sendonly once, unless it is shared from the start. From then on both may
+            # send in it: a browser uses it for a track of its own, and if that was lost in a collision it does not
+            # negotiate again unless it was offered to send there (W3C WebRTC, check if negotiation is needed).
+            receives = transceiver.mid is not None or transceiver in shared
+            directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 
     async def _connect(self) -> bool:
@@ -487,10 +504,3 @@ class PeerConnection:
         assert receiver is not None
         receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
         self._receiving[receiving.mid] = receiving
-
-
-_DIRECTIONS = {
-    (True, True): "sendrecv",
-    (True, False): "sendonly",
-    (False, True): "recvonly",
-}

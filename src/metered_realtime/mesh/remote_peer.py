@@ -97,6 +97,7 @@ class RemotePeer(AsyncEventEmitter):
         self._metadata = metadata
         self._polite = polite
         self._has_greeted = False
+        self._is_native = False
         self._silent_tracks: set[str] = set()
         self._connection: RemoteConnection | None = None
         self._free_to_offer_at = 0.0
@@ -263,9 +264,10 @@ class RemotePeer(AsyncEventEmitter):
     def _receive_metadata(self, signal: MetadataSignal) -> None:
         if signal == GREETING:
             self._greet()
+            self._is_native = True
             self._free_to_offer_at = 0.0
             if self._connection is not None:
-                self._connection.release()
+                self._connection.greeted()
         else:
             self._media.store_metadata(signal)
 

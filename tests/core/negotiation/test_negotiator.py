@@ -62,6 +62,15 @@ def test_a_change_is_offered_committed_and_done() -> None:
     assert (end.phase, end.dirty, end.deadline) == (n.Phase.STABLE, False, None)
 
 
+@pytest.mark.parametrize(("more", "effects"), [(False, []), (True, [n.CreateOffer()])])
+def test_after_a_complete_answer_only_what_it_leaves_out_is_offered(more: bool, effects: list[n.Effect]) -> None:
+    end = offered(polite=True)
+    assert end.received(offer(tag=None), 0) == [n.ForgetOffer(), n.ApplyOffer(offer(tag=None))]
+    end.connected(0)
+    assert end.answered("x", 0, more=more, is_complete=True) == [n.SendAnswer("x"), *effects]
+    assert end.settled is not more
+
+
 def test_an_offer_is_answered() -> None:
     end = answering()
     assert end.answered("answer", 0) == [n.SendAnswer("answer")]

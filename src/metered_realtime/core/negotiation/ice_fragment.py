@@ -17,6 +17,7 @@ MAX_FRAGMENT_LENGTH = 65_536
 """Characters of a fragment: several hundred candidates."""
 
 _UFRAG, _PASSWORD, _CANDIDATE, _END = "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"
+_ICE_OF_SESSION = ("a=group:BUNDLE", "a=ice-options", "a=ice-pacing", "a=ice-lite")
 _CREDENTIAL = re.compile(r"[!-~]{1,256}", re.ASCII)
 
 
@@ -87,7 +88,7 @@ def fragment_of(sdp: str, candidates: Sequence[str] | None = None, *, is_complet
     own = IceFragment.of(sdp)
     first = next((it for it in sections if it[0].split(" ")[1:2] != ["0"]), sections[0])
     shown = own.candidates if candidates is None else candidates
-    lines = [line for line in session if line.startswith("a=group:BUNDLE")]
+    lines = [line for line in session if line.startswith(_ICE_OF_SESSION)]
     lines += [first[0], *(line for line in first if line.startswith("a=mid:"))]
     lines += [f"{_UFRAG}{own.ufrag}", f"{_PASSWORD}{own.password}", *(f"a={candidate}" for candidate in shown)]
     lines += [_END] * (own.is_complete if is_complete is None else is_complete)

@@ -289,8 +289,9 @@ class Negotiator:
         self._require(Phase.COMMITTING)
         return self._completed(now, more)
 
-    def answered(self, answer: str, now: float, *, more: bool = False) -> list[Effect]:
+    def answered(self, answer: str, now: float, *, more: bool = False, is_complete: bool = False) -> list[Effect]:
         """Handle the result of `ApplyOffer`: send the answer. `more`: something of this end found no place in it.
+        `is_complete`: if there is no more, the answer has all changes so far, which are not offered again.
 
         Raises:
             NegotiationStateError: no offer is being answered.
@@ -299,6 +300,7 @@ class Negotiator:
         self._answered, self._last_answer = self._applying, answer
         self._answer_refused = False
         self._restarting_ice = False  # the answer has the new credentials
+        self.dirty = self.dirty and not is_complete
         # Only native ends, which tag their offers, are sure to drop an answer that they already have.
         self._answer_in_doubt = self._applying is not None and self._applying.tag is not None
         return [SendAnswer(answer), *self._completed(now, more)]

@@ -72,6 +72,11 @@ class Section:
         """Whether the describing end sends media in this section."""
         return self.kind != "application" and not self.rejected and self.direction in ("sendrecv", "sendonly")
 
+    @property
+    def receives(self) -> bool:
+        """Whether the describing end receives media in this section."""
+        return self.kind != "application" and not self.rejected and self.direction in ("sendrecv", "recvonly")
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
