@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiortc.rtcdtlstransport import RTCCertificate
+from aiortc.sdp import SessionDescription
 
 from metered_realtime import DataChannel, MediaStream, MeteredPeer, NegotiationError, PeerJoined, RemotePeer, Track
 from tests.support.foreign import ForeignPeer, RsaCertificate
@@ -63,3 +64,30 @@ async def test_an_end_with_an_rsa_certificate_is_heard_and_seen(meeting: Meeting
     await eventually(lambda: [it.label for it in theirs.channels] == ["second"])
     assert meeting.log.of(NegotiationError) == []
     assert remote.stats().generation == 1
+
+
+def sources(sdp: str) -> list[tuple[str, str, bool]]:
+    """Return the kind and the direction of each media section, and whether it names a source."""
+    parsed = SessionDescription.parse(sdp)
+    return [(it.kind, str(it.direction), bool(it.ssrc)) for it in parsed.media if it.kind != "application"]
+
+
+async def test_a_section_names_a_source_while_this_end_sends_in_it(meeting: Meeting) -> None:
+    """An answer, then offers with a track, without it, and with another one."""
+    await meeting.begin()
+    theirs, ours = meeting.theirs, meeting.ours
+    theirs.pc.addTrack(GreyTrack(60))
+    theirs.pc.createDataChannel("data")
+    await theirs.offer("m")
+    await meeting.up()
+    for count, level in enumerate((200, 120), 1):
+        track = GreyTrack(level)
+        described = len(theirs.texts)
+        ours.add_track(track, MediaStream([track]))
+        await eventually(lambda count=count: len(theirs.tracks) == count)  # type: ignore[misc]
+        await shows(theirs.tracks[-1], level)
+        ours.remove_track(track)
+        await eventually(lambda described=described: len(theirs.texts) == described + 2)  # type: ignore[misc]
+    seen = {(direction, has_source) for text in theirs.texts for _, direction, has_source in sources(text)}
+    assert seen == {("recvonly", False), ("sendonly", True)}
+    assert meeting.log.of(NegotiationError) == []

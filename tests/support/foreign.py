@@ -38,6 +38,11 @@ def set_certificate(pc: RTCPeerConnection, certificate: RTCCertificate) -> None:
     inside._RTCPeerConnection__certificates = [certificate]
 
 
+def bare_connection() -> RTCPeerConnection:
+    """Return a connection that asks no servers."""
+    return RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+
+
 class ForeignPeer:
     """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back. One
     that `answers` no offers negotiates when it is told to, and never again."""
@@ -46,7 +51,7 @@ class ForeignPeer:
         self, socket: ClientConnection, certificate: RTCCertificate | None = None, *, answers: bool = True
     ) -> None:
         self.answers = answers
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.pc = bare_connection()
         if certificate is not None:
             set_certificate(self.pc, certificate)
         self.tracks: list[Any] = []
@@ -98,7 +103,8 @@ class ForeignPeer:
 
     async def close(self) -> None:
         """Leave."""
-        self._reader.cancel()
+        for task in (self._reader, *self._replies):
+            task.cancel()
         await asyncio.gather(self._reader, *self._replies, return_exceptions=True)
         await self._socket.close()
         await self.pc.close()

@@ -10,6 +10,7 @@ from .certificate import SharedCertificate
 from .closing import outlive_cancellation
 from .ice_checks import pace_checks
 from .ice_consent import keep_consent
+from .message_size import assume_default
 from .sctp import speed_up_data
 from .stats import count_traffic, received
 from .transports import ice_transport, sctp_transport
@@ -41,6 +42,7 @@ def create_peer_connection(
     outlive_cancellation(ice_transport(pc))
     if tuning.fast_data:
         speed_up_data(pc)
+    assume_default(sctp_transport(pc))
     count_traffic(pc)
     return pc
 

@@ -125,10 +125,7 @@ def _describe_section(
 ) -> MediaDescription:
     if section.transceiver is None:
         return describe_data(pc, section.mid)
-    media = describe_media(pc, section.transceiver, directions[section.transceiver], section.mid)
-    if media.direction in ("recvonly", "inactive"):
-        media.msid = None
-    return media
+    return describe_media(pc, section.transceiver, directions[section.transceiver], section.mid)
 
 
 class _Numbers:

@@ -43,7 +43,14 @@ from ..aiortc_compat.transports import (
     sctp_mid,
 )
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
-from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
+from ..core.negotiation.sdp import (
+    Description,
+    SdpError,
+    Section,
+    with_origin,
+    without_end_of_candidates,
+    without_idle_sources,
+)
 from ..core.negotiation.sdp_sections import Form, in_form
 from ..core.negotiation.sharing import Sharing
 from ..log import Logger
@@ -434,7 +441,7 @@ class PeerConnection:
         """Return a description of this end in the form in which it is sent."""
         session, versions = self._session
         text = in_form(with_port_zero(text, self._declined), self._forms)
-        text = with_origin(text, session, next(versions))
+        text = with_origin(without_idle_sources(text), session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: RemoteDescription) -> None:

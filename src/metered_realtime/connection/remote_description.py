@@ -60,7 +60,6 @@ def admit(kind: DescriptionKind, sdp: str, known_mids: Sequence[str] = ()) -> Re
         read.ufrag,
         tuple(section.facts.mid for section in read.sections),
         read.offer_tag if kind == "offer" else read.answer_tag,
-        read.session,
         read.fingerprint,
         shown=shown,
         sections=tuple(section.facts for section in read.sections),

@@ -59,7 +59,6 @@ class RemoteSdp:
         candidates_refused: The number of candidates that are refused.
         refusal: Why the first of them is refused, empty if none is.
         ufrag: Its first ICE user fragment.
-        session: The session id of its origin, empty if there is none.
         fingerprint: Its first certificate fingerprint in upper case, empty if there is none.
         offer_tag: The tag of a native offer, None if there is none.
         answer_tag: The tag that a native answer echoes, None if there is none.
@@ -73,7 +72,6 @@ class RemoteSdp:
     candidates_refused: int
     refusal: str
     ufrag: str
-    session: str
     fingerprint: str
     offer_tag: str | None
     answer_tag: str | None
@@ -106,7 +104,6 @@ class _SdpReader:
         self._media: list[MediaLevel] = []
         self._candidates: dict[tuple[str, str, int], Candidate] = {}
         self._candidate_lines: set[str] = set()
-        self._session_id: str | None = None
         self._candidates_refused = 0
         self._refusal = ""
         self._noted: list[str] = []
@@ -123,8 +120,6 @@ class _SdpReader:
                 self._read_candidate(line)
             elif not read_attribute(level, line):
                 self._note(line)
-        elif line.startswith("o="):
-            self._session_id = self._session_id or [*line.split(), ""][1]
         elif line and line[1:2] != "=":
             self._note(line)
 
@@ -163,7 +158,6 @@ class _SdpReader:
             candidates_refused=self._candidates_refused,
             refusal=self._refusal,
             ufrag=ufrag,
-            session=self._session_id or "",
             fingerprint=fingerprints[0].upper() if fingerprints else "",
             offer_tag=self._session.values.get("x-metered-offer"),
             answer_tag=self._session.values.get("x-metered-answer"),
