@@ -69,7 +69,7 @@ class AiortcEnd:
         (transceiver,) = [it for it in self.pc.getTransceivers() if it.sender is sender]
         transceiver.direction = "recvonly"
 
-    async def receiveOnly(self, kind: str) -> None:  # noqa: N802 - a command for every program
+    async def receiveOnly(self, kind: str) -> None:
         self.pc.addTransceiver(kind, "recvonly")
 
     async def open(self, label: str) -> None:

@@ -80,7 +80,7 @@ class WebrtcbinEnd:
         transceiver.set_property("direction", GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY)
         done()
 
-    def receiveOnly(self, done: Callable[..., None], kind: str) -> None:  # noqa: N802 - a command for every program
+    def receiveOnly(self, done: Callable[..., None], kind: str) -> None:
         direction = GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY
         self.webrtc.emit("add-transceiver", direction, Gst.Caps.from_string(CAPS[kind]))
         done()
@@ -114,9 +114,7 @@ class WebrtcbinEnd:
             if kind == "answer":
                 self.is_offering = False
                 return done()
-            return self._ask(
-                "create-answer", None, lambda reply: self._describe(reply.get_value("answer"), done), done
-            )
+            return self._ask("create-answer", None, lambda reply: self._describe(reply.get_value("answer"), done), done)
 
         return self._ask("set-remote-description", remote, applied, done)
 
