@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from tests.bridge.certificates import p256
 from tests.bridge.whip_whep import client_page, client_site, is_installed
-from tests.support.chromium import EXECUTABLE, Chromium, until
+from tests.support.browsers import Chromium, until
 
 from metered_realtime import Bridge, BridgeSessionClosed, MeteredPeer, PeerJoined, Track, iter_frames
 from metered_realtime.media.sources.pattern import read_counter
@@ -285,7 +285,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--no-mix", action="store_true", help="leave the player of the mixed room out")
     arguments = parser.parse_args()
-    if EXECUTABLE is None or not is_installed():
+    if Chromium.executable() is None or not is_installed():
         print("Chromium and npm's whip-whep are needed: tools/install-test-programs", file=sys.stderr)
         return 2
     result = asyncio.run(run(arguments.seconds, mixed=not arguments.no_mix))

@@ -1,9 +1,10 @@
-"""npm's whip-whep client in Chromium."""
+"""npm's whip-whep client in Chromium and Firefox."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from playwright.async_api import Page
@@ -13,20 +14,22 @@ from metered_realtime.events.bridge import BridgeSessionClosed
 from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
 from tests.bridge.support import Endpoints, picture, tracks_of
 from tests.bridge.whip_whep import client_page, client_site, is_installed
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.browsers import BROWSERS, Browser, Chromium, needs, until
 
 pytestmark = [
-    pytest.mark.chromium,
-    needs_chromium,
     pytest.mark.skipif(
         not is_installed() and "CI" not in os.environ, reason="whip-whep is needed: npm ci in tests/foreign_ends"
     ),
 ]
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    async with client_site() as url, Chromium() as browser:
+def _parameters(*kinds: type[Browser]) -> list[Any]:
+    return [pytest.param(it, id=it.NAME, marks=[getattr(pytest.mark, it.NAME), needs(it)]) for it in kinds]
+
+
+@pytest.fixture(params=_parameters(*BROWSERS.values()))
+async def page(request: pytest.FixtureRequest) -> AsyncIterator[Page]:
+    async with client_site() as url, request.param() as browser:
         yield await client_page(browser, url)
 
 
@@ -42,6 +45,7 @@ async def test_a_page_watches_a_participant_and_stops(endpoints: Endpoints, page
     assert (await endpoints.log.until(BridgeSessionClosed)).reason in ("deleted", "lost")
 
 
+@pytest.mark.parametrize("page", _parameters(Chromium), indirect=True)  # Firefox downloads its H.264
 async def test_a_page_watches_an_encoder_in_h264(endpoints: Endpoints, page: Page) -> None:
     from tests.bridge.test_publishing import prefer
 

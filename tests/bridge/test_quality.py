@@ -8,7 +8,7 @@ import pytest
 from benchmarks import whip
 
 from tests.bridge.whip_whep import is_installed
-from tests.support.chromium import needs_chromium
+from tests.support.browsers import needs_chromium
 
 SECONDS = 8.0
 

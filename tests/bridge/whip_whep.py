@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from playwright.async_api import Page
 
-from tests.support.chromium import Chromium, until
+from tests.support.browsers import Browser, until
 from tests.support.foreign_ends import PROGRAMS
 
 CLIENT = PROGRAMS / "node_modules" / "whip-whep"
@@ -83,7 +83,7 @@ async def client_site() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def client_page(browser: Chromium, url: str) -> Page:
+async def client_page(browser: Browser, url: str) -> Page:
     """Open the page in a browser."""
     page = await browser.page(url)
     await until(page, "window.ready")
