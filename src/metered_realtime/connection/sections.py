@@ -243,18 +243,20 @@ class SendingSections:
                 # A player asks for tracks. Later, a browser also offers sections whose track it has removed meanwhile.
                 admitted = Sharing.ALL if is_first and section.direction == "recvonly" else sharing
                 tracks = [it for it in wanted.values() if admitted.admits(has_metadata=it.has_metadata)]
-                self._take_offered(by_mid[section.mid], tracks)
+                self._take_offered(by_mid[section.mid], tracks, transcodes=sharing is Sharing.ONCE)
         for sending in self._sections:
             sending.keep_codec()
 
-    def _take_offered(self, transceiver: RTCRtpTransceiver, tracks: Iterable[Outgoing]) -> None:
+    def _take_offered(self, transceiver: RTCRtpTransceiver, tracks: Iterable[Outgoing], *, transcodes: bool) -> None:
         section = next((it for it in self._sections if it.transceiver is transceiver), None)
         if section is not None and not section.is_free:
             return
         used = section.forward.codec if section is not None else None
         mime_types = [it.mimeType for it in transceivers.codecs(transceiver)] if used is None else [used.mime_type]
-        waiting = (it for it in tracks if it.kind == transceiver.kind and not self._is_negotiated(it))
+        waiting = [it for it in tracks if it.kind == transceiver.kind and not self._is_negotiated(it)]
         outgoing = next((it for it in waiting if _fits(it, mime_types)), None)
+        if outgoing is None and transcodes:
+            outgoing = next(iter(waiting), None)
         if outgoing is None:
             return
         for planned in self._sections:
