@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
+from aiortc import RTCSessionDescription
 from aiortc.rtcdtlstransport import RTCCertificate
 from aiortc.sdp import SessionDescription
 
-from metered_realtime import DataChannel, MediaStream, MeteredPeer, NegotiationError, PeerJoined, RemotePeer, Track
+from metered_realtime import (
+    ConnectionReset,
+    DataChannel,
+    MediaStream,
+    MeteredPeer,
+    NegotiationError,
+    PeerJoined,
+    RemotePeer,
+    Track,
+)
+from metered_realtime.media.sources.testsource import ToneTrack
+from tests.connection.test_descriptions import check_bundle
 from tests.support.foreign import ForeignPeer, RsaCertificate
 from tests.support.peers import EventLog, GreyTrack, Room, eventually, shows, state_of
 
@@ -91,3 +104,35 @@ async def test_a_section_names_a_source_while_this_end_sends_in_it(meeting: Meet
     seen = {(direction, has_source) for text in theirs.texts for _, direction, has_source in sources(text)}
     assert seen == {("recvonly", False), ("sendonly", True)}
     assert meeting.log.of(NegotiationError) == []
+
+
+def layout(sdp: str) -> list[tuple[str, str]]:
+    """Return the kind and the mid of each section, in order."""
+    return [(it.kind, it.rtp.muxId) for it in SessionDescription.parse(sdp).media]
+
+
+async def test_offers_after_a_failed_handshake_keep_the_sections_of_an_end_that_kept_its_connection(
+    meeting: Meeting,
+) -> None:
+    """Anything else it would have to refuse: "the order of m-lines", "changes the media type"."""
+    await meeting.begin()
+    theirs, ours, track = meeting.theirs, meeting.ours, GreyTrack(120)
+    theirs.pc.addTrack(GreyTrack(60))
+    theirs.pc.addTrack(ToneTrack())
+    theirs.pc.createDataChannel("data")
+    wrong = RTCCertificate.generateCertificate().getFingerprints()[0].value
+    await theirs.offer("m", lambda sdp: re.sub(r"(a=fingerprint:sha-256) .*", rf"\1 {wrong}", sdp))
+    await eventually(lambda: theirs.descriptions == ["answer"])
+    ours.add_track(track, MediaStream([track]))
+    error = (await meeting.log.until(NegotiationError)).err
+    assert "another fingerprint than its description" in str(error)
+    known = layout(theirs.pc.localDescription.sdp)
+    assert [kind for kind, _ in known] == ["video", "audio", "application"]
+    await meeting.log.until(ConnectionReset)
+    await eventually(lambda: "offer" in theirs.descriptions)
+    offer = theirs.texts[theirs.descriptions.index("offer")]
+    assert layout(offer)[:3] == known
+    check_bundle(offer)
+    await theirs.pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+    answer = await theirs.pc.createAnswer()
+    assert layout(answer.sdp) == layout(offer)

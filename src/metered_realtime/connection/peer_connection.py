@@ -7,7 +7,6 @@ when to do so is the negotiator's business. One such operation runs at a time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 import time
@@ -19,7 +18,6 @@ from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
 from ..aiortc_compat.certificate import HandshakeWatch, SharedCertificate
-from ..aiortc_compat.closing import close_by_force
 from ..aiortc_compat.dcep import ChannelAdmission
 from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
 from ..aiortc_compat.ice_restart import IceRestarts
@@ -55,17 +53,15 @@ from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
-from .layout import reused_sections
+from .layout import DIRECTIONS, Layout, layout_of, reused_sections
 from .offer import OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
 from .sections import Outgoing, ReceivingSection, SendingSections
 from .stats import DataCounters, PeerConnectionStats
+from .teardown import tear_down
 from .transport_stats import transport_stats, transport_totals
-
-POLITE_CLOSE = 0.5
-"""Seconds in which aiortc may close its parts one by one. Then the sockets are closed, whatever it waits for."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. Anything left then is abandoned to the event loop (aiortc#283)."""
@@ -104,6 +100,9 @@ class PeerConnection:
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
         self._in_doubt: frozenset[str] = frozenset()
+        self._offered: tuple[PlannedSection, ...] = ()
+        self._inherited: tuple[PlannedSection, ...] = ()
+        self._former = Layout()
         self._receiving: dict[str, ReceivingSection] = {}
         self._candidates = RemoteCandidates(ice_transport(self.pc), observer)
         self._parsed_remote: SessionDescription | None = None
@@ -220,7 +219,25 @@ class PeerConnection:
     def transport_mid(self) -> str:
         """The mid of the section that carries the transport (RFC 8843 section 7.1): the first one that is not
         declined."""
-        return next((mid for mid in self.mids if mid not in self._declined), "0")
+        return next((it.mid for it in self._kept if it.mid not in self._declined), "0")
+
+    @property
+    def _kept(self) -> tuple[PlannedSection, ...]:
+        """The sections with which every offer begins: the negotiated ones, or those of the former connection."""
+        return self._order or self._inherited
+
+    @property
+    def layout(self) -> Layout:
+        """The sections that the remote may know of: those of the last offer to it, whether or not it was answered."""
+        numbers = self._parsed_remote or self._former.numbers
+        return layout_of(self._offered or self._kept, self._declined, self._former_mids, numbers)
+
+    def inherit_layout(self, layout: Layout) -> None:
+        """Begin the first offer with the sections of the former connection: the remote may have kept its own."""
+        self._former = layout
+        self._inherited = layout.sections(self._sending.reserve)
+        self._declined = dict(layout.declined)
+        self._former_mids |= layout.former_mids
 
     @property
     def mids(self) -> tuple[str, ...]:
@@ -259,17 +276,21 @@ class PeerConnection:
         A `frugal` offer uses every idle section again before it opens another.
         """
         self._sending.assign(wanted, frugal=frugal)
+        kept = {section.transceiver for section in self._kept}
         new = [
-            sending.transceiver for sending in self._sending if sending.outgoing is not None and not sending.negotiated
+            sending.transceiver
+            for sending in self._sending
+            if sending.outgoing is not None and not sending.negotiated and sending.transceiver not in kept
         ]
         encoded = {
             sending.transceiver: sending.outgoing.fanout.codec
             for sending in self._sending
             if sending.outgoing is not None and sending.outgoing.fanout.codec is not None
         }
-        return plan_offer(
-            self.pc, self._order, new, self._directions(), self._parsed_remote, encoded, self._former_mids
-        )
+        numbers = self._parsed_remote or self._former.numbers
+        plan = plan_offer(self.pc, self._kept, new, self._directions(), numbers, encoded, self._former_mids)
+        self._offered = plan.sections
+        return plan
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending, at once, tracks that are not wanted any more."""
@@ -304,7 +325,7 @@ class PeerConnection:
         remote = admitted(answer)
         await self._set_remote(remote)
         self._order = plan.sections
-        self._in_doubt = frozenset()
+        self._in_doubt, self._offered = frozenset(), ()
         for sending in self._sending:
             sending.told = sending.planned if sending.planned == sending.outgoing else None
         self._applied(remote)
@@ -321,12 +342,13 @@ class PeerConnection:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
         remote = admitted(offer)
+        self._inherited = self._offered = ()
         await self._give_up_reused(remote)
         if self._candidates.ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
             await self.restart_ice()
-        if self._ice.is_renewed:
-            self._ice.take_role(controlling=False)
         await self._set_remote(remote)
+        if self._ice.is_renewed:  # an end with ICE-lite is controlled, whoever offers (RFC 8445 section 6.1.1)
+            self._ice.take_role(controlling=usable_ice(remote_description(self.pc), self._declined).iceLite)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
             transceiver.direction = "sendrecv" if directions[transceiver].startswith("send") else "recvonly"
@@ -358,26 +380,9 @@ class PeerConnection:
         for receiving in self._receiving.values():
             receiving.end()
         self._candidates.close()
-        politely = asyncio.ensure_future(self._close_politely())
-        await asyncio.wait([politely], timeout=POLITE_CLOSE)
-        if not politely.done():
-            self._logger.warning("connection closed by force", {"after": POLITE_CLOSE})
-            politely.cancel()
-            if self._gathering is not None:
-                await asyncio.wait([self._gathering])  # its sockets are known only when it is done
-            await close_by_force(self.pc)
-            if self._connecting.is_running:
-                await self._connecting.stop()
-                await close_by_force(self.pc)  # for what it has started meanwhile
+        await tear_down(self.pc, self._gathering, self._connecting, self._logger)
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
-
-    async def _close_politely(self) -> None:
-        await self._connecting.stop()  # aiortc does not stop what the connect starts after the close
-        with contextlib.suppress(Exception):  # it is being thrown away
-            if self._gathering is not None:
-                await asyncio.shield(self._gathering)
-            await self.pc.close()
 
     # --- inside
 
@@ -458,12 +463,13 @@ class PeerConnection:
         """Return the direction of each transceiver in the next offer."""
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
         directions = {}
-        for transceiver in {*self.pc.getTransceivers(), *sending}:
+        inherited = {section.transceiver for section in self._inherited if section.transceiver is not None}
+        for transceiver in {*self.pc.getTransceivers(), *sending, *inherited}:
             # A section that this end adds is sendonly once. From then on both may send in it: a browser uses it for a
             # track of its own, and if that was lost in a collision it does not negotiate again unless it was offered
             # to send there (W3C WebRTC, check if negotiation is needed).
-            receives = transceiver.mid is not None
-            directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
+            receives = transceiver.mid is not None or transceiver in inherited
+            directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 
     async def _connect(self) -> bool:
@@ -491,10 +497,3 @@ class PeerConnection:
         assert receiver is not None
         receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
         self._receiving[receiving.mid] = receiving
-
-
-_DIRECTIONS = {
-    (True, True): "sendrecv",
-    (True, False): "sendonly",
-    (False, True): "recvonly",
-}
