@@ -39,7 +39,10 @@ def set_certificate(pc: RTCPeerConnection, certificate: RTCCertificate) -> None:
 
 
 class ForeignPeer:
-    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back."""
+    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back.
+
+    `setup` is the DTLS role that it takes in its first answer, `active` or `passive`.
+    """
 
     def __init__(self, socket: ClientConnection, certificate: RTCCertificate | None = None) -> None:
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
@@ -52,6 +55,7 @@ class ForeignPeer:
         self.data: list[Any] = []
         self.metadata: list[Any] = []
         self.directs = 0
+        self.setup = "active"
         self.pc.on("track", self.tracks.append)
         self.pc.on("datachannel", self.channels.append)
         self._socket = socket
@@ -130,5 +134,7 @@ class ForeignPeer:
             return
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
         if kind == "offer":
-            await self.pc.setLocalDescription(await self.pc.createAnswer())
+            answer = await self.pc.createAnswer()
+            answer.sdp = answer.sdp.replace("a=setup:active", f"a=setup:{self.setup}")
+            await self.pc.setLocalDescription(answer)
             await self._describe(sender)

@@ -36,8 +36,8 @@ def reused_sections(
     for section, now in itertools.zip_longest(order, offered[: len(order)]):
         if now is not None and now.mid == section.mid and (section.mid in declined or now.kind == section.kind):
             continue
-        is_new = now is None or now.mid not in mids or now.mid in in_doubt
-        may_go = section.mid in in_doubt or (section.mid in declined and now is not None)
+        is_new = now is not None and (now.mid not in mids or now.mid in in_doubt)
+        may_go = section.mid in in_doubt or section.mid in declined
         if section.transceiver is None or not (is_new and may_go):
             told = tuple(f"{it.mid} {it.kind}" for it in offered)
             raise SdpError(f"the offer has sections {told!r}, in use are {tuple(map(str, order))!r}")

@@ -359,7 +359,8 @@ class PeerConnection:
         if declined := too_much(with_port_zero(self.pc.localDescription.sdp, self._declined), new):
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
-        self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
+        if offer.tag is None:  # native ends take no offer back that was answered
+            self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
             if sending.transceiver.currentDirection in ("sendrecv", "sendonly"):
