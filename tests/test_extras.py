@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-MODULES = {"PyJWT": "jwt"}
+MODULES = {"PyJWT": "jwt", "prometheus-client": "prometheus_client"}
 """Modules that are named otherwise than what is installed."""
 
 

@@ -12,6 +12,9 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 Level: TypeAlias = Literal["warning", "error"]
 
+CONTEXT = "metered_realtime_context"
+"""The attribute of a record of `StdlibLogger` with the message and its context, for formatters of structured logs."""
+
 
 @runtime_checkable
 class Logger(Protocol):
@@ -82,7 +85,8 @@ class StdlibLogger(ExceptionLogger):
             return
         pairs = "".join(f" {key}={value!r}" for key, value in (ctx or {}).items())
         # The caller's frame is two up: _log, then debug/info/warning/error.
-        self._logger.log(level, "%s%s", msg, pairs, exc_info=error, stacklevel=3)
+        context = {CONTEXT: (msg, ctx or {})}
+        self._logger.log(level, "%s%s", msg, pairs, exc_info=error, stacklevel=3, extra=context)
 
 
 def log_exception(

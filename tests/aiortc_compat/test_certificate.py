@@ -33,6 +33,7 @@ from metered_realtime.aiortc_compat.transports import dtls_transport
 from tests.aiortc_compat.support.bare_connections import make, negotiate, plain
 from tests.aiortc_compat.support.private_names import private_names
 from tests.support.foreign import RsaCertificate, set_certificate
+from tests.support.patience import takes_less_than
 from tests.support.peers import eventually
 
 TOUCHED = {
@@ -98,6 +99,31 @@ async def test_a_remote_may_have_an_rsa_certificate(pcs: list[RTCPeerConnection]
     tls: Any = dtls_transport(ours)._ssl
     wanted = "ECDHE-RSA-AES128-GCM-SHA256" if role == "server" else "ECDHE-ECDSA-AES128-GCM-SHA256"
     assert (tls.get_cipher_name(), watch.failure) == (wanted, None)
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+async def test_a_lost_flight_of_a_handshake_costs_no_second(
+    pcs: list[RTCPeerConnection], monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    ours, theirs = make(pcs), plain(pcs)
+    transport: Any = dtls_transport(ours).transport
+    lost: list[bytes] = []
+    send = transport._send
+
+    async def lose_the_first(data: bytes) -> None:
+        if lost:
+            await send(data)
+        else:
+            lost.append(data)
+
+    monkeypatch.setattr(transport, "_send", lose_the_first)
+    watch = HandshakeWatch(dtls_transport(ours))
+    one, other = (theirs, ours) if role == "server" else (ours, theirs)
+    one.createDataChannel("x")
+    async with takes_less_than(0.5):
+        await negotiate(one, other)
+        await connect(ours)
+    assert (ours.connectionState, watch.failure, len(lost)) == ("connected", None, 1)
 
 
 def test_the_suites_beside_those_of_aiortc_have_forward_secrecy_and_authenticated_encryption() -> None:

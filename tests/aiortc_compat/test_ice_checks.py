@@ -107,6 +107,7 @@ async def tell(connection: aioice.Connection, remote: aioice.Connection) -> None
         await connection.add_remote_candidate(candidate)
 
 
+@pytest.mark.alone
 async def test_checks_begin_at_once_and_are_paced(checked: Checked) -> None:
     await checked.add(3, 1, 2)
     begun = asyncio.get_running_loop().time()
@@ -121,6 +122,7 @@ async def test_checks_begin_at_once_and_are_paced(checked: Checked) -> None:
         await connecting
 
 
+@pytest.mark.alone
 async def test_late_candidates_are_checked_at_once(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
     connecting = asyncio.ensure_future(checked.connection.connect())
     await asyncio.sleep(2 * checks.CHECK_INTERVAL)

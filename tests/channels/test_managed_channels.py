@@ -36,6 +36,7 @@ from metered_realtime import (
 from metered_realtime.channels import managed_channel, registry, replay_transport
 from metered_realtime.channels.send_queue import MAX_QUEUED_SENDS
 from metered_realtime.core.channels.frames import LOSSY_PROTOCOL, PROTOCOL, HelloFrame, encode_hello, encode_message
+from tests.support.inside import channel_entries, start_over
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Pair, Room, eventually, state_of
 
@@ -47,8 +48,7 @@ def messages(log: EventLog) -> list[str | bytes]:
 async def replace_connection(remote: RemotePeer) -> None:
     """Replace the connection under a remote, as after a failure of it."""
     log = EventLog(remote)
-    assert remote._connection is not None
-    remote._connection.start_over(polite=remote.polite)
+    start_over(remote)
     await log.until(ConnectionReset)
 
 
@@ -166,7 +166,7 @@ async def test_a_restarted_program_is_sent_what_its_predecessor_has_not_acknowle
     await mine.drain()
     # The other program dies without a word, and another one comes before anybody has noticed.
     theirs.unbind()
-    pair.to_a._channels._entries.clear()
+    channel_entries(pair.to_a).clear()
     await mine.send("second")
     again = pair.to_a.open_channel("x")
     heard = EventLog(again)
@@ -354,7 +354,7 @@ async def test_closing_while_the_other_end_is_away_closes_it_later(room: Room) -
     mine, theirs = await opened(pair)
     log = EventLog(theirs)
     pair.to_b.connection_reset()
-    pair.to_b._channels._entries["x"].channel.unbind()
+    channel_entries(pair.to_b)["x"].channel.unbind()
     mine.close()
     await replace_connection(pair.to_b)
     await log.until(DCClose)
@@ -420,7 +420,7 @@ async def test_a_protocol_violation_closes_the_channel_at_both_ends(room: Room, 
     async with asyncio.timeout(PATIENCE):
         await closed.wait()
     assert theirs is None
-    assert pair.to_a._channels._entries == {}
+    assert channel_entries(pair.to_a) == {}
 
 
 class Crowd:
@@ -579,10 +579,10 @@ async def test_a_channel_to_all_remotes_continues_after_joining_another_room(roo
 async def test_foreign_channels_without_a_hello_leave_nothing_behind(room: Room) -> None:
     pair = await room.pair()
     raws = [pair.to_b.create_data_channel(str(number), protocol=PROTOCOL) for number in range(20)]
-    await eventually(lambda: len(pair.to_a._channels._entries) == 20)
+    await eventually(lambda: len(channel_entries(pair.to_a)) == 20)
     for raw in raws:
         raw.close()
-    await eventually(lambda: not pair.to_a._channels._entries)
+    await eventually(lambda: not channel_entries(pair.to_a))
     assert pair.log_b.of(ChannelOpened) == []
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import jwt
 import pytest
 from websockets.asyncio.client import connect
@@ -83,6 +84,17 @@ class TestServe:
             await process.wait()
         for text in ("http://127.0.0.1:", "ws://127.0.0.1:", "pk_live_mine", SECRET_ID, SECRET, "await peer.join("):
             assert text in banner
+
+    async def test_serve_tells_where_its_metrics_are_and_logs_as_json(self) -> None:
+        options = ("--metrics-port", "0", "--log-format", "json", "--verbose")
+        async with program("serve", "--port", "0", "--json", *options) as process:
+            assert process.stdout is not None
+            line = json.loads(await process.stdout.readline())
+            async with aiohttp.ClientSession() as session, session.get(line["metrics"]) as answer:
+                assert "metered_realtime_connections" in await answer.text()
+            process.terminate()
+            _, err = await process.communicate()
+        assert [json.loads(it)["message"] for it in err.decode().splitlines()] == ["listening", "stopped"]
 
     async def test_serve_logs_to_stderr_when_verbose(self) -> None:
         async with program("serve", "--port", "0", "--json", "--verbose") as process:

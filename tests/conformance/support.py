@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection
-
 from metered_realtime.options import ReconnectOptions
 from metered_realtime.server import SignallingServer
 from metered_realtime.signalling import SignallingClient
-from metered_realtime.signalling.socket import SignallingSocket
+from tests.support.inside import socket_of
 from tests.support.patience import PATIENCE
 from tests.support.programs import Diary
 
@@ -48,12 +46,4 @@ def tokens(server: SignallingServer, peer_id: str, **claims: Any) -> Callable[[]
 
 def write(client: SignallingClient, frame: str | bytes) -> None:
     """Send a frame that no method of a client sends, over its connection."""
-    assert client._socket is not None
-    client._socket.write(frame.encode() if isinstance(frame, str) else frame)
-
-
-def websocket_of(client: SignallingClient) -> ClientConnection:
-    """Return the WebSocket of a connected client, for faults that it does not cause itself."""
-    assert isinstance(client._socket, SignallingSocket)
-    assert client._socket._websocket is not None
-    return client._socket._websocket
+    socket_of(client).write(frame.encode() if isinstance(frame, str) else frame)

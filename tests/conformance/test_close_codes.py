@@ -26,11 +26,12 @@ from metered_realtime.server.keys import App, PublishableKey, SecretKey, new_pub
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.plan import Plan
 from metered_realtime.signalling import SignallingClient
+from tests.support.inside import websocket_of
 from tests.support.programs import Diary
 from tests.support.rest_client import backend
 from tests.support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
 
-from .support import client_at, connected, tokens, websocket_of, write
+from .support import client_at, connected, tokens, write
 
 # --- the meaning of each code
 

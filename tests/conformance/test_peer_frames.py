@@ -11,6 +11,7 @@ from metered_realtime import Data, FatalError, Joined, MeteredPeer, PeerJoined, 
 from metered_realtime.mesh.early_events import MAX_EARLY_EVENTS
 from metered_realtime.signalling import SignallingClient
 from metered_realtime.signalling.for_peers import check_connection
+from tests.support.peers import eventually
 from tests.support.programs import HASTY, make_client
 from tests.support.scripted_server import Conversation, ScriptedServer
 
@@ -37,6 +38,7 @@ async def test_what_comes_before_the_join_is_done_is_told_after_joined_and_can_b
     async with ScriptedServer(everything_at_once) as server, peer_at(server.url) as (peer, diary):
         peer.on(Data, lambda event: states.append(peer.state))
         await peer.join("room")
+        await eventually(lambda: len(states) == 2)
         told = [event for event in diary.events if not isinstance(event, StateChange)]
         assert [type(event) for event in told] == [Joined, Data, PeerJoined, Data]
         assert [event.data for event in told if isinstance(event, Data)] == [1, 2]

@@ -11,6 +11,7 @@ from metered_realtime.connection.peer_connection import PeerConnection
 from metered_realtime.core.negotiation.sdp import Description, ice_ufrag
 from metered_realtime.core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
 from tests.connection.test_descriptions import Observer
+from tests.support.inside import receive_signal
 from tests.support.peers import Room, eventually, next_event
 
 
@@ -52,7 +53,7 @@ async def test_an_end_marker_of_a_connection_that_was_given_up_does_not_end_the_
     """A browser that gives way on a fresh connection has sent the end marker of the first one before."""
     pair = await room.pair()
     trickle(pair.to_b)
-    pair.to_a._receive_signal(CandidateSignal(None))
+    receive_signal(pair.to_a, CandidateSignal(None))
     channel = DataChannel(pair.to_b.create_data_channel("late"))
     await next_event(channel, DCOpen)
     assert not pair.log_b.of(ConnectionReset)

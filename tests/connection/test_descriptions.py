@@ -21,6 +21,7 @@ from metered_realtime.core.negotiation.signals import CandidateSignal, Descripti
 from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.media.sources.testsource import ToneTrack
 from tests.connection.sent_signals import SentSignals
+from tests.support.inside import signalling_client
 from tests.support.peers import EventLog, GreyTrack, Pair, Room, eventually, fresh_frames, shows
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -123,13 +124,13 @@ async def test_the_answer_names_the_offer_it_answers(room: Room) -> None:
     pair = await room.pair()
     sent: list[str] = []
     for peer in (pair.a, pair.b):
-        send = peer._seat.client._send_raw
+        send = signalling_client(peer)._send_raw
 
         async def note(to: str, payload: Any, send: Any = send) -> None:
             sent.append(bytes(payload).decode())
             await send(to, payload)
 
-        peer._seat.client._send_raw = note  # type: ignore[method-assign]
+        signalling_client(peer)._send_raw = note  # type: ignore[method-assign]
     await pair.media_to_b()
     offered, answered = (
         [re.search(rf"a=x-metered-{kind}:([^\\]+)", text) for text in sent if f'"type":"{kind}"' in text]

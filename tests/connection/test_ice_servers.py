@@ -26,6 +26,7 @@ from metered_realtime import (
 from metered_realtime.connection import ice_servers
 from metered_realtime.connection.ice_servers import IceServers, choose, resolve
 from tests.support.coturn import coturn, needs_coturn
+from tests.support.inside import aioice_of
 from tests.support.patience import takes_less_than
 from tests.support.peers import EventLog, Pair, Room, eventually
 
@@ -35,7 +36,7 @@ SECRET = "relay-secret"
 def ice(peer: MeteredPeer) -> Any:
     """Return aioice's connection to the only remote."""
     pc: Any = peer.remote_peers[0].pc
-    return pc.sctp.transport.transport.iceGatherer._connection
+    return aioice_of(pc)
 
 
 class _Silent(asyncio.DatagramProtocol):

@@ -15,6 +15,7 @@ from metered_realtime.core.streams.file_transfer import Offer
 from metered_realtime.files import part_file, receiving
 from metered_realtime.files import sending as file_sending
 from tests.support.files import SIZE, SMALL_OFFER, begin, offer_of, part_in, same, visible_names
+from tests.support.inside import arriving_files, ignore_answers, unread_chunks
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Pair, Room, eventually
 
@@ -35,10 +36,12 @@ async def test_a_remote_that_was_sent_a_file_cannot_delay_its_sender(
     offer = await offer_of(path)
     async with pair.b.receive_files(inbox) as files:
         trickle = await begin(attacker, offer, b"x")
-        await eventually(lambda: any(it.is_open for it in files._active.values()))
+        await eventually(lambda: any(it.is_open for it in arriving_files(files).values()))
         result = await pair.to_b.send_file(path)
         assert (result.sent, result.attempts) == (SIZE, 1)
-        await eventually(lambda: [*files._active] == [("c", offer.transfer)])  # it continues, and affects no other
+        await eventually(
+            lambda: [*arriving_files(files)] == [("c", offer.transfer)]
+        )  # it continues, and affects no other
         trickle.abort()
     assert visible_names(inbox) == ["holiday.jpeg"]
     assert same(inbox / "holiday.jpeg", path)
@@ -63,9 +66,9 @@ async def test_only_its_own_sender_writes_to_a_part(
     assert len(before) >= SIZE // 2
     async with pair.b.receive_files(inbox) as again:
         garbage = await begin(attacker, await offer_of(path), bytes(100_000))
-        await eventually(lambda: any(it.position == 100_000 for it in again._active.values()))
+        await eventually(lambda: any(it.position == 100_000 for it in arriving_files(again).values()))
         garbage.abort()
-        await eventually(lambda: not again._active)
+        await eventually(lambda: not arriving_files(again))
         assert part.read_bytes() == before
         result = await pair.to_b.send_file(path)
     assert result.sent <= SIZE - len(before)
@@ -91,7 +94,7 @@ async def test_a_stalled_file_loses_its_place_to_a_waiting_one(
     monkeypatch.setattr(receiving, "STALLED", 0.0)
     async with pair.b.receive_files(inbox) as files:
         held = await begin(attacker, SMALL_OFFER, b"1")
-        await eventually(lambda: any(it.is_open for it in files._active.values()))
+        await eventually(lambda: any(it.is_open for it in arriving_files(files).values()))
         await pair.to_b.send_file(path)
         assert await held.wait_ended() == "cancelled"
         assert files.refused >= 1
@@ -111,7 +114,7 @@ async def test_a_file_keeps_its_place_while_accept_is_pending(
 
     async with pair.b.receive_files(inbox, accept=ask) as files:
         sending = asyncio.ensure_future(pair.to_b.send_file(path))
-        await eventually(lambda: any(it.has_begun for it in files._active.values()))
+        await eventually(lambda: any(it.has_begun for it in arriving_files(files).values()))
         await begin(attacker, SMALL_OFFER)
         await eventually(lambda: files.refused)
         asked.set()
@@ -124,14 +127,14 @@ async def test_single_bytes_are_stored_together(pair: Pair, inbox: Path, monkeyp
     monkeypatch.setattr(receiving, "SMALL_PAUSE", 3_600.0)
     steps: list[int] = []
     async with pair.b.receive_files(inbox, progress=lambda step: steps.append(step.done)) as files:
-        pair.a._files._receive_answer = lambda remote, reader: None  # type: ignore[method-assign]
+        ignore_answers(monkeypatch, pair.a)
         writer = await begin(pair.to_b, Offer(transfer="a" * 32, attempt="b" * 16, name="x", size=500), b"0")
         await eventually(lambda: steps)
         for _ in range(100):
             await writer.write(b"1")
             await asyncio.sleep(0)
-        (incoming,) = files._active.values()
-        await eventually(lambda: sum(map(len, incoming.reader._chunks)) + sum(steps) >= 100)
+        (incoming,) = arriving_files(files).values()
+        await eventually(lambda: sum(unread_chunks(incoming.reader)) + sum(steps) >= 100)
         assert len(steps) == 1
         writer.abort()
 
@@ -154,7 +157,9 @@ async def test_the_number_of_parts_hashed_at_once_is_bounded(
     os.truncate(path, 1_000)
     async with pair.b.receive_files(inbox) as files:
         sending = [asyncio.ensure_future(pair.to_b.send_file(path, name=str(number))) for number in range(6)]
-        await eventually(lambda: len(files._active) == 6 and all(it.has_begun for it in files._active.values()))
+        await eventually(
+            lambda: len(arriving_files(files)) == 6 and all(it.has_begun for it in arriving_files(files).values())
+        )
         await eventually(lambda: len(now) == receiving.MAX_OPENING)
         turn.set()
         await asyncio.gather(*sending)

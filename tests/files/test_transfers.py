@@ -33,6 +33,7 @@ from metered_realtime.files import sending as file_sending
 from metered_realtime.files.receiving import WIDER_WINDOW
 from metered_realtime.files.source import FileSource
 from tests.support.files import SMALL_OFFER, digest, names, offer_of, offered, part_in, same, visible_names
+from tests.support.inside import arriving_files, ignore_answers
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Pair, Room, eventually
 
@@ -337,7 +338,7 @@ async def test_a_receiver_closed_during_an_offer_refuses_it(
 
     def take_and_close(receiver: receiving.FileReceiver, remote: Any, reader: Any) -> None:
         take(receiver, remote, reader)
-        for incoming in receiver._active.values():
+        for incoming in arriving_files(receiver).values():
             incoming.task.cancel()  # before its first step
         closing.append(asyncio.ensure_future(receiver.close()))
 
@@ -347,7 +348,7 @@ async def test_a_receiver_closed_during_an_offer_refuses_it(
     with pytest.raises(FileTransferError, match="not_receiving"):
         await pair.to_b.send_file(path)
     await asyncio.gather(*closing)
-    assert receiver._active == {}
+    assert arriving_files(receiver) == {}
 
 
 async def test_hashing_a_large_part_does_not_delay_closing(
@@ -423,7 +424,7 @@ async def test_concurrent_files_share_the_free_space(
     monkeypatch.setattr(part_file.PartFile, "write", hold)
     async with pair.b.receive_files(inbox) as files:
         first = asyncio.ensure_future(pair.to_b.send_file(path))
-        await eventually(lambda: any(it.missing == 3_000_000 for it in files._active.values()))
+        await eventually(lambda: any(it.missing == 3_000_000 for it in arriving_files(files).values()))
         with pytest.raises(FileTransferError, match="no_space"):
             await pair.to_b.send_file(path, name="second")
         turn.set()
@@ -468,10 +469,12 @@ async def test_an_invalid_offer_is_refused(pair: Pair, inbox: Path, change: dict
 
 
 @pytest.mark.parametrize("content", [b"", bytes(7) + b"\1", bytes(8) + b"1234" + bytes(65), bytes(8) + b"12"])
-async def test_content_that_was_not_offered_is_refused(pair: Pair, inbox: Path, content: bytes) -> None:
+async def test_content_that_was_not_offered_is_refused(
+    pair: Pair, inbox: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = EventLog(pair.b)
     async with pair.b.receive_files(inbox):
-        pair.a._files._receive_answer = lambda remote, reader: None  # type: ignore[method-assign]
+        ignore_answers(monkeypatch, pair.a)
         writer = await offered(pair.to_b, SMALL_OFFER)
         await writer.write(content)
         with contextlib.suppress(StreamEndedError):

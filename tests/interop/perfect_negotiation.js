@@ -51,7 +51,14 @@ class ForeignRemote {
     this.unsaid = []; // metadata of tracks that no offer has carried yet
     this.metadata = new Map(); // by the id of the track at its sender
     const { pc } = this;
-    pc.ontrack = ({ track }) => peer.tracks.push(track);
+    this.arrivals = []; // with the metadata that the id of the track finds, as in the hosted service's SDK
+    this.streams = new Map();
+    pc.ontrack = ({ track, streams }) => {
+      peer.tracks.push(track);
+      for (const stream of streams) this.streams.set(stream.id, stream);
+      const metadata = this.metadata.get(track.id) ?? null;
+      this.arrivals.push({ id: track.id, kind: track.kind, streamId: streams[0]?.id, metadata });
+    };
     pc.ondatachannel = ({ channel }) => {
       this.channel = channel;
       channel.onmessage = ({ data }) => this.received.push(data);
@@ -79,6 +86,17 @@ class ForeignRemote {
       this.unsaid.push({ trackId: track.id, metadata });
       this.pc.addTrack(track, stream);
     }
+  }
+
+  /** Stop sending a stream. */
+  unshare(stream) {
+    const tracks = stream.getTracks();
+    for (const sender of this.pc.getSenders()) if (tracks.includes(sender.track)) this.pc.removeTrack(sender);
+  }
+
+  /** The ids of the streams that the other end sends now. */
+  get live() {
+    return [...this.streams.values()].filter((it) => it.getTracks().length).map((it) => it.id).sort();
   }
 
   async receive({ type, description, candidate, __meteredTrackMeta: entry }) {

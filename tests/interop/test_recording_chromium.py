@@ -14,17 +14,15 @@ from aiortc.rtp import is_rtcp
 from benchmarks.flash_and_click import offsets
 
 from metered_realtime import MeteredPeer, Recorder, RemotePeer
-from metered_realtime.aiortc_compat.transports import ice_transport
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium
+from tests.support.browsers import Chromium
+from tests.support.inside import aioice_of
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.xdist_group("busy"),
-    pytest.mark.chromium,
-    needs_chromium,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
@@ -71,7 +69,7 @@ async (url) => {
 def held_up(pc: Any, source: int) -> Iterator[None]:
     """Have the media of a source, not its reports, reach a connection `LATE`: as if it took long to be encoded."""
     loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
-    gate: Any = ice_transport(pc)._connection.data_received  # it is there since media came that nobody read
+    gate: Any = aioice_of(pc).data_received  # it is there since media came that nobody read
     pass_on = gate._pass_on
 
     def receive(data: bytes, component: int = 1) -> None:

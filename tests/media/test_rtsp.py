@@ -79,6 +79,7 @@ async def test_a_camera_is_seen_and_heard_live(camera: Camera) -> None:
     await player.close()
 
 
+@pytest.mark.alone
 async def test_a_camera_that_hangs_up_is_opened_again_with_timestamps_that_go_on(camera: Camera) -> None:
     log = Log()
     player = await watch(camera, logger=log)

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from metered_realtime import FatalError, MeteredPeer, NegotiationError, PeerJoined, ReconnectOptions, ServerRequestError
+from tests.support.inside import session_of, signalling_client
 from tests.support.peers import EventLog, GreyTrack, Room, Wire, eventually, state_of
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
@@ -37,9 +38,9 @@ async def test_a_peer_that_may_not_send_is_told_once_with_what_to_do(room: Room)
     assert (told.code, isinstance(told.err, ServerRequestError)) == ("action_not_permitted", True)
     assert "keys create --for calls" in str(told.err)
     logs = [EventLog(remote) for remote in peer.remote_peers]
-    await eventually(lambda: peer._seat.client._session.pending_requests == 0)
+    await eventually(lambda: session_of(signalling_client(peer)).pending_requests == 0)
     peer.add_track(GreyTrack())
-    await eventually(lambda: peer._seat.client._session.pending_requests == 0)
+    await eventually(lambda: session_of(signalling_client(peer)).pending_requests == 0)
     assert len(seen.of(FatalError)) == 1
     assert not any(log.of(NegotiationError) for log in logs)
     assert peer.state == "joined"

@@ -36,6 +36,7 @@ from metered_realtime.core.negotiation import connection_recovery, ladder, negot
 from metered_realtime.core.negotiation.signals import GREETING
 from metered_realtime.mesh import snapshot_watch
 from metered_realtime.server.resume import ResumeTokens
+from tests.support.inside import aioice_of, connection_of, fail_connection, is_quiet, signalling_client
 from tests.support.patience import PATIENCE
 from tests.support.peers import (
     EventLog,
@@ -68,7 +69,7 @@ async def chat(pair: Pair) -> tuple[DataChannel, DataChannel]:
 
 def lose(monkeypatch: pytest.MonkeyPatch, peer: MeteredPeer, kind: str, count: int = 1) -> list[Any]:
     """Lose the first descriptions of a kind that a peer sends. Return what was lost."""
-    send, lost = peer._seat.client._send_raw, []
+    send, lost = signalling_client(peer)._send_raw, []
 
     async def lossy(to: str, payload: Any) -> None:
         if f'"type":"{kind}"'.encode() in bytes(payload) and len(lost) < count:
@@ -76,7 +77,7 @@ def lose(monkeypatch: pytest.MonkeyPatch, peer: MeteredPeer, kind: str, count: i
         else:
             await send(to, payload)
 
-    monkeypatch.setattr(peer._seat.client, "_send_raw", lossy)
+    monkeypatch.setattr(signalling_client(peer), "_send_raw", lossy)
     return lost
 
 
@@ -100,7 +101,7 @@ async def test_a_description_that_is_lost_is_sent_again(room: Room, monkeypatch:
 async def test_metadata_that_is_lost_with_its_offer_is_told_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     resend_soon(monkeypatch)
     pair = await room.pair()
-    send, lost = pair.a._seat.client._send_raw, []
+    send, lost = signalling_client(pair.a)._send_raw, []
 
     async def lossy(to: str, payload: Any) -> None:
         if len(lost) < 2 and GREETING.track_id.encode() not in bytes(payload):
@@ -108,7 +109,7 @@ async def test_metadata_that_is_lost_with_its_offer_is_told_again(room: Room, mo
         else:
             await send(to, payload)
 
-    monkeypatch.setattr(pair.a._seat.client, "_send_raw", lossy)
+    monkeypatch.setattr(signalling_client(pair.a), "_send_raw", lossy)
     pair.a.add_track(GreyTrack(), metadata={"name": "camera"})
     assert (await pair.log_b.until(Track)).metadata == {"name": "camera"}
     assert b"__meteredTrackMeta" in lost[0]
@@ -163,7 +164,7 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
     lost.extend([None] * every_one)  # from here on answers arrive, and are waited for
     monkeypatch.setattr(negotiator, "OFFER_TIMEOUT", PATIENCE)
     pair.b.add_track(GreyTrack(200))
-    pair.to_a._connection._connection.fail("the test says so")  # type: ignore[union-attr]
+    fail_connection(pair.to_a)
     await shows((await pair.log_a.until(Track)).track, 200)
     await pair.connected()
     assert len(pair.log_a.of(NegotiationError)) == 1
@@ -171,13 +172,7 @@ async def test_a_pair_that_cannot_be_repaired_ends_in_one_typed_event_and_a_sign
 
 async def settled(remote: Any) -> None:
     """Return once a connection has nothing left to do."""
-    await eventually(
-        lambda: (
-            not remote._connection._timers
-            and not remote._connection._connection._timers
-            and remote._connection._worker.done()
-        )
-    )
+    await eventually(lambda: is_quiet(remote))
 
 
 async def test_a_server_that_never_says_who_is_there_is_asked_again_and_then_told(
@@ -186,7 +181,7 @@ async def test_a_server_that_never_says_who_is_there_is_asked_again_and_then_tol
     monkeypatch.setattr(snapshot_watch, "RECONCILE_TIMEOUT", 0.1)
     async with Wire(room.server.port) as wire:
         pair = await room.meet(room.peer("a", url=wire.url, reconnect=QUICK), room.peer("b"))
-        client, seen = pair.a._seat.client, EventLog(pair.a)
+        client, seen = signalling_client(pair.a), EventLog(pair.a)
         emit, asked = client.emit, []
 
         def without_presence(event: Any) -> None:
@@ -315,7 +310,7 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
     one, other = room.peer("a"), room.peer("b")
     await one.join("room")
     late: list[Any] = []
-    real = one._seat.client.emit
+    real = signalling_client(one).emit
     seen = EventLog(other)
 
     def hold_presence(event: Any) -> None:
@@ -324,7 +319,7 @@ async def test_signals_that_come_before_presence_are_held_and_used(room: Room, m
         else:
             real(event)
 
-    monkeypatch.setattr(one._seat.client, "emit", hold_presence)
+    monkeypatch.setattr(signalling_client(one), "emit", hold_presence)
     other.add_track(GreyTrack(60), metadata={"n": 1})
     await other.join("room")
     await seen.until(PeerJoined)
@@ -435,7 +430,7 @@ async def test_a_data_channel_that_never_opened_closes_with_its_connection(
 async def test_leaving_in_the_middle_of_a_recovery_leaves_nothing_behind(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b()
-    old = pair.to_b._connection.peer_connection  # type: ignore[union-attr]
+    old = connection_of(pair.to_b).peer_connection
     await pair.to_b.pc.close()
     await pair.log_a.until(ConnectionReset)
     await pair.a.close()
@@ -517,10 +512,8 @@ async def test_another_program_under_the_same_id_gets_a_connection_of_its_own(ro
     async with Wire(room.server.port) as wire:
         pair = await room.meet(room.peer("a", url=wire.url, reconnect=False), room.peer("b"))
         await pair.media_to_a(60)
-        remote_connection = pair.to_b._connection
-        assert remote_connection is not None
         old, seen = pair.to_a.pc, EventLog(pair.b)
-        for protocol in remote_connection.pc.sctp.transport.transport._connection._protocols:
+        for protocol in aioice_of(pair.to_b.pc)._protocols:
             protocol.transport.abort()  # as if the process had been killed: nothing is told
         wire.break_off(told=True)
         await state_of(pair.to_a, "reconnecting")
@@ -622,7 +615,7 @@ async def test_an_end_whose_remote_noticed_first_does_not_read_connected_on_a_de
     pair = await room.pair()
     await pair.media_to_b()
     await pair.connected()
-    pair.to_b._connection._connection.fail("the test says so")  # type: ignore[union-attr]
+    fail_connection(pair.to_b)
     await pair.log_b.until(ConnectionReset)
     await pair.connected()
     assert states(pair.log_b)[-2:] == ["reconnecting", "connected"]

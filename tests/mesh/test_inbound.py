@@ -28,6 +28,7 @@ from metered_realtime.media.receiving import remote_track
 from metered_realtime.media.receiving.readers import MAX_WAITING_AUDIO, MAX_WAITING_VIDEO
 from metered_realtime.media.sources.testsource import ToneTrack
 from tests.support.coding import decode
+from tests.support.inside import fail_connection
 from tests.support.patience import PATIENCE
 from tests.support.peers import FPS, GreyTrack, Pair, Room, ended, eventually, frames, level_of
 
@@ -224,9 +225,7 @@ async def test_a_replaced_connection_ends_all_readers(room: Room) -> None:
     received = await arriving(pair, GreyTrack())
     readers = received, received.decoded(), received.encoded()
     await asyncio.gather(*(frames(reader, 2) for reader in readers))
-    connection = pair.to_b._connection
-    assert connection is not None
-    connection._connection.fail("for a test")
+    fail_connection(pair.to_b)
     await asyncio.gather(*(ended(reader) for reader in readers))
     await pair.log_b.until(ConnectionReset)
     assert [reader.readyState for reader in readers] == ["ended"] * 3

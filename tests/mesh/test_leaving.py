@@ -22,6 +22,7 @@ from metered_realtime import (
     Track,
 )
 from metered_realtime.media.sources.testsource import ToneTrack
+from tests.support.inside import signalling_client
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, GreyTrack, Room, Wire, eventually, frames, shows, state_of
 
@@ -32,7 +33,7 @@ async def test_leaving_tells_everybody_and_keeps_the_connection_to_the_server(ro
     pair = await room.pair()
     await pair.media_to_b()
     seen, seen_by_b = EventLog(pair.a), EventLog(pair.b)
-    client = pair.a._seat.client
+    client = signalling_client(pair.a)
     await pair.a.leave("lunch")
     assert (pair.a.state, pair.a.channel, pair.a.remote_peers) == ("idle", None, [])
     assert (pair.to_b.state, client.state, client.subscriptions) == ("closed", "connected", ())
@@ -45,11 +46,11 @@ async def test_leaving_tells_everybody_and_keeps_the_connection_to_the_server(ro
 async def test_one_can_come_back_with_everything_that_was_attached(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b(90)
-    client, seen_by_b = pair.a._seat.client, EventLog(pair.b)
+    client, seen_by_b = signalling_client(pair.a), EventLog(pair.b)
     await pair.a.leave()
     await seen_by_b.until(PeerLeft)
     await pair.a.join("room")
-    assert pair.a._seat.client is client
+    assert signalling_client(pair.a) is client
     back = (await seen_by_b.until(PeerJoined)).peer
     assert back is not pair.to_a
     await shows((await EventLog(back).until(Track)).track, 90)
@@ -177,11 +178,11 @@ async def test_leaving_while_the_server_is_out_of_reach_forgets_the_channel(room
         wire.break_off(told=True)
         await state_of(pair.a, "reconnecting")
         await pair.a.leave()
-        assert (pair.a.state, pair.a._seat.client.subscriptions) == ("idle", ())
+        assert (pair.a.state, signalling_client(pair.a).subscriptions) == ("idle", ())
         wire.unblock()
         await pair.a.join("elsewhere")
         assert pair.a.state == "joined"
-        assert pair.a._seat.client.subscriptions == ("elsewhere",)
+        assert signalling_client(pair.a).subscriptions == ("elsewhere",)
         await pair.a.close()
 
 

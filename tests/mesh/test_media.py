@@ -20,9 +20,10 @@ from metered_realtime import (
     Track,
     TrackEnded,
 )
+from metered_realtime.connection import remote_media
 from metered_realtime.media.sources.testsource import ToneTrack
 from metered_realtime.mesh import peer as peer_module
-from metered_realtime.mesh import remote_media
+from tests.support.inside import connection_of
 from tests.support.patience import PATIENCE
 from tests.support.peers import (
     EventLog,
@@ -349,7 +350,7 @@ async def test_a_replacement_that_fails_on_one_peer_is_told_and_can_be_finished(
         await eventually(lambda tracks=tracks: tracks)
         received[name] = tracks[0]
         await shows(tracks[0], 60)
-    broken = next(remote for remote in sender.remote_peers if remote.id == "b")._connection
+    broken = connection_of(next(remote for remote in sender.remote_peers if remote.id == "b"))
 
     def refuse(*_: object) -> bool:
         raise RuntimeError("the sender is broken")
@@ -380,7 +381,7 @@ async def test_a_replacement_that_fails_everywhere_keeps_the_old_track(
     def refuse(*_: object) -> bool:
         raise RuntimeError("the sender is broken")
 
-    monkeypatch.setattr(pair.to_b._connection, "replace", refuse)
+    monkeypatch.setattr(connection_of(pair.to_b), "replace", refuse)
     with pytest.raises(MeteredPeerReplaceTrackError) as error:
         await pair.a.replace_track(old, GreyTrack(200))
     assert error.value.succeeded == ()

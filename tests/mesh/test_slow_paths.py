@@ -17,8 +17,9 @@ from metered_realtime import ToneTrack, Tuning
 from metered_realtime.aiortc_compat.dtls import FastDtlsTransport
 from metered_realtime.aiortc_compat.rtp_sender import SharedPacketSender
 from metered_realtime.aiortc_compat.sctp import FastSctpTransport
-from metered_realtime.aiortc_compat.transports import dtls_transport, ice_transport
+from metered_realtime.aiortc_compat.transports import dtls_transport
 from tests.support.changed_releases import SLOW, without_fast_paths
+from tests.support.inside import aioice_of
 from tests.support.peers import Room, eventually, frames
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +66,7 @@ async def insides(room: Room) -> tuple[type, type, bool, bool, bool, bool]:
     return (
         type(pc.sctp),
         type(dtls_transport(pc)),
-        "checks" in vars(ice_transport(pc)._connection),
+        "checks" in vars(aioice_of(pc)),
         "_remove_frame" in vars(buffers["video"]),
         "_remove_frame" in vars(buffers["audio"]),
         any(isinstance(it.sender._next_encoded_frame, SharedPacketSender) for it in transceivers),

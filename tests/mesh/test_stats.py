@@ -23,6 +23,7 @@ from metered_realtime import (
 from metered_realtime.aiortc_compat.transports import ice_transport, path_is_alive, selected_pair
 from metered_realtime.media.receiving.remote_track import MAX_WAITING_VIDEO
 from metered_realtime.media.sources.testsource import ToneTrack
+from tests.support.inside import fail_connection, has_connection
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, GreyTrack, Pair, Room, eventually, frames, next_event, shows
 
@@ -57,7 +58,7 @@ async def test_reading_an_idle_remote_makes_no_connection(room: Room) -> None:
     stats = pair.to_b.stats()
     check_known(stats, "peer_id", "state", "generation")
     assert (stats.peer_id, stats.state, stats.generation) == ("b", "idle", 0)
-    assert pair.to_b._connection is None
+    assert not has_connection(pair.to_b)
     assert pair.a.stats().remotes == {"b": stats}
 
 
@@ -343,9 +344,7 @@ async def test_a_replaced_connection_counts_from_zero(room: Room) -> None:
     await eventually(lambda: (pair.to_b.stats().bitrate_out or 0) > 0)
     before = pair.to_b.stats()
     seen: list[RemoteStats] = []
-    connection = pair.to_b._connection
-    assert connection is not None
-    connection._connection.fail("for a test")
+    fail_connection(pair.to_b)
     await pair.log_a.until(ConnectionReset)
     after = pair.to_b.stats()
     assert after.generation == before.generation + 1

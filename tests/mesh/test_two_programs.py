@@ -10,6 +10,7 @@ import pytest
 from metered_realtime import ConnectionReset, Data, MediaStream, MeteredPeer, NegotiationError, PeerJoined, Track
 from metered_realtime.core.negotiation.signals import CandidateSignal, DescriptionSignal, MetadataSignal, parse_signal
 from tests.support.foreign import ForeignPeer
+from tests.support.inside import signalling_client
 from tests.support.peers import EventLog, GreyTrack, Room, eventually, fresh_frames, shows
 
 LEVELS = {("a", "red"): 40, ("a", "blue"): 90, ("b", "red"): 140, ("b", "blue"): 200}
@@ -104,11 +105,11 @@ async def test_what_is_for_another_channel_changes_nothing_and_is_counted(room: 
 
 def noted(peer: MeteredPeer) -> list[dict[str, Any]]:
     """Return what a peer sends to others through the server, as it grows."""
-    send, sent = peer._seat.client._send_raw, []
+    send, sent = signalling_client(peer)._send_raw, []
 
     async def note(to: str, payload: Any) -> None:
         sent.append(json.loads(bytes(payload)))
         await send(to, payload)
 
-    peer._seat.client._send_raw = note  # type: ignore[method-assign]
+    signalling_client(peer)._send_raw = note  # type: ignore[method-assign]
     return sent

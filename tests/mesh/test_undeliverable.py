@@ -27,6 +27,7 @@ from metered_realtime import (
 from metered_realtime.core.negotiation import negotiator
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
+from tests.support.inside import blink, retry_refused, session_of, signalling_client
 from tests.support.peers import EventLog, GreyTrack, Pair, Room, Wire, eventually, fresh_frames, shows
 
 CAP = 8_192
@@ -56,7 +57,7 @@ class Refusing:
     def __init__(self, peer: MeteredPeer, text: str, code: str = "channel_not_authorized") -> None:
         self.refused: list[Any] = []
         self.is_on = True
-        client: Any = peer._seat.client
+        client: Any = signalling_client(peer)
         send = client._send_raw
 
         async def refusing(to: str, payload: Any) -> None:
@@ -73,7 +74,7 @@ class Passing:
 
     def __init__(self, peer: MeteredPeer, text: str) -> None:
         self.count = 0
-        client: Any = peer._seat.client
+        client: Any = signalling_client(peer)
         send = client._send_raw
 
         async def counting(to: str, payload: Any) -> None:
@@ -167,7 +168,7 @@ async def test_a_server_that_ends_the_connection_for_a_large_frame_is_sent_small
     one = room.peer("a", reconnect=ReconnectOptions(initial_delay=0.01, max_delay=0.05))
     pair = await room.meet(one, room.peer("b"))
     _, first = await pair.media_to_b(200)
-    losses = EventLog(one._seat.client)
+    losses = EventLog(signalling_client(one))
     many = tracks(12)
     pair.a.add_stream(MediaStream(many))
 
@@ -201,8 +202,8 @@ async def test_metadata_that_turns_out_to_be_too_large_is_told_once_and_its_trac
 
 def takes(peer: MeteredPeer, size: int) -> None:
     """Have the server of a peer take messages of this size, as its next welcome would say."""
-    client: Any = peer._seat.client
-    client._session._exchange.max_message_size = size
+    client: Any = signalling_client(peer)
+    session_of(client)._exchange.max_message_size = size
 
 
 # --- refused
@@ -237,8 +238,7 @@ async def test_a_change_that_was_refused_goes_out_when_the_connection_to_the_ser
     pair.a.add_track(GreyTrack(60))
     await pair.log_a.until(NegotiationError)
     refusing.is_on = False
-    pair.a._remotes.set_signalling_lost(True)
-    pair.a._remotes.set_signalling_lost(False)
+    blink(pair.a)
     await shows((await pair.log_b.until(Track, 2)).track, 60)
     await fresh_frames(first)
     assert unharmed(pair)
@@ -289,7 +289,7 @@ async def test_an_answer_that_is_refused_is_not_repeated_and_what_flows_goes_on(
     assert [type(it.err) for it in pair.log_a.of(NegotiationError)] == [NegotiationFailedError]
     await fresh_frames(first)
     refusing.is_on = False
-    pair.b._remotes.retry()
+    retry_refused(pair.b)
     await shows((await pair.log_b.until(Track, 2)).track, 60)
     await fresh_frames(first)
     assert unharmed(pair)

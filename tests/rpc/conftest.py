@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 
 from tests.support.peer_fixtures import no_socket_left_behind, room
-from tests.support.rpc_world import Raw, World
+from tests.support.rpc.world import Raw, World
 from tests.support.virtual_time import VirtualLoop
 
 __all__ = ["no_socket_left_behind", "raw", "raw_json", "room", "world"]

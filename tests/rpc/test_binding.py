@@ -33,7 +33,7 @@ from metered_realtime.rpc.built_in import (
 from metered_realtime.rpc.codec import RpcFormat
 from metered_realtime.rpc.errors import ErrorRegistry, RpcError
 from metered_realtime.rpc.methods import RpcInvocationData
-from tests.support.rpc_world import Message, Raw, World, all_quiet, eventually, wire
+from tests.support.rpc.world import Message, Raw, World, all_quiet, eventually, wire
 
 FORMATS: list[RpcFormat] = ["jsonrpc-2.0", "msgpack-rpc"]
 

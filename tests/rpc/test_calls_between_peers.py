@@ -36,7 +36,7 @@ from metered_realtime.rpc.built_in import (
 from metered_realtime.rpc.errors import RpcError
 from metered_realtime.rpc.methods import RpcInvocationData
 from tests.support.peers import EventLog, Pair, Room, eventually
-from tests.support.rpc_peers import RpcPair
+from tests.support.rpc.peers import RpcPair
 
 FORMATS = ["jsonrpc-2.0", "msgpack-rpc"]
 

@@ -13,7 +13,7 @@ from metered_realtime.rpc import rpc_channel
 from metered_realtime.rpc.errors import RpcError
 from tests.support.patience import PATIENCE
 from tests.support.peers import Room, eventually
-from tests.support.rpc_peers import RpcPair
+from tests.support.rpc.peers import RpcPair
 
 Message = str | bytes
 

@@ -31,7 +31,7 @@ from metered_realtime.rpc.codec import RpcFormat
 from metered_realtime.rpc.errors import ErrorRegistry, RpcError
 from metered_realtime.rpc.methods import RpcMethods
 from tests.support.peers import EventLog, Room
-from tests.support.rpc_foreign import (
+from tests.support.rpc.foreign import (
     PjrpcClient,
     Sansio,
     TinyClient,

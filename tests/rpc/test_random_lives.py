@@ -16,7 +16,7 @@ from metered_realtime.rpc.client import RpcClient
 from metered_realtime.rpc.endpoint import RpcEndpoint
 from metered_realtime.rpc.errors import RpcError
 from tests.support.patience import PATIENCE
-from tests.support.rpc_world import World, eventually
+from tests.support.rpc.world import World, eventually
 
 STEPS = 60
 FORMATS = ("jsonrpc-2.0", "msgpack-rpc")

@@ -23,7 +23,7 @@ from metered_realtime.rpc.built_in import (
 )
 from metered_realtime.rpc.codec import RpcFormat
 from tests.support.patience import PATIENCE
-from tests.support.rpc_world import MemoryTransport, Raw, World, all_quiet, eventually, wire
+from tests.support.rpc.world import MemoryTransport, Raw, World, all_quiet, eventually, wire
 
 # --- notifications
 

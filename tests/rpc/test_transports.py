@@ -28,7 +28,7 @@ from metered_realtime.rpc.codec import RpcFormat, RpcPath
 from metered_realtime.rpc.endpoint import RpcEndpoint
 from metered_realtime.rpc.methods import RpcMethods
 from metered_realtime.rpc.transports import ENVELOPE_KEY, ServerTransport, unwrap
-from tests.support.rpc_world import FixedConnection, MemoryTransport, all_quiet, wire
+from tests.support.rpc.world import FixedConnection, MemoryTransport, all_quiet, wire
 
 
 class Server:

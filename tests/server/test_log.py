@@ -149,7 +149,7 @@ class TestRefusals:
                 assert b"429" in await reader.readline()
                 writer.close()
                 await writer.wait_closed()
-            assert len(lines.of("too many connection attempts")) == 1
+            assert len(lines.of("too many connections or connection attempts")) == 1
             assert server.endings["too many attempts"] == 5
 
     async def test_refusals_of_requests_are_told(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import ClientSession
 
 from metered_realtime.server import Limits, SignallingServer
-from metered_realtime.server.proxies import client_address, network_of, networks
+from metered_realtime.server.listening.proxies import client_address, network_of, networks
 
 from ..support.rest_client import backend
 

@@ -22,6 +22,7 @@ from metered_realtime.server.plan import Meter, Plan
 from metered_realtime.server.resume import LIFETIME, ResumeTokens
 from metered_realtime.server.rights import ACTIONS, Grant
 from metered_realtime.server.tokens import InvalidTokenError, verify_token
+from tests.support.inside import tenant_of
 from tests.support.patience import PATIENCE
 
 from ..support.probe import EVERYTHING, NOW, Guest, Probe, dialled, key_query
@@ -462,9 +463,7 @@ class TestTheServer:
     async def test_the_server_forgets_every_socket_in_the_end(self, server: SignallingServer) -> None:
         async with arrived(server) as (_, first), arrived(server, first["resumeToken"]):
             pass
-        app = server._app
-        assert app is not None
-        (tenant,) = app._tenants.values()
+        tenant = tenant_of(server)
         async with asyncio.timeout(PATIENCE):
             while tenant.sockets:  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)

@@ -15,6 +15,7 @@ from metered_realtime.log import StdlibLogger, log_exception
 from metered_realtime.options import IceServerConfig, SignallingClientOptions
 from metered_realtime.signalling import SignallingClient
 from metered_realtime.signalling.scrubbing import ScrubbingLogger, scrub_error, scrub_text, scrubbing
+from tests.support.inside import session_of, socket_of
 
 from ..support.programs import Diary, make_client
 from ..support.scripted_server import Conversation, ScriptedServer, behave, refuse_handshake
@@ -102,7 +103,7 @@ async def test_a_connected_client_shows_no_credential(caplog: pytest.LogCaptureF
     caplog.set_level(logging.DEBUG)
     async with ScriptedServer() as server, make_client(server, api_key=SECRET) as client:
         await client.publish("a", 1)
-        parts = [client, client._socket, client._session]
+        parts = [client, socket_of(client), session_of(client)]
         shown = "".join(repr(part) + repr(vars(part)) for part in parts)
         shown += "".join(repr(task) for task in asyncio.all_tasks())
         assert repr(client) == "<SignallingClient state=connected>"

@@ -16,6 +16,7 @@ from metered_realtime.server import SignallingServer
 from metered_realtime.server.keys import App, PublishableKey, SecretKey, new_secret_pair
 from metered_realtime.server.rights import ACTIONS
 from metered_realtime.signalling import SignallingClient
+from tests.support.inside import session_of, socket_of, tenant_of, websocket_of
 from tests.support.peers import Wire
 
 from ..support.programs import Diary, make_client
@@ -53,8 +54,7 @@ async def test_a_loss_that_the_server_does_not_notice_is_not_noticed_by_others()
         await ann.publish("room", "back")
         assert (await heard.wait_for(Message)).sender_peer_id == before
         assert heard.of(Presence) == []
-        (tenant,) = server._app._tenants.values()  # type: ignore[union-attr]
-        assert len(tenant.hub._peers[str(before)]) == 1, "the old socket is evicted"
+        assert len(tenant_of(server).hub._peers[str(before)]) == 1, "the old socket is evicted"
 
 
 async def test_a_loss_that_the_server_notices_is_a_departure_and_a_return() -> None:
@@ -86,10 +86,8 @@ async def test_two_with_one_token_go_their_own_ways() -> None:
     async with SignallingServer() as server, client_of(server) as original, client_of(server) as clone:
         one, other = Diary(original), Diary(clone)
         before = original.peer_id
-        clone._session._resumption.replace_token(original._session.resume_token)
-        socket = clone._socket._websocket  # type: ignore[union-attr]
-        assert socket is not None
-        socket.transport.abort()
+        session_of(clone)._resumption.replace_token(session_of(original).resume_token)
+        websocket_of(clone).transport.abort()
         await other.wait_for(Connected)
         await one.wait_for(Connected)
         assert one.of(Disconnected) == [Disconnected(4002, "resumed by another connection", True)]
@@ -147,8 +145,8 @@ async def test_the_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> N
         await server.stop()
         await server.start()
         await diary.wait_for(Connected)
-        token = client._session.resume_token
+        token = session_of(client).resume_token
         assert token is not None
-        parts = [client, client._socket, client._session, *asyncio.all_tasks(), *diary.events]
+        parts = [client, socket_of(client), session_of(client), *asyncio.all_tasks(), *diary.events]
         shown = "".join(repr(part) + repr(getattr(part, "__dict__", "")) for part in parts)
         assert token not in shown + caplog.text + "".join(logger.lines)

@@ -28,6 +28,7 @@ from metered_realtime.core.channels.frames import LOSSY_PROTOCOL
 from metered_realtime.core.streams import frames as frames
 from metered_realtime.core.streams.multiplexer import MAX_STREAMS, WINDOW
 from metered_realtime.streams.stream_channel import LABEL, WINDOW_BYTES
+from tests.support.inside import channel_entries, connection_of, open_reserved_channel, unread_chunks
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog, Pair, Room, eventually
 
@@ -140,8 +141,8 @@ async def test_a_writer_waits_for_its_reader(pair: Pair, inbox: Inbox) -> None:
     async with pair.to_b.open_stream("x") as writer:
         writing = asyncio.ensure_future(writer.write(bytes(WINDOW * 3)))
         reader = await inbox.next()
-        await eventually(lambda: sum(map(len, reader._chunks)) >= WINDOW)  # its credit is used up
-        assert sum(map(len, reader._chunks)) == WINDOW
+        await eventually(lambda: sum(unread_chunks(reader)) >= WINDOW)  # its credit is used up
+        assert sum(unread_chunks(reader)) == WINDOW
         assert not writing.done()
         size = 0
         while size < WINDOW * 3:
@@ -156,7 +157,7 @@ async def test_a_writer_can_abort_and_what_arrived_is_read_first(pair: Pair, inb
     writer = await pair.to_b.open_stream("x").__aenter__()
     await writer.write(b"first")
     reader = await inbox.next()
-    await eventually(lambda: reader._chunks)
+    await eventually(lambda: unread_chunks(reader))
     await writer.__aexit__(RuntimeError, RuntimeError(), None)
     assert writer.reason == "aborted"
     await eventually(lambda: reader.reason)
@@ -217,7 +218,7 @@ async def lose_for_good(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lose the connection, and let nobody make another one."""
     monkeypatch.setattr(RecoveringConnection, "is_repair_due", False)
     await pair.to_b.pc.close()
-    await eventually(lambda: pair.to_a._connection is not None and not pair.to_a._connection.is_connected)
+    await eventually(lambda: not connection_of(pair.to_a).is_connected)
 
 
 @pytest.mark.parametrize("end", ["a", "b"])
@@ -271,7 +272,7 @@ async def test_without_a_connection_a_writer_waits_and_queues_little(
     writing = [asyncio.ensure_future(writer.write(bytes(WINDOW))) for writer in writers]
     done, _ = await asyncio.wait(writing, timeout=0.2)
     assert not done
-    channel = pair.to_b._channels.open_reserved(LABEL)
+    channel = open_reserved_channel(pair.to_b, LABEL)
     assert channel.ready_state == "reconnecting"
     assert channel.buffered_amount <= WINDOW_BYTES
     await pair.a.close()
@@ -313,7 +314,7 @@ async def test_a_restarted_program_gets_no_content_of_its_predecessor(pair: Pair
     await old.write(b"old")
     mine = await back.get()
     # The other program dies without a word, and another one comes before anybody has noticed.
-    pair.to_a._channels._entries.pop(LABEL).channel.unbind()
+    channel_entries(pair.to_a).pop(LABEL).channel.unbind()
     pair.to_a._exchange._streams._current = None
     await pair.to_a.pc.close()
     with pytest.raises(StreamEndedError, match="connection_lost: the other end has begun anew"):
@@ -403,7 +404,7 @@ async def test_a_writer_must_be_opened_before_use(pair: Pair, inbox: Inbox) -> N
 
 async def hostile_channel(pair: Pair) -> tuple[ManagedChannel, EventLog]:
     """Open the channel of the streams by hand, from a to b."""
-    channel = pair.to_b._channels.open_reserved(LABEL)
+    channel = open_reserved_channel(pair.to_b, LABEL)
     log = EventLog(channel)
     await log.until(DCOpen)
     return channel, log
@@ -471,7 +472,7 @@ async def test_single_bytes_are_joined(pair: Pair, inbox: Inbox) -> None:
     for n in range(5_000):
         await channel.send(frames.encode(frames.DATA, 1, bytes((n % 256,))))
     reader = await inbox.next()
-    await eventually(lambda: sum(map(len, reader._chunks)) == 5_000)
-    assert len(reader._chunks) == 2
+    await eventually(lambda: sum(unread_chunks(reader)) == 5_000)
+    assert len(unread_chunks(reader)) == 2
     assert await reader.read(5_000) == bytes(n % 256 for n in range(5_000))
     channel.close()

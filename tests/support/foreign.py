@@ -38,26 +38,32 @@ def set_certificate(pc: RTCPeerConnection, certificate: RTCCertificate) -> None:
     inside._RTCPeerConnection__certificates = [certificate]
 
 
+def bare_connection() -> RTCPeerConnection:
+    """Return a connection that asks no servers."""
+    return RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+
+
 class ForeignPeer:
-    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back.
+    """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back. One
+    that `answers` no offers negotiates when it is told to, and never again. `setup` is the DTLS role that it takes in
+    its first answer, `active` or `passive`."""
 
-    `setup` is the DTLS role that it takes in its first answer, `active` or `passive`.
-    """
-
-    def __init__(self, socket: ClientConnection, certificate: RTCCertificate | None = None) -> None:
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        if certificate is not None:
-            set_certificate(self.pc, certificate)
+    def __init__(
+        self, socket: ClientConnection, certificate: RTCCertificate | None = None, *, answers: bool = True
+    ) -> None:
+        self.answers = answers
+        self._certificate = certificate
         self.tracks: list[Any] = []
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
         self.texts: list[str] = []
+        self.offers_received: list[str] = []
+        self.answers_received: list[str] = []
         self.data: list[Any] = []
         self.metadata: list[Any] = []
         self.directs = 0
         self.setup = "active"
-        self.pc.on("track", self.tracks.append)
-        self.pc.on("datachannel", self.channels.append)
+        self.pc = self._connection()
         self._socket = socket
         self._request_ids = map(str, itertools.count())
         self._answers: dict[str, asyncio.Future[Any]] = {}
@@ -72,13 +78,19 @@ class ForeignPeer:
         channel: str = "room",
         *,
         certificate: RTCCertificate | None = None,
+        answers: bool = True,
     ) -> ForeignPeer:
         """Come into a channel."""
         socket = await connect(f"{server.url}/v1?token={server.mint_token(peer_id=peer_id)}")
         assert json.loads(await socket.recv())["type"] == "welcome"
-        peer = cls(socket, certificate)
+        peer = cls(socket, certificate, answers=answers)
         await peer.request(type="subscribe", channel=channel)
         return peer
+
+    async def start_over(self) -> None:
+        """Continue with another connection, as a program does that was started again."""
+        await self.pc.close()
+        self.pc = self._connection()
 
     async def request(self, **fields: Any) -> Any:
         """Send a frame and return its ack or error."""
@@ -101,6 +113,14 @@ class ForeignPeer:
         await self._socket.close()
         await self.pc.close()
 
+    def _connection(self) -> RTCPeerConnection:
+        pc = bare_connection()
+        if self._certificate is not None:
+            set_certificate(pc, self._certificate)
+        pc.on("track", self.tracks.append)
+        pc.on("datachannel", self.channels.append)
+        return pc
+
     async def _describe(self, to: str, change: Any = str) -> None:
         description = {"type": self.pc.localDescription.type, "sdp": change(self.pc.localDescription.sdp)}
         await self.request(type="send", to=to, data={"type": "rtc-description", "description": description})
@@ -119,6 +139,7 @@ class ForeignPeer:
             case {"type": "rtc-description", "description": {"type": kind, "sdp": sdp}}:
                 self.descriptions.append(kind)
                 self.texts.append(sdp)
+                (self.offers_received if kind == "offer" else self.answers_received).append(sdp)
                 reply = asyncio.ensure_future(self._apply(sender, kind, sdp))
                 self._replies.add(reply)
                 reply.add_done_callback(self._replies.discard)
@@ -130,7 +151,7 @@ class ForeignPeer:
                 self.data.append(data)
 
     async def _apply(self, sender: str, kind: str, sdp: str) -> None:
-        if (kind == "offer") is not (self.pc.signalingState == "stable"):
+        if (kind == "offer") is not (self.pc.signalingState == "stable") or not (self.answers or kind == "answer"):
             return
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
         if kind == "offer":

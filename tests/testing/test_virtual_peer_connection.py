@@ -11,6 +11,7 @@ import pytest
 from metered_realtime.connection.remote_description import admit
 from metered_realtime.connection.sections import Incoming, Outgoing
 from metered_realtime.core.negotiation.sdp import Description, sections
+from metered_realtime.core.negotiation.sharing import Sharing
 from metered_realtime.log import NoopLogger
 from metered_realtime.media.sending.fanout import TrackFanout
 from metered_realtime.testing import VirtualTrack, VirtualWorld
@@ -89,6 +90,22 @@ def test_an_exchange_connects_both_ends_and_reports_the_tracks(pair: Pair) -> No
         assert pair.observers[1].added == ["t1", "t2"]
         await pair.exchange(two=kept)
         assert pair.observers[1].removed == ["t1"]
+
+    run(pair, program())
+
+
+def test_tracks_go_into_sections_that_the_other_end_offers(pair: Pair) -> None:
+    async def program() -> None:
+        ours, theirs = outgoing("t1"), outgoing("t2")
+        await pair.a.gather_host()
+        plan = pair.a.plan({1: ours}, sharing=Sharing.ALL)
+        offer = Description.parse("offer", pair.a.offer_text(plan))
+        assert [it.direction for it in sections(offer.sdp)][1:] == ["sendrecv"]
+        text, more = await pair.b.answer(offer, {2: theirs}, sharing=Sharing.ALL)
+        assert [(it.direction, it.track_id) for it in sections(text)][1:] == [("sendrecv", "t2")]
+        assert not more
+        assert not await pair.a.commit(plan, offer.sdp, Description.parse("answer", text), {1: ours})
+        assert (pair.observers[0].added, pair.observers[1].added) == (["t2"], ["t1"])
 
     run(pair, program())
 

@@ -33,6 +33,9 @@ CIPHER_SUITES = (
 secrecy and authenticated encryption, as BCP 195 (RFC 9325 section 4.2) asks. The certificate of this end stays ECDSA
 with P-256 (RFC 8827 section 6.5), so that as DTLS server it never uses them."""
 
+RETRANSMISSIONS = 0.05, 0.1, 0.2, 0.4
+"""Seconds after which a flight of a handshake is sent again, each after the one before. From then on the timer of
+OpenSSL counts, which begins with a second (RFC 6347 section 4.2.4.1 allows less; browsers begin with 0.05)."""
 
 GUARD = Guard(
     "using aiortc's own certificates, a TLS context for each connection, and no remotes with RSA certificates",
@@ -42,13 +45,14 @@ GUARD = Guard(
 )
 
 HANDSHAKE_GUARD = Guard(
-    "the reason of a failed DTLS handshake is not reported",
+    "the reason of a failed DTLS handshake is not reported, and a lost flight costs a second",
     KnownPart(
         RTCDtlsTransport,
-        "ace670b9b32cadc7",
+        "4ba090d0d919a4a9",
         "start",
         "_do_handshake",
         "_recv_next",
+        "_write_ssl",
         "_validate_peer_identity",
         "_setup_srtp",
     ),
@@ -100,7 +104,7 @@ def certificate_for_now(previous: SharedCertificate | None) -> SharedCertificate
 
 
 class HandshakeWatch:
-    """Watches the DTLS handshake of one transport, to report why it failed.
+    """Watches the DTLS handshake of one transport, to report why it failed, and sends lost flights again soon.
 
     aiortc only logs that it failed: the errors of OpenSSL come up where it ignores them.
     """
@@ -124,12 +128,21 @@ class HandshakeWatch:
 
     async def _do_handshake(self) -> None:
         tls = self._transport._ssl
-        for name in ("do_handshake", "recv"):
-            setattr(tls, name, partial(self._note_errors, getattr(tls, name)))
+        flights = HandshakeFlights(tls)
+        replaced = {
+            "do_handshake": partial(self._note_errors, tls.do_handshake),
+            "recv": partial(self._note_errors, tls.recv),
+            "bio_read": flights.bio_read,
+            "DTLSv1_get_timeout": flights.get_timeout,
+            "DTLSv1_handle_timeout": flights.handle_timeout,
+        }
+        for name, method in replaced.items():
+            setattr(tls, name, method)
         try:
             await self._shake_hands()
         finally:
-            del tls.do_handshake, tls.recv
+            for name in replaced:
+                delattr(tls, name)
 
     def _validate_peer_identity(self, parameters: RTCDtlsParameters) -> None:
         self._reason = "the certificate of the remote has another fingerprint than its description"
@@ -146,3 +159,40 @@ class HandshakeWatch:
             if error.args and isinstance(error.args[0], list):
                 self._errors += [str(reason) for *_, reason in error.args[0]]
             raise
+
+
+class HandshakeFlights:
+    """Sends a flight of a DTLS handshake again, sooner than OpenSSL, whose first timer takes a second.
+
+    A first flight is easily lost where a remote is not ready for it: Janus with ICE-lite drops what comes before it has
+    seen the nomination. A record that arrives twice is dropped by the other end (RFC 6347 section 4.1.2.6).
+    """
+
+    def __init__(self, tls: SSL.Connection) -> None:
+        self._read, self._timeout = tls.bio_read, tls.DTLSv1_get_timeout
+        self._handle = tls.DTLSv1_handle_timeout
+        self._flight = b""
+        self._pauses: list[float] = []
+        self._is_due = False
+
+    def bio_read(self, size: int) -> bytes:
+        """Return what is to be sent: a new flight, or the last one once more."""
+        if self._is_due:
+            self._is_due = False
+            return self._flight
+        self._flight = self._read(size)
+        self._pauses = list(RETRANSMISSIONS)
+        return self._flight
+
+    def get_timeout(self) -> float | None:
+        """Return the seconds until a flight is sent again, None after the handshake."""
+        timeout = self._timeout()
+        return min(timeout, self._pauses[0]) if self._pauses and timeout is not None else timeout
+
+    def handle_timeout(self) -> bool:
+        """Handle the end of that time."""
+        if self._pauses:
+            self._is_due = True
+            del self._pauses[0]
+            return True
+        return self._handle()

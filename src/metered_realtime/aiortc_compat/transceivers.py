@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, rtcpeerconnection
 from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.sdp import MediaDescription, SessionDescription
@@ -29,6 +31,12 @@ def new_transceiver(pc: RTCPeerConnection, track: MediaStreamTrack) -> RTCRtpTra
     transceiver = RTCRtpTransceiver(kind=track.kind, sender=sender, receiver=receiver, direction="sendrecv")
     transceiver._bundled = True
     return transceiver
+
+
+def use_sender(transceiver: RTCRtpTransceiver, track: MediaStreamTrack) -> None:
+    """Send a track with a transceiver that aiortc created for a section of the remote, and that has never sent."""
+    transceiver.sender.replaceTrack(track)
+    count_frames(transceiver.sender)
 
 
 def adopt_transceiver(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
@@ -68,10 +76,24 @@ def header_extensions(transceiver: RTCRtpTransceiver) -> list[Any]:
     return transceiver._headerExtensions
 
 
+def receive_extensions(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver, extensions: Sequence[Any]) -> None:
+    """Accept further header extensions of a remote description, which aiortc can read but does not negotiate."""
+    known = {extension.uri for extension in transceiver._headerExtensions}
+    transceiver._headerExtensions += [extension for extension in extensions if extension.uri not in known]
+    parameters = RTCRtpReceiveParameters(headerExtensions=transceiver._headerExtensions)
+    dtls_transport(pc)._rtp_header_extensions_map.configure(parameters)
+
+
 def propose(transceiver: RTCRtpTransceiver, codec_list: list[Any], extension_list: list[Any]) -> None:
     """Set the codecs and header extensions that a new transceiver offers."""
     transceiver._codecs = codec_list
     transceiver._headerExtensions = extension_list
+
+
+def prefer_codec(transceiver: RTCRtpTransceiver, mime_type: str) -> None:
+    """Put a codec with its retransmission first among those that a transceiver negotiates, if it is one of them."""
+    chosen = {it.payloadType for it in transceiver._codecs if it.mimeType.lower() == mime_type.lower()}
+    transceiver._codecs.sort(key=lambda it: it.parameters.get("apt", it.payloadType) not in chosen)
 
 
 def describe_media(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver, direction: str, mid: str) -> MediaDescription:

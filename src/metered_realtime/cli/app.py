@@ -1,4 +1,7 @@
-"""The commands for the server, keys and tokens. Those for files are in `cli.files`, for recordings in `cli.record`."""
+"""The commands for the server, keys and tokens.
+
+Those for files are in `cli.files`, for recordings in `cli.record`, for media servers in `cli.media_server`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import asyncio
 import json
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,7 +20,7 @@ from rich.syntax import Syntax
 
 from .._version import __version__
 from ..log import StdlibLogger
-from ..server import SignallingServer, mint_token
+from ..server import MetricsOptions, SignallingServer, mint_token, new_webhook_secret
 from ..server.config.file import DEFAULT_APP, ConfigError, load_config
 from ..server.config.keyfile import create_key, revoke_key
 from ..server.config.schema import DEFAULT_PORT, KeyKind
@@ -30,7 +32,8 @@ from ..server.keys import (
     new_secret_pair,
 )
 from ..server.rights import ACTIONS
-from . import files, record
+from . import files, media_server, record
+from .logs import LogFormat, log_to_stderr
 
 PROGRAM = "metered-realtime"
 
@@ -56,6 +59,7 @@ keys_app = typer.Typer(help="Create keys, and manage those in a configuration fi
 app.add_typer(keys_app, name="keys")
 files.add_to(app)
 record.add_to(app)
+media_server.add_to(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")]
 SecretId = Annotated[str | None, typer.Option("--secret-id", envvar="METERED_SECRET_ID", help="Id of a secret key.")]
@@ -124,10 +128,19 @@ def serve(
     tls_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Private key of the certificate, in PEM format.")
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(parser=_port, metavar="PORT", help="Serve /metrics for Prometheus on a port of this machine."),
+    ] = None,
+    metrics_token: Annotated[
+        str | None,
+        typer.Option(envvar="METERED_METRICS_TOKEN", help="Serve /metrics beside the rest, to those with this token."),
+    ] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="Log lines for people, or objects of JSON.")] = LogFormat.TEXT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log all connections, and how they end.")] = False,
 ) -> None:
     """Run the signalling server and the room page until SIGINT or SIGTERM."""
-    _log_to_stderr(logging.INFO if verbose else logging.WARNING)
+    log_to_stderr(logging.INFO if verbose else logging.WARNING, log_format)
     if config is not None:
         _refuse_beside_config(context)
         server = _checked(lambda: _configured(config, host, port))
@@ -144,14 +157,32 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             logger=StdlibLogger(),
+            metrics=_metrics(metrics_port, metrics_token),
         )
     )
     return _run_server(server, _print_json if as_json else _print_banner, None)
 
 
+_NOT_WITH_CONFIG = (
+    "api_key",
+    "secret_id",
+    "secret",
+    "ice_server",
+    "public_page",
+    "tls_cert",
+    "tls_key",
+    "metrics_port",
+    "metrics_token",
+)
+
+
+def _metrics(port: int | None, token: str | None) -> MetricsOptions | None:
+    return None if port is None and token is None else MetricsOptions(port=port, token=token)
+
+
 def _refuse_beside_config(context: typer.Context) -> None:
     """Refuse options that the file covers. Those from the environment are ignored: it may have keys for other runs."""
-    for name in ("api_key", "secret_id", "secret", "ice_server", "public_page", "tls_cert", "tls_key"):
+    for name in _NOT_WITH_CONFIG:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with --config: write it in the file")
@@ -179,7 +210,7 @@ def demo(
     stay: Annotated[float, typer.Option(help="Seconds to keep the channel open afterwards.")] = 0.0,
 ) -> None:
     """Stream a media file between two peers, exchange data, and show that everything arrived."""
-    _log_to_stderr(logging.WARNING)
+    log_to_stderr(logging.WARNING)
     try:
         from .demo import run_demo
     except ModuleNotFoundError as error:
@@ -197,6 +228,12 @@ def demo(
 def _keys(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         _print_new_keys()
+
+
+@keys_app.command("webhook-secret")
+def _new_webhook_secret() -> None:
+    """Print a new secret that signs webhooks."""
+    print(new_webhook_secret())
 
 
 @keys_app.command("new")
@@ -335,6 +372,8 @@ def _on_signals(stop: asyncio.Event) -> None:
 
 def _print_json(server: SignallingServer) -> None:
     line = {"url": server.url, "api_key": server.api_key, "secret_id": server.secret_id, "secret": server.secret}
+    if server.metrics_url is not None:
+        line["metrics"] = server.metrics_url
     print(json.dumps(line), flush=True)
 
 
@@ -344,13 +383,15 @@ def _print_address(server: SignallingServer, as_json: bool) -> None:
 
 
 def _print_banner(server: SignallingServer) -> None:
-    rows = (
+    rows = [
         ("Room page", server.http_url),
         ("Signalling", server.url),
         ("API key", server.api_key),
         ("Secret id", server.secret_id),
         ("Secret", server.secret),
-    )
+    ]
+    if server.metrics_url is not None:
+        rows.append(("Metrics", server.metrics_url))
     console = Console(highlight=False, soft_wrap=True)
     console.print("[bold green]metered-realtime is listening[/]\n")
     for name, value in rows:
@@ -390,7 +431,3 @@ def _json_object(name: str, text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{name} is not JSON: {text!r} ({error})") from None
-
-
-def _log_to_stderr(level: int) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")

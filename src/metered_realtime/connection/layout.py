@@ -12,13 +12,6 @@ from aiortc.sdp import SessionDescription
 from ..core.negotiation.sdp import SdpError, Section
 from .offer import PlannedSection
 
-DIRECTIONS = {
-    (True, True): "sendrecv",
-    (True, False): "sendonly",
-    (False, True): "recvonly",
-}
-"""The direction of a section in an offer, by whether this end sends in it, and whether the remote may."""
-
 
 def reused_sections(
     order: Sequence[PlannedSection], offered: Sequence[Section], declined: Collection[str], in_doubt: Collection[str]

@@ -22,6 +22,14 @@ from aiortc.sdp import GroupDescription, MediaDescription, SessionDescription
 from ..aiortc_compat import transceivers
 from ..aiortc_compat.transceivers import describe_data, describe_media, header_extensions
 
+DIRECTIONS = {
+    (True, True): "sendrecv",
+    (True, False): "sendonly",
+    (False, True): "recvonly",
+    (False, False): "inactive",
+}
+"""The direction of a section by whether this end sends, and whether it receives."""
+
 _MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 # What Chromium proposes, so that a browser which later adds media finds its usual numbers free or meaning the same.
@@ -80,16 +88,19 @@ def plan_offer(
     remote: SessionDescription | None,
     preferred: Mapping[RTCRtpTransceiver, str] | None = None,
     former_mids: Collection[str] = (),
+    *,
+    has_data: bool = True,
 ) -> OfferPlan:
     """Build an offer of the sections so far in their order, followed by new ones.
 
     Those so far are negotiated, or were with the former connection to a remote which may have kept its own.
     `remote` is the last description of the remote: its numbers are taken, also those of things that aiortc does not
     support. `preferred` has the MIME type to be offered first in new sections whose media is encoded already.
-    `former_mids` are those of sections that are gone: no other section gets one.
+    `former_mids` are those of sections that are gone: no other section gets one. Without `has_data` no data section is
+    added.
     """
     planned = list(running)
-    if all(section.transceiver is not None for section in planned):
+    if has_data and all(section.transceiver is not None for section in planned):
         planned.append(PlannedSection(_free_mid(planned, former_mids), None))
     media = [section.transceiver for section in running if section.transceiver is not None]
     numbers = _Numbers([it for it in media if it.mid is not None], remote)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.negotiation.delivery import last_sections, trimmed
 from ..core.negotiation.sdp import DescriptionKind, sections, with_offer_tag
+from ..core.negotiation.sharing import Sharing
 from ..core.negotiation.signals import DescriptionSignal
 from ..errors import MeteredPeerOversizedError
 from .interfaces import AnyPeerConnection, PlannedOffer, Signaller
@@ -55,14 +56,16 @@ class OfferWriter:
         self._limit = limit
         self._count = 0
 
-    def write(self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing]) -> WrittenOffer:
+    def write(
+        self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing], sharing: Sharing = Sharing.NONE
+    ) -> WrittenOffer:
         """Plan an offer of tracks. Those that have to be left out are removed from `outgoing`, the newest
         first."""
-        plan, text = self._plan(peer_connection, outgoing)
+        plan, text = self._plan(peer_connection, outgoing, sharing)
         first_error = error = self._limit.excess("offer", text)
         withheld: list[str] = []
         while error is not None:
-            plan, text = self._plan(peer_connection, outgoing, frugal=True)
+            plan, text = self._plan(peer_connection, outgoing, sharing, frugal=True)
             error = self._limit.excess("offer", text)
             newest = _withhold(peer_connection, outgoing, text, error.size - error.cap) if error is not None else []
             withheld += newest
@@ -71,9 +74,14 @@ class OfferWriter:
         return WrittenOffer(plan, text, tuple(withheld), first_error, fits=error is None)
 
     def _plan(
-        self, peer_connection: AnyPeerConnection, outgoing: dict[Any, Outgoing], *, frugal: bool = False
+        self,
+        peer_connection: AnyPeerConnection,
+        outgoing: dict[Any, Outgoing],
+        sharing: Sharing,
+        *,
+        frugal: bool = False,
     ) -> tuple[PlannedOffer, str]:
-        plan = peer_connection.plan(outgoing, frugal=frugal)
+        plan = peer_connection.plan(outgoing, frugal=frugal, sharing=sharing)
         self._count += 1
         text = with_offer_tag(peer_connection.offer_text(plan), f"{peer_connection.local_ufrag}.{self._count}")
         return plan, self._limit.fitting("offer", text)

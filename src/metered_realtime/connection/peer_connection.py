@@ -18,6 +18,7 @@ from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
 from ..aiortc_compat.certificate import HandshakeWatch, SharedCertificate
+from ..aiortc_compat.closing import tear_down
 from ..aiortc_compat.dcep import ChannelAdmission
 from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
 from ..aiortc_compat.ice_restart import IceRestarts
@@ -49,18 +50,19 @@ from ..core.negotiation.sdp import (
     without_idle_sources,
 )
 from ..core.negotiation.sdp_sections import Form, in_form
+from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
-from .layout import DIRECTIONS, Layout, layout_of, reused_sections
-from .offer import OfferPlan, PlannedSection, plan_offer
+from .layout import Layout, layout_of, reused_sections
+from .offer import DIRECTIONS, OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
 from .sections import Outgoing, ReceivingSection, SendingSections
+from .simulcast import ReceivedLayers
 from .stats import DataCounters, PeerConnectionStats
-from .teardown import tear_down
 from .transport_stats import transport_stats, transport_totals
 
 CLOSE_TIMEOUT = 2.0
@@ -69,6 +71,9 @@ CLOSE_TIMEOUT = 2.0
 
 class PeerConnection:
     """One RTCPeerConnection with its sections, candidates and state."""
+
+    offers_data = True
+    """Whether each offer has a data section."""
 
     def __init__(
         self,
@@ -87,6 +92,7 @@ class PeerConnection:
         self._handshake = HandshakeWatch(transport)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
+        self._layers = ReceivedLayers(self.pc, self.sources, logger)
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
@@ -270,25 +276,24 @@ class PeerConnection:
 
     # --- offers
 
-    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> OfferPlan:
+    def plan(
+        self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False, sharing: Sharing = Sharing.NONE
+    ) -> OfferPlan:
         """Plan an offer in which every wanted track has a section. The connection stays unchanged.
 
-        A `frugal` offer uses every idle section again before it opens another.
+        A `frugal` offer uses every idle section again before it opens another. In the first offer, the remote may send
+        in the sections of tracks that share theirs.
         """
         self._sending.assign(wanted, frugal=frugal)
-        kept = {section.transceiver for section in self._kept}
-        new = [
-            sending.transceiver
-            for sending in self._sending
-            if sending.outgoing is not None and not sending.negotiated and sending.transceiver not in kept
-        ]
+        self._sending.open_new(sharing if not self._kept else Sharing.NONE)
         encoded = {
             sending.transceiver: sending.outgoing.fanout.codec
             for sending in self._sending
             if sending.outgoing is not None and sending.outgoing.fanout.codec is not None
         }
-        numbers = self._parsed_remote or self._former.numbers
-        plan = plan_offer(self.pc, self._kept, new, self._directions(), numbers, encoded, self._former_mids)
+        new, directions = self._new_transceivers(), self._offer_directions()
+        known, former = self._parsed_remote or self._former.numbers, self._former_mids
+        plan = plan_offer(self.pc, self._kept, new, directions, known, encoded, former, has_data=self.offers_data)
         self._offered = plan.sections
         return plan
 
@@ -332,11 +337,16 @@ class PeerConnection:
         return self._sending.lacks(wanted)
 
     async def answer(
-        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
+        self,
+        offer: Description,
+        wanted: Mapping[Any, Outgoing],
+        too_much: TooMuchFn = keep_every_section,
+        sharing: Sharing = Sharing.NONE,
     ) -> tuple[str, bool]:
-        """Answer an offer. Return the answer and whether a wanted track is still without a section.
+        """Answer an offer. Return the answer and whether anything has still to be offered.
 
-        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent.
+        `too_much` returns which of the new sections, by mid, have to be declined so that the answer can be sent. Tracks
+        without a section that share those of the remote are sent in the ones that it offers, in the order of both.
 
         Raises:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
@@ -349,6 +359,8 @@ class PeerConnection:
         await self._set_remote(remote)
         if self._ice.is_renewed:  # an end with ICE-lite is controlled, whoever offers (RFC 8445 section 6.1.1)
             self._ice.take_role(controlling=usable_ice(remote_description(self.pc), self._declined).iceLite)
+        offered = [section for section in remote.sections if section.mid not in self._declined]
+        self._sending.use_offered(offered, wanted, sharing, is_first=not self._order)
         directions = self._directions()
         for transceiver in self.pc.getTransceivers():
             transceiver.direction = "sendrecv" if directions[transceiver].startswith("send") else "recvonly"
@@ -359,14 +371,21 @@ class PeerConnection:
         if declined := too_much(with_port_zero(self.pc.localDescription.sdp, self._declined), new):
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
+            self._sending.decline(declined)
         if offer.tag is None:  # native ends take no offer back that was answered
             self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
-            if sending.transceiver.currentDirection in ("sendrecv", "sendonly"):
+            if sending.is_sending:
                 sending.told = sending.outgoing
         self._applied(remote)
-        return self._as_sent(self.pc.localDescription.sdp), self._sending.lacks(wanted)
+        more = self._sending.lacks(wanted) or self._sending.has_untold_end or self._has_stranded_channel
+        return self._as_sent(self.pc.localDescription.sdp), more
+
+    @property
+    def _has_stranded_channel(self) -> bool:
+        """Whether a data channel waits for a data section."""
+        return not self.data_negotiated and any(it.readyState == "connecting" for it in self._channels)
 
     async def close(self) -> None:
         """Close the connection and end its tracks. Idempotent; takes `CLOSE_TIMEOUT` at the most."""
@@ -395,6 +414,7 @@ class PeerConnection:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.shown, type=description.kind))
         self._parsed_remote = remote_description(self.pc)
         route_sources(self.pc, self._parsed_remote)
+        self._layers.described(description)
         self._forms |= description.forms
         self._decline(description)
 
@@ -407,10 +427,7 @@ class PeerConnection:
     def _decline(self, description: RemoteDescription) -> None:
         """Stop sending in sections that the remote declined, and report those that this end declines."""
         self._declined = dict(description.declined)
-        for sending in self._sending:
-            if sending.transceiver.mid in self._declined:
-                sending.is_usable = False
-                sending.forward.switch(None)
+        self._sending.decline(self._declined)
         known, self._unusable = self._unusable, description.unusable
         for mid, reason in description.unusable.items():
             if mid not in known:
@@ -435,7 +452,7 @@ class PeerConnection:
         """Return a description of this end in the form in which it is sent."""
         session, versions = self._session
         text = in_form(with_port_zero(text, self._declined), self._forms)
-        text = with_origin(without_idle_sources(text), session, next(versions))
+        text = with_origin(self._layers.as_sent(without_idle_sources(text)), session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: RemoteDescription) -> None:
@@ -452,6 +469,7 @@ class PeerConnection:
         for section in sections:
             receiving = self._receiving.get(section.mid)
             if receiving is not None:
+                receiving.layer = self._layers.get(section.mid)
                 sends = section.sends and section.mid not in self._declined
                 ids = (section.stream_ids, section.track_id or section.mid) if sends else None
                 changes.append(receiving.update(ids))
@@ -460,16 +478,26 @@ class PeerConnection:
         if removed or added:
             self._observer.tracks_changed(removed, added)
 
+    def _new_transceivers(self) -> list[RTCRtpTransceiver]:
+        """Return the transceivers for which the next offer opens sections."""
+        new = [it.transceiver for it in self._sending if it.outgoing is not None and not it.negotiated]
+        kept = {section.transceiver for section in self._kept}
+        return [transceiver for transceiver in new if transceiver not in kept]
+
+    def _offer_directions(self) -> dict[RTCRtpTransceiver, str]:
+        return self._directions()
+
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
-        """Return the direction of each transceiver in the next offer."""
+        """Return the direction of each transceiver in the next description."""
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
+        shared = {sending.transceiver for sending in self._sending if sending.is_open}
         directions = {}
         inherited = {section.transceiver for section in self._inherited if section.transceiver is not None}
         for transceiver in {*self.pc.getTransceivers(), *sending, *inherited}:
-            # A section that this end adds is sendonly once. From then on both may send in it: a browser uses it for a
-            # track of its own, and if that was lost in a collision it does not negotiate again unless it was offered
-            # to send there (W3C WebRTC, check if negotiation is needed).
-            receives = transceiver.mid is not None or transceiver in inherited
+            # A section that this end adds is sendonly once, unless it is shared from the start. From then on both may
+            # send in it: a browser uses it for a track of its own, and if that was lost in a collision it does not
+            # negotiate again unless it was offered to send there (W3C WebRTC, check if negotiation is needed).
+            receives = transceiver.mid is not None or transceiver in shared or transceiver in inherited
             directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 

@@ -23,17 +23,20 @@ from ..core.negotiation.effects import (
     CommitOffer,
     CreateOffer,
     Effect,
+    FollowLater,
     ForgetOffer,
     GiveUp,
     Rebuild,
+    ReplacementsExhausted,
     SendAnswer,
     SendOffer,
     Unanswered,
 )
 from ..core.negotiation.negotiator import Negotiator
 from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, with_answer_tag
+from ..core.negotiation.sharing import RemoteTraits, Sharing
 from ..core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
-from ..errors import MeteredPeerOversizedError, NegotiationFailedError
+from ..errors import IceRecoveryExhaustedError, MeteredPeerOversizedError, NegotiationFailedError
 from ..log import Logger
 from ..options import DEFAULT_TUNING, PeerConnectionState, Tuning
 from .ice_servers import IceServers
@@ -57,7 +60,7 @@ class RemoteConnection:
     """One end of the connection to a remote. Idle until either end has something to send.
 
     `polite` ends give way when both offer at once. Nothing is offered before `free_to_offer_at`, a time of the event
-    loop, unless `release` is called.
+    loop, unless `release` is called. `is_native`: the remote is known to be this implementation.
     """
 
     certificate_for_now = staticmethod(certificate_for_now)
@@ -72,6 +75,7 @@ class RemoteConnection:
         logger: Logger,
         certificate: SharedCertificate | None = None,
         free_to_offer_at: float = 0.0,
+        is_native: bool = False,
         set_ups: SetUps | None = None,
         tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
@@ -94,6 +98,7 @@ class RemoteConnection:
         )
         self._delivery = SignalDelivery(signaller, self, self._connection.spawn, logger)
         self._negotiator = Negotiator(polite=polite, holds_back_offer=free_to_offer_at > self._loop.time())
+        self._traits = RemoteTraits()
         self._outgoing: dict[Any, Outgoing] = {}
         self._plan: PlannedOffer | None = None
         self._uncommitted_offers = 0
@@ -102,6 +107,8 @@ class RemoteConnection:
         self._effects: deque[Effect] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._timers = Timers()
+        if is_native:
+            self._traits.is_native = True
         self._timers.set("release", free_to_offer_at or None, self.release)
 
     @property
@@ -192,6 +199,11 @@ class RemoteConnection:
         self._timers.cancel("release")
         self._feed(self._negotiator.release_offer(self._loop.time()))
 
+    def greeted(self) -> None:
+        """Handle the greeting of a native remote, for which no offer is held back."""
+        self._traits.is_native = True
+        self.release()
+
     def retry(self) -> None:
         """Send what the server refused for good: its rules for this end may have changed."""
         self._feed(self._negotiator.retry(self._loop.time()))
@@ -223,6 +235,7 @@ class RemoteConnection:
             case DescriptionSignal(kind, sdp):
                 self._receive_description(kind, sdp)
             case CandidateSignal():
+                self._traits.trickles = self._traits.trickles or signal.candidate is not None
                 self._connection.spawn(self._connection.add_candidate(signal))
 
     def _receive_description(self, kind: Any, sdp: str) -> None:
@@ -234,6 +247,8 @@ class RemoteConnection:
         if kind == "offer":
             self._connection.offered()
         self._connection.is_foreign = description.tag is None
+        has_candidates = bool(description.candidates) or description.candidates_refused > 0
+        self._traits.note_description(is_tagged=description.tag is not None, has_candidates=has_candidates)
         self._negotiator.restartable = self._connection.can_restart_ice
         self._feed(self._negotiator.received(description, self._loop.time()))
 
@@ -243,6 +258,11 @@ class RemoteConnection:
         return self.peer_connection.mids if self.peer_connection is not None else ()
 
     # --- negotiation
+
+    @property
+    def _sharing(self) -> Sharing:
+        """Which local tracks share sections with media of the remote."""
+        return self._traits.sharing
 
     def _change(self) -> None:
         if self._changed_at is None:
@@ -301,6 +321,11 @@ class RemoteConnection:
                 self._plan = None
                 self._changed_at = self._loop.time()
                 self._connection.replace(reason)
+            case FollowLater(seconds):
+                self._logger.info("the other end was replaced again, or restarts ICE again", {"follow_in": seconds})
+            case ReplacementsExhausted(attempts, seconds):
+                self._logger.warning("the other end is replaced all the time", {"times": attempts, "within": seconds})
+                self._observer.negotiation_failed(IceRecoveryExhaustedError(attempts, seconds))
             case Unanswered(reason):
                 self._logger.warning("offer not answered", {"reason": reason})
                 self._observer.negotiation_failed(NegotiationFailedError(reason))
@@ -321,7 +346,7 @@ class RemoteConnection:
     async def _create_offer(self) -> list[Effect]:
         peer_connection = await self._connection.prepare()
         self._negotiator.planning()
-        offer = self._writer.write(peer_connection, self._outgoing)
+        offer = self._writer.write(peer_connection, self._outgoing, self._sharing)
         if offer.withheld or not offer.fits:
             assert offer.error is not None
             self._logger.warning("offer too large", {"error": str(offer.error), "left_out": len(offer.withheld)})
@@ -352,11 +377,11 @@ class RemoteConnection:
             first_error.append(error)
             return last_sections(text, eligible, error.size - error.cap, remains=DECLINED_SECTION_SIZE)
 
-        answer, more = await peer_connection.answer(offer, self._outgoing, too_much)
+        answer, more = await peer_connection.answer(offer, self._outgoing, too_much, self._sharing)
         for error in first_error:
             self._observer.negotiation_failed(error)
         text = self._limit.fitting("answer", with_answer_tag(answer, offer.tag))
-        return self._negotiator.answered(text, self._loop.time(), more=more)
+        return self._negotiator.answered(text, self._loop.time(), more=more, is_complete=offer.tag is None)
 
     # --- signals out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from ..aiortc_compat.rtp_receiver import tap_receiver
 from ..aiortc_compat.rtp_sender import send_shared_packets
 from ..aiortc_compat.rtp_sources import keep_reporting
 from ..aiortc_compat.stats import receiver_stats, sender_stats
-from ..aiortc_compat.transceivers import new_transceiver, set_sender_identity
+from ..aiortc_compat.transceivers import new_transceiver, prefer_codec, set_sender_identity, use_sender
 from ..core.media.sender_clock import SenderClock
+from ..core.negotiation.sdp import Section
+from ..core.negotiation.sharing import Sharing
 from ..media.codecs.encoded import EncodedFrame, RtpTimeline, is_key_frame
 from ..media.codecs.encoders import SendCodec
 from ..media.receiving.remote_track import RemoteTrack
@@ -28,12 +30,13 @@ from .stats import InboundTrackStats, OutboundTrackStats, bits_per_second
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A local track as sent to one remote."""
+    """A local track as sent to one remote. `has_metadata`: the remote has to find its metadata by its ids."""
 
     kind: str
     track_id: str
     stream_id: str | None
     fanout: TrackFanout
+    has_metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,17 @@ class SendingSection:
     """A section that this end sends in, or will: its transceiver and its track.
 
     `outgoing` is the track that is sent now, `planned` the one in the last offer, and `told` the one that the remote
-    knows of. `is_usable` is True until the remote declines the section for good.
+    knows of. `is_usable` is True until the remote declines the section for good. `is_offered`: the remote has opened
+    it. `is_open`: the offer that opens it lets the remote send as well.
     """
 
-    def __init__(self, pc: RTCPeerConnection, kind: str, tuning: Tuning = DEFAULT_TUNING) -> None:
-        self.forward = ForwardTrack(kind)
-        self.transceiver = new_transceiver(pc, self.forward)
+    def __init__(
+        self, transceiver: RTCRtpTransceiver, forward: ForwardTrack, tuning: Tuning, *, is_offered: bool = False
+    ) -> None:
+        self.forward = forward
+        self.transceiver = transceiver
+        self.is_offered = is_offered
+        self.is_open = False
         self.retransmissions = listen_to_feedback(self.transceiver.sender, self.forward)
         send_shared_packets(self.transceiver.sender, self.forward, tuning)
         keep_reporting(self.transceiver.sender)
@@ -68,6 +76,19 @@ class SendingSection:
         self.outgoing: Outgoing | None = None
         self.planned: Outgoing | None = None
         self.told: Outgoing | None = None
+
+    @classmethod
+    def new(cls, pc: RTCPeerConnection, kind: str, tuning: Tuning) -> SendingSection:
+        """Return a section that this end opens."""
+        forward = ForwardTrack(kind)
+        return cls(new_transceiver(pc, forward), forward, tuning)
+
+    @classmethod
+    def offered(cls, transceiver: RTCRtpTransceiver, tuning: Tuning) -> SendingSection:
+        """Return the section of a transceiver with which the remote has opened it."""
+        forward = ForwardTrack(transceiver.kind)
+        use_sender(transceiver, forward)
+        return cls(transceiver, forward, tuning, is_offered=True)
 
     def assign(self, outgoing: Outgoing | None) -> None:
         if outgoing is not None:
@@ -88,9 +109,35 @@ class SendingSection:
         self.outgoing = outgoing
         self.forward.switch(outgoing.fanout)
 
+    def decline(self) -> None:
+        """Handle the section being declined for good. A track in a section of the remote waits for another one: the
+        remote has declined its own media."""
+        self.is_usable = False
+        self.forward.switch(None)
+        if self.is_offered:
+            self.assign(None)
+
+    def keep_codec(self) -> None:
+        """Put the codec of what is sent first in the answer, where the remote has opened the section."""
+        encoded = self.outgoing.fanout.codec if self.outgoing is not None else None
+        codec = self.forward.codec.mime_type if self.forward.codec is not None else encoded
+        if self.is_offered and codec is not None:
+            prefer_codec(self.transceiver, codec)
+
     @property
     def negotiated(self) -> bool:
         return self.transceiver.mid is not None
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether this end sends here by the last descriptions."""
+        return self.transceiver.currentDirection in ("sendrecv", "sendonly")
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a track that waits may be sent in this section of the remote. While the section counts as sending,
+        the remote would take the track for the one before."""
+        return self.is_offered and self.is_usable and self.outgoing is None and not self.is_sending
 
     def stats(self, now: float) -> OutboundTrackStats | None:
         """Return the statistics of the track sent here, None while there is none. `now` is monotonic time."""
@@ -147,6 +194,20 @@ class SendingSections:
         for section in self._sections:
             section.planned = section.outgoing
 
+    def open_new(self, sharing: Sharing) -> None:
+        """Set in which of the sections that are not negotiated yet the remote may send from the start."""
+        for section in self._sections:
+            track = section.outgoing
+            section.is_open = (
+                track is not None and not section.negotiated and sharing.admits(has_metadata=track.has_metadata)
+            )
+
+    def decline(self, mids: Container[str]) -> None:
+        """Handle sections being declined for good."""
+        for section in self._sections:
+            if section.negotiated and section.transceiver.mid in mids:
+                section.decline()
+
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending, at once, tracks that are not wanted any more."""
         keep = set(wanted.values())
@@ -156,7 +217,7 @@ class SendingSections:
 
     def reserve(self, kind: str) -> RTCRtpTransceiver:
         """Open a section for the next track of a kind, and return its transceiver."""
-        section = SendingSection(self._pc, kind, self._tuning)
+        section = SendingSection.new(self._pc, kind, self._tuning)
         self._sections.append(section)
         return section.transceiver
 
@@ -173,11 +234,53 @@ class SendingSections:
             section.replace(new)
         return section is not None
 
+    def use_offered(
+        self, offered: Iterable[Section], wanted: Mapping[Any, Outgoing], sharing: Sharing, *, is_first: bool
+    ) -> None:
+        """Send tracks that wait for a section in those that the remote offers to receive in, in the order of both.
+
+        `is_first`: nothing has been negotiated before.
+        """
+        if sharing is Sharing.NONE:
+            return
+        by_mid = {transceiver.mid: transceiver for transceiver in self._pc.getTransceivers()}
+        for section in offered:
+            if section.receives:
+                # A player asks for tracks. Later, a browser also offers sections whose track it has removed meanwhile.
+                admitted = Sharing.ALL if is_first and section.direction == "recvonly" else sharing
+                tracks = [it for it in wanted.values() if admitted.admits(has_metadata=it.has_metadata)]
+                self._take_offered(by_mid[section.mid], tracks)
+        for sending in self._sections:
+            sending.keep_codec()
+
+    def _take_offered(self, transceiver: RTCRtpTransceiver, tracks: Iterable[Outgoing]) -> None:
+        section = next((it for it in self._sections if it.transceiver is transceiver), None)
+        if section is not None and not section.is_free:
+            return
+        used = section.forward.codec if section is not None else None
+        mime_types = [it.mimeType for it in transceivers.codecs(transceiver)] if used is None else [used.mime_type]
+        waiting = (it for it in tracks if it.kind == transceiver.kind and not self._is_negotiated(it))
+        outgoing = next((it for it in waiting if _fits(it, mime_types)), None)
+        if outgoing is None:
+            return
+        for planned in self._sections:
+            if planned.outgoing == outgoing:
+                planned.assign(None)
+        if section is None:
+            section = SendingSection.offered(transceiver, self._tuning)
+            self._sections.append(section)
+        section.assign(outgoing)
+
     def lacks(self, wanted: Mapping[Any, Outgoing]) -> bool:
         """Return whether the remote does not know of a wanted track. One that it knows and declined is not offered
         again."""
         told = {section.told for section in self._sections}
         return any(outgoing not in told for outgoing in wanted.values())
+
+    @property
+    def has_untold_end(self) -> bool:
+        """Whether the remote believes that a track is sent which is not."""
+        return any(it.outgoing is None and it.is_sending and it.is_usable for it in self._sections)
 
     def _is_negotiated(self, outgoing: Outgoing) -> bool:
         return any(section.outgoing == outgoing and section.negotiated for section in self._sections)
@@ -192,18 +295,22 @@ class SendingSections:
             return unused[0]
         if used and len(same_kind) >= FRESH_SECTIONS:
             return used[0]
-        section = SendingSection(self._pc, kind, self._tuning)
+        section = SendingSection.new(self._pc, kind, self._tuning)
         self._sections.append(section)
         return section
 
 
 class ReceivingSection:
-    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any."""
+    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any.
+
+    `layer` is the layer of simulcast that is received, None without.
+    """
 
     def __init__(self, mid: str, receiver: RTCRtpReceiver, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.mid = mid
         self._receiver = receiver
         self._kind = receiver.track.kind
+        self.layer: str | None = None
         self._time_line = RtpTimeline()
         self._sender_clock = SenderClock()
         self._reported_of: tuple[int, int] | None = None  # the source, and the part of the time line
@@ -293,6 +400,7 @@ class ReceivingSection:
             frames_received=track.frames_received,
             frames_unread=track.frames_unread,
             pictures_refused=track.pictures_refused,
+            layer=self.layer,
         )
 
     def _place(self, timestamp: int, codec: Any) -> int:
@@ -302,6 +410,12 @@ class ReceivingSection:
             self.reported(*early)
             self._early = None
         return place
+
+
+def _fits(outgoing: Outgoing, mime_types: Iterable[str]) -> bool:
+    """Return whether a track can be sent as it is with one of these codecs. One that gives frames fits any."""
+    codec = outgoing.fanout.codec
+    return codec is None or codec.lower() in {mime_type.lower() for mime_type in mime_types}
 
 
 def _not_negative(seconds: float | None) -> float | None:

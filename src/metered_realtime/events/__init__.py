@@ -18,6 +18,7 @@ from .channels import (
     DCOpen,
     StreamOpened,
 )
+from .one_shot import ConnectionClosed, LocalCandidate
 from .peers import (
     ConnectionReset,
     Data,
@@ -61,6 +62,7 @@ __all__ = [
     "ChannelOpened",
     "ChannelResumed",
     "Connected",
+    "ConnectionClosed",
     "ConnectionReset",
     "DCClose",
     "DCError",
@@ -79,6 +81,7 @@ __all__ = [
     "IceCandidateError",
     "Joined",
     "Left",
+    "LocalCandidate",
     "LocalTrackEnded",
     "Message",
     "NegotiationError",

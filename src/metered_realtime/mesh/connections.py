@@ -53,6 +53,7 @@ class PeerConnections:
         return kind(
             polite=remote.polite,
             free_to_offer_at=remote._free_to_offer_at,
+            is_native=remote._is_native,
             signaller=self._seat.signaller(remote.id),
             ice_servers=self._ice_servers,
             observer=remote,

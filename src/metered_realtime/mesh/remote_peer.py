@@ -11,6 +11,7 @@ from ..channels.early_messages import EarlyMessages
 from ..channels.managed_channel import ManagedChannel
 from ..channels.options import ChannelOptions, check_names
 from ..channels.registry import RemoteChannels
+from ..connection.remote_media import RemoteMedia
 from ..core.negotiation.delivery import concerns_everybody
 from ..core.negotiation.signals import GREETING, MetadataSignal, Signal
 from ..core.streams.frames import Attributes, StreamKind
@@ -36,7 +37,6 @@ from ..signalling.scrubbing import scrub_error
 from ..streams.binding import StreamBinding
 from ..streams.writer import StreamWriter
 from .channel_access import ChannelAccess
-from .remote_media import RemoteMedia
 from .stats import RemoteStats, remote_stats
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class RemotePeer(AsyncEventEmitter):
         self._metadata = metadata
         self._polite = polite
         self._has_greeted = False
+        self._is_native = False
         self._silent_tracks: set[str] = set()
         self._connection: RemoteConnection | None = None
         self._free_to_offer_at = 0.0
@@ -263,9 +264,10 @@ class RemotePeer(AsyncEventEmitter):
     def _receive_metadata(self, signal: MetadataSignal) -> None:
         if signal == GREETING:
             self._greet()
+            self._is_native = True
             self._free_to_offer_at = 0.0
             if self._connection is not None:
-                self._connection.release()
+                self._connection.greeted()
         else:
             self._media.store_metadata(signal)
 

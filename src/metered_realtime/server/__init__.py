@@ -5,17 +5,22 @@ from __future__ import annotations
 from .auth import mint_token
 from .keys import App, PublishableKey, SecretKey
 from .limits import Limits
+from .metrics.endpoint import MetricsOptions
 from .plan import Plan
 from .server import SignallingServer
 from .turn import TurnServer
+from .webhooks.sender import Webhooks, new_webhook_secret
 
 __all__ = [
     "App",
     "Limits",
+    "MetricsOptions",
     "Plan",
     "PublishableKey",
     "SecretKey",
     "SignallingServer",
     "TurnServer",
+    "Webhooks",
     "mint_token",
+    "new_webhook_secret",
 ]

@@ -6,10 +6,11 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from ..core.wire.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
@@ -19,11 +20,15 @@ from .client_log import ClientLog
 from .client_socket import CLOSE_TIMEOUT, INVALID_TEXT, OUTBOX_FULL, ClientSocket, Ending, seal
 from .frame_heads import POLICY_VIOLATION, PROTOCOL_ERROR
 from .keys import App
-from .limits import ConnectLimiter, Limits, RateLimiter
-from .proxies import Network, client_address, network_of
+from .limits import Limits, RateLimiter
+from .listening.door import Door
+from .listening.proxies import Network, client_address, network_of
+from .metrics.endpoint import MetricsEndpoint, MetricsOptions
+from .metrics.times import FrameTimes
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
+from .webhooks.sender import WebhookSender
 
 WEBSOCKET_PATH = "/v1"
 
@@ -57,6 +62,10 @@ class SignallingApp:
 
     Attributes:
         endings: Number of connections that ended or were refused, by reason.
+        refusals: Number of those that were refused for their credentials.
+        frame_times: How long frames took.
+        webhooks: What tells a backend of presence, None if nobody is told.
+        metrics: The handlers of metrics and health.
     """
 
     def __init__(
@@ -68,7 +77,10 @@ class SignallingApp:
         page_key: PageKey,
         trusted_proxies: tuple[Network, ...] = (),
         endings: Counter[str] | None = None,
+        metrics: MetricsOptions | None = None,
+        webhooks: WebhookSender | None = None,
     ) -> None:
+        self.webhooks = webhooks
         self.endings = Counter() if endings is None else endings
         self._authenticator = authenticator
         self._limits = limits
@@ -76,23 +88,26 @@ class SignallingApp:
         self._page_key = page_key
         self._trusted_proxies = trusted_proxies
         self._page = load_page()
-        self._tenants = {app_id: Tenant(app, limits) for app_id, app in apps.items()}
-        self._door = ConnectLimiter(limits.connects_per_address, limits.connect_window)
+        self._tenants = {app_id: Tenant(app, limits, webhooks) for app_id, app in apps.items()}
+        self._door = Door(limits)
         self._complaints = RateLimiter(1 / COMPLAINT_INTERVAL, 1)
         self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network)
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self.refusals: Counter[str] = Counter()
+        self.frame_times = FrameTimes()
+        self.metrics = MetricsEndpoint(self, lambda: not self._draining, metrics)
 
-    def build(self) -> web.Application:
-        """Return the application with its routes."""
-        application = web.Application()
+    def build(self, middleware: Middleware) -> web.Application:
+        """Return the application with its routes. The middleware is called with each request."""
+        application = web.Application(middlewares=[middleware])
         application.add_routes(
             [
                 web.get(WEBSOCKET_PATH, self._connect),
                 web.get("/", self._index),
                 web.get("/page/config.json", self._config),
                 web.get("/page/{name}", self._file),
-                web.get("/healthz", self._health),
+                *self.metrics.public_routes(),
                 web.get(OPENAPI_PATH, self._rest.describe),
                 web.route("*", r"/v1/{rest:[\s\S]*}", self._rest.handle),
                 web.route("*", r"/{nothing:[\s\S]*}", not_found),
@@ -104,11 +119,7 @@ class SignallingApp:
         self, apps: Mapping[str, App], limits: Limits, page_key: PageKey, trusted_proxies: tuple[Network, ...]
     ) -> None:
         """Replace the apps and limits. Connections that would no longer be admitted are closed."""
-        if (limits.connects_per_address, limits.connect_window) != (
-            self._limits.connects_per_address,
-            self._limits.connect_window,
-        ):
-            self._door = ConnectLimiter(limits.connects_per_address, limits.connect_window)
+        self._door.reconfigure(limits)
         if limits != self._limits:
             self._rest.reconfigure(limits)
         self._limits, self._page_key, self._trusted_proxies = limits, page_key, trusted_proxies
@@ -116,7 +127,7 @@ class SignallingApp:
             if app_id in self._tenants:
                 self._tenants[app_id].reconfigure(app, limits)
             else:
-                self._tenants[app_id] = Tenant(app, limits)
+                self._tenants[app_id] = Tenant(app, limits, self.webhooks)
         for socket in self._sockets():
             self._review(socket)
         for app_id in self._tenants.keys() - apps.keys():
@@ -136,6 +147,11 @@ class SignallingApp:
             socket.close(WsCloseCode.GOING_AWAY, "going away")
         if self._visits:
             await asyncio.wait(self._visits, timeout=timeout)
+
+    @property
+    def tenants(self) -> Iterable[Tenant]:
+        """The apps."""
+        return self._tenants.values()
 
     def _sockets(self) -> list[ClientSocket]:
         return [socket for tenant in self._tenants.values() for socket in tenant.sockets]
@@ -178,11 +194,11 @@ class SignallingApp:
         if self._draining:
             return web.Response(status=503, headers={"Retry-After": "1"}, text="shutting down\n")
         network, now = self._network(request), time.monotonic()
-        if not self._door.admit(network, now):
+        retry_after = math.ceil(self._door.admit(self._address(request), now))
+        if retry_after:
             self.endings["too many attempts"] += 1
             if self._complaints.admit(network, now):
-                self._logger.warning("too many connection attempts", {"address": network})
-            retry_after = math.ceil(self._door.retry_after(network, now))
+                self._logger.warning("too many connections or connection attempts", {"address": network})
             return web.Response(status=429, headers={"Retry-After": str(retry_after)}, text="too many attempts\n")
         return None
 
@@ -194,6 +210,7 @@ class SignallingApp:
 
     def _log_refusal(self, request: web.Request, refused: RefusedError) -> None:
         self.endings[refused.reason] += 1
+        self.refusals[refused.reason] += 1
         context = {"address": self._address(request), "code": int(refused.code), "why": refused.cause}
         self._logger.warning("connection refused", context)
 
@@ -220,16 +237,21 @@ class SignallingApp:
         if transport is None:  # the client left during its admission
             return
         tenant = self._tenants[admission.app]
-        socket = ClientSocket(ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger)
+        socket = ClientSocket(
+            ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger, self.frame_times
+        )
         replaced = tenant.replaced_by(admission)
         tenant.enter(socket)
-        who = {"peer": socket.peer_id, "app": admission.app, "address": self._address(request)}
+        address = self._address(request)
+        self._door.enter(address)
+        who = {"peer": socket.peer_id, "app": admission.app, "address": address}
         self._logger.info("connection opened", {**who, "by": admission.kind})
         begun = time.monotonic()
         try:
             await socket.run(replaced)
         finally:
             tenant.leave(socket)
+            self._door.leave(address)
             self._log_ending(socket.ending, {**who, "seconds": round(time.monotonic() - begun, 1)})
 
     def _log_ending(self, ending: Ending, context: dict[str, Any]) -> None:
@@ -252,6 +274,3 @@ class SignallingApp:
 
     async def _config(self, request: web.Request) -> web.Response:
         return web.json_response({"key": self._page_key.shown_to(request.host), "url": WEBSOCKET_PATH}, headers=HEADERS)
-
-    async def _health(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")

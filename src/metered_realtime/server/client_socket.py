@@ -27,6 +27,7 @@ from .frame_heads import FrameGuard
 from .frame_intake import FrameIntake
 from .hub import Hub
 from .limits import Limits
+from .metrics.times import FrameTimes
 from .resume import REISSUE_INTERVAL
 from .rights import Grant
 from .routing import Subscriber
@@ -88,7 +89,9 @@ class ClientSocket:
         authenticator: Authenticator,
         limits: Limits,
         logger: Logger,
+        frame_times: FrameTimes,
     ) -> None:
+        self._frame_times = frame_times
         self._ws = ws
         self._transport = transport
         # Bound once: these two calls are most of the cost of a delivery.
@@ -114,6 +117,11 @@ class ClientSocket:
     def peer_id(self) -> str:
         """The id of the connected peer."""
         return self.admission.identity.peer_id
+
+    @property
+    def unsent_bytes(self) -> int:
+        """The number of bytes that wait for the client."""
+        return 0 if self._is_closing() else self._transport.get_write_buffer_size()
 
     @property
     def is_ending(self) -> bool:
@@ -217,7 +225,9 @@ class ClientSocket:
         if not _is_utf8(text):
             return self.close(INVALID_TEXT, "text is not UTF-8")
         try:
-            outcome = intake.handle_frame(text, self._loop.time())
+            now = self._loop.time()
+            outcome = intake.handle_frame(text, now)
+            self._frame_times.note(self._loop.time() - now)
             if isinstance(outcome, Refresh):
                 return self._refresh(outcome)
         except Exception as error:

@@ -24,9 +24,10 @@ Guarantees, in the order in which a client sees them:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Raw, structs
 
@@ -76,13 +77,35 @@ class Identity:
     resume_token: str | None = field(default=None, repr=False)
 
 
+OnChange: TypeAlias = Callable[[Literal["opened", "joined", "left", "emptied"], str, str], None]
+"""Called with what has changed, the channel and the peer. It must neither block, raise, nor call back."""
+
+
+def _ignore(*_: str) -> None:
+    pass
+
+
+_TYPES = {Publish: "publish", Send: "send", Ping: "ping", Subscribe: "subscribe", Unsubscribe: "unsubscribe"}
+"""The types that frames are counted by."""
+
+
 class Hub:
     """Routes the frames of one app. `seal` turns an encoded frame into the argument of `write`; `meter` counts the
-    use."""
+    use; `on_change` hears of presence, in order, whoever may see it.
+
+    Attributes:
+        outcomes: Number of handled frames by type (`other` if it has none) and error code, or `ok`.
+        deliveries: Number of messages written to connections.
+    """
 
     def __init__(
-        self, limits: Limits | None = None, seal: Callable[[bytes], bytes] = bytes, meter: Meter | None = None
+        self,
+        limits: Limits | None = None,
+        seal: Callable[[bytes], bytes] = bytes,
+        meter: Meter | None = None,
+        on_change: OnChange = _ignore,
     ) -> None:
+        self._on_change = on_change
         self._limits = limits if limits is not None else Limits()
         self._meter = meter if meter is not None else Meter()
         self._seal = seal
@@ -91,6 +114,8 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         self._patterns = PatternTable()
         self._silent = False
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.deliveries = 0
 
     def connect(
         self, identity: Identity, write: Callable[[bytes], None], now: float, replaced: Sequence[Subscriber] = ()
@@ -147,10 +172,13 @@ class Hub:
         try:
             self._dispatch(subscriber, frame)
         except FrameError as fault:
-            self.refuse(subscriber, fault)
+            self.refuse(subscriber, fault, _TYPES[type(frame)])
+        else:
+            self.outcomes[_TYPES[type(frame)], "ok"] += 1
 
-    def refuse(self, subscriber: Subscriber, fault: FrameError) -> None:
+    def refuse(self, subscriber: Subscriber, fault: FrameError, frame_type: str = "other") -> None:
         """Answer a frame with an error."""
+        self.outcomes[frame_type, fault.code] += 1
         self._reply(subscriber, ErrorFrame(fault.code, fault.message, fault.request_id))
 
     def publish(self, channel: str, sender: str, data: Raw, metadata: Raw | None = None) -> int:
@@ -167,6 +195,7 @@ class Hub:
             if subscriber.peer_id != sender:
                 subscriber.write(rich if wants_metadata else plain)
                 delivered += 1
+        self.deliveries += delivered
         return delivered
 
     def regrant(self, subscriber: Subscriber, grant: Grant) -> None:
@@ -188,6 +217,16 @@ class Hub:
     def reconfigure(self, limits: Limits) -> None:
         """Replace the limits for frames to come."""
         self._limits = limits
+
+    @property
+    def peer_count(self) -> int:
+        """The number of connected peers."""
+        return len(self._peers)
+
+    @property
+    def channel_count(self) -> int:
+        """The number of channels with peers."""
+        return len(self._channels)
 
     def has_peer(self, peer_id: str) -> bool:
         """Return whether a peer is connected."""
@@ -231,6 +270,7 @@ class Hub:
         )
         for target in targets:
             target.write(packed)
+        self.deliveries += len(targets)
         subscriber.charge(charges.fan_out(len(targets), len(packed)))
         self._acknowledge(subscriber, frame.request_id)
 
@@ -260,13 +300,17 @@ class Hub:
             self._vacate(subscriber, frame.channel)
 
     def _join(self, subscriber: Subscriber, frame: Subscribe) -> None:
-        channel = self._channels.setdefault(frame.channel, Channel())
+        if frame.channel not in self._channels:
+            self._channels[frame.channel] = Channel()
+            self._on_change("opened", frame.channel, subscriber.peer_id)
+        channel = self._channels[frame.channel]
         is_new = channel.add(subscriber, frame.include_sender_metadata)
         subscriber.places.discard(frame.channel)
         owed = subscriber.charges
         if subscriber.grant.permits("presence"):
             self._send_snapshot(subscriber, frame.channel, channel.others(subscriber.peer_id))
         if is_new:
+            self._on_change("joined", frame.channel, subscriber.peer_id)
             self._announce(channel, PresenceFrame(frame.channel, (subscriber.entry,), ()), subscriber)
         if frame.channel not in subscriber.greeted and len(subscriber.greeted) < self._limits.channels_per_connection:
             subscriber.greeted.add(frame.channel)
@@ -285,8 +329,12 @@ class Hub:
     def _depart(self, subscriber: Subscriber, name: str) -> None:
         channel = self._channels[name]
         is_gone = channel.remove(subscriber)
+        if is_gone and not self._silent:
+            self._on_change("left", name, subscriber.peer_id)
         if not channel.peers:
             del self._channels[name]
+            if not self._silent:
+                self._on_change("emptied", name, subscriber.peer_id)
         elif is_gone:
             self._announce(channel, PresenceFrame(name, (), (subscriber.entry,)), subscriber)
 

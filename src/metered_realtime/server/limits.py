@@ -67,6 +67,11 @@ class Limits:
 
     connect_window: float = 60.0
 
+    connections_per_address: int = 1_000
+    """Maximum number of open WebSockets of one address: an office or a carrier shares one, a test program has hundreds.
+    A /64 of IPv6 counts as an address, a /56 has 4 times and a /48 16 times as many, of attempts too. More are answered
+    with HTTP 429."""
+
     rest_body_size: int = 32_768
     """Maximum size of a REST request body. A larger one is answered with 413."""
 

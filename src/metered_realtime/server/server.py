@@ -18,12 +18,15 @@ from .config.file import Config
 from .ice import IceServer, ice_server_list
 from .keys import App, Keyring, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
 from .limits import Limits
-from .proxies import networks
+from .listening.listener import KEEP_ALIVE, Listener
+from .listening.proxies import networks
+from .listening.tls import StrPath, load_certificate
+from .metrics.endpoint import MetricsEndpoint, MetricsOptions
 from .rights import ACTIONS
 from .room_page import PageKey, is_loopback
-from .tls import StrPath, load_certificate
 from .tokens import mint_token
 from .turn import TurnServer
+from .webhooks.sender import Webhooks, WebhookSender
 
 STOP_TIMEOUT = 2.0
 """Maximum duration of `stop` in seconds. Clients that have not closed by then are disconnected."""
@@ -33,9 +36,6 @@ CLEAN_UP_TIME = 0.5
 
 MAX_REQUEST_LINE = 65_536
 """Maximum size of the request line in bytes. A token at all its limits, about 50 KB, is part of the query."""
-
-KEEP_ALIVE = 75.0
-"""Seconds that an idle HTTP connection is kept open."""
 
 RUN_APP = "run"
 """The app of the keys that a server makes for the run."""
@@ -48,7 +48,8 @@ class SignallingServer:
     in all channels, which suits development and closed networks. `apps` have keys of their own; with `run_keys=False`
     only those are valid, and `api_key`, `secret_id` and `secret` are empty. `turn` adds expiring TURN credentials to
     each welcome. With `tls_cert` and `tls_key`, files in PEM format, the server uses TLS. `trusted_proxies` are the
-    addresses and networks whose X-Forwarded-For header is trusted.
+    addresses and networks whose X-Forwarded-For header is trusted. `metrics` is where `/metrics` is served, `webhooks`
+    what is told of peers that come and go.
 
     `port=0` picks a free port, and keeps it over a restart. The room page gets the publishable key, so that opening its
     URL is enough, if `open_page` is set and the server listens on loopback only; with `public_page` it always does.
@@ -76,6 +77,8 @@ class SignallingServer:
         tls_cert: StrPath | None = None,
         tls_key: StrPath | None = None,
         trusted_proxies: Iterable[str] = (),
+        metrics: MetricsOptions | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         if (secret_id is None) != (secret is None):
             raise ValueError("secret_id and secret go together: give both or neither")
@@ -91,9 +94,14 @@ class SignallingServer:
         self._authenticator = Authenticator(self._keyring, ice_server_list(ice_servers), self._limits, turn)
         self._trusted_proxies = networks(trusted_proxies)
         self._certificate = load_certificate(tls_cert, tls_key)
+        self._metrics = metrics
+        self._webhooks = webhooks
+        self._metrics_runner: web.AppRunner | None = None  # while running, if the metrics have a port
+        self._metrics_url: str | None = None
         self._listens_as: tuple[str, int, bool] | None = None  # from the configuration
         self._app: SignallingApp | None = None
         self._runner: web.AppRunner | None = None  # while running
+        self._listener: Listener | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._endings: Counter[str] = Counter()
 
@@ -116,6 +124,8 @@ class SignallingServer:
             run_keys=False,
             tls_cert=config.tls_cert,
             tls_key=config.tls_key,
+            metrics=config.metrics,
+            webhooks=config.webhooks,
         )
         server._configure(config)
         return server
@@ -138,6 +148,8 @@ class SignallingServer:
         self._configure(config)
         if self._app is not None:
             self._app.reconfigure(self._keyring.apps, self._limits, self._page_key, self._trusted_proxies)
+        if self._listener is not None:
+            self._listener.trusted_proxies = self._trusted_proxies
         self._logger.info("configuration loaded", {"file": str(config.path)})
 
     def _configure(self, config: Config) -> None:
@@ -171,19 +183,23 @@ class SignallingServer:
         return f"{'http' if self._certificate is None else 'https'}://{self._authority}"
 
     @property
+    def metrics_url(self) -> str | None:
+        """The URL of the metrics on their own port, None without one or while the server is stopped."""
+        return self._metrics_url
+
+    @property
     def endings(self) -> dict[str, int]:
         """Number of connections that ended or were refused since the server was created, by reason.
 
         The reasons are those of close frames; `too many attempts` for a handshake answered with 429; `outbox full` and
-        `no pong` for a client that the server disconnected; `by the client`; and `connection lost`.
+        `no pong` for a client that the server disconnected; `no request` for an HTTP connection closed because it sent
+        none in time, or too many waited; `by the client`; and `connection lost`.
         """
         return dict(self._endings)
 
     @property
     def _authority(self) -> str:
-        # The unspecified address is not one to connect to.
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return f"{_reachable(self.host)}:{self.port}"
 
     async def start(self) -> None:
         """Start listening. Connections are accepted when this returns. Idempotent.
@@ -203,9 +219,12 @@ class SignallingServer:
             self._page_key,
             self._trusted_proxies,
             self._endings,
+            self._metrics,
+            WebhookSender(self._webhooks, self._logger) if self._webhooks is not None else None,
         )
+        listener = Listener(self._endings, self._trusted_proxies)
         runner = web.AppRunner(
-            app.build(),
+            app.build(listener.middleware),
             access_log=None,  # request lines hold credentials
             logger=HttpLog(ClientLog(self._logger)),
             handle_signals=False,
@@ -214,14 +233,16 @@ class SignallingServer:
             max_line_size=MAX_REQUEST_LINE,
         )
         await runner.setup()
+        assert runner.server is not None
         try:
-            site = web.TCPSite(runner, self.host, self.port, ssl_context=self._certificate)
-            await site.start()
+            await listener.start(runner.server, self.host, self.port, self._certificate)
+            await self._start_metrics(app.metrics)
         except OSError as error:
+            listener.stop()
             await runner.cleanup()
             raise OSError(error.errno, f"cannot listen on {self.host} port {self.port}: {error.strerror}") from error
-        self.port = site.port
-        self._app, self._runner = app, runner
+        self.port = listener.port
+        self._app, self._runner, self._listener = app, runner, listener
         self._logger.info("listening", {"url": self.url})
 
     async def stop(self) -> None:
@@ -254,20 +275,35 @@ class SignallingServer:
             peer_metadata=peer_metadata,
         )
 
+    async def _start_metrics(self, endpoint: MetricsEndpoint) -> None:
+        if (started := await endpoint.start()) is not None and self._metrics is not None:
+            self._metrics_runner, port = started
+            self._metrics_url = f"http://{_reachable(self._metrics.host)}:{port}/metrics"
+
     async def _shut_down(self, runner: web.AppRunner) -> None:
         try:
-            for site in runner.sites:
-                await site.stop()
+            if self._listener is not None:
+                self._listener.stop()
             if self._app is not None:
-                await self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME)
+                closing = self._app.webhooks.close() if self._app.webhooks is not None else asyncio.sleep(0)
+                await asyncio.gather(self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME), closing)
         finally:
             self._app = None
             await runner.cleanup()
+            if self._metrics_runner is not None:
+                await self._metrics_runner.cleanup()
+                self._metrics_runner = self._metrics_url = None
         self._logger.info("stopped", {"url": self.url})
 
     def _run_app(self) -> App:
         publishable = PublishableKey(key=self.api_key, actions=ACTIONS)
         return App(RUN_APP, (publishable,), (SecretKey(id=self.secret_id, secret=self.secret),))
+
+
+def _reachable(host: str) -> str:
+    """Return the host of a URL: the unspecified address is not one to connect to."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _run_keys(api_key: str | None, secret_id: str | None, secret: str | None) -> tuple[str, str, str]:

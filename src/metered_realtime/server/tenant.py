@@ -9,15 +9,19 @@ from .hub import Hub
 from .keys import App
 from .limits import Limits
 from .plan import Meter
+from .webhooks.sender import WebhookSender
 
 
 class Tenant:
     """The state of one app."""
 
-    def __init__(self, app: App, limits: Limits) -> None:
+    def __init__(self, app: App, limits: Limits, webhooks: WebhookSender | None = None) -> None:
         self.id = app.id
         self.meter = Meter(app.plan)
-        self.hub = Hub(limits, seal, self.meter)
+        if webhooks is None:
+            self.hub = Hub(limits, seal, self.meter)
+        else:
+            self.hub = Hub(limits, seal, self.meter, lambda kind, name, peer: webhooks.note(kind, app.id, name, peer))
         self.sockets: set[ClientSocket] = set()
         self._sockets_of: dict[str, set[ClientSocket]] = {}
 

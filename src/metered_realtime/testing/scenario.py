@@ -32,6 +32,7 @@ class Scenario:
         seconds: How long peers act and failures happen, in virtual seconds.
         conditions: The conditions of the network.
         faults: The kinds of failures, from `FAULTS`.
+        shares_sections: Whether tracks go into sections that the other end offers, as with a foreign remote.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class Scenario:
     seconds: float
     conditions: Conditions
     faults: tuple[str, ...] = ()
+    shares_sections: bool = False
 
     @staticmethod
     def draw(seed: int, *, peers: int | None = None, calm: bool | None = None) -> Scenario:
@@ -61,6 +63,7 @@ class Scenario:
             seconds=seconds,
             conditions=conditions,
             faults=() if is_calm else faults,
+            shares_sections=random.random() < 0.25,
         )
 
     @property

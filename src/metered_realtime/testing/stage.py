@@ -43,6 +43,7 @@ AFTERLIFE = 60.0
 def play(scenario: Scenario) -> Outcome:
     """Play a run and check its invariants. Takes some hundredths of a second for most seeds."""
     world = VirtualWorld(scenario.seed, scenario.conditions)
+    world.media.shares_sections = scenario.shares_sections
     try:
         stage = _Stage(scenario, world)
         world.run(stage.play())

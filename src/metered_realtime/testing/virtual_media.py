@@ -206,9 +206,10 @@ class VirtualRTCPeerConnection:
 
 
 class MediaPlane:
-    """All media paths of a virtual world."""
+    """All media paths of a virtual world. `shares_sections`: tracks share sections, as with a foreign remote."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, network: VirtualNetwork) -> None:
+        self.shares_sections = False
         self.loop = loop
         self.network = network
         self._ends: dict[str, VirtualRTCPeerConnection] = {}

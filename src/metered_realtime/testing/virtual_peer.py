@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NoReturn
 
 from ..connection.interfaces import AnyPeerConnection, PeerConnectionObserver
 from ..connection.remote_connection import RemoteConnection
+from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..mesh.peer import MeteredPeer
 from ..options import SignallingClientOptions
@@ -45,6 +46,10 @@ class VirtualConnection(RemoteConnection):
         self, observer: PeerConnectionObserver, *, has_servers: bool, relay_only: bool, is_shared: bool
     ) -> AnyPeerConnection:
         return VirtualPeerConnection(self.plane, self.process, observer, asks_servers=has_servers)
+
+    @property
+    def _sharing(self) -> Sharing:
+        return Sharing.ALL if self.plane.shares_sections else super()._sharing
 
 
 class VirtualPeer(MeteredPeer):

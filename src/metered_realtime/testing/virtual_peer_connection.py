@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..connection.interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
@@ -16,6 +16,7 @@ from ..connection.layout import Layout
 from ..connection.sections import FRESH_SECTIONS, Incoming, Outgoing
 from ..connection.stats import PeerConnectionStats
 from ..core.negotiation.sdp import Description, Direction, Section, sections
+from ..core.negotiation.sharing import Sharing
 from ..media.receiving.remote_track import RemoteTrack
 from ..options import IceServerConfig
 from .virtual_media import MediaPlane, VirtualChannel, VirtualRTCPeerConnection
@@ -55,6 +56,8 @@ class _VirtualSection:
         self.outgoing: Outgoing | None = None
         self.planned: Outgoing | None = None
         self.announced: Outgoing | None = None
+        self.is_offered = False
+        self.is_open = False
 
     def assign(self, outgoing: Outgoing | None) -> None:
         if outgoing is not None:
@@ -222,7 +225,7 @@ class VirtualPeerConnection:
 
     # --- offers and answers
 
-    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False) -> _Plan:
+    def plan(self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False, sharing: Sharing = Sharing.NONE) -> _Plan:
         """Plan an offer with a section for everything wanted. The connection stays as it is."""
         self._require_idle()
         self.release(wanted)
@@ -235,7 +238,9 @@ class VirtualPeerConnection:
             lines.append(_Line(_free_mid(lines), "application"))
         for sending in self._sections:
             sending.planned = sending.outgoing
+            sending.is_open = False
             if sending.mid is None and sending.outgoing is not None:
+                sending.is_open = not self._lines and sharing.admits(has_metadata=sending.outgoing.has_metadata)
                 lines.append(_Line(_free_mid(lines), sending.kind, sending))
         directions = [self._direction(line.sending, is_new=line not in self._lines) for line in lines]
         return _Plan(self._describe(lines, directions, "actpass"), tuple(lines))
@@ -286,7 +291,11 @@ class VirtualPeerConnection:
         return self._unsent(wanted)
 
     async def answer(
-        self, offer: Description, wanted: Mapping[Any, Outgoing], too_much: TooMuchFn = keep_every_section
+        self,
+        offer: Description,
+        wanted: Mapping[Any, Outgoing],
+        too_much: TooMuchFn = keep_every_section,
+        sharing: Sharing = Sharing.NONE,
     ) -> tuple[str, bool]:
         """Answer an offer. Return the answer, and whether anything wanted found no section in it."""
         self._begin()
@@ -296,6 +305,8 @@ class VirtualPeerConnection:
             theirs = sections(offer.sdp)
             new = tuple(_Line(section.mid, section.kind) for section in theirs[len(self._lines) :])
             lines = (*self._lines, *new)
+            if sharing is not Sharing.NONE:
+                lines = self._use_offered(lines, theirs, wanted, sharing)
             directions = [_answer_direction(line.sending, their) for line, their in zip(lines, theirs, strict=True)]
             text = self._describe(lines, directions, "active")
             await self._take_time()
@@ -377,8 +388,38 @@ class VirtualPeerConnection:
             current.track.stop()
         return current, incoming
 
+    def _use_offered(
+        self, lines: Sequence[_Line], theirs: Sequence[Section], wanted: Mapping[Any, Outgoing], sharing: Sharing
+    ) -> tuple[_Line, ...]:
+        """Return the lines, with tracks that waited for a section in those of the remote."""
+        used = []
+        for line, section in zip(lines, theirs, strict=True):
+            admitted = Sharing.ALL if section.direction == "recvonly" and not self._lines else sharing
+            tracks = [it for it in wanted.values() if admitted.admits(has_metadata=it.has_metadata)]
+            used.append(self._take_offered(line, tracks) if section.receives else line)
+        return tuple(used)
+
+    def _take_offered(self, line: _Line, tracks: Sequence[Outgoing]) -> _Line:
+        sending = line.sending
+        if sending is not None and (not sending.is_offered or sending.outgoing is not None):
+            return line
+        negotiated = {it.outgoing for it in self._sections if it.mid is not None}
+        outgoing = next((it for it in tracks if it.kind == line.kind and it not in negotiated), None)
+        if outgoing is None:
+            return line
+        for planned in self._sections:
+            if planned.outgoing == outgoing:
+                planned.assign(None)
+        if sending is None:
+            sending = _VirtualSection(line.kind)
+            sending.mid, sending.is_offered = line.mid, True
+            self._sections.append(sending)
+        sending.assign(outgoing)
+        return replace(line, sending=sending)
+
     def _direction(self, sending: _VirtualSection | None, *, is_new: bool) -> Direction:
-        return _DIRECTIONS[sending is not None and sending.outgoing is not None, not is_new]
+        receives = not is_new or (sending is not None and sending.is_open)
+        return _DIRECTIONS[sending is not None and sending.outgoing is not None, receives]
 
     def _describe(self, lines: Sequence[_Line], directions: list[Direction], setup: str) -> str:
         text = [

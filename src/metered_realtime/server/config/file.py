@@ -16,15 +16,26 @@ from ...core.wire.names import channel_fault
 from ..ice import MAX_ICE_SERVERS, ice_server_list
 from ..keys import App, Keyring, PublishableKey, SecretKey
 from ..limits import Limits
+from ..listening.proxies import Network, networks
+from ..metrics.endpoint import MetricsOptions
 from ..plan import Plan
-from ..proxies import Network, networks
 from ..turn import TurnServer
-from .schema import AppTable, PublishableTable, SecretTable, ServerTable, TurnTable, read_table
+from ..webhooks.sender import Webhooks
+from .schema import (
+    AppTable,
+    MetricsTable,
+    PublishableTable,
+    SecretTable,
+    ServerTable,
+    TurnTable,
+    WebhooksTable,
+    read_table,
+)
 
 DEFAULT_APP = "default"
 """The app of keys without an `app`."""
 
-TABLES = ("server", "limits", "ice_servers", "turn", "apps", "publishable_keys", "secret_keys")
+TABLES = ("server", "limits", "metrics", "webhooks", "ice_servers", "turn", "apps", "publishable_keys", "secret_keys")
 
 T = TypeVar("T")
 
@@ -49,6 +60,8 @@ class Config:
     ice_servers: list[dict[str, Any]] = field(repr=False)
     turn: TurnServer | None
     apps: tuple[App, ...]
+    metrics: MetricsOptions | None
+    webhooks: Webhooks | None
 
 
 def load_config(path: Path) -> Config:
@@ -106,6 +119,8 @@ def _read(raw: dict[str, Any], path: Path) -> Config:
         ice_servers=[_ice_server(table, place) for table, place in _entries(raw, "ice_servers")],
         turn=_turn(raw["turn"]) if "turn" in raw else None,
         apps=_apps(raw),
+        metrics=_metrics(raw["metrics"]) if "metrics" in raw else None,
+        webhooks=_webhooks(raw["webhooks"]) if "webhooks" in raw else None,
     )
     _check_whole(config)
     return config
@@ -122,6 +137,16 @@ def _check_whole(config: Config) -> None:
 
 def _file(name: str | None, path: Path) -> Path | None:
     return None if name is None else path.parent / name
+
+
+def _metrics(table: Any) -> MetricsOptions:
+    given = read_table(table, MetricsTable, "metrics")
+    return _at("metrics", lambda: MetricsOptions(port=given.port, host=given.host, token=given.token))
+
+
+def _webhooks(table: Any) -> Webhooks:
+    given = read_table(table, WebhooksTable, "webhooks")
+    return _at("webhooks", lambda: Webhooks(given.url, given.secret))
 
 
 def _limits(table: Any) -> Limits:

@@ -40,6 +40,17 @@ class ServerTable(_Table, frozen=True, kw_only=True):
     public_page: bool = False
 
 
+class MetricsTable(_Table, frozen=True, kw_only=True):
+    port: int | None = None
+    host: str = "127.0.0.1"
+    token: str | None = None
+
+
+class WebhooksTable(_Table, frozen=True, kw_only=True):
+    url: str
+    secret: str
+
+
 class TurnTable(_Table, frozen=True, kw_only=True):
     urls: tuple[str, ...]
     shared_secret: str

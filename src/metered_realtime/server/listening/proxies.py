@@ -7,6 +7,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 Network = IPv4Network | IPv6Network
 
+IPV6_PREFIXES = (56, 48)
+"""Lengths of the prefixes that providers assign to sites, besides /64."""
+
+WIDER = 4
+"""What each wider network of IPv6 may have, as a multiple of the one before: many may share it, or one may own it."""
+
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """Parse addresses and networks such as `10.0.0.0/8`.
@@ -31,7 +37,7 @@ def client_address(remote: str | None, forwarded: Sequence[str], trusted: Sequen
     """
     address = remote or ""
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
-    while hops and _is_trusted(address, trusted):
+    while hops and is_trusted(address, trusted):
         hop = hops.pop()
         if not _is_address(hop):
             return address
@@ -50,13 +56,25 @@ def network_of(address: str) -> str:
     return str(ip) if isinstance(ip, IPv4Address) else str(ip_network((int(ip) >> 64 << 64, 64)))
 
 
+def networks_of(address: str) -> tuple[str, ...]:
+    """Return the network of an address, and the wider ones that its limits apply to, each to `WIDER` times as many.
+
+    Providers assign /56 or /48 to a site (RFC 6177 section 2), and a /48 has 65,536 /64.
+    """
+    network = network_of(address)
+    if not network.endswith("/64"):
+        return (network,)
+    return (network, *(str(ip_network(network).supernet(new_prefix=prefix)) for prefix in IPV6_PREFIXES))
+
+
 def _plain(address: str) -> IPv4Address | IPv6Address:
     """Parse an address. An IPv4-mapped IPv6 address, as a dual-stack socket reports it, becomes an IPv4 address."""
     ip = ip_address(address)
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
 
 
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+def is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+    """Return whether an address is one of a trusted proxy."""
     if not trusted or not _is_address(address):
         return False
     return any(_plain(address) in network for network in trusted)

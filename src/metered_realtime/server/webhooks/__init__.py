@@ -1,0 +1,1 @@
+"""Webhooks: the presence in channels, told to a backend."""
