@@ -215,6 +215,12 @@ class SendingSections:
             if section.outgoing is not None and section.outgoing not in keep:
                 section.assign(None)
 
+    def reserve(self, kind: str) -> RTCRtpTransceiver:
+        """Open a section for the next track of a kind, and return its transceiver."""
+        section = SendingSection.new(self._pc, kind, self._tuning)
+        self._sections.append(section)
+        return section.transceiver
+
     def give_up(self, transceiver: RTCRtpTransceiver) -> None:
         """Forget the section of a transceiver, if it is one of these. Its track needs another one."""
         for section in [it for it in self._sections if it.transceiver is transceiver]:
