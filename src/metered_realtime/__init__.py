@@ -162,7 +162,7 @@ if TYPE_CHECKING:
     from .bridge.bridge import Bridge
     from .bridge.options import BridgeLimits
     from .bridge.stats import BridgeSessionStats, BridgeStats
-    from .connection.one_shot import OneShotConnection
+    from .connection.one_shot.connection import OneShotConnection
     from .media.receiving.inbound import iter_frames, iter_pcm, track_to_numpy
     from .media.sources.audio_source import AudioSource
     from .media.sources.factories import from_camera, from_file, from_microphone, from_rtsp, screen_share
@@ -180,7 +180,7 @@ _LAZY = {
     "BridgeLimits": "bridge.options",
     "BridgeSessionStats": "bridge.stats",
     "BridgeStats": "bridge.stats",
-    "OneShotConnection": "connection.one_shot",
+    "OneShotConnection": "connection.one_shot.connection",
     "ParticipantFigures": "recording.stats",
     "PatternTrack": "media.sources.testsource",
     "Recorder": "recording.recorder",

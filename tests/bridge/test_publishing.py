@@ -147,7 +147,7 @@ async def test_many_encoders_at_once(endpoints: Endpoints) -> None:
 
 
 async def test_ice_is_restarted_by_the_encoder(endpoints: Endpoints) -> None:
-    from metered_realtime.connection.one_shot import OneShotConnection
+    from metered_realtime.connection.one_shot.connection import OneShotConnection
 
     async with OneShotConnection([PatternTrack(width=320, height=240)], restart_window=PATIENCE) as encoder:
         token = endpoints.room.server.mint_token("ann")

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..connection.one_shot import OneShotConnection
+from ..connection.one_shot.connection import OneShotConnection
 from ..core.endpoints.preconditions import is_restart
 from ..core.endpoints.refusals import RefusedRequestError
 from ..core.media.relay_sync import RelaySync

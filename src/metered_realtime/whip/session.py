@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from ..connection.one_shot import OneShotConnection
+from ..connection.one_shot.connection import OneShotConnection
 from ..connection.stats import ConnectionStats
 from ..core.negotiation.ice_fragment import fragment_of
 from ..errors import (
