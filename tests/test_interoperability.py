@@ -44,7 +44,8 @@ def test_a_report_of_tests_is_recorded(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"| ✓ | `{tests['once']}` |" in text
     assert f"| ✗ it cannot | `{tests['replaced']}` |" in text
     report.write_text(
-        '<testsuite><testcase classname="tests.foreign_ends.test_media" name="test_a[x]"><failure/></testcase></testsuite>'
+        '<testsuite><testcase classname="tests.foreign_ends.test_media" name="test_a[x]"><failure/></testcase>'
+        "</testsuite>"
     )
     with pytest.raises(SystemExit, match=r"test_a\[x\]: failed"):
         interoperability.record(report)

@@ -192,6 +192,20 @@ async def test_a_track_is_replaced_in_a_section_of_the_remote(meet: MeetFn) -> N
     await shows(meeting.theirs.tracks[0], 200)
 
 
+async def test_a_player_that_starts_over_receives_again(meet: MeetFn) -> None:
+    meeting = await meet(GreyTrack(60), metadata=METADATA)
+    theirs = meeting.theirs
+    for count in (1, 2):
+        theirs.pc.addTransceiver("video", direction="recvonly")
+        answer = await meeting.negotiate()
+        assert answer["0"].direction == "sendonly"
+        await eventually(lambda count=count: len(theirs.tracks) == count)
+        await shows(theirs.tracks[-1], 60)
+        if count == 1:
+            await theirs.start_over()
+    assert meeting.remote.stats().generation == 2
+
+
 async def test_natives_send_in_sections_of_their_own(room: Room) -> None:
     pair = await room.pair()
     await pair.media_to_b(60)
@@ -282,7 +296,7 @@ async def test_a_track_that_is_encoded_already_is_sent_as_it_is_or_waits() -> No
     assert (first.track_id, second.direction) == ("t1", "inactive")
     assert ends.more
     plan = ends.ours.plan(ends.wanted, sharing=Sharing.ALL)
-    assert [it.track_id for it in sections(plan.sdp)] == ["t1", None, None, "t0"]
+    assert [it.track_id for it in sections(ends.ours.offer_text(plan))] == ["t1", None, None, "t0"]
     await ends.close()
 
 
@@ -338,6 +352,22 @@ async def test_a_track_of_a_forgotten_offer_goes_into_the_section_that_collided(
     await eventually(lambda: ends.tracks)
     await shows(ends.tracks[0], 60)
     assert len(ends.ours.stats()["outbound"]) == 1
+    await ends.close()
+
+
+async def test_a_frugal_offer_uses_an_idle_section_of_the_remote() -> None:
+    ends = Ends(("video", None), ("video", None))
+    later = ends.wanted.pop(1)
+    ends.theirs.addTransceiver("video", direction="recvonly")
+    await ends.offer()
+    ends.wanted.clear()
+    ends.ours.release(ends.wanted)
+    (section,) = await ends.offer()
+    assert section.direction == "inactive"
+    ends.wanted[1] = later
+    assert [it.mid for it in sections(ends.ours.plan(ends.wanted).sdp) if it.kind == "video"] == ["0", "2"]
+    (reused,) = (it for it in sections(ends.ours.plan(ends.wanted, frugal=True).sdp) if it.kind == "video")
+    assert (reused.mid, reused.direction, reused.track_id) == ("0", "sendrecv", "t1")
     await ends.close()
 
 

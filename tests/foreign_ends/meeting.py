@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+from aiortc import MediaStreamTrack
 
 from metered_realtime import (
     ConnectionReset,
@@ -35,11 +38,10 @@ class Meeting:
         self.log = EventLog(remote)
         remote.on(DataChannelOpened, lambda event: _echo(DataChannel(event.channel)))
 
-    def python_sends(self) -> MediaStream:
-        """Let the native peer send sound and pictures."""
-        stream = MediaStream([GreyTrack(), ToneTrack()])
-        self.native.add_stream(stream)
-        return stream
+    def python_sends(self, start: asyncio.Event | None = None) -> None:
+        """Let the native peer send sound and pictures, from an event on if there is one."""
+        tracks = [GreyTrack(), ToneTrack()]
+        self.native.add_stream(MediaStream(tracks if start is None else [HeldTrack(it, start) for it in tracks]))
 
     async def other_sends(self, *kinds: str) -> None:
         """Let the foreign end have tracks to send, which it does not offer yet."""
@@ -80,6 +82,23 @@ class Meeting:
         assert self.log.of(ConnectionReset) == []
         assert self.log.of(NegotiationError) == []
         assert self.foreign.failures == []
+
+
+class HeldTrack(MediaStreamTrack):
+    """The frames of another track, from an event on."""
+
+    def __init__(self, source: MediaStreamTrack, start: asyncio.Event) -> None:
+        super().__init__()
+        self.kind = source.kind
+        self._source, self._start = source, start
+
+    async def recv(self) -> Any:
+        await self._start.wait()
+        return await self._source.recv()
+
+    def stop(self) -> None:
+        super().stop()
+        self._source.stop()
 
 
 def _echo(channel: DataChannel) -> None:

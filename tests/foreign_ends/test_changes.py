@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from metered_realtime import MediaStream, Track, TrackEnded
@@ -49,11 +51,15 @@ async def test_both_offer_at_once(meeting: Meeting) -> None:
     foreign = meeting.foreign
     channel = await meeting.opens_a_channel()
     await meeting.other_sends(*BOTH)
-    offers = len(foreign.received)
+    offers, start = len(foreign.received), asyncio.Event()
     with foreign.signals_held():
         await foreign.command("offer")
-        meeting.python_sends()
+        meeting.python_sends(start)
         await foreign.until(lambda: len(foreign.received) > offers)
+    await meeting.python_receives(*BOTH)
+    # webrtcbin loses a track for good whose packets overtake the description that has it.
+    await foreign.until(lambda: foreign.is_idle and len(foreign.descriptions) >= 2)
+    start.set()
     await meeting.media_flows(*BOTH)
     assert len(meeting.log.of(Track)) == 2
     await meeting.is_answered(channel)

@@ -26,8 +26,8 @@ CAPS = {
 
 SOURCES = {
     "video": "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=10/1 ! "
-    "vp8enc deadline=1 keyframe-max-dist=10 ! rtpvp8pay pt=96",
-    "audio": "audiotestsrc is-live=true ! audio/x-raw,channels=2 ! opusenc ! rtpopuspay pt=111",
+    "vp8enc deadline=1 keyframe-max-dist=10 ! rtpvp8pay pt=96 ! valve name=valve",
+    "audio": "audiotestsrc is-live=true ! audio/x-raw,channels=2 ! opusenc ! rtpopuspay pt=111 ! valve name=valve",
 }
 SINKS = {"video": "rtpvp8depay ! vp8dec ! fakesink name=sink", "audio": "rtpopusdepay ! opusdec ! fakesink name=sink"}
 
@@ -73,11 +73,9 @@ class WebrtcbinEnd:
 
     def remove(self, done: Callable[..., None], kind: str) -> None:
         source, pad = self.sending[kind].pop()
-        transceiver = pad.get_property("transceiver")
-        source.set_state(Gst.State.NULL)
-        source.get_static_pad("src").unlink(pad)
-        self.pipeline.remove(source)
-        transceiver.set_property("direction", GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY)
+        source.get_by_name("valve").set_property("drop", True)
+        direction = GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY
+        pad.get_property("transceiver").set_property("direction", direction)
         done()
 
     def receiveOnly(self, done: Callable[..., None], kind: str) -> None:

@@ -45,15 +45,14 @@ def bare_connection() -> RTCPeerConnection:
 
 class ForeignPeer:
     """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back. One
-    that `answers` no offers negotiates when it is told to, and never again."""
+    that `answers` no offers negotiates when it is told to, and never again. `setup` is the DTLS role that it takes in
+    its first answer, `active` or `passive`."""
 
     def __init__(
         self, socket: ClientConnection, certificate: RTCCertificate | None = None, *, answers: bool = True
     ) -> None:
         self.answers = answers
-        self.pc = bare_connection()
-        if certificate is not None:
-            set_certificate(self.pc, certificate)
+        self._certificate = certificate
         self.tracks: list[Any] = []
         self.channels: list[Any] = []
         self.descriptions: list[str] = []
@@ -63,8 +62,8 @@ class ForeignPeer:
         self.data: list[Any] = []
         self.metadata: list[Any] = []
         self.directs = 0
-        self.pc.on("track", self.tracks.append)
-        self.pc.on("datachannel", self.channels.append)
+        self.setup = "active"
+        self.pc = self._connection()
         self._socket = socket
         self._request_ids = map(str, itertools.count())
         self._answers: dict[str, asyncio.Future[Any]] = {}
@@ -88,6 +87,11 @@ class ForeignPeer:
         await peer.request(type="subscribe", channel=channel)
         return peer
 
+    async def start_over(self) -> None:
+        """Continue with another connection, as a program does that was started again."""
+        await self.pc.close()
+        self.pc = self._connection()
+
     async def request(self, **fields: Any) -> Any:
         """Send a frame and return its ack or error."""
         request_id = next(self._request_ids)
@@ -108,6 +112,14 @@ class ForeignPeer:
         await asyncio.gather(self._reader, *self._replies, return_exceptions=True)
         await self._socket.close()
         await self.pc.close()
+
+    def _connection(self) -> RTCPeerConnection:
+        pc = bare_connection()
+        if self._certificate is not None:
+            set_certificate(pc, self._certificate)
+        pc.on("track", self.tracks.append)
+        pc.on("datachannel", self.channels.append)
+        return pc
 
     async def _describe(self, to: str, change: Any = str) -> None:
         description = {"type": self.pc.localDescription.type, "sdp": change(self.pc.localDescription.sdp)}
@@ -143,5 +155,7 @@ class ForeignPeer:
             return
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
         if kind == "offer":
-            await self.pc.setLocalDescription(await self.pc.createAnswer())
+            answer = await self.pc.createAnswer()
+            answer.sdp = answer.sdp.replace("a=setup:active", f"a=setup:{self.setup}")
+            await self.pc.setLocalDescription(answer)
             await self._describe(sender)

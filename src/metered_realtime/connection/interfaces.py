@@ -10,6 +10,7 @@ from ..core.negotiation.sdp import Description
 from ..core.negotiation.sharing import Sharing
 from ..core.negotiation.signals import Signal
 from ..options import IceServerConfig, PeerConnectionState
+from .layout import Layout
 from .sections import Incoming, Outgoing
 from .stats import HasStats
 
@@ -107,6 +108,9 @@ class AnyPeerConnection(HasStats, Protocol):
     @property
     def held_candidates(self) -> list[HeldCandidate]: ...
     def inherit_candidates(self, held: list[HeldCandidate]) -> None: ...
+    @property
+    def layout(self) -> Layout: ...
+    def inherit_layout(self, layout: Layout) -> None: ...
     def plan(
         self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False, sharing: Sharing = Sharing.NONE
     ) -> PlannedOffer: ...

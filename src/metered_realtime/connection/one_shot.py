@@ -420,9 +420,9 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
         if self._remote is not None and offer.ufrag != self._remote.ufrag:
             await self._renew_ice("accept_offer")
         await self._gathering.begin(self._pc, trickle=trickle)
-        answer: str = (await self._apply(self._pc.answer(offer, self._local.outgoing, sharing=Sharing.ALL)))[0]
+        answer, _ = await self._apply(self._pc.answer(offer, self._local.outgoing, sharing=Sharing.ONCE))
         self._negotiated(offer, answer)
-        return answer
+        return str(answer)
 
     async def _apply(self, operation: Coroutine[Any, Any, Any]) -> Any:
         """Run an operation that leaves the connection unusable if it stops half-way."""

@@ -118,6 +118,8 @@ class InboundTrackStats:
     pictures_refused: int = 0
     """Pictures with more pixels than `RemoteTrack.max_picture_pixels`, and those that depend on them. Included in
     `frames_dropped`."""
+    layer: str | None = None
+    """The id of the layer that is received of simulcast (W3C `rid`), None without simulcast."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metered_realtime.core.negotiation import negotiator as n
+from metered_realtime.core.negotiation.effects import ReplacementsExhausted
+from metered_realtime.core.negotiation.following import MAX_ICE_RESTART_WAIT
 from metered_realtime.core.negotiation.ladder import LADDER, STABLE_AFTER
 from metered_realtime.core.negotiation.sdp import Description, DescriptionKind
 
@@ -541,7 +543,7 @@ def test_an_end_that_is_replaced_all_the_time_is_followed_at_the_pace_of_the_lad
         for effect in effects:
             if isinstance(effect, n.Rebuild):
                 rebuilds.append(now)
-            reports += isinstance(effect, n.ReplacementsExhausted)
+            reports += isinstance(effect, ReplacementsExhausted)
         if end.phase is n.Phase.ANSWERING:
             end.answered("x", now)
             end.connected(now)
@@ -569,7 +571,7 @@ def test_an_end_whose_answers_are_always_of_another_one_is_not_offered_to_for_ev
         else:
             effects = end.timer(now)
         rebuilds += sum(isinstance(it, n.Rebuild) for it in effects)
-        reported += [it for it in effects if isinstance(it, n.ReplacementsExhausted)]
+        reported += [it for it in effects if isinstance(it, ReplacementsExhausted)]
     assert rebuilds == len(LADDER)
     assert [it.attempts for it in reported] == [len(LADDER)]
     assert end.changed(now) == []
@@ -699,7 +701,7 @@ def test_an_end_that_restarts_ice_in_each_offer_is_followed_now_and_then_on_the_
             end.connected(now)
     assert answers[0] == 2
     assert min(it - earlier for earlier, it in itertools.pairwise(answers[4:])) == pytest.approx(
-        n.MAX_ICE_RESTART_WAIT, abs=0.06
+        MAX_ICE_RESTART_WAIT, abs=0.06
     )
 
 

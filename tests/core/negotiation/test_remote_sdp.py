@@ -102,7 +102,6 @@ def test_an_odd_line_is_left_out_and_noted(line: str) -> None:
         "c=nonsense",
         "i=what it is",
         "a=rid:h send",
-        "a=simulcast:send h;l",
         "a=unknown:x",
         "a=rtcp:9 IN IP4 host.example",
         "a=rtcp:x",

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from metered_realtime.core.negotiation import negotiator as n
-from metered_realtime.core.negotiation.sdp import Description, with_answer_tag, with_offer_tag
+from metered_realtime.core.negotiation.effects import ReplacementsExhausted
+from metered_realtime.core.negotiation.sdp import Description, sections, with_answer_tag, with_offer_tag
 
 CONNECT_TIMEOUT = 15.0
 
@@ -101,8 +102,6 @@ class ToyConnection:
 
 
 def _parse(sdp: str) -> list[ToySection]:
-    from metered_realtime.core.negotiation.sdp import sections
-
     return [ToySection(s.mid, s.stream_ids[0] if s.sends and s.stream_ids else None) for s in sections(sdp)]
 
 
@@ -180,7 +179,7 @@ class End:
                     self.world.send(self.peer, "answer", sdp)
                 case n.ForgetOffer() | n.FollowLater():
                     pass
-                case n.ReplacementsExhausted():
+                case ReplacementsExhausted():
                     self.world.log(self.name, "follows only offers")
                 case n.Rebuild():
                     self.rebuilds += 1

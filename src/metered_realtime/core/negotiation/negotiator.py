@@ -60,7 +60,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from .effects import (
     ApplyOffer,
@@ -71,12 +70,12 @@ from .effects import (
     ForgetOffer,
     GiveUp,
     Rebuild,
-    ReplacementsExhausted,
     SendAnswer,
     SendOffer,
     Unanswered,
 )
-from .ladder import Pace
+from .following import REPLACED, Following
+from .phases import BUSY, NegotiationStateError, Phase
 from .sdp import Description
 
 OFFER_TIMEOUT = 5.0
@@ -95,32 +94,8 @@ MAX_OFFER_WAIT = 300.0
 """Longest wait for an answer while the connection is up, in seconds; the wait doubles up to this. A message of some
 kilobytes costs little, and the other end may be able to answer again at any time."""
 
-MAX_ICE_RESTART_WAIT = 4.0
-"""Longest wait before an ICE restart of the other end is followed, in seconds. It costs a few milliseconds, and an end
-whose network changes all the time needs it soon."""
-
 MAX_INBOX = 32
 """Descriptions that wait for an operation to end. Peers send one or two; when full, the oldest is dropped."""
-
-
-class Phase(Enum):
-    """The phases of a negotiation."""
-
-    STABLE = auto()
-    OFFERING = auto()
-    OFFERED = auto()
-    COMMITTING = auto()
-    ANSWERING = auto()
-    FOLLOWING = auto()
-    CLOSED = auto()
-
-
-_REPLACED = "the other end was replaced"
-_BUSY = frozenset({Phase.OFFERING, Phase.COMMITTING, Phase.ANSWERING})
-
-
-class NegotiationStateError(Exception):
-    """An input that is illegal in the current phase: a bug in the caller."""
 
 
 @dataclass(slots=True)
@@ -157,8 +132,7 @@ class Negotiator:
         self._paused = False
         self._holds_back_offer = holds_back_offer
         self._inbox: deque[Description] = deque(maxlen=MAX_INBOX)
-        self._replacements = Pace()
-        self._ice_restarts = Pace(longest=MAX_ICE_RESTART_WAIT)
+        self._following = Following()
         self._begin()
 
     def _begin(self) -> None:
@@ -176,8 +150,7 @@ class Negotiator:
         self._offer_refused = False
         self._answer_refused = False
         self._passed_over: Description | None = None
-        self._successor: Description | None = None
-        self._follow_at = 0.0
+        self._following.offer = None
         self.deadline = None
 
     @property
@@ -199,8 +172,7 @@ class Negotiator:
     def connected(self, now: float) -> list[Effect]:
         """Handle the connection coming up: a held follow-up is offered."""
         self._is_connected = True
-        self._replacements.connected(now)
-        self._ice_restarts.connected(now)
+        self._following.connected(now)
         return self._proceed(now)
 
     def release_offer(self, now: float) -> list[Effect]:
@@ -219,7 +191,7 @@ class Negotiator:
             return []
         self._paused = False
         if self.phase is Phase.FOLLOWING:
-            self.deadline = self._follow_at
+            self.deadline = self._following.at
         return self._repeat(now) if self._pending is not None else self.retry(now)
 
     def retry(self, now: float) -> list[Effect]:
@@ -253,7 +225,7 @@ class Negotiator:
             NegotiationStateError: an operation is under way, or the negotiation is closed.
         """
         self._require(Phase.STABLE, Phase.OFFERED, Phase.FOLLOWING)
-        offer = self._successor
+        offer = self._following.offer
         self.phase = Phase.STABLE
         self._begin()
         if offer is not None:
@@ -284,7 +256,7 @@ class Negotiator:
 
     def received(self, description: Description, now: float) -> list[Effect]:
         """Handle a description from the other end. During an operation it waits for the end of that."""
-        if self.phase in _BUSY:
+        if self.phase in BUSY:
             self._inbox.append(description)
             return []
         if self.phase is Phase.CLOSED:
@@ -346,7 +318,7 @@ class Negotiator:
         Raises:
             NegotiationStateError: no operation is under way.
         """
-        self._require(*_BUSY)
+        self._require(*BUSY)
         return self._give_up(reason)
 
     def offer_undeliverable(self, now: float, sdp: str | None = None, *, has_arrived: bool = False) -> list[Effect]:
@@ -407,7 +379,7 @@ class Negotiator:
 
     def _offer_received(self, offer: Description, now: float) -> list[Effect]:
         if self.phase is Phase.FOLLOWING:
-            self._successor = offer
+            self._following.offer = offer
             return []
         if self._answered is not None and offer.sdp == self._answered.sdp:
             return self._answer_again()
@@ -419,7 +391,8 @@ class Negotiator:
             self._passed_over = offer if offer.tag is None else None
             return []
         if self._remote is not None and offer.ufrag != self._remote.ufrag:
-            return self._follow_later(offer, self._ice_restarts.next_time(now), now)
+            self._following.ice_restart(offer, now)
+            return self._follow_soon(now)
         return [self._answer(offer)] if self._pending is None else self._yield_to(offer)
 
     def _yield_to(self, offer: Description) -> list[Effect]:
@@ -435,33 +408,27 @@ class Negotiator:
 
     def _be_replaced(self, description: Description, now: float) -> list[Effect]:
         """Follow an end that was replaced, as soon as its pace allows it."""
-        offer = description if description.kind == "offer" else None
-        was_over, at = self._replacements.is_over, self._replacements.next_time(now)
-        if not self._replacements.is_over:
-            return self._follow_later(offer, at, now)
-        effects: list[Effect] = []
-        if not was_over:
-            effects.append(ReplacementsExhausted(self._replacements.times, self._replacements.seconds(now)))
-        if offer is not None:
-            return [*effects, *self._follow_later(offer, at, now)]
+        reports = self._following.replacement(description, now)
+        if description.kind == "offer" or not self._following.is_over:
+            self.dirty = self.dirty or description.kind == "answer"
+            return [*reports, *self._follow_soon(now)]
         self._gave_up = self.dirty = True
-        return [*effects, *self._forget_pending()]
+        return [*reports, *self._forget_pending()]
 
-    def _follow_later(self, offer: Description | None, at: float, now: float) -> list[Effect]:
-        self.dirty = self.dirty or self._pending is not None or offer is None
+    def _follow_soon(self, now: float) -> list[Effect]:
+        self.dirty = self.dirty or self._pending is not None
         effects = self._forget_pending()
         self.phase = Phase.FOLLOWING
-        self._successor = offer
-        self._follow_at = at
-        if at <= now:
+        if self._following.at <= now:
             return [*effects, *self._follow(now)]
-        self.deadline = None if self._paused else at
-        return [*effects, FollowLater(at - now)]
+        self.deadline = None if self._paused else self._following.at
+        return [*effects, FollowLater(self._following.at - now)]
 
     def _follow(self, now: float) -> list[Effect]:
-        if self._successor is None or self._is_replaced(self._successor):
-            return self.restart(now, _REPLACED)
-        offer, self._successor, self.deadline = self._successor, None, None
+        offer = self._following.offer
+        if offer is None or self._is_replaced(offer):
+            return self.restart(now, REPLACED)
+        self._following.offer = self.deadline = None
         return [self._answer(offer)]
 
     def _answer_again(self) -> list[Effect]:
@@ -478,7 +445,7 @@ class Negotiator:
         if self._is_replaced(answer):
             return self._be_replaced(answer, now)
         is_stale = self._restarting_ice and self._remote is not None and answer.ufrag == self._remote.ufrag
-        if self._pending is None or is_stale or not _matches(self._pending.offer, answer):
+        if self._pending is None or is_stale or not answer.answers(self._pending.offer):
             self.dropped_answers += 1
             return []
         self._answer_in_doubt = False
@@ -533,9 +500,3 @@ class Negotiator:
             self.phase = Phase.OFFERING
             effects.append(CreateOffer())
         return effects
-
-
-def _matches(offer: Description, answer: Description) -> bool:
-    if answer.tag is not None:
-        return answer.tag == offer.tag
-    return answer.mids == offer.mids

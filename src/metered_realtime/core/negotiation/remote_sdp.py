@@ -19,6 +19,7 @@ from .sdp import MAX_SDP_SECTIONS, SdpError, Section, masked
 from .sdp_attributes import read_attribute
 from .sdp_codecs import SdpCodec
 from .sdp_sections import Form, IdentifyFn, Level, MediaLevel, begin_section
+from .simulcast import Layer
 
 MAX_SDP_LENGTH = 256 * 1024
 """Characters of a description: four times what a server passes on by default. Reading them takes about 0.1 s."""
@@ -38,6 +39,7 @@ class RemoteSection:
         form: The way its first line is written, None if it is the way of this end.
         codecs: Its codecs, in the order of preference.
         identities: What `identify` returned for them, without unknown codecs.
+        layers: The layers of its simulcast, empty without.
     """
 
     facts: Section
@@ -46,6 +48,7 @@ class RemoteSection:
     form: Form | None
     codecs: tuple[SdpCodec, ...]
     identities: frozenset[Hashable]
+    layers: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ class _SdpReader:
         if ufrag is None:
             raise SdpError("the description has no ICE user fragment")
         fingerprints = [fingerprint for level in levels for fingerprint in level.fingerprints]
+        self._decline_unbundled()
         text = self._normal_form(identify)
         return RemoteSdp(
             text=text,
@@ -182,6 +186,16 @@ class _SdpReader:
                 raise SdpError("two sections have the same mid", f"a=mid:{media.mid}")
             used.add(media.mid)
 
+    def _decline_unbundled(self) -> None:
+        """Find fault with sections that need a transport of their own: a connection has one (RFC 8843)."""
+        usable = [media for media in self._media if not media.is_rejected and media.fault is None]
+        together = {media.mid for media in usable}.intersection(self._session.groups)
+        if not together and usable:
+            together = {usable[0].mid}
+        for media in usable:
+            if media.mid not in together:
+                media.fault = "it is not bundled with the first section (RFC 8843): all share one transport"
+
     def _normal_form(self, identify: IdentifyFn) -> str:
         mids = {media.mid for media in self._media}
         bundle = [mid for mid in dict.fromkeys(self._session.groups) if mid in mids]
@@ -193,6 +207,8 @@ class _SdpReader:
             media.complete(self._session, is_bundled=media.mid in bundled)
             for odd in media.choose_codecs(identify):
                 self._note(odd)
+            if media.simulcast and not media.layers:
+                self._note(f"a=simulcast:send {media.simulcast}")
             lines += media.lines()
         return "".join(f"{line}\r\n" for line in lines)
 
@@ -201,4 +217,4 @@ def _section(media: MediaLevel) -> RemoteSection:
     direction = media.direction or "sendrecv"
     facts = Section(media.kind, media.mid, media.is_rejected, direction, tuple(media.streams), media.track)
     codecs, identities = tuple(media.codecs.values()), frozenset(media.identities)
-    return RemoteSection(facts, media.first_line, media.fault, media.form, codecs, identities)
+    return RemoteSection(facts, media.first_line, media.fault, media.form, codecs, identities, media.layers)

@@ -35,7 +35,7 @@ MAX_SHOWN_LENGTH = 100
 
 _OPEN_ATTRIBUTES = frozenset(
     {"rtpmap", "fmtp", "rtcp-fb", "extmap", "ssrc", "ssrc-group", "candidate", "setup", "fingerprint", "mid", "msid"}
-    | {"sctp-port", "max-message-size"}
+    | {"sctp-port", "max-message-size", "rid", "simulcast"}
 )
 _SECRET = re.compile(r"(ice-pwd|ufrag)(?s:.*)", re.IGNORECASE)
 
@@ -100,6 +100,10 @@ class Description:
         """
         is_same = self.fingerprint == earlier.fingerprint != ""
         return is_same and self.tag is None and self.ufrag != earlier.ufrag
+
+    def answers(self, offer: Description) -> bool:
+        """Return whether this answer is one to an offer: by its tag, or else by its sections."""
+        return self.mids == offer.mids if self.tag is None else self.tag == offer.tag
 
     @staticmethod
     def parse(kind: DescriptionKind, sdp: str) -> Description:
