@@ -79,7 +79,8 @@ class PlannedOffer(Protocol):
 class AnyPeerConnection(HasStats, Protocol):
     """One RTCPeerConnection with its sections. See `PeerConnection` for what the methods do."""
 
-    local_candidates_complete: bool
+    @property
+    def local_candidates_complete(self) -> bool: ...
 
     @property
     def pc(self) -> Any: ...

@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
-from aiortc.sdp import SessionDescription, candidate_to_sdp
+from aiortc.sdp import SessionDescription
 
 from ..aiortc_compat.certificate import HandshakeWatch, SharedCertificate
 from ..aiortc_compat.closing import tear_down
 from ..aiortc_compat.dcep import ChannelAdmission
-from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
 from ..aiortc_compat.ice_restart import IceRestarts
 from ..aiortc_compat.peer_connection import connect, create_peer_connection
 from ..aiortc_compat.rtcp_feedback import route_full_intra_requests
@@ -44,7 +43,6 @@ from ..aiortc_compat.transports import (
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
 from ..core.negotiation.sdp import (
     Description,
-    Section,
     with_origin,
     without_end_of_candidates,
     without_idle_sources,
@@ -53,14 +51,14 @@ from ..core.negotiation.sdp_sections import Form, in_form
 from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
-from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
 from .layout import Layout, layout_of, reused_sections
+from .local_candidates import LocalCandidates
 from .offer import DIRECTIONS, OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
-from .sections import Outgoing, ReceivingSection, SendingSections
+from .sections import Outgoing, ReceivingSections, SendingSections
 from .simulcast import ReceivedLayers
 from .stats import DataCounters, PeerConnectionStats
 from .transport_stats import transport_stats, transport_totals
@@ -96,8 +94,7 @@ class PeerConnection:
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
-        self._has_servers = self._server_gathering_due = has_servers
-        self.local_candidates_complete = not has_servers
+        self._local_candidates = LocalCandidates(self.pc, has_servers=has_servers)
         self._observer = observer
         self._sending = SendingSections(self.pc, tuning)
         self._order: tuple[PlannedSection, ...] = ()
@@ -109,12 +106,11 @@ class PeerConnection:
         self._offered: tuple[PlannedSection, ...] = ()
         self._inherited: tuple[PlannedSection, ...] = ()
         self._former = Layout()
-        self._receiving: dict[str, ReceivingSection] = {}
+        self._receiving = ReceivingSections(tuning)
         self._candidates = RemoteCandidates(ice_transport(self.pc), observer)
         self._parsed_remote: SessionDescription | None = None
         self.odd_lines = 0
         self._channels: weakref.WeakSet[RTCDataChannel] = weakref.WeakSet()
-        self._gathering: asyncio.Task[None] | None = None
         self._connecting = RepeatedTask(self._connect)
         self._closing: asyncio.Task[None] | None = None
         self.pc.on("connectionstatechange", self._on_state)
@@ -146,7 +142,7 @@ class PeerConnection:
         """Return the current values. Each call is a sample for the rates."""
         now = time.monotonic()
         sent = [section.stats(now) for section in self._sending]
-        received = [section.stats(now) for section in self._receiving.values()]
+        received = [section.stats(now) for section in self._receiving]
         outbound = tuple(it for it in sent if it is not None)
         return {
             **transport_stats(self.pc, outbound, now),
@@ -188,38 +184,35 @@ class PeerConnection:
     async def restart_ice(self) -> None:
         """Take new ICE credentials. Once the next descriptions have exchanged them, another path is looked for."""
         await self._ice.renew()
-        self._server_gathering_due = self._has_servers
-        self.local_candidates_complete = not self._has_servers
+        self._local_candidates.renew()
         self._candidates.forget_known()
 
     # --- candidates
 
+    @property
+    def local_candidates_complete(self) -> bool:
+        """Whether no more candidates of this end follow."""
+        return self._local_candidates.is_complete
+
     async def gather_host(self) -> None:
         """Gather host candidates. Later calls return at once."""
-        if self._gathering is None:
-            self._gathering = asyncio.ensure_future(gather_host_candidates(self.pc))
-        # Cancelled half-way, aioice would forget the sockets that it has opened.
-        await asyncio.shield(self._gathering)
+        await self._local_candidates.gather_hosts()
 
     def claim_server_gathering(self) -> bool:
         """Return True once, if the STUN and TURN servers are to be asked."""
-        claimed = self._server_gathering_due
-        self._server_gathering_due = False
-        return claimed
+        return self._local_candidates.claim_servers()
 
     async def gather_rest(self, servers: Sequence[IceServerConfig]) -> list[str]:
         """Ask STUN and TURN servers, one URL each, and return the candidates as `candidate:...` lines."""
-        found = await gather_from_servers(self.pc, servers, resolve)
-        self.local_candidates_complete = True
+        found = await self._local_candidates.ask_servers(servers)
         if found and self._candidates.ufrag is not None:
             self._connecting.request()  # without any candidate it could not begin
-        return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in found]
+        return found
 
     @property
     def host_candidates(self) -> list[str]:
         """The candidates of this end so far, as `candidate:...` lines."""
-        known = ice_transport(self.pc).iceGatherer.getLocalCandidates()
-        return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in known]
+        return self._local_candidates.lines
 
     @property
     def transport_mid(self) -> str:
@@ -397,10 +390,9 @@ class PeerConnection:
         self.pc.remove_all_listeners()
         for sending in self._sending:
             sending.forward.stop()
-        for receiving in self._receiving.values():
-            receiving.end()
+        self._receiving.end()
         self._candidates.close()
-        await tear_down(self.pc, self._gathering, self._connecting, self._logger)
+        await tear_down(self.pc, self._local_candidates.gathering, self._connecting, self._logger)
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
 
@@ -443,9 +435,7 @@ class PeerConnection:
             assert section.transceiver is not None
             self._former_mids.add(section.mid)
             self._sending.give_up(section.transceiver)
-            if (receiving := self._receiving.pop(section.mid, None)) is not None:
-                ended, _ = receiving.update(None)
-                self._observer.tracks_changed([ended] if ended is not None else [], [])
+            self._observer.tracks_changed(self._receiving.give_up(section.mid), [])
             await give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
@@ -462,19 +452,7 @@ class PeerConnection:
                 sending.choose_codec()
         self._connecting.request()
         self._candidates.applied(remote.ufrag)
-        self._update_incoming(remote.sections)
-
-    def _update_incoming(self, sections: Sequence[Section]) -> None:
-        changes = []
-        for section in sections:
-            receiving = self._receiving.get(section.mid)
-            if receiving is not None:
-                receiving.layer = self._layers.get(section.mid)
-                sends = section.sends and section.mid not in self._declined
-                ids = (section.stream_ids, section.track_id or section.mid) if sends else None
-                changes.append(receiving.update(ids))
-        removed = [before for before, _ in changes if before is not None]
-        added = [after for _, after in changes if after is not None]
+        removed, added = self._receiving.update(remote.sections, self._declined, self._layers)
         if removed or added:
             self._observer.tracks_changed(removed, added)
 
@@ -524,5 +502,4 @@ class PeerConnection:
         receiver = receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
-        receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
-        self._receiving[receiving.mid] = receiving
+        self._receiving.add(transceiver.mid or "", receiver)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from aiortc import RTCPeerConnection, RTCRtpTransceiver
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
@@ -418,6 +418,53 @@ def _fits(outgoing: Outgoing, mime_types: Iterable[str]) -> bool:
     """Return whether a track can be sent as it is with one of these codecs. One that gives frames fits any."""
     codec = outgoing.fanout.codec
     return codec is None or codec.lower() in {mime_type.lower() for mime_type in mime_types}
+
+
+class ReceivingSections:
+    """The sections that this end receives in, by mid."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        self._tuning = tuning
+        self._sections: dict[str, ReceivingSection] = {}
+
+    def __iter__(self) -> Iterator[ReceivingSection]:
+        return iter(self._sections.values())
+
+    def add(self, mid: str, receiver: RTCRtpReceiver) -> None:
+        """Receive in a section that was negotiated."""
+        self._sections[mid] = ReceivingSection(mid, receiver, self._tuning)
+
+    def update(
+        self, described: Iterable[Section], declined: Container[str], layers: LayerChoice
+    ) -> tuple[list[Incoming], list[Incoming]]:
+        """Follow a description of the remote. Returns the removed and the added tracks."""
+        changes = []
+        for section in described:
+            receiving = self._sections.get(section.mid)
+            if receiving is not None:
+                receiving.layer = layers.get(section.mid)
+                sends = section.sends and section.mid not in declined
+                ids = (section.stream_ids, section.track_id or section.mid) if sends else None
+                changes.append(receiving.update(ids))
+        removed = [before for before, _ in changes if before is not None]
+        return removed, [after for _, after in changes if after is not None]
+
+    def give_up(self, mid: str) -> list[Incoming]:
+        """Remove a section. Returns the track that ended with it, if any."""
+        receiving = self._sections.pop(mid, None)
+        ended = receiving.update(None)[0] if receiving is not None else None
+        return [ended] if ended is not None else []
+
+    def end(self) -> None:
+        """End all tracks."""
+        for receiving in self._sections.values():
+            receiving.end()
+
+
+class LayerChoice(Protocol):
+    """What knows which layer of simulcast is received."""
+
+    def get(self, mid: str) -> str | None: ...
 
 
 def _not_negative(seconds: float | None) -> float | None:
