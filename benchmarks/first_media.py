@@ -30,7 +30,7 @@ from playwright.async_api import Page
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from tests.support.chromium import EXECUTABLE, Chromium
+from tests.support.browsers import Chromium
 
 from metered_realtime import DataChannel, DCOpen, MediaStream, MeteredPeer, PeerJoined, RemotePeer, Track
 from metered_realtime.media.sources.testsource import PatternTrack
@@ -308,7 +308,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.runs < 2:
         parser.error("two runs are needed for quantiles")
-    browser = not options.no_browser and EXECUTABLE is not None
+    browser = not options.no_browser and Chromium.executable() is not None
     if not browser:
         print("Without Chromium: its cases are left out.")
     report(asyncio.run(run_all(options.runs, browser=browser)))

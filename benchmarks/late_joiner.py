@@ -25,7 +25,7 @@ from playwright.async_api import Page
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from tests.support.chromium import EXECUTABLE, Chromium
+from tests.support.browsers import Chromium
 
 from metered_realtime import MediaStream, MeteredPeer, PeerJoined, RemotePeer, StateChange, Track, iter_frames
 from metered_realtime.aiortc_compat.transports import selected_pair
@@ -269,7 +269,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.runs < 1 or not 0 <= options.loss < 1 or options.seconds <= 0:
         parser.error("runs and seconds are above 0, loss is below 1")
-    browser = not options.no_browser and EXECUTABLE is not None
+    browser = not options.no_browser and Chromium.executable() is not None
     if not browser:
         print("Without Chromium: its newcomers are left out.")
     report(

@@ -15,12 +15,14 @@ from .channels.managed_channel import ManagedChannel
 from .channels.options import ChannelOptions
 from .channels.peer_channel import PeerChannel
 from .channels.stats import DataChannelStats, DataStats, ManagedChannelState, ManagedChannelStats
-from .connection.stats import CandidateStats, InboundTrackStats, OutboundTrackStats
+from .connection.stats import CandidateStats, ConnectionStats, InboundTrackStats, OutboundTrackStats
 from .errors import (
     AckTimeoutError,
     ChannelClosedError,
     ChannelProtocolError,
     ConnectionEndedError,
+    ConnectionLossReason,
+    ConnectionLostError,
     DataChannelOverflowError,
     DisconnectedError,
     ErrorCode,
@@ -46,13 +48,21 @@ from .errors import (
     SignallingError,
     StreamEndedError,
     StreamEndReason,
+    WhipConnectError,
+    WhipError,
+    WhipProtocolError,
+    WhipRequestError,
 )
 from .events import (
+    BridgeSessionClosed,
+    BridgeSessionConnected,
+    BridgeSessionOpened,
     ChannelError,
     ChannelMessage,
     ChannelOpened,
     ChannelResumed,
     Connected,
+    ConnectionClosed,
     ConnectionReset,
     Data,
     DataChannelOpened,
@@ -71,6 +81,7 @@ from .events import (
     IceCandidateError,
     Joined,
     Left,
+    LocalCandidate,
     LocalTrackEnded,
     Message,
     NegotiationError,
@@ -148,6 +159,10 @@ from .streams.reader import StreamReader
 from .streams.writer import StreamWriter
 
 if TYPE_CHECKING:
+    from .bridge.bridge import Bridge
+    from .bridge.options import BridgeLimits
+    from .bridge.stats import BridgeSessionStats, BridgeStats
+    from .connection.one_shot import OneShotConnection
     from .media.receiving.inbound import iter_frames, iter_pcm, track_to_numpy
     from .media.sources.audio_source import AudioSource
     from .media.sources.factories import from_camera, from_file, from_microphone, from_rtsp, screen_share
@@ -156,9 +171,16 @@ if TYPE_CHECKING:
     from .recording.recorder import Recorder
     from .recording.stats import ParticipantFigures, RecorderStats, RecordingError
     from .server.auth import mint_token
+    from .whip.clients import whep_play, whip_publish
+    from .whip.session import WhepSession, WhipSession
 
 _LAZY = {
     "AudioSource": "media.sources.audio_source",
+    "Bridge": "bridge.bridge",
+    "BridgeLimits": "bridge.options",
+    "BridgeSessionStats": "bridge.stats",
+    "BridgeStats": "bridge.stats",
+    "OneShotConnection": "connection.one_shot",
     "ParticipantFigures": "recording.stats",
     "PatternTrack": "media.sources.testsource",
     "Recorder": "recording.recorder",
@@ -166,6 +188,8 @@ _LAZY = {
     "RecordingError": "recording.stats",
     "ToneTrack": "media.sources.testsource",
     "VideoSource": "media.sources.video_source",
+    "WhepSession": "whip.session",
+    "WhipSession": "whip.session",
     "from_camera": "media.sources.factories",
     "from_file": "media.sources.factories",
     "from_microphone": "media.sources.factories",
@@ -175,15 +199,27 @@ _LAZY = {
     "mint_token": "server.auth",
     "screen_share": "media.sources.factories",
     "track_to_numpy": "media.receiving.inbound",
+    "whep_play": "whip.clients",
+    "whip_publish": "whip.clients",
 }
 """Names that need an extra, and the module that has each."""
 
-_EXTRAS = {"aiortc": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
+_EXTRAS = {"aiortc": "webrtc", "aioice": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
 """Which extra installs what such a module imports."""
+
+_EXTRAS_OF_ROOMS = {"whip": "whip"}
+"""The extras of rooms that have one of their own."""
 
 __all__ = [
     "AckTimeoutError",
     "AudioSource",
+    "Bridge",
+    "BridgeLimits",
+    "BridgeSessionClosed",
+    "BridgeSessionConnected",
+    "BridgeSessionOpened",
+    "BridgeSessionStats",
+    "BridgeStats",
     "CandidateStats",
     "ChannelClosedError",
     "ChannelError",
@@ -193,8 +229,12 @@ __all__ = [
     "ChannelProtocolError",
     "ChannelResumed",
     "Connected",
+    "ConnectionClosed",
     "ConnectionEndedError",
+    "ConnectionLossReason",
+    "ConnectionLostError",
     "ConnectionReset",
+    "ConnectionStats",
     "DCClose",
     "DCError",
     "DCMessage",
@@ -225,6 +265,7 @@ __all__ = [
     "InboundTrackStats",
     "Joined",
     "Left",
+    "LocalCandidate",
     "LocalCredentialError",
     "LocalTrackEnded",
     "Logger",
@@ -246,6 +287,7 @@ __all__ = [
     "NegotiationFailedError",
     "NoopLogger",
     "NotConnectedError",
+    "OneShotConnection",
     "OutboundTrackStats",
     "ParticipantFigures",
     "PatternTrack",
@@ -330,6 +372,12 @@ __all__ = [
     "TransferResult",
     "Tuning",
     "VideoSource",
+    "WhepSession",
+    "WhipConnectError",
+    "WhipError",
+    "WhipProtocolError",
+    "WhipRequestError",
+    "WhipSession",
     "WsCloseCode",
     "__version__",
     "from_camera",
@@ -341,6 +389,8 @@ __all__ = [
     "mint_token",
     "screen_share",
     "track_to_numpy",
+    "whep_play",
+    "whip_publish",
 ]
 
 
@@ -355,7 +405,7 @@ def __getattr__(name: str) -> Any:
         dependency = (error.name or "").partition(".")[0]
         if dependency not in _EXTRAS:
             raise
-        return _Missing(name, dependency)
+        return _Missing(name, dependency, _EXTRAS_OF_ROOMS.get(module.partition(".")[0], _EXTRAS[dependency]))
     globals()[name] = value
     return value
 
@@ -363,13 +413,14 @@ def __getattr__(name: str) -> Any:
 class _Missing:
     """Stands for a name whose dependency is not installed, so that `import *` works without it."""
 
-    def __init__(self, name: str, dependency: str) -> None:
+    def __init__(self, name: str, dependency: str, extra: str) -> None:
         self._name = name
         self._dependency = dependency
+        self._extra = extra
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         raise ImportError(
-            f"{self._name} needs {self._dependency}: pip install 'metered-realtime-mesh[{_EXTRAS[self._dependency]}]'",
+            f"{self._name} needs {self._dependency}: pip install 'metered-realtime-mesh[{self._extra}]'",
             name=self._dependency,
         )
 

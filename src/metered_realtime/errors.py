@@ -247,6 +247,50 @@ class NegotiationFailedError(MeteredRealtimeError):
     """An offer or answer could not be created or applied, or was not answered. `__cause__` has the details."""
 
 
+ConnectionLossReason = Literal["not_connected", "path_lost", "closed_by_remote", "negotiation_failed"]
+"""Why a `OneShotConnection` ended by itself."""
+
+
+class ConnectionLostError(MeteredRealtimeError):
+    """A `OneShotConnection` ended by itself.
+
+    The reason is `not_connected` (no path to the other end was found in time), `path_lost` (it stopped answering, and
+    no restart of ICE helped), `closed_by_remote`, or `negotiation_failed` (a description could be applied only in part;
+    `__cause__` has the details).
+    """
+
+    def __init__(self, reason: ConnectionLossReason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason: ConnectionLossReason = reason
+
+
+class WhipError(MeteredRealtimeError):
+    """A failure between a WHIP or WHEP client and its endpoint."""
+
+
+class WhipConnectError(WhipError):
+    """The endpoint could not be reached, or did not answer in time. `__cause__` is the exception underneath."""
+
+
+class WhipRequestError(WhipError):
+    """The endpoint refused a request with the HTTP `status`.
+
+    `detail` is text that the endpoint controls: one line, bounded. `retry_after` has the seconds after which another
+    attempt may succeed, if the endpoint named them: with 503 when it is busy, with 409 when nobody publishes yet.
+    """
+
+    def __init__(self, method: str, status: int, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{method} was answered with {status}" + (f": {detail}" if detail else ""))
+        self.method = method
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class WhipProtocolError(WhipError):
+    """The endpoint answered with something that WHIP and WHEP do not allow, or more than this client reads."""
+
+
 StreamEndReason = Literal[
     "aborted",
     "cancelled",

@@ -229,6 +229,17 @@ async def test_each_connection_makes_its_own_tls_context(
     assert told(caplog, certificate.GUARD)
 
 
+async def test_a_failed_handshake_has_no_reason(
+    pcs: list[RTCPeerConnection], changed: Change, caplog: pytest.LogCaptureFixture
+) -> None:
+    changed(certificate.HANDSHAKE_GUARD)
+    transport = dtls_transport(make(pcs))
+    watch = certificate.HandshakeWatch(transport)
+    assert "_do_handshake" not in vars(transport)
+    assert watch.failure is None
+    assert told(caplog, certificate.HANDSHAKE_GUARD)
+
+
 @pytest.mark.parametrize("guard", [jitter_buffer.GUARD, rtp_sources.NACK_GUARD, unread_gate.GUARD])
 async def test_what_a_remote_sends_arrives_all_the_same(
     guard: Guard, room: Room, changed: Change, caplog: pytest.LogCaptureFixture

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
+from aiortc.rtp import HeaderExtensions, HeaderExtensionsMap
 from aiortc.sdp import SessionDescription
 
 from metered_realtime.aiortc_compat import transceivers
@@ -16,6 +18,7 @@ from metered_realtime.aiortc_compat.transceivers import (
     header_extensions,
     new_transceiver,
     prefer_codec,
+    receive_extensions,
     remote_description,
     set_section_index,
     set_sender_identity,
@@ -37,6 +40,7 @@ TOUCHED = {
     "_bundled": "test_a_new_transceiver_is_on_the_shared_transport",
     "_codecs": "test_codecs_and_extensions_are_those_of_the_description",
     "_headerExtensions": "test_codecs_and_extensions_are_those_of_the_description",
+    "_rtp_header_extensions_map": "test_further_extensions_are_described_and_read",
     "_set_mline_index": "test_sections_can_be_placed",
     "_set_rtcp_ssrc": "test_a_new_transceiver_reports_under_the_source_of_its_sender",
     "_ssrc": "test_a_new_transceiver_reports_under_the_source_of_its_sender",
@@ -140,6 +144,21 @@ async def test_the_remote_description_can_be_had_as_aiortc_has_read_it(pcs: list
     await pc.setRemoteDescription(other.localDescription)
     read = remote_description(pc)
     assert (read.type, [media.kind for media in read.media]) == ("offer", ["application"])
+
+
+async def test_further_extensions_are_described_and_read(pcs: list[RTCPeerConnection]) -> None:
+    pc = make(pcs)
+    transceiver = sending(pc)
+    layers = RTCRtpHeaderExtensionParameters(id=10, uri="urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id")
+    for _ in range(2):
+        receive_extensions(pc, transceiver, [layers])
+    assert header_extensions(transceiver).count(layers) == 1
+    assert "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id" in str(
+        describe_media(pc, transceiver, "recvonly", "0")
+    )
+    read: HeaderExtensionsMap = dtls_transport(pc)._rtp_header_extensions_map
+    profile, value = read.set(HeaderExtensions(rtp_stream_id="hi"))
+    assert read.get(profile, value).rtp_stream_id == "hi"
 
 
 async def test_a_section_of_the_remote_sends_a_track_with_the_preferred_codec(pcs: list[RTCPeerConnection]) -> None:

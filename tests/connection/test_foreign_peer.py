@@ -75,6 +75,23 @@ async def test_a_data_channel_gets_its_section_when_the_remote_offered_media_alo
     assert theirs.descriptions[-2:] == ["answer", "offer"]
 
 
+async def test_candidates_may_come_before_the_description_that_ends_with_them(meeting: Meeting) -> None:
+    """werift tells of each candidate while it gathers, and offers or answers after that."""
+    theirs = meeting.theirs
+    theirs.pc.addTrack(GreyTrack(60))
+    await theirs.pc.setLocalDescription(await theirs.pc.createOffer())
+    sdp = theirs.pc.localDescription.sdp
+    assert "a=end-of-candidates" in sdp
+    ufrag = sdp.split("a=ice-ufrag:")[1].split()[0]
+    for line in {it for it in sdp.splitlines() if it.startswith("a=candidate:")}:
+        candidate = {"candidate": line.removeprefix("a="), "sdpMid": "0", "usernameFragment": ufrag}
+        await theirs.request(type="send", to="m", data={"type": "rtc-ice", "candidate": candidate})
+    description = {"type": "rtc-description", "description": {"type": "offer", "sdp": sdp}}
+    await theirs.request(type="send", to="m", data=description)
+    await shows((await meeting.log.until(Track)).track, 60)
+    assert meeting.remote.stats().generation == 1
+
+
 async def test_a_track_may_be_in_several_streams(meeting: Meeting) -> None:
     """A browser's `addTrack(track, first, second)` gives its section two msid lines (RFC 8829 section 5.2.1)."""
     theirs, log = meeting.theirs, meeting.log

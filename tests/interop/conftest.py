@@ -1,27 +1,44 @@
-"""One browser for the tests of a module, and a server for each test."""
+"""One browser of each kind for the tests of a module, and a server for each test."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium
+from tests.support.browsers import BROWSERS, Browser, Chromium, needs
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test in the browsers that its marker `browsers` names: in Chromium if there is none."""
+    if "launched" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("browsers")
+        kinds = [BROWSERS[name] for name in (marker.args if marker else (Chromium.NAME,))]
+        parameters = [pytest.param(it, id=it.NAME, marks=[getattr(pytest.mark, it.NAME), needs(it)]) for it in kinds]
+        metafunc.parametrize("launched", parameters, indirect=True, scope="module")
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    """A browser for all tests of a module."""
-    async with Chromium() as running:
+async def launched(request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
+    """A browser for all tests of a module. Who uses it cleans it."""
+    async with request.param() as running:
         yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def chromium(browser: Chromium, server: SignallingServer) -> AsyncIterator[Chromium]:
+async def browser(launched: Browser, server: SignallingServer) -> AsyncIterator[Browser]:
     """The same one, with its pages closed and their errors looked at after the test, while their server still runs."""
-    yield browser
-    await browser.clean()
+    yield launched
+    await launched.clean()
+
+
+@pytest.fixture
+def chromium(browser: Browser) -> Chromium:
+    """The browser of tests that run in Chromium only."""
+    assert isinstance(browser, Chromium)
+    return browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")

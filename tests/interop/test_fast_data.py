@@ -18,10 +18,10 @@ from metered_realtime.aiortc_compat.gathering import gather_host_candidates
 from metered_realtime.aiortc_compat.peer_connection import create_peer_connection
 from metered_realtime.aiortc_compat.transports import dtls_transport, selected_pair
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
 
 PAGE = """async (offer) => {
   const pc = window.direct = new RTCPeerConnection();
@@ -60,11 +60,11 @@ ECHO = """async ([label, high]) => {
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def page() -> AsyncIterator[Page]:
+async def page(launched: Browser) -> AsyncIterator[Page]:
     """A page of a secure context, which digests need."""
-    async with SignallingServer(port=0) as server, Chromium() as chromium:
-        yield await chromium.page(server.http_url)
-        await chromium.clean()
+    async with SignallingServer(port=0) as server:
+        yield await launched.page(server.http_url)
+        await launched.clean()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -12,10 +12,10 @@ from playwright.async_api import Page
 
 from metered_realtime.server import SignallingServer
 from tests.interop.test_perfect_negotiation import FOREIGN, REMOTE, bot
-from tests.interop.test_python_and_chromium import Bot
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.interop.test_python_and_browsers import Bot
+from tests.support.browsers import Browser, until
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
 
 __all__ = ["bot"]
 
@@ -26,9 +26,9 @@ SHARE = f"""async ([audio, video, title]) => {{
 }}"""
 
 
-async def joined(chromium: Chromium, server: SignallingServer, tracks: int) -> Page:
+async def joined(browser: Browser, server: SignallingServer, tracks: int) -> Page:
     """Return a page without media that receives so many tracks."""
-    page = await chromium.page(server.http_url, name="foreign")
+    page = await browser.page(server.http_url, name="foreign")
     await page.evaluate(f"{FOREIGN}\nnull")
     url = f"{server.url}/v1?token={server.mint_token(peer_id='m')}"
     await page.evaluate("(url) => { window.me = foreign(url, 'room', null); }", url)
@@ -38,9 +38,9 @@ async def joined(chromium: Chromium, server: SignallingServer, tracks: int) -> P
 
 @pytest.mark.parametrize("kinds", [("video",), ("audio", "video")])
 async def test_late_metadata_of_a_browser_reaches_a_bot(
-    bot: Bot, chromium: Chromium, server: SignallingServer, kinds: tuple[str, ...]
+    bot: Bot, browser: Browser, server: SignallingServer, kinds: tuple[str, ...]
 ) -> None:
-    page = await joined(chromium, server, 2)
+    page = await joined(browser, server, 2)
     await page.evaluate(SHARE, ["audio" in kinds, "video" in kinds, "first"])
     await bot.until(lambda: len(bot.tracks) == len(kinds))
     ids = await page.evaluate("ids")
@@ -54,9 +54,9 @@ async def test_late_metadata_of_a_browser_reaches_a_bot(
     assert await page.evaluate("me.errors") == []
 
 
-async def test_late_metadata_of_a_browser_reaches_the_room_page(chromium: Chromium, server: SignallingServer) -> None:
-    ours = await chromium.room(server.http_url, channel="room", name="Ann")
-    page = await joined(chromium, server, 2)
+async def test_late_metadata_of_a_browser_reaches_the_room_page(browser: Browser, server: SignallingServer) -> None:
+    ours = await browser.room(server.http_url, channel="room", name="Ann")
+    page = await joined(browser, server, 2)
     await page.evaluate(SHARE, [True, True, "late"])
     peer = "[...room.peers.values()][0]"
     await until(ours, f"{peer}.tracks.length === 2 && {peer}.tracks.every((it) => it.metadata)")

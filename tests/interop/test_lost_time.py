@@ -11,14 +11,12 @@ from playwright.async_api import Page
 from metered_realtime import MediaStream, MeteredPeer
 from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium
+from tests.support.browsers import Chromium
 from tests.support.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.xdist_group("busy"),
-    pytest.mark.chromium,
-    needs_chromium,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -23,12 +23,12 @@ from metered_realtime import (
     RemotePeer,
 )
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.browsers import Browser, until
 from tests.support.inside import start_over
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
 
 LISTEN = """(id) => {
   window.got = [];
@@ -54,8 +54,8 @@ async def peer(request: pytest.FixtureRequest, server: SignallingServer) -> Asyn
     await peer.close()
 
 
-async def meet(peer: MeteredPeer, chromium: Chromium, server: SignallingServer) -> tuple[Page, RemotePeer]:
-    page = await chromium.room(server.http_url, channel="room", name="Ann", media="none")
+async def meet(peer: MeteredPeer, browser: Browser, server: SignallingServer) -> tuple[Page, RemotePeer]:
+    page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
     joined = peer.events(PeerJoined)
     await peer.join("room")
     await page.evaluate(LISTEN)
@@ -79,9 +79,9 @@ async def replace_connection(remote: RemotePeer) -> None:
 
 @pytest.mark.parametrize("opener", ["python", "page", "both"])
 async def test_large_messages_and_a_replaced_connection_go_both_ways(
-    peer: MeteredPeer, chromium: Chromium, server: SignallingServer, opener: str
+    peer: MeteredPeer, browser: Browser, server: SignallingServer, opener: str
 ) -> None:
-    page, remote = await meet(peer, chromium, server)
+    page, remote = await meet(peer, browser, server)
     opened = remote.events(ChannelOpened)
     if opener != "python":
         await page.evaluate("(id) => use(room.frameChannels.open(id, 'x'))", peer.peer_id)
@@ -122,9 +122,9 @@ async def test_large_messages_and_a_replaced_connection_go_both_ways(
 
 
 async def test_what_came_before_anybody_listened_and_the_end_reach_the_page(
-    peer: MeteredPeer, chromium: Chromium, server: SignallingServer
+    peer: MeteredPeer, browser: Browser, server: SignallingServer
 ) -> None:
-    page = await chromium.room(server.http_url, channel="room", name="Ann", media="none")
+    page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
     joined = peer.events(PeerJoined)
     await peer.join("room")
     async with asyncio.timeout(PATIENCE):

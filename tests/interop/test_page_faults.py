@@ -12,16 +12,18 @@ from metered_realtime import MeteredPeer
 from metered_realtime.server import App, PublishableKey, SignallingServer
 from metered_realtime.server.keys import new_publishable_key
 from tests.interop.test_page_alone import PEER, decoding, pair, say
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.browsers import LOST_SERVER, Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BOTH = pytest.mark.browsers("chromium", "firefox")
 
 
-async def room_of(chromium: Chromium, server: SignallingServer, *names: str) -> list[Page]:
+async def room_of(browser: Browser, server: SignallingServer, *names: str) -> list[Page]:
     """Open pages that only watch, and wait until everybody sees everybody."""
     pages = await asyncio.gather(
-        *(chromium.room(server.http_url, channel="room", name=name, media="none") for name in names)
+        *(browser.room(server.http_url, channel="room", name=name, media="none") for name in names)
     )
     for page in pages:
         await until(page, "(count) => room.peers.size === count", len(names) - 1)
@@ -40,9 +42,9 @@ async def name_all(pages: list[Page]) -> None:
 
 
 async def test_a_message_for_one_goes_to_nobody_else_when_they_have_left(
-    chromium: Chromium, server: SignallingServer
+    browser: Browser, server: SignallingServer
 ) -> None:
-    ann, bob, carol = pages = await room_of(chromium, server, "Ann", "Bob", "Carol")
+    ann, bob, carol = pages = await room_of(browser, server, "Ann", "Bob", "Carol")
     await name_all(pages)
     await carol.evaluate("window.got = []; room.addEventListener('data', ({ detail }) => got.push(detail.data))")
     await ann.get_by_label("To", exact=True).select_option(label="Bob only")
@@ -62,9 +64,9 @@ async def test_a_message_for_one_goes_to_nobody_else_when_they_have_left(
 
 
 async def test_a_message_that_failed_is_not_offered_to_the_next_recipient(
-    chromium: Chromium, server: SignallingServer
+    browser: Browser, server: SignallingServer
 ) -> None:
-    ann, _bob = pages = await room_of(chromium, server, "Ann", "Bob")
+    ann, _bob = pages = await room_of(browser, server, "Ann", "Bob")
     await name_all(pages)
     await ann.evaluate("""() => {
       const original = room.openChannel.bind(room);
@@ -82,8 +84,8 @@ async def test_a_message_that_failed_is_not_offered_to_the_next_recipient(
     await expect(ann.get_by_label("Message", exact=True)).to_have_value("")
 
 
-async def test_a_message_begun_for_one_is_gone_after_leaving(chromium: Chromium, server: SignallingServer) -> None:
-    ann, _ = pages = await room_of(chromium, server, "Ann", "Bob")
+async def test_a_message_begun_for_one_is_gone_after_leaving(browser: Browser, server: SignallingServer) -> None:
+    ann, _ = pages = await room_of(browser, server, "Ann", "Bob")
     await name_all(pages)
     await ann.get_by_label("To", exact=True).select_option(label="Bob only")
     await ann.get_by_label("Message", exact=True).fill("only for you")
@@ -116,10 +118,10 @@ WITHOUT = """(missing) => {
     ],
 )
 async def test_what_is_missing_costs_nothing_else_and_nothing_is_sent_instead(
-    chromium: Chromium, server: SignallingServer, missing: dict[str, str], kinds: list[str], words: str
+    browser: Browser, server: SignallingServer, missing: dict[str, str], kinds: list[str], words: str
 ) -> None:
-    bob = await chromium.room(server.http_url, channel="room", name="Bob", media="none")
-    context = await chromium.context()
+    bob = await browser.room(server.http_url, channel="room", name="Bob", media="none")
+    context = await browser.context()
     await context.add_init_script(f"({WITHOUT})({missing})")
     ann = await context.new_page()
     await ann.goto(f"{server.http_url}/?channel=room&name=Ann&media=camera&autojoin=1")
@@ -139,28 +141,30 @@ async def test_what_is_missing_costs_nothing_else_and_nothing_is_sent_instead(
 # --- why there is no connection
 
 
-async def joining(chromium: Chromium, server: SignallingServer) -> Page:
-    page = await chromium.page(f"{server.http_url}/?channel=room&name=Ann&media=none")
+async def joining(browser: Browser, server: SignallingServer) -> Page:
+    page = await browser.page(f"{server.http_url}/?channel=room&name=Ann&media=none")
     await until(page, "document.documentElement.dataset.ready")
     return page
 
 
+@BOTH
 async def test_a_server_that_is_gone_is_named_with_what_may_be_the_cause(
-    chromium: Chromium, server: SignallingServer
+    browser: Browser, server: SignallingServer
 ) -> None:
-    chromium.allow("ERR_CONNECTION_REFUSED")
-    page = await joining(chromium, server)
+    browser.allow(LOST_SERVER)
+    page = await joining(browser, server)
     await server.stop()
     await page.get_by_role("button", name="Join").click()
     problem = page.locator("#join-error")
     await expect(problem).to_contain_text(f"127.0.0.1:{server.port} cannot be reached: it refuses connections")
 
 
+@BOTH
 async def test_a_server_that_lets_no_websocket_through_is_told_from_one_that_is_gone(
-    chromium: Chromium, server: SignallingServer
+    browser: Browser, server: SignallingServer
 ) -> None:
-    chromium.allow("400")
-    page = await joining(chromium, server)
+    browser.allow("400")
+    page = await joining(browser, server)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/page/" not in request.url else None)
     await page.evaluate("""() => {
@@ -171,14 +175,15 @@ async def test_a_server_that_lets_no_websocket_through_is_told_from_one_that_is_
     assert asked == [f"{server.http_url}/v1"]  # without the key
 
 
-async def test_a_key_that_is_refused_is_said_with_host_and_code(chromium: Chromium, server: SignallingServer) -> None:
-    page = await chromium.page(f"{server.http_url}/?channel=room&media=none&key=pk_live_wrong&autojoin=1")
+@BOTH
+async def test_a_key_that_is_refused_is_said_with_host_and_code(browser: Browser, server: SignallingServer) -> None:
+    page = await browser.page(f"{server.http_url}/?channel=room&media=none&key=pk_live_wrong&autojoin=1")
     problem = page.locator("#join-error")
     await expect(problem).to_contain_text(f"not accepted. (127.0.0.1:{server.port}, code 4001)")
 
 
-async def test_a_server_without_a_welcome_is_said_so(chromium: Chromium, server: SignallingServer) -> None:
-    page = await joining(chromium, server)
+async def test_a_server_without_a_welcome_is_said_so(browser: Browser, server: SignallingServer) -> None:
+    page = await joining(browser, server)
     await page.route_web_socket(re.compile("/v1"), lambda socket: None)
     await page.clock.install()
     await page.get_by_role("button", name="Join").click()
@@ -190,13 +195,13 @@ async def test_a_server_without_a_welcome_is_said_so(chromium: Chromium, server:
     await expect(page.locator("#join-error")).to_contain_text("no welcome within 10 s")
 
 
-async def test_a_key_that_cannot_call_is_said_once_for_all(chromium: Chromium) -> None:
+async def test_a_key_that_cannot_call_is_said_once_for_all(browser: Browser) -> None:
     key = new_publishable_key()
     limited = App("limited", (PublishableKey(key=key, actions=frozenset({"publish", "subscribe", "presence"})),))
     async with SignallingServer(port=0, apps=[limited]) as server:
         pages = await asyncio.gather(
             *(
-                chromium.room(server.http_url, channel="room", name=name, key=key, media="canvas")
+                browser.room(server.http_url, channel="room", name=name, key=key, media="canvas")
                 for name in ("Ann", "Bob", "Carol")
             )
         )
@@ -209,18 +214,19 @@ async def test_a_key_that_cannot_call_is_said_once_for_all(chromium: Chromium) -
         await pages[0].get_by_role("button", name="Leave").click()
         await expect(pages[0].locator("#lasting")).to_be_hidden()
         assert sent == 2
-        await chromium.clean()  # before the server ends, so that no page looks for it
+        await browser.clean()  # before the server ends, so that no page looks for it
 
 
 # --- presence alone ends no call
 
 
+@BOTH
 @pytest.mark.alone
 @pytest.mark.xdist_group("busy")
 async def test_a_call_outlives_the_word_of_a_server_that_its_other_end_has_left(
-    chromium: Chromium, server: SignallingServer, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, server: SignallingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ann, bob = await pair(chromium, server)
+    ann, bob = await pair(browser, server)
     await bob.clock.install()
     await ann.evaluate("() => { window.WebSocket = class { close() {} }; }")  # there is no way back for a while
     await ann.evaluate("probe.sockets.at(-1).close()")
@@ -236,9 +242,9 @@ async def test_a_call_outlives_the_word_of_a_server_that_its_other_end_has_left(
 
 
 async def test_nobody_is_removed_while_the_own_connection_to_the_server_is_down(
-    chromium: Chromium, server: SignallingServer
+    browser: Browser, server: SignallingServer
 ) -> None:
-    _ann, bob = await pair(chromium, server)
+    _ann, bob = await pair(browser, server)
     await presence_of(bob, left=await bob.evaluate("[...room.peers.keys()]"))
     await until(bob, f"{PEER}.away")
     await bob.evaluate("() => { window.Kept = WebSocket; window.WebSocket = class { close() {} }; }")
@@ -260,9 +266,9 @@ async def presence_of(page: Page, *, left: list[str]) -> None:
     )
 
 
-async def test_waits_grow_with_an_outage_and_never_far_beyond_it(chromium: Chromium, server: SignallingServer) -> None:
+async def test_waits_grow_with_an_outage_and_never_far_beyond_it(browser: Browser, server: SignallingServer) -> None:
     """After an outage of 14 s the next attempt is at most 5 s away; after one of hours it is half a minute."""
-    page = await chromium.room(server.http_url, channel="room", name="Ann", media="none")
+    page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
     await page.clock.install()
     await page.evaluate("""() => {
       window.attempts = [];
@@ -287,8 +293,8 @@ async def test_waits_grow_with_an_outage_and_never_far_beyond_it(chromium: Chrom
 # --- floods and names
 
 
-async def test_ten_thousand_messages_are_drawn_together(chromium: Chromium, server: SignallingServer) -> None:
-    page = await chromium.room(server.http_url, channel="room", name="Ann", media="none")
+async def test_ten_thousand_messages_are_drawn_together(browser: Browser, server: SignallingServer) -> None:
+    page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
     await page.evaluate("""() => {
       window.looks = 0;
       const list = document.getElementById("messages");
@@ -304,9 +310,9 @@ async def test_ten_thousand_messages_are_drawn_together(chromium: Chromium, serv
 
 
 async def test_names_of_others_are_text_in_one_direction_and_nobody_speaks_for_another(
-    chromium: Chromium, server: SignallingServer
+    browser: Browser, server: SignallingServer
 ) -> None:
-    page = await chromium.room(server.http_url, channel="room", name="Ann", media="none")
+    page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
     name = "\u202eEve\u2066 <b>\n\u0007" + "x" * 500
     token = server.mint_token(peer_id="eve", peer_metadata={"name": name})
     async with MeteredPeer(token_provider=lambda: token, url=server.url) as peer:
@@ -320,16 +326,16 @@ async def test_names_of_others_are_text_in_one_direction_and_nobody_speaks_for_a
         await expect(page.locator(".message.theirs .who b")).to_have_text(shown)
 
 
-async def test_names_that_show_nothing_are_none(chromium: Chromium, server: SignallingServer) -> None:
-    page = await joining(chromium, server)
+async def test_names_that_show_nothing_are_none(browser: Browser, server: SignallingServer) -> None:
+    page = await joining(browser, server)
     assert await page.evaluate("""async () => {
       const { shown } = await import("/page/names.js");
       return ["\\u200d\\u202e", "  ", "", null, 7, "\\ud800", "a\\u0301\\u0301"].map((name) => shown(name));
     }""") == [None, None, None, None, None, None, "a\u0301\u0301"]
 
 
-async def test_one_id_for_many_calls_runs_no_more_of_them(chromium: Chromium, server: SignallingServer) -> None:
-    page = await joining(chromium, server)
+async def test_one_id_for_many_calls_runs_no_more_of_them(browser: Browser, server: SignallingServer) -> None:
+    page = await joining(browser, server)
     answers = await page.evaluate("""async () => {
       const { Methods } = await import("/page/rpc_methods.js");
       const methods = new Methods();

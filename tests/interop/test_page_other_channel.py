@@ -10,10 +10,10 @@ from aiortc import RTCPeerConnection
 from metered_realtime import Direct, Presence, SignallingClient
 from metered_realtime.core.negotiation.signals import DescriptionSignal, in_channel
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium
+from tests.support.browsers import Chromium
 from tests.support.peers import eventually
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def offer() -> dict[str, Any]:

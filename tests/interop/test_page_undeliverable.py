@@ -10,9 +10,9 @@ import pytest_asyncio
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.limits import Limits
 from tests.interop.test_page_alone import decoding, pair
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.browsers import Browser, until
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
 
 ADD = """async (count) => {
   window.added = [];
@@ -29,8 +29,8 @@ async def small() -> AsyncIterator[SignallingServer]:
         yield running
 
 
-async def test_an_offer_that_is_too_large_is_taken_back(chromium: Chromium, small: SignallingServer) -> None:
-    ann, bob = await pair(chromium, small)
+async def test_an_offer_that_is_too_large_is_taken_back(browser: Browser, small: SignallingServer) -> None:
+    ann, bob = await pair(browser, small)
     connections = [await page.evaluate("probe.connections.length") for page in (ann, bob)]
     await ann.evaluate("window.notices = []; room.onnotice = ({ detail }) => notices.push(detail.text); null")
     await ann.evaluate(ADD, 10)
@@ -44,8 +44,8 @@ async def test_an_offer_that_is_too_large_is_taken_back(chromium: Chromium, smal
     assert [await page.evaluate("probe.connections.length") for page in (ann, bob)] == connections
 
 
-async def test_an_offer_that_is_refused_is_not_repeated(chromium: Chromium, server: SignallingServer) -> None:
-    ann, bob = await pair(chromium, server)
+async def test_an_offer_that_is_refused_is_not_repeated(browser: Browser, server: SignallingServer) -> None:
+    ann, bob = await pair(browser, server)
     connections = await ann.evaluate("probe.connections.length")
     await ann.evaluate("""() => {
       const socket = probe.sockets.at(-1);

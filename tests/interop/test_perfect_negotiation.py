@@ -15,13 +15,13 @@ from playwright.async_api import Page
 from metered_realtime import DataChannel, DCMessage, MeteredPeer, StateChange, StdlibLogger
 from metered_realtime.aiortc_compat import ice_consent
 from metered_realtime.server import SignallingServer
-from tests.interop.test_python_and_chromium import IDS, Bot, picture_and_tone
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.interop.test_python_and_browsers import IDS, Bot, picture_and_tone
+from tests.support.browsers import Browser, until
 from tests.support.inside import aioice_of
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
 
 FOREIGN = (Path(__file__).parent / "perfect_negotiation.js").read_text()
 REMOTE = "[...me.remotes.values()][0]"
@@ -42,9 +42,9 @@ async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> Async
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(bot: Bot, browser: Chromium, server: SignallingServer) -> AsyncIterator[Page]:
+async def page(bot: Bot, launched: Browser, server: SignallingServer) -> AsyncIterator[Page]:
     """The other peer, with camera and microphone, when media flows in both directions."""
-    page = await browser.page(server.http_url)
+    page = await launched.page(server.http_url)
     await page.evaluate(f"{FOREIGN}\nnull")
     await page.evaluate(
         """async (url) => {
@@ -59,7 +59,7 @@ async def page(bot: Bot, browser: Chromium, server: SignallingServer) -> AsyncIt
     yield page
     assert bot.events == []
     assert await page.evaluate("me.errors") == []
-    await browser.clean()
+    await launched.clean()
 
 
 async def flows(page: Page, bot: Bot) -> None:

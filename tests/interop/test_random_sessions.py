@@ -11,10 +11,10 @@ from playwright.async_api import Page
 
 from metered_realtime import ConnectionReset, Event, MediaStream, MeteredPeer, NegotiationError, PeerJoined, RemotePeer
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.browsers import Browser, until
 from tests.support.peers import GreyTrack, eventually
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
 
 SEEDS = 4
 OPERATIONS = 10
@@ -116,7 +116,7 @@ async def page_decodes(page: Page, sections: int) -> None:
 @pytest.mark.parametrize("role", sorted(IDS))
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_a_random_session_ends_with_everything_flowing_and_nothing_reset(
-    chromium: Chromium, seed: int, role: str
+    browser: Browser, seed: int, role: str
 ) -> None:
     chance = random.Random(f"{seed} {role}")
     async with SignallingServer(port=0) as server:
@@ -125,7 +125,7 @@ async def test_a_random_session_ends_with_everything_flowing_and_nothing_reset(
         async with peer:
             if seed % 2:
                 await peer.join("room")
-            page = await chromium.room(server.http_url, channel="room", name="Ann", media="none")
+            page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
             if not seed % 2:
                 await peer.join("room")
             await eventually(lambda: bot.remote is not None)

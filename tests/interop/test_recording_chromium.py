@@ -15,7 +15,7 @@ from benchmarks.flash_and_click import offsets
 
 from metered_realtime import MeteredPeer, Recorder, RemotePeer
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium
+from tests.support.browsers import Chromium
 from tests.support.inside import aioice_of
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
@@ -23,8 +23,6 @@ from tests.support.peers import eventually
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.xdist_group("busy"),
-    pytest.mark.chromium,
-    needs_chromium,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -21,11 +21,13 @@ from metered_realtime.rpc.client import RpcClient
 from metered_realtime.rpc.errors import RpcError
 from metered_realtime.rpc.methods import RpcInvocationData, RpcMethods
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BOTH = pytest.mark.browsers("chromium", "firefox")
 
 SET_UP = """async (id) => {
   const { Rpc, RpcError } = await import("/page/rpc.js");
@@ -85,22 +87,23 @@ class Meeting:
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["!python", "~python"])
-async def meeting(request: pytest.FixtureRequest, browser: Chromium) -> AsyncIterator[Meeting]:
+async def meeting(request: pytest.FixtureRequest, launched: Browser) -> AsyncIterator[Meeting]:
     async with SignallingServer(port=0) as server:
         bot = MeteredPeer(token_provider=lambda: server.mint_token(request.param), url=server.url)
         met: asyncio.Future[RemotePeer] = asyncio.get_running_loop().create_future()
         bot.on(PeerJoined, lambda event: met.set_result(event.peer))
         await bot.join("room")
-        page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
+        page = await launched.room(server.http_url, channel="room", name="Ann", media="none")
         async with asyncio.timeout(PATIENCE):
             remote = await met
         await until(page, "(id) => room.peers.has(id)", bot.peer_id)
         await page.evaluate(SET_UP, bot.peer_id)
         yield Meeting(page, bot, remote)
         await bot.close()
-        await browser.clean()
+        await launched.clean()
 
 
+@BOTH
 async def test_the_page_calls_python(meeting: Meeting) -> None:
     def pay(amount: int) -> None:
         raise Broke(data={"missing": amount})
@@ -123,6 +126,7 @@ async def test_the_page_calls_python(meeting: Meeting) -> None:
     await eventually(lambda: heard == ["x"])
 
 
+@BOTH
 async def test_python_calls_the_page(meeting: Meeting) -> None:
     client = meeting.client
     assert await client.call("join", "a", "b") == "a-b"
@@ -193,6 +197,7 @@ async def test_deadlines_and_cancellation_both_ways(meeting: Meeting) -> None:
     await until(meeting.page, "stopped === 2")
 
 
+@BOTH
 async def test_five_megabytes_both_ways(meeting: Meeting) -> None:
     meeting.methods.add("echo", lambda value: value)
     payload = "0123456789" * 500_000
@@ -214,6 +219,7 @@ async def test_what_the_page_cannot_take_at_once_is_refused(meeting: Meeting) ->
     await asyncio.gather(*calls, return_exceptions=True)
 
 
+@BOTH
 async def test_messages_keep_their_order_while_the_buffer_of_the_browser_is_full(meeting: Meeting) -> None:
     heard: list[int] = []
     meeting.methods.add("note", lambda number, ballast: heard.append(number))
@@ -232,6 +238,7 @@ async def test_messages_keep_their_order_while_the_buffer_of_the_browser_is_full
     assert heard == list(range(100))
 
 
+@BOTH
 async def test_a_bare_channel_of_the_browser_carries_calls(meeting: Meeting) -> None:
     meeting.methods.add("sum", lambda a, b: a + b)
     await meeting.page.evaluate("open_rpc()")
@@ -266,6 +273,7 @@ async def test_the_page_takes_answers_and_nonsense_of_every_kind(meeting: Meetin
         assert await meeting.page.evaluate(FAKE_CHANNEL, said) == [outcome, [-32700, -32600, -32600, -32600]]
 
 
+@BOTH
 async def test_every_pending_call_of_the_page_fails_when_python_leaves(meeting: Meeting) -> None:
     meeting.methods.add("hang", asyncio.Event().wait)
     await meeting.page.evaluate("open_rpc()")

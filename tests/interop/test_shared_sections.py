@@ -17,12 +17,12 @@ from metered_realtime.core.negotiation.sdp import sections
 from metered_realtime.mesh import peer as peer_module
 from metered_realtime.server import SignallingServer
 from tests.interop.test_perfect_negotiation import FOREIGN, REMOTE
-from tests.interop.test_python_and_chromium import IDS, Bot, bot, picture_and_tone
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.interop.test_python_and_browsers import IDS, Bot, bot, picture_and_tone
+from tests.support.browsers import Chromium, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import GreyTrack, eventually
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 __all__ = ["bot"]
 

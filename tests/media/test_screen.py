@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from metered_realtime.media.sources.factories import screen_share
+from tests.support.browsers.display import needs_display, white_screen
 from tests.support.patience import takes_less_than
 
 pytestmark = [
     pytest.mark.usefixtures("no_task_left"),
-    pytest.mark.skipif(
-        shutil.which("Xvfb") is None and "CI" not in os.environ, reason="Xvfb is needed: apt-get install xvfb"
-    ),
+    needs_display,
 ]
-
-START_TIMEOUT = 10.0
 
 
 @pytest.fixture
 def display() -> Iterator[str]:
-    """Run an X server whose screen is 320 x 240 and white, and return its name."""
-    reading, writing = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "320x240x24", "-wr", "-nolisten", "tcp"]
-    with subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL) as server:
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            number = pipe.readline().strip()
-        assert number, "Xvfb did not start"
-        yield f":{number}"
-        server.terminate()
-        server.wait(START_TIMEOUT)
+    """The name of an X screen of 320 x 240, all white."""
+    with white_screen() as name:
+        yield name
 
 
 async def test_the_whole_screen_is_captured_at_the_rate_that_was_asked_for(display: str) -> None:

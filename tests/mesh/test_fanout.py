@@ -13,7 +13,7 @@ import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 
-from metered_realtime import MediaStream, PeerJoined, Track
+from metered_realtime import MediaStream, OneShotConnection, PeerJoined, Track
 from metered_realtime.core.media.key_frame_gate import MIN_INTERVAL
 from metered_realtime.media.codecs.encoders import SendCodec, make_encoder
 from metered_realtime.media.pacing import Pacer
@@ -22,7 +22,7 @@ from metered_realtime.media.sources.pattern import read_counter
 from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
 from tests.support.fanout_world import World
 from tests.support.patience import takes_less_than
-from tests.support.peers import EventLog, GreyTrack, Room, eventually, shows
+from tests.support.peers import EventLog, GreyTrack, Room, eventually, fresh_frames, shows
 
 
 @pytest.fixture
@@ -266,3 +266,18 @@ async def test_a_track_of_a_remote_is_offered_in_its_own_codec_first(worlds: lis
     await other.shows(5)
     assert encoders == [("video/vp8", 1)]
     assert read_counter(other.frames[-1]) > 0
+
+
+async def test_a_peer_and_a_connection_without_channel_share_the_encoder(
+    room: Room, encoders: list[tuple[str, int]]
+) -> None:
+    pair = await room.pair()
+    track, received = await pair.media_to_b(60)
+    async with OneShotConnection([track]) as sender, OneShotConnection() as receiver:
+        await sender.accept_answer(await receiver.accept_offer(await sender.create_offer()))
+        await shows(receiver.tracks[0], 60)
+        await shows(received, 60)
+        assert encoders == [("video/vp8", 1)]
+    await fresh_frames(received)
+    pair.a.remove_track(track)
+    assert track.readyState == "live"

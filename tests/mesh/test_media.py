@@ -20,9 +20,9 @@ from metered_realtime import (
     Track,
     TrackEnded,
 )
+from metered_realtime.connection import remote_media
 from metered_realtime.media.sources.testsource import ToneTrack
 from metered_realtime.mesh import peer as peer_module
-from metered_realtime.mesh import remote_media
 from tests.support.inside import connection_of
 from tests.support.patience import PATIENCE
 from tests.support.peers import (

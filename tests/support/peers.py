@@ -47,6 +47,13 @@ class EventLog:
                 self._grew.clear()
                 await self._grew.wait()
 
+    async def holds(self, condition: Callable[[], object]) -> None:
+        """Return once the events fulfil a condition."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                self._grew.clear()
+                await self._grew.wait()
+
     def _note(self, event: Event) -> None:
         self.events.append(event)
         self._grew.set()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.rtcconfiguration import RTCBundlePolicy, RTCIceTransportPolicy
-from aiortc.rtcdtlstransport import RTCCertificate
 
 from ..options import DEFAULT_TUNING, Tuning
+from .certificate import SharedCertificate
 from .closing import outlive_cancellation
 from .ice_checks import pace_checks
 from .ice_consent import keep_consent
+from .message_size import assume_default
 from .sctp import speed_up_data
 from .stats import count_traffic, received
 from .transports import ice_transport, sctp_transport
@@ -18,18 +19,17 @@ _PC = "_RTCPeerConnection__"
 
 
 def create_peer_connection(
-    *, relay_only: bool = False, certificate: RTCCertificate | None = None, tuning: Tuning = DEFAULT_TUNING
+    *, relay_only: bool = False, certificate: SharedCertificate | None = None, tuning: Tuning = DEFAULT_TUNING
 ) -> RTCPeerConnection:
     """Create a connection whose media and data share one transport, that of SCTP, which exists from the start.
 
     It has no STUN or TURN servers, not even aiortc's default: `gather_from_servers` takes them. With `relay_only` only
-    relayed candidates are gathered. Without a certificate the connection makes its own.
+    relayed candidates are gathered. Without a certificate the connection gets one of its own.
     """
     policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
     configuration = RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE, iceTransportPolicy=policy)
     pc = RTCPeerConnection(configuration)
-    if certificate is not None:
-        setattr(pc, f"{_PC}certificates", [certificate])
+    setattr(pc, f"{_PC}certificates", [certificate or SharedCertificate.generateCertificate()])
     getattr(pc, f"{_PC}createSctpTransport")()
     # Otherwise a remote offer that puts SCTP behind media would stop the shared transport as a bundled leftover.
     sctp_transport(pc)._bundled = True
@@ -42,6 +42,7 @@ def create_peer_connection(
     outlive_cancellation(ice_transport(pc))
     if tuning.fast_data:
         speed_up_data(pc)
+    assume_default(sctp_transport(pc))
     count_traffic(pc)
     return pc
 

@@ -20,6 +20,7 @@ from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
 from aiortc.sdp import SessionDescription
 
+from ..core.media.layers import ReceivedLayer
 from ..core.media.source_table import MAX_SOURCES, SourceTable
 from .transports import dtls_transport
 from .version import Guard, KnownPart
@@ -44,18 +45,25 @@ REPORT_GUARD = Guard(
 
 
 class SourceGate:
-    """Replaces the routing of RTP: drops packets of sources beyond `MAX_SOURCES` in one section."""
+    """Replaces the routing of RTP: drops packets of sources beyond `MAX_SOURCES` in one section.
+
+    A source that no description names is routed by the mid in its packets (RFC 8843 section 9.2). Of simulcast it takes
+    one layer.
+    """
 
     def __init__(self, router: Any, clock: Callable[[], float] = monotonic) -> None:
         self.refused = 0
         self._router = router
         self._clock = clock
         self._tables: WeakKeyDictionary[Any, SourceTable] = WeakKeyDictionary()
+        self._layers: WeakKeyDictionary[Any, ReceivedLayer] = WeakKeyDictionary()
         if ROUTER_GUARD.holds():
             self._route: Callable[[RtpPacket], Any] = router.route_rtp
             router.route_rtp = self
 
     def __call__(self, packet: RtpPacket) -> Any:
+        if packet.extensions.mid is not None and packet.ssrc not in self._router.ssrc_table:
+            self._route_by_mid(packet)
         receiver = self._route(packet)
         if receiver is None:
             return None
@@ -68,7 +76,31 @@ class SourceGate:
         if not is_taken:
             self._refuse(packet.ssrc)
             return None
-        return receiver
+        layer = self._layers.get(receiver)
+        return receiver if layer is None or self._is_of(layer, receiver, packet) else None
+
+    def select_layer(self, receiver: RTCRtpReceiver, rid: str | None) -> None:
+        """Take one layer of a section with simulcast, or None for everything."""
+        layer = self._layers.get(receiver)
+        if rid is None:
+            self._layers.pop(receiver, None)
+        elif layer is None or layer.rid != rid:
+            self._layers[receiver] = ReceivedLayer(rid)
+
+    def _route_by_mid(self, packet: RtpPacket) -> None:
+        receiver = self._router.mid_table.get(packet.extensions.mid)
+        if receiver in self._router.payload_type_table.get(packet.payload_type, ()):
+            self._router.ssrc_table[packet.ssrc] = receiver
+
+    def _is_of(self, layer: ReceivedLayer, receiver: Any, packet: RtpPacket) -> bool:
+        """Return whether a packet is to be received, and let the receiver know of what it is a retransmission."""
+        ids = packet.extensions
+        if not layer.takes(packet.ssrc, ids.rtp_stream_id, ids.repaired_rtp_stream_id, self._clock()):
+            return False
+        original = layer.repaired_by(packet.ssrc) if ids.repaired_rtp_stream_id is not None else None
+        if original is not None:
+            receiver._RTCRtpReceiver__rtx_ssrc[packet.ssrc] = original
+        return True
 
     def _refuse(self, source: int) -> None:
         self._router.ssrc_table.pop(source, None)
@@ -78,6 +110,9 @@ class SourceGate:
 
     def _forget(self, receiver: Any, source: int) -> None:
         self._router.ssrc_table.pop(source, None)
+        receiver_layer = self._layers.get(receiver)
+        if receiver_layer is not None:
+            receiver_layer.forget(source)
         forget: Callable[[int], None] | None = getattr(receiver, "forget_source", None)
         if forget is not None:
             forget(source)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, rtcpeerconnection
 from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.sdp import MediaDescription, SessionDescription
@@ -72,6 +74,14 @@ def codecs(transceiver: RTCRtpTransceiver) -> list[Any]:
 def header_extensions(transceiver: RTCRtpTransceiver) -> list[Any]:
     """Return the header extensions negotiated for a transceiver, as RTCRtpHeaderExtensionParameters."""
     return transceiver._headerExtensions
+
+
+def receive_extensions(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver, extensions: Sequence[Any]) -> None:
+    """Accept further header extensions of a remote description, which aiortc can read but does not negotiate."""
+    known = {extension.uri for extension in transceiver._headerExtensions}
+    transceiver._headerExtensions += [extension for extension in extensions if extension.uri not in known]
+    parameters = RTCRtpReceiveParameters(headerExtensions=transceiver._headerExtensions)
+    dtls_transport(pc)._rtp_header_extensions_map.configure(parameters)
 
 
 def propose(transceiver: RTCRtpTransceiver, codec_list: list[Any], extension_list: list[Any]) -> None:

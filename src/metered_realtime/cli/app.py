@@ -1,4 +1,7 @@
-"""The commands for the server, keys and tokens. Those for files are in `cli.files`, for recordings in `cli.record`."""
+"""The commands for the server, keys and tokens.
+
+Those for files are in `cli.files`, for recordings in `cli.record`, for media servers in `cli.media_server`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from ..server.keys import (
     new_secret_pair,
 )
 from ..server.rights import ACTIONS
-from . import files, record
+from . import bridge, files, media_server, record
 from .logs import LogFormat, log_to_stderr
 
 PROGRAM = "metered-realtime"
@@ -56,6 +59,8 @@ keys_app = typer.Typer(help="Create keys, and manage those in a configuration fi
 app.add_typer(keys_app, name="keys")
 files.add_to(app)
 record.add_to(app)
+bridge.add_to(app)
+media_server.add_to(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")]
 SecretId = Annotated[str | None, typer.Option("--secret-id", envvar="METERED_SECRET_ID", help="Id of a secret key.")]

@@ -7,7 +7,6 @@ when to do so is the negotiator's business. One such operation runs at a time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 import time
@@ -18,8 +17,8 @@ from typing import Any
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.sdp import SessionDescription, candidate_to_sdp
 
-from ..aiortc_compat.certificate import SharedCertificate
-from ..aiortc_compat.closing import close_by_force
+from ..aiortc_compat.certificate import HandshakeWatch, SharedCertificate
+from ..aiortc_compat.closing import tear_down
 from ..aiortc_compat.dcep import ChannelAdmission
 from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
 from ..aiortc_compat.ice_restart import IceRestarts
@@ -43,23 +42,28 @@ from ..aiortc_compat.transports import (
     sctp_mid,
 )
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
-from ..core.negotiation.sdp import Description, SdpError, Section, with_origin, without_end_of_candidates
+from ..core.negotiation.sdp import (
+    Description,
+    Section,
+    with_origin,
+    without_end_of_candidates,
+    without_idle_sources,
+)
 from ..core.negotiation.sdp_sections import Form, in_form
 from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
 from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
-from .offer import OfferPlan, PlannedSection, plan_offer
+from .layout import Layout, layout_of, reused_sections
+from .offer import DIRECTIONS, OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
 from .sections import Outgoing, ReceivingSection, SendingSections
+from .simulcast import ReceivedLayers
 from .stats import DataCounters, PeerConnectionStats
 from .transport_stats import transport_stats, transport_totals
-
-POLITE_CLOSE = 0.5
-"""Seconds in which aiortc may close its parts one by one. Then the sockets are closed, whatever it waits for."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. Anything left then is abandoned to the event loop (aiortc#283)."""
@@ -67,6 +71,9 @@ CLOSE_TIMEOUT = 2.0
 
 class PeerConnection:
     """One RTCPeerConnection with its sections, candidates and state."""
+
+    offers_data = True
+    """Whether each offer has a data section."""
 
     def __init__(
         self,
@@ -82,8 +89,10 @@ class PeerConnection:
         self._logger = logger
         self.pc = create_peer_connection(relay_only=relay_only, certificate=certificate, tuning=tuning)
         transport = dtls_transport(self.pc)
+        self._handshake = HandshakeWatch(transport)
         route_full_intra_requests(transport)
         self.sources = bound_sources(transport)
+        self._layers = ReceivedLayers(self.pc, self.sources, logger)
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
@@ -96,6 +105,10 @@ class PeerConnection:
         self._unusable: Mapping[str, str] = {}
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
+        self._in_doubt: frozenset[str] = frozenset()
+        self._offered: tuple[PlannedSection, ...] = ()
+        self._inherited: tuple[PlannedSection, ...] = ()
+        self._former = Layout()
         self._receiving: dict[str, ReceivingSection] = {}
         self._candidates = RemoteCandidates(ice_transport(self.pc), observer)
         self._parsed_remote: SessionDescription | None = None
@@ -121,6 +134,11 @@ class PeerConnection:
 
     def _channels_refused(self, reason: str) -> None:
         self._logger.warning("data channels of the remote refused", {"reason": reason})
+
+    @property
+    def failure(self) -> str | None:
+        """Why the DTLS handshake failed, None if it has not, or if that is not known."""
+        return self._handshake.failure
 
     # --- statistics
 
@@ -207,7 +225,25 @@ class PeerConnection:
     def transport_mid(self) -> str:
         """The mid of the section that carries the transport (RFC 8843 section 7.1): the first one that is not
         declined."""
-        return next((mid for mid in self.mids if mid not in self._declined), "0")
+        return next((it.mid for it in self._kept if it.mid not in self._declined), "0")
+
+    @property
+    def _kept(self) -> tuple[PlannedSection, ...]:
+        """The sections with which every offer begins: the negotiated ones, or those of the former connection."""
+        return self._order or self._inherited
+
+    @property
+    def layout(self) -> Layout:
+        """The sections that the remote may know of: those of the last offer to it, whether or not it was answered."""
+        numbers = self._parsed_remote or self._former.numbers
+        return layout_of(self._offered or self._kept, self._declined, self._former_mids, numbers)
+
+    def inherit_layout(self, layout: Layout) -> None:
+        """Begin the first offer with the sections of the former connection: the remote may have kept its own."""
+        self._former = layout
+        self._inherited = layout.sections(self._sending.reserve)
+        self._declined = dict(layout.declined)
+        self._former_mids |= layout.former_mids
 
     @property
     def mids(self) -> tuple[str, ...]:
@@ -249,18 +285,17 @@ class PeerConnection:
         in the sections of tracks that share theirs.
         """
         self._sending.assign(wanted, frugal=frugal)
-        self._sending.open_new(sharing if not self._order else Sharing.NONE)
-        new = [
-            sending.transceiver for sending in self._sending if sending.outgoing is not None and not sending.negotiated
-        ]
+        self._sending.open_new(sharing if not self._kept else Sharing.NONE)
         encoded = {
             sending.transceiver: sending.outgoing.fanout.codec
             for sending in self._sending
             if sending.outgoing is not None and sending.outgoing.fanout.codec is not None
         }
-        return plan_offer(
-            self.pc, self._order, new, self._directions(), self._parsed_remote, encoded, self._former_mids
-        )
+        new, directions = self._new_transceivers(), self._offer_directions()
+        known, former = self._parsed_remote or self._former.numbers, self._former_mids
+        plan = plan_offer(self.pc, self._kept, new, directions, known, encoded, former, has_data=self.offers_data)
+        self._offered = plan.sections
+        return plan
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending, at once, tracks that are not wanted any more."""
@@ -295,6 +330,7 @@ class PeerConnection:
         remote = admitted(answer)
         await self._set_remote(remote)
         self._order = plan.sections
+        self._in_doubt, self._offered = frozenset(), ()
         for sending in self._sending:
             sending.told = sending.planned if sending.planned == sending.outgoing else None
         self._applied(remote)
@@ -316,12 +352,13 @@ class PeerConnection:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
         remote = admitted(offer)
-        await self._give_up_reused(offer)
+        self._inherited = self._offered = ()
+        await self._give_up_reused(remote)
         if self._candidates.ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
             await self.restart_ice()
-        if self._ice.is_renewed:
-            self._ice.take_role(controlling=False)
         await self._set_remote(remote)
+        if self._ice.is_renewed:  # an end with ICE-lite is controlled, whoever offers (RFC 8445 section 6.1.1)
+            self._ice.take_role(controlling=usable_ice(remote_description(self.pc), self._declined).iceLite)
         offered = [section for section in remote.sections if section.mid not in self._declined]
         self._sending.use_offered(offered, wanted, sharing, is_first=not self._order)
         directions = self._directions()
@@ -335,6 +372,8 @@ class PeerConnection:
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
             self._sending.decline(declined)
+        if offer.tag is None:  # native ends take no offer back that was answered
+            self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
             if sending.is_sending:
@@ -361,26 +400,9 @@ class PeerConnection:
         for receiving in self._receiving.values():
             receiving.end()
         self._candidates.close()
-        politely = asyncio.ensure_future(self._close_politely())
-        await asyncio.wait([politely], timeout=POLITE_CLOSE)
-        if not politely.done():
-            self._logger.warning("connection closed by force", {"after": POLITE_CLOSE})
-            politely.cancel()
-            if self._gathering is not None:
-                await asyncio.wait([self._gathering])  # its sockets are known only when it is done
-            await close_by_force(self.pc)
-            if self._connecting.is_running:
-                await self._connecting.stop()
-                await close_by_force(self.pc)  # for what it has started meanwhile
+        await tear_down(self.pc, self._gathering, self._connecting, self._logger)
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
-
-    async def _close_politely(self) -> None:
-        await self._connecting.stop()  # aiortc does not stop what the connect starts after the close
-        with contextlib.suppress(Exception):  # it is being thrown away
-            if self._gathering is not None:
-                await asyncio.shield(self._gathering)
-            await self.pc.close()
 
     # --- inside
 
@@ -392,6 +414,7 @@ class PeerConnection:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=description.shown, type=description.kind))
         self._parsed_remote = remote_description(self.pc)
         route_sources(self.pc, self._parsed_remote)
+        self._layers.described(description)
         self._forms |= description.forms
         self._decline(description)
 
@@ -410,25 +433,26 @@ class PeerConnection:
             if mid not in known:
                 self._observer.section_declined(mid, reason)
 
-    async def _give_up_reused(self, offer: Description) -> None:
-        """Give up declined sections whose place the offer uses under another mid.
+    async def _give_up_reused(self, offer: RemoteDescription) -> None:
+        """Give up sections whose place the offer uses for others.
 
         Raises:
-            SdpError: it drops or reorders others (RFC 8829 section 5.2.2), which would leave media without one.
+            SdpError: it drops or reorders sections in use.
         """
-        for section, mid in itertools.zip_longest(self._order, offer.mids[: len(self._order)]):
-            if section.mid == mid:
-                continue
-            if section.mid not in self._declined or section.transceiver is None or mid is None or mid in self.mids:
-                raise SdpError(f"the offer has sections {offer.mids!r}, in use are {self.mids!r}")
+        for section in reused_sections(self._order, offer.sections, self._declined, self._in_doubt):
+            assert section.transceiver is not None
             self._former_mids.add(section.mid)
+            self._sending.give_up(section.transceiver)
+            if (receiving := self._receiving.pop(section.mid, None)) is not None:
+                ended, _ = receiving.update(None)
+                self._observer.tracks_changed([ended] if ended is not None else [], [])
             await give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
         """Return a description of this end in the form in which it is sent."""
         session, versions = self._session
         text = in_form(with_port_zero(text, self._declined), self._forms)
-        text = with_origin(text, session, next(versions))
+        text = with_origin(self._layers.as_sent(without_idle_sources(text)), session, next(versions))
         return text if self.local_candidates_complete else without_end_of_candidates(text)
 
     def _applied(self, remote: RemoteDescription) -> None:
@@ -445,6 +469,7 @@ class PeerConnection:
         for section in sections:
             receiving = self._receiving.get(section.mid)
             if receiving is not None:
+                receiving.layer = self._layers.get(section.mid)
                 sends = section.sends and section.mid not in self._declined
                 ids = (section.stream_ids, section.track_id or section.mid) if sends else None
                 changes.append(receiving.update(ids))
@@ -453,17 +478,27 @@ class PeerConnection:
         if removed or added:
             self._observer.tracks_changed(removed, added)
 
+    def _new_transceivers(self) -> list[RTCRtpTransceiver]:
+        """Return the transceivers for which the next offer opens sections."""
+        new = [it.transceiver for it in self._sending if it.outgoing is not None and not it.negotiated]
+        kept = {section.transceiver for section in self._kept}
+        return [transceiver for transceiver in new if transceiver not in kept]
+
+    def _offer_directions(self) -> dict[RTCRtpTransceiver, str]:
+        return self._directions()
+
     def _directions(self) -> dict[RTCRtpTransceiver, str]:
-        """Return the direction of each transceiver in the next offer."""
+        """Return the direction of each transceiver in the next description."""
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
         shared = {sending.transceiver for sending in self._sending if sending.is_open}
         directions = {}
-        for transceiver in {*self.pc.getTransceivers(), *sending}:
+        inherited = {section.transceiver for section in self._inherited if section.transceiver is not None}
+        for transceiver in {*self.pc.getTransceivers(), *sending, *inherited}:
             # A section that this end adds is sendonly once, unless it is shared from the start. From then on both may
             # send in it: a browser uses it for a track of its own, and if that was lost in a collision it does not
             # negotiate again unless it was offered to send there (W3C WebRTC, check if negotiation is needed).
-            receives = transceiver.mid is not None or transceiver in shared
-            directions[transceiver] = _DIRECTIONS[transceiver in sending, receives]
+            receives = transceiver.mid is not None or transceiver in shared or transceiver in inherited
+            directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 
     async def _connect(self) -> bool:
@@ -491,10 +526,3 @@ class PeerConnection:
         assert receiver is not None
         receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
         self._receiving[receiving.mid] = receiving
-
-
-_DIRECTIONS = {
-    (True, True): "sendrecv",
-    (True, False): "sendonly",
-    (False, True): "recvonly",
-}

@@ -48,7 +48,11 @@ class RemoteCandidates:
             await self._ice.addRemoteCandidate(ice_candidate(candidate))
 
     async def add_described(self, description: RemoteDescription) -> None:
-        """Add the candidates of a description. Those that are refused are reported together."""
+        """Add the candidates of a description, and those that came before it. Those refused are reported together.
+
+        All are added when this returns: the description may end with `a=end-of-candidates`, and aiortc accepts none
+        after that.
+        """
         refused, error = description.candidates_refused, ValueError(description.refusal)
         new = []
         for candidate in description.candidates:
@@ -60,12 +64,18 @@ class RemoteCandidates:
         self.refused += refused
         if refused:
             self._observer.candidate_refused(error)
+        self._add_held(description.ufrag)
         # Names (mDNS) take up to a second each.
         await asyncio.gather(*(self._ice.addRemoteCandidate(ice_candidate(it)) for it in new))
+        if self._adding:
+            await asyncio.wait(self._adding)
 
     def applied(self, ufrag: str) -> None:
-        """Handle a description being applied: add the candidates that were held for it."""
+        """Handle a description being applied: add the candidates that have come for it meanwhile."""
         self.ufrag = ufrag
+        self._add_held(ufrag)
+
+    def _add_held(self, ufrag: str) -> None:
         held = self.held
         self.held = [(of, candidate) for of, candidate in held if of not in (None, ufrag)]
         for of, candidate in held:

@@ -23,9 +23,11 @@ from ..core.negotiation.effects import (
     CommitOffer,
     CreateOffer,
     Effect,
+    FollowLater,
     ForgetOffer,
     GiveUp,
     Rebuild,
+    ReplacementsExhausted,
     SendAnswer,
     SendOffer,
     Unanswered,
@@ -34,7 +36,7 @@ from ..core.negotiation.negotiator import Negotiator
 from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, with_answer_tag
 from ..core.negotiation.sharing import RemoteTraits, Sharing
 from ..core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
-from ..errors import MeteredPeerOversizedError, NegotiationFailedError
+from ..errors import IceRecoveryExhaustedError, MeteredPeerOversizedError, NegotiationFailedError
 from ..log import Logger
 from ..options import DEFAULT_TUNING, PeerConnectionState, Tuning
 from .ice_servers import IceServers
@@ -319,6 +321,11 @@ class RemoteConnection:
                 self._plan = None
                 self._changed_at = self._loop.time()
                 self._connection.replace(reason)
+            case FollowLater(seconds):
+                self._logger.info("the other end was replaced again, or restarts ICE again", {"follow_in": seconds})
+            case ReplacementsExhausted(attempts, seconds):
+                self._logger.warning("the other end is replaced all the time", {"times": attempts, "within": seconds})
+                self._observer.negotiation_failed(IceRecoveryExhaustedError(attempts, seconds))
             case Unanswered(reason):
                 self._logger.warning("offer not answered", {"reason": reason})
                 self._observer.negotiation_failed(NegotiationFailedError(reason))

@@ -19,6 +19,7 @@ from ..core.negotiation.remote_sdp import RemoteSdp, RemoteSection, read_remote
 from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, Section, section_texts
 from ..core.negotiation.sdp_codecs import SdpCodec, describe_misfits
 from ..core.negotiation.sdp_sections import Form
+from ..core.negotiation.simulcast import Layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,9 @@ class RemoteDescription(Description):
 
     `shown` is the text for aiortc. `declined` has the first lines of the sections that either end declines, by mid, and
     `unusable` the reasons for those that this end declines. `forms` are forms of first lines that answers have to
-    repeat. `noted` are some of the invalid lines that were left out, `odd_lines` is their number; `candidates_refused`
-    is the number of candidates that were refused, and `refusal` the reason of the first.
+    repeat, and `layers` those of simulcast, by mid. `noted` are some of the invalid lines that were left out,
+    `odd_lines` is their number; `candidates_refused` is the number of candidates that were refused, and `refusal` the
+    reason of the first.
     """
 
     shown: str
@@ -39,6 +41,7 @@ class RemoteDescription(Description):
     declined: Mapping[str, str]
     unusable: Mapping[str, str]
     forms: Mapping[str, Form]
+    layers: Mapping[str, Sequence[Layer]]
     noted: tuple[str, ...]
     odd_lines: int
 
@@ -60,7 +63,6 @@ def admit(kind: DescriptionKind, sdp: str, known_mids: Sequence[str] = ()) -> Re
         read.ufrag,
         tuple(section.facts.mid for section in read.sections),
         read.offer_tag if kind == "offer" else read.answer_tag,
-        read.session,
         read.fingerprint,
         shown=shown,
         sections=tuple(section.facts for section in read.sections),
@@ -70,6 +72,7 @@ def admit(kind: DescriptionKind, sdp: str, known_mids: Sequence[str] = ()) -> Re
         declined=declined,
         unusable=unusable,
         forms={it.facts.mid: it.form for it in read.sections if it.form is not None and it.facts.mid not in declined},
+        layers={it.facts.mid: it.layers for it in read.sections if it.layers and it.facts.mid not in declined},
         noted=read.noted,
         odd_lines=read.odd_lines,
     )

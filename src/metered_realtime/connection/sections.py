@@ -215,6 +215,18 @@ class SendingSections:
             if section.outgoing is not None and section.outgoing not in keep:
                 section.assign(None)
 
+    def reserve(self, kind: str) -> RTCRtpTransceiver:
+        """Open a section for the next track of a kind, and return its transceiver."""
+        section = SendingSection.new(self._pc, kind, self._tuning)
+        self._sections.append(section)
+        return section.transceiver
+
+    def give_up(self, transceiver: RTCRtpTransceiver) -> None:
+        """Forget the section of a transceiver, if it is one of these. Its track needs another one."""
+        for section in [it for it in self._sections if it.transceiver is transceiver]:
+            section.assign(None)
+            self._sections.remove(section)
+
     def replace(self, old: Outgoing, new: Outgoing) -> bool:
         """Replace a track. Returns False if the old one is not being sent."""
         section = next((it for it in self._sections if it.outgoing == old), None)
@@ -237,18 +249,20 @@ class SendingSections:
                 # A player asks for tracks. Later, a browser also offers sections whose track it has removed meanwhile.
                 admitted = Sharing.ALL if is_first and section.direction == "recvonly" else sharing
                 tracks = [it for it in wanted.values() if admitted.admits(has_metadata=it.has_metadata)]
-                self._take_offered(by_mid[section.mid], tracks)
+                self._take_offered(by_mid[section.mid], tracks, transcodes=sharing is Sharing.ONCE)
         for sending in self._sections:
             sending.keep_codec()
 
-    def _take_offered(self, transceiver: RTCRtpTransceiver, tracks: Iterable[Outgoing]) -> None:
+    def _take_offered(self, transceiver: RTCRtpTransceiver, tracks: Iterable[Outgoing], *, transcodes: bool) -> None:
         section = next((it for it in self._sections if it.transceiver is transceiver), None)
         if section is not None and not section.is_free:
             return
         used = section.forward.codec if section is not None else None
         mime_types = [it.mimeType for it in transceivers.codecs(transceiver)] if used is None else [used.mime_type]
-        waiting = (it for it in tracks if it.kind == transceiver.kind and not self._is_negotiated(it))
+        waiting = [it for it in tracks if it.kind == transceiver.kind and not self._is_negotiated(it)]
         outgoing = next((it for it in waiting if _fits(it, mime_types)), None)
+        if outgoing is None and transcodes:
+            outgoing = next(iter(waiting), None)
         if outgoing is None:
             return
         for planned in self._sections:
@@ -289,12 +303,16 @@ class SendingSections:
 
 
 class ReceivingSection:
-    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any."""
+    """A section that this end receives in: passes its frames to the track that the remote sends in it now, if any.
+
+    `layer` is the layer of simulcast that is received, None without.
+    """
 
     def __init__(self, mid: str, receiver: RTCRtpReceiver, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.mid = mid
         self._receiver = receiver
         self._kind = receiver.track.kind
+        self.layer: str | None = None
         self._time_line = RtpTimeline()
         self._sender_clock = SenderClock()
         self._reported_of: tuple[int, int] | None = None  # the source, and the part of the time line
@@ -384,6 +402,7 @@ class ReceivingSection:
             frames_received=track.frames_received,
             frames_unread=track.frames_unread,
             pictures_refused=track.pictures_refused,
+            layer=self.layer,
         )
 
     def _place(self, timestamp: int, codec: Any) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
+from ..options import PeerConnectionState
+
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel
     from aiortc.rtcsctptransport import RTCSctpTransport
@@ -116,6 +118,45 @@ class InboundTrackStats:
     pictures_refused: int = 0
     """Pictures with more pixels than `RemoteTrack.max_picture_pixels`, and those that depend on them. Included in
     `frames_dropped`."""
+    layer: str | None = None
+    """The id of the layer that is received of simulcast (W3C `rid`), None without simulcast."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStats:
+    """A `OneShotConnection`: W3C RTCTransportStats, RTCIceCandidatePairStats and its tracks.
+
+    A closed one keeps its counters of bytes and packets; every other value is None, and there are no tracks. The fields
+    are those of `RemoteStats`.
+    """
+
+    state: PeerConnectionState
+    connected_for: float | None = None
+    """Seconds since the connection was established. None while it is not connected."""
+    round_trip_time: float | None = None
+    """Duration of the last STUN check of the path, in seconds."""
+    bytes_sent: int | None = None
+    """UDP payload: media, RTCP, data and DTLS, without STUN checks."""
+    bytes_received: int | None = None
+    packets_sent: int | None = None
+    packets_received: int | None = None
+    bitrate_out: float | None = None
+    """Rate of `bytes_sent`, in bits per second. None during the first 0.2 s of a connection."""
+    bitrate_in: float | None = None
+    local_candidate: CandidateStats | None = None
+    remote_candidate: CandidateStats | None = None
+    ice_state: str | None = None
+    """`new`, `checking`, `completed`, `failed` or `closed`."""
+    dtls_state: str | None = None
+    """`new`, `connecting`, `connected`, `closed` or `failed`."""
+    outbound: tuple[OutboundTrackStats, ...] = ()
+    inbound: tuple[InboundTrackStats, ...] = ()
+    packets_refused: int | None = None
+    """Packets of the other end that were dropped: malformed ones, and media from too many sources."""
+    description_lines_skipped: int | None = None
+    """Lines of the other end's descriptions that were invalid or too many, and were left out. They are logged."""
+    candidates_refused: int | None = None
+    """Candidates of the other end that were invalid or too many. `IceCandidateError` has the reason."""
 
 
 class PeerConnectionStats(TypedDict, total=False):

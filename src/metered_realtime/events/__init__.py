@@ -6,6 +6,7 @@ Register for an event class with `on`, `once` or `events`. Registering for `Even
 from __future__ import annotations
 
 from .base import Event, StateChange
+from .bridge import BridgeSessionClosed, BridgeSessionConnected, BridgeSessionOpened
 from .channels import (
     ChannelError,
     ChannelMessage,
@@ -18,6 +19,7 @@ from .channels import (
     DCOpen,
     StreamOpened,
 )
+from .one_shot import ConnectionClosed, LocalCandidate
 from .peers import (
     ConnectionReset,
     Data,
@@ -56,11 +58,15 @@ from .signalling import (
 )
 
 __all__ = [
+    "BridgeSessionClosed",
+    "BridgeSessionConnected",
+    "BridgeSessionOpened",
     "ChannelError",
     "ChannelMessage",
     "ChannelOpened",
     "ChannelResumed",
     "Connected",
+    "ConnectionClosed",
     "ConnectionReset",
     "DCClose",
     "DCError",
@@ -79,6 +85,7 @@ __all__ = [
     "IceCandidateError",
     "Joined",
     "Left",
+    "LocalCandidate",
     "LocalTrackEnded",
     "Message",
     "NegotiationError",

@@ -25,6 +25,7 @@ from .webrtc_extra import connection_class
 if TYPE_CHECKING:
     from ..connection.sections import Outgoing
     from ..media.sending.fanout import TrackFanout
+    from ..media.sending.shared_fanouts import FanoutLease
 
 
 class LocalMediaOwner(Protocol):
@@ -47,7 +48,7 @@ class LocalMedia:
         self._owner = owner
         self._ended: WeakKeyDictionary[Any, tuple[MediaStream | None, StreamMetadata | None]] = WeakKeyDictionary()
         self._book = Attachments()
-        self._fanouts: dict[int, TrackFanout] = {}
+        self._leases: dict[int, FanoutLease] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._logger = logger
 
@@ -68,6 +69,8 @@ class LocalMedia:
                 attachment = self._enter(track, stream, metadata, check, method)
                 if attachment is not None:
                     added.append(attachment)
+                    if getattr(track, "reads_ahead", False):
+                        self._fanout(track)
         except Exception:
             for attachment in added:
                 self._book.remove(attachment.track)
@@ -247,7 +250,7 @@ class LocalMedia:
 
     async def close(self) -> None:
         """Stop pulling the tracks. They belong to the caller and go on."""
-        for track_id in tuple(self._fanouts):
+        for track_id in tuple(self._leases):
             self._close_fanout(track_id)
         if self._closing:
             await asyncio.wait(self._closing)
@@ -264,12 +267,12 @@ class LocalMedia:
         )
 
     def _fanout(self, track: Any) -> TrackFanout:
-        from ..media.sending.fanout import TrackFanout
+        from ..media.sending.shared_fanouts import FanoutLease
 
-        fanout = self._fanouts.get(id(track))
-        if fanout is None:
-            fanout = self._fanouts[id(track)] = TrackFanout(track, self._logger, self._track_ended)
-        return fanout
+        lease = self._leases.get(id(track))
+        if lease is None:
+            lease = self._leases[id(track)] = FanoutLease(track, self._logger, self._track_ended)
+        return lease.fanout
 
     def _track_ended(self, track: Any, error: BaseException | None) -> None:
         """Remove a track that has ended by itself."""
@@ -289,9 +292,9 @@ class LocalMedia:
             return False
 
     def _close_fanout(self, track_id: int) -> None:
-        fanout = self._fanouts.pop(track_id, None)
-        if fanout is not None:
-            task = asyncio.ensure_future(fanout.close())
+        lease = self._leases.pop(track_id, None)
+        if lease is not None:
+            task = asyncio.ensure_future(lease.release())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

@@ -11,6 +11,7 @@ from ..channels.early_messages import EarlyMessages
 from ..channels.managed_channel import ManagedChannel
 from ..channels.options import ChannelOptions, check_names
 from ..channels.registry import RemoteChannels
+from ..connection.remote_media import RemoteMedia
 from ..core.negotiation.delivery import concerns_everybody
 from ..core.negotiation.signals import GREETING, MetadataSignal, Signal
 from ..core.streams.frames import Attributes, StreamKind
@@ -36,7 +37,6 @@ from ..signalling.scrubbing import scrub_error
 from ..streams.binding import StreamBinding
 from ..streams.writer import StreamWriter
 from .channel_access import ChannelAccess
-from .remote_media import RemoteMedia
 from .stats import RemoteStats, remote_stats
 
 if TYPE_CHECKING:

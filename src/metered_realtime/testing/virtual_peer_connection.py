@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..connection.interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
+from ..connection.layout import Layout
 from ..connection.sections import FRESH_SECTIONS, Incoming, Outgoing
 from ..connection.stats import PeerConnectionStats
 from ..core.negotiation.sdp import Description, Direction, Section, sections
@@ -111,6 +112,19 @@ class VirtualPeerConnection:
         self._held_candidates: list[tuple[str | None, str]] = []
         self._busy = False
         self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """None: all remotes replace their connections when this end does."""
+        return Layout()
+
+    def inherit_layout(self, layout: Layout) -> None:
+        """Do nothing."""
+
+    @property
+    def failure(self) -> None:
+        """None: no handshake fails."""
+        return None
 
     @property
     def local_ufrag(self) -> str:

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 from aiortc import RTCPeerConnection
+from aiortc.rtcdtlstransport import RtpRouter
 from aiortc.rtcrtpreceiver import NackGenerator, RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
-from aiortc.rtp import RtcpRtpfbPacket, RtpPacket, is_rtcp
+from aiortc.rtp import HeaderExtensions, RtcpRtpfbPacket, RtpPacket, is_rtcp
 from aiortc.sdp import SessionDescription
 
 from metered_realtime.aiortc_compat import rtp_sources as sources
 from metered_realtime.aiortc_compat.gathering import gather_host_candidates
 from metered_realtime.aiortc_compat.peer_connection import connect
-from metered_realtime.aiortc_compat.rtp_sources import BoundedNacks, keep_reporting, route_sources
+from metered_realtime.aiortc_compat.rtp_sources import BoundedNacks, SourceGate, keep_reporting, route_sources
 from metered_realtime.aiortc_compat.stats import sender_stats
 from metered_realtime.aiortc_compat.transports import dtls_transport
 from metered_realtime.core.media.source_table import MAX_SOURCES
@@ -287,3 +288,59 @@ async def test_late_sources_are_routed_with_their_retransmissions(pcs: list[RTCP
         assert inside._RTCRtpReceiver__rtx_ssrc[rtx] == ssrc
     assert {1_001, 1_002}.isdisjoint(router.ssrc_table), "what is not described any more is forgotten"
     assert 1_002 not in inside._RTCRtpReceiver__rtx_ssrc
+
+
+# --- sources that no description names
+
+
+class Section:
+    """What a gate needs of a receiver."""
+
+    def __init__(self) -> None:
+        self._RTCRtpReceiver__rtx_ssrc: dict[int, int] = {}
+
+
+def gate_of_two_sections() -> tuple[SourceGate, Section, Section]:
+    """Return a gate before two sections with the same payload types, `0` and `1`."""
+    router, first, second = RtpRouter(), Section(), Section()
+    for mid, section in (("0", first), ("1", second)):
+        router.register_receiver(section, ssrcs=[], payload_types=[96, 97], mid=mid)  # type: ignore[arg-type]
+    return SourceGate(router, lambda: 0.0), first, second
+
+
+def from_source(source: int, payload_type: int = 96, **ids: str) -> RtpPacket:
+    made = RtpPacket(ssrc=source, payload_type=payload_type)
+    made.extensions = HeaderExtensions(**ids)
+    return made
+
+
+def test_a_source_that_no_description_names_is_routed_by_the_mid_in_its_first_packets() -> None:
+    gate, first, second = gate_of_two_sections()
+    assert gate(from_source(1)) is None, "both sections have its payload type"
+    assert gate(from_source(1, mid="1")) is second
+    assert gate(from_source(1)) is second
+    assert gate(from_source(2, mid="0")) is first
+    assert gate(from_source(2, mid="1")) is first, "a source stays in its section"
+    assert gate(from_source(3, mid="7")) is None
+    assert gate(from_source(4, payload_type=111, mid="0")) is None
+
+
+def test_one_layer_of_simulcast_is_taken_with_its_retransmissions() -> None:
+    gate, first, _ = gate_of_two_sections()
+    section: Any = first
+    gate.select_layer(section, "hi")
+    assert gate(from_source(1, mid="0", rtp_stream_id="hi")) is first
+    assert gate(from_source(2, mid="0", rtp_stream_id="lo")) is None
+    assert gate(from_source(3, 97, mid="0", repaired_rtp_stream_id="hi")) is first
+    assert gate(from_source(4, 97, mid="0", repaired_rtp_stream_id="lo")) is None
+    assert section._RTCRtpReceiver__rtx_ssrc == {3: 1}
+    assert [gate(from_source(source)) for source in (1, 2)] == [first, None]
+    gate.select_layer(section, None)
+    assert gate(from_source(2)) is first
+
+
+def test_the_mid_of_a_packet_does_not_open_more_than_the_bounded_number_of_sources() -> None:
+    gate, _, _ = gate_of_two_sections()
+    for source in range(1_000):
+        gate(from_source(source, mid="0"))
+    assert gate.refused == 1_000 - MAX_SOURCES

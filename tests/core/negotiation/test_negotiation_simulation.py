@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.negotiation.world import World
+from tests.core.negotiation.world import StubbornEnd, World
 
 SEEDS = 400
 QUIET = 120.0
@@ -104,3 +104,14 @@ def test_changes_without_room_in_an_offer_are_taken_back_and_the_rest_is_agreed_
             assert (world.a.rebuilds, world.b.rebuilds) == (0, 0), "\n".join(world.trace)
         taken_back += world.a.taken_back + world.b.taken_back
     assert taken_back > SEEDS
+
+
+def test_an_end_that_cannot_roll_back_is_never_stuck_behind_an_offer_of_this_end() -> None:
+    collisions = 0
+    for seed in range(SEEDS):
+        world = World(seed, loss=0.0, a=StubbornEnd)
+        burst(world, until=5.0)
+        settle(world, 5.0)
+        assert (world.a.rebuilds, world.b.rebuilds) == (0, 0), "\n".join(world.trace)
+        collisions += world.b.negotiator.ignored_offers
+    assert collisions > SEEDS / 4

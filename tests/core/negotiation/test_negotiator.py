@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metered_realtime.core.negotiation import negotiator as n
-from metered_realtime.core.negotiation.sdp import Description
+from metered_realtime.core.negotiation.effects import ReplacementsExhausted
+from metered_realtime.core.negotiation.following import MAX_ICE_RESTART_WAIT
+from metered_realtime.core.negotiation.ladder import LADDER, STABLE_AFTER
+from metered_realtime.core.negotiation.sdp import Description, DescriptionKind
 
 
 def offer(tag: str | None = "1", ufrag: str = "them", mids: tuple[str, ...] = ("0",)) -> Description:
@@ -257,7 +263,7 @@ def test_an_offer_of_a_replaced_end_wins_over_a_pending_offer_of_the_impolite_en
     end.changed(0)
     end.offer_created(OURS, 0)
     effects = end.received(offer("1", "new"), 0)
-    assert [type(effect) for effect in effects] == [n.Rebuild, n.ApplyOffer]
+    assert [type(effect) for effect in effects] == [n.ForgetOffer, n.Rebuild, n.ApplyOffer]
     assert end.dirty, "the changes of the dropped offer have to be offered again"
 
 
@@ -266,7 +272,7 @@ def test_an_answer_of_a_replaced_end_replaces_this_end_which_offers_again() -> N
     end.changed(0)
     end.offer_created(OURS, 0)
     effects = end.received(answer("mine", "new"), 0)
-    assert [type(effect) for effect in effects] == [n.Rebuild, n.CreateOffer]
+    assert [type(effect) for effect in effects] == [n.ForgetOffer, n.Rebuild, n.CreateOffer]
 
 
 def test_the_timer_of_an_offer_stops_while_paused() -> None:
@@ -302,10 +308,9 @@ def test_a_restart_forgets_the_pending_offer() -> None:
     assert end.received(answer("mine"), 1) == []
 
 
-def foreign(kind: str, ufrag: str, session: str = "7", fingerprint: str = "AA:BB") -> Description:
-    """Return a description of a foreign end, whose session and fingerprint show that it is the same end."""
-    assert kind in ("offer", "answer")
-    return Description(kind, f"{kind} {ufrag} {session}", ufrag, ("0",), None, session, fingerprint)  # type: ignore[arg-type]
+def foreign(kind: DescriptionKind, ufrag: str, fingerprint: str = "AA:BB") -> Description:
+    """Return a description of a foreign end, whose fingerprint shows that it is the same end."""
+    return Description(kind, f"{kind} {ufrag} {fingerprint}", ufrag, ("0",), None, fingerprint)
 
 
 def restartable(*, polite: bool = True) -> n.Negotiator:
@@ -328,13 +333,12 @@ def test_an_ice_restart_of_the_other_end_is_answered_on_the_same_connection() ->
 @pytest.mark.parametrize(
     "other",
     [
-        foreign("offer", "new", session="8"),
         foreign("offer", "new", fingerprint="CC:DD"),
-        foreign("offer", "new", session="", fingerprint=""),
+        foreign("offer", "new", fingerprint=""),
         offer("1", "new"),
     ],
 )
-def test_another_session_or_certificate_or_a_native_end_is_no_ice_restart(other: Description) -> None:
+def test_another_certificate_or_a_native_end_is_no_ice_restart(other: Description) -> None:
     end = restartable()
     assert [type(effect) for effect in end.received(other, 1)] == [n.Rebuild, n.ApplyOffer]
 
@@ -525,3 +529,227 @@ def test_an_unanswered_offer_does_not_end_a_connection_that_is_up() -> None:
     assert waits[: n.MAX_OFFER_RESENDS + 2] == [n.OFFER_TIMEOUT] * (n.MAX_OFFER_RESENDS + 1) + [2 * n.OFFER_TIMEOUT]
     assert waits[-1] == n.MAX_OFFER_WAIT
     assert end.received(answer("mine"), now) == [n.CommitOffer(OURS.sdp, answer("mine"))]
+
+
+# --- what the other end can cause
+
+
+def test_an_end_that_is_replaced_all_the_time_is_followed_at_the_pace_of_the_ladder() -> None:
+    """Twenty replacements a second for an hour, each with another certificate."""
+    end, rebuilds, reports = settled(), [], 0
+    for step in range(20 * 3600):
+        now = 2 + step / 20
+        effects = end.received(foreign("offer", f"u{step}", str(step)), now) + end.timer(now)
+        for effect in effects:
+            if isinstance(effect, n.Rebuild):
+                rebuilds.append(now)
+            reports += isinstance(effect, ReplacementsExhausted)
+        if end.phase is n.Phase.ANSWERING:
+            end.answered("x", now)
+            end.connected(now)
+    waits = [later - earlier for earlier, later in itertools.pairwise(rebuilds)]
+    assert waits[: len(LADDER) - 1] == pytest.approx(LADDER[1:], abs=0.06)
+    assert min(waits[len(LADDER) :]) == pytest.approx(LADDER[-1], abs=0.06)
+    assert reports == 1
+
+
+def test_an_end_whose_answers_are_always_of_another_one_is_not_offered_to_for_ever() -> None:
+    end, rebuilds, now = n.Negotiator(polite=True), 0, 2.0
+    end.changed(now)
+    reported = []
+    for step in range(1_000):
+        now += 0.05 if end.phase is n.Phase.OFFERING else 5.0
+        if end.phase is n.Phase.OFFERING:
+            end.planning()
+            end.offer_created(offer(f"mine{step}", f"me{step}"), now)
+            end.received(answer(f"mine{step}", f"first{step}"), now)
+            end.committed(now)
+            end.connected(now)
+            end.changed(now)
+            end.offer_created(offer(f"again{step}", f"me{step}"), now)
+            effects = end.received(answer(f"again{step}", f"second{step}"), now)
+        else:
+            effects = end.timer(now)
+        rebuilds += sum(isinstance(it, n.Rebuild) for it in effects)
+        reported += [it for it in effects if isinstance(it, ReplacementsExhausted)]
+    assert rebuilds == len(LADDER)
+    assert [it.attempts for it in reported] == [len(LADDER)]
+    assert end.changed(now) == []
+    assert [type(it) for it in end.received(offer("9", "ninth"), now)] == [n.Rebuild, n.ApplyOffer]
+
+
+class Storm:
+    """An end whose operations succeed at once, with all descriptions that a hostile other end may send."""
+
+    def __init__(self, *, polite: bool) -> None:
+        self.end = n.Negotiator(polite=polite)
+        self.now = 0.0
+        self.rebuilds: list[float] = []
+        self.applied = 0
+        self._offers = itertools.count()
+
+    def send(self, kind: DescriptionKind, ufrag: str, fingerprint: str, wait: float) -> None:
+        self.now += wait
+        self.end.restartable = bool(self.applied)
+        self._perform(self.end.timer(self.now))
+        text = f"{kind} {self.now} {ufrag} {fingerprint}"
+        self._perform(self.end.received(Description(kind, text, ufrag, ("0",), None, fingerprint), self.now))
+
+    def change(self) -> None:
+        self._perform(self.end.changed(self.now))
+
+    def _perform(self, effects: list[n.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case n.CreateOffer():
+                    self.end.planning()
+                    number = next(self._offers)
+                    self._perform(self.end.offer_created(offer(str(number), "me"), self.now))
+                case n.ApplyOffer():
+                    self.applied += 1
+                    self._perform(self.end.answered(f"answer {self.now}", self.now))
+                    self._perform(self.end.connected(self.now))
+                case n.CommitOffer():
+                    self._perform(self.end.committed(self.now))
+                    self._perform(self.end.connected(self.now))
+                case n.Rebuild():
+                    self.rebuilds.append(self.now)
+
+
+@given(
+    st.booleans(),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["offer", "answer", "change"]),
+            st.sampled_from("abc"),
+            st.sampled_from("xy"),
+            st.sampled_from([0.0, 0.05, 1.0, 4.0, 10.0]),
+        ),
+        max_size=120,
+    ),
+)
+def test_whatever_the_other_end_sends_this_end_is_replaced_at_the_pace_of_the_ladder(
+    polite: bool, story: list[tuple[str, str, str, float]]
+) -> None:
+    storm = Storm(polite=polite)
+    for kind, ufrag, fingerprint, wait in story:
+        if kind == "change":
+            storm.change()
+        else:
+            storm.send("offer" if kind == "offer" else "answer", ufrag, fingerprint, wait)
+    for first in storm.rebuilds:
+        assert len([it for it in storm.rebuilds if first <= it < first + STABLE_AFTER]) <= 4
+    # Nothing hangs: what this end waits for has a deadline, or is up to the other end.
+    assert storm.end.phase in (n.Phase.STABLE, n.Phase.OFFERED, n.Phase.FOLLOWING)
+    assert (storm.end.phase is n.Phase.STABLE) == (storm.end.deadline is None)
+
+
+def test_a_replaced_end_is_followed_at_once_when_the_connection_had_held() -> None:
+    end, now = settled(), 2.0
+    for step in range(50):
+        now += STABLE_AFTER
+        effects = end.received(offer(str(step), f"u{step}"), now)
+        assert [type(it) for it in effects] == [n.Rebuild, n.ApplyOffer]
+        end.answered("x", now)
+        end.connected(now)
+
+
+def following() -> n.Negotiator:
+    """Return an end that follows a replaced one a second after it did so the last time, at 2."""
+    end = settled()
+    end.received(offer("1", "new"), 2)
+    end.answered("x", 2)
+    end.connected(2)
+    assert end.received(offer("2", "newer"), 2) == [n.FollowLater(1.0)]
+    return end
+
+
+def test_the_newest_offer_of_a_replaced_end_is_answered_and_its_answers_are_dropped() -> None:
+    end = following()
+    assert end.received(offer("3", "newest"), 2.5) == []
+    assert end.received(answer("3", "newest"), 2.5) == []
+    assert end.changed(2.5) == []
+    assert end.timer(2.9) == []
+    assert end.timer(3) == [n.Rebuild("the other end was replaced"), n.ApplyOffer(offer("3", "newest"))]
+
+
+def test_a_repair_of_this_end_answers_the_offer_that_was_kept() -> None:
+    for repair in ("restart", "restart_ice"):
+        end = following()
+        effects = end.restart(2.5, "why") if repair == "restart" else end.restart_ice(2.5)
+        assert [type(it) for it in effects] == [n.Rebuild, n.ApplyOffer]
+        assert end.timer(3) == []
+
+
+def test_a_replaced_end_that_is_out_of_reach_is_followed_when_it_is_back() -> None:
+    end = following()
+    end.pause()
+    assert end.timer(10) == []
+    assert end.resume(10) == []
+    assert [type(it) for it in end.timer(10)] == [n.Rebuild, n.ApplyOffer]
+
+
+def test_an_end_that_restarts_ice_in_each_offer_is_followed_now_and_then_on_the_same_connection() -> None:
+    end, answers = restartable(), []
+    for step in range(20 * 600):
+        now = 2 + step / 20
+        effects = end.received(foreign("offer", f"u{step}"), now) + end.timer(now)
+        assert not any(isinstance(it, n.Rebuild) for it in effects)
+        if end.phase is n.Phase.ANSWERING:
+            answers.append(now)
+            end.answered("x", now)
+            end.connected(now)
+    assert answers[0] == 2
+    assert min(it - earlier for earlier, it in itertools.pairwise(answers[4:])) == pytest.approx(
+        MAX_ICE_RESTART_WAIT, abs=0.06
+    )
+
+
+# --- a foreign end that cannot roll back
+
+
+def collided() -> n.Negotiator:
+    """Return an impolite end, connected, whose offer at 2 collided with one of a foreign end."""
+    end = restartable(polite=False)
+    end.changed(2)
+    end.offer_created(OURS, 2)
+    assert end.received(STUCK, 2.1) == []
+    return end
+
+
+STUCK = foreign("offer", "them", fingerprint="AA:BB ")
+
+
+def test_an_offer_passed_over_is_answered_when_our_own_has_no_answer_after_a_resend() -> None:
+    end = collided()
+    assert end.timer(7) == [n.SendOffer(OURS.sdp)]
+    assert end.timer(12) == [n.ForgetOffer(), n.ApplyOffer(STUCK)]
+    assert end.answered("y", 12) == [n.SendAnswer("y"), n.CreateOffer()], "ours is offered again"
+
+
+def test_an_offer_passed_over_is_forgotten_when_our_own_is_answered() -> None:
+    end = collided()
+    end.timer(7)
+    ours = foreign("answer", "them")
+    assert end.received(ours, 8) == [n.CommitOffer(OURS.sdp, ours)]
+    end.committed(8)
+    end.changed(20)
+    end.offer_created(OURS, 20)
+    assert end.timer(25) == end.timer(30) == [n.SendOffer(OURS.sdp)]
+
+
+def test_the_newest_offer_that_was_passed_over_is_answered() -> None:
+    end = collided()
+    newest = foreign("offer", "them", fingerprint=" AA:BB")
+    assert end.received(newest, 3) == []
+    end.timer(7)
+    assert end.timer(12) == [n.ForgetOffer(), n.ApplyOffer(newest)]
+
+
+def test_an_offer_of_a_native_end_is_passed_over_for_good_because_it_rolls_back() -> None:
+    end = offered(polite=False)
+    assert end.received(offer(), 0) == []
+    for _ in range(n.MAX_OFFER_RESENDS):
+        assert end.timer(end.deadline or 0) == [n.SendOffer(OURS.sdp)]
+    (effect,) = end.timer(end.deadline or 0)
+    assert isinstance(effect, n.GiveUp)

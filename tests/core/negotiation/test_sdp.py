@@ -70,7 +70,7 @@ def test_port_0_rejects_a_section_unless_it_is_bundle_only() -> None:
 
 def test_a_description_has_fragment_mids_and_tag() -> None:
     text = SESSION + media("a=mid:0", "a=ice-ufrag:abcd") + media("a=mid:x", "a=ice-ufrag:efgh")
-    assert Description.parse("offer", text) == Description("offer", text, "abcd", ("0", "x"), None, "1")
+    assert Description.parse("offer", text) == Description("offer", text, "abcd", ("0", "x"), None)
     offer = Description.parse("offer", sdp.with_offer_tag(text, "abcd.1"))
     assert offer.tag == "abcd.1"
     answer = Description.parse("answer", sdp.with_answer_tag(text, offer.tag))
@@ -102,14 +102,13 @@ def test_the_end_of_candidates_can_be_removed() -> None:
     assert sdp.without_end_of_candidates(text) == text.replace("a=end-of-candidates\r\n", "")
 
 
-def test_a_description_names_its_session_and_certificate() -> None:
-    text = SESSION.replace("o=- 1 1", "o=- 4611 2") + media(
-        "a=mid:0", "a=ice-ufrag:abcd", "a=fingerprint:sha-256 ab:cd"
-    )
+def test_a_description_with_the_same_certificate_is_of_the_same_end_whatever_session_it_names() -> None:
+    text = SESSION + media("a=mid:0", "a=ice-ufrag:abcd", "a=fingerprint:sha-256 ab:cd")
     description = Description.parse("offer", text)
-    assert (description.session, description.fingerprint) == ("4611", "SHA-256 AB:CD")
-    again = Description.parse("answer", text.replace("abcd", "efgh"))
+    assert description.fingerprint == "SHA-256 AB:CD"
+    again = Description.parse("answer", text.replace("abcd", "efgh").replace("o=- 1 1", "o=- 4611 2"))
     assert again.restarts(description)
+    assert not Description.parse("answer", again.sdp.replace("ab:cd", "ab:ce")).restarts(description)
     assert not description.restarts(description)
     assert not Description.parse("answer", sdp.with_answer_tag(again.sdp, "t")).restarts(description)
 
@@ -117,3 +116,15 @@ def test_a_description_names_its_session_and_certificate() -> None:
 def test_an_origin_keeps_its_session_and_changes_its_version() -> None:
     text = SESSION + media("a=mid:0")
     assert sdp.with_origin(text, 4611, 2) == text.replace("o=- 1 1 IN", "o=- 4611 2 IN")
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\n"])
+def test_sources_stand_only_in_sections_that_send(newline: str) -> None:
+    sources = ("a=msid:stream track", "a=ssrc-group:FID 1 2", "a=ssrc:1 cname:x", "a=ssrc:2 cname:x")
+    bare = SESSION + "".join(media(f"a=mid:{mid}", f"a={it}") for mid, it in enumerate(("recvonly", "inactive")))
+    sending = "".join(media(f"a=mid:{mid}", f"a={it}", *sources) for mid, it in ((2, "sendonly"), (3, "sendrecv")))
+    idle = SESSION + "".join(
+        media(f"a=mid:{mid}", *sources, f"a={it}") for mid, it in enumerate(("recvonly", "inactive"))
+    )
+    full, wanted = ((text + sending).replace("\r\n", newline) for text in (idle, bare))
+    assert sdp.without_idle_sources(full) == wanted

@@ -9,11 +9,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from metered_realtime.core.negotiation import negotiator as n
-from metered_realtime.core.negotiation.sdp import Description, with_answer_tag, with_offer_tag
+from metered_realtime.core.negotiation.effects import ReplacementsExhausted
+from metered_realtime.core.negotiation.sdp import Description, sections, with_answer_tag, with_offer_tag
 
 CONNECT_TIMEOUT = 15.0
 
@@ -100,8 +102,6 @@ class ToyConnection:
 
 
 def _parse(sdp: str) -> list[ToySection]:
-    from metered_realtime.core.negotiation.sdp import sections
-
     return [ToySection(s.mid, s.stream_ids[0] if s.sends and s.stream_ids else None) for s in sections(sdp)]
 
 
@@ -177,8 +177,10 @@ class End:
                     self.world.send(self.peer, "offer", sdp)
                 case n.SendAnswer(sdp):
                     self.world.send(self.peer, "answer", sdp)
-                case n.ForgetOffer():
+                case n.ForgetOffer() | n.FollowLater():
                     pass
+                case ReplacementsExhausted():
+                    self.world.log(self.name, "follows only offers")
                 case n.Rebuild():
                     self.rebuilds += 1
                     self.connection = self._fresh()
@@ -232,10 +234,50 @@ class End:
         self.world.check_connected()
 
 
+class StubbornEnd(End):
+    """A foreign end without rollback: it answers nothing while its own offer is pending, and repeats nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pending: str | None = None
+
+    def change(self, item: str) -> None:
+        self.items.remove(item) if item in self.items else self.items.append(item)
+        self.offer()
+
+    def offer(self) -> None:
+        if self.pending is None:
+            self.pending = _without_tag(self.connection.create_offer("x"))
+            self.world.send(self.peer, "offer", self.pending)
+
+    def receive(self, kind: str, sdp: str) -> None:
+        description = Description.parse(kind, _without_tag(sdp))  # type: ignore[arg-type]
+        if kind == "answer" and self.pending is not None:
+            more = self.connection.commit(self.pending, description)
+            self.pending = None
+        elif kind == "offer" and self.pending is None:
+            answer, more = self.connection.answer(description)
+            self.world.send(self.peer, "answer", answer)
+        else:
+            return
+        self.world.check_connected()
+        if more:
+            self.offer()
+
+    def recover(self) -> None:
+        """Do nothing: the other end repairs the connection."""
+
+
+def _without_tag(sdp: str) -> str:
+    return re.sub(r"a=x-metered-\w+:\S+\r\n", "", sdp)
+
+
 class World:
     """The network, the clock and the two ends."""
 
-    def __init__(self, seed: int, *, loss: float, delay: tuple[float, float] = (0.001, 0.2)) -> None:
+    def __init__(
+        self, seed: int, *, loss: float, delay: tuple[float, float] = (0.001, 0.2), a: type[End] = End
+    ) -> None:
         self.random = random.Random(seed)
         self.loss = loss
         self.delay = delay
@@ -245,7 +287,7 @@ class World:
         self._sequence = itertools.count()
         self._last_arrival: dict[str, float] = {}
         self._connected_pairs: set[tuple[str, str]] = set()
-        self.a = End("a", True, self)
+        self.a = a("a", True, self)
         self.b = End("b", False, self)
         self.a.peer, self.b.peer = self.b, self.a
         for end in (self.a, self.b):

@@ -54,6 +54,21 @@ class Rebuild:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowLater:
+    """Note that the other end was replaced, or restarts ICE, and that this end does the same in so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementsExhausted:
+    """Report that the other end was replaced again and again: `attempts` followed it within `seconds`."""
+
+    attempts: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Decide when to `restart`: negotiation cannot repair this connection."""
 
@@ -67,4 +82,16 @@ class Unanswered:
     reason: str
 
 
-Effect = Unanswered | CreateOffer | SendOffer | ForgetOffer | CommitOffer | ApplyOffer | SendAnswer | Rebuild | GiveUp
+Effect = (
+    Unanswered
+    | CreateOffer
+    | SendOffer
+    | ForgetOffer
+    | CommitOffer
+    | ApplyOffer
+    | SendAnswer
+    | Rebuild
+    | FollowLater
+    | ReplacementsExhausted
+    | GiveUp
+)

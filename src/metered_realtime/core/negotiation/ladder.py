@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 LADDER = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
 """Seconds to wait before each attempt, about two minutes in all: a tunnel, a lift, a router that restarts."""
 
@@ -44,3 +46,41 @@ class Ladder:
         self.attempts = 0
         self.started_at = None
         self._up_since = None
+
+
+class Pace:
+    """How often the other end may have this end do something that is costly.
+
+    The first time it is done at once. Then the rungs of the ladder lie between one time and the next, until the
+    connection has held for a while, and the last one or `longest` for ever.
+
+    Attributes:
+        is_over: Whether all rungs are used up.
+    """
+
+    def __init__(self, longest: float = LADDER[-1]) -> None:
+        self.is_over = False
+        self._longest = longest
+        self._ladder = Ladder()
+        self._last = -math.inf
+
+    @property
+    def times(self) -> int:
+        """How many rungs were used."""
+        return self._ladder.attempts
+
+    def seconds(self, now: float) -> float:
+        """Return the seconds since the first rung was used."""
+        return now - (self._ladder.started_at if self._ladder.started_at is not None else now)
+
+    def next_time(self, now: float) -> float:
+        """Return when to do it: now, or later."""
+        delay = self._ladder.next_delay(now)
+        self.is_over = delay is None
+        self._last = max(now, self._last + min(LADDER[-1] if delay is None else delay, self._longest))
+        return self._last
+
+    def connected(self, now: float) -> None:
+        """Handle the connection coming up. What it was before it is done again does not count."""
+        if now >= self._last:
+            self._ladder.connected(now)

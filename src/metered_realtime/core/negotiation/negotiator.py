@@ -7,22 +7,26 @@ connection.
 
 Phases, and what each input does in them:
 
-    input \\ phase    STABLE               OFFERING            OFFERED                  COMMITTING   ANSWERING
-    changed          offer, or hold       remember            remember                 remember     remember
-    planning         -                    forget changes      -                        -            -
-    offer arrives    answer it            queue               polite: forget, answer   queue        queue
-                                                              impolite: ignore
-    answer arrives   drop                 queue               matching: commit         queue        queue
-                                                              other: drop
-    restart          rebuild, offer       -                   rebuild, offer           -            -
-    restart_ice      offer                -                   forget, offer            -            -
-    created          -                    send -> OFFERED     -                        -            -
-    committed        -                    -                   -                        -> STABLE    -
-    answered         -                    -                   -                        -            send -> STABLE
-    failed           -                    give up             -                        give up      give up
-    undeliverable    -                    forget changes      forget offer, changes    -            -
-    timer            -                    -                   resend; then give up,    -            -
-                                                              or report if connected
+    input \\ phase    STABLE           OFFERING          OFFERED                  COMMITTING  ANSWERING       FOLLOWING
+    changed          offer, or hold   remember          remember                 remember    remember        remember
+    planning         -                forget changes    -                        -           -               -
+    offer arrives    answer it        queue             polite: forget, answer   queue       queue           keep it
+                                                        impolite: pass it over
+    answer arrives   drop             queue             matching: commit         queue       queue           drop
+                                                        other: drop
+    restart          rebuild, offer   -                 rebuild, offer           -           -               follow
+    restart_ice      offer            -                 forget, offer            -           -               follow
+    created          -                send -> OFFERED   -                        -           -               -
+    committed        -                -                 -                        -> STABLE   -               -
+    answered         -                -                 -                        -           send -> STABLE  -
+    failed           -                give up           -                        give up     give up         -
+    undeliverable    -                forget changes    forget offer, changes    -           -               -
+    timer            -                -                 resend; then answer an   -           -               follow
+                                                        offer passed over, give
+                                                        up, or report
+
+FOLLOWING: the other end was replaced or restarts ICE, and this end will do the same in a moment. To follow is to
+rebuild, unless ICE is restarted, and then to answer the offer that was kept, or else to offer.
 
 An input marked `-` is illegal there: it changes nothing and raises `NegotiationStateError`. Exceptions are a late timer
 and the report of an undeliverable description, which are ignored. `connected`, `release_offer`, `pause`, `resume`,
@@ -37,6 +41,11 @@ Invariants:
 - A remote description with an ICE user fragment other than the one in use means that the other end was replaced: this
   end is replaced too. Messages of one sender arrive in order, so a different fragment is always a newer one. The
   connection goes on only where ICE can be restarted (`restartable`) and the description shows the same end as before.
+- The other end does not decide how often this end is replaced or restarts ICE: the first time it does so at once, and
+  then at the pace of the recovery ladder, until the connection has held for a while. After the last rung it is replaced
+  only for offers.
+- An offer that the impolite end passed over is answered when its own one, sent twice, has no answer: a foreign end that
+  cannot roll back waits for ever. A native one rolls back.
 - After `restart_ice` only an answer with a different fragment fits: one with the old fragment belongs to an earlier
   offer.
 - The same offer again means that its answer was lost: the answer is sent again, and nothing is applied twice.
@@ -51,13 +60,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from .effects import (
     ApplyOffer,
     CommitOffer,
     CreateOffer,
     Effect,
+    FollowLater,
     ForgetOffer,
     GiveUp,
     Rebuild,
@@ -65,6 +74,8 @@ from .effects import (
     SendOffer,
     Unanswered,
 )
+from .following import REPLACED, Following
+from .phases import BUSY, NegotiationStateError, Phase
 from .sdp import Description
 
 OFFER_TIMEOUT = 5.0
@@ -75,30 +86,16 @@ MAX_OFFER_RESENDS = 4
 then given up. One that is up goes on: the other end may be unable to send at all, and could not answer an offer on a
 new connection either."""
 
+RESENDS_BEFORE_YIELDING = 1
+"""How often an offer is sent again before a foreign offer that collided with it is answered. An end that can roll back
+answers within a round trip, and one of the two sendings may have been lost."""
+
 MAX_OFFER_WAIT = 300.0
 """Longest wait for an answer while the connection is up, in seconds; the wait doubles up to this. A message of some
 kilobytes costs little, and the other end may be able to answer again at any time."""
 
 MAX_INBOX = 32
 """Descriptions that wait for an operation to end. Peers send one or two; when full, the oldest is dropped."""
-
-
-class Phase(Enum):
-    """The phases of a negotiation."""
-
-    STABLE = auto()
-    OFFERING = auto()
-    OFFERED = auto()
-    COMMITTING = auto()
-    ANSWERING = auto()
-    CLOSED = auto()
-
-
-_BUSY = frozenset({Phase.OFFERING, Phase.COMMITTING, Phase.ANSWERING})
-
-
-class NegotiationStateError(Exception):
-    """An input that is illegal in the current phase: a bug in the caller."""
 
 
 @dataclass(slots=True)
@@ -120,7 +117,7 @@ class Negotiator:
         dirty: Whether a change at this end has still to be offered.
         deadline: When to call `timer`, None for never. It may have changed after each call.
         restartable: Whether ICE can be restarted on the connection. Set by the caller.
-        ignored_offers: The number of colliding offers that this end ignored.
+        ignored_offers: The number of colliding offers that this end passed over.
         dropped_answers: The number of answers that did not fit the pending offer.
     """
 
@@ -135,6 +132,7 @@ class Negotiator:
         self._paused = False
         self._holds_back_offer = holds_back_offer
         self._inbox: deque[Description] = deque(maxlen=MAX_INBOX)
+        self._following = Following()
         self._begin()
 
     def _begin(self) -> None:
@@ -151,6 +149,8 @@ class Negotiator:
         self._answer_in_doubt = False
         self._offer_refused = False
         self._answer_refused = False
+        self._passed_over: Description | None = None
+        self._following.offer = None
         self.deadline = None
 
     @property
@@ -172,6 +172,7 @@ class Negotiator:
     def connected(self, now: float) -> list[Effect]:
         """Handle the connection coming up: a held follow-up is offered."""
         self._is_connected = True
+        self._following.connected(now)
         return self._proceed(now)
 
     def release_offer(self, now: float) -> list[Effect]:
@@ -189,6 +190,8 @@ class Negotiator:
         if not self._paused:
             return []
         self._paused = False
+        if self.phase is Phase.FOLLOWING:
+            self.deadline = self._following.at
         return self._repeat(now) if self._pending is not None else self.retry(now)
 
     def retry(self, now: float) -> list[Effect]:
@@ -221,9 +224,12 @@ class Negotiator:
         Raises:
             NegotiationStateError: an operation is under way, or the negotiation is closed.
         """
-        self._require(Phase.STABLE, Phase.OFFERED)
+        self._require(Phase.STABLE, Phase.OFFERED, Phase.FOLLOWING)
+        offer = self._following.offer
         self.phase = Phase.STABLE
         self._begin()
+        if offer is not None:
+            return [Rebuild(reason), self._answer(offer)]
         self.dirty = True
         return [Rebuild(reason), *self._proceed(now)]
 
@@ -233,10 +239,10 @@ class Negotiator:
         Raises:
             NegotiationStateError: an operation is under way, or the negotiation is closed.
         """
-        self._require(Phase.STABLE, Phase.OFFERED)
-        effects: list[Effect] = [ForgetOffer()] if self._pending is not None else []
-        self._drop_pending()
-        self.phase = Phase.STABLE
+        self._require(Phase.STABLE, Phase.OFFERED, Phase.FOLLOWING)
+        if self.phase is Phase.FOLLOWING:
+            return self._follow(now)
+        effects = self._forget_pending()
         self._restarting_ice = self.dirty = True
         self._gave_up = self._offer_refused = False
         return [*effects, *self._proceed(now)]
@@ -250,13 +256,14 @@ class Negotiator:
 
     def received(self, description: Description, now: float) -> list[Effect]:
         """Handle a description from the other end. During an operation it waits for the end of that."""
-        if self.phase in _BUSY:
+        if self.phase in BUSY:
             self._inbox.append(description)
             return []
         if self.phase is Phase.CLOSED:
             return []
         is_offer = description.kind == "offer"
-        effects = self._offer_received(description) if is_offer else self._answer_received(description)
+        received = self._offer_received if is_offer else self._answer_received
+        effects = received(description, now)
         return effects + self._proceed(now)
 
     def planning(self) -> None:
@@ -311,7 +318,7 @@ class Negotiator:
         Raises:
             NegotiationStateError: no operation is under way.
         """
-        self._require(*_BUSY)
+        self._require(*BUSY)
         return self._give_up(reason)
 
     def offer_undeliverable(self, now: float, sdp: str | None = None, *, has_arrived: bool = False) -> list[Effect]:
@@ -330,9 +337,7 @@ class Negotiator:
         if has_arrived:
             self.deadline = None
             return []
-        effects: list[Effect] = [ForgetOffer()] if self._pending is not None else []
-        self._drop_pending()
-        self.phase = Phase.STABLE
+        effects = self._forget_pending()
         self._offer_refused = True
         return [*effects, *self._proceed(now)]
 
@@ -342,10 +347,16 @@ class Negotiator:
             self._answer_refused = True
 
     def timer(self, now: float) -> list[Effect]:
-        """Send an unanswered offer again, or give up. No effect before the deadline."""
+        """Send an unanswered offer again, or give up, or follow a replaced end. No effect before the deadline."""
         pending = self._pending
-        if self.deadline is None or now < self.deadline or pending is None or self.phase is not Phase.OFFERED:
+        if self.deadline is None or now < self.deadline:
             return []
+        if self.phase is Phase.FOLLOWING:
+            return self._follow(now)
+        if pending is None or self.phase is not Phase.OFFERED:
+            return []
+        if self._passed_over is not None and pending.resends >= RESENDS_BEFORE_YIELDING:
+            return self._yield_to(self._passed_over)
         reports: list[Effect] = []
         if pending.resends == MAX_OFFER_RESENDS:
             reason = f"no answer to an offer sent {pending.resends + 1} times"
@@ -366,27 +377,59 @@ class Negotiator:
         if self.phase not in phases:
             raise NegotiationStateError(f"illegal in phase {self.phase.name}")
 
-    def _offer_received(self, offer: Description) -> list[Effect]:
+    def _offer_received(self, offer: Description, now: float) -> list[Effect]:
+        if self.phase is Phase.FOLLOWING:
+            self._following.offer = offer
+            return []
         if self._answered is not None and offer.sdp == self._answered.sdp:
             return self._answer_again()
         self._answer_in_doubt = self._holds_back_offer = False
-        effects: list[Effect] = []
-        replaced = self._is_replaced(offer)
-        if self._pending is not None and not replaced:
-            if not self.polite:
-                self.ignored_offers += 1
-                return []
-            effects.append(ForgetOffer())
-        if self._pending is not None:
-            self._drop_pending()
-            self.dirty = True
-        if replaced:
-            self._begin()
-            effects.append(Rebuild("the other end was replaced"))
+        if self._is_replaced(offer):
+            return self._be_replaced(offer, now)
+        if self._pending is not None and not self.polite:
+            self.ignored_offers += 1
+            self._passed_over = offer if offer.tag is None else None
+            return []
+        if self._remote is not None and offer.ufrag != self._remote.ufrag:
+            self._following.ice_restart(offer, now)
+            return self._follow_soon(now)
+        return [self._answer(offer)] if self._pending is None else self._yield_to(offer)
+
+    def _yield_to(self, offer: Description) -> list[Effect]:
+        """Forget the pending offer and answer that of the other end. What was in it is offered again."""
+        self.dirty = True
+        return [*self._forget_pending(), self._answer(offer)]
+
+    def _answer(self, offer: Description) -> Effect:
         self.phase = Phase.ANSWERING
         self._gave_up = False
         self._applying = offer
-        return [*effects, ApplyOffer(offer)]
+        return ApplyOffer(offer)
+
+    def _be_replaced(self, description: Description, now: float) -> list[Effect]:
+        """Follow an end that was replaced, as soon as its pace allows it."""
+        reports = self._following.replacement(description, now)
+        if description.kind == "offer" or not self._following.is_over:
+            self.dirty = self.dirty or description.kind == "answer"
+            return [*reports, *self._follow_soon(now)]
+        self._gave_up = self.dirty = True
+        return [*reports, *self._forget_pending()]
+
+    def _follow_soon(self, now: float) -> list[Effect]:
+        self.dirty = self.dirty or self._pending is not None
+        effects = self._forget_pending()
+        self.phase = Phase.FOLLOWING
+        if self._following.at <= now:
+            return [*effects, *self._follow(now)]
+        self.deadline = None if self._paused else self._following.at
+        return [*effects, FollowLater(self._following.at - now)]
+
+    def _follow(self, now: float) -> list[Effect]:
+        offer = self._following.offer
+        if offer is None or self._is_replaced(offer):
+            return self.restart(now, REPLACED)
+        self._following.offer = self.deadline = None
+        return [self._answer(offer)]
 
     def _answer_again(self) -> list[Effect]:
         """Send the answer to an end that waits for it, and the offer that it ignored meanwhile."""
@@ -395,14 +438,14 @@ class Negotiator:
             effects.append(SendOffer(self._pending.offer.sdp))
         return effects
 
-    def _answer_received(self, answer: Description) -> list[Effect]:
+    def _answer_received(self, answer: Description, now: float) -> list[Effect]:
+        if self.phase is Phase.FOLLOWING:
+            self.dropped_answers += 1
+            return []
         if self._is_replaced(answer):
-            self._begin()
-            self.phase = Phase.STABLE
-            self.dirty = True
-            return [Rebuild("the other end was replaced")]
+            return self._be_replaced(answer, now)
         is_stale = self._restarting_ice and self._remote is not None and answer.ufrag == self._remote.ufrag
-        if self._pending is None or is_stale or not _matches(self._pending.offer, answer):
+        if self._pending is None or is_stale or not answer.answers(self._pending.offer):
             self.dropped_answers += 1
             return []
         self._answer_in_doubt = False
@@ -417,8 +460,15 @@ class Negotiator:
             return False
         return not (self.restartable and description.restarts(self._remote))
 
+    def _forget_pending(self) -> list[Effect]:
+        """Become stable. Return the effect that forgets the pending offer, if there is one."""
+        effects: list[Effect] = [ForgetOffer()] if self._pending is not None else []
+        self._drop_pending()
+        self.phase = Phase.STABLE
+        return effects
+
     def _drop_pending(self) -> None:
-        self._pending = None
+        self._pending = self._passed_over = None
         self.deadline = None
 
     def _completed(self, now: float, more: bool) -> list[Effect]:
@@ -450,9 +500,3 @@ class Negotiator:
             self.phase = Phase.OFFERING
             effects.append(CreateOffer())
         return effects
-
-
-def _matches(offer: Description, answer: Description) -> bool:
-    if answer.tag is not None:
-        return answer.tag == offer.tag
-    return answer.mids == offer.mids

@@ -19,6 +19,7 @@ from .sdp import MAX_SDP_SECTIONS, SdpError, Section, masked
 from .sdp_attributes import read_attribute
 from .sdp_codecs import SdpCodec
 from .sdp_sections import Form, IdentifyFn, Level, MediaLevel, begin_section
+from .simulcast import Layer
 
 MAX_SDP_LENGTH = 256 * 1024
 """Characters of a description: four times what a server passes on by default. Reading them takes about 0.1 s."""
@@ -38,6 +39,7 @@ class RemoteSection:
         form: The way its first line is written, None if it is the way of this end.
         codecs: Its codecs, in the order of preference.
         identities: What `identify` returned for them, without unknown codecs.
+        layers: The layers of its simulcast, empty without.
     """
 
     facts: Section
@@ -46,6 +48,7 @@ class RemoteSection:
     form: Form | None
     codecs: tuple[SdpCodec, ...]
     identities: frozenset[Hashable]
+    layers: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,6 @@ class RemoteSdp:
         candidates_refused: The number of candidates that are refused.
         refusal: Why the first of them is refused, empty if none is.
         ufrag: Its first ICE user fragment.
-        session: The session id of its origin, empty if there is none.
         fingerprint: Its first certificate fingerprint in upper case, empty if there is none.
         offer_tag: The tag of a native offer, None if there is none.
         answer_tag: The tag that a native answer echoes, None if there is none.
@@ -73,7 +75,6 @@ class RemoteSdp:
     candidates_refused: int
     refusal: str
     ufrag: str
-    session: str
     fingerprint: str
     offer_tag: str | None
     answer_tag: str | None
@@ -106,7 +107,6 @@ class _SdpReader:
         self._media: list[MediaLevel] = []
         self._candidates: dict[tuple[str, str, int], Candidate] = {}
         self._candidate_lines: set[str] = set()
-        self._session_id: str | None = None
         self._candidates_refused = 0
         self._refusal = ""
         self._noted: list[str] = []
@@ -123,8 +123,6 @@ class _SdpReader:
                 self._read_candidate(line)
             elif not read_attribute(level, line):
                 self._note(line)
-        elif line.startswith("o="):
-            self._session_id = self._session_id or [*line.split(), ""][1]
         elif line and line[1:2] != "=":
             self._note(line)
 
@@ -155,6 +153,7 @@ class _SdpReader:
         if ufrag is None:
             raise SdpError("the description has no ICE user fragment")
         fingerprints = [fingerprint for level in levels for fingerprint in level.fingerprints]
+        self._decline_unbundled()
         text = self._normal_form(identify)
         return RemoteSdp(
             text=text,
@@ -163,7 +162,6 @@ class _SdpReader:
             candidates_refused=self._candidates_refused,
             refusal=self._refusal,
             ufrag=ufrag,
-            session=self._session_id or "",
             fingerprint=fingerprints[0].upper() if fingerprints else "",
             offer_tag=self._session.values.get("x-metered-offer"),
             answer_tag=self._session.values.get("x-metered-answer"),
@@ -188,6 +186,16 @@ class _SdpReader:
                 raise SdpError("two sections have the same mid", f"a=mid:{media.mid}")
             used.add(media.mid)
 
+    def _decline_unbundled(self) -> None:
+        """Find fault with sections that need a transport of their own: a connection has one (RFC 8843)."""
+        usable = [media for media in self._media if not media.is_rejected and media.fault is None]
+        together = {media.mid for media in usable}.intersection(self._session.groups)
+        if not together and usable:
+            together = {usable[0].mid}
+        for media in usable:
+            if media.mid not in together:
+                media.fault = "it is not bundled with the first section (RFC 8843): all share one transport"
+
     def _normal_form(self, identify: IdentifyFn) -> str:
         mids = {media.mid for media in self._media}
         bundle = [mid for mid in dict.fromkeys(self._session.groups) if mid in mids]
@@ -199,6 +207,8 @@ class _SdpReader:
             media.complete(self._session, is_bundled=media.mid in bundled)
             for odd in media.choose_codecs(identify):
                 self._note(odd)
+            if media.simulcast and not media.layers:
+                self._note(f"a=simulcast:send {media.simulcast}")
             lines += media.lines()
         return "".join(f"{line}\r\n" for line in lines)
 
@@ -207,4 +217,4 @@ def _section(media: MediaLevel) -> RemoteSection:
     direction = media.direction or "sendrecv"
     facts = Section(media.kind, media.mid, media.is_rejected, direction, tuple(media.streams), media.track)
     codecs, identities = tuple(media.codecs.values()), frozenset(media.identities)
-    return RemoteSection(facts, media.first_line, media.fault, media.form, codecs, identities)
+    return RemoteSection(facts, media.first_line, media.fault, media.form, codecs, identities, media.layers)

@@ -21,6 +21,8 @@ message that a server passes on by default has room for half as many."""
 MAX_STREAMS_OF_TRACK = 16
 """Streams that a track may belong to; further ones are ignored. Programs use one or two."""
 
+_OF_SOURCES = re.compile(r"(?m)^a=(?:msid|ssrc|ssrc-group):[^\r\n]*\r?\n")
+
 _OFFER_TAG = "a=x-metered-offer:"
 _ANSWER_TAG = "a=x-metered-answer:"
 
@@ -33,7 +35,7 @@ MAX_SHOWN_LENGTH = 100
 
 _OPEN_ATTRIBUTES = frozenset(
     {"rtpmap", "fmtp", "rtcp-fb", "extmap", "ssrc", "ssrc-group", "candidate", "setup", "fingerprint", "mid", "msid"}
-    | {"sctp-port", "max-message-size"}
+    | {"sctp-port", "max-message-size", "rid", "simulcast"}
 )
 _SECRET = re.compile(r"(ice-pwd|ufrag)(?s:.*)", re.IGNORECASE)
 
@@ -87,16 +89,21 @@ class Description:
     ufrag: str
     mids: tuple[str, ...]
     tag: str | None = None
-    session: str = ""
     fingerprint: str = ""
 
     def restarts(self, earlier: Description) -> bool:
         """Return whether this is an ICE restart of the end that sent `earlier`: only its ICE user fragment differs.
 
-        False for tagged descriptions: a native end makes a new connection instead, maybe with the same certificate.
+        The certificate shows that it is the same end. The id of the session (RFC 8829 section 5.2.1) does not: some
+        ends write another one in each description. False for tagged descriptions: a native end makes a new connection
+        instead, maybe with the same certificate.
         """
-        same = self.session == earlier.session and self.fingerprint == earlier.fingerprint
-        return same and "" not in (self.session, self.fingerprint) and self.tag is None and self.ufrag != earlier.ufrag
+        is_same = self.fingerprint == earlier.fingerprint != ""
+        return is_same and self.tag is None and self.ufrag != earlier.ufrag
+
+    def answers(self, offer: Description) -> bool:
+        """Return whether this answer is one to an offer: by its tag, or else by its sections."""
+        return self.mids == offer.mids if self.tag is None else self.tag == offer.tag
 
     @staticmethod
     def parse(kind: DescriptionKind, sdp: str) -> Description:
@@ -110,7 +117,7 @@ class Description:
             raise SdpError(f"the description has no sections or no distinct mids: {mids!r}")
         tag = _attribute(sdp, _OFFER_TAG if kind == "offer" else _ANSWER_TAG)
         fingerprint = (_attribute(sdp, "a=fingerprint:") or "").upper()
-        return Description(kind, sdp, ice_ufrag(sdp), mids, tag, _session(sdp), fingerprint)
+        return Description(kind, sdp, ice_ufrag(sdp), mids, tag, fingerprint)
 
 
 def sections(sdp: str) -> tuple[Section, ...]:
@@ -174,9 +181,27 @@ def with_answer_tag(sdp: str, tag: str | None) -> str:
     return sdp if tag is None else _insert_at_session_level(sdp, _ANSWER_TAG + tag)
 
 
+def with_trickle(sdp: str) -> str:
+    """Return the description of an end that takes and sends candidates one by one (RFC 8840 section 4.1.1)."""
+    return _insert_at_session_level(sdp, "a=ice-options:trickle")
+
+
 def without_end_of_candidates(sdp: str) -> str:
     """Return the description without `a=end-of-candidates` (RFC 8840 section 8.2): more candidates follow."""
     return "".join(line for line in sdp.splitlines(keepends=True) if line.strip() != "a=end-of-candidates")
+
+
+def without_idle_sources(sdp: str) -> str:
+    """Return a description of this end with sources and msids only in sections whose direction sends.
+
+    Others have none (RFC 8829 section 5.2.1): older releases of libwebrtc refuse a section that has sources and does
+    not send.
+    """
+    kept = []
+    for section in re.split(r"(?m)^(?=m=)", sdp):
+        sends = re.search(r"(?m)^a=(?:recvonly|inactive)\r?$", section) is None
+        kept.append(section if sends else _OF_SOURCES.sub("", section))
+    return "".join(kept)
 
 
 def _section(lines: list[str], session_direction: Direction) -> Section:
@@ -199,12 +224,6 @@ def _section(lines: list[str], session_direction: Direction) -> Section:
             direction = _direction(line) or direction
     rejected = rest.split(" ", 1)[0] == "0" and not bundle_only
     return Section(kind, mid, rejected, direction, tuple(stream_ids), track_id)
-
-
-def _session(sdp: str) -> str:
-    """Return the id of the session, which stays the same for the life of a connection (RFC 8829 section 5.2.1)."""
-    fields = (_attribute(sdp, "o=") or "").split()
-    return fields[1] if len(fields) > 1 else ""
 
 
 def _msid(value: str) -> tuple[str | None, str | None]:

@@ -21,6 +21,9 @@ MAX_SOURCES = 16
 """Sources (SSRCs) of one section, and groups of them: aiortc iterates over all of them for each. Simulcast in three
 layers has six."""
 
+MAX_RIDS = 32
+"""Ids of streams (RFC 8851) of one section. Browsers have three."""
+
 MAX_FINGERPRINTS = 8
 """Fingerprints of one section: one for each hash function in use."""
 
@@ -140,6 +143,21 @@ def _source_group(level: MediaLevel, name: str, match: re.Match[str]) -> bool:
     return True
 
 
+def _rid(level: MediaLevel, name: str, match: re.Match[str]) -> bool:
+    if match[2] == "send" and match[1] not in level.rids:
+        if len(level.rids) == MAX_RIDS:
+            return False
+        level.rids[match[1]] = match[3] or ""
+    return True
+
+
+def _simulcast(level: MediaLevel, name: str, match: re.Match[str]) -> bool:
+    if match[1] == match[3] or level.simulcast:
+        return False
+    level.simulcast = {match[1]: match[2], match[3]: match[4]}.get("send", "")
+    return True
+
+
 _Known = tuple[re.Pattern[str], Callable[[Any, str, re.Match[str]], bool]]
 
 
@@ -148,6 +166,9 @@ def _of(pattern: str, store: Callable[..., bool]) -> _Known:
 
 
 _TEXT = r"[!-~]{1,256}"  # credentials have letters, digits, + and / (RFC 8839 section 5.4); some ends are less strict
+
+_RID = r"[A-Za-z0-9_-]{1,64}"  # RFC 8851 section 10
+_RIDS = r"[A-Za-z0-9_,;~-]{1,1024}"
 
 _OF_BOTH: dict[str, _Known] = {
     "ice-ufrag": _of(_TEXT, _value),
@@ -173,6 +194,8 @@ _OF_MEDIA = _OF_BOTH | {
     "ssrc-group": _of(r"([!-~]{1,32})((?: +\d{1,10}){1,8})", _source_group),
     "sctp-port": _of(r"\d{1,5}", _value),
     "max-message-size": _of(r"\d{1,19}", _value),
+    "rid": _of(rf"({_RID}) +(send|recv)(?: +(\S.*))?", _rid),
+    "simulcast": _of(rf"(send|recv) +({_RIDS})(?: +(send|recv) +({_RIDS}))?", _simulcast),
     "rtcp-mux": _of(".*", _flag),
     "bundle-only": _of(".*", _flag),
     "end-of-candidates": _of(".*", _flag),

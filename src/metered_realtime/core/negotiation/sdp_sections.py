@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from .rejected_sections import KINDS
 from .sdp import MAX_LINE_LENGTH, Direction, masked, section_texts
 from .sdp_codecs import FEEDBACK, UNUSED, SdpCodec, codec_of
+from .simulcast import STREAM_ID, Layer, read_layers
 
 SCTP_PORT = 5000
 """The SCTP port of an end that names none. All known implementations use it."""
@@ -92,6 +93,13 @@ class MediaLevel(Level):
     sources: dict[int, str] = field(default_factory=dict)
     repeated: set[int] = field(default_factory=set)
     identities: set[Hashable] = field(default_factory=set)
+    rids: dict[str, str] = field(default_factory=dict)
+    simulcast: str = ""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of simulcast. Without ids in their packets (RFC 8852) they cannot be told apart."""
+        return read_layers(self.simulcast, self.rids) if STREAM_ID in self.extensions.values() else ()
 
     @property
     def is_data(self) -> bool:

@@ -56,6 +56,7 @@ export class Link extends Emitter {
   #answerTimer = 0;
   #announced = new Map(); // local track -> latest signalled metadata
   #control;
+  #unreported = new Set(); // what ends each running stats()
 
   /**
    * @param {{polite: boolean, local: Map, signal(payload): void, fits(payload): boolean, reachable: boolean}} owner
@@ -97,11 +98,24 @@ export class Link extends Emitter {
     if (this.#closed) return;
     this.#closed = true;
     this.#endWaiting(false);
+    for (const end of this.#unreported) end(null);
     clearTimeout(this.#answerTimer);
     this.pc.onnegotiationneeded = this.pc.onicecandidate = this.pc.onconnectionstatechange = null;
     this.pc.oniceconnectionstatechange = null;
     this.pc.ondatachannel = this.pc.ontrack = null;
     this.pc.close();
+  }
+
+  /**
+   * The statistics of the connection, or null once it is closed: in Firefox getStats() never settles if the connection
+   * closes meanwhile. @returns {Promise<RTCStatsReport|null>}
+   */
+  stats() {
+    if (this.#closed || this.pc.connectionState === "closed") return Promise.resolve(null);
+    return new Promise((resolve, reject) => {
+      this.#unreported.add(resolve);
+      this.pc.getStats().then(resolve, reject).finally(() => this.#unreported.delete(resolve));
+    });
   }
 
   /** Send a control message to the remote page. False if it has no control channel. */

@@ -458,8 +458,8 @@ export class Peer extends Emitter {
       audioSamples: 0, audioEnergy: 0, framesSent: 0, width: 0, height: 0, streams: {},
     };
     const pc = this.#link?.pc;
-    if (!pc || pc.connectionState === "closed") return result;
-    const report = await pc.getStats();
+    const report = await this.#link?.stats();
+    if (!report) return result;
     for (const item of report.values()) this.#count(item, result);
     const now = performance.now();
     const last = this.#sample;

@@ -31,6 +31,8 @@ export function summarise(sdp) {
     } else if (section && line.startsWith("a=msid:")) {
       const [stream, track] = line.slice(7).split(" ");
       section.streams.push({ streamId: stream && stream !== "-" ? stream : null, trackId: track || null });
+    } else if (section && line === "a=bundle-only") {
+      section.rejected = false; // in an offer its port is 0 all the same (RFC 8843, section 6)
     } else if (section && (line === "a=recvonly" || line === "a=inactive")) {
       section.sending = false;
     }

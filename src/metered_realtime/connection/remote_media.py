@@ -11,7 +11,7 @@ from ..events import Event, PictureRefused, StreamAdded, StreamRemoved, Track, T
 from ..media.stream import MediaStream
 
 if TYPE_CHECKING:
-    from ..connection.sections import Incoming
+    from .sections import Incoming
 
 RETURN_TIMEOUT = 12.0
 """Seconds after a replaced connection is up within which a stream has to be back before it counts as removed. What

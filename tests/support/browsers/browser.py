@@ -1,56 +1,30 @@
-"""A real Chromium for tests: pages that fail the test on unexpected errors, and no processes left behind."""
+"""A real browser for tests: pages that fail the test on unexpected errors, and no processes left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-import shutil
-import signal
-from contextlib import suppress
-from pathlib import Path
+from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlencode
 
-import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, async_playwright, expect
+from playwright.async_api import Browser as Launched
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, Playwright, async_playwright, expect
 
+from tests.support.browsers.processes import children, descendants, gone
 from tests.support.patience import PATIENCE
 
-EXECUTABLE = os.environ.get("CHROMIUM") or shutil.which("chromium")
-
-needs_chromium = pytest.mark.skipif(
-    EXECUTABLE is None and "CI" not in os.environ,
-    reason="Chromium is needed: apt-get install chromium, or set CHROMIUM to its path",
-)
-"""Skips where there is no browser, except in CI: there the test runs, and fails."""
-
-ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-    # The pop-ups of the address bar are web pages, and each new context would load them: two thirds of its CPU time.
-    "--disable-features=WebRtcHideLocalIpsWithMdns,WebUIOmniboxPopup,WebUIOmniboxAimPopup",
-    "--autoplay-policy=no-user-gesture-required",
-)
-
 _FUNCTION = re.compile(r"(async\s*)?\([^()]*\)\s*=>")
-
-EXIT_TIMEOUT = 5.0
-"""Seconds that the browser's processes get to go away before they are killed."""
 
 DEFAULT_TIMEOUT = PATIENCE * 1000
 """Milliseconds that a page's wait takes at most."""
 
 expect.set_options(timeout=DEFAULT_TIMEOUT)
+
+LOST_SERVER = "WebSocket connection to .* failed|ERR_CONNECTION_REFUSED|can’t establish a connection|was interrupted"
+"""Matches what browsers log when their server is gone."""
 
 PROBE = """
 (() => {
@@ -89,28 +63,41 @@ async def until(page: Page, condition: str, arg: Any = None) -> Any:
         raise AssertionError(f"never became true: {condition}") from None
 
 
-class Chromium:
+class Browser(ABC):
     """A browser with a fresh profile. Every page has storage of its own.
 
     Leaving the context fails the test if a page logged an error or threw one, unless `allow` matches its text.
     """
 
+    NAME: ClassVar[str]
+    """Names the browser in tests' ids, and the marker of its tests."""
+
+    MISSING: ClassVar[str]
+    """What to install where the browser is missing."""
+
     def __init__(self, *arguments: str) -> None:
-        self._arguments = [*ARGUMENTS, *arguments]
+        self._arguments = arguments
         self._allowed: list[re.Pattern[str]] = []
         self.errors: list[str] = []
         self._playwright: Playwright | None = None
-        self._browser: Browser | None = None
-        self._others: set[int] = set()
+        self._browser: Launched | None = None
+        self._driver: set[int] = set()
+
+    @staticmethod
+    @abstractmethod
+    def executable() -> str | None:
+        """The path of the browser, or None if it is not installed."""
+
+    @abstractmethod
+    async def _launch(self, playwright: Playwright) -> Launched:
+        """Start the browser. Without a given profile, launch() makes a temporary one and removes it afterwards."""
 
     async def __aenter__(self) -> Self:
-        self._others = _descendants(os.getpid())
+        others = children(os.getpid())
         self._playwright = await async_playwright().start()
+        self._driver = children(os.getpid()) - others
         try:
-            # Without a given profile, launch() makes a temporary one and removes it afterwards.
-            self._browser = await self._playwright.chromium.launch(
-                executable_path=EXECUTABLE, args=self._arguments, headless=True
-            )
+            self._browser = await self._launch(self._playwright)
         except BaseException:
             await self._playwright.stop()
             raise
@@ -119,14 +106,14 @@ class Chromium:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        started = _descendants(os.getpid()) - self._others
+        started = self._driver | descendants(self._driver)
         assert self._browser is not None
         assert self._playwright is not None
         try:
             await self._browser.close()
         finally:
             await self._playwright.stop()
-            left = await _gone(started)
+            left = await gone(started)
         if kind is None:
             assert not left, f"processes that outlived the browser: {left}"
             self._check()
@@ -179,40 +166,3 @@ class Chromium:
     def _error(self, text: str) -> None:
         if not any(pattern.search(text) for pattern in self._allowed):
             self.errors.append(text)
-
-
-def _parents() -> dict[int, int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, IndexError, ValueError):
-                # The name before the last parenthesis may contain anything.
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    return parents
-
-
-def _descendants(pid: int) -> set[int]:
-    parents = _parents() if Path("/proc").is_dir() else {}
-    found: set[int] = set()
-    while new := {child for child, parent in parents.items() if parent in found | {pid}} - found:
-        found |= new
-    return found
-
-
-def _alive(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-async def _gone(pids: set[int]) -> set[int]:
-    """Wait until the processes are gone; kill and return those that stay."""
-    deadline = asyncio.get_running_loop().time() + EXIT_TIMEOUT
-    while left := {pid for pid in pids if _alive(pid)}:
-        if asyncio.get_running_loop().time() > deadline:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            return left
-        await asyncio.sleep(0.02)
-    return set()

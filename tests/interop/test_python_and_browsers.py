@@ -30,10 +30,10 @@ from metered_realtime import (
 )
 from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
 from metered_realtime.server import SignallingServer
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
 
 IDS = {"polite": "!python", "impolite": "~python"}
 """Ids that sort before and after every id that the server gives a page: the smaller one is polite."""
@@ -114,13 +114,13 @@ def picture_and_tone() -> MediaStream:
     return MediaStream([PatternTrack(width=320, height=240, fps=15), ToneTrack()])
 
 
-async def meet(bot: Bot, chromium: Chromium, server: SignallingServer, first: str, media: str = "camera") -> Page:
+async def meet(bot: Bot, browser: Browser, server: SignallingServer, first: str, media: str = "camera") -> Page:
     """Bring both into the channel, in this order."""
     if first == "python":
         await bot.peer.join("room")
-        page = await chromium.room(server.http_url, channel="room", name="Ann", media=media)
+        page = await browser.room(server.http_url, channel="room", name="Ann", media=media)
     else:
-        page = await chromium.room(server.http_url, channel="room", name="Ann", media=media)
+        page = await browser.room(server.http_url, channel="room", name="Ann", media=media)
         await bot.peer.join("room")
     async with asyncio.timeout(PATIENCE):
         await asyncio.shield(bot.remote)
@@ -137,11 +137,11 @@ async def page_decodes(page: Page, bot: Bot, more: int = 5) -> None:
 
 @pytest.mark.parametrize("first", ["python", "page"])
 async def test_media_flows_both_ways_with_metadata(
-    bot: Bot, chromium: Chromium, server: SignallingServer, first: str
+    bot: Bot, browser: Browser, server: SignallingServer, first: str
 ) -> None:
     stream = picture_and_tone()
     bot.peer.add_stream(stream, {"title": "pattern"})
-    page = await meet(bot, chromium, server, first)
+    page = await meet(bot, browser, server, first)
     await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
     assert {(event.track.kind, event.metadata["name"]) for event in bot.tracks if event.metadata} == {
         ("audio", "Ann"),
@@ -160,9 +160,9 @@ async def test_media_flows_both_ways_with_metadata(
 
 @pytest.mark.parametrize("first", ["python", "page"])
 async def test_data_channels_open_from_either_side(
-    bot: Bot, chromium: Chromium, server: SignallingServer, first: str
+    bot: Bot, browser: Browser, server: SignallingServer, first: str
 ) -> None:
-    page = await meet(bot, chromium, server, first, media="none")
+    page = await meet(bot, browser, server, first, media="none")
     channel = DataChannel(bot.remote.result().create_data_channel("from python"))
     replies, opened = channel.events(DCMessage), channel.events(DCOpen)
     async with asyncio.timeout(PATIENCE):
@@ -188,8 +188,8 @@ async def test_data_channels_open_from_either_side(
         assert [(await anext(messages)).data, (await anext(messages)).data] == ["first", b"\x01\x02\x03"]
 
 
-async def test_changes_in_mid_call_reach_the_other_side(bot: Bot, chromium: Chromium, server: SignallingServer) -> None:
-    page = await meet(bot, chromium, server, "page")
+async def test_changes_in_mid_call_reach_the_other_side(bot: Bot, browser: Browser, server: SignallingServer) -> None:
+    page = await meet(bot, browser, server, "page")
     await bot.flows("audio", "video")
     stream = picture_and_tone()
     bot.peer.add_stream(stream, {"title": "late"})
@@ -206,9 +206,9 @@ async def test_changes_in_mid_call_reach_the_other_side(bot: Bot, chromium: Chro
 
 
 async def test_tracks_that_end_by_themselves_end_on_the_page(
-    bot: Bot, chromium: Chromium, server: SignallingServer
+    bot: Bot, browser: Browser, server: SignallingServer
 ) -> None:
-    page = await meet(bot, chromium, server, "page")
+    page = await meet(bot, browser, server, "page")
     await bot.flows("audio", "video")
     for title in ("first", "second"):
         stream = picture_and_tone()
@@ -222,10 +222,8 @@ async def test_tracks_that_end_by_themselves_end_on_the_page(
     assert "reset" not in bot.events, bot.events
 
 
-async def test_both_change_at_the_same_moment_three_times(
-    bot: Bot, chromium: Chromium, server: SignallingServer
-) -> None:
-    page = await meet(bot, chromium, server, "page")
+async def test_both_change_at_the_same_moment_three_times(bot: Bot, browser: Browser, server: SignallingServer) -> None:
+    page = await meet(bot, browser, server, "page")
     bot.peer.add_stream(picture_and_tone())
     await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
     add_canvas = """() => {
@@ -245,9 +243,9 @@ async def test_both_change_at_the_same_moment_three_times(
 
 
 async def test_a_stream_that_the_page_removes_is_reported_and_can_come_back(
-    bot: Bot, chromium: Chromium, server: SignallingServer
+    bot: Bot, browser: Browser, server: SignallingServer
 ) -> None:
-    page = await meet(bot, chromium, server, "python", media="none")
+    page = await meet(bot, browser, server, "python", media="none")
     add = """() => {
       const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
       const context = canvas.getContext('2d');
@@ -288,9 +286,9 @@ STOP = """(direction) => probe.connections.at(-1).getTransceivers()
 
 
 async def test_a_section_that_the_page_stops_ends_alone_and_its_place_is_used_again(
-    bot: Bot, chromium: Chromium, server: SignallingServer
+    bot: Bot, browser: Browser, server: SignallingServer
 ) -> None:
-    page = await meet(bot, chromium, server, "page")
+    page = await meet(bot, browser, server, "page")
     await bot.flows("audio", "video")
     await page.evaluate(STOP, "send")
     await bot.until(lambda: any(it.track.kind == "video" and it.track.readyState == "ended" for it in bot.tracks))
@@ -308,11 +306,11 @@ async def test_a_section_that_the_page_stops_ends_alone_and_its_place_is_used_ag
 
 
 async def test_what_the_page_will_not_receive_is_sent_no_more_and_does_not_stop_the_rest(
-    bot: Bot, chromium: Chromium, server: SignallingServer
+    bot: Bot, browser: Browser, server: SignallingServer
 ) -> None:
     stream = picture_and_tone()
     bot.peer.add_stream(stream, {"title": "pattern"})
-    page = await meet(bot, chromium, server, "python")
+    page = await meet(bot, browser, server, "python")
     await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
     await page.evaluate(STOP, "recv")
     await until(page, "!probe.connections.at(-1).remoteDescription.sdp.split('m=video')[1].startsWith(' 9')")
@@ -325,9 +323,9 @@ async def test_what_the_page_will_not_receive_is_sent_no_more_and_does_not_stop_
 
 
 async def test_a_track_without_a_codec_in_common_is_declined_alone_and_said_so(
-    bot: Bot, chromium: Chromium, server: SignallingServer
+    bot: Bot, browser: Browser, server: SignallingServer
 ) -> None:
-    page = await meet(bot, chromium, server, "page")
+    page = await meet(bot, browser, server, "page")
     await bot.flows("audio", "video")
     await page.evaluate(VP9_ONLY)
     await page.evaluate(ADD_CANVAS)
