@@ -1,6 +1,7 @@
 """FFmpeg as a WHIP client, by the muxer in PyAV's wheel: numbered pictures in H.264, and a tone in Opus.
 
-`python -m tests.bridge.ffmpeg_whip URL TOKEN SECONDS` publishes and prints how many pictures it has sent.
+`python -m tests.bridge.ffmpeg_whip URL TOKEN SECONDS GOP [CERT_FILE KEY_FILE]` publishes, and prints how many pictures
+it has sent.
 """
 
 from __future__ import annotations
@@ -46,5 +47,6 @@ def publish(url: str, token: str, seconds: float, *, gop: int = 250, options: di
 
 if __name__ == "__main__":
     # PyAV holds the interpreter's lock while the muxer waits for the answer: it needs a process of its own.
-    certificate = dict(zip(("cert_file", "key_file"), sys.argv[4:], strict=False))
-    print(publish(sys.argv[1], sys.argv[2], float(sys.argv[3]), options=certificate), flush=True)
+    certificate = dict(zip(("cert_file", "key_file"), sys.argv[5:], strict=False))
+    sent = publish(sys.argv[1], sys.argv[2], float(sys.argv[3]), gop=int(sys.argv[4]), options=certificate)
+    print(sent, flush=True)
