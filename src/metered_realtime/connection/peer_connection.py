@@ -41,12 +41,7 @@ from ..aiortc_compat.transports import (
     sctp_mid,
 )
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
-from ..core.negotiation.sdp import (
-    Description,
-    with_origin,
-    without_end_of_candidates,
-    without_idle_sources,
-)
+from ..core.negotiation.sdp import Description, with_origin, without_end_of_candidates, without_idle_sources
 from ..core.negotiation.sdp_sections import Form, in_form
 from ..core.negotiation.sharing import Sharing
 from ..log import Logger
