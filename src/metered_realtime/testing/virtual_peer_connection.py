@@ -424,6 +424,7 @@ class VirtualPeerConnection:
     def _describe(self, lines: Sequence[_Line], directions: list[Direction], setup: str) -> str:
         text = [
             "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
+            f"a=group:BUNDLE {' '.join(line.mid for line in lines)}\r\n"
             f"a=ice-ufrag:{self.pc.ufrag}\r\na=ice-pwd:virtual\r\na=fingerprint:sha-256 00\r\na=setup:{setup}"
         ]
         if self.local_candidates_complete:
