@@ -102,7 +102,7 @@ class End:
 
 
 def _of_browser(browser: str) -> dict[str, str]:
-    pairs, negotiation = "tests/interop/test_python_and_chromium.py", "tests/interop/test_perfect_negotiation.py"
+    pairs, negotiation = "tests/interop/test_python_and_browsers.py", "tests/interop/test_perfect_negotiation.py"
     removes = "test_a_stream_that_the_page_removes_is_reported_and_can_come_back"
     return {
         "media, Python first": f"{pairs}::test_media_flows_both_ways_with_metadata[impolite-{browser}-python]",
@@ -183,7 +183,7 @@ def _version(end: End) -> str:
     finished = subprocess.run(
         end.command,
         cwd=PROGRAMS,
-        stdin=subprocess.DEVNULL,
+        input="",
         capture_output=True,
         text=True,
         timeout=VERSION_TIMEOUT,

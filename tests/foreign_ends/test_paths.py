@@ -14,7 +14,7 @@ from tests.support.foreign_ends import Implementation, foreign_end
 from tests.support.peers import EventLog, Room
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatient_consent() -> Iterator[None]:
     """Let a lost path be noticed soon."""
     with pytest.MonkeyPatch.context() as patch:
@@ -38,6 +38,7 @@ async def test_the_other_end_restarts_ice(meeting: Meeting) -> None:
     meeting.assert_undisturbed()
 
 
+@pytest.mark.usefixtures("impatient_consent")
 async def test_python_restarts_ice_when_the_path_is_lost(meeting: Meeting) -> None:
     foreign = meeting.foreign
     channel = await meeting.opens_a_channel()

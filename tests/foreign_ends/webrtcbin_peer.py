@@ -67,9 +67,12 @@ class WebrtcbinEnd:
         pad = self.webrtc.request_pad(template, None, caps)
         pad.get_property("transceiver").set_property("codec-preferences", caps)
         source.get_static_pad("src").link(pad)
-        source.sync_state_with_parent()
         self.sending[kind].append((source, pad))
-        done()
+        # The caps of the first packet bring the SSRC. An offer without it and without mids in packets would not tell
+        # two tracks of a kind apart.
+        waiting = [done]
+        pad.connect("notify::caps", lambda *_: waiting and GLib.idle_add(waiting.pop()) and None)
+        source.sync_state_with_parent()
 
     def remove(self, done: Callable[..., None], kind: str) -> None:
         source, pad = self.sending[kind].pop()
