@@ -17,6 +17,11 @@ PREFERENCES: dict[str, str | float | bool] = {
     # A fake camera and a fake microphone, without a question to the user.
     "media.navigator.streams.fake": True,
     "media.navigator.permission.disabled": True,
+    "media.navigator.video.default_fps": 10,
+    "media.navigator.video.default_width": 320,
+    "media.navigator.video.default_height": 240,
+    # Painting the page costs more than WebRTC does.
+    "layout.frame_rate": 10,
     "media.autoplay.default": 0,
     "media.autoplay.blocking_policy": 0,
     # Host candidates with addresses in place of .local names, as with Chromium's switch.
