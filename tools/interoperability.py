@@ -101,12 +101,25 @@ def _of_browser(browser: str) -> dict[str, str]:
     }
 
 
+_JANUS = {
+    "media, Python first": "test_media_goes_in_when_python_offers_and_comes_out_when_janus_offers[full ICE]",
+    "data, Python first": "test_data_goes_in_and_comes_out[full ICE]",
+    "Python changes": "test_python_adds_a_track_and_removes_one[full ICE]",
+    "restart by the other": "test_janus_restarts_ice[full ICE]",
+    "restart by Python": "test_python_restarts_ice[full ICE]",
+}
+
 ENDS = (
     End("Chromium", ("chromium", "--version"), _of_browser("chromium")),
     End("Firefox", ("firefox-esr", "--version"), _of_browser("firefox")),
     End("webrtcbin", ("/usr/bin/python3", "webrtcbin_peer.py"), _of_program("webrtcbin")),
     End("wrtc", ("node", "wrtc_peer.mjs"), _of_program("wrtc")),
     End("werift", ("node", "werift_peer.mjs"), _of_program("werift")),
+    End(
+        "Janus",
+        ("dpkg-query", "--show", "janus"),
+        {it: f"tests/foreign_ends/test_janus.py::{_JANUS[it]}" for it in _JANUS},
+    ),
     End("aiortc", (sys.executable, "aiortc_peer.py"), _of_program("aiortc")),
 )
 """In the order of the columns."""
@@ -120,13 +133,13 @@ def recorded() -> dict[str, Any]:
     return results
 
 
-def record(report: Path) -> None:
-    """Record the results of a run of pytest that wrote a JUnit report.
+def record(*reports: Path) -> None:
+    """Record the results of runs of pytest that wrote JUnit reports. Of a test in several of them the last one counts.
 
     Raises:
         SystemExit: a test that the page names failed, or was skipped.
     """
-    results, seen = recorded(), dict(_results(report))
+    results, seen = recorded(), dict(it for report in reports for it in _results(report))
     named = {test: end for end in ENDS for test in end.tests.values()}
     failed = [f"{test}: {seen[test]}" for test in named if seen.get(test, "passed").startswith(("failed", "skipped"))]
     if failed:
@@ -266,8 +279,8 @@ def main() -> None:
         if found := faults(recorded()):
             raise SystemExit("\n".join(found))
         return
-    for report in options.record or ():
-        record(report)
+    if options.record:
+        record(*options.record)
     PAGE.write_text(page(recorded()), encoding="utf-8")
 
 
