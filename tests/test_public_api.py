@@ -500,7 +500,7 @@ def test_importing_does_not_load_aiortc_where_it_is() -> None:
 @pytest.mark.parametrize(
     "call", ["AudioSource()", "iter_frames(None)", "iter_pcm(None)", "track_to_numpy(None)",
              "from_file('x')", "from_rtsp('x')", "from_camera()",
-             "from_microphone()", "screen_share()"]
+             "from_microphone()", "screen_share()", "OneShotConnection()"]
 )  # fmt: skip
 def test_media_without_aiortc_says_what_to_install(call: str) -> None:
     text = run_without_aiortc(
@@ -514,6 +514,21 @@ def test_media_without_aiortc_says_what_to_install(call: str) -> None:
     )
     assert "pip install" in text
     assert "[webrtc]" in text
+
+
+@pytest.mark.parametrize("missing", ["aiortc", "aiohttp"])
+@pytest.mark.parametrize("call", ["whip_publish('https://x', [])", "whep_play('https://x')"])
+def test_clients_of_media_servers_say_what_to_install(call: str, missing: str) -> None:
+    program = f"""
+        import metered_realtime as api
+        try:
+            api.{call}
+        except ImportError as error:
+            print(error)
+        """
+    script = BLOCKED.replace('("aiortc", "av", "aioice")', f'("{missing}",)') + textwrap.dedent(program)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert f"needs {missing}: pip install 'metered-realtime-mesh[whip]'" in done.stdout
 
 
 async def test_peers_without_aiortc_meet_and_talk_and_say_what_media_needs() -> None:

@@ -254,6 +254,7 @@ def count_files(root: Path) -> Iterator[Finding]:
 def files_by_folder(root: Path) -> dict[str, int]:
     """Return how many files each folder of source and tests holds, those of subfolders not counted."""
     files = [path for part in ("src", "tests") for path in (root / part).rglob("*") if path.is_file()]
+    files = [path for path in files if "node_modules" not in path.parts]
     kept = [path for path in files if path.suffix != ".pyc" and not path.name.startswith(".")]
     return dict(sorted(Counter(path.parent.relative_to(root).as_posix() for path in kept).items()))
 

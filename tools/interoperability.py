@@ -43,6 +43,8 @@ CAPABILITIES = {
     "other changes": "The other end adds and removes tracks in mid-call",
     "glare, other gives way": "Both offer at once, and the other end has to give way",
     "glare, Python gives way": "Both offer at once, and Python has to give way",
+    "ICE-lite": "The other end has ICE-lite",
+    "RSA": "The other end has an RSA certificate",
     "restart by the other": "The other end restarts ICE",
     "restart by Python": "Python restarts ICE when the path is lost",
     "replaced": "Another program takes the place of one that was killed",
@@ -69,17 +71,34 @@ _OF_EVERY_PROGRAM = {
 }
 
 
+_OF_JANUS = {
+    "media, Python first": "media_goes_in_when_python_offers_and_comes_out_when_janus_offers[full ICE]",
+    "media, other first": "media_goes_in_when_python_offers_and_comes_out_when_janus_offers[full ICE]",
+    "data, Python first": "data_goes_in_and_comes_out[full ICE]",
+    "data, other first": "data_goes_in_and_comes_out[full ICE]",
+    "Python changes": "python_adds_a_track_and_removes_one[full ICE]",
+    "other changes": "janus_adds_a_feed_and_removes_one[full ICE]",
+    "ICE-lite": "media_goes_in_when_python_offers_and_comes_out_when_janus_offers[ICE-lite]",
+    "RSA": "media_goes_in_when_python_offers_and_comes_out_when_janus_offers[full ICE, RSA]",
+    "restart by the other": "janus_restarts_ice[full ICE]",
+    "restart by Python": "python_restarts_ice[full ICE]",
+}
+"""Of a VideoRoom: publishers offer, and subscribers are offered to, so that never both do at once."""
+
+
 def _of_program(name: str) -> dict[str, str]:
     return {key: f"tests/foreign_ends/{test.format(name)}" for key, test in _OF_EVERY_PROGRAM.items()}
 
 
 @dataclass(frozen=True)
 class End:
-    """Another implementation: how it is called, the program that tells its version, and the test of each capability."""
+    """Another implementation: how it is called, the program that tells its version, the test of each capability, and
+    what has to be said of them."""
 
     name: str
     command: tuple[str, ...]
     tests: Mapping[str, str]
+    note: str = ""
 
 
 def _of_browser(browser: str) -> dict[str, str]:
@@ -101,14 +120,6 @@ def _of_browser(browser: str) -> dict[str, str]:
     }
 
 
-_JANUS = {
-    "media, Python first": "test_media_goes_in_when_python_offers_and_comes_out_when_janus_offers[full ICE]",
-    "data, Python first": "test_data_goes_in_and_comes_out[full ICE]",
-    "Python changes": "test_python_adds_a_track_and_removes_one[full ICE]",
-    "restart by the other": "test_janus_restarts_ice[full ICE]",
-    "restart by Python": "test_python_restarts_ice[full ICE]",
-}
-
 ENDS = (
     End("Chromium", ("chromium", "--version"), _of_browser("chromium")),
     End("Firefox", ("firefox-esr", "--version"), _of_browser("firefox")),
@@ -117,8 +128,9 @@ ENDS = (
     End("werift", ("node", "werift_peer.mjs"), _of_program("werift")),
     End(
         "Janus",
-        ("dpkg-query", "--show", "janus"),
-        {it: f"tests/foreign_ends/test_janus.py::{_JANUS[it]}" for it in _JANUS},
+        ("janus", "--help"),
+        {key: f"tests/foreign_ends/test_janus.py::test_{test}" for key, test in _OF_JANUS.items()},
+        "A VideoRoom, with a `OneShotConnection` over the API of Janus. [sfu_bridge.md](sfu_bridge.md) bridges it.",
     ),
     End("aiortc", (sys.executable, "aiortc_peer.py"), _of_program("aiortc")),
 )
@@ -201,7 +213,14 @@ def page(results: dict[str, Any]) -> str:
         *(f"| {title} | " + " | ".join(_mark(end, key, results) for end in ENDS) + " |" for key, title in _titles()),
     ]
     for end in ENDS:
-        lines += ["", f"## {end.name}", "", "| capability | result | test |", "|---|---|---|"]
+        lines += [
+            "",
+            f"## {end.name}",
+            "",
+            *([end.note, ""] if end.note else ()),
+            "| capability | result | test |",
+            "|---|---|---|",
+        ]
         for key, title in _titles():
             if key in end.tests:
                 lines.append(f"| {title} | {_result(end, key, results)} | `{end.tests[key]}` |")

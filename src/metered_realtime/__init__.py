@@ -54,6 +54,9 @@ from .errors import (
     WhipRequestError,
 )
 from .events import (
+    BridgeSessionClosed,
+    BridgeSessionConnected,
+    BridgeSessionOpened,
     ChannelError,
     ChannelMessage,
     ChannelOpened,
@@ -156,7 +159,10 @@ from .streams.reader import StreamReader
 from .streams.writer import StreamWriter
 
 if TYPE_CHECKING:
-    from .connection.one_shot import OneShotConnection
+    from .bridge.bridge import Bridge
+    from .bridge.options import BridgeLimits
+    from .bridge.stats import BridgeSessionStats, BridgeStats
+    from .connection.one_shot.connection import OneShotConnection
     from .media.receiving.inbound import iter_frames, iter_pcm, track_to_numpy
     from .media.sources.audio_source import AudioSource
     from .media.sources.factories import from_camera, from_file, from_microphone, from_rtsp, screen_share
@@ -170,7 +176,11 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "AudioSource": "media.sources.audio_source",
-    "OneShotConnection": "connection.one_shot",
+    "Bridge": "bridge.bridge",
+    "BridgeLimits": "bridge.options",
+    "BridgeSessionStats": "bridge.stats",
+    "BridgeStats": "bridge.stats",
+    "OneShotConnection": "connection.one_shot.connection",
     "ParticipantFigures": "recording.stats",
     "PatternTrack": "media.sources.testsource",
     "Recorder": "recording.recorder",
@@ -194,7 +204,7 @@ _LAZY = {
 }
 """Names that need an extra, and the module that has each."""
 
-_EXTRAS = {"aiortc": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
+_EXTRAS = {"aiortc": "webrtc", "aioice": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
 """Which extra installs what such a module imports."""
 
 _EXTRAS_OF_ROOMS = {"whip": "whip"}
@@ -203,6 +213,13 @@ _EXTRAS_OF_ROOMS = {"whip": "whip"}
 __all__ = [
     "AckTimeoutError",
     "AudioSource",
+    "Bridge",
+    "BridgeLimits",
+    "BridgeSessionClosed",
+    "BridgeSessionConnected",
+    "BridgeSessionOpened",
+    "BridgeSessionStats",
+    "BridgeStats",
     "CandidateStats",
     "ChannelClosedError",
     "ChannelError",

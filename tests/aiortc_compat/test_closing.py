@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from metered_realtime.aiortc_compat import closing as closing
-from metered_realtime.connection import peer_connection as links
 from tests.support.patience import PATIENCE
 from tests.support.peers import Room
 
@@ -33,7 +32,7 @@ async def test_a_receiver_that_does_not_stop_keeps_no_socket_and_no_task(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That every socket is closed is what `no_socket_left_behind` looks at."""
-    monkeypatch.setattr(links, "POLITE_CLOSE", 0.05)
+    monkeypatch.setattr(closing, "POLITE_CLOSE", 0.05)
     pair = await room.pair()
     await pair.media_to_b()
     await pair.media_to_a(90)
@@ -64,7 +63,7 @@ async def test_a_receiver_that_does_not_stop_keeps_no_socket_and_no_task(
 async def test_a_close_that_is_cut_off_while_it_closes_the_sockets_leaves_none(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links, "POLITE_CLOSE", 0.05)
+    monkeypatch.setattr(closing, "POLITE_CLOSE", 0.05)
     pair = await room.pair()
     await pair.media_to_b()
     ice: Any = pair.to_a.pc.sctp.transport.transport

@@ -17,10 +17,12 @@ from metered_realtime.aiortc_compat.transceivers import (
     describe_media,
     header_extensions,
     new_transceiver,
+    prefer_codec,
     receive_extensions,
     remote_description,
     set_section_index,
     set_sender_identity,
+    use_sender,
 )
 from metered_realtime.aiortc_compat.transports import (
     dtls_transport,
@@ -157,3 +159,25 @@ async def test_further_extensions_are_described_and_read(pcs: list[RTCPeerConnec
     read: HeaderExtensionsMap = dtls_transport(pc)._rtp_header_extensions_map
     profile, value = read.set(HeaderExtensions(rtp_stream_id="hi"))
     assert read.get(profile, value).rtp_stream_id == "hi"
+
+
+async def test_a_section_of_the_remote_sends_a_track_with_the_preferred_codec(pcs: list[RTCPeerConnection]) -> None:
+    pc, other = make(pcs), plain(pcs)
+    other.addTransceiver("video", direction="recvonly")
+    await other.setLocalDescription(await other.createOffer())
+    await pc.setRemoteDescription(other.localDescription)
+    (transceiver,) = pc.getTransceivers()
+    before = [codec.payloadType for codec in transceivers.codecs(transceiver)]
+    track = GreyTrack()
+    use_sender(transceiver, track)
+    assert transceiver.sender.track is track
+    prefer_codec(transceiver, "video/h264")
+    names = [codec.name for codec in transceivers.codecs(transceiver)]
+    assert names[:2] == ["H264", "rtx"]
+    assert names.index("VP8") > max(place for place, name in enumerate(names) if name == "H264")
+    assert sorted(before) == sorted(codec.payloadType for codec in transceivers.codecs(transceiver))
+    prefer_codec(transceiver, "video/AV1")
+    assert [codec.name for codec in transceivers.codecs(transceiver)] == names
+    transceiver.direction = "sendrecv"
+    answer = (await pc.createAnswer()).sdp
+    assert "a=sendonly" in answer

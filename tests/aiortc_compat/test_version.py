@@ -117,6 +117,7 @@ def test_a_change_is_logged_once_with_its_consequence(
 UNGUARDED = {
     "dtls": "sctp.GUARD is asked before a connection becomes one of these",
     "gathering": "public attributes that name servers, and no methods",
+    "message_size": "an attribute of the transport that it has made itself, and no method",
     "peer_connection": "check_version warns where connecting has changed",
     "rtp_receiver": "check_version warns where receivers have changed",
     "sctp_channels": "sctp.GUARD is asked before a connection becomes one of these",

@@ -13,12 +13,12 @@ from metered_realtime import InboundTrackStats, MeteredPeer, StdlibLogger, iter_
 from metered_realtime.media.receiving.remote_track import RemoteTrack
 from metered_realtime.server import SignallingServer
 from tests.interop.test_perfect_negotiation import FOREIGN, REMOTE
-from tests.interop.test_python_and_chromium import IDS, Bot, picture_and_tone
-from tests.support.chromium import Chromium, needs_chromium, until
+from tests.interop.test_python_and_browsers import IDS, Bot, picture_and_tone
+from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = [pytest.mark.chromium, needs_chromium, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium"), pytest.mark.asyncio(loop_scope="module")]
 
 LOWEST_FIRST = """[
   { rid: "lo", scaleResolutionDownBy: 4 }, { rid: "mid", scaleResolutionDownBy: 2 }, { rid: "hi" },
@@ -42,9 +42,9 @@ async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> Async
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(bot: Bot, browser: Chromium, server: SignallingServer) -> AsyncIterator[Page]:
+async def page(bot: Bot, launched: Browser, server: SignallingServer) -> AsyncIterator[Page]:
     """The other peer, which sends nothing yet."""
-    page = await browser.page(server.http_url)
+    page = await launched.page(server.http_url)
     await page.evaluate(f"{FOREIGN}\nnull")
     await page.evaluate(
         """(url) => { window.me = foreign(url, "room", null); }""",
@@ -56,7 +56,7 @@ async def page(bot: Bot, browser: Chromium, server: SignallingServer) -> AsyncIt
     yield page
     assert await page.evaluate("me.errors") == []
     assert bot.events == []
-    await browser.clean()
+    await launched.clean()
 
 
 async def send(page: Page, encodings: str) -> None:

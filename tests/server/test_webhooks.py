@@ -165,6 +165,7 @@ async def test_a_server_does_not_wait_long_for_a_backend_when_it_stops(backend: 
         ("https://x", "whsec_c2hvcnQ=", "at least 24 bytes"),
         ("https://x", "whsec_***", "base64"),
     ],
+    ids=["another scheme", "no host", "short secret", "no base64"],
 )
 def test_options_that_cannot_work_are_refused(url: str, secret: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):

@@ -45,7 +45,8 @@ def bare_connection() -> RTCPeerConnection:
 
 class ForeignPeer:
     """Offers when it is told to. Answers offers unless one of its own is pending: aiortc cannot take that back. One
-    that `answers` no offers negotiates when it is told to, and never again."""
+    that `answers` no offers negotiates when it is told to, and never again. `setup` is the DTLS role that it takes in
+    its first answer, `active` or `passive`."""
 
     def __init__(
         self, socket: ClientConnection, certificate: RTCCertificate | None = None, *, answers: bool = True
@@ -61,6 +62,7 @@ class ForeignPeer:
         self.data: list[Any] = []
         self.metadata: list[Any] = []
         self.directs = 0
+        self.setup = "active"
         self.pc = self._connection()
         self._socket = socket
         self._request_ids = map(str, itertools.count())
@@ -153,5 +155,7 @@ class ForeignPeer:
             return
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, kind))
         if kind == "offer":
-            await self.pc.setLocalDescription(await self.pc.createAnswer())
+            answer = await self.pc.createAnswer()
+            answer.sdp = answer.sdp.replace("a=setup:active", f"a=setup:{self.setup}")
+            await self.pc.setLocalDescription(answer)
             await self._describe(sender)

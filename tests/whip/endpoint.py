@@ -65,14 +65,14 @@ class Endpoint:
             return await self.answers[request.method].pop(0)(request)
         match request.method:
             case "POST":
-                return await self._post(body)
+                return await self.post(body)
             case "PATCH":
                 return await self._patch(request, body)
             case "DELETE":
                 return await self._delete(request)
         return web.Response(status=204, headers=self.headers)  # type: ignore[arg-type]  # a list keeps repeated ones
 
-    async def _post(self, offer: str) -> web.Response:
+    async def post(self, offer: str) -> web.Response:
         pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         pc.on("track", self.tracks.append)
         await pc.setRemoteDescription(RTCSessionDescription(self.rewrite_offer(offer), "offer"))
@@ -122,7 +122,7 @@ class Endpoint:
         if name not in self.sessions:
             return web.Response(status=404)
         self.ended.append(name)
-        await close(self.sessions.pop(name))
+        await asyncio.shield(close(self.sessions.pop(name)))  # the client may not wait for it
         return web.Response(status=200)
 
     async def close(self) -> None:

@@ -18,9 +18,10 @@ from metered_realtime import (
 )
 from metered_realtime.core.negotiation import one_shot_lifecycle
 from metered_realtime.core.negotiation.sdp import sections
+from metered_realtime.whip import resource
 from tests.connection.stun_server import stun_server
 from tests.support.patience import PATIENCE
-from tests.support.peers import GreyTrack, ended, eventually, shows
+from tests.support.peers import GreyTrack, ended, eventually, shows, state_of
 from tests.whip.endpoint import Endpoint, hangs, replies
 
 # --- media
@@ -174,6 +175,12 @@ async def test_where_candidates_are_refused_and_needed_the_offer_has_all_of_them
     endpoint.patch_status = 405
 
     endpoint.answer("POST", endpoint.unreachable)
+
+    async def second(request: web.Request) -> web.StreamResponse:
+        monkeypatch.undo()
+        return await endpoint.post(endpoint.of("POST")[-1].body)
+
+    endpoint.answer("POST", second)
     async with stun_server() as stun_url:
         servers = [IceServerConfig(stun_url)]
         async with await whip_publish(endpoint.url, [GreyTrack(200)], ice_servers=servers) as session:
@@ -198,6 +205,20 @@ async def test_the_end_of_the_endpoint_ends_the_session(endpoint: Endpoint) -> N
     assert session.state == "closed"
 
 
+async def test_an_endpoint_that_closes_first_when_it_is_told_to_is_no_failure(endpoint: Endpoint) -> None:
+    session = await whip_publish(endpoint.url, [GreyTrack()])
+
+    async def close_and_wait(request: web.Request) -> web.StreamResponse:
+        await endpoint.close()
+        await state_of(session.connection, "closed")
+        return web.Response()
+
+    endpoint.answer("DELETE", close_and_wait)
+    await session.close()
+    await session.wait_closed()
+    assert session.error is None
+
+
 async def test_a_session_may_be_closed_twice_and_at_once(endpoint: Endpoint) -> None:
     session = await whip_publish(endpoint.url, [GreyTrack()])
     await asyncio.gather(session.close(), session.close())
@@ -205,7 +226,10 @@ async def test_a_session_may_be_closed_twice_and_at_once(endpoint: Endpoint) -> 
     assert len(endpoint.of("DELETE")) == 1
 
 
-async def test_an_endpoint_that_does_not_answer_delays_the_end_for_a_moment_only(endpoint: Endpoint) -> None:
+async def test_an_endpoint_that_does_not_answer_delays_the_end_for_a_moment_only(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "DELETE_TIMEOUT", 0.2)
     session = await whip_publish(endpoint.url, [GreyTrack()])
     endpoint.answer("DELETE", hangs(asyncio.Event()))
     async with asyncio.timeout(PATIENCE):

@@ -9,12 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from aiortc import RTCIceTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 
+from ..log import Logger
 from .transports import dtls_transport
 from .version import Guard, KnownPart
+
+POLITE_CLOSE = 0.5
+"""Seconds in which aiortc may close its parts one by one. Then the sockets are closed, whatever it waits for."""
+
+
+class Connecting(Protocol):
+    """What connects the transports."""
+
+    @property
+    def is_running(self) -> bool: ...
+    async def stop(self) -> None: ...
+
 
 GUARD = Guard(
     "a connection that does not close in time is left to the event loop",
@@ -28,6 +41,32 @@ MONITOR_GUARD = Guard(
     "a program that ends with open connections may leave sockets open",
     KnownPart(RTCIceTransport, "95545a7fc797304f", "_monitor", "start", "stop"),
 )
+
+
+async def tear_down(
+    pc: RTCPeerConnection, gathering: asyncio.Task[None] | None, connecting: Connecting, logger: Logger
+) -> None:
+    """Close a connection whose candidates are being gathered, and which is being connected, perhaps."""
+    politely = asyncio.ensure_future(_close_politely(pc, gathering, connecting))
+    await asyncio.wait([politely], timeout=POLITE_CLOSE)
+    if politely.done():
+        return
+    logger.warning("connection closed by force", {"after": POLITE_CLOSE})
+    politely.cancel()
+    if gathering is not None:
+        await asyncio.wait([gathering])  # its sockets are known only when it is done
+    await close_by_force(pc)
+    if connecting.is_running:
+        await connecting.stop()
+        await close_by_force(pc)  # for what it has started meanwhile
+
+
+async def _close_politely(pc: RTCPeerConnection, gathering: asyncio.Task[None] | None, connecting: Connecting) -> None:
+    await connecting.stop()  # aiortc does not stop what the connect starts after the close
+    with contextlib.suppress(Exception):  # it is being thrown away
+        if gathering is not None:
+            await asyncio.shield(gathering)
+        await pc.close()
 
 
 async def close_by_force(pc: RTCPeerConnection) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aiortc.rtcsctptransport import RTCSctpTransport
+if TYPE_CHECKING:  # RPC over the server needs no aiortc
+    from aiortc.rtcsctptransport import RTCSctpTransport
 
 DEFAULT_MAX_MESSAGE_SIZE = 65_535
 """Bytes for a remote that names no `max-message-size`. RFC 8841 section 6.1 says 64K; pion closes a channel on a

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
-from aiortc.rtp import RtcpByePacket, RtcpSrPacket, RtpPacket
+from aiortc.rtp import (
+    RtcpByePacket,
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtcpSrPacket,
+    RtpPacket,
+)
 
 from ..options import DEFAULT_TUNING, Tuning
 from . import jitter_buffer
@@ -89,6 +97,7 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink, tuning: Tuning = DEFAULT_
     _forget_when_silent(receiver, gate)
     keep_reporting(receiver)
     reports = tapped._send_rtcp_pli = _LossReports(receiver, sink)
+    _report_before_feedback(receiver)
     if tuning.prompt_video and jitter_buffer.GUARD.holds() and receiver.track.kind == "video":
         PromptPictures(buffer, getattr(tapped, f"{_RECEIVER}codecs"), sink.picture_lost, _Requests(receiver))
     handle = receiver._handle_rtcp_packet
@@ -101,6 +110,50 @@ def tap_receiver(receiver: RTCRtpReceiver, sink: Sink, tuning: Tuning = DEFAULT_
 
     tapped._handle_rtcp_packet = handle_rtcp
     return Tap(receiver, gate, reports)
+
+
+def _report_before_feedback(receiver: Any) -> None:
+    """Send feedback in compound packets that begin with a report (RFC 3550 section 6.1).
+
+    aiortc sends it alone, which has to be negotiated (RFC 5506). Janus drops such feedback where a section that does
+    not send names no source: only by the report it finds whom it concerns.
+    """
+    send = receiver._send_rtcp
+
+    async def send_rtcp(packet: Any) -> None:
+        report = _report_for(receiver, packet) if isinstance(packet, RtcpPsfbPacket | RtcpRtpfbPacket) else None
+        await send(packet if report is None else _Compound(report, packet))
+
+    receiver._send_rtcp = send_rtcp
+
+
+def _report_for(receiver: Any, feedback: RtcpPsfbPacket | RtcpRtpfbPacket) -> RtcpRrPacket | None:
+    """Return a report on the source of a feedback, or on any if it is on none. None before its first packet."""
+    streams: dict[int, Any] = getattr(receiver, f"{_RECEIVER}remote_streams")
+    source = feedback.media_ssrc or next(iter(streams), 0)
+    if source not in streams:
+        return None
+    stream = streams[source]
+    block = RtcpReceiverInfo(
+        ssrc=source,
+        fraction_lost=stream.fraction_lost,
+        packets_lost=stream.packets_lost,
+        highest_sequence=stream.max_seq,
+        jitter=stream.jitter,
+        lsr=0,
+        dlsr=0,
+    )
+    return RtcpRrPacket(ssrc=feedback.ssrc, reports=[block])
+
+
+class _Compound:
+    """RTCP packets that are sent as one."""
+
+    def __init__(self, *packets: Any) -> None:
+        self._packets = packets
+
+    def __bytes__(self) -> bytes:
+        return b"".join(bytes(packet) for packet in self._packets)
 
 
 def _forget_when_silent(receiver: RTCRtpReceiver, gate: ReceiverGate) -> None:

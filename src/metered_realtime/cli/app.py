@@ -32,7 +32,7 @@ from ..server.keys import (
     new_secret_pair,
 )
 from ..server.rights import ACTIONS
-from . import files, media_server, record
+from . import bridge, files, media_server, record
 from .logs import LogFormat, log_to_stderr
 
 PROGRAM = "metered-realtime"
@@ -59,6 +59,7 @@ keys_app = typer.Typer(help="Create keys, and manage those in a configuration fi
 app.add_typer(keys_app, name="keys")
 files.add_to(app)
 record.add_to(app)
+bridge.add_to(app)
 media_server.add_to(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")]

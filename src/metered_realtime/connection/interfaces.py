@@ -10,6 +10,7 @@ from ..core.negotiation.sdp import Description
 from ..core.negotiation.sharing import Sharing
 from ..core.negotiation.signals import Signal
 from ..options import IceServerConfig, PeerConnectionState
+from .layout import Layout
 from .sections import Incoming, Outgoing
 from .stats import HasStats
 
@@ -78,7 +79,8 @@ class PlannedOffer(Protocol):
 class AnyPeerConnection(HasStats, Protocol):
     """One RTCPeerConnection with its sections. See `PeerConnection` for what the methods do."""
 
-    local_candidates_complete: bool
+    @property
+    def local_candidates_complete(self) -> bool: ...
 
     @property
     def pc(self) -> Any: ...
@@ -107,6 +109,9 @@ class AnyPeerConnection(HasStats, Protocol):
     @property
     def held_candidates(self) -> list[HeldCandidate]: ...
     def inherit_candidates(self, held: list[HeldCandidate]) -> None: ...
+    @property
+    def layout(self) -> Layout: ...
+    def inherit_layout(self, layout: Layout) -> None: ...
     def plan(
         self, wanted: Mapping[Any, Outgoing], *, frugal: bool = False, sharing: Sharing = Sharing.NONE
     ) -> PlannedOffer: ...

@@ -91,8 +91,9 @@ def plan_offer(
     *,
     has_data: bool = True,
 ) -> OfferPlan:
-    """Build an offer of the negotiated sections in their order, followed by new ones.
+    """Build an offer of the sections so far in their order, followed by new ones.
 
+    Those so far are negotiated, or were with the former connection to a remote which may have kept its own.
     `remote` is the last description of the remote: its numbers are taken, also those of things that aiortc does not
     support. `preferred` has the MIME type to be offered first in new sections whose media is encoded already.
     `former_mids` are those of sections that are gone: no other section gets one. Without `has_data` no data section is
@@ -101,10 +102,12 @@ def plan_offer(
     planned = list(running)
     if has_data and all(section.transceiver is not None for section in planned):
         planned.append(PlannedSection(_free_mid(planned, former_mids), None))
-    numbers = _Numbers([section.transceiver for section in running if section.transceiver is not None], remote)
-    for transceiver in new:
+    media = [section.transceiver for section in running if section.transceiver is not None]
+    numbers = _Numbers([it for it in media if it.mid is not None], remote)
+    for transceiver in (*(it for it in media if it.mid is None), *new):
         codecs, extensions = numbers.choose(transceiver.kind, (preferred or {}).get(transceiver))
         transceivers.propose(transceiver, codecs, extensions)
+    for transceiver in new:
         planned.append(PlannedSection(_free_mid(planned, former_mids), transceiver))
     description = _describe(pc, planned, directions)
     return OfferPlan(str(description), tuple(planned))
@@ -148,6 +151,8 @@ class _Numbers:
             for extension in header_extensions(transceiver):
                 self._extension_ids.setdefault(extension.uri, extension.id)
         for media in remote.media if remote is not None else ():
+            if media.direction != "inactive":  # a section that aiortc is shown for a declined one may have other codecs
+                self._note_codecs(media.rtp.codecs)
             self._taken.update(_number(codec) for codec in media.rtp.codecs)
             for extension in media.rtp.headerExtensions:
                 self._extension_ids.setdefault(extension.uri, extension.id)

@@ -7,7 +7,6 @@ when to do so is the negotiator's business. One such operation runs at a time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 import time
@@ -16,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel, RTCRtpTransceiver, RTCSessionDescription
-from aiortc.sdp import SessionDescription, candidate_to_sdp
+from aiortc.sdp import SessionDescription
 
 from ..aiortc_compat.certificate import HandshakeWatch, SharedCertificate
-from ..aiortc_compat.closing import close_by_force
+from ..aiortc_compat.closing import tear_down
 from ..aiortc_compat.dcep import ChannelAdmission
-from ..aiortc_compat.gathering import gather_from_servers, gather_host_candidates
 from ..aiortc_compat.ice_restart import IceRestarts
 from ..aiortc_compat.peer_connection import connect, create_peer_connection
 from ..aiortc_compat.rtcp_feedback import route_full_intra_requests
@@ -43,31 +41,22 @@ from ..aiortc_compat.transports import (
     sctp_mid,
 )
 from ..core.negotiation.rejected_sections import first_lines, stand_in, with_port_zero
-from ..core.negotiation.sdp import (
-    Description,
-    Section,
-    with_origin,
-    without_end_of_candidates,
-    without_idle_sources,
-)
+from ..core.negotiation.sdp import Description, with_origin, without_end_of_candidates, without_idle_sources
 from ..core.negotiation.sdp_sections import Form, in_form
 from ..core.negotiation.sharing import Sharing
 from ..log import Logger
 from ..options import DEFAULT_TUNING, IceServerConfig, Tuning
-from .ice_servers import resolve
 from .interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
-from .layout import reused_sections
+from .layout import Layout, layout_of, reused_sections
+from .local_candidates import LocalCandidates
 from .offer import DIRECTIONS, OfferPlan, PlannedSection, plan_offer
 from .remote_candidates import RemoteCandidates
 from .remote_description import RemoteDescription, admitted, usable_ice
 from .repeated_task import RepeatedTask
-from .sections import Outgoing, ReceivingSection, SendingSections
+from .sections import Outgoing, ReceivingSections, SendingSections
 from .simulcast import ReceivedLayers
 from .stats import DataCounters, PeerConnectionStats
 from .transport_stats import transport_stats, transport_totals
-
-POLITE_CLOSE = 0.5
-"""Seconds in which aiortc may close its parts one by one. Then the sockets are closed, whatever it waits for."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing a connection may take. Anything left then is abandoned to the event loop (aiortc#283)."""
@@ -100,8 +89,7 @@ class PeerConnection:
         self.admission = ChannelAdmission(self.pc, self._channels_refused)
         self._ice = IceRestarts(self.pc)
         self._session = secrets.randbits(62), itertools.count(1)
-        self._has_servers = self._server_gathering_due = has_servers
-        self.local_candidates_complete = not has_servers
+        self._local_candidates = LocalCandidates(self.pc, has_servers=has_servers)
         self._observer = observer
         self._sending = SendingSections(self.pc, tuning)
         self._order: tuple[PlannedSection, ...] = ()
@@ -110,12 +98,14 @@ class PeerConnection:
         self._forms: dict[str, Form] = {}
         self._former_mids: set[str] = set()
         self._in_doubt: frozenset[str] = frozenset()
-        self._receiving: dict[str, ReceivingSection] = {}
+        self._offered: tuple[PlannedSection, ...] = ()
+        self._inherited: tuple[PlannedSection, ...] = ()
+        self._former = Layout()
+        self._receiving = ReceivingSections(tuning)
         self._candidates = RemoteCandidates(ice_transport(self.pc), observer)
         self._parsed_remote: SessionDescription | None = None
         self.odd_lines = 0
         self._channels: weakref.WeakSet[RTCDataChannel] = weakref.WeakSet()
-        self._gathering: asyncio.Task[None] | None = None
         self._connecting = RepeatedTask(self._connect)
         self._closing: asyncio.Task[None] | None = None
         self.pc.on("connectionstatechange", self._on_state)
@@ -147,7 +137,7 @@ class PeerConnection:
         """Return the current values. Each call is a sample for the rates."""
         now = time.monotonic()
         sent = [section.stats(now) for section in self._sending]
-        received = [section.stats(now) for section in self._receiving.values()]
+        received = [section.stats(now) for section in self._receiving]
         outbound = tuple(it for it in sent if it is not None)
         return {
             **transport_stats(self.pc, outbound, now),
@@ -189,44 +179,59 @@ class PeerConnection:
     async def restart_ice(self) -> None:
         """Take new ICE credentials. Once the next descriptions have exchanged them, another path is looked for."""
         await self._ice.renew()
-        self._server_gathering_due = self._has_servers
-        self.local_candidates_complete = not self._has_servers
+        self._local_candidates.renew()
         self._candidates.forget_known()
 
     # --- candidates
 
+    @property
+    def local_candidates_complete(self) -> bool:
+        """Whether no more candidates of this end follow."""
+        return self._local_candidates.is_complete
+
     async def gather_host(self) -> None:
         """Gather host candidates. Later calls return at once."""
-        if self._gathering is None:
-            self._gathering = asyncio.ensure_future(gather_host_candidates(self.pc))
-        # Cancelled half-way, aioice would forget the sockets that it has opened.
-        await asyncio.shield(self._gathering)
+        await self._local_candidates.gather_hosts()
 
     def claim_server_gathering(self) -> bool:
         """Return True once, if the STUN and TURN servers are to be asked."""
-        claimed = self._server_gathering_due
-        self._server_gathering_due = False
-        return claimed
+        return self._local_candidates.claim_servers()
 
     async def gather_rest(self, servers: Sequence[IceServerConfig]) -> list[str]:
         """Ask STUN and TURN servers, one URL each, and return the candidates as `candidate:...` lines."""
-        found = await gather_from_servers(self.pc, servers, resolve)
-        self.local_candidates_complete = True
+        found = await self._local_candidates.ask_servers(servers)
         if found and self._candidates.ufrag is not None:
             self._connecting.request()  # without any candidate it could not begin
-        return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in found]
+        return found
 
     @property
     def host_candidates(self) -> list[str]:
         """The candidates of this end so far, as `candidate:...` lines."""
-        known = ice_transport(self.pc).iceGatherer.getLocalCandidates()
-        return [f"candidate:{candidate_to_sdp(candidate)}" for candidate in known]
+        return self._local_candidates.lines
 
     @property
     def transport_mid(self) -> str:
         """The mid of the section that carries the transport (RFC 8843 section 7.1): the first one that is not
         declined."""
-        return next((mid for mid in self.mids if mid not in self._declined), "0")
+        return next((it.mid for it in self._kept if it.mid not in self._declined), "0")
+
+    @property
+    def _kept(self) -> tuple[PlannedSection, ...]:
+        """The sections with which every offer begins: the negotiated ones, or those of the former connection."""
+        return self._order or self._inherited
+
+    @property
+    def layout(self) -> Layout:
+        """The sections that the remote may know of: those of the last offer to it, whether or not it was answered."""
+        numbers = self._parsed_remote or self._former.numbers
+        return layout_of(self._offered or self._kept, self._declined, self._former_mids, numbers)
+
+    def inherit_layout(self, layout: Layout) -> None:
+        """Begin the first offer with the sections of the former connection: the remote may have kept its own."""
+        self._former = layout
+        self._inherited = layout.sections(self._sending.reserve)
+        self._declined = dict(layout.declined)
+        self._former_mids |= layout.former_mids
 
     @property
     def mids(self) -> tuple[str, ...]:
@@ -268,15 +273,17 @@ class PeerConnection:
         in the sections of tracks that share theirs.
         """
         self._sending.assign(wanted, frugal=frugal)
-        self._sending.open_new(sharing if not self._order else Sharing.NONE)
+        self._sending.open_new(sharing if not self._kept else Sharing.NONE)
         encoded = {
             sending.transceiver: sending.outgoing.fanout.codec
             for sending in self._sending
             if sending.outgoing is not None and sending.outgoing.fanout.codec is not None
         }
         new, directions = self._new_transceivers(), self._offer_directions()
-        remote, former = self._parsed_remote, self._former_mids
-        return plan_offer(self.pc, self._order, new, directions, remote, encoded, former, has_data=self.offers_data)
+        known, former = self._parsed_remote or self._former.numbers, self._former_mids
+        plan = plan_offer(self.pc, self._kept, new, directions, known, encoded, former, has_data=self.offers_data)
+        self._offered = plan.sections
+        return plan
 
     def release(self, wanted: Mapping[Any, Outgoing]) -> None:
         """Stop sending, at once, tracks that are not wanted any more."""
@@ -311,7 +318,7 @@ class PeerConnection:
         remote = admitted(answer)
         await self._set_remote(remote)
         self._order = plan.sections
-        self._in_doubt = frozenset()
+        self._in_doubt, self._offered = frozenset(), ()
         for sending in self._sending:
             sending.told = sending.planned if sending.planned == sending.outgoing else None
         self._applied(remote)
@@ -333,12 +340,13 @@ class PeerConnection:
             SdpError: it drops or reorders sections (RFC 8829 section 5.2.2), which would leave media without one.
         """
         remote = admitted(offer)
+        self._inherited = self._offered = ()
         await self._give_up_reused(remote)
         if self._candidates.ufrag not in (None, offer.ufrag) and not self._ice.is_renewed:
             await self.restart_ice()
-        if self._ice.is_renewed:
-            self._ice.take_role(controlling=False)
         await self._set_remote(remote)
+        if self._ice.is_renewed:  # an end with ICE-lite is controlled, whoever offers (RFC 8445 section 6.1.1)
+            self._ice.take_role(controlling=usable_ice(remote_description(self.pc), self._declined).iceLite)
         offered = [section for section in remote.sections if section.mid not in self._declined]
         self._sending.use_offered(offered, wanted, sharing, is_first=not self._order)
         directions = self._directions()
@@ -352,7 +360,8 @@ class PeerConnection:
             lines = first_lines(offer.sdp)
             self._declined |= {mid: lines[mid] for mid in declined}
             self._sending.decline(declined)
-        self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
+        if offer.tag is None:  # native ends take no offer back that was answered
+            self._in_doubt |= frozenset(offer.mids) - frozenset(self.mids)
         self._order = tuple(PlannedSection(mid, by_mid.get(mid)) for mid in offer.mids)
         for sending in self._sending:
             if sending.is_sending:
@@ -376,29 +385,11 @@ class PeerConnection:
         self.pc.remove_all_listeners()
         for sending in self._sending:
             sending.forward.stop()
-        for receiving in self._receiving.values():
-            receiving.end()
+        self._receiving.end()
         self._candidates.close()
-        politely = asyncio.ensure_future(self._close_politely())
-        await asyncio.wait([politely], timeout=POLITE_CLOSE)
-        if not politely.done():
-            self._logger.warning("connection closed by force", {"after": POLITE_CLOSE})
-            politely.cancel()
-            if self._gathering is not None:
-                await asyncio.wait([self._gathering])  # its sockets are known only when it is done
-            await close_by_force(self.pc)
-            if self._connecting.is_running:
-                await self._connecting.stop()
-                await close_by_force(self.pc)  # for what it has started meanwhile
+        await tear_down(self.pc, self._local_candidates.gathering, self._connecting, self._logger)
         for channel in tuple(self._channels):
             channel.close()  # aiortc forgets those that never opened
-
-    async def _close_politely(self) -> None:
-        await self._connecting.stop()  # aiortc does not stop what the connect starts after the close
-        with contextlib.suppress(Exception):  # it is being thrown away
-            if self._gathering is not None:
-                await asyncio.shield(self._gathering)
-            await self.pc.close()
 
     # --- inside
 
@@ -439,9 +430,7 @@ class PeerConnection:
             assert section.transceiver is not None
             self._former_mids.add(section.mid)
             self._sending.give_up(section.transceiver)
-            if (receiving := self._receiving.pop(section.mid, None)) is not None:
-                ended, _ = receiving.update(None)
-                self._observer.tracks_changed([ended] if ended is not None else [], [])
+            self._observer.tracks_changed(self._receiving.give_up(section.mid), [])
             await give_up_section(self.pc, section.transceiver)
 
     def _as_sent(self, text: str) -> str:
@@ -458,25 +447,15 @@ class PeerConnection:
                 sending.choose_codec()
         self._connecting.request()
         self._candidates.applied(remote.ufrag)
-        self._update_incoming(remote.sections)
-
-    def _update_incoming(self, sections: Sequence[Section]) -> None:
-        changes = []
-        for section in sections:
-            receiving = self._receiving.get(section.mid)
-            if receiving is not None:
-                receiving.layer = self._layers.get(section.mid)
-                sends = section.sends and section.mid not in self._declined
-                ids = (section.stream_ids, section.track_id or section.mid) if sends else None
-                changes.append(receiving.update(ids))
-        removed = [before for before, _ in changes if before is not None]
-        added = [after for _, after in changes if after is not None]
+        removed, added = self._receiving.update(remote.sections, self._declined, self._layers)
         if removed or added:
             self._observer.tracks_changed(removed, added)
 
     def _new_transceivers(self) -> list[RTCRtpTransceiver]:
         """Return the transceivers for which the next offer opens sections."""
-        return [it.transceiver for it in self._sending if it.outgoing is not None and not it.negotiated]
+        new = [it.transceiver for it in self._sending if it.outgoing is not None and not it.negotiated]
+        kept = {section.transceiver for section in self._kept}
+        return [transceiver for transceiver in new if transceiver not in kept]
 
     def _offer_directions(self) -> dict[RTCRtpTransceiver, str]:
         return self._directions()
@@ -486,11 +465,12 @@ class PeerConnection:
         sending = {sending.transceiver for sending in self._sending if sending.outgoing is not None}
         shared = {sending.transceiver for sending in self._sending if sending.is_open}
         directions = {}
-        for transceiver in {*self.pc.getTransceivers(), *sending}:
+        inherited = {section.transceiver for section in self._inherited if section.transceiver is not None}
+        for transceiver in {*self.pc.getTransceivers(), *sending, *inherited}:
             # A section that this end adds is sendonly once, unless it is shared from the start. From then on both may
             # send in it: a browser uses it for a track of its own, and if that was lost in a collision it does not
             # negotiate again unless it was offered to send there (W3C WebRTC, check if negotiation is needed).
-            receives = transceiver.mid is not None or transceiver in shared
+            receives = transceiver.mid is not None or transceiver in shared or transceiver in inherited
             directions[transceiver] = DIRECTIONS[transceiver in sending, receives]
         return directions
 
@@ -517,5 +497,4 @@ class PeerConnection:
         receiver = receiver_of(self.pc, track)
         transceiver = next(it for it in self.pc.getTransceivers() if it.receiver is receiver)
         assert receiver is not None
-        receiving = ReceivingSection(transceiver.mid or "", receiver, self._tuning)
-        self._receiving[receiving.mid] = receiving
+        self._receiving.add(transceiver.mid or "", receiver)

@@ -55,7 +55,8 @@ class RecoveringConnection(PeerConnectionObserver):
     Attributes:
         current: The connection in use, None until it is first needed.
         generation: How many connections there were.
-        is_foreign: Whether the remote is another implementation, which understands a restart of ICE.
+        is_foreign: Whether the remote is another implementation, which understands a restart of ICE, and keeps its
+            connection when this end makes a new one. None until it has sent a description.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class RecoveringConnection(PeerConnectionObserver):
     ) -> None:
         self.current: AnyPeerConnection | None = None
         self.generation = 0
-        self.is_foreign = False
+        self.is_foreign: bool | None = None
         self._observer = observer
         self._negotiation = negotiation
         self._make = make
@@ -102,7 +103,7 @@ class RecoveringConnection(PeerConnectionObserver):
     def can_restart_ice(self) -> bool:
         """Whether another path can be looked for under the same connection. Between ends of this project a new one is
         as fast, and their channels survive it."""
-        return self.current is not None and self.is_foreign and self.current.can_restart_ice
+        return self.current is not None and self.is_foreign is True and self.current.can_restart_ice
 
     def ensure(self) -> AnyPeerConnection:
         """Return the connection in use, and make it if there is none.
@@ -251,6 +252,8 @@ class RecoveringConnection(PeerConnectionObserver):
         new = self.ensure()
         if old is not None:
             new.inherit_candidates(old.held_candidates)
+            if self.is_foreign is not False:
+                new.inherit_layout(old.layout)
             closing = asyncio.ensure_future(old.close())
             self._turn.count(closing)
             self._closing.add(closing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from aiortc import RTCPeerConnection, RTCRtpTransceiver
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
@@ -215,6 +215,12 @@ class SendingSections:
             if section.outgoing is not None and section.outgoing not in keep:
                 section.assign(None)
 
+    def reserve(self, kind: str) -> RTCRtpTransceiver:
+        """Open a section for the next track of a kind, and return its transceiver."""
+        section = SendingSection.new(self._pc, kind, self._tuning)
+        self._sections.append(section)
+        return section.transceiver
+
     def give_up(self, transceiver: RTCRtpTransceiver) -> None:
         """Forget the section of a transceiver, if it is one of these. Its track needs another one."""
         for section in [it for it in self._sections if it.transceiver is transceiver]:
@@ -243,18 +249,20 @@ class SendingSections:
                 # A player asks for tracks. Later, a browser also offers sections whose track it has removed meanwhile.
                 admitted = Sharing.ALL if is_first and section.direction == "recvonly" else sharing
                 tracks = [it for it in wanted.values() if admitted.admits(has_metadata=it.has_metadata)]
-                self._take_offered(by_mid[section.mid], tracks)
+                self._take_offered(by_mid[section.mid], tracks, transcodes=sharing is Sharing.ONCE)
         for sending in self._sections:
             sending.keep_codec()
 
-    def _take_offered(self, transceiver: RTCRtpTransceiver, tracks: Iterable[Outgoing]) -> None:
+    def _take_offered(self, transceiver: RTCRtpTransceiver, tracks: Iterable[Outgoing], *, transcodes: bool) -> None:
         section = next((it for it in self._sections if it.transceiver is transceiver), None)
         if section is not None and not section.is_free:
             return
         used = section.forward.codec if section is not None else None
         mime_types = [it.mimeType for it in transceivers.codecs(transceiver)] if used is None else [used.mime_type]
-        waiting = (it for it in tracks if it.kind == transceiver.kind and not self._is_negotiated(it))
+        waiting = [it for it in tracks if it.kind == transceiver.kind and not self._is_negotiated(it)]
         outgoing = next((it for it in waiting if _fits(it, mime_types)), None)
+        if outgoing is None and transcodes:
+            outgoing = next(iter(waiting), None)
         if outgoing is None:
             return
         for planned in self._sections:
@@ -410,6 +418,53 @@ def _fits(outgoing: Outgoing, mime_types: Iterable[str]) -> bool:
     """Return whether a track can be sent as it is with one of these codecs. One that gives frames fits any."""
     codec = outgoing.fanout.codec
     return codec is None or codec.lower() in {mime_type.lower() for mime_type in mime_types}
+
+
+class ReceivingSections:
+    """The sections that this end receives in, by mid."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        self._tuning = tuning
+        self._sections: dict[str, ReceivingSection] = {}
+
+    def __iter__(self) -> Iterator[ReceivingSection]:
+        return iter(self._sections.values())
+
+    def add(self, mid: str, receiver: RTCRtpReceiver) -> None:
+        """Receive in a section that was negotiated."""
+        self._sections[mid] = ReceivingSection(mid, receiver, self._tuning)
+
+    def update(
+        self, described: Iterable[Section], declined: Container[str], layers: LayerChoice
+    ) -> tuple[list[Incoming], list[Incoming]]:
+        """Follow a description of the remote. Returns the removed and the added tracks."""
+        changes = []
+        for section in described:
+            receiving = self._sections.get(section.mid)
+            if receiving is not None:
+                receiving.layer = layers.get(section.mid)
+                sends = section.sends and section.mid not in declined
+                ids = (section.stream_ids, section.track_id or section.mid) if sends else None
+                changes.append(receiving.update(ids))
+        removed = [before for before, _ in changes if before is not None]
+        return removed, [after for _, after in changes if after is not None]
+
+    def give_up(self, mid: str) -> list[Incoming]:
+        """Remove a section. Returns the track that ended with it, if any."""
+        receiving = self._sections.pop(mid, None)
+        ended = receiving.update(None)[0] if receiving is not None else None
+        return [ended] if ended is not None else []
+
+    def end(self) -> None:
+        """End all tracks."""
+        for receiving in self._sections.values():
+            receiving.end()
+
+
+class LayerChoice(Protocol):
+    """What knows which layer of simulcast is received."""
+
+    def get(self, mid: str) -> str | None: ...
 
 
 def _not_negative(seconds: float | None) -> float | None:

@@ -6,6 +6,7 @@ Register for an event class with `on`, `once` or `events`. Registering for `Even
 from __future__ import annotations
 
 from .base import Event, StateChange
+from .bridge import BridgeSessionClosed, BridgeSessionConnected, BridgeSessionOpened
 from .channels import (
     ChannelError,
     ChannelMessage,
@@ -57,6 +58,9 @@ from .signalling import (
 )
 
 __all__ = [
+    "BridgeSessionClosed",
+    "BridgeSessionConnected",
+    "BridgeSessionOpened",
     "ChannelError",
     "ChannelMessage",
     "ChannelOpened",

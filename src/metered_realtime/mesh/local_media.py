@@ -69,6 +69,8 @@ class LocalMedia:
                 attachment = self._enter(track, stream, metadata, check, method)
                 if attachment is not None:
                     added.append(attachment)
+                    if getattr(track, "reads_ahead", False):
+                        self._fanout(track)
         except Exception:
             for attachment in added:
                 self._book.remove(attachment.track)

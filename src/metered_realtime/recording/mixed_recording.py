@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from aiortc.mediastreams import MediaStreamError
 
 from ..core.media.lip_sync import SyncGroup
 from ..log import Logger, log_exception
-from ..media.codecs.pcm import FRAME_SECONDS
 from ..media.receiving.mailbox import Tally
 from ..media.receiving.waiting import room_for
 from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
-from .mixing import Grid, SoundMixer, reduced
+from .mix import Mix, MixedFrame, MixItem, MixTick, Source, SourceGone
 from .packet_file import PacketFile
 from .participant_recording import PlacedTrack
 from .reencoding import PictureEncoder, SoundEncoder
@@ -41,84 +39,32 @@ TICK = 0.1
 MIXED = "*"
 """The peer id in the stats of a mixed recording, which has one entry for all participants."""
 
-Source = tuple[str, int]
-"""A participant's id and the number of its track."""
 
-
-@dataclass(frozen=True, slots=True)
-class MixedFrame:
-    source: Source
-    frame: Any
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Gone:
-    source: Source
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Tick:
-    until: float
-
-
-class MixWriter:
+class MixWriter(Mix):
     """Mixes and writes, in the thread of the file."""
 
     def __init__(self, path: Path, format: str, now: Callable[[], float]) -> None:
+        super().__init__(WIDTH, HEIGHT, FPS)
         self.file = PacketFile(path, format)
         self.file.expects_video = True
         self.pictures_skipped = 0
         self._now = now
-        self._grid = Grid(WIDTH, HEIGHT)
-        self._mixer = SoundMixer()
         self._pictures = PictureEncoder(format)
         self._sound = SoundEncoder()
-        self._coming: deque[MixedFrame | _Gone] = deque()
-        self._sounds = self._shown = 0
-
-    def write(self, item: MixedFrame | _Gone | _Tick) -> None:
-        if isinstance(item, _Tick):
-            self._advance(item.until)
-        elif isinstance(item, MixedFrame) and isinstance(item.frame, av.AudioFrame):
-            self._mixer.add_frame(item.source, item.frame, item.at)
-        elif isinstance(item, MixedFrame):  # waits for its moment, up to a second of pictures per source
-            self._coming.append(replace(item, frame=reduced(item.frame, WIDTH, HEIGHT)))
-        else:
-            self._coming.append(item)
 
     def close(self) -> None:
         self.file.close()
 
-    def _advance(self, until: float) -> None:
-        """Mix everything up to a second of the recording, sound and pictures in the order of time."""
-        while (end := float((self._sounds + 1) * FRAME_SECONDS)) <= until:
-            while self._shown / FPS < end:
-                self._show(self._shown / FPS)
-                self._shown += 1
-            at = float(self._sounds * FRAME_SECONDS)
-            for unit in self._sound.units(self._mixer.mix(), at):
-                self.file.write(unit)
-            self._sounds += 1
+    def give_sound(self, frame: av.AudioFrame, at: float) -> None:
+        for unit in self._sound.units(frame, at):
+            self.file.write(unit)
 
-    def _show(self, at: float) -> None:
-        self._apply_due(at)
+    def give_picture(self, picture: av.VideoFrame, at: float) -> None:
         if self._now() - MIX_DELAY - at > MAX_BEHIND:
             self.pictures_skipped += 1
             return
-        for unit in self._pictures.units(self._grid.picture, at):
+        for unit in self._pictures.units(picture, at):
             self.file.write(unit)
-
-    def _apply_due(self, at: float) -> None:
-        newest = {item.source: item for item in self._coming if item.at <= at}
-        self._coming = deque(item for item in self._coming if item.at > at)
-        for item in newest.values():
-            if isinstance(item, MixedFrame):
-                self._grid.show_picture(item.source, item.frame)
-            else:
-                self._grid.remove_source(item.source)
-                self._mixer.remove_source(item.source)
 
 
 class MixedRecording:
@@ -143,7 +89,7 @@ class MixedRecording:
         self._on_failed = failed
         self._error: RecordingError | None = None
         self._mix = MixWriter(path, format, now)
-        self._thread: FileThread[MixedFrame | _Gone | _Tick] = FileThread(self._mix, self._failed)
+        self._thread: FileThread[MixItem] = FileThread(self._mix, self._failed)
         self._unplaced = Tally()
         self._tracks: set[Any] = set()
         self._numbers = count(1)
@@ -204,7 +150,7 @@ class MixedRecording:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        self._thread.put(_Tick(self._now()))
+        self._thread.put(MixTick(self._now()))
         self._thread.finish()
         await self._thread.wait_finished()
         self._closed = True
@@ -214,7 +160,7 @@ class MixedRecording:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            self._thread.put(_Tick(self._now() - MIX_DELAY))
+            self._thread.put(MixTick(self._now() - MIX_DELAY))
 
     async def _record(self, source: Source, track: Any) -> None:
         reader = track.decoded()
@@ -232,7 +178,7 @@ class MixedRecording:
             placed.end()
             reader.stop()
             self._tracks.discard(track)
-            self._thread.put(_Gone(source, self._now()), MAX_WAITING)
+            self._thread.put(SourceGone(source, self._now()), MAX_WAITING)
 
     def _put(self, item: MixedFrame) -> None:
         self._thread.put(item, room_for(item.frame, MAX_FRAMES))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..connection.interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
+from ..connection.layout import Layout
 from ..connection.sections import FRESH_SECTIONS, Incoming, Outgoing
 from ..connection.stats import PeerConnectionStats
 from ..core.negotiation.sdp import Description, Direction, Section, sections
@@ -111,6 +112,14 @@ class VirtualPeerConnection:
         self._held_candidates: list[tuple[str | None, str]] = []
         self._busy = False
         self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """None: all remotes replace their connections when this end does."""
+        return Layout()
+
+    def inherit_layout(self, layout: Layout) -> None:
+        """Do nothing."""
 
     @property
     def failure(self) -> None:
@@ -415,6 +424,7 @@ class VirtualPeerConnection:
     def _describe(self, lines: Sequence[_Line], directions: list[Direction], setup: str) -> str:
         text = [
             "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
+            f"a=group:BUNDLE {' '.join(line.mid for line in lines)}\r\n"
             f"a=ice-ufrag:{self.pc.ufrag}\r\na=ice-pwd:virtual\r\na=fingerprint:sha-256 00\r\na=setup:{setup}"
         ]
         if self.local_candidates_complete:

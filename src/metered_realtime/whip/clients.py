@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any, TypeVar
 
-from ..connection.local_tracks import checked_tracks
-from ..connection.one_shot import OneShotConnection
+from ..connection.one_shot.connection import OneShotConnection
+from ..connection.one_shot.local_tracks import checked_tracks
 from ..errors import ConnectionLostError
 from ..log import Logger
 from ..media.stream import MediaStream

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from ..connection.one_shot import OneShotConnection
+from ..connection.one_shot.connection import OneShotConnection
 from ..connection.stats import ConnectionStats
 from ..core.negotiation.ice_fragment import fragment_of
 from ..errors import (
@@ -206,10 +206,11 @@ class MediaSession:
     # --- the end
 
     def _on_closed(self, event: ConnectionClosed) -> None:
+        if self._ending is not None:
+            return  # deleted, the endpoint may close the connection first
         if self.error is None and isinstance(event.err, MeteredRealtimeError):
             self.error = event.err
-        if self._ending is None:
-            self._ending = asyncio.ensure_future(self._end())
+        self._ending = asyncio.ensure_future(self._end())
 
     async def _end(self) -> None:
         for task in self._tasks:

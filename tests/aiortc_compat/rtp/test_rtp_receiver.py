@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiortc import RTCPeerConnection
 from aiortc.jitterbuffer import JitterBuffer
-from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpRtpfbPacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
+from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpRrPacket, RtcpRtpfbPacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
 
 from metered_realtime.aiortc_compat import peer_connection
 from metered_realtime.aiortc_compat import rtp_receiver as receivers
@@ -30,6 +30,7 @@ TOUCHED = {
     "__decoder_queue": "test_encoded_frames_go_to_the_sink_and_no_decoder_is_left",
     "__jitter_buffer": "test_pictures_are_released_promptly",
     "__nack_generator": "test_packets_are_asked_for_again",
+    "__remote_streams": "test_feedback_follows_a_report",
     "__timestamp_mapper": "test_timestamps_come_as_they_were_sent",
     "_data": "test_sound_comes_out_at_once",
     "_handle_rtcp_packet": "test_a_bye_is_ignored",
@@ -38,6 +39,7 @@ TOUCHED = {
     "_packets": "test_sound_comes_out_at_once",
     "_queue": "test_encoded_frames_go_to_the_sink_and_no_decoder_is_left",
     "_remove_frame": "test_pictures_are_released_promptly",
+    "_send_rtcp": "test_feedback_follows_a_report",
     "_send_rtcp_nack": "test_packets_are_asked_for_again",
     "_send_rtcp_pli": "test_a_loss_is_told_to_the_sink_and_not_to_the_sender",
     "_track": "test_encoded_frames_go_to_the_sink_and_no_decoder_is_left",
@@ -290,3 +292,21 @@ async def test_before_the_first_packet_there_is_nobody_to_ask() -> None:
     (receiver,) = other.getReceivers()
     assert not tap_receiver(receiver, Notes()).request_key_frame()
     await asyncio.gather(one.close(), other.close())
+
+
+async def test_feedback_follows_a_report(tapped: Tapped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone it would have to be negotiated (RFC 5506), and Janus drops it."""
+    await tapped.flows()
+    (source,) = tapped.receiver._handle_rtp_packet.sources
+    sent: list[bytes] = []
+
+    async def note(data: bytes) -> None:
+        sent.append(data)
+
+    monkeypatch.setattr(tapped.receiver.transport, "_send_rtp", note)
+    await tapped.receiver._send_rtcp_nack(source, [7])
+    report, feedback = RtcpPacket.parse(sent[-1])
+    assert isinstance(report, RtcpRrPacket)
+    assert [block.ssrc for block in report.reports] == [source]
+    assert isinstance(feedback, RtcpRtpfbPacket)
+    assert (feedback.media_ssrc, feedback.lost) == (source, [7])

@@ -87,3 +87,11 @@ def test_no_pattern_of_requests_is_followed_more_often_than_the_first_rungs(stor
             due = pace.next_time(now)
     for first in done:
         assert len([it for it in done if first <= it < first + STABLE_AFTER]) <= 4
+
+
+def test_a_connection_that_came_up_before_it_is_replaced_again_has_not_held() -> None:
+    pace = Pace()
+    for _ in range(5):
+        at = pace.next_time(0.0)
+    pace.connected(at - 3.0)
+    assert pace.next_time(at - 3.0 + STABLE_AFTER) == at + LADDER[5]

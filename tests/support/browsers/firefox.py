@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from tempfile import TemporaryDirectory
+from types import TracebackType
 from typing import Any
 
 from playwright.async_api import Browser as Launched
@@ -44,7 +46,8 @@ class Firefox(Browser):
 
     def __init__(self, *arguments: str, preferences: dict[str, Any] | None = None, display: str | None = None) -> None:
         super().__init__(*arguments)
-        self._environment = {**os.environ, "DISPLAY": display} if display else None
+        self._display = display
+        self._home: TemporaryDirectory[str] | None = None  # has the caches that Firefox keeps beside its profile
         self._preferences = PREFERENCES | (preferences or {})
 
     @staticmethod
@@ -52,12 +55,23 @@ class Firefox(Browser):
         return os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
 
     async def _launch(self, playwright: Playwright) -> Launched:
+        self._home = TemporaryDirectory(prefix="firefox-home-")
+        environment = {**os.environ, "HOME": self._home.name, "XDG_CACHE_HOME": self._home.name}
         # playwright's own protocol needs a patched build. The channels "moz-" speak BiDi, with any Firefox.
         return await playwright.firefox.launch(
             channel="moz-firefox",
             executable_path=self.executable(),
             args=list(self._arguments),
             firefox_user_prefs=self._preferences,
-            env=self._environment,
+            env=environment | ({"DISPLAY": self._display} if self._display else {}),
             headless=True,
         )
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await super().__aexit__(kind, error, trace)
+        finally:
+            assert self._home is not None
+            self._home.cleanup()

@@ -81,5 +81,6 @@ class Pace:
         return self._last
 
     def connected(self, now: float) -> None:
-        """Handle the connection coming up."""
-        self._ladder.connected(now)
+        """Handle the connection coming up. What it was before it is done again does not count."""
+        if now >= self._last:
+            self._ladder.connected(now)

@@ -41,9 +41,8 @@ Invariants:
 - A remote description with an ICE user fragment other than the one in use means that the other end was replaced: this
   end is replaced too. Messages of one sender arrive in order, so a different fragment is always a newer one. The
   connection goes on only where ICE can be restarted (`restartable`) and the description shows the same end as before.
-- The other end does not decide how often this end is replaced or restarts ICE: the first time it does so at once, and
-  then at the pace of the recovery ladder, until the connection has held for a while. After the last rung it is replaced
-  only for offers.
+- The other end does not decide how often this end is replaced or restarts ICE: see `following`. If that happens all the
+  time, this end is replaced only for offers.
 - An offer that the impolite end passed over is answered when its own one, sent twice, has no answer: a foreign end that
   cannot roll back waits for ever. A native one rolls back.
 - After `restart_ice` only an answer with a different fragment fits: one with the old fragment belongs to an earlier
@@ -419,14 +418,13 @@ class Negotiator:
         self.dirty = self.dirty or self._pending is not None
         effects = self._forget_pending()
         self.phase = Phase.FOLLOWING
-        if self._following.at <= now:
+        if (wait := self._following.at - now) <= 0:
             return [*effects, *self._follow(now)]
         self.deadline = None if self._paused else self._following.at
-        return [*effects, FollowLater(self._following.at - now)]
+        return [*effects, FollowLater(wait)]
 
     def _follow(self, now: float) -> list[Effect]:
-        offer = self._following.offer
-        if offer is None or self._is_replaced(offer):
+        if (offer := self._following.offer) is None or self._is_replaced(offer):
             return self.restart(now, REPLACED)
         self._following.offer = self.deadline = None
         return [self._answer(offer)]

@@ -153,6 +153,7 @@ class _SdpReader:
         if ufrag is None:
             raise SdpError("the description has no ICE user fragment")
         fingerprints = [fingerprint for level in levels for fingerprint in level.fingerprints]
+        self._decline_unbundled()
         text = self._normal_form(identify)
         return RemoteSdp(
             text=text,
@@ -184,6 +185,16 @@ class _SdpReader:
             if media.mid in used:
                 raise SdpError("two sections have the same mid", f"a=mid:{media.mid}")
             used.add(media.mid)
+
+    def _decline_unbundled(self) -> None:
+        """Find fault with sections that need a transport of their own: a connection has one (RFC 8843)."""
+        usable = [media for media in self._media if not media.is_rejected and media.fault is None]
+        together = {media.mid for media in usable}.intersection(self._session.groups)
+        if not together and usable:
+            together = {usable[0].mid}
+        for media in usable:
+            if media.mid not in together:
+                media.fault = "it is not bundled with the first section (RFC 8843): all share one transport"
 
     def _normal_form(self, identify: IdentifyFn) -> str:
         mids = {media.mid for media in self._media}

@@ -22,10 +22,12 @@ class Sharing(Enum):
     NONE = auto()
     WITHOUT_METADATA = auto()
     ALL = auto()
+    ONCE = auto()
+    """All, and those that have to be transcoded for the section too: nothing will be negotiated later."""
 
     def admits(self, *, has_metadata: bool) -> bool:
         """Return whether a track shares sections."""
-        return self is Sharing.ALL or (self is Sharing.WITHOUT_METADATA and not has_metadata)
+        return self in (Sharing.ALL, Sharing.ONCE) or (self is Sharing.WITHOUT_METADATA and not has_metadata)
 
 
 class RemoteTraits:

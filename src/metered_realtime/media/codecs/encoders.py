@@ -55,6 +55,12 @@ class SendCodec:
         profile = str(parameters.parameters.get("profile-level-id", ""))[:2].lower()
         return cls(parameters.mimeType.lower(), parameters.clockRate, profile)
 
+    @classmethod
+    def usual(cls, parameters: RTCRtpCodecParameters) -> SendCodec:
+        """Return the codec that sections of this MIME type usually negotiate."""
+        profile = "42" if parameters.mimeType.lower() == "video/h264" else ""
+        return cls(parameters.mimeType.lower(), parameters.clockRate, profile)
+
 
 class FrameEncoder(Protocol):
     """Encodes frames. Used by one thread at a time."""

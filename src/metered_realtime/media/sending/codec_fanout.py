@@ -52,8 +52,8 @@ class CodecOwner(Protocol):
     """What a `CodecFanout` needs of the fan-out of its track."""
 
     @property
-    def makes_key_frames(self) -> bool:
-        """Whether the track can be asked for a key frame."""
+    def keeps_pictures(self) -> bool:
+        """Whether new receivers get the pictures since the last key frame."""
 
     def ask_for_key_frame(self) -> bool:
         """Ask the track for a key frame. Return whether it can be asked."""
@@ -207,10 +207,10 @@ class CodecFanout:
 
     def _keep(self, shared: SharedPacket) -> None:
         """Keep what a new receiver needs, for video whose source cannot be asked for key frames."""
-        if shared.is_keyframe:
+        if shared.is_keyframe or not self._owner.keeps_pictures:
             self._kept.clear()
             self._kept_bytes = 0
-            self._keeps = self._kind == "video" and not self._owner.makes_key_frames
+            self._keeps = self._kind == "video" and self._owner.keeps_pictures
         if self._keeps:
             self._kept.append(shared)
             self._kept_bytes += shared.packet.size

@@ -5,7 +5,10 @@ A local track is read by a single task, and only while a remote receives it. Eac
 
 A track whose `recv()` returns `av.Packet`s is encoded already: the packets go unchanged to all remotes that negotiated
 their codec, and are decoded only for the others. Such a track may name its codec in `codec` (`video/VP8`) and offer
-`request_key_frame()`. A track with `encoded()`, such as `RemoteTrack`, is read through what that returns.
+`request_key_frame()`. A track with `encoded()`, such as `RemoteTrack`, is read through what that returns; its pictures
+since the last key frame are kept for new receivers while that says so, in `keeps_pictures`. A track that `reads_ahead`
+is read whether or not somebody receives it. What `encoded()` returns may have a `correction`, the seconds by which its
+frames belong later than they arrive.
 
 Every remote has a `ForwardTrack` of its own, which lives as long as the sender that reads it: its source can be
 switched at any time, also to none. When a track ends, `ended` tells its owner, which removes it from all remotes.
@@ -72,6 +75,9 @@ class TrackFanout:
         self._last: tuple[Any, float] | None = None
         self._repeat: asyncio.TimerHandle | None = None
         self._logged_at = -inf
+        self._reads_ahead = bool(getattr(track, "reads_ahead", False))
+        if self._reads_ahead:
+            self._reader = asyncio.ensure_future(self._read())
 
     @property
     def codec(self) -> str | None:
@@ -98,22 +104,28 @@ class TrackFanout:
     def add(self, forward: ForwardTrack) -> None:
         """Send to a forward track that knows its codec, from the next key frame on."""
         assert forward.codec is not None
-        codec = self._codecs.get(forward.codec)
-        if codec is None:
-            codec = self._codecs[forward.codec] = CodecFanout(forward.codec, self.track.kind, self, self._logger)
-        codec.add(forward)
+        self._codec_fanout(forward.codec).add(forward)
         if not self.is_reading:
             self._reader = asyncio.ensure_future(self._read())
         self._repeat_later()
+
+    def _codec_fanout(self, codec: SendCodec) -> CodecFanout:
+        fanout = self._codecs.get(codec)
+        if fanout is None:
+            fanout = self._codecs[codec] = CodecFanout(codec, self.track.kind, self, self._logger)
+        return fanout
+
+    def _drop_unused(self, codec: CodecFanout) -> None:
+        if not codec.forwards and not (self._reads_ahead and codec.passes):
+            self._codecs.pop(codec.codec, None)
 
     def remove(self, forward: ForwardTrack) -> None:
         """Send nothing more to a forward track."""
         codec = self.codec_of(forward)
         if codec is not None:
             codec.remove(forward)
-            if not codec.forwards:
-                del self._codecs[codec.codec]
-        if not self._codecs:
+            self._drop_unused(codec)
+        if not self._codecs and not self._reads_ahead:
             self._stop()
 
     def request_key_frame(self, forward: ForwardTrack) -> None:
@@ -145,7 +157,9 @@ class TrackFanout:
 
     def taken_at(self, at: float) -> float:
         """Return when the track gave the frame at this second of its time line, on the event loop's clock."""
-        return self._clock.earliest_place(at) if self._clock is not None else asyncio.get_running_loop().time()
+        if self._clock is None:
+            return asyncio.get_running_loop().time()
+        return self._clock.earliest_place(at) + float(getattr(self._source, "correction", 0.0))
 
     # --- reading the track
 
@@ -218,8 +232,11 @@ class TrackFanout:
         now = asyncio.get_running_loop().time()
         for unit in self._packets.prepare_packet(packet, now):
             self._note(unit.at, now, self._packets.timeline)
+            if self._reads_ahead and not any(it.mime_type == unit.mime_type for it in self._codecs):
+                self._codec_fanout(SendCodec.usual(unit.codec))
             for codec in tuple(self._codecs.values()):
                 codec.set_passing(codec.codec.mime_type == unit.mime_type)
+                self._drop_unused(codec)
                 if codec.passes:
                     codec.push_packet(unit.packet)
             self._decode(unit)
@@ -252,6 +269,11 @@ class TrackFanout:
     def makes_key_frames(self) -> bool:
         """Whether the track can be asked for a key frame."""
         return callable(getattr(self._source, "request_key_frame", None))
+
+    @property
+    def keeps_pictures(self) -> bool:
+        """Whether new receivers get the pictures since the last key frame."""
+        return bool(getattr(self._source, "keeps_pictures", not self.makes_key_frames))
 
     def ask_for_key_frame(self) -> bool:
         """Ask the track for a key frame. Return whether it can be asked."""

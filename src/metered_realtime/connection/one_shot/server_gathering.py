@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from ..aiortc_compat.gathering import is_usable
-from ..events import LocalCandidate
-from ..log import Logger
-from ..options import IceServerConfig, IceServersOption, IceTransportPolicy
-from .ice_servers import IceServers, choose
-from .interfaces import AnyPeerConnection
+from ...aiortc_compat.gathering import is_usable
+from ...events import LocalCandidate
+from ...log import Logger
+from ...options import IceServerConfig, IceServersOption, IceTransportPolicy
+from ..ice_servers import IceServers, choose
+from ..interfaces import AnyPeerConnection
 
 
 class ServerGathering:

@@ -10,13 +10,13 @@ import uuid
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..aiortc_compat.version import check_version
-from ..core.negotiation.ice_fragment import fragment_of
-from ..core.negotiation.one_shot_lifecycle import OneShotLifecycle
-from ..core.negotiation.sharing import Sharing
-from ..emitter import AsyncEventEmitter
-from ..errors import ConnectionLostError, MeteredPeerStateError, NegotiationFailedError
-from ..events import (
+from ...aiortc_compat.version import check_version
+from ...core.negotiation.ice_fragment import fragment_of
+from ...core.negotiation.one_shot_lifecycle import OneShotLifecycle
+from ...core.negotiation.sharing import Sharing
+from ...emitter import AsyncEventEmitter
+from ...errors import ConnectionLostError, MeteredPeerStateError, NegotiationFailedError
+from ...events import (
     ConnectionClosed,
     DataChannelOpened,
     IceCandidateError,
@@ -24,10 +24,10 @@ from ..events import (
     NegotiationError,
     StateChange,
 )
-from ..lifetime import Lifetime
-from ..log import Logger
-from ..media.stream import MediaStream
-from ..options import (
+from ...lifetime import Lifetime
+from ...log import Logger
+from ...media.stream import MediaStream
+from ...options import (
     DEFAULT_TUNING,
     IceServerConfig,
     IceServersOption,
@@ -35,23 +35,23 @@ from ..options import (
     PeerConnectionState,
     Tuning,
 )
-from ..signalling.scrubbing import scrubbing
-from .interfaces import AnyPeerConnection, PeerConnectionObserver
+from ...signalling.scrubbing import scrubbing
+from ..interfaces import AnyPeerConnection, PeerConnectionObserver
+from ..offer import OfferPlan
+from ..remote_description import RemoteDescription
+from ..remote_media import RemoteMedia
+from ..sections import Incoming
+from ..stats import ConnectionStats
+from ..timers import Timers
+from .descriptions import KnownRemote, usable_answer, usable_description, usable_fragment
 from .local_tracks import LocalTracks, checked_tracks
-from .offer import OfferPlan
-from .one_shot_descriptions import KnownRemote, usable_answer, usable_description, usable_fragment
-from .one_shot_peer_connection import OneShotPeerConnection, check_receive
-from .remote_description import RemoteDescription
-from .remote_media import RemoteMedia
-from .sections import Incoming
+from .peer_connection import OneShotPeerConnection, check_receive
 from .server_gathering import ServerGathering
-from .stats import ConnectionStats
-from .timers import Timers
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCPeerConnection
 
-    from ..media.receiving.remote_track import RemoteTrack
+    from ...media.receiving.remote_track import RemoteTrack
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that `close` may take altogether: the connection, the encoders, then the handlers that still run."""
@@ -420,9 +420,9 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
         if self._remote is not None and offer.ufrag != self._remote.ufrag:
             await self._renew_ice("accept_offer")
         await self._gathering.begin(self._pc, trickle=trickle)
-        answer: str = (await self._apply(self._pc.answer(offer, self._local.outgoing, sharing=Sharing.ALL)))[0]
+        answer, _ = await self._apply(self._pc.answer(offer, self._local.outgoing, sharing=Sharing.ONCE))
         self._negotiated(offer, answer)
-        return answer
+        return str(answer)
 
     async def _apply(self, operation: Coroutine[Any, Any, Any]) -> Any:
         """Run an operation that leaves the connection unusable if it stops half-way."""

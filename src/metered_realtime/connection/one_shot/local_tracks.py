@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from ..log import Logger
-from ..media.sending.fanout import EndedFn
-from ..media.sending.shared_fanouts import FanoutLease
-from ..media.stream import MediaStream
-from .sections import Outgoing
+from ...log import Logger
+from ...media.sending.fanout import EndedFn
+from ...media.sending.shared_fanouts import FanoutLease
+from ...media.stream import MediaStream
+from ..sections import Outgoing
 
 
 class LocalTracks:

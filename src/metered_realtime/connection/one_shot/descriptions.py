@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.negotiation.ice_fragment import IceFragment
-from ..core.negotiation.sdp import DescriptionKind, SdpError
-from ..errors import NegotiationFailedError
-from .remote_description import RemoteDescription, admit
+from ...core.negotiation.ice_fragment import IceFragment
+from ...core.negotiation.sdp import DescriptionKind, SdpError
+from ...errors import NegotiationFailedError
+from ..remote_description import RemoteDescription, admit
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from aiortc import RTCRtpTransceiver
 
-from ..aiortc_compat.transceivers import new_transceiver
-from ..core.negotiation.ice_fragment import IceFragment
-from ..core.negotiation.sdp import with_trickle
-from ..log import Logger
-from ..media.sending.forward_track import ForwardTrack
-from ..options import Tuning
-from .interfaces import PeerConnectionObserver
-from .offer import DIRECTIONS, OfferPlan
-from .peer_connection import PeerConnection
+from ...aiortc_compat.transceivers import new_transceiver
+from ...core.negotiation.ice_fragment import IceFragment
+from ...core.negotiation.sdp import with_trickle
+from ...log import Logger
+from ...media.sending.forward_track import ForwardTrack
+from ...options import Tuning
+from ..interfaces import PeerConnectionObserver
+from ..offer import DIRECTIONS, OfferPlan
+from ..peer_connection import PeerConnection
 
 MAX_RECEIVED = 64
 """Tracks of one kind that an offer may ask for. Each costs a section of about 1 KB."""

@@ -1,0 +1,76 @@
+"""FFmpeg's WHIP client, by the muxer in PyAV's wheel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+
+import av
+import pytest
+from aiortc.mediastreams import MediaStreamError
+
+from metered_realtime.events.bridge import BridgeSessionClosed
+from metered_realtime.media.sources.pattern import read_counter
+from tests.bridge.certificates import p256
+from tests.bridge.support import Endpoints, tracks_of
+from tests.support.patience import PATIENCE
+from tests.support.peers import eventually
+
+pytestmark = pytest.mark.skipif("whip" not in av.formats_available, reason="needs PyAV with FFmpeg 8: pip install av")
+
+SECONDS = 5
+
+
+async def test_ffmpeg_publishes_and_its_pictures_are_received(endpoints: Endpoints, tmp_path: Path) -> None:
+    viewer = endpoints.room.peer("viewer")
+    await endpoints.room.join(viewer)
+    process = await _ffmpeg(endpoints, tmp_path)
+    tracks = await tracks_of(await endpoints.participant(viewer, "cam"))
+    reader = tracks["video"].encoded()
+    decoder = av.CodecContext.create("h264", "r")
+    seen = set()
+    with contextlib.suppress(MediaStreamError):
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                packet = await reader.recv()
+                assert reader.codec == "video/H264"
+                seen |= {read_counter(frame) for frame in decoder.decode(packet)}
+    async with asyncio.timeout(PATIENCE):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    sent = int(out)
+    assert len(seen & set(range(sent))) >= 0.98 * sent
+    closed = await endpoints.log.until(BridgeSessionClosed)
+    assert closed.reason == "deleted"
+
+
+async def test_a_late_viewer_gets_a_picture_although_ffmpeg_makes_no_key_frame_on_request(
+    endpoints: Endpoints, tmp_path: Path
+) -> None:
+    process = await _ffmpeg(endpoints, tmp_path, seconds=PATIENCE, gop=1_000_000)
+
+    def received() -> int:
+        sessions = endpoints.bridge.stats().sessions
+        inbound = sessions[0].connection.inbound if sessions else ()
+        return sum(it.frames_received for it in inbound if it.kind == "video")
+
+    await eventually(lambda: received() > 50)  # its only key frame is the first picture
+    player = await endpoints.watch("/whep/cam", "video")
+    async with asyncio.timeout(PATIENCE):
+        assert (await player.tracks["video"].recv()).width == 320
+        process.kill()
+        await process.communicate()
+
+
+async def _ffmpeg(
+    endpoints: Endpoints, path: Path, *, seconds: float = SECONDS, gop: int = 50
+) -> asyncio.subprocess.Process:
+    token = endpoints.room.server.mint_token("cam")
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bridge.ffmpeg_whip", endpoints.bridge.whip_url, token),
+        *(str(seconds), str(gop)),
+        *p256(path),
+        stdout=asyncio.subprocess.PIPE,
+    )
