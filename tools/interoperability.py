@@ -145,13 +145,13 @@ def recorded() -> dict[str, Any]:
     return results
 
 
-def record(report: Path) -> None:
-    """Record the results of a run of pytest that wrote a JUnit report.
+def record(*reports: Path) -> None:
+    """Record the results of runs of pytest that wrote JUnit reports. Of a test in several of them the last one counts.
 
     Raises:
         SystemExit: a test that the page names failed, or was skipped.
     """
-    results, seen = recorded(), dict(_results(report))
+    results, seen = recorded(), dict(it for report in reports for it in _results(report))
     named = {test: end for end in ENDS for test in end.tests.values()}
     failed = [f"{test}: {seen[test]}" for test in named if seen.get(test, "passed").startswith(("failed", "skipped"))]
     if failed:
@@ -298,8 +298,8 @@ def main() -> None:
         if found := faults(recorded()):
             raise SystemExit("\n".join(found))
         return
-    for report in options.record or ():
-        record(report)
+    if options.record:
+        record(*options.record)
     PAGE.write_text(page(recorded()), encoding="utf-8")
 
 
