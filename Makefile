@@ -19,7 +19,7 @@ OUTPUT ?= demo-output
 # Tests start many programs. Without byte code on the disk each of them would compile the whole package.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test quick check pytest coverage benchmark serve help clean
+.PHONY: demo test quick check pytest browsers coverage benchmark serve help clean
 
 demo: $(VENV)/.installed-all  ## stream a media file between two peers and show that it works
 	$(BIN)/metered-realtime demo $(if $(MEDIA),"$(MEDIA)") --output "$(OUTPUT)"
@@ -41,6 +41,10 @@ pytest: $(VENV)/.installed-dev  ## every test, several at once except those that
 	./tools/install-test-programs
 	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone --numprocesses 2 --dist loadgroup
+
+browsers: $(VENV)/.installed-dev  ## the tests with browsers, every row in Firefox too
+	./tools/install-test-programs
+	$(BIN)/python -m pytest tests/interop -m "not alone" --every-browser --numprocesses 2 --dist loadfile
 
 coverage: $(VENV)/.installed-dev  ## the lines and branches that tests reach, except those tests that measure times
 	$(BIN)/python -m pytest $(TESTS) -m "not alone" --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term

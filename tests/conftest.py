@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--slow-paths", action="store_true", help="run with everything off that Tuning and guards turn off"
     )
+    parser.addoption("--every-browser", action="store_true", help="run all rows of tests/interop in Firefox too")
 
 
 @pytest.fixture(autouse=True)

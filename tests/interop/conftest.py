@@ -12,10 +12,16 @@ from tests.support.browsers import BROWSERS, Browser, Chromium, needs
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test in the browsers that its marker `browsers` names: in Chromium if there is none."""
+    """Run a test in the browsers that its marker `browsers` names: in Chromium if there is none.
+
+    Those under `thorough` run with `--every-browser` only.
+    """
     if "launched" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("browsers")
-        kinds = [BROWSERS[name] for name in (marker.args if marker else (Chromium.NAME,))]
+        names = list(marker.args) if marker else [Chromium.NAME]
+        if marker is not None and metafunc.config.getoption("--every-browser"):
+            names += marker.kwargs.get("thorough", ())
+        kinds = [BROWSERS[name] for name in names]
         parameters = [pytest.param(it, id=it.NAME, marks=[getattr(pytest.mark, it.NAME), needs(it)]) for it in kinds]
         metafunc.parametrize("launched", parameters, indirect=True, scope="module")
 

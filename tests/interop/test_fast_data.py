@@ -21,7 +21,7 @@ from metered_realtime.server import SignallingServer
 from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="module")]
 
 PAGE = """async (offer) => {
   const pc = window.direct = new RTCPeerConnection();

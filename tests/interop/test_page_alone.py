@@ -15,6 +15,7 @@ from tests.support.patience import PATIENCE
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BOTH = pytest.mark.browsers("chromium", "firefox")
+THOROUGH = pytest.mark.browsers("chromium", thorough=["firefox"])
 
 PEER = "[...room.peers.values()][0]"
 
@@ -59,7 +60,7 @@ async def test_two_pages_see_each_other_with_name_and_metadata(browser: Browser,
         await until(page, "[...document.querySelectorAll('.tile:not(.own) video')].every((v) => v.videoWidth)")
 
 
-@BOTH
+@THOROUGH
 async def test_first_offer_keeps_the_data_section_first_and_mid_0(browser: Browser, server: SignallingServer) -> None:
     ann, _ = await pair(browser, server)
     sections = await ann.evaluate(
@@ -79,7 +80,7 @@ async def test_muting_is_shown_to_the_others(browser: Browser, server: Signallin
     await expect(bob.locator(".tile:not(.own).has-video")).to_have_count(1)
 
 
-@BOTH
+@THOROUGH
 async def test_chat_goes_both_ways_to_everybody_and_to_one(browser: Browser, server: SignallingServer) -> None:
     ann, bob = await pair(browser, server)
     await say(ann, "hello <b>all</b>")
@@ -93,7 +94,7 @@ async def test_chat_goes_both_ways_to_everybody_and_to_one(browser: Browser, ser
     assert await ann.evaluate(f"{PEER}.channels.map((c) => c.label)") == ["chat"]
 
 
-@BOTH
+@THOROUGH
 async def test_data_channels_open_from_either_side_and_carry_text_and_bytes(
     browser: Browser, server: SignallingServer
 ) -> None:
@@ -176,7 +177,7 @@ async def test_leaving_removes_the_tile_and_joining_again_brings_it_back(
     await expect(bob.locator(".tile:not(.own) .name")).to_have_text("Ann")
 
 
-@BOTH
+@THOROUGH
 @pytest.mark.parametrize("noticed", [True, False])
 async def test_a_lost_server_connection_keeps_the_id_and_everything_else(
     browser: Browser, server: SignallingServer, noticed: bool
@@ -232,7 +233,7 @@ async def test_a_lost_server_connection_keeps_the_media_and_the_tile_under_anoth
     await expect(bob.locator(".tile:not(.own)")).to_have_count(1)
 
 
-@BOTH
+@THOROUGH
 @pytest.mark.parametrize("resumes", [True, False])
 async def test_a_restarted_server_finds_both_ends_still_connected(
     browser: Browser, server: SignallingServer, monkeypatch: pytest.MonkeyPatch, resumes: bool
@@ -260,7 +261,7 @@ async def test_a_restarted_server_finds_both_ends_still_connected(
     assert [await page.evaluate("probe.connections.length") for page in (ann, bob)] == made
 
 
-@BOTH
+@THOROUGH
 async def test_a_connection_that_dies_is_rebuilt(browser: Browser, server: SignallingServer) -> None:
     ann, bob = await pair(browser, server)
     await ann.evaluate("probe.connections.at(-1).close()")

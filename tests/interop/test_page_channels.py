@@ -28,7 +28,7 @@ from tests.support.inside import start_over
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="module")]
 
 LISTEN = """(id) => {
   window.got = [];

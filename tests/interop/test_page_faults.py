@@ -17,7 +17,7 @@ from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-BOTH = pytest.mark.browsers("chromium", "firefox")
+BOTH = pytest.mark.browsers("chromium", thorough=["firefox"])
 
 
 async def room_of(browser: Browser, server: SignallingServer, *names: str) -> list[Page]:

@@ -12,7 +12,7 @@ from metered_realtime.server.limits import Limits
 from tests.interop.test_page_alone import decoding, pair
 from tests.support.browsers import Browser, until
 
-pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="module")]
 
 ADD = """async (count) => {
   window.added = [];

@@ -27,7 +27,7 @@ from tests.support.peers import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-BOTH = pytest.mark.browsers("chromium", "firefox")
+BOTH = pytest.mark.browsers("chromium", thorough=["firefox"])
 
 SET_UP = """async (id) => {
   const { Rpc, RpcError } = await import("/page/rpc.js");
