@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Most tests wait, so that there may be more of them at once than cores. Those that measure times run after them, in pairs
 # of which one at most is busy. CI has more time, and is steadier with less at once.
-WORKERS ?= $(if $(CI),2,4)
+WORKERS ?= $(if $(CI),3,4)
 
 # What `make coverage` runs: `make coverage TESTS=tests/rpc` measures a part.
 TESTS  ?= tests

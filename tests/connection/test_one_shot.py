@@ -29,7 +29,7 @@ from metered_realtime import (
     TrackEnded,
 )
 from metered_realtime.aiortc_compat import ice_consent as consent
-from metered_realtime.connection import one_shot
+from metered_realtime.connection.one_shot import connection as one_shot
 from metered_realtime.core.negotiation import one_shot_lifecycle
 from metered_realtime.core.negotiation.sdp import sections
 from tests.connection.stun_server import stun_server
