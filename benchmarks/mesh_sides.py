@@ -84,7 +84,7 @@ def _greet(peer: MeteredPeer, links: Links, event: PeerJoined) -> None:
 
 
 def opens(own: int, other: int) -> bool:
-    """Tell whether the first of two opens: exactly one of them does."""
+    """Return whether the first of two opens: exactly one of them does."""
     return (own < other) == ((own + other) % 2 == 0)
 
 

@@ -116,7 +116,7 @@ def digest(rows: Rows) -> str:
 
 
 def is_current(plot: Plot, text: str) -> bool:
-    """Tell whether a picture shows the figures in a text."""
+    """Return whether a picture shows the figures in a text."""
     return plot.path.exists() and digest(first_table(text, plot.benchmark)) in plot.path.read_text()
 
 

@@ -1,4 +1,4 @@
-"""A peer on GStreamer's webrtcbin. It runs under the Python of the system, which has PyGObject, and needs no more."""
+"""A peer on GStreamer's webrtcbin. It runs under the Python of the system and needs PyGObject alone."""
 
 from __future__ import annotations
 

@@ -74,7 +74,8 @@ IMPLEMENTATIONS = (AIORTC, WEBRTCBIN, WERIFT, WRTC)
 
 _NO_RESTART = "has no ICE restart: it keeps its credentials, as offerer and as answerer"
 _RENUMBERS = (
-    "aiortc numbers codecs and header extensions anew when it offers after it has answered, and closes at the old"
+    "aiortc gives codecs and header extensions other numbers when it offers after it has answered, "
+    "and closes at the old"
 )
 
 LIMITS = {

@@ -19,7 +19,7 @@ class LocalCandidates:
 
     Attributes:
         gathering: The task that gathers host candidates, None before it has begun.
-        is_complete: Whether no more candidates follow those that are known.
+        is_complete: Whether every candidate is known.
     """
 
     def __init__(self, pc: RTCPeerConnection, *, has_servers: bool) -> None:

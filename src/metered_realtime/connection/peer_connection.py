@@ -186,7 +186,7 @@ class PeerConnection:
 
     @property
     def local_candidates_complete(self) -> bool:
-        """Whether no more candidates of this end follow."""
+        """Whether every candidate of this end is known."""
         return self._local_candidates.is_complete
 
     async def gather_host(self) -> None:

@@ -297,7 +297,7 @@ class Negotiator:
 
     def answered(self, answer: str, now: float, *, more: bool = False, is_complete: bool = False) -> list[Effect]:
         """Handle the result of `ApplyOffer`: send the answer. `more`: something of this end found no place in it.
-        `is_complete`: if there is no more, the answer has all changes so far, which are not offered again.
+        `is_complete`: whether the answer has all changes so far. They are not offered again then.
 
         Raises:
             NegotiationStateError: no offer is being answered.
