@@ -35,10 +35,10 @@ from metered_realtime.core.wire.frames import (
     Unsubscribe,
     Welcome,
     decode_client_frame,
-    decode_server_frame,
     encode,
     encode_payload,
 )
+from metered_realtime.core.wire.server_frames import decode_server_frame
 
 CLIENT_FRAMES: list[tuple[ClientFrame, str]] = [
     (Subscribe("c"), '{"type":"subscribe","channel":"c"}'),

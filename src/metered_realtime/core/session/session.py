@@ -74,6 +74,7 @@ from ...events import (
 from ...options import IceServerConfig, ReconnectOptions, SignallingClientState
 from ..wire import frames
 from ..wire.ice_servers import MAX_URLS, parse_ice_servers
+from ..wire.server_frames import decode_server_frame
 from .backoff import OVER_LIMIT_FLOOR, Backoff
 from .effects import (
     Dial,
@@ -333,7 +334,7 @@ class Session:
             return []
         self._liveness.frame_received(now)
         try:
-            frame = frames.decode_server_frame(text)
+            frame = decode_server_frame(text)
         except frames.UnknownServerFrameError as error:
             return self._drop("debug", "frame of an unknown type skipped", error)
         except frames.MalformedServerFrameError as error:

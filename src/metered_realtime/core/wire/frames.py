@@ -7,15 +7,13 @@ give each fault its own error. On the server `data` stays raw bytes: a payload i
 from __future__ import annotations
 
 import json
-import math
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
-from .message_cost import json_fault
 from .names import MAX_REQUEST_ID_LENGTH, channel_fault, is_request_id, peer_id_fault
-from .surrogates import decode_json, mend_json
+from .surrogates import mend_json
 
 MAX_MESSAGE_SIZE = 65_536
 """Maximum payload size in bytes, unless the server's welcome gives another one."""
@@ -42,9 +40,18 @@ class _Frame(msgspec.Struct, frozen=True, tag_field="type", rename="camel", omit
 
 
 class Subscribe(_Frame, frozen=True, tag="subscribe"):
+    """Subscribe to a channel.
+
+    `recover` asks for offsets in the messages of the channel. With `epoch` and `offset`, where the client has read to,
+    the messages after that follow the snapshot.
+    """
+
     channel: str
     include_sender_metadata: bool = False
     request_id: str | None = None
+    recover: bool = False
+    epoch: str | None = None
+    offset: int | None = None
 
 
 class Unsubscribe(_Frame, frozen=True, tag="unsubscribe"):
@@ -92,6 +99,9 @@ class Welcome(_Frame, frozen=True, tag="welcome"):
     metadata: Any = None
     resume_token: str | None = None
     """The resume token, for connections by publishable key: a reconnect with it gets the same peer id."""
+    epoch: str | None = None
+    """With `offset`, how far the directs to this peer are: for connections that asked to recover."""
+    offset: int | None = None
 
     def __repr__(self) -> str:
         return f"Welcome(peer_id={self.peer_id!r})"
@@ -107,11 +117,17 @@ class Resume(_Frame, frozen=True, tag="resume"):
 
 
 class Ack(_Frame, frozen=True, tag="ack"):
-    """The answer to a request. The other fields are for a refresh only, with their meaning in a welcome."""
+    """The answer to a request.
+
+    `expires_at` and `metadata` are for a refresh, with their meaning in a welcome. `epoch` and `offset` are for a
+    subscribe that asked to recover: how far the messages of the channel are.
+    """
 
     request_id: str
     expires_at: int | None = None
     metadata: Any = None
+    epoch: str | None = None
+    offset: int | None = None
 
 
 class ErrorFrame(_Frame, frozen=True, tag="error"):
@@ -125,12 +141,27 @@ class MessageFrame(_Frame, frozen=True, tag="message"):
     from_: str = msgspec.field(name="from")
     data: Any
     from_metadata: Any = None
+    offset: int | None = None
 
 
 class DirectFrame(_Frame, frozen=True, tag="direct"):
     from_: str = msgspec.field(name="from")
     data: Any
     from_metadata: Any = None
+    offset: int | None = None
+
+
+class LostFrame(_Frame, frozen=True, tag="lost"):
+    """Messages of a channel, or directs if there is no channel, cannot be delivered any more.
+
+    It comes before anything newer. `count` is None if nobody knows how many. `epoch` and `offset` are where the client
+    is now: after the lost ones.
+    """
+
+    epoch: str
+    offset: int
+    channel: str | None = None
+    count: int | None = None
 
 
 class PresenceEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -157,7 +188,9 @@ class Pong(_Frame, frozen=True, tag="pong"):
     request_id: str | None = None
 
 
-ServerFrame = Welcome | Resume | Ack | ErrorFrame | MessageFrame | DirectFrame | PresenceFrame | GoingAwayFrame | Pong
+ServerFrame = (
+    Welcome | Resume | Ack | ErrorFrame | MessageFrame | DirectFrame | PresenceFrame | GoingAwayFrame | Pong | LostFrame
+)
 
 
 class FrameError(Exception):
@@ -323,155 +356,3 @@ def _include(loose: _LooseClientFrame, request_id: str | None) -> bool:
         return _flag_decoder.decode(loose.include_sender_metadata)
     except msgspec.DecodeError:
         raise FrameError("malformed_message", "'includeSenderMetadata' is no boolean", request_id) from None
-
-
-class _LooseServerFrame(msgspec.Struct, rename="camel"):
-    type: Any = UNSET
-    peer_id: Any = UNSET
-    expires_at: Any = None
-    server_time: Any = UNSET
-    max_message_size: Any = UNSET
-    metadata: Any = None
-    resume_token: Any = None
-    request_id: Any = UNSET
-    code: Any = UNSET
-    message: Any = None
-    channel: Any = UNSET
-    from_: Any = msgspec.field(default=UNSET, name="from")
-    data: Any = UNSET
-    from_metadata: Any = None
-    joined: Any = UNSET
-    left: Any = UNSET
-    retry_after_ms: Any = None
-
-
-_server_decoder = msgspec.json.Decoder(_LooseServerFrame)
-
-
-def decode_server_frame(text: str | bytes) -> ServerFrame:
-    """Decode and check a frame from a server. Metadata that is not an object is treated as absent.
-
-    Raises:
-        UnknownServerFrameError: the type is not known.
-        MalformedServerFrameError: the frame is invalid in any other way.
-    """
-    if fault := json_fault(text):
-        raise MalformedServerFrameError(fault)
-    try:
-        loose = decode_json(_server_decoder, text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise MalformedServerFrameError("not a JSON object") from None
-    kind = _want(loose.type, str, "type")
-    match kind:
-        case "welcome":
-            return _welcome(loose)
-        case "ack":
-            return _ack(loose)
-        case "error":
-            return _error(loose)
-        case "message":
-            return MessageFrame(
-                channel=_want(loose.channel, str, "channel"),
-                from_=_want(loose.from_, str, "from"),
-                data=_present(loose.data, "data"),
-                from_metadata=_object(loose.from_metadata),
-            )
-        case "direct":
-            return DirectFrame(
-                from_=_want(loose.from_, str, "from"),
-                data=_present(loose.data, "data"),
-                from_metadata=_object(loose.from_metadata),
-            )
-        case "presence":
-            return PresenceFrame(
-                _want(loose.channel, str, "channel"), _entries(loose.joined, "joined"), _entries(loose.left, "left")
-            )
-        case "going_away":
-            return GoingAwayFrame(_retry_after(loose.retry_after_ms))
-        case "pong":
-            return Pong(loose.request_id if isinstance(loose.request_id, str) else None)
-        case "resume":
-            return _resume(loose)
-    raise UnknownServerFrameError(f"unknown type {kind[:64]!r}")
-
-
-T = TypeVar("T")
-
-
-def _want(value: Any, kind: type[T], field: str) -> T:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise MalformedServerFrameError(f"'{field}' is missing or no {kind.__name__}")
-    return value
-
-
-def _present(value: Any, field: str) -> Any:
-    if isinstance(value, UnsetType):
-        raise MalformedServerFrameError(f"'{field}' is missing")
-    return value
-
-
-def _number(value: Any, field: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise MalformedServerFrameError(f"'{field}' is missing or no number")
-    return int(value)
-
-
-def _object(value: Any) -> dict[str, Any] | None:
-    return value if isinstance(value, dict) else None
-
-
-def _welcome(loose: _LooseServerFrame) -> Welcome:
-    size = _number(loose.max_message_size, "maxMessageSize")
-    if size <= 0:
-        raise MalformedServerFrameError(f"'maxMessageSize' must be above 0, not {size}")
-    expires_at = None if loose.expires_at is None else _number(loose.expires_at, "expiresAt")
-    return Welcome(
-        peer_id=_want(loose.peer_id, str, "peerId"),
-        expires_at=expires_at,
-        server_time=_number(loose.server_time, "serverTime"),
-        max_message_size=size,
-        metadata=_object(loose.metadata),
-        resume_token=loose.resume_token if is_resume_token(loose.resume_token) else None,
-    )
-
-
-def _resume(loose: _LooseServerFrame) -> Resume:
-    if not is_resume_token(loose.resume_token):
-        raise MalformedServerFrameError("'resumeToken' is missing or unusable")
-    return Resume(loose.resume_token)
-
-
-def _ack(loose: _LooseServerFrame) -> Ack:
-    # An ack only settles requests of this client, so unexpected fields are no reason to refuse it.
-    request_id = _want(loose.request_id, str, "requestId")
-    expires_at = loose.expires_at
-    if expires_at is None and loose.metadata is None:
-        return Ack(request_id)
-    known = isinstance(expires_at, int | float) and not isinstance(expires_at, bool)
-    return Ack(request_id, int(expires_at) if known else None, _object(loose.metadata))
-
-
-def _error(loose: _LooseServerFrame) -> ErrorFrame:
-    code = _want(loose.code, str, "code")
-    if not code:
-        raise MalformedServerFrameError("'code' is empty")
-    return ErrorFrame(
-        code,
-        loose.message if isinstance(loose.message, str) else None,
-        loose.request_id if isinstance(loose.request_id, str) else None,
-    )
-
-
-def _entries(value: Any, field: str) -> tuple[PresenceEntry, ...]:
-    entries = []
-    for item in _want(value, list, field):
-        entry = _want(item, dict, field)
-        peer_id, metadata = _want(entry.get("peerId"), str, "peerId"), _object(entry.get("metadata"))
-        entries.append(PresenceEntry(peer_id, metadata, entry.get("expelled") is True))
-    return tuple(entries)
-
-
-def _retry_after(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        return DEFAULT_RETRY_AFTER_MS
-    return math.ceil(min(value, MAX_RETRY_AFTER_MS))

@@ -1,0 +1,1 @@
+"""What the nodes of a server share: peers, channels, messages of the last minute, and counts."""
