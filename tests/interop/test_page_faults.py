@@ -15,7 +15,7 @@ from tests.interop.test_page_alone import PEER, decoding, pair, say
 from tests.support.browsers import LOST_SERVER, Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 BOTH = pytest.mark.browsers("chromium", thorough=["firefox"])
 

@@ -25,7 +25,7 @@ from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 BOTH = pytest.mark.browsers("chromium", thorough=["firefox"])
 
@@ -86,7 +86,7 @@ class Meeting:
         )
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["!python", "~python"])
+@pytest_asyncio.fixture(loop_scope="package", params=["!python", "~python"])
 async def meeting(request: pytest.FixtureRequest, launched: Browser) -> AsyncIterator[Meeting]:
     async with SignallingServer(port=0) as server:
         bot = MeteredPeer(token_provider=lambda: server.mint_token(request.param), url=server.url)
