@@ -141,7 +141,6 @@ class Positions:
             return True
         is_repetition = track.was_told and count is None and position.offset <= track.end
         track.offset = max(track.offset, position.offset)
-        track.is_live = True
         return not is_repetition
 
     # --- the life of the client
