@@ -51,7 +51,7 @@ async def test_a_fresh_token_is_sent_ahead_of_the_end_and_the_connection_stays()
     async with ScriptedServer(consent) as server, connected(server, lambda: next(tokens)) as (client, diary):
         assert await diary.wait_for(TokenRefreshed) == TokenRefreshed(9_999)
         assert server.conversations[0].heard == [{"type": "refresh", "token": "second", "requestId": "1"}]
-        assert server.paths == ["/v1?token=first"]
+        assert server.paths == ["/v1?token=first&recover=1"]
         assert client.state == "connected"
         assert diary.of(Disconnected) == []
 
@@ -65,7 +65,7 @@ async def test_a_server_that_knows_no_refresh_is_left_to_close_and_found_again()
     tokens = iter(["first", "second", "third"])
     async with ScriptedServer(be_old, behave) as server, connected(server, lambda: next(tokens)) as (_, diary):
         await diary.wait_for(Connected, 2)
-        assert server.paths == ["/v1?token=first", "/v1?token=third"]
+        assert server.paths == ["/v1?token=first&recover=1", "/v1?token=third&recover=1"]
         assert diary.of(Disconnected) == [Disconnected(4002, "expired", True)]
         assert diary.of(TokenProviderError) == []
 
@@ -121,7 +121,7 @@ async def test_a_refusal_keeps_its_code() -> None:
         error = (await diary.wait_for(TokenProviderError)).err
         assert isinstance(error, ServerRequestError)
         assert error.code == "action_not_permitted"
-        assert server.paths == ["/v1?token=token"]
+        assert server.paths == ["/v1?token=token&recover=1"]
 
 
 @pytest.mark.parametrize("ending", ["close", "loss"])
@@ -152,7 +152,7 @@ async def test_a_fetch_ends_with_its_connection(ending: str) -> None:
         else:
             server.conversations[0].drop()
             await diary.wait_for(Connected, 2)
-            assert server.paths[1:] == ["/v1?token=token3"]
+            assert server.paths[1:] == ["/v1?token=token3&recover=1"]
         assert dropped.is_set()
 
 

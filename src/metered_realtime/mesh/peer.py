@@ -51,6 +51,7 @@ from ..events import (
     Joined,
     Left,
     Message,
+    MessagesLost,
     PeerJoined,
     PeerLeft,
     Presence,
@@ -117,8 +118,9 @@ class MeteredPeer(AsyncEventEmitter):
 
     `rpc` holds the methods that it offers to others; see `RpcMethods`.
 
-    Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `FatalError`. Media and data channels
-    belong to the `RemotePeer` of `PeerJoined`: handlers that are registered in the handler of that event miss nothing.
+    Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `MessagesLost`, `FatalError`. Media and
+    data channels belong to the `RemotePeer` of `PeerJoined`: handlers that are registered in the handler of that event
+    miss nothing.
 
     If `options` is given the other options of the client are ignored; see `SignallingClientOptions` for their meaning.
     Subscriptions are always restored after a reconnect: without its channel a peer would be joined and receive nothing.
@@ -177,6 +179,7 @@ class MeteredPeer(AsyncEventEmitter):
                 Presence: self._early.held_for(self._on_presence),
                 Message: self._early.held_for(self._on_message),
                 Direct: self._early.held_for(self._on_direct),
+                MessagesLost: self._early.held_for(self._on_messages_lost),
                 ServerError: self._on_server_error,
                 SubscriptionLost: self._on_subscription_lost,
                 TokenProviderError: lambda event: self.emit(FatalError(event.err, "token_provider_failed")),
@@ -514,6 +517,10 @@ class MeteredPeer(AsyncEventEmitter):
     def _on_message(self, event: Message) -> None:
         if event.channel == self.channel and event.sender_peer_id != self.peer_id:
             self.emit(Data(event.sender_peer_id, event.data, "broadcast", event.sender_metadata))
+
+    def _on_messages_lost(self, event: MessagesLost) -> None:
+        if self._life.is_in_channel and event.channel in (None, self.channel):
+            self.emit(event)
 
     def _on_direct(self, event: Direct) -> None:
         if not self._life.is_in_channel:

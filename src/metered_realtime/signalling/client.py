@@ -64,8 +64,8 @@ MAX_CLOSE_REASON = 123
 class SignallingClient(AsyncEventEmitter):
     """A client of the signalling server, which reconnects and restores its subscriptions.
 
-    Events: `StateChange`, `Connected`, `Disconnected`, `Reconnecting`, `Message`, `Direct`, `Presence`, `ServerError`,
-    `GoingAway`, `TokenRefreshed`, `TokenProviderError`, `Resubscribed`, `SubscriptionLost`.
+    Events: `StateChange`, `Connected`, `Disconnected`, `Reconnecting`, `Message`, `Direct`, `MessagesLost`, `Presence`,
+    `ServerError`, `GoingAway`, `TokenRefreshed`, `TokenProviderError`, `Resubscribed`, `SubscriptionLost`.
 
     The keywords are those of `SignallingClientOptions`. They are ignored if `options` is given.
 
@@ -99,6 +99,7 @@ class SignallingClient(AsyncEventEmitter):
             token_provider=chosen.token_provider,
             timeout=chosen.token_provider_timeout,
             resume_token=lambda: self._session.resume_token,
+            recover=lambda: self._session.recovery,
         )
         self._fresh_token = fresh_tokens(origin, chosen.token_provider, chosen.token_provider_timeout)
         self._session = Session(
@@ -160,7 +161,7 @@ class SignallingClient(AsyncEventEmitter):
 
     @property
     def dropped_frames(self) -> int:
-        """Number of frames from the server that were skipped: malformed, binary or of an unknown type."""
+        """Number of frames from the server that were skipped: malformed, binary, repeated or of an unknown type."""
         return self._session.dropped_frames
 
     async def connect(self) -> None:
@@ -415,7 +416,7 @@ class _SocketReports:
     def socket_received(self, message: str | bytes) -> None:
         client = self._client
         if isinstance(message, str):
-            client._apply(client._session.receive(message, client._now()))
+            client._apply(client._session.receive(message, client._now(), client._chance()))
         else:
             client._apply(client._session.receive_binary())
 

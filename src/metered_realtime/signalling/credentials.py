@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
+from ..core.session.positions import ASK
 from ..core.wire.key_forms import is_local_key, is_local_token
 from ..errors import LocalCredentialError
 from ..options import TokenProviderFn
@@ -21,6 +22,9 @@ FreshTokenFn = Callable[[], Awaitable[str]]
 ResumeTokenFn = Callable[[], str | None]
 """Returns the latest resume token of the server, or None."""
 
+RecoverFn = Callable[[], str]
+"""Returns the query parameter `recover`."""
+
 
 def attempt_urls(
     origin: str,
@@ -29,10 +33,12 @@ def attempt_urls(
     token_provider: TokenProviderFn | None,
     timeout: float,
     resume_token: ResumeTokenFn,
+    recover: RecoverFn,
 ) -> AttemptUrlFn:
     """Return the function for attempt URLs: with a fixed key, or with a new token from the provider each time.
 
-    The resume token accompanies a key. Tokens contain the peer id, so that they need none.
+    The resume token accompanies a key. Tokens contain the peer id, so that they need none. A key without a resume token
+    gets another peer id, and no position holds for that.
 
     Raises:
         ValueError: not exactly one of `api_key` and `token_provider` is given.
@@ -41,13 +47,14 @@ def attempt_urls(
     if bool(api_key) == bool(token_provider):
         raise ValueError("exactly one of api_key and token_provider is needed")
     if token_provider:
-        return _token_urls(origin, token_provider, timeout)
+        return _token_urls(origin, token_provider, timeout, recover)
     key = str(api_key)
     if is_hosted(origin) and is_local_key(key):
         raise LocalCredentialError
 
     async def fixed() -> str:
-        return attempt_url(origin, "key", key, resume_token())
+        resume = resume_token()
+        return attempt_url(origin, "key", key, resume, recover=ASK if resume is None else recover())
 
     return fixed
 
@@ -64,9 +71,9 @@ def fresh_tokens(origin: str, token_provider: TokenProviderFn | None, timeout: f
     return fresh
 
 
-def _token_urls(origin: str, provider: TokenProviderFn, timeout: float) -> AttemptUrlFn:
+def _token_urls(origin: str, provider: TokenProviderFn, timeout: float, recover: RecoverFn) -> AttemptUrlFn:
     async def fresh() -> str:
-        return attempt_url(origin, "token", await _token(origin, provider, timeout))
+        return attempt_url(origin, "token", await _token(origin, provider, timeout), recover=recover())
 
     return fresh
 

@@ -134,6 +134,7 @@ export class Room extends Emitter {
     this.#signalling = signalling;
     signalling.addEventListener("welcome", ({ detail }) => this.#welcomed(detail));
     signalling.addEventListener("frame", ({ detail }) => this.#frame(detail));
+    signalling.addEventListener("missed", ({ detail }) => this.#missed(detail));
     signalling.addEventListener("lost", ({ detail }) => this.#lost(detail));
     signalling.addEventListener("resubscribefailed", ({ detail }) => this.#ended(detail.error.code, detail.error.message));
     await signalling.connect();
@@ -299,6 +300,11 @@ export class Room extends Emitter {
     if (servers) this.iceServers = servers;
     if (renamed) for (const peer of this.#peers.values()) peer.tell({ type: "rename", id: peerId });
     if (reconnected) this.#expectSnapshot(SNAPSHOT_RETRIES);
+  }
+
+  /** Directs are signals, which are repeated. */
+  #missed({ channel, count }) {
+    if (channel === this.channel) this.emit("missed", { count });
   }
 
   #lost({ code, reason, retrying }) {
