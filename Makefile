@@ -16,13 +16,16 @@ ALONE = $(shell grep -rl --include='test_*.py' 'pytest\.mark\.alone' tests)
 # What `make coverage` runs: `make coverage TESTS=tests/rpc` measures a part.
 TESTS  ?= tests
 
+# How long `make soak-cluster` takes.
+MINUTES ?= 60
+
 MEDIA  ?=
 OUTPUT ?= demo-output
 
 # Tests start many programs. Without byte code on the disk each of them would compile the whole package.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test quick check pytest browsers coverage benchmark serve help clean
+.PHONY: demo test quick check pytest browsers soak-cluster coverage benchmark serve help clean
 
 demo: $(VENV)/.installed-all  ## stream a media file between two peers and show that it works
 	$(BIN)/metered-realtime demo $(if $(MEDIA),"$(MEDIA)") --output "$(OUTPUT)"
@@ -48,6 +51,10 @@ pytest: $(VENV)/.installed-dev  ## every test, several at once except those that
 browsers: $(VENV)/.installed-dev  ## the tests with browsers, every row in Firefox too
 	./tools/install-test-programs
 	$(BIN)/python -m pytest tests/interop -m "not alone" --every-browser --numprocesses 2 --dist loadfile
+
+soak-cluster: $(VENV)/.installed-dev  ## nodes and Redis under random faults for MINUTES, with clients that check every message
+	./tools/install-test-programs
+	$(BIN)/python -m tests.cluster.soak --minutes $(MINUTES)
 
 coverage: $(VENV)/.installed-dev  ## the lines and branches that tests reach, except those tests that measure times
 	$(BIN)/python -m pytest $(TESTS) -m "not alone" --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term
