@@ -10,6 +10,9 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # of which one at most is busy. CI has more time, and is steadier with less at once.
 WORKERS ?= $(if $(CI),3,4)
 
+# Their files. To collect all thousands of tests for these few would take longer than some of them.
+ALONE = $(shell grep -rl --include='test_*.py' 'pytest\.mark\.alone' tests)
+
 # What `make coverage` runs: `make coverage TESTS=tests/rpc` measures a part.
 TESTS  ?= tests
 
@@ -40,7 +43,7 @@ quick: check  ## the checks, the tests of the pure cores and a smoke test of the
 pytest: $(VENV)/.installed-dev  ## every test, several at once except those that measure times
 	./tools/install-test-programs
 	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m alone --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -m alone $(ALONE) --numprocesses 2 --dist loadgroup
 
 browsers: $(VENV)/.installed-dev  ## the tests with browsers, every row in Firefox too
 	./tools/install-test-programs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -33,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     paths = {item.path: item.path.relative_to(tests).as_posix() for item in items}
     places = {path: [name.startswith(it) for it in LONG] for path, name in paths.items()}
     items.sort(key=lambda item: places[item.path], reverse=True)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave out what collection has made, which lives to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
