@@ -24,8 +24,16 @@ SETTLE_TURNS = 20
 THREAD_TIMEOUT = 30.0
 """Seconds that a thread which has been told to end may take."""
 
-LONG = ("testing/test_simulation.py", "network/", "interop/")
-"""Where the tests are that take longest."""
+LONG = (
+    "testing/test_simulation.py",
+    "network/",
+    "interop/test_python_and_browsers.py",
+    "interop/",
+    "foreign_ends/",
+    "bridge/test_browser.py",
+    "mesh/test_slow_paths.py",
+)
+"""Where the tests are that take longest, of which a file is the smallest part that a worker takes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
