@@ -46,6 +46,14 @@ class PeerLeft(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class NameChanged(Event):
+    """A remote has another name than before: see `RemotePeer.name`. None if it has none any more."""
+
+    peer: RemotePeer
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Data(Event):
     """Application data from a remote arrived through the signalling server."""
 

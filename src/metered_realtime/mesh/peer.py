@@ -62,6 +62,7 @@ from ..events import (
     TokenProviderError,
     TokenRefreshed,
 )
+from ..events.emitted import BY_PEER
 from ..files.progress import ProgressFn, TransferResult
 from ..files.receiving import AcceptFn, FileReceiver
 from ..files.transfers import FileTransfers
@@ -76,6 +77,7 @@ from ..options import (
     SignallingClientOptions,
     SubscribeOptions,
     Tuning,
+    has_credential,
     options_or_keywords,
     shows_client_keywords,
 )
@@ -90,11 +92,12 @@ from .connections import PeerConnections
 from .early_events import EarlyEvents
 from .joined_context import _JoinedContext
 from .local_media import LocalMedia
+from .peer_stats import peer_stats
 from .remote_peer import RemotePeer
 from .remotes import Remotes
 from .seat import SignallingSeat
 from .snapshot_watch import SnapshotWatch
-from .stats import PeerStats, peer_stats
+from .stats import PeerStats
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
@@ -117,8 +120,9 @@ class MeteredPeer(AsyncEventEmitter):
 
     `rpc` holds the methods that it offers to others; see `RpcMethods`.
 
-    Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `FatalError`. Media and data channels
-    belong to the `RemotePeer` of `PeerJoined`: handlers that are registered in the handler of that event miss nothing.
+    Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `FatalError`, `LocalTrackEnded`, and those
+    of all remotes at once: `NameChanged`, `StreamOpened`, `FileOffered`, `FileReceived`, `FileFailed`. Media and data
+    channels belong to the `RemotePeer` of `PeerJoined`: what its handler registers there misses nothing.
 
     If `options` is given the other options of the client are ignored; see `SignallingClientOptions` for their meaning.
     Subscriptions are always restored after a reconnect: without its channel a peer would be joined and receive nothing.
@@ -138,10 +142,12 @@ class MeteredPeer(AsyncEventEmitter):
     errors calls raise; see `RpcMethods`.
 
     Raises:
-        ValueError: not exactly one of `api_key` and `token_provider` is given and no `client`, or one of them together
-            with a `client`, or an option is out of its range.
+        ValueError: not exactly one of `api_key`, `token`, `token_provider` and `client` is given, or an option is out
+            of its range.
         TypeError: `ice_servers` holds something else than `IceServerConfig`.
     """
+
+    _EMITS = BY_PEER
 
     @shows_client_keywords
     def __init__(
@@ -156,8 +162,8 @@ class MeteredPeer(AsyncEventEmitter):
         tuning: Tuning = DEFAULT_TUNING,
         **keywords: Unpack[ClientKeywords],
     ) -> None:
-        if client is not None and (options or keywords.get("api_key") or keywords.get("token_provider")):
-            raise ValueError("a shared client has its credential: give no options, api_key or token_provider with it")
+        if client is not None and (options or has_credential(keywords)):
+            raise ValueError("a shared client has its credential: give no options, key, token or provider with it")
         chosen = options_or_keywords(options, keywords)
         super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
@@ -462,7 +468,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     def stats(self) -> PeerStats:
         """Return the current stats of every remote, and their sums. See `RemotePeer.stats`."""
-        return peer_stats(self)
+        return peer_stats(self._life, self._remotes, self._seat, self._connections.set_ups, self._media.tracks_failed)
 
     # --- inside: joining
 
@@ -490,9 +496,8 @@ class MeteredPeer(AsyncEventEmitter):
             return
         is_dialling = self._seat.client.state == "connecting"
         lacks_token = event.reason == TOKEN_PROVIDER_FAILED
-        self._perform(
-            self._life.disconnected(event.code, event.reason, lacks_token=lacks_token, is_dialling=is_dialling)
-        )
+        told = {"lacks_token": lacks_token, "is_dialling": is_dialling}
+        self._perform(self._life.disconnected(event.code, event.reason, **told, err=event.err))
 
     def _on_client_state(self, event: StateChange) -> None:
         if event.to == "closed":
@@ -645,8 +650,8 @@ class MeteredPeer(AsyncEventEmitter):
                 case ServerBack():
                     self._watch.stop()
                     self._remotes.set_signalling_lost(False)
-                case ReportFatal(close_code, reason, code):
-                    self.emit(FatalError(ConnectionEndedError(close_code, reason), code))
+                case ReportFatal(close_code, reason, code, err):
+                    self.emit(FatalError(err or ConnectionEndedError(close_code, reason), code))
                 case Leave():
                     self._leaving = asyncio.ensure_future(self._leave())
                 case End():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..channels.early_messages import EarlyMessages
 from ..channels.managed_channel import ManagedChannel
 from ..channels.options import ChannelOptions, check_names
 from ..channels.registry import RemoteChannels
@@ -16,16 +15,12 @@ from ..core.negotiation.delivery import concerns_everybody
 from ..core.negotiation.signals import GREETING, MetadataSignal, Signal
 from ..core.streams.frames import Attributes, StreamKind
 from ..core.wire.frames import MAX_MESSAGE_SIZE
-from ..emitter import AsyncEventEmitter, listens_for
-from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError, SignallingError
+from ..emitter import AsyncEventEmitter
+from ..errors import MeteredRealtimeError, SignallingError
 from ..events import (
-    ConnectionReset,
-    DataChannelOpened,
-    IceCandidateError,
-    NegotiationError,
-    StateChange,
     StreamOpened,
 )
+from ..events.emitted import BY_REMOTE
 from ..log import Logger
 from ..media.stream import MediaStream
 from ..options import PeerConnectionState
@@ -33,21 +28,19 @@ from ..rpc.client import RpcClient
 from ..rpc.codec import format_of, is_foreign
 from ..rpc.methods import RpcMethods
 from ..rpc.remote import RemoteRpc
-from ..signalling.scrubbing import scrub_error
 from ..streams.binding import StreamBinding
 from ..streams.writer import StreamWriter
 from .channel_access import ChannelAccess
+from .remote_reports import RemoteReports
 from .stats import RemoteStats, remote_stats
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCPeerConnection
 
     from ..connection.remote_connection import RemoteConnection
-    from ..connection.sections import Incoming
     from ..files.progress import ProgressFn, TransferResult
     from ..files.transfers import FileTransfers
     from ..media.receiving.remote_track import RemoteTrack
-    from ..streams.reader import StreamReader
 
 SendFn = Callable[[str, Any], Awaitable[None]]
 ConnectionFactory = Callable[["RemotePeer"], "RemoteConnection"]
@@ -72,12 +65,15 @@ class RemoteOwner(Protocol):
 class RemotePeer(AsyncEventEmitter):
     """Another peer in the channel of a `MeteredPeer`, which creates and owns this object.
 
-    Events: `StateChange`, `Track`, `TrackEnded`, `StreamAdded`, `StreamRemoved`, `PictureRefused`, `DataChannelOpened`,
-    `ChannelOpened`, `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has
-    media or a data channel for the other.
+    Events: `StateChange`, `NameChanged`, `Track`, `TrackEnded`, `StreamAdded`, `StreamRemoved`, `PictureRefused`,
+    `DataChannelOpened`, `ChannelOpened`, `StreamOpened`, `FileOffered`, `FileReceived`, `FileFailed`,
+    `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has media or a data
+    channel for the other.
 
     `connection` is called when a connection is first needed. A `polite` end gives way when both offer at once.
     """
+
+    _EMITS = BY_REMOTE
 
     def __init__(
         self,
@@ -105,8 +101,9 @@ class RemotePeer(AsyncEventEmitter):
         self._signalling_lost = False
         self._when_link_lost: Callable[[], object] | None = None
         self._media = RemoteMedia(self.emit)
+        self._reports = RemoteReports(self)
         self._channels = RemoteChannels(ChannelAccess(self), self._logger)
-        self._exchange = StreamBinding(self, self._channels)
+        self._exchange = StreamBinding(self._reports, self._channels)
         self._owner = owner
         self._channel = owner.channel if owner is not None else None
         self._rpc: RemoteRpc | None = None
@@ -257,7 +254,7 @@ class RemotePeer(AsyncEventEmitter):
         try:
             connection = self._connect()
         except ImportError as error:
-            self.negotiation_failed(error)
+            self._reports.negotiation_failed(error)
             return
         connection.receive(signal)
 
@@ -292,7 +289,7 @@ class RemotePeer(AsyncEventEmitter):
             self._logger.warning("track metadata not delivered", {"peer": self.id, "error": str(error)})
             if not isinstance(error, SignallingError) and signal.track_id not in self._silent_tracks:
                 self._silent_tracks.add(signal.track_id)
-                self.tracks_withheld(error, (signal.track_id,))
+                self._reports.tracks_withheld(error, (signal.track_id,))
 
     def _set_metadata(self, metadata: dict[str, Any] | None) -> None:
         self._metadata = metadata
@@ -302,7 +299,7 @@ class RemotePeer(AsyncEventEmitter):
         self._signalling_lost = lost
         if self._connection is not None and self._state != "closed":
             self._connection.set_reachable(not lost)
-            self.state_changed(self._connection.state)
+            self._reports.state_changed(self._connection.state)
 
     def _start_over(self, polite: bool) -> None:
         self._polite = polite
@@ -310,7 +307,7 @@ class RemotePeer(AsyncEventEmitter):
             self._connection.start_over(polite=polite)
 
     async def _close(self) -> None:
-        self.state_changed("closed")
+        self._reports.state_changed("closed")
         if self._connection is not None:
             await self._connection.close()
         if self._rpc is not None:
@@ -345,81 +342,3 @@ class RemotePeer(AsyncEventEmitter):
         if format_of(channel.label, protocol) is None and not is_foreign(channel.label, protocol):
             return False
         return self._calls().serve_channel(channel)
-
-    # --- what the connection reports
-
-    def state_changed(self, state: PeerConnectionState) -> None:
-        """Handle another state of the connection."""
-        if state != "connected" and self._when_link_lost is not None:
-            self._when_link_lost()
-        if self._signalling_lost and state in ("connecting", "connected"):
-            state = "reconnecting"
-        if state == "connected":
-            self._media.connected()
-        else:
-            self._media.disconnected()
-        if state == "closed":
-            self._exchange.end("peer_left")
-            self._channels.end()
-            if self._rpc is not None:
-                self._rpc.left()
-        elif self._connection is not None and self._connection.is_connected:
-            self._channels.connected()
-        if self._state not in (state, "closed"):
-            previous, self._state = self._state, state
-            self.emit(StateChange(previous, state))
-
-    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
-        """Emit the tracks and streams that it stopped and began to send."""
-        self._media.change(removed, added)
-
-    def channel_opened(self, channel: RTCDataChannel) -> None:
-        """Emit a channel that it opened. Messages that arrive before a listener is there are kept."""
-        if self._channels.claim_data_channel(channel) or self._takes_calls(channel):
-            return
-        EarlyMessages(channel, self._logger)
-        self.emit(DataChannelOpened(channel))
-
-    def stream_opened(self, reader: StreamReader) -> bool:
-        """Handle a stream that the remote opened. False if nothing will ever read it."""
-        if self._owner is not None and self._owner._file_transfers.claim_stream(self, reader):
-            return True
-        event = StreamOpened(self, reader)
-        is_wanted = listens_for(self, StreamOpened)
-        self.emit(event)
-        return (self._owner is not None and self._owner._stream_opened(event)) or is_wanted
-
-    def connection_reset(self) -> None:
-        """Handle the connection being replaced: its media comes back as new."""
-        if self._when_link_lost is not None:
-            self._when_link_lost()
-        self._media.reset()
-        self._channels.reset()
-        if self._rpc is not None:
-            self._rpc.connection_reset()
-        self._send_metadata()
-        self.emit(ConnectionReset())
-
-    def negotiation_failed(self, error: Exception) -> None:
-        """Emit a failure."""
-        if isinstance(error, IceRecoveryExhaustedError):
-            self._exchange.end("connection_lost", str(error))
-            if self._rpc is not None:
-                self._rpc.connection_lost()
-        self.emit(NegotiationError(scrub_error(error)))
-
-    def tracks_withheld(self, error: Exception, track_ids: Sequence[str]) -> None:
-        """Emit local tracks that are not sent: no offer of them, or no metadata, can be delivered."""
-        self.emit(NegotiationError(scrub_error(error), tuple(track_ids)))
-
-    def candidate_refused(self, error: Exception) -> None:
-        """Emit a candidate that could not be used."""
-        self.emit(IceCandidateError(scrub_error(error)))
-
-    def offer_held(self) -> None:
-        """Ask whether the remote is native: then there is no need to hold the offer back."""
-        self._greet()
-
-    def metadata_in_doubt(self) -> None:
-        """Send the metadata again, before a description: it may have been lost, or sent to another program."""
-        self._send_metadata()

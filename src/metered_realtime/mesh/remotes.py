@@ -154,7 +154,7 @@ class Remotes:
         self._departed.pop(peer_id, None)
         remote = self._by_id.pop(peer_id, None)
         if remote is not None:
-            remote.state_changed("closed")
+            remote._reports.state_changed("closed")
             self._owner._remote_left(remote)
 
 
