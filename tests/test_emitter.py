@@ -442,7 +442,7 @@ def test_an_emitter_that_does_not_say_what_it_emits_takes_any_listener() -> None
 
 OBJECTS = [
     api.SignallingClient, api.MeteredPeer, api.RemotePeer, api.DataChannel, api.ManagedChannel, api.PeerChannel,
-    api.OneShotConnection, api.Bridge,
+    api.OneShotConnection, api.Bridge, api.Chat,
 ]  # fmt: skip
 
 

@@ -62,6 +62,7 @@ from .events import (
     ChannelMessage,
     ChannelOpened,
     ChannelResumed,
+    ChatMessage,
     Connected,
     ConnectionClosed,
     ConnectionReset,
@@ -110,6 +111,7 @@ from .files.progress import TransferProgress, TransferResult
 from .files.receiving import FileReceiver
 from .log import Logger, NoopLogger, StdlibLogger
 from .media.stream import MediaStream, StreamMetadata
+from .mesh.chat import Chat
 from .mesh.peer import MeteredPeer
 from .mesh.remote_peer import RemotePeer
 from .mesh.stats import PeerStats, RemoteStats
@@ -230,6 +232,8 @@ __all__ = [
     "ChannelOptions",
     "ChannelProtocolError",
     "ChannelResumed",
+    "Chat",
+    "ChatMessage",
     "Connected",
     "ConnectionClosed",
     "ConnectionEndedError",

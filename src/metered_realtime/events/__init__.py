@@ -21,6 +21,7 @@ from .channels import (
 )
 from .one_shot import ConnectionClosed, LocalCandidate
 from .peers import (
+    ChatMessage,
     ConnectionReset,
     Data,
     FatalError,
@@ -66,6 +67,7 @@ __all__ = [
     "ChannelMessage",
     "ChannelOpened",
     "ChannelResumed",
+    "ChatMessage",
     "Connected",
     "ConnectionClosed",
     "ConnectionReset",

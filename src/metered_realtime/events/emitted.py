@@ -18,6 +18,7 @@ from .channels import (
 )
 from .one_shot import ConnectionClosed, LocalCandidate
 from .peers import (
+    ChatMessage,
     ConnectionReset,
     Data,
     FatalError,
@@ -69,7 +70,7 @@ BY_PEER: EventTypes = frozenset(
 )
 
 BY_REMOTE: EventTypes = frozenset(
-    {StateChange, NameChanged, DataChannelOpened, ChannelOpened, StreamOpened, ConnectionReset}
+    {StateChange, NameChanged, LocalTrackEnded, DataChannelOpened, ChannelOpened, StreamOpened, ConnectionReset}
     | {NegotiationError, IceCandidateError}
     | {*_MEDIA, *_FILES}
 )
@@ -85,5 +86,7 @@ BY_DATA_CHANNEL: EventTypes = frozenset({DCOpen, DCClose, DCError, DCMessage})
 BY_MANAGED_CHANNEL: EventTypes = BY_DATA_CHANNEL | {ChannelResumed}
 
 BY_PEER_CHANNEL: EventTypes = frozenset({ChannelMessage, ChannelError})
+
+BY_CHAT: EventTypes = frozenset({ChatMessage})
 
 BY_BRIDGE: EventTypes = frozenset({BridgeSessionOpened, BridgeSessionConnected, BridgeSessionClosed})

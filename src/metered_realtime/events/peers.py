@@ -64,6 +64,21 @@ class Data(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ChatMessage(Event):
+    """Somebody wrote in the chat, to everybody or to this peer alone. `name` is None if the sender gives none.
+
+    `text` may have several lines and any characters: it is what the sender sent, at most 4000 characters of it.
+    `sender` is None if the sender has left.
+    """
+
+    sender_peer_id: str
+    name: str | None
+    text: str
+    is_private: bool
+    sender: RemotePeer | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LocalTrackEnded(Event):
     """A local track ended by itself and is no longer sent.
 

@@ -32,5 +32,5 @@ def peer_stats(
         remotes=by_id,
         connections_busy=set_ups.busy,
         connections_waiting=set_ups.waiting,
-        tracks_failed=tracks_failed,
+        tracks_failed=tracks_failed + sum(it._sent.tracks_failed for it in remotes if it._sent is not None),
     )

@@ -58,6 +58,7 @@ class RemoteReports:
     def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
         """Emit the tracks and streams that it stopped and began to send."""
         self._remote._media.change(removed, added)
+        self._remote._update_name()
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Emit a channel that it opened. Messages that arrive before a listener is there are kept."""
@@ -70,7 +71,7 @@ class RemoteReports:
     def stream_opened(self, reader: StreamReader) -> bool:
         """Handle a stream that the remote opened. False if nothing will ever read it."""
         remote = self._remote
-        if remote._owner is not None and remote._owner._file_transfers.claim_stream(remote, reader):
+        if remote._owner is not None and remote._owner._files.claim_stream(remote, reader):
             return True
         event = StreamOpened(remote, reader)
         is_wanted = listens_for(remote, StreamOpened)
