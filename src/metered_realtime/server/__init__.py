@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from .auth import mint_token
-from .keys import App, PublishableKey, SecretKey
-from .limits import Limits
-from .metrics.endpoint import MetricsOptions
-from .plan import Plan
-from .server import SignallingServer
-from .turn import TurnServer
-from .webhooks.sender import Webhooks, new_webhook_secret
+from ..missing import extra
+
+with extra("server", part="metered_realtime.server"):
+    from .auth import mint_token
+    from .keys import App, PublishableKey, SecretKey
+    from .limits import Limits
+    from .metrics.endpoint import MetricsOptions
+    from .plan import Plan
+    from .server import SignallingServer
+    from .turn import TurnServer
+    from .webhooks.sender import Webhooks, new_webhook_secret
 
 __all__ = [
     "App",
