@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 
 PACKAGE = "metered-realtime-mesh"
@@ -24,24 +22,6 @@ class MissingExtraError(ModuleNotFoundError):
     def __init__(self, part: str, name: str, extra: str) -> None:
         super().__init__(f"{part} needs {name}: pip install '{PACKAGE}[{extra}]'", name=name)
         self.extra = extra
-
-
-@contextmanager
-def extra(*names: str, part: str) -> Iterator[None]:
-    """Import, inside, what needs some extras.
-
-    Raises:
-        MissingExtraError: a module of theirs is not installed.
-    """
-    try:
-        yield
-    except MissingExtraError:
-        raise
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if (found := extra_of(module, names)) is None:
-            raise
-        raise MissingExtraError(part, module, found) from error
 
 
 def require(*names: str, part: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..missing import extra
+from ..missing import require
 
 if TYPE_CHECKING:
     from ..connection.remote_connection import RemoteConnection
@@ -17,9 +17,11 @@ def connection_class() -> type[RemoteConnection]:
         MissingExtraError: aiortc, aioice or av is missing.
         ImportError: it is a release that is not supported.
     """
-    with extra("webrtc", part="a WebRTC connection"):
+    try:
         from ..aiortc_compat.version import check_version
         from ..connection.remote_connection import RemoteConnection
-
+    except ModuleNotFoundError:
+        require("webrtc", part="a WebRTC connection")
+        raise
     check_version()
     return RemoteConnection

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from ..missing import extra
+from ..missing import require
 
-with extra("server", part="metered_realtime.server"):
-    from .auth import mint_token
-    from .keys import App, PublishableKey, SecretKey
-    from .limits import Limits
-    from .metrics.endpoint import MetricsOptions
-    from .plan import Plan
-    from .server import SignallingServer
-    from .turn import TurnServer
-    from .webhooks.sender import Webhooks, new_webhook_secret
+require("server", part="metered_realtime.server")
+
+from .auth import mint_token
+from .keys import App, PublishableKey, SecretKey
+from .limits import Limits
+from .metrics.endpoint import MetricsOptions
+from .plan import Plan
+from .server import SignallingServer
+from .turn import TurnServer
+from .webhooks.sender import Webhooks, new_webhook_secret
 
 __all__ = [
     "App",

@@ -6,16 +6,17 @@ is how this package tests itself. Needs the `webrtc` and `server` extras.
 
 from __future__ import annotations
 
-from ..missing import extra
+from ..missing import require
 
-with extra("webrtc", "server", part="metered_realtime.testing"):
-    from .scenario import Outcome, Scenario
-    from .stage import play
-    from .trace import Trace
-    from .virtual_loop import NothingLeftToDo, VirtualLoop
-    from .virtual_network import Conditions
-    from .virtual_peer import VirtualPeer, VirtualTrack
-    from .world import VirtualWorld
+require("webrtc", "server", part="metered_realtime.testing")
+
+from .scenario import Outcome, Scenario
+from .stage import play
+from .trace import Trace
+from .virtual_loop import NothingLeftToDo, VirtualLoop
+from .virtual_network import Conditions
+from .virtual_peer import VirtualPeer, VirtualTrack
+from .world import VirtualWorld
 
 __all__ = [
     "Conditions",
