@@ -22,13 +22,16 @@ MINUTES ?= 60
 MEDIA  ?=
 OUTPUT ?= demo-output
 
+# `make demo STAY=1` keeps the room of the demo open until Ctrl-C.
+STAY   ?=
+
 # Tests start many programs. Without byte code on the disk each of them would compile the whole package.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test quick check pytest browsers soak-cluster coverage benchmark serve help clean
 
 demo: $(VENV)/.installed-all  ## stream a media file between two peers and show that it works
-	$(BIN)/metered-realtime demo $(if $(MEDIA),"$(MEDIA)") --output "$(OUTPUT)"
+	$(BIN)/metered-realtime demo $(if $(MEDIA),"$(MEDIA)") --output "$(OUTPUT)" $(if $(STAY),--stay inf)
 
 test: check pytest  ## every check and every test, with real servers and a real browser where they can be installed
 

@@ -32,7 +32,7 @@ BOTH = pytest.mark.browsers("chromium", thorough=["firefox"])
 SET_UP = """async (id) => {
   const { Rpc, RpcError } = await import("/page/rpc.js");
   window.RpcError = RpcError;
-  window.stopped = 0;
+  window.begun = window.stopped = 0;
   window.methods = {
     join: (...words) => words.join("-"),
     named: ({ a, b }) => a - b,
@@ -44,6 +44,7 @@ SET_UP = """async (id) => {
     oddError: () => { throw new RpcError(2300, "Insufficient funds", 1n); },
     wordless: () => () => 1,
     hang() {
+      window.begun += 1;
       this.signal.addEventListener("abort", () => (window.stopped += 1));
       return new Promise((resolve) => this.signal.addEventListener("abort", resolve));
     },
@@ -192,7 +193,7 @@ async def test_deadlines_and_cancellation_both_ways(meeting: Meeting) -> None:
         await meeting.client.using(timeout=0.2).call("hang")
     await until(meeting.page, "stopped === 1")
     call = asyncio.ensure_future(meeting.client.call("hang"))
-    await asyncio.sleep(0.1)
+    await until(meeting.page, "begun === 2")
     call.cancel()
     await until(meeting.page, "stopped === 2")
 

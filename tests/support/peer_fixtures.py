@@ -29,9 +29,9 @@ async def no_open_socket() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def open_room() -> AsyncIterator[Room]:
+async def open_room(**options: Any) -> AsyncIterator[Room]:
     """Run a server with an empty channel, and let every peer that was made leave in the end."""
-    async with SignallingServer(port=0) as server:
+    async with SignallingServer(port=0, **options) as server:
         room = Room(server)
         yield room
         await asyncio.gather(*(peer.close() for peer in room.peers))

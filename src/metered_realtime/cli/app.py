@@ -208,7 +208,7 @@ def demo(
     port: Annotated[
         int, typer.Option(parser=_port, metavar="PORT", help="Port of the server, or 0 for a free one.")
     ] = 0,
-    stay: Annotated[float, typer.Option(help="Seconds to keep the channel open afterwards.")] = 0.0,
+    stay: Annotated[float, typer.Option(help="Seconds to keep the room open afterwards; inf: until Ctrl-C.")] = 0.0,
 ) -> None:
     """Stream a media file between two peers, exchange data, and show that everything arrived."""
     log_to_stderr(logging.WARNING)

@@ -21,6 +21,7 @@ from .channels import (
 )
 from .one_shot import ConnectionClosed, LocalCandidate
 from .peers import (
+    ChatMessage,
     ConnectionReset,
     Data,
     FatalError,
@@ -31,6 +32,7 @@ from .peers import (
     Joined,
     Left,
     LocalTrackEnded,
+    NameChanged,
     NegotiationError,
     PeerJoined,
     PeerLeft,
@@ -66,6 +68,7 @@ __all__ = [
     "ChannelMessage",
     "ChannelOpened",
     "ChannelResumed",
+    "ChatMessage",
     "Connected",
     "ConnectionClosed",
     "ConnectionReset",
@@ -90,6 +93,7 @@ __all__ = [
     "LocalTrackEnded",
     "Message",
     "MessagesLost",
+    "NameChanged",
     "NegotiationError",
     "PeerJoined",
     "PeerLeft",

@@ -49,11 +49,12 @@ class Connected(Event):
 
 @dataclass(frozen=True, slots=True)
 class Disconnected(Event):
-    """An open connection ended."""
+    """An open connection ended. `err` is a `TokenExpiredError` if the token of a client with `token=` has expired."""
 
     code: int
     reason: str
     will_reconnect: bool
+    err: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)

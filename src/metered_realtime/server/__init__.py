@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ..missing import require
+
+require("server", part="metered_realtime.server")
+
 from .auth import mint_token
 from .keys import App, PublishableKey, SecretKey
 from .limits import Limits

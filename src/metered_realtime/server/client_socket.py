@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
-from ..core.session.session import TERMINAL_CODES
+from ..core.session.close_codes import TERMINAL_CODES
 from ..core.wire.frames import FrameError, Refresh
 from ..events import WsCloseCode
 from ..log import Logger

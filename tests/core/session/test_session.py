@@ -608,6 +608,18 @@ def test_a_replay_that_the_server_cannot_serve_is_repeated_until_it_can(
     assert driver.session.next_deadline == math.inf
 
 
+def test_a_subscribe_of_the_program_that_fails_in_an_outage_ends_no_replay() -> None:
+    driver = SessionDriver().connected().subscribed("a").reconnect()
+    driver.chance = 0.0
+    driver.refuse(driver.written[-1]["requestId"], "backend_error")
+    driver.refuse(driver.subscribe("a"), "backend_error")
+    tried = len(driver.written)
+    driver.advance(2)
+    assert len(driver.written) == tried + 1
+    driver.ack(driver.written[-1]["requestId"])
+    assert driver.events[-1] == Resubscribed("a")
+
+
 def test_refusals_in_an_outage_of_the_server_still_end_a_replay() -> None:
     driver = SessionDriver().connected().subscribed("a").reconnect()
     for code in ["backend_error", "x", "backend_error", "x", "backend_error", "x", "backend_error", "x"]:

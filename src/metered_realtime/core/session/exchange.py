@@ -70,8 +70,7 @@ class Exchange:
             raise PayloadTooLargeError(size, self.max_message_size)
 
     def subscribe(self, channel: str, include_sender_metadata: bool, now: float) -> tuple[str, Effects]:
-        """Write a subscribe that the program requested."""
-        self._replays.cancel(channel)
+        """Write a subscribe that the program requested. A replay is cancelled when it succeeds."""
         request_id = self._book.next_id()
         return request_id, [self._write_subscribe(channel, include_sender_metadata, request_id, now, "call")]
 
@@ -133,8 +132,8 @@ class Exchange:
         position = read_position(frame)
         if self._positions.acknowledged(channel, position, was_asked=pending.is_resumed):
             settled.append(Emit(MessagesLost(channel, None)))
+        self._replays.cancel(channel)
         if pending.purpose == "replay":
-            self._replays.cancel(channel)
             settled.insert(0, Emit(Resubscribed(channel)))
         return settled
 

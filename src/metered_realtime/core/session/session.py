@@ -82,25 +82,13 @@ from ..wire import frames
 from ..wire.ice_servers import MAX_URLS, parse_ice_servers
 from ..wire.server_frames import decode_server_frame
 from .backoff import OVER_LIMIT_FLOOR, Backoff
-from .effects import (
-    Dial,
-    Effects,
-    Emit,
-    EnterState,
-    FinishConnect,
-    HangUp,
-    Log,
-    TearDown,
-    Transmit,
-)
+from .close_codes import CloseRules
+from .effects import Dial, Effects, Emit, EnterState, FinishConnect, HangUp, Log, TearDown, Transmit
 from .exchange import Exchange, read_position
 from .liveness import Liveness
 from .positions import Positions
 from .resumption import Resumption
 from .token_refresh import Refreshes
-
-TERMINAL_CODES = frozenset({4001, 4003, 4012, 4020})
-"""Close codes after which the same credential cannot succeed, or must not."""
 
 ABNORMAL = 1006
 """The close code of a connection that failed or ended without a close frame."""
@@ -162,6 +150,7 @@ class Session:
         auto_resubscribe: bool = True,
         queue_limit: int = 0,
         refresh_tokens: bool = False,
+        token_is_fixed: bool = False,
         spread: float = 0.0,
         timings: Timings | None = None,
         server: str = "the server",
@@ -169,6 +158,7 @@ class Session:
         self._server = server
         self._timings = timings if timings is not None else Timings()
         self._auto_resubscribe = auto_resubscribe
+        self._closes = CloseRules(token_is_fixed=token_is_fixed)
         self._backoff = Backoff(reconnect)
         self._liveness = Liveness(inactivity_timeout)
         self._positions = Positions()
@@ -401,11 +391,11 @@ class Session:
             effects.append(Log("warning", "connection attempt failed", {"reason": loss.failure.text}))
         delay = self._next_delay(loss, chance)
         if loss.opened or delay is None:
-            effects.append(Emit(Disconnected(loss.code, loss.reason, delay is not None)))
+            effects.append(Emit(self._disconnected(loss, delay is not None)))
         return effects + (self._give_up() if delay is None else self._wait(delay, now))
 
     def _next_delay(self, loss: _Loss, chance: float) -> float | None:
-        if loss.opened and loss.code in TERMINAL_CODES:
+        if loss.opened and self._closes.is_final(loss.code):
             return None
         if loss.opened and loss.code == WsCloseCode.OVER_CONCURRENT_LIMIT:
             self._backoff.require(OVER_LIMIT_FLOOR)
@@ -417,11 +407,16 @@ class Session:
             error = loss.failure.token_error
         if error is None:
             error = self._connect_error(loss)
-        told: Effects = [Emit(Disconnected(loss.code, loss.reason, False))] if loss.opened else []
+        told: Effects = [Emit(self._disconnected(loss, False))] if loss.opened else []
         return [*told, self._enter("closed"), FinishConnect(error)]
+
+    def _disconnected(self, loss: _Loss, will_reconnect: bool) -> Disconnected:
+        return Disconnected(loss.code, loss.reason, will_reconnect, self._closes.error(loss.code, loss.reason))
 
     def _connect_error(self, loss: _Loss) -> SignallingConnectError:
         failure = loss.failure
+        if (expired := self._closes.error(loss.code, loss.reason)) is not None:
+            return expired
         if failure is None:
             said = f"{loss.code}, {printable(loss.reason)}" if loss.reason else str(loss.code)
             text = f"{self._server} ended the connection before its welcome (code {said})"

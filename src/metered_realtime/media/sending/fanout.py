@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from math import inf
 from typing import Any
@@ -43,6 +44,10 @@ __all__ = ["ForwardTrack", "TrackFanout"]
 REPEAT_AFTER = 0.2
 """Seconds without a picture after which the last one is repeated for receivers that have none: a source may pause."""
 
+
+END_GRACE = 1.0
+"""Seconds in which a track that has been stopped may give its last frames. Then it has ended, even if its `recv` waits
+for ever or goes on: a track of a program's own need not look at its state."""
 
 DRAIN_TIMEOUT = 1.0
 """Seconds that the last frames of a track may take to be encoded and sent before the remotes learn that it ended."""
@@ -75,6 +80,8 @@ class TrackFanout:
         self._last: tuple[Any, float] | None = None
         self._repeat: asyncio.TimerHandle | None = None
         self._logged_at = -inf
+        self._cut: asyncio.TimerHandle | None = None
+        self._was_cut = self._is_forgiven = False
         self._reads_ahead = bool(getattr(track, "reads_ahead", False))
         if self._reads_ahead:
             self._reader = asyncio.ensure_future(self._read())
@@ -168,6 +175,7 @@ class TrackFanout:
         source = self._source = encoded() if callable(encoded) else self.track
         self._packets = PacketForward(source)
         failure: BaseException | None = None
+        self._watch_end()
         try:
             while not _is_cancelled():  # the track may swallow the cancellation
                 self._take(await source.recv())
@@ -175,21 +183,63 @@ class TrackFanout:
         except MediaStreamError as end:
             failure = end.__cause__
         except asyncio.CancelledError as error:
+            self._forgive_cut()
             if _is_cancelled():
                 raise
-            failure = error  # of an operation that the track waited for
+            failure = None if self._was_cut else error  # of an operation that the track waited for
         except Exception as error:
             failure = error
         finally:
             self._last = None
+            self._unwatch_end()
             if source is not self.track:
                 source.stop()
+        self._forgive_cut()
         if _is_cancelled():
             return
         self._log_end(failure)
         await self._drain()
         if self._ended is not None:
             self._ended(self.track, failure)
+
+    def _watch_end(self) -> None:
+        """End the reading when the track has been stopped, whatever its `recv` does."""
+        self._was_cut = self._is_forgiven = False
+        if not isinstance(self.track, MediaStreamTrack):
+            return
+        self._loop = asyncio.get_running_loop()
+        if self.track.readyState == "ended":
+            self._cut_later()
+        else:
+            self.track.once("ended", self._stopped)
+
+    def _unwatch_end(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
+        with suppress(KeyError, AttributeError):  # the track has dropped its listeners
+            self.track.remove_listener("ended", self._stopped)
+
+    def _stopped(self) -> None:
+        with suppress(RuntimeError):  # stopped from another thread, after the end of the loop
+            self._loop.call_soon_threadsafe(self._cut_later)
+
+    def _cut_later(self) -> None:
+        if self.is_reading and self._cut is None:
+            self._cut = self._loop.call_later(END_GRACE, self._cut_off)
+
+    def _cut_off(self) -> None:
+        self._cut = None
+        if self._reader is not None and not self._reader.done():
+            self._was_cut = True
+            self._reader.cancel()
+
+    def _forgive_cut(self) -> None:
+        """Take back the cancellation with which the reading was cut off, which is no cancellation of the task."""
+        task = asyncio.current_task()
+        if self._was_cut and not self._is_forgiven and task is not None:
+            self._is_forgiven = True
+            task.uncancel()
 
     def _log_end(self, failure: BaseException | None) -> None:
         if failure is None:

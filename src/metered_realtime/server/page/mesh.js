@@ -360,6 +360,7 @@ export class Room extends Emitter {
   /** Continue after this end or the peer had lost the server. */
   #returned(peer) {
     this.#stopLingering(peer);
+    peer.introduce();
     peer.resume();
     if (this.#renamed && peer.alive) peer.reintroduce();
   }
@@ -404,6 +405,7 @@ export class Room extends Emitter {
     this.#listen(peer);
     // An impolite end delays its first offer to other implementations, which ignore this as metadata of no track.
     if (peer.polite) peer.signal({ __meteredTrackMeta: { trackId: "x-metered-mesh" } });
+    peer.introduce();
     this.emit("peerjoined", { peerId: id });
     peer.start();
     this.#replay(id);
