@@ -90,8 +90,9 @@ class RedisEngine:
         """Attach a node."""
         timings, stats = self._timings, self.stats
         follower = ScopeFollower(self._keys, self._limits, timings, stats, self._logger, listener, _fresh_epoch)
+        run = f"{node_id}~{secrets.token_hex(4)}"
         shards = [
-            Shard(index, url, node_id, follower, self._keys, timings, stats, self._logger)
+            Shard(index, url, run, follower, self._keys, timings, stats, self._logger)
             for index, url in enumerate(self._urls)
         ]
         follower.use(shards)

@@ -15,7 +15,7 @@ from ....log import Logger, log_exception
 from ..contract import EngineLimits, EngineListener, Entry, Stored
 from .commands import Command, OnReply, script_command
 from .items import Item, pack_raw, parse_item
-from .keys import Keys, ScopeId, app_index
+from .keys import Keys, ScopeId, app_index, run_of
 from .replica import DeliverStored, Effect, Lost, Pass, PlacedReply, Tell
 from .replies import digest_key, read_snapshot
 from .scopes import NodeEntries, Scope
@@ -72,6 +72,7 @@ class ScopeFollower:
         """Set the shards, once."""
         self.shards = list(shards)
         self._names = [shard.url.name for shard in shards]
+        self.shard_of_revoked.topics = (self._keys.revoke_topic,)
 
     def shard_of(self, scope_id: ScopeId) -> Shard:
         """Return the shard of a channel or a peer."""
@@ -148,7 +149,10 @@ class ScopeFollower:
             self.carry_out(scope, scope.replica.hear(item))
 
     def hear_pattern(self, shard: Shard, pattern: bytes, topic: bytes, data: bytes) -> None:
-        """Handle a message for patterns. Of several that match only the first one counts."""
+        """Handle a message for patterns. Of several that match only the first one counts.
+
+        Databases of one Redis share their topics: what comes by another shard is not for this one.
+        """
         assert shard.subscriber is not None
         first = min(each for each in shard.subscriber.patterns | {pattern} if _matches(each, topic))
         if first != pattern:
@@ -160,7 +164,10 @@ class ScopeFollower:
             return
         if isinstance(item.content, tuple) or not self.entries.listens(item.app, item.name):
             return
-        scope = self.entries.find(ScopeId("c", item.app, item.name))
+        scope_id = ScopeId("c", item.app, item.name)
+        scope = self.entries.find(scope_id)
+        if self.shard_of(scope_id) is not shard:
+            return
         if scope is not None:
             self.carry_out(scope, scope.replica.hear(item, by_pattern=True))
         else:
@@ -310,10 +317,11 @@ class ScopeFollower:
         self, app: str, count: int, limit: int | None, replaced: Iterable[str], on_reply: OnReply | None = None
     ) -> Command:
         """Return a command that counts the connections of an app at this node, unless they are too many."""
+        node = self.shard_of_app(app).node
         return script_command(
             script("admit"),
             self._keys.of_app(app),
-            (*self.app_head(0), self.shard_of_app(app).node, count, -1 if limit is None else limit, *replaced),
+            (*self.app_head(0), run_of(node), count, -1 if limit is None else limit, node, *map(run_of, replaced)),
             on_reply,
         )
 

@@ -40,6 +40,11 @@ class ScopeId(NamedTuple):
         return f"{self.kind}\0{self.app}\0{self.name}"
 
 
+def run_of(node: str) -> str:
+    """Return the part of a node's name that is the same at all shards and after each loss: that of its run."""
+    return node.rpartition("~")[0]
+
+
 def app_index(app: str) -> str:
     """Return how the index of a node names the counts of an app."""
     return f"a\0{app}\0"

@@ -76,13 +76,13 @@ class ShardOwner(Protocol):
 
 
 class Shard:
-    """See the module. `index` is its place among the shards of the engine."""
+    """See the module. `index` is its place among the shards, `run` the part of the name that is the same at all."""
 
     def __init__(
         self,
         index: int,
         url: RedisUrl,
-        node_id: str,
+        run: str,
         owner: ShardOwner,
         keys: Keys,
         timings: RedisTimings,
@@ -93,9 +93,10 @@ class Shard:
         self.url = url
         self.state: ShardState = "recovering"
         self.node = ""
+        self.topics: tuple[str, ...] = ()
         self.globs: dict[str, int] = {}
         self.subscriber: TopicReader | None = None
-        self._node_id = node_id
+        self._run_name = run
         self._owner = owner
         self._keys = keys
         self._timings = timings
@@ -292,9 +293,9 @@ class Shard:
         assert self.subscriber is not None
         if self.node:
             self._former = [*self._former, self.node][-MAX_FORMER_NODES:]
-        self.node = f"{self._node_id}~{secrets.token_hex(5)}"
+        self.node = f"{self._run_name}~{secrets.token_hex(4)}"
         self._owner.begin(self)
-        topics = (self._keys.inbox_prefix + self.node, self._keys.revoke_topic)
+        topics = (self._keys.inbox_prefix + self.node, *self.topics)
         await self._within(self.subscriber.subscribe(topics))
         for glob in self.globs:
             self.subscriber.add_pattern(glob)

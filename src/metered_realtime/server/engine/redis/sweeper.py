@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from .commands import Command, OnReply
-from .keys import Keys, ScopeId
+from .commands import Command, OnReply, script_command
+from .keys import Keys, ScopeId, run_of
+from .scripts import script
 from .shard import Shard
 from .stats import EngineStats
 from .timings import RedisTimings
@@ -66,7 +67,7 @@ async def _sweep(world: SweepWorld, shard: Shard, keys: Keys, node: str) -> None
         for entry in index[at : at + CHUNK]:
             kind, app, name = entry.decode().split("\0", 2)
             if kind == "a":
-                shard.send(Command(("HDEL", keys.of_app(app)[0], node), None))
+                shard.send(script_command(script("sweep_app"), keys.of_app(app), (0, 0, 0, run_of(node), node), None))
             elif kind == "c":
                 shard.send(world.command("sweep_channel", ScopeId("c", app, name), shard, node=node))
             else:

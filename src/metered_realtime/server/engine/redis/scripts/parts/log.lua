@@ -39,7 +39,9 @@ local function missed(epoch, offset, since_epoch, since_offset, limits)
   local count = trim(limits, tonumber(redis.call('HGET', META, 'bytes')), limits.count + 1)
   local first = offset - count + 1
   local lost, from = -1, first
-  if since_epoch == epoch and since_offset <= offset then
+  if since_epoch == epoch and since_offset > offset then
+    from = offset + 1
+  elseif since_epoch == epoch then
     from = math.max(since_offset + 1, first)
     lost = from - since_offset - 1
   end

@@ -1,9 +1,28 @@
 -- KEYS: connections by node, use. ARGV: expiry in ms, period (its start), expiry of the use
 -- Counts begin again with each period; that of an earlier one is gone.
+
+-- Return the connections of a node, and the name under which it has told them.
+local function connections_of(node)
+  local found = redis.call('HGET', KEYS[1], node)
+  if not found then
+    return 0, ''
+  end
+  local count, name = found:match('^(%d+) (.*)$')
+  return tonumber(count), name
+end
+
+local function set_connections(node, count, name)
+  if count > 0 then
+    redis.call('HSET', KEYS[1], node, count .. ' ' .. name)
+  else
+    redis.call('HDEL', KEYS[1], node)
+  end
+end
+
 local function total()
   local sum = 0
-  for _, count in ipairs(redis.call('HVALS', KEYS[1])) do
-    sum = sum + tonumber(count)
+  for _, found in ipairs(redis.call('HVALS', KEYS[1])) do
+    sum = sum + tonumber(found:match('^%d+'))
   end
   return sum
 end
