@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.redis_server import RedisProcess, in_memory, short_directory
+from tests.support.redis.server import RedisProcess, in_memory, short_directory
 
 pytest.register_assert_rewrite(
     "metered_realtime.testing.engine_conformance",

@@ -6,7 +6,7 @@ import pytest
 
 from metered_realtime.testing.engine_conformance import LIMITS, EngineConformance
 from metered_realtime.testing.engine_counts import EngineCounts
-from tests.support.redis_server import RedisProcess, needs_redis
+from tests.support.redis.server import RedisProcess, needs_redis
 
 from .redis_world import RedisWorld
 
