@@ -62,6 +62,7 @@ class CommandClient:
         self._has_output = asyncio.Event()
         self._again: list[Command] = []
         self._waiting: list[Command] = []
+        self._is_idle = asyncio.Event()
 
     def send(self, command: Command) -> None:
         """Send a command after those before it."""
@@ -69,6 +70,12 @@ class CommandClient:
             self._waiting.append(command)
         else:
             self._write(command)
+
+    async def drain(self) -> None:
+        """Wait until all commands have been answered."""
+        while self._sent:
+            self._is_idle.clear()
+            await self._is_idle.wait()
 
     async def run(self) -> None:
         """Write and read.
@@ -115,8 +122,10 @@ class CommandClient:
                 raise RedisLost("refused")
             elif command.on_reply is not None:
                 command.on_reply(reply)
-            if self._again and not self._sent:
-                self._send_again()
+            if not self._sent:
+                self._is_idle.set()
+                if self._again:
+                    self._send_again()
 
     def _send_again(self) -> None:
         again, waiting = self._again, self._waiting

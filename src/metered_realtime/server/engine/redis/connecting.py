@@ -73,8 +73,8 @@ class ConnectSteps:
                     else:
                         self._refuse()
 
-            index = follower.index_command(shard, app_index(app))
-            return [index, follower.admit_command(app, number, self._limit, replaced, replied)]
+            index = follower.index_commands(shard, app_index(app))
+            return [*index, follower.admit_command(app, number, self._limit, replaced, replied)]
 
         def settle(is_admitted: bool) -> None:
             count.pending -= 1
@@ -125,7 +125,7 @@ class ConnectSteps:
             self._count.held += 1
             app_shard = follower.shard_of_app(self._app)
             app_shard.send(
-                follower.index_command(app_shard, app_index(self._app)),
+                *follower.index_commands(app_shard, app_index(self._app)),
                 follower.admit_command(self._app, self._count.held + self._count.pending, None, nodes),
             )
         self._done(result)

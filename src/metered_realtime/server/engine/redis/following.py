@@ -113,14 +113,15 @@ class ScopeFollower:
             on_reply,
         )
 
-    def index_command(self, shard: Shard, what: str) -> Command:
-        """Return a command that notes for sweepers that the node has entries in something."""
-        return Command(("SADD", self._keys.index(shard.node), what), None)
+    def index_commands(self, shard: Shard, what: str) -> list[Command]:
+        """Return the commands that note for sweepers that the node has entries in something."""
+        index = self._keys.index(shard.node)
+        return [Command(("SADD", index, what), None), Command(("PEXPIRE", index, self._expiry[1]), None)]
 
     def open(self, scope_id: ScopeId, shard: Shard) -> tuple[Scope, list[Command]]:
         """Return a scope, and what must be sent before its first entry."""
         scope, is_new = self.entries.open(scope_id, shard.node)
-        return scope, [self.index_command(shard, scope_id.label)] if is_new else []
+        return scope, self.index_commands(shard, scope_id.label) if is_new else []
 
     def close(self, scope: Scope) -> None:
         """Remove a scope if nothing needs it."""
@@ -264,7 +265,8 @@ class ScopeFollower:
         scopes = self._scopes_at(shard)
         for at in range(0, len(scopes), WINDOW):
             chunk = [scope for scope in scopes[at : at + WINDOW] if scope.entries]
-            shard.send(*(self.index_command(shard, scope.id.label) for scope in chunk))
+            for scope in chunk:
+                shard.send(*self.index_commands(shard, scope.id.label))
             replies = [asyncio.get_running_loop().create_future() for _ in chunk]
             for scope, reply in zip(chunk, replies, strict=True):
                 self._repair(scope, shard, partial(_done, reply))
@@ -311,7 +313,7 @@ class ScopeFollower:
         shard, count = self.shard_of_app(app), self.entries.count(app)
         if not count.held and not count.pending:
             del self.entries.apps[app]
-        shard.send(self.index_command(shard, app_index(app)), self.admit_command(app, count.held, None, ()))
+        shard.send(*self.index_commands(shard, app_index(app)), self.admit_command(app, count.held, None, ()))
 
     def admit_command(
         self, app: str, count: int, limit: int | None, replaced: Iterable[str], on_reply: OnReply | None = None

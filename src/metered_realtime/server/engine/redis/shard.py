@@ -8,7 +8,7 @@ States:
     state       event                                      next
     down        everything has been read again             up
     recovering  everything has been read again             up: waiting requests are sent
-    recovering  a request has waited for too long          down: all fail
+    recovering  it takes too long, for a request or at all down: all fail
     up          a connection ends, this node was swept     recovering: repeatable requests wait, others fail
     up          a request is not answered in time          down: all fail
 
@@ -105,6 +105,7 @@ class Shard:
         self._client: CommandClient | None = None
         self._requests: dict[int, ShardRequest] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._failure: asyncio.Future[None] | None = None
         self._heard = asyncio.Event()
         self._up = asyncio.Event()
@@ -195,6 +196,8 @@ class Shard:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._patience is not None:
+            self._patience.cancel()
         self.state = "down"
         self._fail_all()
 
@@ -236,6 +239,16 @@ class Shard:
                 most = min(self._timings.max_backoff, self._timings.backoff * 2 ** min(attempt - 2, 16))
                 await asyncio.sleep(random.uniform(most / 2, most))
 
+    def _recover(self) -> None:
+        """Let requests wait, but not for long."""
+        if self.state == "up":
+            self._set_state("recovering")
+            self._patience = asyncio.get_running_loop().call_later(self._timings.request, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.state == "recovering":
+            self._go_down()
+
     def _lose(self, cause: str, attempt: int) -> int:
         """Handle that the connections are over. Return the number of the next attempt in a row."""
         was_up = self._up.is_set()
@@ -245,8 +258,7 @@ class Shard:
         if attempt == 0 or was_up:
             self._stats.losses[cause] += 1
             self._logger.warning("Redis is lost", {"shard": self.url.name, "cause": cause})
-        if self.state == "up":
-            self._set_state("recovering")
+        self._recover()
         for request in list(self._requests.values()):
             if request.is_sent and not request.is_repeatable:
                 self._fail_request(request, "unknown")
@@ -273,6 +285,8 @@ class Shard:
             tasks = [asyncio.ensure_future(each.run()) for each in (self._client, self.subscriber)]
             tasks += [asyncio.ensure_future(self._serve()), self._failure]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self.state == "up" and tasks[0] not in done:
+                await self._drain(self._client, tasks[0])
             for task in done:
                 await task
         except TimeoutError:
@@ -288,6 +302,14 @@ class Shard:
                         task.exception()  # seen
             for connection in opened:
                 await connection.disconnect(nowait=True)
+
+    async def _drain(self, client: CommandClient, reading: asyncio.Future[Any]) -> None:
+        """Wait for what Redis answers, although nothing is heard any more: nobody else knows whether it was done."""
+        self._recover()
+        draining = asyncio.ensure_future(client.drain())
+        await asyncio.wait((draining, reading), timeout=self._timings.request, return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        await asyncio.wait((draining,))
 
     async def _serve(self) -> None:
         assert self.subscriber is not None
@@ -314,6 +336,8 @@ class Shard:
     async def _become_up(self) -> None:
         await self._owner.read_again(self)
         self._stats.connects += 1
+        if self._patience is not None:
+            self._patience.cancel()
         self._up.set()
         self._up_since = asyncio.get_running_loop().time()
         self._set_state("up")
