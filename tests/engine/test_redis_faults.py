@@ -15,7 +15,7 @@ import pytest
 from metered_realtime.server.engine.contract import EngineError, EngineLimits, EngineUnavailable
 from metered_realtime.testing.engine_world import ListeningNode, listening, message
 from tests.support.redis.proxy import BadPath
-from tests.support.redis.server import RedisProcess, needs_redis, short_directory
+from tests.support.redis.server import RedisProcess, needs_redis, needs_sentinel, short_directory, watched_by_sentinel
 
 from .redis_world import SHORT, RedisWorld
 
@@ -394,3 +394,30 @@ async def test_all_keys_expire(own_redis: RedisProcess, namespace: str) -> None:
             assert await one.has_peer("carol") is True
         while await asyncio.to_thread(admin.dbsize):
             await one.pause()
+
+
+# Another primary
+
+
+@needs_sentinel
+async def test_a_failover_loses_no_peer(namespace: str) -> None:
+    with short_directory() as name, watched_by_sentinel(Path(name)) as (primary, url):
+        world = RedisWorld([url], namespace, timings=HASTY)
+        async with listening(world, 2) as (one, other):
+            await meet(one, other)
+            await one.publish("room", message("alice", "1"))
+            await other.hears_data(b"1")
+            primary.kill()
+            for node in (one, other):
+                await has_recovered(node)
+            while True:
+                try:
+                    await one.publish("room", message("alice", "2"))
+                    break
+                except EngineError:
+                    await one.pause()
+            await other.hears_data(b"2")
+            await settled(one)
+            assert changes(one) == changes(other) == []
+            assert await other.roster("room") == {"alice": b'{"n":1}', "bob": None}
+            assert numbers(other) == [1, 2]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -34,12 +37,20 @@ needs_sentinel = pytest.mark.skipif(
 class RedisProcess:
     """A Redis at a Unix socket, or at a port of loopback."""
 
-    def __init__(self, directory: Path, *options: str, port: int = 0, executable: str | None = EXECUTABLE) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        port: int = 0,
+        executable: str | None = EXECUTABLE,
+        configuration: Path | None = None,
+    ) -> None:
         assert executable is not None, "redis-server is needed: apt-get install redis-server"
         self.directory = directory
         self.port = port
         self.path = directory / "socket"
-        self._command = [executable, *options, "--dir", str(directory), "--port", str(port)]
+        head = [executable] if configuration is None else [executable, str(configuration)]
+        self._command = [*head, *options, "--dir", str(directory), "--port", str(port)]
         if not port:
             self._command += ["--unixsocket", str(self.path)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,6 +103,38 @@ class RedisProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.kill()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def watched_by_sentinel(directory: Path) -> Iterator[tuple[RedisProcess, str]]:
+    """Run a primary, a replica and a Sentinel. Yield the primary, and the URL that follows whichever is one."""
+    ports = [free_port() for _ in range(3)]
+    folders = [directory / name for name in ("one", "two", "watch")]
+    for folder in folders:
+        folder.mkdir()
+    configuration = folders[2] / "sentinel.conf"
+    configuration.write_text(
+        f"sentinel monitor pair 127.0.0.1 {ports[0]} 1\n"
+        "sentinel down-after-milliseconds pair 300\nsentinel failover-timeout pair 3000\n"
+    )
+    primary = in_memory(folders[0], port=ports[0])
+    replica = in_memory(
+        folders[1], "--replicaof", "127.0.0.1", str(ports[0]), "--repl-diskless-sync-delay", "0", port=ports[1]
+    )
+    sentinel = RedisProcess(folders[2], port=ports[2], executable=SENTINEL, configuration=configuration)
+    with primary, replica, sentinel, sentinel.admin() as admin:
+        deadline = time.monotonic() + PATIENCE
+        while not any(b"slave" in each for each in admin.execute_command("SENTINEL", "REPLICAS", "pair") or ()):
+            assert time.monotonic() < deadline, "the Sentinel does not see the replica"
+            time.sleep(0.05)
+        yield primary, f"redis+sentinel://127.0.0.1:{ports[2]}/pair"
 
 
 def in_memory(directory: Path, *options: str, port: int = 0) -> RedisProcess:

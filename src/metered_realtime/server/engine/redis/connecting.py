@@ -45,9 +45,15 @@ class ConnectSteps:
         self._count = follower.entries.count(app)
         self._scope_id = ScopeId("p", app, entry.peer_id)
         self._is_counted = False
+        self._is_over = False
+
+    def end(self) -> None:
+        """Handle that the connection has ended before its outcome. It is not registered."""
+        self._is_over = True
 
     def begin(self) -> None:
         """Send the first request."""
+        self._follower.arriving[self._app, self._entry.connection] = self
         if self._limit is not None and not self._resumes:
             self._admit((), self._connect)
         else:
@@ -117,10 +123,8 @@ class ConnectSteps:
                 follower.drop_connection(scope, connection)
         nodes = [node for node, _ in gone if node != shard.node]
         if self._limit is not None and self._resumes:
-            self._register()
-            self._admit(nodes, lambda: self._done(result))
+            self._admit(nodes, lambda: self._succeed(result))
             return
-        self._register()
         if not self._is_counted:
             self._count.held += 1
             app_shard = follower.shard_of_app(self._app)
@@ -128,18 +132,27 @@ class ConnectSteps:
                 *follower.index_commands(app_shard, app_index(self._app)),
                 follower.admit_command(self._app, self._count.held + self._count.pending, None, nodes),
             )
+        self._succeed(result)
+
+    def _succeed(self, result: ConnectResult) -> None:
+        self._register()
         self._done(result)
 
     def _register(self) -> None:
-        """Keep the connection through failures."""
+        """Keep the connection, which has been counted, through failures."""
+        self._follower.arriving.pop((self._app, self._entry.connection), None)
+        if self._is_over:
+            self._count.held -= 1
+            self._follower.send_count(self._app)
+            return
         scope, _ = self._follower.open(self._scope_id, self._follower.shard_of(self._scope_id))
         scope.entries[self._entry.connection] = self._entry
 
     def _refuse(self) -> None:
         follower, entry = self._follower, self._entry
+        follower.arriving.pop((self._app, entry.connection), None)
         scope = follower.entries.find(self._scope_id)
         if self._resumes and scope is not None:  # it has been entered already
-            scope.entries.pop(entry.connection, None)
             scope.standing.pop(entry.connection, None)
             shard = follower.shard_of(self._scope_id)
             shard.send(follower.command("disconnect", self._scope_id, shard, entry.connection))
@@ -148,10 +161,10 @@ class ConnectSteps:
 
     def _fail(self, error: EngineError) -> None:
         """Register the connection as soon as Redis is back."""
-        self._register()
         if not self._is_counted:
             self._is_counted = True
             self._count.held += 1
+        self._register()
         self._done(error)
 
 

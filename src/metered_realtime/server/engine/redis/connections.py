@@ -7,7 +7,7 @@ from typing import Any
 from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from .commands import RedisLost
 from .urls import RedisUrl
@@ -34,10 +34,11 @@ async def open_connection(url: RedisUrl, timeout: float) -> AbstractConnection:
         options["socket_connect_timeout"] = timeout
         connection = kind(socket_timeout=None, protocol=2, parser_class=_AsyncRESP2Parser, **options)
         await connection.connect()
-    except (RedisError, OSError, ValueError, TypeError):
+    except (RedisError, OSError, ValueError, TypeError) as error:
         if connection is not None:
             await connection.disconnect(nowait=True)
-        raise RedisLost("unreachable") from None
+        is_refused = isinstance(error, AuthenticationError | ResponseError)
+        raise RedisLost("refused" if is_refused else "unreachable") from None
     except BaseException:
         if connection is not None:
             await connection.disconnect(nowait=True)

@@ -145,6 +145,9 @@ class RedisEngine:
         if follower is None:
             done(unavailable())
             return
+        arriving = follower.arriving.pop((app, entry.connection), None)
+        if arriving is not None:
+            arriving.end()
         scope = follower.entries.find(scope_id)
         if scope is not None:
             follower.drop_connection(scope, entry.connection)

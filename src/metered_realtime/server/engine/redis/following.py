@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import ResponseError
 
@@ -39,6 +39,13 @@ FRESH_EPOCH_BYTES = 9
 _UNESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
+class Arriving(Protocol):
+    """A connection that is being registered."""
+
+    def end(self) -> None:
+        """Handle that it has ended before that."""
+
+
 class ScopeFollower:
     """See the module. `fresh_epoch` returns a name for a count, another one each time."""
 
@@ -54,6 +61,7 @@ class ScopeFollower:
     ) -> None:
         self.entries = NodeEntries()
         self.shards: list[Shard] = []
+        self.arriving: dict[tuple[str, str], Arriving] = {}
         self.listener = listener
         self._keys = keys
         self._timings = timings
