@@ -112,7 +112,7 @@ class Hub:
         self._serial = 0
         self._peers: dict[str, list[Subscriber]] = {}
         self._channels: dict[str, Channel] = {}
-        self._patterns = PatternTable()
+        self._patterns: PatternTable[Subscriber] = PatternTable()
         self._silent = False
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.deliveries = 0
@@ -419,7 +419,7 @@ class Hub:
         if frame.channel not in self._patterns and len(self._patterns) >= limit:
             raise FrameError("channel_limit_exceeded", f"at most {limit} patterns per app", frame.request_id)
 
-    def _receivers(self, channel: str) -> dict[Subscriber, bool]:
+    def _receivers(self, channel: str) -> dict[Subscriber, int]:
         found = self._channels.get(channel)
         exact = found.subscribers if found is not None else {}
         return self._patterns.receivers(channel, exact) if self._patterns else exact

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 from ..core.wire.frames import PresenceEntry
 from ..core.wire.patterns import Name, literal_prefix
@@ -76,7 +76,7 @@ class Channel:
     __slots__ = ("peers", "subscribers")
 
     def __init__(self) -> None:
-        self.subscribers: dict[Subscriber, bool] = {}
+        self.subscribers: dict[Subscriber, int] = {}
         self.peers: dict[str, list[Subscriber]] = {}
 
     def add(self, subscriber: Subscriber, wants_metadata: bool) -> bool:
@@ -107,14 +107,17 @@ class Channel:
         return [max(of_peer, key=_serial).entry for other, of_peer in self.peers.items() if other != peer_id]
 
 
-class PatternTable:
-    """The pattern subscriptions of an app. They receive messages, once per connection, but no presence.
+R = TypeVar("R", bound=Hashable)
+
+
+class PatternTable(Generic[R]):
+    """The pattern subscriptions of an app. They receive messages, once per receiver, but no presence.
 
     A name is only compared with the patterns whose literal prefix it has.
     """
 
     def __init__(self) -> None:
-        self._subscribers: dict[str, dict[Subscriber, bool]] = {}
+        self._subscribers: dict[str, dict[R, int]] = {}
         self._by_prefix: dict[str, dict[str, None]] = {}
         self._matching: dict[str, tuple[str, ...]] = {}
 
@@ -127,14 +130,14 @@ class PatternTable:
     def __contains__(self, pattern: str) -> bool:
         return pattern in self._subscribers
 
-    def add(self, pattern: str, subscriber: Subscriber, wants_metadata: bool) -> None:
-        """Add a subscriber to all channels that match, or change whether it wants metadata."""
+    def add(self, pattern: str, subscriber: R, wishes: int) -> None:
+        """Add a subscriber to all channels that match, or change what it wishes."""
         if pattern not in self._subscribers:
             self._matching.clear()
             self._by_prefix.setdefault(literal_prefix(pattern), {})[pattern] = None
-        self._subscribers.setdefault(pattern, {})[subscriber] = wants_metadata
+        self._subscribers.setdefault(pattern, {})[subscriber] = wishes
 
-    def remove(self, pattern: str, subscriber: Subscriber) -> None:
+    def remove(self, pattern: str, subscriber: R) -> None:
         """Remove a subscriber from a pattern."""
         del self._subscribers[pattern][subscriber]
         if not self._subscribers[pattern]:
@@ -145,12 +148,12 @@ class PatternTable:
             if not self._by_prefix[prefix]:
                 del self._by_prefix[prefix]
 
-    def receivers(self, channel: str, exact: dict[Subscriber, bool]) -> dict[Subscriber, bool]:
-        """Return the receivers of a message, including the `exact` ones, and whether they want metadata."""
+    def receivers(self, channel: str, exact: dict[R, int]) -> dict[R, int]:
+        """Return the receivers of a message, including the `exact` ones, and what they wish."""
         merged = dict(exact)
         for pattern in self._patterns_of(channel):
-            for subscriber, wants_metadata in self._subscribers[pattern].items():
-                merged[subscriber] = merged.get(subscriber, False) or wants_metadata
+            for subscriber, wishes in self._subscribers[pattern].items():
+                merged[subscriber] = merged.get(subscriber, 0) | wishes
         return merged
 
     def comparisons(self, channel: str) -> int:
