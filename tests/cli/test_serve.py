@@ -16,9 +16,11 @@ import aiohttp
 import jwt
 import pytest
 from aiohttp import web
+from typer.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from metered_realtime.cli.app import app
 from metered_realtime.server.config.file import load_config
 
 SECRET_ID, SECRET = "sk_id_test", "sk_secret_" + "t" * 40
@@ -322,11 +324,6 @@ class TestTraces:
                 assert await process.wait() == 0  # while the request is still unanswered
             ended.set()
 
-    async def test_a_ratio_that_is_none_is_refused(self) -> None:
-        code, _, err = await finished("serve", "--otel", "--otel-frames", "2")
-        assert code == 2
-        assert "from 0 to 1" in err
-
 
 @asynccontextmanager
 async def collector(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
@@ -361,7 +358,16 @@ async def test_relays_and_proxies_come_from_the_environment() -> None:
     assert "address='198.51.100.7'" in err.decode()
 
 
-async def test_a_relay_without_its_secret_is_refused() -> None:
-    code, _, err = await finished("serve", "--turn-url", "turn:a.example")
-    assert code == 2
-    assert "--turn-secret" in err
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--turn-url", "turn:a.example"), "--turn-secret"),
+        (("--turn-secret", "shared"), "--turn-url"),
+        (("--trusted-proxy", "near"), "'near'"),
+        (("--otel", "--otel-frames", "2"), "from 0 to 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(arguments: tuple[str, ...], named: str) -> None:
+    result = CliRunner().invoke(app, ["serve", *arguments])
+    assert result.exit_code == 2
+    assert named in result.output
