@@ -325,6 +325,14 @@ class TestTraces:
             ended.set()
 
 
+def test_an_exporter_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    result = CliRunner().invoke(app, ["serve", "--port", "0", "--otel"])
+    assert result.exit_code == 1
+    assert "pip install opentelemetry-exporter-otlp-proto-grpc" in result.output
+
+
 @asynccontextmanager
 async def collector(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
     """An endpoint for OTLP over HTTP. Yields its URL."""

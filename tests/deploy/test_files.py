@@ -23,8 +23,8 @@ from metered_realtime.cli.app import app
 from metered_realtime.server.config.file import TABLES, Config, ConfigError, parse_config
 from metered_realtime.server.server import STOP_TIMEOUT
 from tests.cli.test_serve import program
+from tests.deploy.nginx import TEMPLATE
 from tests.support.coturn import coturn, needs_coturn
-from tests.support.nginx import TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -21,7 +21,7 @@ from yarl import URL
 from metered_realtime.server import Limits, MetricsOptions, SignallingServer, mint_token
 from metered_realtime.server.listening.listener import KEEP_ALIVE
 from metered_realtime.server.server import MAX_REQUEST_LINE
-from tests.support.nginx import TEMPLATE, Proxy, needs_nginx, nginx
+from tests.deploy.nginx import TEMPLATE, Proxy, needs_nginx, nginx
 
 SECRET_ID, SECRET = "sk_id_test", "sk_secret_" + "t" * 40
 KEY = "pk_live_test"

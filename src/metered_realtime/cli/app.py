@@ -11,7 +11,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +28,6 @@ from ..server.config.schema import DEFAULT_PORT
 from . import bridge, files, keys, media_server, record
 from .keys import Secret, SecretId, checked
 from .logs import LogFormat, log_to_stderr
-from .telemetry import exported_traces
 
 PROGRAM = "metered-realtime"
 
@@ -228,11 +227,20 @@ def _configured(path: Path, host: str | None, port: int | None) -> SignallingSer
 
 def _run_server(server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None) -> None:
     try:
-        with exported_traces() if server.is_traced else nullcontext():
+        with _exported_traces() if server.is_traced else nullcontext():
             asyncio.run(_serve(server, announce, config))
     except OSError as error:
         typer.echo(f"Error: {error.strerror}", err=True)
         raise typer.Exit(1) from None
+
+
+def _exported_traces() -> AbstractContextManager[None]:
+    try:
+        from .telemetry import exported_traces
+    except ModuleNotFoundError as error:
+        typer.echo(f"Error: traces need {error.name}: pip install 'metered-realtime-mesh[otel]'", err=True)
+        raise typer.Exit(1) from None
+    return exported_traces()
 
 
 @app.command()

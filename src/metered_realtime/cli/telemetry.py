@@ -8,13 +8,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+import typer
+from opentelemetry import trace
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from .._version import __version__
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace.export import SpanExporter
 
 SERVICE_NAME = "metered-realtime"
 
@@ -28,10 +29,6 @@ def exported_traces() -> Iterator[None]:
 
     A provider that the process has already, from `opentelemetry-instrument`, is used as it is.
     """
-    from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         yield
         return
@@ -49,8 +46,6 @@ def exported_traces() -> Iterator[None]:
 
 def _resource() -> Resource:
     """Return what describes this process. The environment (`OTEL_SERVICE_NAME`, …) overrides the defaults."""
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-
     ours = {"service.name": SERVICE_NAME, "service.version": __version__, "service.instance.id": str(uuid.uuid4())}
     return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
 
@@ -58,6 +53,12 @@ def _resource() -> Resource:
 def _exporter() -> SpanExporter:
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     transport = "grpc" if protocol == "grpc" else "http"  # the one for gRPC is a package of its own
-    module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.trace_exporter")
+    try:
+        module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.trace_exporter")
+    except ModuleNotFoundError:
+        typer.echo(
+            f"Error: traces need an exporter: pip install opentelemetry-exporter-otlp-proto-{transport}", err=True
+        )
+        raise typer.Exit(1) from None
     exporter: SpanExporter = module.OTLPSpanExporter()
     return exporter

@@ -15,7 +15,7 @@ from string import Template
 
 import pytest
 
-from tests.support.certificates import self_signed
+from tests.server.test_tls import self_signed
 
 EXECUTABLE = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
