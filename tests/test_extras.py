@@ -29,7 +29,12 @@ BY_AIORTC = {
 }
 """Modules that come with aiortc, and are used where its insides are: a release of it without one of them fails here."""
 
-MODULES = {"PyJWT": "jwt", "prometheus-client": "prometheus_client"}
+MODULES = {
+    "PyJWT": "jwt",
+    "prometheus-client": "prometheus_client",
+    "opentelemetry-api": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry.sdk",
+}
 """Modules that are named otherwise than what is installed."""
 
 
@@ -168,4 +173,4 @@ def test_all_is_what_the_readme_says() -> None:
 
 
 def test_the_name_of_every_extra_stays() -> None:
-    assert EXTRAS.keys() >= {"webrtc", "server", "whip", "redis", "numpy", "cli", "all", "dev"}
+    assert EXTRAS.keys() >= {"webrtc", "server", "whip", "redis", "numpy", "cli", "otel", "all", "dev"}

@@ -12,6 +12,7 @@ from .limits import Limits
 from .metrics.endpoint import MetricsOptions
 from .plan import Plan
 from .server import SignallingServer
+from .telemetry.options import TelemetryOptions
 from .turn import TurnServer
 from .webhooks.sender import Webhooks, new_webhook_secret
 
@@ -23,6 +24,7 @@ __all__ = [
     "PublishableKey",
     "SecretKey",
     "SignallingServer",
+    "TelemetryOptions",
     "TurnServer",
     "Webhooks",
     "mint_token",

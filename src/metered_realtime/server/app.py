@@ -27,6 +27,7 @@ from .metrics.endpoint import MetricsEndpoint, MetricsOptions
 from .metrics.times import FrameTimes
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
+from .telemetry.hooks import ConnectionTrace, Tracing
 from .tenant import Tenant
 from .webhooks.sender import WebhookSender
 
@@ -79,8 +80,10 @@ class SignallingApp:
         endings: Counter[str] | None = None,
         metrics: MetricsOptions | None = None,
         webhooks: WebhookSender | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.webhooks = webhooks
+        self._tracing = Tracing() if tracing is None else tracing
         self.endings = Counter() if endings is None else endings
         self._authenticator = authenticator
         self._limits = limits
@@ -91,7 +94,7 @@ class SignallingApp:
         self._tenants = {app_id: Tenant(app, limits, webhooks) for app_id, app in apps.items()}
         self._door = Door(limits)
         self._complaints = RateLimiter(1 / COMPLAINT_INTERVAL, 1)
-        self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network)
+        self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network, self._tracing)
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
         self.refusals: Counter[str] = Counter()
@@ -167,8 +170,13 @@ class SignallingApp:
             socket.close(refused.code, refused.reason)
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
+        with self._tracing.connection(self._address(request)) as trace:
+            return await self._connect_traced(request, trace)
+
+    async def _connect_traced(self, request: web.Request, trace: ConnectionTrace) -> web.StreamResponse:
         refusal = self._turn_away(request)
         if refusal is not None:
+            trace.turned_away(refusal.status)
             return refusal
         self._track_visit()
         ws = web.WebSocketResponse(
@@ -184,9 +192,11 @@ class SignallingApp:
             admission = self._admit(request)
         except RefusedError as refused:
             self._log_refusal(request, refused)
+            trace.refused(int(refused.code), refused.reason)
             await ws.close(code=refused.code, message=refused.reason.encode())
             return ws
-        await self._serve(request, ws, admission)
+        trace.admitted(admission.app, admission.identity.peer_id, admission.kind, resumes=admission.resumes)
+        await self._serve(request, ws, admission, trace)
         return ws
 
     def _turn_away(self, request: web.Request) -> web.Response | None:
@@ -232,13 +242,23 @@ class SignallingApp:
             self._visits.add(visit)
             visit.add_done_callback(self._visits.discard)
 
-    async def _serve(self, request: web.Request, ws: web.WebSocketResponse[Any], admission: Admission) -> None:
+    async def _serve(
+        self, request: web.Request, ws: web.WebSocketResponse[Any], admission: Admission, trace: ConnectionTrace
+    ) -> None:
         transport = request.transport
         if transport is None:  # the client left during its admission
             return
         tenant = self._tenants[admission.app]
         socket = ClientSocket(
-            ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger, self.frame_times
+            ws,
+            transport,
+            tenant.hub,
+            admission,
+            self._authenticator,
+            self._limits,
+            self._logger,
+            self.frame_times,
+            trace,
         )
         replaced = tenant.replaced_by(admission)
         tenant.enter(socket)

@@ -31,6 +31,7 @@ from .metrics.times import FrameTimes
 from .resume import REISSUE_INTERVAL
 from .rights import Grant
 from .routing import Subscriber
+from .telemetry.hooks import ConnectionTrace
 from .tokens import LEEWAY
 
 CLOSE_TIMEOUT = 1.0
@@ -90,7 +91,9 @@ class ClientSocket:
         limits: Limits,
         logger: Logger,
         frame_times: FrameTimes,
+        trace: ConnectionTrace,
     ) -> None:
+        self._trace = trace
         self._frame_times = frame_times
         self._ws = ws
         self._transport = transport
@@ -137,7 +140,8 @@ class ClientSocket:
         """Welcome the client, replacing its other sockets, and serve it until either end closes."""
         now = time.time()
         subscriber = self._begin(replaced, now)
-        intake = FrameIntake(self._hub, subscriber, self._limits, self._loop.time())
+        self._trace.welcomed()
+        intake = FrameIntake(self._trace.watched(self._hub), subscriber, self._limits, self._loop.time())
         self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
         self._expect_expiry(now)
         if self.admission.identity.resume_token is not None:

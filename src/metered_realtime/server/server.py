@@ -24,6 +24,7 @@ from .listening.tls import StrPath, load_certificate
 from .metrics.endpoint import MetricsEndpoint, MetricsOptions
 from .rights import ACTIONS
 from .room_page import PageKey, is_loopback
+from .telemetry.options import TelemetryOptions, tracing_of
 from .tokens import mint_token
 from .turn import TurnServer
 from .webhooks.sender import Webhooks, WebhookSender
@@ -49,7 +50,7 @@ class SignallingServer:
     only those are valid, and `api_key`, `secret_id` and `secret` are empty. `turn` adds expiring TURN credentials to
     each welcome. With `tls_cert` and `tls_key`, files in PEM format, the server uses TLS. `trusted_proxies` are the
     addresses and networks whose X-Forwarded-For header is trusted. `metrics` is where `/metrics` is served, `webhooks`
-    what is told of peers that come and go.
+    what is told of peers that come and go, `telemetry` what is traced.
 
     `port=0` picks a free port, and keeps it over a restart. The room page gets the publishable key, so that opening its
     URL is enough, if `open_page` is set and the server listens on loopback only; with `public_page` it always does.
@@ -79,6 +80,7 @@ class SignallingServer:
         trusted_proxies: Iterable[str] = (),
         metrics: MetricsOptions | None = None,
         webhooks: Webhooks | None = None,
+        telemetry: TelemetryOptions | None = None,
     ) -> None:
         if (secret_id is None) != (secret is None):
             raise ValueError("secret_id and secret go together: give both or neither")
@@ -96,6 +98,7 @@ class SignallingServer:
         self._certificate = load_certificate(tls_cert, tls_key)
         self._metrics = metrics
         self._webhooks = webhooks
+        self._telemetry = telemetry
         self._metrics_runner: web.AppRunner | None = None  # while running, if the metrics have a port
         self._metrics_url: str | None = None
         self._listens_as: tuple[str, int, bool] | None = None  # from the configuration
@@ -126,6 +129,7 @@ class SignallingServer:
             tls_key=config.tls_key,
             metrics=config.metrics,
             webhooks=config.webhooks,
+            telemetry=config.telemetry,
         )
         server._configure(config)
         return server
@@ -188,6 +192,11 @@ class SignallingServer:
         return self._metrics_url
 
     @property
+    def is_traced(self) -> bool:
+        """Whether the server records traces."""
+        return self._telemetry is not None
+
+    @property
     def endings(self) -> dict[str, int]:
         """Number of connections that ended or were refused since the server was created, by reason.
 
@@ -211,6 +220,7 @@ class SignallingServer:
             await asyncio.shield(self._stopping)
         if self._runner is not None:
             return
+        tracing = tracing_of(self._telemetry)
         app = SignallingApp(
             self._keyring.apps,
             self._authenticator,
@@ -220,7 +230,8 @@ class SignallingServer:
             self._trusted_proxies,
             self._endings,
             self._metrics,
-            WebhookSender(self._webhooks, self._logger) if self._webhooks is not None else None,
+            WebhookSender(self._webhooks, self._logger, tracing=tracing) if self._webhooks is not None else None,
+            tracing,
         )
         listener = Listener(self._endings, self._trusted_proxies)
         runner = web.AppRunner(
