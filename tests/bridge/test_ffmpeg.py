@@ -11,12 +11,14 @@ import av
 import pytest
 from aiortc.mediastreams import MediaStreamError
 
+from metered_realtime import BridgeLimits
+from metered_realtime.aiortc_compat import ice_consent
 from metered_realtime.events.bridge import BridgeSessionClosed
 from metered_realtime.media.sources.pattern import read_counter
 from tests.bridge.certificates import p256
 from tests.bridge.support import Endpoints, tracks_of
 from tests.support.patience import PATIENCE
-from tests.support.peers import eventually
+from tests.support.peers import Room, eventually
 
 pytestmark = pytest.mark.skipif("whip" not in av.formats_available, reason="needs PyAV with FFmpeg 8: pip install av")
 
@@ -62,6 +64,18 @@ async def test_a_late_viewer_gets_a_picture_although_ffmpeg_makes_no_key_frame_o
         assert (await player.tracks["video"].recv()).width == 320
         process.kill()
         await process.communicate()
+
+
+async def test_ffmpeg_which_answers_no_consent_checks_publishes_for_as_long_as_it_likes(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ice_consent, "MAX_CONSENT", 1.0)
+    async with Endpoints(room, limits=BridgeLimits(restart_window=0.01)) as endpoints:
+        process = await _ffmpeg(endpoints, tmp_path)
+        closed = await endpoints.log.until(BridgeSessionClosed)
+        process.kill()  # FFmpeg hangs if the session ends before it does
+        await process.communicate()
+    assert (closed.reason, closed.detail) == ("deleted", "")
 
 
 async def _ffmpeg(
