@@ -109,6 +109,10 @@ class Browser(ABC):
     async def _launch(self, playwright: Playwright) -> Launched:
         """Start the browser. Without a given profile, launch() makes a temporary one and removes it afterwards."""
 
+    def processes(self) -> list[int]:
+        """Return all processes that run for the browser at the moment."""
+        return sorted(self._driver | descendants(self._driver))
+
     async def __aenter__(self) -> Self:
         others = children(os.getpid())
         self._playwright = await async_playwright().start()
@@ -123,7 +127,7 @@ class Browser(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        started = self._driver | descendants(self._driver)
+        started = set(self.processes())
         assert self._browser is not None
         assert self._playwright is not None
         try:
