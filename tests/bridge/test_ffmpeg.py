@@ -17,6 +17,7 @@ from metered_realtime.events.bridge import BridgeSessionClosed
 from metered_realtime.media.sources.pattern import read_counter
 from tests.bridge.certificates import p256
 from tests.bridge.support import Endpoints, tracks_of
+from tests.bridge.test_publishing import prefer
 from tests.support.patience import PATIENCE
 from tests.support.peers import Room, eventually
 
@@ -52,8 +53,9 @@ async def test_ffmpeg_publishes_and_every_picture_is_received_once_and_in_order(
     assert closed.reason == "deleted"
 
 
+@pytest.mark.parametrize("mime_type", ["video/H264", "video/VP8"])  # which is passed on, and transcoded
 async def test_a_late_viewer_gets_a_picture_although_ffmpeg_makes_no_key_frame_on_request(
-    endpoints: Endpoints, tmp_path: Path
+    endpoints: Endpoints, tmp_path: Path, mime_type: str
 ) -> None:
     process = await _ffmpeg(endpoints, tmp_path, seconds=PATIENCE, gop=1_000_000)
 
@@ -63,8 +65,12 @@ async def test_a_late_viewer_gets_a_picture_although_ffmpeg_makes_no_key_frame_o
         return sum(it.frames_received for it in inbound if it.kind == "video")
 
     await eventually(lambda: received() > 50)  # its only key frame is the first picture
-    player = await endpoints.watch("/whep/cam", "video")
+    player = endpoints.client("viewer")
+    player.receive("video")
+    prefer(player.pc, mime_type)
+    assert (await player.open("/whep/cam")).status == 201
     async with asyncio.timeout(PATIENCE):
+        await player.connected()
         assert (await player.tracks["video"].recv()).width == 320
         process.kill()
         await process.communicate()

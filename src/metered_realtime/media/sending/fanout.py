@@ -25,12 +25,13 @@ from typing import Any
 
 import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from ...core.media.timeline import Timeline
 from ...core.media.track_clock import TrackClock
 from ...log import Logger, log_exception
 from ..codecs.encoded import EncodedFrame
-from ..codecs.encoders import SendCodec
+from ..codecs.encoders import Packet, SendCodec
 from ..receiving.frame_decoder import FrameDecoder
 from ..receiving.key_frames import KeyFrameRequests
 from ..receiving.mailbox import Tally
@@ -77,6 +78,7 @@ class TrackFanout:
         self._clock: TrackClock | None = None
         self._packets: PacketForward | None = None
         self._decoder: FrameDecoder | None = None
+        self._decoded_from: Fraction | None = None
         self._last: tuple[Any, float] | None = None
         self._repeat: asyncio.TimerHandle | None = None
         self._logged_at = -inf
@@ -340,14 +342,22 @@ class TrackFanout:
             return
         if self._decoder is None:
             self._decoder = FrameDecoder(self.track.kind, self._decoded, self._need_key_frame, Tally())
-        packet = unit.packet
-        assert packet.pts is not None
-        self._decoder.push_frame(EncodedFrame(unit.codec, bytes(packet), packet.pts, packet.is_keyframe))
+            self._decoder.catch_up([_encoded(unit.codec, it) for it in self._missed(unit)])
+            self._decoded_from = time_of(unit.packet)
+        self._decoder.push_frame(_encoded(unit.codec, unit.packet))
+
+    def _missed(self, unit: SourcePacket) -> list[Packet]:
+        """Return the kept packets before this one, which a new decoder needs where no key frame comes on request."""
+        passing = (it for it in self._codecs.values() if it.passes and it.codec.mime_type == unit.mime_type)
+        kept = next((it.kept for it in passing), ())
+        return [it.packet for it in kept if it.packet is not unit.packet]
 
     def _decoded(self, frames: list[Any]) -> None:
         for frame in frames:
             at = time_of(frame)
             assert at is not None, "it is the time of the packet"
+            if self._decoded_from is not None and at < self._decoded_from:
+                continue  # it was only decoded for those that follow
             for codec in tuple(self._codecs.values()):
                 codec.push_frame(frame, at)
 
@@ -396,6 +406,11 @@ class TrackFanout:
             reader.cancel()
             self._ending.add(reader)
             reader.add_done_callback(self._ending.discard)
+
+
+def _encoded(codec: RTCRtpCodecParameters, packet: Packet) -> EncodedFrame:
+    assert packet.pts is not None
+    return EncodedFrame(codec, bytes(packet), packet.pts, packet.is_keyframe)
 
 
 def _is_cancelled() -> bool:
