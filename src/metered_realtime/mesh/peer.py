@@ -101,6 +101,8 @@ from .stats import PeerStats
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
+    from aiortc import MediaStreamTrack
+
     from ..connection.remote_connection import RemoteConnection
 
 CLOSE_TIMEOUT = 2.0
@@ -382,7 +384,9 @@ class MeteredPeer(AsyncEventEmitter):
         self._require("change", "add_stream")
         self._media.attach_stream(stream, metadata)
 
-    def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
+    def add_track(
+        self, track: MediaStreamTrack, stream: MediaStream | None = None, metadata: StreamMetadata | None = None
+    ) -> None:
         """Send a track to every current and future peer. Does nothing if it is attached with the same stream already.
 
         Raises:
@@ -399,12 +403,12 @@ class MeteredPeer(AsyncEventEmitter):
         self._require("change", "remove_stream")
         self._media.detach_stream(stream)
 
-    def remove_track(self, track: Any) -> None:
+    def remove_track(self, track: MediaStreamTrack) -> None:
         """Stop sending a track. Does nothing for an unknown one."""
         self._require("change", "remove_track")
         self._media.detach(track)
 
-    def get_track_metadata(self, track: Any) -> StreamMetadata | None:
+    def get_track_metadata(self, track: MediaStreamTrack) -> StreamMetadata | None:
         """Return a copy of the metadata that a track was attached with, None if it has none."""
         return self._media.metadata_of(track)
 
@@ -412,7 +416,7 @@ class MeteredPeer(AsyncEventEmitter):
         """Return a copy of the metadata of the first attached track of a stream."""
         return self._media.metadata_of_stream(stream)
 
-    async def replace_track(self, old_track: Any, new_track: Any | None) -> None:
+    async def replace_track(self, old_track: MediaStreamTrack, new_track: MediaStreamTrack | None) -> None:
         """Replace a track by another one, or by nothing, for every peer and without negotiation.
 
         Raises:
@@ -562,9 +566,6 @@ class MeteredPeer(AsyncEventEmitter):
             if self._media.is_any:
                 remote._greet()
         return remote
-
-    def _send_media_to(self, remote: RemotePeer) -> None:
-        self._media.send_everything(remote)
 
     def _send_metadata_to(self, remote: RemotePeer) -> None:
         self._own_name.tell(remote)
