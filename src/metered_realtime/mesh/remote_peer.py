@@ -433,6 +433,11 @@ class RemotePeer(AsyncEventEmitter):
             )
         return self._rpc
 
+    def _send_media(self) -> None:
+        """Send it what everybody is sent."""
+        if self._owner is not None:
+            self._owner._media.send_everything(self)
+
     def _send_metadata(self) -> None:
         if self._owner is not None:
             self._owner._send_metadata_to(self)

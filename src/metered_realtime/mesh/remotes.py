@@ -11,14 +11,11 @@ from ..core.negotiation.signals import MetadataSignal, Signal
 from ..core.session.roster import MAX_REMOTE_PEERS, Roster
 from ..events import PresencePeer
 from ..log import Logger
-from .local_media import LocalMedia
 from .remote_peer import RemotePeer
 
 
 class RemotesOwner(Protocol):
     """The peer that has the remotes: makes them, and handles their coming and going."""
-
-    _media: LocalMedia
 
     def _make_remote(self, peer: PresencePeer) -> RemotePeer: ...
     def _remote_joined(self, remote: RemotePeer) -> None: ...
@@ -121,7 +118,7 @@ class Remotes:
             self._remove(next(iter(self._departed)))  # the roster has room, so this bounds those who have departed
         remote = self._by_id[peer.peer_id] = self._owner._make_remote(peer)
         remote._send_metadata()
-        self._owner._media.send_everything(remote)
+        remote._send_media()
         self._owner._remote_joined(remote)
         for signal in self._held.release_signals(peer.peer_id, asyncio.get_running_loop().time()):
             _pass_on(remote, signal)
