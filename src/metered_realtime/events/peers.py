@@ -116,10 +116,10 @@ class Track(Event):
 
 @dataclass(frozen=True, slots=True)
 class TrackEnded(Event):
-    """The remote stopped sending a track, which ended or was removed there.
+    """The remote stopped sending a track for good: its source ended, or it was removed there. Its readers end too.
 
-    Emitted before the `StreamRemoved` of its stream. After a `ConnectionReset` it is emitted only for tracks that do
-    not come back.
+    A track that is replaced there, paused, or whose connection is being repaired does not end. Emitted before the
+    `StreamRemoved` of its stream. After a `ConnectionReset` it is emitted only for tracks that do not come back.
     """
 
     track: RemoteTrack
