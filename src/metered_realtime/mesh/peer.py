@@ -139,7 +139,7 @@ class MeteredPeer(AsyncEventEmitter):
     `ice_transport_policy` `relay` uses relayed candidates only.
 
     `tuning` switches off what connections do faster than aiortc itself, see `Tuning`. `name` is what others see: the
-    room page, and programs as `RemotePeer.name`. It is one line of at most 80 characters; controls are removed.
+    room page, and programs as `RemotePeer.name`: one line of at most 80 characters, told if the key permits `send`.
 
     `rpc_debug` sends callers the text of what a handler raises. `rpc_errors` is the registry, or a class of one, whose
     errors calls raise; see `RpcMethods`.
