@@ -1,0 +1,2 @@
+-- uses: base
+return redis.call('HLEN', ENTRIES)

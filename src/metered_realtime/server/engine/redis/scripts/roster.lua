@@ -1,0 +1,2 @@
+-- uses: base members
+return members()
