@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Any
 
 from .auth import Admission
 from .client_socket import ClientSocket, seal
+from .engine.contract import Done, Engine
 from .hub import Hub
 from .keys import App
+from .lease import MessageLease
 from .limits import Limits
 from .node import Node, outcome_of
 from .plan import Meter
@@ -21,7 +24,7 @@ class Tenant:
     def __init__(self, app: App, node: Node, limits: Limits, webhooks: WebhookSender | None = None) -> None:
         self.id = app.id
         self.engine = node.engine
-        self.meter = Meter(app.plan)
+        self.meter = Meter(app.plan, lease=MessageLease(_Counter(node.engine, app.id)))
         on_change = None
         if webhooks is not None:
             on_change = lambda kind, name, peer: webhooks.note(kind, app.id, name, peer)  # noqa: E731
@@ -67,3 +70,28 @@ class Tenant:
             EngineError: the engine cannot reach the nodes.
         """
         return await outcome_of(partial(self.engine.kick, self.id, peer_id))
+
+    async def usage(self) -> dict[str, Any]:
+        """Return the use of the app over all nodes in the current period.
+
+        Raises:
+            EngineError: the engine cannot reach the nodes.
+        """
+        shared = await outcome_of(partial(self.engine.usage, self.id, self.meter.period))
+        return self.meter.usage(shared)
+
+
+class _Counter:
+    """Counts the messages of one app by an engine."""
+
+    def __init__(self, engine: Engine, app: str) -> None:
+        self._engine = engine
+        self._app = app
+
+    def lease(self, period: int, wanted: int, limit: int | None, done: Done[int]) -> None:
+        """Count messages before they are used."""
+        self._engine.lease_messages(self._app, period, wanted, limit, done)
+
+    def give_back(self, period: int, unused: int) -> None:
+        """Give back what is left of a block."""
+        self._engine.return_messages(self._app, period, unused)

@@ -136,7 +136,7 @@ async def close_peer(call: Call) -> Answer:
 
 async def usage(call: Call) -> Answer:
     """Return the use of the app in the current period."""
-    return {"appId": call.tenant.id, **call.tenant.meter.usage()}
+    return {"appId": call.tenant.id, **await call.tenant.usage()}
 
 
 T = TypeVar("T")
