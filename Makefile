@@ -10,19 +10,28 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # of which one at most is busy. CI has more time, and is steadier with less at once.
 WORKERS ?= $(if $(CI),3,4)
 
+# Their files. To collect all thousands of tests for these few would take longer than some of them.
+ALONE = $(shell grep -rl --include='test_*.py' 'pytest\.mark\.alone' tests)
+
 # What `make coverage` runs: `make coverage TESTS=tests/rpc` measures a part.
 TESTS  ?= tests
+
+# How long `make soak-cluster` takes.
+MINUTES ?= 60
 
 MEDIA  ?=
 OUTPUT ?= demo-output
 
+# `make demo STAY=1` keeps the room of the demo open until Ctrl-C.
+STAY   ?=
+
 # Tests start many programs. Without byte code on the disk each of them would compile the whole package.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test quick check pytest browsers coverage benchmark serve help clean
+.PHONY: demo test quick check pytest browsers soak-cluster coverage benchmark serve help clean
 
 demo: $(VENV)/.installed-all  ## stream a media file between two peers and show that it works
-	$(BIN)/metered-realtime demo $(if $(MEDIA),"$(MEDIA)") --output "$(OUTPUT)"
+	$(BIN)/metered-realtime demo $(if $(MEDIA),"$(MEDIA)") --output "$(OUTPUT)" $(if $(STAY),--stay inf)
 
 test: check pytest  ## every check and every test, with real servers and a real browser where they can be installed
 
@@ -40,11 +49,15 @@ quick: check  ## the checks, the tests of the pure cores and a smoke test of the
 pytest: $(VENV)/.installed-dev  ## every test, several at once except those that measure times
 	./tools/install-test-programs
 	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m alone --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -m alone $(ALONE) --numprocesses 2 --dist loadgroup
 
 browsers: $(VENV)/.installed-dev  ## the tests with browsers, every row in Firefox too
 	./tools/install-test-programs
 	$(BIN)/python -m pytest tests/interop -m "not alone" --every-browser --numprocesses 2 --dist loadfile
+
+soak-cluster: $(VENV)/.installed-dev  ## nodes and Redis under random faults for MINUTES, with clients that check every message
+	./tools/install-test-programs
+	$(BIN)/python -m tests.cluster.soak --minutes $(MINUTES)
 
 coverage: $(VENV)/.installed-dev  ## the lines and branches that tests reach, except those tests that measure times
 	$(BIN)/python -m pytest $(TESTS) -m "not alone" --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term

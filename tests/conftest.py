@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from metered_realtime.emitter import OWN_EVENTS, AsyncEventEmitter
+from metered_realtime.events import Event
 
 # How long an example takes depends on what else runs on the machine: it decides nothing.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,8 +28,16 @@ SETTLE_TURNS = 20
 THREAD_TIMEOUT = 30.0
 """Seconds that a thread which has been told to end may take."""
 
-LONG = ("testing/test_simulation.py", "network/", "interop/")
-"""Where the tests are that take longest."""
+LONG = (
+    "testing/test_simulation.py",
+    "network/",
+    "interop/test_python_and_browsers.py",
+    "interop/",
+    "foreign_ends/",
+    "bridge/test_browser.py",
+    "mesh/test_slow_paths.py",
+)
+"""Where the tests are that take longest, of which a file is the smallest part that a worker takes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,12 +48,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places[item.path], reverse=True)
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave out what collection has made, which lives to the end."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that lets aiortc go its own way wherever this package has something faster."""
     parser.addoption(
         "--slow-paths", action="store_true", help="run with everything off that Tuning and guards turn off"
     )
     parser.addoption("--every-browser", action="store_true", help="run all rows of tests/interop in Firefox too")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def only_known_events() -> Iterator[None]:
+    """Fail what dispatches an event of the package that its object does not say it emits."""
+    route = AsyncEventEmitter._route
+
+    def checked(emitter: AsyncEventEmitter, event_type: type[Event]) -> Any:
+        known, is_ours = type(emitter)._EMITS, event_type.__module__.startswith(OWN_EVENTS)
+        assert known is None or not is_ours or event_type in known, f"{emitter!r}: {event_type.__name__}"
+        return route(emitter, event_type)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AsyncEventEmitter, "_route", checked)
+        yield
 
 
 @pytest.fixture(autouse=True)

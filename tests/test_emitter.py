@@ -7,13 +7,15 @@ import logging
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+import metered_realtime as api
 from metered_realtime.emitter import AsyncEventEmitter
-from metered_realtime.events import Event
+from metered_realtime.events import DCMessage, DCOpen, Event, Message
 from metered_realtime.log import NoopLogger, StdlibLogger
 from tests.support.patience import takes_less_than
 
@@ -31,6 +33,13 @@ class Pong(Event):
 @dataclass(frozen=True, slots=True)
 class LoudPing(Ping):
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class TextSent(DCMessage):
+    """An event with a base class that a listener may name."""
+
+    data: str | bytes = ""
 
 
 class ListLogger:
@@ -391,3 +400,59 @@ async def test_close_inside_handlers_waits_for_neither_of_them() -> None:
         door.emit(Ping())
         await asyncio.gather(*door._handler_tasks)
     assert sorted(closed) == [0, 1, 2]
+
+
+# --- events that never come
+
+
+class Bell(AsyncEventEmitter):
+    _EMITS = frozenset({DCOpen, TextSent})
+
+
+@dataclass(frozen=True, slots=True)
+class Chime(Event):
+    """An event of a program."""
+
+
+LISTENERS: dict[str, Callable[[AsyncEventEmitter], object]] = {
+    "on": lambda bell: bell.on(Message, print),
+    "once": lambda bell: bell.once(Message, print),
+    "events": lambda bell: bell.events(Message),
+    "decorator": lambda bell: bell.on(Message)(print),
+}
+
+
+@pytest.mark.parametrize("way", LISTENERS)
+def test_a_listener_for_an_event_that_never_comes_is_warned_of_where_it_is_added(way: str) -> None:
+    with pytest.warns(UserWarning, match="Bell never emits Message; what it emits: DCOpen, TextSent") as caught:
+        LISTENERS[way](Bell())
+    assert [it.filename for it in caught] == [__file__]
+
+
+@pytest.mark.parametrize("kind", [DCOpen, Event, DCMessage, TextSent, Chime])
+def test_a_listener_for_an_event_that_may_come_is_not_warned_of(kind: type[Event]) -> None:
+    bell = Bell()
+    bell.on(kind, print)
+    bell.events(kind).close()
+
+
+def test_an_emitter_that_does_not_say_what_it_emits_takes_any_listener() -> None:
+    AsyncEventEmitter().on(Message, print)
+
+
+OBJECTS = [
+    api.SignallingClient, api.MeteredPeer, api.RemotePeer, api.DataChannel, api.ManagedChannel, api.PeerChannel,
+    api.OneShotConnection, api.Bridge, api.Chat,
+]  # fmt: skip
+
+
+def test_every_event_is_emitted_by_something_and_everything_says_what_it_emits() -> None:
+    events = {it for name in api.__all__ if isinstance(it := getattr(api, name), type) and issubclass(it, Event)}
+    emitted = {event for cls in OBJECTS for event in cls._EMITS or ()}
+    assert emitted == events - {Event}
+
+
+@pytest.mark.parametrize("cls", OBJECTS)
+def test_the_docstring_of_an_emitter_names_what_it_emits(cls: type[AsyncEventEmitter]) -> None:
+    missing = {it.__name__ for it in cls._EMITS or () if f"`{it.__name__}`" not in (cls.__doc__ or "")}
+    assert not missing

@@ -151,6 +151,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "Disconnected": {"code": REQUIRED, "reason": REQUIRED, "will_reconnect": REQUIRED},
     "Message": {"channel": REQUIRED, "sender_peer_id": REQUIRED, "data": REQUIRED, "sender_metadata": None},
     "Direct": {"sender_peer_id": REQUIRED, "data": REQUIRED, "sender_metadata": None},
+    "MessagesLost": {"channel": REQUIRED, "count": REQUIRED},
     "Presence": {"channel": REQUIRED, "joined": REQUIRED, "left": REQUIRED},
     "ServerError": {"code": REQUIRED, "message": None, "request_id": None},
     "GoingAway": {"retry_after_ms": REQUIRED},

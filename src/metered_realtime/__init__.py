@@ -48,6 +48,7 @@ from .errors import (
     SignallingError,
     StreamEndedError,
     StreamEndReason,
+    TokenExpiredError,
     WhipConnectError,
     WhipError,
     WhipProtocolError,
@@ -61,6 +62,7 @@ from .events import (
     ChannelMessage,
     ChannelOpened,
     ChannelResumed,
+    ChatMessage,
     Connected,
     ConnectionClosed,
     ConnectionReset,
@@ -84,6 +86,8 @@ from .events import (
     LocalCandidate,
     LocalTrackEnded,
     Message,
+    MessagesLost,
+    NameChanged,
     NegotiationError,
     PeerJoined,
     PeerLeft,
@@ -108,9 +112,11 @@ from .files.progress import TransferProgress, TransferResult
 from .files.receiving import FileReceiver
 from .log import Logger, NoopLogger, StdlibLogger
 from .media.stream import MediaStream, StreamMetadata
+from .mesh.chat import Chat
 from .mesh.peer import MeteredPeer
 from .mesh.remote_peer import RemotePeer
 from .mesh.stats import PeerStats, RemoteStats
+from .missing import MissingExtraError, extra_of
 from .options import (
     IceServerConfig,
     MeteredPeerState,
@@ -204,11 +210,8 @@ _LAZY = {
 }
 """Names that need an extra, and the module that has each."""
 
-_EXTRAS = {"aiortc": "webrtc", "aioice": "webrtc", "av": "webrtc", "aiohttp": "server", "jwt": "server"}
-"""Which extra installs what such a module imports."""
-
-_EXTRAS_OF_ROOMS = {"whip": "whip"}
-"""The extras of rooms that have one of their own."""
+_EXTRAS_OF_ROOMS = {"bridge": ("webrtc", "server"), "server": ("server",), "whip": ("whip",)}
+"""The extras of rooms that need another one than `webrtc`."""
 
 __all__ = [
     "AckTimeoutError",
@@ -228,6 +231,8 @@ __all__ = [
     "ChannelOptions",
     "ChannelProtocolError",
     "ChannelResumed",
+    "Chat",
+    "ChatMessage",
     "Connected",
     "ConnectionClosed",
     "ConnectionEndedError",
@@ -275,6 +280,7 @@ __all__ = [
     "MediaStream",
     "Message",
     "MessageTooLargeError",
+    "MessagesLost",
     "MessagesMissedError",
     "MeteredPeer",
     "MeteredPeerOversizedError",
@@ -283,6 +289,8 @@ __all__ = [
     "MeteredPeerState",
     "MeteredPeerStateError",
     "MeteredRealtimeError",
+    "MissingExtraError",
+    "NameChanged",
     "NegotiationError",
     "NegotiationFailedError",
     "NoopLogger",
@@ -362,6 +370,7 @@ __all__ = [
     "StreamWriter",
     "SubscribeOptions",
     "SubscriptionLost",
+    "TokenExpiredError",
     "TokenProviderError",
     "TokenProviderFn",
     "TokenRefreshed",
@@ -403,9 +412,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f".{module}", __name__), name)
     except ModuleNotFoundError as error:
         dependency = (error.name or "").partition(".")[0]
-        if dependency not in _EXTRAS:
+        extra = extra_of(dependency, _EXTRAS_OF_ROOMS.get(module.partition(".")[0], ("webrtc",)))
+        if extra is None:
             raise
-        return _Missing(name, dependency, _EXTRAS_OF_ROOMS.get(module.partition(".")[0], _EXTRAS[dependency]))
+        return _Missing(name, dependency, extra)
     globals()[name] = value
     return value
 
@@ -419,10 +429,7 @@ class _Missing:
         self._extra = extra
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        raise ImportError(
-            f"{self._name} needs {self._dependency}: pip install 'metered-realtime-mesh[{self._extra}]'",
-            name=self._dependency,
-        )
+        raise MissingExtraError(self._name, self._dependency, self._extra)
 
 
 def __dir__() -> list[str]:

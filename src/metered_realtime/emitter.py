@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from .events import Event
+from .events.emitted import EventTypes
 from .log import Logger, NoopLogger, log_exception
 
 E = TypeVar("E", bound=Event)
 Handler = Callable[[E], Any]
+
+OWN_EVENTS = f"{__package__}.events"
+"""Where the events of this package are defined. A program may emit events of its own on any object."""
 
 HANDLER_DRAIN_TIMEOUT = 1.0
 """Seconds that running handlers may take when the emitter shuts down, before they are cancelled."""
@@ -100,7 +105,14 @@ class EventStream(Generic[E]):
 
 
 class AsyncEventEmitter:
-    """Base class of the objects that emit events."""
+    """Base class of the objects that emit events.
+
+    A listener for an event of this package that the object never emits causes a `UserWarning`. Base classes, events of
+    the program's own, and a class without `_EMITS` cause none.
+    """
+
+    _EMITS: ClassVar[EventTypes | None] = None
+    """The events of this package that the class emits, None if anything may be emitted."""
 
     def __init__(self, logger: Logger | None = None) -> None:
         self._logger: Logger = logger if logger is not None else NoopLogger()
@@ -140,7 +152,7 @@ class AsyncEventEmitter:
 
     def events(self, event_type: type[E], *, maxsize: int = 4096) -> EventStream[E]:
         """Return an async iterator over the events of the type from now on. `maxsize=0` means no limit."""
-        _check_type(event_type)
+        self._check_type(event_type, depth=2)
         stream: EventStream[E] = EventStream(maxsize, lambda it: self._detach_stream(event_type, it))
         if self._emitter_closed:
             stream._end()
@@ -176,7 +188,7 @@ class AsyncEventEmitter:
     def _register(
         self, event_type: type[E], handler: Handler[E] | None, *, once: bool
     ) -> Handler[E] | Callable[[Handler[E]], Handler[E]]:
-        _check_type(event_type)
+        self._check_type(event_type, depth=3)
         if handler is None:
             return lambda function: self._add(event_type, function, once)
         return self._add(event_type, handler, once)
@@ -229,6 +241,17 @@ class AsyncEventEmitter:
 
     def _log_handler_error(self, event: Event, error: Exception) -> None:
         log_exception(self._logger, "event handler failed", error, {"event": type(event).__name__})
+
+    def _check_type(self, event_type: type[Event], *, depth: int) -> None:
+        """Refuse what is no event, and warn of an event that never comes, `depth` calls below the program."""
+        if not (isinstance(event_type, type) and issubclass(event_type, Event)):
+            raise TypeError(f"an event class is needed, not {event_type!r}")
+        is_ours = event_type.__module__.startswith(OWN_EVENTS)
+        if self._EMITS is None or not is_ours or any(issubclass(it, event_type) for it in self._EMITS):
+            return
+        emitted = ", ".join(sorted(it.__name__ for it in self._EMITS))
+        text = f"{type(self).__name__} never emits {event_type.__name__}; what it emits: {emitted}"
+        warnings.warn(text, UserWarning, stacklevel=depth + 1)
 
     def _detach_stream(self, event_type: type[Event], stream: EventStream[Any]) -> None:
         streams = self._streams.get(event_type, [])
@@ -302,11 +325,6 @@ def enter_close(emitters: Iterable[AsyncEventEmitter]) -> None:
     """Mark the running task as one inside `close()`: the drains of these emitters do not wait for it."""
     for emitter in emitters:
         emitter._enter_close()
-
-
-def _check_type(event_type: type[Event]) -> None:
-    if not (isinstance(event_type, type) and issubclass(event_type, Event)):
-        raise TypeError(f"an event class is needed, not {event_type!r}")
 
 
 def listens_for(emitter: AsyncEventEmitter, event_type: type[Event]) -> bool:

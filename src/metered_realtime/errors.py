@@ -118,6 +118,22 @@ class ConnectionEndedError(SignallingError):
         self.close_reason = close_reason
 
 
+class TokenExpiredError(SignallingConnectError, ConnectionEndedError):
+    """The token of a client with `token=` has expired. To stay beyond that, a client needs a `token_provider`.
+
+    Raised by `connect` and `join`; `Disconnected.err` and the `err` of a peer's `FatalError` (`token_expired`) when a
+    connection ends by it.
+    """
+
+    def __init__(self, close_code: int, close_reason: str) -> None:
+        SignallingError.__init__(
+            self, "the token has expired, and token= gives no other one: to reconnect, give a token_provider"
+        )
+        self.close_code = close_code
+        self.close_reason = close_reason
+        self.http_status = None
+
+
 class PayloadTooLargeError(SignallingError):
     """A payload exceeds the server's limit: `size` bytes of compact UTF-8 JSON, where at most `cap` are allowed."""
 

@@ -69,9 +69,10 @@ class SubscribeOptions:
 class SignallingClientOptions:
     """The constructor options of `SignallingClient` and `MeteredPeer`, as one object.
 
-    Exactly one of `api_key` and `token_provider` is required. The provider is called before every connection attempt,
-    and again shortly before the token of a live connection expires. Times are in seconds. An `inactivity_timeout` that
-    is infinite, 0 or negative disables the watchdog and the heartbeat.
+    Exactly one of `api_key`, `token` and `token_provider` is required. The provider is called before every connection
+    attempt, and again shortly before the token of a live connection expires. A plain `token` is used until it expires;
+    the client then ends with a `TokenExpiredError`. Times are in seconds. An `inactivity_timeout` that is infinite, 0
+    or negative disables the watchdog and the heartbeat.
 
     While the client reconnects, up to `queue_while_reconnecting` publishes and sends wait for the connection
     instead of failing. `ssl_context` replaces the system's trust store for `wss`. `allow_insecure_url` permits `ws` to
@@ -89,10 +90,11 @@ class SignallingClientOptions:
     queue_while_reconnecting: int = 0
     ssl_context: SSLContext | None = None
     allow_insecure_url: bool = False
+    token: str | None = field(default=None, repr=False)
 
 
-class ClientKeywords(TypedDict, total=False):
-    """The fields of `SignallingClientOptions` as keywords of a constructor, for type checkers."""
+class KeywordsWithoutToken(TypedDict, total=False):
+    """The fields of `SignallingClientOptions` as keywords of a constructor that has a `token` of its own."""
 
     api_key: str | None
     token_provider: TokenProviderFn | None
@@ -105,6 +107,17 @@ class ClientKeywords(TypedDict, total=False):
     queue_while_reconnecting: int
     ssl_context: SSLContext | None
     allow_insecure_url: bool
+
+
+class ClientKeywords(KeywordsWithoutToken, total=False):
+    """The fields of `SignallingClientOptions` as keywords of a constructor, for type checkers."""
+
+    token: str | None
+
+
+def has_credential(keywords: ClientKeywords) -> bool:
+    """Return whether a constructor was given a credential."""
+    return bool(keywords.get("api_key") or keywords.get("token") or keywords.get("token_provider"))
 
 
 def options_or_keywords(options: SignallingClientOptions | None, keywords: ClientKeywords) -> SignallingClientOptions:

@@ -23,6 +23,8 @@ from metered_realtime.aiortc_compat import certificate
 from metered_realtime.aiortc_compat.certificate import (
     CERTIFICATE_MARGIN,
     CIPHER_SUITES,
+    RETRANSMISSIONS,
+    HandshakeFlights,
     HandshakeWatch,
     SharedCertificate,
     certificate_for_now,
@@ -35,6 +37,8 @@ from tests.aiortc_compat.support.private_names import private_names
 from tests.support.foreign import RsaCertificate, set_certificate
 from tests.support.patience import takes_less_than
 from tests.support.peers import eventually
+
+MAX_FLIGHT = 65_536
 
 TOUCHED = {
     "_create_ssl_context": "test_one_tls_context_serves_all_connections",
@@ -124,6 +128,34 @@ async def test_a_lost_flight_of_a_handshake_costs_no_second(
         await negotiate(one, other)
         await connect(ours)
     assert (ours.connectionState, watch.failure, len(lost)) == ("connected", None, 1)
+
+
+@pytest.mark.parametrize(("answered_in", "pauses"), [(0.01, [0.2, 0.2]), (0.06, [0.24, 0.48])])
+def test_a_later_flight_waits_for_several_times_what_the_first_one_took(
+    answered_in: float, pauses: list[float]
+) -> None:
+    context = certificate_for_now(None)._create_ssl_context(SRTP_PROFILES)
+    client, server, now = SSL.Connection(context), SSL.Connection(context), 0.0
+    client.set_connect_state()
+    server.set_accept_state()
+    client.DTLSv1_get_timeout = lambda: 1.0  # type: ignore[method-assign]
+    flights = HandshakeFlights(client, lambda: now)
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    server.bio_write(flights.bio_read(MAX_FLIGHT))
+    assert flights.get_timeout() == RETRANSMISSIONS[0]
+    with pytest.raises(SSL.WantReadError):
+        server.do_handshake()
+    now += answered_in
+    client.bio_write(server.bio_read(MAX_FLIGHT))
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    last = flights.bio_read(MAX_FLIGHT)
+    for pause in pauses:
+        assert flights.get_timeout() == pytest.approx(pause)
+        flights.handle_timeout()
+        assert flights.bio_read(MAX_FLIGHT) == last
+    assert flights.get_timeout() == 1.0
 
 
 def test_the_suites_beside_those_of_aiortc_have_forward_secrecy_and_authenticated_encryption() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Wire:
 
     def __init__(self, one: aioice.Connection, other: aioice.Connection, arrived: list[int]) -> None:
         self.arrived = arrived  # what counts the packets of both
+        self.only_receive = False
         self.one = one
         self.other = other
         self.delay = 0.0
@@ -59,8 +60,9 @@ async def wired() -> AsyncIterator[Wire]:
     """Two connections that are up, closed in the end."""
     one, other = aioice.Connection(ice_controlling=True), aioice.Connection(ice_controlling=False)
     arrived = [0]
+    wire: Wire | None = None
     for connection in (one, other):
-        consent.keep_consent(connection, lambda: arrived[0])
+        consent.keep_consent(connection, lambda: arrived[0], lambda: wire is not None and wire.only_receive)
         await connection.gather_candidates()
     for connection, remote in ((one, other), (other, one)):
         for candidate in remote.local_candidates:
@@ -68,8 +70,9 @@ async def wired() -> AsyncIterator[Wire]:
         await connection.add_remote_candidate(None)
         connection.remote_username, connection.remote_password = remote.local_username, remote.local_password
     await asyncio.gather(one.connect(), other.connect())
+    wire = Wire(one, other, arrived)
     try:
-        yield Wire(one, other, arrived)
+        yield wire
     finally:
         await asyncio.gather(one.close(), other.close())
 
@@ -100,6 +103,21 @@ async def test_a_path_that_falls_silent_is_dead_after_six_seconds() -> None:
         assert wire.one._query_consent_task is None
 
 
+@contextmanager
+def packets(wire: Wire) -> Iterator[None]:
+    """Let packets arrive at both ends all the time."""
+
+    def come() -> None:
+        nonlocal coming
+        wire.arrived[0] += 1
+        coming = loop.call_later(0.1, come)
+
+    loop = asyncio.get_running_loop()
+    coming = loop.call_soon(come)
+    yield
+    coming.cancel()
+
+
 @virtual_time
 async def test_a_path_on_which_something_comes_lives_as_long_as_the_rfc_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that is short of CPU time answers late; its media goes on."""
@@ -108,17 +126,26 @@ async def test_a_path_on_which_something_comes_lives_as_long_as_the_rfc_allows(m
         monkeypatch.setattr(consent, "MAX_CONSENT", 10.0)
         wire.passes = lambda: False
         silent_since = loop.time()
-
-        def come() -> None:
-            nonlocal coming
-            wire.arrived[0] += 1
-            coming = loop.call_later(0.1, come)
-
-        coming = loop.call_soon(come)
-        events = await asyncio.gather(wire.one.get_event(), wire.other.get_event())
-        coming.cancel()
+        with packets(wire):
+            events = await asyncio.gather(wire.one.get_event(), wire.other.get_event())
         assert [type(event) for event in events] == [aioice.ConnectionClosed] * 2
         assert 7.5 <= loop.time() - silent_since <= 10.5
+
+
+@virtual_time
+async def test_an_end_that_only_receives_keeps_a_path_whose_remote_never_answers_while_something_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with wired() as wire:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(consent, "MAX_CONSENT", 10.0)
+        wire.passes, wire.only_receive = (lambda: False), True
+        with packets(wire):
+            await asyncio.sleep(30)
+            assert wire.one._query_consent_task is not None
+        silent_since = loop.time()
+        assert isinstance(await wire.one.get_event(), aioice.ConnectionClosed)
+        assert loop.time() - silent_since < consent.SILENCE + 1.5 * consent.CONSENT_INTERVAL  # it looks as often
 
 
 @virtual_time

@@ -99,3 +99,19 @@ async def test_connections_can_share_a_certificate(pcs: list[RTCPeerConnection])
         assert fingerprints[0] not in other.localDescription.sdp, "without one a connection makes its own"
         await asyncio.gather(peer_connection.connect(one), peer_connection.connect(other))
         assert (one.connectionState, other.connectionState) == ("connected", "connected")
+
+
+async def test_a_connection_that_is_sent_media_only_receives_until_it_sends_media_or_data(
+    pcs: list[RTCPeerConnection],
+) -> None:
+    one, other = make(pcs), make(pcs)
+    transceiver = sending(one)
+    transceiver.direction = "sendonly"
+    await negotiate(one, other)
+    assert not peer_connection.only_receives(one)
+    assert peer_connection.only_receives(other)
+    one.createDataChannel("x")
+    await gather_host_candidates(other)
+    await negotiate(one, other)
+    await asyncio.gather(peer_connection.connect(one), peer_connection.connect(other))
+    assert not peer_connection.only_receives(other)

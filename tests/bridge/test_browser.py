@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Page
 
 from metered_realtime import MediaStream
@@ -15,11 +17,14 @@ from metered_realtime.media.sources.testsource import PatternTrack, ToneTrack
 from tests.bridge.support import Endpoints, picture, tracks_of
 from tests.bridge.whip_whep import client_page, client_site, is_installed
 from tests.support.browsers import BROWSERS, Browser, Chromium, needs, until
+from tests.support.peer_fixtures import no_open_socket, open_room
+from tests.support.peers import eventually
 
 pytestmark = [
     pytest.mark.skipif(
         not is_installed() and "CI" not in os.environ, reason="whip-whep is needed: npm ci in tests/foreign_ends"
     ),
+    pytest.mark.asyncio(loop_scope="module"),
 ]
 
 
@@ -27,10 +32,41 @@ def _parameters(*kinds: type[Browser]) -> list[Any]:
     return [pytest.param(it, id=it.NAME, marks=[getattr(pytest.mark, it.NAME), needs(it)]) for it in kinds]
 
 
-@pytest.fixture(params=_parameters(*BROWSERS.values()))
-async def page(request: pytest.FixtureRequest) -> AsyncIterator[Page]:
-    async with client_site() as url, request.param() as browser:
+@pytest_asyncio.fixture(loop_scope="module", autouse=True)
+async def no_socket_left_behind() -> AsyncIterator[None]:
+    async with no_open_socket():
+        yield
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def no_task_left_behind() -> AsyncIterator[None]:
+    """Fail a test that leaves a task of its own running: the browser has some too."""
+    before = asyncio.all_tasks()
+    yield
+    here = asyncio.current_task()
+    try:
+        await eventually(lambda: asyncio.all_tasks() <= before | {here})
+    except TimeoutError:
+        pytest.fail(f"tasks left behind: {asyncio.all_tasks() - before}")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def endpoints() -> AsyncIterator[Endpoints]:
+    async with open_room() as room, Endpoints(room) as endpoints:
+        yield endpoints
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=_parameters(*BROWSERS.values()))
+async def browser(request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
+    async with request.param() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    async with client_site() as url:
         yield await client_page(browser, url)
+        await browser.clean()
 
 
 async def test_a_page_watches_a_participant_and_stops(endpoints: Endpoints, page: Page) -> None:
@@ -45,7 +81,7 @@ async def test_a_page_watches_a_participant_and_stops(endpoints: Endpoints, page
     assert (await endpoints.log.until(BridgeSessionClosed)).reason in ("deleted", "lost")
 
 
-@pytest.mark.parametrize("page", _parameters(Chromium), indirect=True)  # Firefox downloads its H.264
+@pytest.mark.parametrize("browser", _parameters(Chromium), indirect=True)  # Firefox downloads its H.264
 async def test_a_page_watches_an_encoder_in_h264(endpoints: Endpoints, page: Page) -> None:
     from tests.bridge.test_publishing import prefer
 

@@ -147,7 +147,7 @@ async def test_what_is_sent_while_there_is_no_connection_arrives(room: Room) -> 
     pair = await room.pair()
     mine, theirs = await opened(pair)
     log = EventLog(theirs)
-    pair.to_b.connection_reset()  # as if the new connection were still being made
+    pair.to_b._reports.connection_reset()  # as if the new connection were still being made
     assert mine.ready_state == "reconnecting"
     for number in range(10):
         mine.send_nowait(str(number))
@@ -182,7 +182,7 @@ async def test_a_restarted_program_is_sent_what_its_predecessor_has_not_acknowle
 async def test_a_full_window_makes_sends_wait_or_fail_with_its_state(room: Room) -> None:
     pair = await room.pair()
     mine, theirs = await opened(pair, window_messages=4, window_bytes=1_000)
-    pair.to_b.connection_reset()
+    pair.to_b._reports.connection_reset()
     for _ in range(4):
         mine.send_nowait("x" * 100)
     with pytest.raises(ReplayOverflowError) as error:
@@ -204,7 +204,7 @@ async def test_a_full_window_makes_sends_wait_or_fail_with_its_state(room: Room)
 async def test_too_many_waiting_sends_overflow(room: Room) -> None:
     pair = await room.pair()
     mine, _ = await opened(pair, window_messages=1)
-    pair.to_b.connection_reset()
+    pair.to_b._reports.connection_reset()
     mine.send_nowait("x")
     waiting = [asyncio.ensure_future(mine.send("x")) for _ in range(MAX_QUEUED_SENDS)]
     await asyncio.sleep(0)
@@ -288,7 +288,7 @@ async def test_a_lossy_channel_drops_and_counts_unsent_messages(room: Room) -> N
     await mine.send("first")
     await mine.send(b"y" * 200_000)
     await log.until(DCMessage, 2)
-    pair.to_b.connection_reset()
+    pair.to_b._reports.connection_reset()
     for number in range(60):
         await mine.send(str(number))  # the oldest ones make room
     await replace_connection(pair.to_b)
@@ -353,7 +353,7 @@ async def test_closing_while_the_other_end_is_away_closes_it_later(room: Room) -
     pair = await room.pair()
     mine, theirs = await opened(pair)
     log = EventLog(theirs)
-    pair.to_b.connection_reset()
+    pair.to_b._reports.connection_reset()
     channel_entries(pair.to_b)["x"].channel.unbind()
     mine.close()
     await replace_connection(pair.to_b)
@@ -366,7 +366,7 @@ async def test_a_remote_that_leaves_ends_its_channels_and_waiting_sends(room: Ro
     mine, _ = await opened(pair, window_bytes=1_000)
     other = pair.to_b.open_channel("other")
     logs = EventLog(mine), EventLog(other)
-    pair.to_b.connection_reset()
+    pair.to_b._reports.connection_reset()
     await mine.send(b"x" * 1_000)
     waiting = [asyncio.ensure_future(it) for it in (mine.send("x"), mine.drain())]
     await asyncio.sleep(0)
@@ -524,7 +524,7 @@ async def test_a_remote_that_is_too_slow_misses_messages_and_continues(room: Roo
     assert event.err.messages == 5
     await problems.until(DCMessage, data="5")
     assert messages(problems) == ["0", "1", "2", "3", "4", "5"]  # they had arrived: nothing is missed
-    pair.to_b.connection_reset()
+    pair.to_b._reports.connection_reset()
     for number in range(6, 13):
         channel.send_nowait(str(number))
     await replace_connection(pair.to_b)
@@ -539,7 +539,7 @@ async def test_a_remote_without_a_connection_does_not_delay_the_others(room: Roo
     channel = pair.a.open_channel("x", window_messages=10, patience=3_600)
     logs = {peer: EventLog(peer.open_channel("x")) for peer in (pair.b, third)}
     await eventually(lambda: all(it.ready_state == "open" for it in channel.channels.values()))
-    pair.to_b.connection_reset()
+    pair.to_b._reports.connection_reset()
     async with asyncio.timeout(PATIENCE):
         for number in range(30):
             await channel.send(str(number))

@@ -8,16 +8,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import jwt
 import pytest
+from aiohttp import web
+from typer.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from metered_realtime.cli.app import app
 from metered_realtime.server.config.file import load_config
 
 SECRET_ID, SECRET = "sk_id_test", "sk_secret_" + "t" * 40
@@ -274,3 +277,105 @@ async def test_without_its_dependencies_says_what_to_install(tmp_path: Path, mis
     assert (status, out) == (1, "")
     assert "pip install 'metered-realtime-mesh[cli]'" in err
     assert "Traceback" not in err
+
+
+class TestTraces:
+    """`serve --otel`, at a collector of the test's own."""
+
+    async def test_traces_reach_the_collector_before_the_program_ends(self) -> None:
+        received: list[bytes] = []
+
+        async def take(request: web.Request) -> web.Response:
+            received.append(await request.read())
+            return web.Response()
+
+        async with collector(take) as url:
+            environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=t"}
+            async with program("serve", "--port", "0", "--json", "--otel", **environment) as process:
+                assert process.stdout is not None
+                line = json.loads(await process.stdout.readline())
+                async with connect(f"{line['url']}/v1?key={line['api_key']}") as client:
+                    await client.recv()
+                process.terminate()
+                _, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"")
+        sent = b"".join(received)
+        for text in (b"connect", b"service.name", b"metered-realtime", b"deployment.environment"):
+            assert text in sent
+        assert line["api_key"].encode() not in sent
+
+    async def test_a_collector_that_does_not_answer_keeps_no_program_from_ending(self) -> None:
+        asked, ended = asyncio.Event(), asyncio.Event()
+
+        async def hang(_: web.Request) -> web.Response:
+            asked.set()
+            await ended.wait()
+            return web.Response()
+
+        async with collector(hang) as url:
+            environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "1"}
+            async with program("serve", "--port", "0", "--json", "--otel", **environment) as process:
+                assert process.stdout is not None
+                line = json.loads(await process.stdout.readline())
+                async with connect(f"{line['url']}/v1?key={line['api_key']}") as client:
+                    await client.recv()
+                await asked.wait()
+                process.terminate()
+                assert await process.wait() == 0  # while the request is still unanswered
+            ended.set()
+
+
+def test_an_exporter_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    result = CliRunner().invoke(app, ["serve", "--port", "0", "--otel"])
+    assert result.exit_code == 1
+    assert "pip install opentelemetry-exporter-otlp-proto-grpc" in result.output
+
+
+@asynccontextmanager
+async def collector(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """An endpoint for OTLP over HTTP. Yields its URL."""
+    application = web.Application()
+    application.router.add_post("/v1/traces", handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{site.port}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_relays_and_proxies_come_from_the_environment() -> None:
+    environment = {
+        "METERED_TURN_URLS": "turn:a.example,turn:b.example",
+        "METERED_TURN_SECRET": "shared",
+        "METERED_TRUSTED_PROXIES": "127.0.0.1,::1",
+    }
+    async with program("serve", "--port", "0", "--json", "-v", **environment) as process:
+        assert process.stdout is not None
+        line = json.loads(await process.stdout.readline())
+        headers = {"X-Forwarded-For": "198.51.100.7"}
+        async with connect(f"{line['url']}/v1?key={line['api_key']}", additional_headers=headers) as client:
+            (relay,) = json.loads(await client.recv())["metadata"]["iceServers"]
+        process.terminate()
+        _, err = await process.communicate()
+    assert relay["urls"] == ["turn:a.example", "turn:b.example"]
+    assert "address='198.51.100.7'" in err.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--turn-url", "turn:a.example"), "--turn-secret"),
+        (("--turn-secret", "shared"), "--turn-url"),
+        (("--trusted-proxy", "near"), "'near'"),
+        (("--otel", "--otel-frames", "2"), "from 0 to 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(arguments: tuple[str, ...], named: str) -> None:
+    result = CliRunner().invoke(app, ["serve", *arguments])
+    assert result.exit_code == 2
+    assert named in result.output

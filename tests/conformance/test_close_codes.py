@@ -358,7 +358,7 @@ async def test_1001_is_announced_and_the_wait_that_it_asks_for_is_kept() -> None
     async with SignallingServer() as server, connected(server) as (_, diary):
         await server.stop()
         assert await diary.wait_for(GoingAway) == GoingAway(1_000)
-        assert (await diary.wait_for(Reconnecting)).delay >= 1
+        assert 0.8 <= (await diary.wait_for(Reconnecting)).delay <= 1
         assert diary.of(Disconnected)[0].code == 1001
 
 

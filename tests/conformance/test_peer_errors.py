@@ -173,7 +173,7 @@ async def test_an_expired_token_is_otherwise_replaced() -> None:
         while peer.state != "joined" or len(server.paths) < 2:
             diary._grew.clear()
             await diary._grew.wait()
-        assert server.paths == ["/v1?token=old", "/v1?token=new"]
+        assert server.paths == ["/v1?token=old&recover=1", "/v1?token=new&recover=1"]
         assert not any(isinstance(event, FatalError) for event in diary.events)
 
 

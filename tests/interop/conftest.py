@@ -1,14 +1,17 @@
-"""One browser of each kind for the tests of a module, and a server for each test."""
+"""One browser of each kind for all tests, and a server for each test."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 
 from metered_realtime.server import SignallingServer
 from tests.support.browsers import BROWSERS, Browser, Chromium, needs
+
+LaunchFn = Callable[[type[Browser]], Awaitable[Browser]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -26,14 +29,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("launched", parameters, indirect=True, scope="module")
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def launched(request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
-    """A browser for all tests of a module. Who uses it cleans it."""
-    async with request.param() as running:
-        yield running
+@pytest_asyncio.fixture(loop_scope="package", scope="package")
+async def launch() -> AsyncIterator[LaunchFn]:
+    """Return the browser of a kind. It is started when it is first wanted, and ends after the last test."""
+    running: dict[type[Browser], Browser] = {}
+    async with AsyncExitStack() as stack:
+
+        async def launch(kind: type[Browser]) -> Browser:
+            if kind not in running:
+                running[kind] = await stack.enter_async_context(kind())
+            return running[kind]
+
+        yield launch
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package", scope="module")
+async def launched(request: pytest.FixtureRequest, launch: LaunchFn) -> Browser:
+    """The browser of a kind. Who uses it cleans it."""
+    return await launch(request.param)
+
+
+@pytest_asyncio.fixture(loop_scope="package")
 async def browser(launched: Browser, server: SignallingServer) -> AsyncIterator[Browser]:
     """The same one, with its pages closed and their errors looked at after the test, while their server still runs."""
     yield launched
@@ -47,7 +63,7 @@ def chromium(browser: Browser) -> Chromium:
     return browser
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def server() -> AsyncIterator[SignallingServer]:
     """A server of the test's own."""
     async with SignallingServer(port=0) as running:

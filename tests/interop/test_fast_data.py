@@ -21,7 +21,7 @@ from metered_realtime.server import SignallingServer
 from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="package")]
 
 PAGE = """async (offer) => {
   const pc = window.direct = new RTCPeerConnection();
@@ -59,7 +59,7 @@ ECHO = """async ([label, high]) => {
 }"""
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="package", scope="module")
 async def page(launched: Browser) -> AsyncIterator[Page]:
     """A page of a secure context, which digests need."""
     async with SignallingServer(port=0) as server:
@@ -67,7 +67,7 @@ async def page(launched: Browser) -> AsyncIterator[Page]:
         await launched.clean()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def pc(page: Page) -> AsyncIterator[RTCPeerConnection]:
     made = create_peer_connection()
     yield made

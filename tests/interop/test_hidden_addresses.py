@@ -14,10 +14,10 @@ from metered_realtime.server import SignallingServer
 from tests.support.browsers import Firefox, needs_firefox, until
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.firefox, needs_firefox, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.firefox, needs_firefox, pytest.mark.asyncio(loop_scope="package")]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="package", scope="module")
 async def hiding() -> AsyncIterator[Firefox]:
     """Firefox with the setting that users have."""
     async with Firefox(preferences={"media.peerconnection.ice.obfuscate_host_addresses": True}) as running:

@@ -15,7 +15,7 @@ from tests.interop.test_perfect_negotiation import FOREIGN, REMOTE, bot
 from tests.interop.test_python_and_browsers import Bot
 from tests.support.browsers import Browser, until
 
-pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="package")]
 
 __all__ = ["bot"]
 

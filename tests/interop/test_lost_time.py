@@ -17,7 +17,7 @@ from tests.support.patience import PATIENCE
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.xdist_group("busy"),
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="package"),
 ]
 
 APART = 0.15

@@ -16,7 +16,7 @@ from tests.interop.test_python_and_browsers import Bot, page_decodes
 from tests.support import clips
 from tests.support.browsers import Browser, until
 
-pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="package")]
 
 CODEC = """async (id) => {
   for (const pc of probe.connections) {
@@ -31,7 +31,7 @@ KNOWN = "RTCRtpReceiver.getCapabilities('video').codecs.map((codec) => codec.mim
 """The codecs of the browser. Firefox has H.264 from a plugin that it downloads, and no package of Debian has."""
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def bots(server: SignallingServer) -> AsyncIterator[list[Bot]]:
     """Two bots that are not in the channel yet."""
     bots = [Bot.watching(MeteredPeer(api_key=server.api_key, url=server.url)) for _ in range(2)]

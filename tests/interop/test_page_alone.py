@@ -12,7 +12,7 @@ from metered_realtime.server.resume import ResumeTokens
 from tests.support.browsers import LOST_SERVER, Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 BOTH = pytest.mark.browsers("chromium", "firefox")
 THOROUGH = pytest.mark.browsers("chromium", thorough=["firefox"])

@@ -28,7 +28,7 @@ from tests.support.inside import start_over
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="package")]
 
 LISTEN = """(id) => {
   window.got = [];
@@ -46,7 +46,7 @@ LISTEN = """(id) => {
 """Makes the page keep what it gets: text as it is, bytes as their digest."""
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["!polite", "~impolite"])
+@pytest_asyncio.fixture(loop_scope="package", params=["!polite", "~impolite"])
 async def peer(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[MeteredPeer]:
     """A peer whose id sorts before or after every id that the server gives a page."""
     peer = MeteredPeer(token_provider=lambda: server.mint_token(peer_id=request.param), url=server.url)

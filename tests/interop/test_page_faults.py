@@ -15,7 +15,7 @@ from tests.interop.test_page_alone import PEER, decoding, pair, say
 from tests.support.browsers import LOST_SERVER, Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 BOTH = pytest.mark.browsers("chromium", thorough=["firefox"])
 
@@ -288,6 +288,68 @@ async def test_waits_grow_with_an_outage_and_never_far_beyond_it(browser: Browse
     assert waits[0] < 1
     assert max(waits) < 5
     assert len(times) < 30
+
+
+KEEPING_SERVER = """() => {
+  window.asked = [];
+  const rounds = [
+    [{ type: "message", offset: 6, data: { text: "six" } }],
+    [
+      { type: "lost", epoch: "e", offset: 9, count: 3 },
+      { type: "message", offset: 6, data: { text: "six again" } },
+      { type: "message", offset: 10, data: { text: "ten" } },
+    ],
+    [{ type: "lost", epoch: "f", offset: 0 }, { type: "message", offset: 1, data: { text: "one" } }],
+  ];
+  window.WebSocket = class {
+    static OPEN = 1;
+    readyState = 1;
+    constructor(url) {
+      asked.push(new URL(url).searchParams.get("recover"));
+      this.say = (frame) => this.onmessage?.({ data: JSON.stringify(frame) });
+      const epoch = asked.length > 4 ? "f" : "e";
+      setTimeout(() => {
+        this.onopen?.();
+        this.say({ type: "welcome", peerId: "ann", resumeToken: "t", metadata: {}, epoch, offset: 2 });
+      });
+      window.socket = this;
+    }
+    send(text) {
+      const { type, channel, requestId, epoch = null, offset = null } = JSON.parse(text);
+      if (type !== "subscribe") return;
+      asked.push([epoch, offset]);
+      this.say({ type: "ack", requestId, epoch: asked.length > 4 ? "f" : "e", offset: epoch === null ? 5 : 20 });
+      this.say({ type: "presence", channel, joined: [], left: [] });
+      for (const frame of rounds.shift() ?? []) this.say({ channel, from: "bob", ...frame });
+    }
+    close() {}
+  };
+  window.drop = () => socket.onclose({ code: 1006, reason: "" });
+  return room.leave().then(() => room.join({ channel: "room", media: "none" }));
+}"""
+
+
+async def test_the_chat_is_not_lost_over_a_reconnect_or_says_how_much_of_it_is(
+    browser: Browser, server: SignallingServer
+) -> None:
+    page = await browser.room(server.http_url, channel="room", name="Ann", media="none")
+    await page.evaluate(KEEPING_SERVER)
+    texts = page.locator(".messages li")
+    for _ in range(2):
+        await until(page, "room.state === 'joined' && asked.length % 2 === 0 && asked.length > 0")
+        await page.evaluate("drop()")
+        await until(page, "room.state === 'reconnecting'")
+    await until(page, "room.state === 'joined'")
+    await expect(texts).to_have_text(
+        [
+            re.compile("six$"),
+            "3 messages were lost while you were away.",
+            re.compile("ten$"),
+            "While the server was away, messages may have been lost.",
+            re.compile("one$"),
+        ]
+    )
+    assert await page.evaluate("asked") == ["1", [None, None], "e:2", ["e", 6], "e:2", ["e", 10]]
 
 
 # --- floods and names

@@ -13,7 +13,7 @@ from metered_realtime.server import SignallingServer
 from tests.support.browsers import Chromium
 from tests.support.peers import eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def offer() -> dict[str, Any]:

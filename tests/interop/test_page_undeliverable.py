@@ -12,7 +12,7 @@ from metered_realtime.server.limits import Limits
 from tests.interop.test_page_alone import decoding, pair
 from tests.support.browsers import Browser, until
 
-pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="package")]
 
 ADD = """async (count) => {
   window.added = [];
@@ -22,7 +22,7 @@ ADD = """async (count) => {
 STREAMS = "[...room.peers.values()][0].streams.length"
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def small() -> AsyncIterator[SignallingServer]:
     """A server that takes the offer of a camera, and not that of ten."""
     async with SignallingServer(port=0, limits=Limits(max_message_size=16_384)) as running:

@@ -21,13 +21,13 @@ from tests.support.inside import aioice_of
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog
 
-pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="package")]
 
 FOREIGN = (Path(__file__).parent / "perfect_negotiation.js").read_text()
 REMOTE = "[...me.remotes.values()][0]"
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["polite", "impolite"])
+@pytest_asyncio.fixture(loop_scope="package", params=["polite", "impolite"])
 async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[Bot]:
     """A bot in the channel, with a picture and a tone."""
     bot = Bot.watching(
@@ -41,7 +41,7 @@ async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> Async
     await bot.end()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def page(bot: Bot, launched: Browser, server: SignallingServer) -> AsyncIterator[Page]:
     """The other peer, with camera and microphone, when media flows in both directions."""
     page = await launched.page(server.http_url)

@@ -33,7 +33,7 @@ from metered_realtime.server import SignallingServer
 from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", "firefox"), pytest.mark.asyncio(loop_scope="package")]
 
 IDS = {"polite": "!python", "impolite": "~python"}
 """Ids that sort before and after every id that the server gives a page: the smaller one is polite."""
@@ -99,7 +99,7 @@ class Bot:
         await self.until(lambda: all(self.frames.get(kind, 0) >= goal[kind] for kind in kinds))
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["polite", "impolite"])
+@pytest_asyncio.fixture(loop_scope="package", params=["polite", "impolite"])
 async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[Bot]:
     """A bot that is not in the channel yet."""
     peer = MeteredPeer(

@@ -14,7 +14,7 @@ from metered_realtime.server import SignallingServer
 from tests.support.browsers import Browser, until
 from tests.support.peers import GreyTrack, eventually
 
-pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium", thorough=["firefox"]), pytest.mark.asyncio(loop_scope="package")]
 
 SEEDS = 4
 OPERATIONS = 10

@@ -23,7 +23,7 @@ from tests.support.peers import eventually
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.xdist_group("busy"),
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="package"),
 ]
 
 LATE = 0.25

@@ -25,14 +25,14 @@ from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 BOTH = pytest.mark.browsers("chromium", thorough=["firefox"])
 
 SET_UP = """async (id) => {
   const { Rpc, RpcError } = await import("/page/rpc.js");
   window.RpcError = RpcError;
-  window.stopped = 0;
+  window.begun = window.stopped = 0;
   window.methods = {
     join: (...words) => words.join("-"),
     named: ({ a, b }) => a - b,
@@ -44,6 +44,7 @@ SET_UP = """async (id) => {
     oddError: () => { throw new RpcError(2300, "Insufficient funds", 1n); },
     wordless: () => () => 1,
     hang() {
+      window.begun += 1;
       this.signal.addEventListener("abort", () => (window.stopped += 1));
       return new Promise((resolve) => this.signal.addEventListener("abort", resolve));
     },
@@ -86,7 +87,7 @@ class Meeting:
         )
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["!python", "~python"])
+@pytest_asyncio.fixture(loop_scope="package", params=["!python", "~python"])
 async def meeting(request: pytest.FixtureRequest, launched: Browser) -> AsyncIterator[Meeting]:
     async with SignallingServer(port=0) as server:
         bot = MeteredPeer(token_provider=lambda: server.mint_token(request.param), url=server.url)
@@ -192,7 +193,7 @@ async def test_deadlines_and_cancellation_both_ways(meeting: Meeting) -> None:
         await meeting.client.using(timeout=0.2).call("hang")
     await until(meeting.page, "stopped === 1")
     call = asyncio.ensure_future(meeting.client.call("hang"))
-    await asyncio.sleep(0.1)
+    await until(meeting.page, "begun === 2")
     call.cancel()
     await until(meeting.page, "stopped === 2")
 

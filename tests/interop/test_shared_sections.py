@@ -22,7 +22,7 @@ from tests.support.browsers import Chromium, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import GreyTrack, eventually
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 __all__ = ["bot"]
 

@@ -18,7 +18,7 @@ from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import eventually
 
-pytestmark = [pytest.mark.browsers("chromium"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium"), pytest.mark.asyncio(loop_scope="package")]
 
 LOWEST_FIRST = """[
   { rid: "lo", scaleResolutionDownBy: 4 }, { rid: "mid", scaleResolutionDownBy: 2 }, { rid: "hi" },
@@ -28,7 +28,7 @@ SENT = f"""async () => Object.fromEntries([...(await {REMOTE}.pc.getStats()).val
   .filter((it) => it.type === "outbound-rtp" && it.kind === "video").map((it) => [it.rid, it.framesSent]))"""
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["polite", "impolite"])
+@pytest_asyncio.fixture(loop_scope="package", params=["polite", "impolite"])
 async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> AsyncIterator[Bot]:
     """A bot in the channel, with nothing to send."""
     bot = Bot.watching(
@@ -41,7 +41,7 @@ async def bot(request: pytest.FixtureRequest, server: SignallingServer) -> Async
     await bot.end()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def page(bot: Bot, launched: Browser, server: SignallingServer) -> AsyncIterator[Page]:
     """The other peer, which sends nothing yet."""
     page = await launched.page(server.http_url)

@@ -29,7 +29,7 @@ pytestmark = [
     needs_chromium,
     needs_firefox,
     needs_display,
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="package"),
 ]
 
 OTHERS = 3
@@ -92,7 +92,7 @@ class Whole:
         await eventually(receive)
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="package", scope="module")
 async def browsers() -> AsyncIterator[dict[str, Browser]]:
     """Both browsers. Firefox has a screen to share."""
     async with AsyncExitStack() as stack:
@@ -108,7 +108,7 @@ def tokens(server: SignallingServer, name: str) -> Callable[[], str]:
     return lambda: server.mint_token(name.lower(), peer_metadata={"name": name})
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def whole(browsers: dict[str, Browser], server: SignallingServer) -> AsyncIterator[Whole]:
     """A room in which everybody sees and hears everybody."""
     async with AsyncExitStack() as stack:

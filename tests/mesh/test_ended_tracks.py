@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from metered_realtime import (
     from_file,
     iter_frames,
 )
+from metered_realtime.media.sending import fanout
 from metered_realtime.media.sources.player import Player
 from metered_realtime.media.sources.testsource import ToneTrack, write_test_clip
 from tests.support.patience import PATIENCE
@@ -98,6 +100,58 @@ async def test_the_other_end_is_told_once_and_its_reading_ends(
     assert pair.a.get_track_metadata(track) is None
     assert [(event.track, event.err) for event in log.of(LocalTrackEnded)] == [(track, None)]
     assert pair.a.stats().tracks_failed == 0
+
+
+class StuckTrack(GreyTrack):
+    """A track of a program, whose queue nobody fills any more once it has been stopped."""
+
+    async def recv(self) -> Any:
+        if self.readyState != "live":
+            await asyncio.Event().wait()
+        return await super().recv()
+
+
+class StubbornTrack(StuckTrack):
+    """A track that also takes no notice of cancellation."""
+
+    async def recv(self) -> Any:
+        with suppress(asyncio.CancelledError):
+            return await super().recv()
+        return await GreyTrack(200).recv()
+
+
+class DeafTrack(GreyTrack):
+    """A track that goes on when it has been stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._source = GreyTrack()
+
+    async def recv(self) -> Any:
+        return await self._source.recv()
+
+
+@pytest.mark.parametrize("kind", [StuckTrack, StubbornTrack, DeafTrack])
+@pytest.mark.parametrize("when", ["while it is read", "before"])
+async def test_a_stopped_track_ends_whatever_its_recv_does(
+    room: Room, kind: type[GreyTrack], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "END_GRACE", 0.05)
+    pair = await room.pair()
+    log = EventLog(pair.a)
+    track = kind()
+    if when == "before":
+        track.stop()
+        pair.a.add_track(track)
+    else:
+        pair.a.add_track(track)
+        received = (await pair.log_b.until(Track)).track
+        await frames(received)
+        track.stop()
+        await all_frames(received)
+    await pair.log_b.until(TrackEnded)
+    event = await log.until(LocalTrackEnded)
+    assert (event.track, event.err) == (track, None)
 
 
 async def test_all_of_a_file_arrives_before_its_end_is_told(room: Room, tmp_path: Path) -> None:

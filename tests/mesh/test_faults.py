@@ -34,10 +34,15 @@ from metered_realtime import (
 )
 from metered_realtime.core.negotiation import connection_recovery, ladder, negotiator
 from metered_realtime.core.negotiation.signals import GREETING
+from metered_realtime.errors import ServerRequestError
+from metered_realtime.log import NoopLogger
 from metered_realtime.mesh import snapshot_watch
+from metered_realtime.mesh.snapshot_watch import RECONCILE_RETRIES, RECONCILE_TIMEOUT, SnapshotWatch
+from metered_realtime.server import Limits
 from metered_realtime.server.resume import ResumeTokens
 from tests.support.inside import aioice_of, connection_of, fail_connection, is_quiet, signalling_client
 from tests.support.patience import PATIENCE
+from tests.support.peer_fixtures import open_room
 from tests.support.peers import (
     EventLog,
     GreyTrack,
@@ -51,6 +56,7 @@ from tests.support.peers import (
     shows,
     state_of,
 )
+from tests.support.virtual_time import now, virtual_time
 
 QUICK = ReconnectOptions(initial_delay=0.01, max_delay=0.05, max_attempts=1000)
 
@@ -272,18 +278,17 @@ async def test_hostile_candidates_are_told_and_harmless(room: Room) -> None:
     await fresh_frames(received)
 
 
-async def test_candidates_are_taken_in_limits(room: Room) -> None:
-    pair = await room.pair()
-    for number in range(199):
-        text = f"candidate:{number} 1 udp 1 192.0.2.1 {10_000 + number} typ host"
-        await pair.a.send_to("b", {"type": "rtc-ice", "candidate": {"candidate": text}})
-        if number % 50 == 49:
-            await asyncio.sleep(0.3)  # the server's rate limit
-    assert pair.log_b.of(IceCandidateError) == []
-    for number in range(3):
-        text = f"candidate:{number} 1 udp 1 192.0.2.2 {10_000 + number} typ host"
-        await pair.a.send_to("b", {"type": "rtc-ice", "candidate": {"candidate": text}})
-    await pair.log_b.until(IceCandidateError, 2)
+async def test_candidates_are_taken_in_limits() -> None:
+    async with open_room(limits=Limits(frame_burst=1_000)) as room:
+        pair = await room.pair()
+        for number in range(199):
+            text = f"candidate:{number} 1 udp 1 192.0.2.1 {10_000 + number} typ host"
+            await pair.a.send_to("b", {"type": "rtc-ice", "candidate": {"candidate": text}})
+        assert pair.log_b.of(IceCandidateError) == []
+        for number in range(3):
+            text = f"candidate:{number} 1 udp 1 192.0.2.2 {10_000 + number} typ host"
+            await pair.a.send_to("b", {"type": "rtc-ice", "candidate": {"candidate": text}})
+        await pair.log_b.until(IceCandidateError, 2)
 
 
 @pytest.mark.parametrize(
@@ -648,3 +653,24 @@ async def test_who_left_meanwhile_is_gone_after_a_reconnect(room: Room) -> None:
         assert [remote.id for remote in pair.a.remote_peers] == ["c"]
         assert [kind for kind in seen.kinds() if kind.startswith("Peer")] == ["PeerLeft", "PeerJoined"]
         await pair.a.close()
+
+
+@virtual_time
+@pytest.mark.parametrize("code", ["backend_error", "internal_error", "rate_limited"])
+async def test_a_server_that_cannot_serve_the_channel_yet_is_asked_on(code: str) -> None:
+    outage = 10
+    asked: list[float] = []
+    gave_up = asyncio.Event()
+
+    async def subscribe() -> None:
+        asked.append(now())
+        if len(asked) <= outage:
+            raise ServerRequestError(code)
+
+    watch = SnapshotWatch(subscribe, gave_up.set, NoopLogger())
+    watch.start()
+    await gave_up.wait()
+    uncounted = 0 if code == "rate_limited" else outage
+    assert len(asked) == uncounted + RECONCILE_RETRIES
+    assert now() - asked[-1] == RECONCILE_TIMEOUT
+    watch.stop()

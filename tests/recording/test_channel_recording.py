@@ -202,6 +202,9 @@ async def test_a_participant_that_comes_back_gets_another_file(room: Room, tmp_p
             await written(recorder, video=15)
             await ann.leave()
             await eventually(lambda: recorder.stats().participants[-1].state == "closed")
+    first, second = recorder.participants["ann"]
+    assert (first, second) == recorder.stats().participants
+    assert list(recorder.participants) == ["ann"]
     assert [it.name for it in files(tmp_path)] == ["ann-2.webm", "ann.webm"]
     assert all(decoded(path, "video") for path in files(tmp_path))
 

@@ -18,7 +18,8 @@ from metered_realtime.media.receiving import waiting
 from metered_realtime.media.receiving.mailbox import Tally
 from metered_realtime.media.receiving.remote_track import RemoteTrack
 from metered_realtime.recording import channel_recording, packet_file
-from metered_realtime.recording.mixed_recording import MixedFrame, MixWriter
+from metered_realtime.recording.mix import MixedFrame
+from metered_realtime.recording.mixed_recording import MixWriter
 from metered_realtime.recording.participant_recording import ParticipantRecording, PlacedTrack
 from tests.support.peers import eventually
 

@@ -10,17 +10,19 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from metered_realtime.server import MetricsOptions, SignallingServer
+from metered_realtime.server import MetricsOptions, SignallingServer, Webhooks, new_webhook_secret
 from metered_realtime.server.metrics.times import BOUNDS, FrameTimes
 from tests.support.peers import eventually
 from tests.support.probe import dialled, welcomed
 
 TOKEN = "a token of a good length"
-DASHBOARD = Path(__file__).parents[2] / "deploy/grafana-dashboard.json"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+DASHBOARD, ALERTS = DEPLOY / "grafana-dashboard.json", DEPLOY / "prometheus-alerts.yaml"
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -136,17 +138,29 @@ def test_metrics_options_name_what_is_wrong(options: dict[str, Any], fault: str)
         MetricsOptions(**options)
 
 
-async def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    async with watched_server() as server, welcomed(server, "ann") as ann:
+async def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() -> None:
+    webhooks = Webhooks("http://127.0.0.1:1/", new_webhook_secret())
+    async with (
+        SignallingServer(metrics=MetricsOptions(port=0), webhooks=webhooks) as server,
+        welcomed(server, "ann") as ann,
+    ):
         await ann.join("c")
         async with dialled(server, "key=pk_live_wrong") as probe:
             await probe.ending()
         names = {name for name, _ in await samples(server)}
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    queries = [target["expr"] for panel in panels for target in panel["targets"]]
-    asked = [name for query in queries for name in re.findall(r"\b(?:metered|process)\w+", query)]
-    assert len(asked) >= 12
-    assert set(asked) <= names
+    rules = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
+    in_panels = metrics_of([target["expr"] for panel in panels for target in panel["targets"]])
+    in_alerts = metrics_of([rule["expr"] for rule in rules])
+    assert len(in_panels) >= 12
+    assert len(in_alerts) >= 6
+    assert {*in_panels, *in_alerts} <= names
+
+
+def metrics_of(queries: list[str]) -> list[str]:
+    """Return the metrics that queries of Prometheus name."""
+    bare = [re.sub(r'"[^"]*"', "", query) for query in queries]
+    return [name for query in bare for name in re.findall(r"\b(?:metered_realtime_|process_)\w+", query)]
 
 
 @given(st.lists(st.floats(0, 2), max_size=40))

@@ -7,7 +7,10 @@ import base64
 import hashlib
 import hmac
 import json
+import re
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,3 +198,15 @@ def test_the_queue_tells_each_change_once_and_in_order_or_that_it_was_lost(steps
             assert event["seq"] == taken
         queue.acknowledge()
     assert taken == pushed
+
+
+def test_what_the_documentation_says_verifies_a_signature() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    (example,) = re.findall(r"```python\n(import base64.*?)```", page, re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(example, made)
+    now = int(time.time())
+    for at, body, genuine in ((now, b"{}", True), (now, b"{ }", False), (now - 3_600, b"{}", False)):
+        signed = sender.signature(SECRET, "id", at, b"{}")
+        headers = {"webhook-id": "id", "webhook-timestamp": str(at), "webhook-signature": signed}
+        assert made["is_genuine"](SECRET, headers, body) is genuine

@@ -29,7 +29,7 @@ async def stay_silent(conversation: Conversation) -> None:
 
 async def test_connect_returns_after_connected_was_told() -> None:
     async with ScriptedServer() as server, make_client(server, api_key="pk live/ä&b") as client:
-        assert server.paths == ["/v1?key=pk%20live%2F%C3%A4%26b"]
+        assert server.paths == ["/v1?key=pk%20live%2F%C3%A4%26b&recover=1"]
         assert client.state == "connected"
         assert (client.peer_id, client.max_message_size, client.ice_servers) == ("ann", 65536, None)
     assert client.state == "closed"
@@ -65,7 +65,7 @@ async def test_options_may_come_as_one_object() -> None:
     async with ScriptedServer() as server:
         options = SignallingClientOptions(api_key="pk_live_1", url=server.url)
         async with SignallingClient(options, url="http://ignored"):
-            assert server.paths == ["/v1?key=pk_live_1"]
+            assert server.paths == ["/v1?key=pk_live_1&recover=1"]
 
 
 @pytest.mark.parametrize("code", [4001, 4010, 1008])
@@ -283,7 +283,7 @@ def test_a_key_of_ones_own_server_is_never_sent_to_the_hosted_service(url: str |
 
 async def test_a_key_of_ones_own_server_is_sent_there() -> None:
     async with ScriptedServer() as server, make_client(server, api_key=OURS):
-        assert server.paths == [f"/v1?key={OURS}"]
+        assert server.paths == [f"/v1?key={OURS}&recover=1"]
     SignallingClient(api_key=OURS, url="wss://metered.ca.example")
 
 
@@ -313,7 +313,7 @@ async def test_a_token_is_fetched_before_every_attempt() -> None:
         await client.connect()
         assert (await diary.wait_for(Connected, 2)).is_reconnect
         await client.close()
-    assert server.paths == ["/v1?token=one", "/v1?token=two%2F2"]
+    assert server.paths == ["/v1?token=one&recover=1", "/v1?token=two%2F2&recover=1"]
 
 
 def later(result: object) -> Callable[[], Awaitable[object]]:

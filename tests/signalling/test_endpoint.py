@@ -62,7 +62,12 @@ def test_a_private_network_may_be_declared_as_such() -> None:
 
 
 def test_credentials_are_percent_encoded_entirely() -> None:
-    assert attempt_url("wss://h", "token", "a.b-c_d~e/f+g=h&i j") == "wss://h/v1?token=a.b-c_d~e%2Ff%2Bg%3Dh%26i%20j"
+    url = attempt_url("wss://h", "token", "a.b-c_d~e/f+g=h&i j", recover="1")
+    assert url == "wss://h/v1?token=a.b-c_d~e%2Ff%2Bg%3Dh%26i%20j&recover=1"
+
+
+def test_a_position_stands_in_the_url_as_it_is() -> None:
+    assert attempt_url("wss://h", "key", "k", "t", recover="e-1_x:7") == "wss://h/v1?key=k&resume=t&recover=e-1_x:7"
 
 
 def test_this_host_is_reached_without_a_proxy() -> None:

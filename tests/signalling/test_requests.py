@@ -38,8 +38,8 @@ async def test_each_request_writes_its_frame_and_returns_with_the_acknowledgemen
         heard = server.conversations[0].heard
         assert all(frame.pop("requestId") for frame in heard)
         assert heard == [
-            {"type": "subscribe", "channel": "a", "includeSenderMetadata": True},
-            {"type": "subscribe", "channel": "b"},
+            {"type": "subscribe", "channel": "a", "includeSenderMetadata": True, "recover": True},
+            {"type": "subscribe", "channel": "b", "recover": True},
             {"type": "unsubscribe", "channel": "b"},
             {"type": "publish", "channel": "a", "data": {"text": "größer", "n": None}},
             {"type": "send", "to": "bob", "data": None},

@@ -114,7 +114,10 @@ async def test_the_token_goes_beside_the_key_and_only_after_a_loss() -> None:
         await client.connect()
         await diary.wait_for(Connected, 2)
         await client.close()
-        assert server.paths[:2] == ["/v1?key=pk_live_secret", "/v1?key=pk_live_secret&resume=a.b%2Fc"]
+        assert server.paths[:2] == [
+            "/v1?key=pk_live_secret&recover=1",
+            "/v1?key=pk_live_secret&resume=a.b%2Fc&recover=1",
+        ]
 
 
 async def test_a_client_with_a_token_provider_sends_none() -> None:
@@ -124,7 +127,7 @@ async def test_a_client_with_a_token_provider_sends_none() -> None:
         await client.connect()
         await diary.wait_for(Connected, 2)
         await client.close()
-        assert set(server.paths) == {"/v1?token=t"}
+        assert set(server.paths) == {"/v1?token=t&recover=1"}
 
 
 async def test_a_server_that_knows_nothing_of_it_is_asked_for_nothing() -> None:
@@ -134,7 +137,7 @@ async def test_a_server_that_knows_nothing_of_it_is_asked_for_nothing() -> None:
         await client.connect()
         await diary.wait_for(Connected, 2)
         await client.close()
-        assert set(server.paths) == {"/v1?key=pk_live_secret"}
+        assert set(server.paths) == {"/v1?key=pk_live_secret&recover=1"}
 
 
 async def test_the_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:

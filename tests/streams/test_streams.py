@@ -300,7 +300,7 @@ async def test_a_connection_that_is_given_up_ends_its_streams(
     sending = asyncio.ensure_future(send_more_than_fits(pair))
     await inbox.next()
     await lose_for_good(pair, monkeypatch)
-    pair.to_b.negotiation_failed(IceRecoveryExhaustedError(9, 120.0))
+    pair.to_b._reports.negotiation_failed(IceRecoveryExhaustedError(9, 120.0))
     with pytest.raises(StreamEndedError, match="connection_lost: gave up after 9 attempts"):
         await sending
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -25,17 +25,16 @@ REALM = "relay.example"
 
 
 @asynccontextmanager
-async def coturn(shared_secret: str, directory: Path) -> AsyncIterator[str]:
-    """Run a TURN server and yield its URL."""
+async def coturn(shared_secret: str, directory: Path, arguments: Sequence[str] | None = None) -> AsyncIterator[str]:
+    """Run a TURN server, with other arguments than those of most tests if there are some. Yield its URL."""
     assert EXECUTABLE is not None, "turnserver is needed: apt-get install coturn"
     port = _free_port()
     log = directory / "log"
     process = await asyncio.create_subprocess_exec(
         EXECUTABLE,
         "-n",  # no configuration file
-        *("--listening-ip=127.0.0.1", f"--listening-port={port}", "--relay-ip=127.0.0.1", f"--realm={REALM}"),
-        *("--use-auth-secret", f"--static-auth-secret={shared_secret}", "--fingerprint"),
-        *("--allow-loopback-peers", "--no-cli", "--no-tcp", "--no-tls", "--no-dtls", "--no-rfc5780"),
+        *("--listening-ip=127.0.0.1", f"--listening-port={port}", "--relay-ip=127.0.0.1"),
+        *(_usual(shared_secret) if arguments is None else arguments),
         *(f"--userdb={directory / 'users.db'}", f"--pidfile={directory / 'pid'}", f"--log-file={log}", "--simple-log"),
         cwd=directory,
         stdout=asyncio.subprocess.DEVNULL,
@@ -52,6 +51,13 @@ async def coturn(shared_secret: str, directory: Path) -> AsyncIterator[str]:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def _usual(shared_secret: str) -> tuple[str, ...]:
+    return (
+        *(f"--realm={REALM}", "--use-auth-secret", f"--static-auth-secret={shared_secret}", "--fingerprint"),
+        *("--allow-loopback-peers", "--no-cli", "--no-tcp", "--no-tls", "--no-dtls", "--no-rfc5780"),
+    )
 
 
 def _free_port() -> int:

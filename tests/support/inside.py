@@ -34,7 +34,7 @@ def signalling_client(peer: MeteredPeer) -> SignallingClient:
 
 def transfers_of(peer: MeteredPeer) -> FileTransfers:
     """Return the file transfers of a peer."""
-    return peer._file_transfers
+    return peer._files
 
 
 def blink(peer: MeteredPeer) -> None:

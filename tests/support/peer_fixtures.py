@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from metered_realtime.server import SignallingServer
 from tests.support.peers import Room, eventually
 
 
-@pytest.fixture(autouse=True)
-async def no_socket_left_behind() -> AsyncIterator[None]:
-    """Fail a test after which sockets are open."""
+@asynccontextmanager
+async def no_open_socket() -> AsyncIterator[None]:
+    """Fail if sockets of this event loop are open at the end of a block."""
     loop: Any = asyncio.get_running_loop()
     yield
 
@@ -27,10 +28,24 @@ async def no_socket_left_behind() -> AsyncIterator[None]:
         pytest.fail(f"sockets left behind: {[it.get_extra_info('sockname') for it in open_transports()]}")
 
 
-@pytest.fixture
-async def room() -> AsyncIterator[Room]:
-    """Give a test a server with an empty channel, and let every peer it made leave in the end."""
-    async with SignallingServer(port=0) as server:
+@asynccontextmanager
+async def open_room(**options: Any) -> AsyncIterator[Room]:
+    """Run a server with an empty channel, and let every peer that was made leave in the end."""
+    async with SignallingServer(port=0, **options) as server:
         room = Room(server)
         yield room
         await asyncio.gather(*(peer.close() for peer in room.peers))
+
+
+@pytest.fixture(autouse=True)
+async def no_socket_left_behind() -> AsyncIterator[None]:
+    """Fail a test after which sockets are open."""
+    async with no_open_socket():
+        yield
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    """Give a test a server with an empty channel, which every peer of it leaves in the end."""
+    async with open_room() as room:
+        yield room

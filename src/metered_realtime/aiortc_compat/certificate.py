@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,8 +36,16 @@ secrecy and authenticated encryption, as BCP 195 (RFC 9325 section 4.2) asks. Th
 with P-256 (RFC 8827 section 6.5), so that as DTLS server it never uses them."""
 
 RETRANSMISSIONS = 0.05, 0.1, 0.2, 0.4
-"""Seconds after which a flight of a handshake is sent again, each after the one before. From then on the timer of
-OpenSSL counts, which begins with a second (RFC 6347 section 4.2.4.1 allows less; browsers begin with 0.05)."""
+"""Seconds after which the first flight of a handshake is sent again, each after the one before. From then on the timer
+of OpenSSL counts, which begins with a second (RFC 6347 section 4.2.4.1 allows less; browsers begin with 0.05)."""
+
+LATER_RETRANSMISSIONS = 4, 8
+"""Times that a remote took to answer the first flight, after which a later one is sent again. It has shown by then how
+long it takes, computing included. FFmpeg's WHIP client, which is the DTLS server, takes a record that comes after the
+handshake for a fault of its socket, and from then on sends as rarely as it receives."""
+
+LEAST_PAUSE = 0.2
+"""Seconds after which a later flight is sent again at the earliest."""
 
 GUARD = Guard(
     "using aiortc's own certificates, a TLS context for each connection, and no remotes with RSA certificates",
@@ -128,7 +138,7 @@ class HandshakeWatch:
 
     async def _do_handshake(self) -> None:
         tls = self._transport._ssl
-        flights = HandshakeFlights(tls)
+        flights = HandshakeFlights(tls, asyncio.get_running_loop().time)
         replaced = {
             "do_handshake": partial(self._note_errors, tls.do_handshake),
             "recv": partial(self._note_errors, tls.recv),
@@ -165,15 +175,18 @@ class HandshakeFlights:
     """Sends a flight of a DTLS handshake again, sooner than OpenSSL, whose first timer takes a second.
 
     A first flight is easily lost where a remote is not ready for it: Janus with ICE-lite drops what comes before it has
-    seen the nomination. A record that arrives twice is dropped by the other end (RFC 6347 section 4.1.2.6).
+    seen the nomination. Later ones are not sent twice without need, although the other end has to drop a record that
+    arrives twice (RFC 6347 section 4.1.2.6).
     """
 
-    def __init__(self, tls: SSL.Connection) -> None:
+    def __init__(self, tls: SSL.Connection, clock: Callable[[], float]) -> None:
         self._read, self._timeout = tls.bio_read, tls.DTLSv1_get_timeout
         self._handle = tls.DTLSv1_handle_timeout
+        self._clock = clock
         self._flight = b""
         self._pauses: list[float] = []
         self._is_due = False
+        self._first_at: float | None = None
 
     def bio_read(self, size: int) -> bytes:
         """Return what is to be sent: a new flight, or the last one once more."""
@@ -181,7 +194,13 @@ class HandshakeFlights:
             self._is_due = False
             return self._flight
         self._flight = self._read(size)
-        self._pauses = list(RETRANSMISSIONS)
+        now = self._clock()
+        if self._first_at is None:
+            self._first_at = now
+            self._pauses = list(RETRANSMISSIONS)
+        else:
+            answered_in = now - self._first_at
+            self._pauses = [max(LEAST_PAUSE, times * answered_in) for times in LATER_RETRANSMISSIONS]
         return self._flight
 
     def get_timeout(self) -> float | None:

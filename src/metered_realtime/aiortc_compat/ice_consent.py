@@ -28,7 +28,10 @@ SILENCE = 3.0
 MAX_CONSENT = 30.0
 """Seconds without an answer after which consent is lost, whatever else arrives (RFC 7675 section 5.1). A program that
 is short of CPU time answers late, or reads answers late, while media goes on: its path is not dead. If only the outward
-path is dead, the remote receives nothing and ends the connection."""
+path is dead, the remote receives nothing and ends the connection.
+
+It protects from media that nobody wants. An end that only receives sends feedback alone, and keeps the path while
+packets arrive: FFmpeg's WHIP client never answers a request once it is connected."""
 
 REPETITIONS = 2
 """Repetitions of a request, after 0.5 and 1.5 s: with a tenth of all packets lost in each direction, all requests of a
@@ -42,8 +45,14 @@ GUARD = Guard(
 )
 
 
-def keep_consent(connection: aioice.ice.Connection, arrived: Callable[[], int] = lambda: 0) -> None:
-    """Let a new connection keep consent in this way. `arrived` returns how many packets the remote has sent.
+def keep_consent(
+    connection: aioice.ice.Connection,
+    arrived: Callable[[], int] = lambda: 0,
+    only_receives: Callable[[], bool] = lambda: False,
+) -> None:
+    """Let a new connection keep consent in this way.
+
+    `arrived` returns how many packets the remote has sent, `only_receives` whether nothing but feedback goes to it.
 
     The connection closes when consent is lost, unless its `consent_lost` is replaced.
     """
@@ -51,10 +60,10 @@ def keep_consent(connection: aioice.ice.Connection, arrived: Callable[[], int] =
         return
     kept: Any = connection
     kept.consent_lost = connection.close
-    kept.query_consent = lambda: _query_consent(kept, arrived)
+    kept.query_consent = lambda: _query_consent(kept, arrived, only_receives)
 
 
-async def _query_consent(connection: Any, arrived: Callable[[], int]) -> None:
+async def _query_consent(connection: Any, arrived: Callable[[], int], only_receives: Callable[[], bool]) -> None:
     """Send requests until consent is lost, then call `consent_lost`."""
     loop = asyncio.get_running_loop()
     heard_at, came_at, count = loop.time(), -SILENCE, arrived()
@@ -69,7 +78,9 @@ async def _query_consent(connection: Any, arrived: Callable[[], int]) -> None:
         while True:
             if arrived() != count:
                 count, came_at = arrived(), loop.time()
-            dead_at = min(heard_at + MAX_CONSENT, max(heard_at + CONSENT_TIMEOUT, came_at + SILENCE))
+            dead_at = max(heard_at + CONSENT_TIMEOUT, came_at + SILENCE)
+            if not only_receives():
+                dead_at = min(dead_at, heard_at + MAX_CONSENT)
             if (left := dead_at - loop.time()) <= 0:
                 break
             await asyncio.sleep(min(left, CONSENT_INTERVAL * random.uniform(0.8, 1.2)))

@@ -38,13 +38,19 @@ def create_peer_connection(
     setattr(pc, f"{_PC}connect", _connect_later)
     if tuning.fast_checks:
         pace_checks(ice_transport(pc)._connection)
-    keep_consent(ice_transport(pc)._connection, lambda: received(pc)[1])
+    keep_consent(ice_transport(pc)._connection, lambda: received(pc)[1], lambda: only_receives(pc))
     outlive_cancellation(ice_transport(pc))
     if tuning.fast_data:
         speed_up_data(pc)
     assume_default(sctp_transport(pc))
     count_traffic(pc)
     return pc
+
+
+def only_receives(pc: RTCPeerConnection) -> bool:
+    """Return whether the connection sends neither media nor data, as negotiated."""
+    sends = any(it.currentDirection in ("sendrecv", "sendonly") for it in pc.getTransceivers())
+    return not sends and sctp_transport(pc).state == "new"
 
 
 async def _connect_later() -> None:

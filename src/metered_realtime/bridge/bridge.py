@@ -15,9 +15,10 @@ from ..core.endpoints.refusals import RefusedRequestError
 from ..core.wire.names import channel_fault, is_reserved_channel
 from ..emitter import AsyncEventEmitter
 from ..events import FatalError
+from ..events.emitted import BY_BRIDGE
 from ..lifetime import Lifetime
 from ..mesh.peer import MeteredPeer
-from ..options import DEFAULT_TUNING, ClientKeywords, SignallingClientOptions, Tuning
+from ..options import DEFAULT_TUNING, KeywordsWithoutToken, SignallingClientOptions, Tuning
 from ..server.client_log import ClientLog, HttpLog
 from ..server.listening.tls import StrPath, load_certificate
 from ..signalling.scrubbing import scrubbing
@@ -68,6 +69,8 @@ class Bridge(AsyncEventEmitter):
             `api_key` and `token_provider` is given.
     """
 
+    _EMITS = BY_BRIDGE
+
     def __init__(
         self,
         channel: str,
@@ -79,7 +82,7 @@ class Bridge(AsyncEventEmitter):
         tls_key: StrPath | None = None,
         limits: BridgeLimits | None = None,
         tuning: Tuning = DEFAULT_TUNING,
-        **keywords: Unpack[ClientKeywords],
+        **keywords: Unpack[KeywordsWithoutToken],
     ) -> None:
         options = SignallingClientOptions(**keywords)
         super().__init__(scrubbing(options.logger))

@@ -16,12 +16,11 @@ from ..core.media.lip_sync import SyncGroup
 from ..log import Logger, log_exception
 from ..media.codecs.pictures import copied
 from ..media.receiving.mailbox import Tally
-from ..media.receiving.waiting import room_for
 from ..mesh.peer import MeteredPeer
-from ..recording.file_thread import MAX_FRAMES, MAX_WAITING, FileThread
+from ..recording.file_thread import MAX_FRAMES, FileThread
 from ..recording.following import Follower
-from ..recording.mix import Mix, MixedFrame, MixItem, MixTick, Source, SourceGone
-from ..recording.participant_recording import PlacedTrack
+from ..recording.mix import Mix, MixItem, MixTick, Source
+from ..recording.mix_feed import feed_track
 from ..recording.stats import ParticipantFigures, Totals
 
 WIDTH, HEIGHT, FPS = 960, 540, 25
@@ -213,24 +212,16 @@ class _Mixing:
                 self._thread.put(MixTick(self._mix.now() - MIX_DELAY))
 
     async def _read(self, source: Source, track: Any) -> None:
-        reader = track.decoded()
-        placed = PlacedTrack(track, self._groups[source[0]], self._mix.now, self._put, self._unplaced)
-        try:
-            while True:
-                frame = await reader.recv()
-                placed.push_frame(float(frame.pts * frame.time_base), MixedFrame(source, frame, 0.0))
-        except MediaStreamError:
-            pass
-        except Exception as error:
+        def failed(error: Exception) -> None:
             log_exception(self._logger, "bridge: a track cannot be mixed", error, {"peer": source[0]})
-        finally:
-            placed.end()
-            reader.stop()
-            self._known.discard(track)
-            self._thread.put(SourceGone(source, self._mix.now()), MAX_WAITING)
 
-    def _put(self, item: MixedFrame) -> None:
-        self._thread.put(item, room_for(item.frame, MAX_FRAMES))
+        group, unplaced = self._groups[source[0]], self._unplaced
+        try:
+            await feed_track(
+                self._thread, source, track, group=group, now=self._mix.now, unplaced=unplaced, failed=failed
+            )
+        finally:
+            self._known.discard(track)
 
     def _failed(self, error: Exception) -> None:
         log_exception(self._logger, "bridge: the room cannot be mixed", error, {})

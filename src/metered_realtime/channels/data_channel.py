@@ -9,6 +9,7 @@ from ..aiortc_compat.message_size import max_message_size
 from ..emitter import AsyncEventEmitter
 from ..errors import ChannelClosedError, DataChannelOverflowError, MessageTooLargeError, MeteredRealtimeError
 from ..events import DCClose, DCError, DCMessage, DCOpen, Event
+from ..events.emitted import BY_DATA_CHANNEL
 from ..log import Logger
 from .inbox import Inbox
 from .send_queue import MAX_QUEUED_SENDS, SendQueue
@@ -46,6 +47,8 @@ class DataChannel(AsyncEventEmitter):
     Raises:
         ValueError: a bound is out of range, or the low threshold is not from 0 to `max_buffered_amount`.
     """
+
+    _EMITS = BY_DATA_CHANNEL
 
     def __init__(
         self,

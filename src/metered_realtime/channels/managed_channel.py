@@ -17,6 +17,7 @@ from ..errors import (
     ReplayOverflowError,
 )
 from ..events import ChannelResumed, DCClose, DCError, DCMessage, DCOpen, Event
+from ..events.emitted import BY_MANAGED_CHANNEL
 from ..log import Logger
 from .carrier import RawChannel
 from .inbox import Inbox
@@ -58,6 +59,8 @@ class ManagedChannel(AsyncEventEmitter):
     delivers each once and in order, over any number of connections. A channel that is not reliable drops and counts
     unsent messages when a connection is lost. Messages larger than a frame are sent in chunks.
     """
+
+    _EMITS = BY_MANAGED_CHANNEL
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..emitter import AsyncEventEmitter
 from ..errors import ChannelClosedError, DataChannelOverflowError, MessageTooLargeError
 from ..events import ChannelError, ChannelMessage, DCClose, DCError, DCMessage, Event
+from ..events.emitted import BY_PEER_CHANNEL
 from ..log import Logger
 from .managed_channel import ManagedChannel
 from .options import ChannelOptions, check_label
@@ -36,6 +37,8 @@ class PeerChannel(AsyncEventEmitter):
     `DCError` with the number of missed messages. A remote that reads nothing thus delays the others once for each
     window. A patience of 0 never waits; None waits without limit.
     """
+
+    _EMITS = BY_PEER_CHANNEL
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
-"""The commands for the server, keys and tokens.
+"""The command line, and the commands for the server and the demo.
 
-Those for files are in `cli.files`, for recordings in `cli.record`, for media servers in `cli.media_server`.
+Those for keys and tokens are in `cli.keys`, for files in `cli.files`, for recordings in `cli.record`, for media servers
+in `cli.media_server`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import json
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,31 +22,16 @@ from rich.syntax import Syntax
 
 from .._version import __version__
 from ..log import StdlibLogger
-from ..server import MetricsOptions, SignallingServer, mint_token, new_webhook_secret
-from ..server.config.file import DEFAULT_APP, ConfigError, load_config
-from ..server.config.keyfile import create_key, revoke_key
-from ..server.config.schema import DEFAULT_PORT, KeyKind
-from ..server.keys import (
-    DEFAULT_PUBLISHABLE_ACTIONS,
-    PublishableKey,
-    SecretKey,
-    new_publishable_key,
-    new_secret_pair,
-)
-from ..server.rights import ACTIONS
-from . import bridge, files, media_server, record
+from ..server import MetricsOptions, SignallingServer, TelemetryOptions, TurnServer
+from ..server.config.file import load_config
+from ..server.config.schema import DEFAULT_PORT
+from ..server.engine.choice import redis_engine
+from ..server.engine.contract import EngineUnavailable
+from . import bridge, files, keys, media_server, record
+from .keys import Secret, SecretId, checked
 from .logs import LogFormat, log_to_stderr
 
 PROGRAM = "metered-realtime"
-
-ACTIONS_FOR = {"calls": ACTIONS, "messages": DEFAULT_PUBLISHABLE_ACTIONS}
-
-CANNOT_CALL = """\
-Note: this key is for publish/subscribe and presence alone. Peers that use it cannot call each other: audio, video and
-data between them need the action "send", which lets the key address every peer of the app. To grant it, use
---for calls. To omit this note, use --for messages."""
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name=PROGRAM,
@@ -55,18 +42,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-keys_app = typer.Typer(help="Create keys, and manage those in a configuration file.", rich_markup_mode=None)
-app.add_typer(keys_app, name="keys")
+keys.add_to(app)
 files.add_to(app)
 record.add_to(app)
 bridge.add_to(app)
 media_server.add_to(app)
-
-ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")]
-SecretId = Annotated[str | None, typer.Option("--secret-id", envvar="METERED_SECRET_ID", help="Id of a secret key.")]
-Secret = Annotated[
-    str | None, typer.Option("--secret", envvar="METERED_SECRET", help="The secret itself; better in the environment.")
-]
 
 
 def run() -> None:
@@ -123,6 +103,22 @@ def serve(
     public_page: Annotated[
         bool, typer.Option("--public-page", help="Give the publishable key to all visitors of the room page.")
     ] = False,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            envvar="METERED_TRUSTED_PROXIES",
+            help="Address or network whose X-Forwarded-For is trusted; repeatable.",
+        ),
+    ] = None,
+    turn_url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", envvar="METERED_TURN_URLS", help="TURN server of the shared secret; repeatable."),
+    ] = None,
+    turn_secret: Annotated[
+        str | None,
+        typer.Option(envvar="METERED_TURN_SECRET", help="The secret shared with the TURN servers: static-auth-secret."),
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate chain in PEM format, for https and wss.")
     ] = None,
@@ -137,6 +133,27 @@ def serve(
         str | None,
         typer.Option(envvar="METERED_METRICS_TOKEN", help="Serve /metrics beside the rest, to those with this token."),
     ] = None,
+    otel: Annotated[
+        bool, typer.Option("--otel", envvar="METERED_OTEL", help="Export traces with OpenTelemetry (OTLP over HTTP).")
+    ] = False,
+    otel_frames: Annotated[
+        float,
+        typer.Option(
+            metavar="RATIO", envvar="METERED_OTEL_FRAMES", help="Share of publishes and sends that are traced, 0 to 1."
+        ),
+    ] = 0.0,
+    redis_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            envvar="METERED_REDIS_URL",
+            help="Redis that several nodes share; repeatable, channels are spread over all.",
+        ),
+    ] = None,
+    node_id: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", envvar="METERED_NODE_ID", help="Name of this node; a random one by default."),
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="Log lines for people, or objects of JSON.")] = LogFormat.TEXT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log all connections, and how they end.")] = False,
 ) -> None:
@@ -144,61 +161,116 @@ def serve(
     log_to_stderr(logging.INFO if verbose else logging.WARNING, log_format)
     if config is not None:
         _refuse_beside_config(context)
-        server = _checked(lambda: _configured(config, host, port))
+        server = checked(lambda: _configured(config, host, port, redis_url, node_id))
         return _run_server(server, lambda _: _print_address(server, as_json), config)
-    server = _checked(
+    telemetry = checked(lambda: TelemetryOptions(frame_ratio=otel_frames)) if otel else None
+    server = checked(
         lambda: SignallingServer(
             "127.0.0.1" if host is None else host,
             DEFAULT_PORT if port is None else port,
             api_key=api_key,
             secret_id=secret_id,
             secret=secret,
-            ice_servers=ice_server or (),
+            ice_servers=_listed(ice_server),
             public_page=public_page,
             tls_cert=tls_cert,
             tls_key=tls_key,
+            trusted_proxies=_listed(trusted_proxy),
+            turn=_turn(turn_url, turn_secret),
             logger=StdlibLogger(),
             metrics=_metrics(metrics_port, metrics_token),
+            telemetry=telemetry,
+            engine=redis_engine(_listed(redis_url), StdlibLogger()) if redis_url else None,
+            node_id=node_id,
         )
     )
     return _run_server(server, _print_json if as_json else _print_banner, None)
 
 
-_NOT_WITH_CONFIG = (
-    "api_key",
-    "secret_id",
-    "secret",
-    "ice_server",
-    "public_page",
-    "tls_cert",
-    "tls_key",
-    "metrics_port",
-    "metrics_token",
-)
+FILE_KEYS = {
+    "host": "server.host",
+    "port": "server.port",
+    "api_key": "publishable_keys.key",
+    "secret_id": "secret_keys.id",
+    "secret": "secret_keys.secret",
+    "ice_server": "ice_servers.urls",
+    "public_page": "server.public_page",
+    "trusted_proxy": "server.trusted_proxies",
+    "turn_url": "turn.urls",
+    "turn_secret": "turn.shared_secret",
+    "tls_cert": "server.tls_cert",
+    "tls_key": "server.tls_key",
+    "metrics_port": "metrics.port",
+    "metrics_token": "metrics.token",
+    "redis_url": "cluster.redis",
+    "node_id": "cluster.node_id",
+    "otel": "telemetry.traces",
+    "otel_frames": "telemetry.frame_ratio",
+}
+"""The options that the configuration file covers, with their keys in it."""
+
+OVERRIDES = frozenset(("host", "port", "redis_url", "node_id"))
+"""Those that override the file. The others do not go with one."""
 
 
 def _metrics(port: int | None, token: str | None) -> MetricsOptions | None:
     return None if port is None and token is None else MetricsOptions(port=port, token=token)
 
 
+def _turn(urls: list[str] | None, secret: str | None) -> TurnServer | None:
+    if not urls and not secret:
+        return None
+    if not urls or not secret:
+        raise ValueError("--turn-url and --turn-secret go together: give both or neither")
+    return TurnServer(urls=_listed(urls), shared_secret=secret)
+
+
+def _listed(values: list[str] | None) -> list[str]:
+    """Return the values of a repeatable option. In the environment commas may separate them, as well as spaces."""
+    return [value for text in values or () for value in text.split(",") if value]
+
+
 def _refuse_beside_config(context: typer.Context) -> None:
     """Refuse options that the file covers. Those from the environment are ignored: it may have keys for other runs."""
-    for name in _NOT_WITH_CONFIG:
+    for name in FILE_KEYS.keys() - OVERRIDES:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with --config: write it in the file")
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{option} does not go with --config: write {FILE_KEYS[name]} in the file")
 
 
-def _configured(path: Path, host: str | None, port: int | None) -> SignallingServer:
-    return SignallingServer.from_config(load_config(path), host=host, port=port, logger=StdlibLogger())
+def _configured(
+    path: Path, host: str | None, port: int | None, redis_urls: list[str] | None, node_id: str | None
+) -> SignallingServer:
+    return SignallingServer.from_config(
+        load_config(path),
+        host=host,
+        port=port,
+        logger=StdlibLogger(),
+        redis_urls=_listed(redis_urls),
+        node_id=node_id,
+    )
 
 
 def _run_server(server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None) -> None:
     try:
-        asyncio.run(_serve(server, announce, config))
+        with _exported_traces() if server.is_traced else nullcontext():
+            asyncio.run(_serve(server, announce, config))
     except OSError as error:
         typer.echo(f"Error: {error.strerror}", err=True)
         raise typer.Exit(1) from None
+    except EngineUnavailable as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _exported_traces() -> AbstractContextManager[None]:
+    try:
+        from .telemetry import exported_traces
+    except ModuleNotFoundError as error:
+        typer.echo(f"Error: traces need {error.name}: pip install 'metered-realtime-mesh[otel]'", err=True)
+        raise typer.Exit(1) from None
+    return exported_traces()
 
 
 @app.command()
@@ -208,7 +280,7 @@ def demo(
     port: Annotated[
         int, typer.Option(parser=_port, metavar="PORT", help="Port of the server, or 0 for a free one.")
     ] = 0,
-    stay: Annotated[float, typer.Option(help="Seconds to keep the channel open afterwards.")] = 0.0,
+    stay: Annotated[float, typer.Option(help="Seconds to keep the room open afterwards; inf: until Ctrl-C.")] = 0.0,
 ) -> None:
     """Stream a media file between two peers, exchange data, and show that everything arrived."""
     log_to_stderr(logging.WARNING)
@@ -223,121 +295,6 @@ def demo(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(0 if ok else 1)
-
-
-@keys_app.callback(invoke_without_command=True)
-def _keys(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        _print_new_keys()
-
-
-@keys_app.command("webhook-secret")
-def _new_webhook_secret() -> None:
-    """Print a new secret that signs webhooks."""
-    print(new_webhook_secret())
-
-
-@keys_app.command("new")
-def _new_keys() -> None:
-    """Print a new publishable key and a new secret pair, as lines for an environment file."""
-    _print_new_keys()
-
-
-@keys_app.command("create")
-def _create_key(
-    config: ConfigFile,
-    kind: Annotated[KeyKind, typer.Option(help="publishable for clients, secret for backends.")],
-    app_id: Annotated[str, typer.Option("--app", help="The app that the key belongs to.")] = DEFAULT_APP,
-    pattern: Annotated[list[str] | None, typer.Option(help="Channels in scope, all by default; repeatable.")] = None,
-    action: Annotated[list[str] | None, typer.Option(help="publish, subscribe, presence or send; repeatable.")] = None,
-    origin: Annotated[list[str] | None, typer.Option(help="Origin of web pages to admit; repeatable.")] = None,
-    purpose: Annotated[
-        Literal["calls", "messages"] | None,
-        typer.Option(
-            "--for",
-            help="Instead of --action. calls: all actions, for audio, video and data between peers. "
-            "messages: all actions except send, the default of publishable keys.",
-        ),
-    ] = None,
-) -> None:
-    """Append a new key to a configuration file, and print it. Its secret is not shown again.
-
-    A publishable key is for calls only with --for calls: they need the action send, which a public key gets on request
-    only.
-    """
-    if action and purpose:
-        raise typer.BadParameter("--for and --action say the same: give one of them")
-    actions = sorted(ACTIONS_FOR[purpose]) if purpose else action or ()
-    credentials = _checked_file(
-        lambda: create_key(config, kind, app=app_id, patterns=pattern or (), actions=actions, origins=origin or ())
-    )
-    for name, value in credentials.items():
-        typer.echo(f"{name} = {value}")
-    if kind == "publishable" and not actions:
-        typer.echo(CANNOT_CALL, err=True)
-
-
-@keys_app.command("list")
-def _list_keys(config: ConfigFile) -> None:
-    """List the keys of a configuration file, without secrets."""
-    for known in _checked_file(lambda: load_config(config)).apps:
-        for publishable in known.publishable_keys:
-            _print_key(known.id, "publishable", publishable.key, publishable)
-        for secret in known.secret_keys:
-            _print_key(known.id, "secret", secret.id, secret)
-
-
-@keys_app.command("revoke")
-def _revoke_key(
-    config: ConfigFile, key: Annotated[str, typer.Argument(help="A publishable key, or the id of a secret key.")]
-) -> None:
-    """Mark a key as revoked in a configuration file. A running server applies it on SIGHUP."""
-    _checked_file(lambda: revoke_key(config, key))
-
-
-def _print_key(app_id: str, kind: str, name: str, key: PublishableKey | SecretKey) -> None:
-    row = (app_id, kind, name, ",".join(key.channel_patterns), ",".join(sorted(key.actions)))
-    typer.echo("\t".join((*row, "revoked" if key.revoked else "active")))
-
-
-def _print_new_keys() -> None:
-    secret_id, secret = new_secret_pair()
-    for name, value in (("API_KEY", new_publishable_key()), ("SECRET_ID", secret_id), ("SECRET", secret)):
-        typer.echo(f"METERED_{name}={value}")
-
-
-@app.command()
-def mint(
-    peer_id: Annotated[str, typer.Argument(help="The id of the peer.")],
-    secret_id: SecretId = None,
-    secret: Secret = None,
-    channel: Annotated[
-        list[str] | None, typer.Option(help="Channel or pattern that the token is limited to; repeatable.")
-    ] = None,
-    permission: Annotated[
-        list[str] | None, typer.Option(help="publish, subscribe, presence or send; repeatable.")
-    ] = None,
-    expires_in: Annotated[int, typer.Option(help="Seconds until the token expires.")] = 3600,
-    metadata: Annotated[str | None, typer.Option(help="JSON object for the peer only.")] = None,
-    peer_metadata: Annotated[str | None, typer.Option(help="JSON object that other peers see.")] = None,
-) -> None:
-    """Print a token for a peer, signed with a secret key."""
-    if secret_id is None or secret is None:
-        raise typer.BadParameter("a secret key is needed: set METERED_SECRET_ID and METERED_SECRET")
-    typer.echo(
-        _checked(
-            lambda: mint_token(
-                secret_id=secret_id,
-                secret=secret,
-                peer_id=peer_id,
-                channels=channel,
-                permissions=permission,
-                expires_in=expires_in,
-                metadata=_json_object("metadata", metadata),
-                peer_metadata=_json_object("peer_metadata", peer_metadata),
-            )
-        )
-    )
 
 
 async def _serve(server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None) -> None:
@@ -408,27 +365,3 @@ def _snippet(server: SignallingServer) -> str:
         f'    await peer.join("lobby")\n'
         f'    await peer.send({{"hello": "everybody"}})'
     )
-
-
-def _checked(make: Callable[[], Any]) -> Any:
-    """Return the result of `make`. A ValueError ends the program with exit code 2."""
-    try:
-        return make()
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _checked_file(make: Callable[[], T]) -> T:
-    """Return the result of `make`. An unusable file ends the program with exit code 1."""
-    try:
-        return make()
-    except (ConfigError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-def _json_object(name: str, text: str | None) -> Any:
-    try:
-        return None if text is None else json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is not JSON: {text!r} ({error})") from None

@@ -7,9 +7,12 @@ only if the recording can be decoded and the data came back unchanged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import math
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +97,7 @@ async def run_demo(
     """Run the demo. Return whether frames and data arrived.
 
     Without `media` a clip is generated. Files are written to the directory `output`. The channel stays open for `stay`
-    more seconds.
+    more seconds, with a bot that plays the media in it; `inf` means until Ctrl-C.
     """
     console = console or Console()
     await asyncio.to_thread(output.mkdir, parents=True, exist_ok=True)
@@ -104,15 +107,46 @@ async def run_demo(
     console.print(f"[bold]Media[/]   {media.name}: {facts.describe()}")
     async with SignallingServer(port=port) as server:
         console.print(f"[bold]Server[/]  {server.url}")
-        console.print(
-            f"[bold]Room[/]    {server.http_url}/?channel={CHANNEL}  - open it in a browser to join", soft_wrap=True
-        )
+        console.print(f"[bold]Room[/]    {_room_url(server)}  - open it in a browser to join", soft_wrap=True)
         outcome = await _Demo(server, media, facts, output, console).run()
         _report(outcome, console)
         if stay > 0:
-            console.print(f"The room stays open for {stay:g} s.")
-            await asyncio.sleep(stay)
+            await _stay(server, media, stay, console)
+        else:
+            console.print("The room is closed. `make demo STAY=1`, or `--stay inf`, keeps it open for your browser.")
     return outcome.ok
+
+
+async def _stay(server: SignallingServer, media: Path, seconds: float, console: Console) -> None:
+    """Keep the room open, with a bot in it that plays the media again and again, until the time is over or Ctrl-C."""
+    until = "until you press Ctrl-C" if math.isinf(seconds) else f"for {seconds:g} s"
+    player = await asyncio.to_thread(from_file, str(media), loop=True)
+    async with MeteredPeer(token=server.mint_token(peer_id="host"), url=server.url, name="Demo bot") as host:
+        host.add_stream(MediaStream([track for track in (player.audio, player.video) if track is not None]))
+        await host.join(CHANNEL)
+        console.print(f"The room stays open {until}, and a bot plays in it: {_room_url(server)}", soft_wrap=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
+                await _interrupted()
+    await player.close()
+
+
+async def _interrupted() -> None:
+    """Return when the user presses Ctrl-C, which is no failure here."""
+    loop = asyncio.get_running_loop()
+    pressed = asyncio.Event()
+    try:
+        loop.add_signal_handler(signal.SIGINT, pressed.set)
+    except (NotImplementedError, RuntimeError):  # Windows, or not the main thread: asyncio.run ends the wait
+        await asyncio.Event().wait()
+    try:
+        await pressed.wait()
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _room_url(server: SignallingServer) -> str:
+    return f"{server.http_url}/?channel={CHANNEL}"
 
 
 class _Demo:

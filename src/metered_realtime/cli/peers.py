@@ -28,7 +28,7 @@ def peer_options(url: str | None, key: str | None, token: str | None, allow_inse
     if url is None:
         raise typer.BadParameter("a server is needed: --url or METERED_URL")
     if token is not None:  # the environment may have a key for other programs
-        return {"token_provider": lambda: token, "url": url, "allow_insecure_url": allow_insecure_url}
+        return {"token": token, "url": url, "allow_insecure_url": allow_insecure_url}
     if key is None:
         raise typer.BadParameter("a credential is needed: --key or --token, METERED_API_KEY or METERED_TOKEN")
     return {"api_key": key, "url": url, "allow_insecure_url": allow_insecure_url}

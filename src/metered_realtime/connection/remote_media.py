@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.negotiation.signals import DescribedTrack, MetadataBook, MetadataSignal
 from ..events import Event, PictureRefused, StreamAdded, StreamRemoved, Track, TrackEnded
@@ -39,6 +39,13 @@ class RemoteMedia:
     def incoming(self) -> list[Incoming]:
         """The tracks that it sends."""
         return list(self._incoming.values())
+
+    @property
+    def metadata(self) -> list[dict[str, Any]]:
+        """The metadata of the tracks that it sends, where there is any."""
+        signalled = [it.track_id for it in self._incoming.values()]
+        found = (self._metadata.find(it.track_id, it.track.kind, it.stream_id, signalled) for it in self.incoming)
+        return [it for it in found if it is not None]
 
     def store_metadata(self, signal: MetadataSignal) -> None:
         """Store the metadata that the remote sent for a track."""

@@ -21,6 +21,7 @@ from .channels import (
 )
 from .one_shot import ConnectionClosed, LocalCandidate
 from .peers import (
+    ChatMessage,
     ConnectionReset,
     Data,
     FatalError,
@@ -31,6 +32,7 @@ from .peers import (
     Joined,
     Left,
     LocalTrackEnded,
+    NameChanged,
     NegotiationError,
     PeerJoined,
     PeerLeft,
@@ -46,6 +48,7 @@ from .signalling import (
     Disconnected,
     GoingAway,
     Message,
+    MessagesLost,
     Presence,
     PresencePeer,
     Reconnecting,
@@ -65,6 +68,7 @@ __all__ = [
     "ChannelMessage",
     "ChannelOpened",
     "ChannelResumed",
+    "ChatMessage",
     "Connected",
     "ConnectionClosed",
     "ConnectionReset",
@@ -88,6 +92,8 @@ __all__ = [
     "LocalCandidate",
     "LocalTrackEnded",
     "Message",
+    "MessagesLost",
+    "NameChanged",
     "NegotiationError",
     "PeerJoined",
     "PeerLeft",

@@ -46,6 +46,14 @@ class PeerLeft(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class NameChanged(Event):
+    """A remote has another name than before: see `RemotePeer.name`. None if it has none any more."""
+
+    peer: RemotePeer
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Data(Event):
     """Application data from a remote arrived through the signalling server."""
 
@@ -53,6 +61,21 @@ class Data(Event):
     data: Any
     kind: Literal["broadcast", "direct"]
     sender_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage(Event):
+    """Somebody wrote in the chat, to everybody or to this peer alone. `name` is None if the sender gives none.
+
+    `text` may have several lines and any characters: it is what the sender sent, at most 4000 characters of it.
+    `sender` is None if the sender has left.
+    """
+
+    sender_peer_id: str
+    name: str | None
+    text: str
+    is_private: bool
+    sender: RemotePeer | None = None
 
 
 @dataclass(frozen=True, slots=True)

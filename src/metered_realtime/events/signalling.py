@@ -49,11 +49,12 @@ class Connected(Event):
 
 @dataclass(frozen=True, slots=True)
 class Disconnected(Event):
-    """An open connection ended."""
+    """An open connection ended. `err` is a `TokenExpiredError` if the token of a client with `token=` has expired."""
 
     code: int
     reason: str
     will_reconnect: bool
+    err: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,19 @@ class Direct(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MessagesLost(Event):
+    """Messages were sent to this peer while it was away, or the server was in trouble, and cannot be delivered.
+
+    `channel` is the channel or the pattern that they belong to, None for direct messages. `count` is their number, None
+    if it is not known. Comes before newer messages of the same kind, from servers that keep messages for clients that
+    return; others lose them without a word.
+    """
+
+    channel: str | None
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Presence(Event):
     """Peers joined or left a subscribed channel. The first event after a subscribe has all peers in `joined`."""
 
@@ -95,7 +109,8 @@ class ServerError(Event):
 
 @dataclass(frozen=True, slots=True)
 class GoingAway(Event):
-    """The server is shutting down and asks to wait `retry_after_ms` milliseconds before reconnecting."""
+    """The server is shutting down and expects this client again in `retry_after_ms` milliseconds. It waits little less,
+    and never longer."""
 
     retry_after_ms: int
 

@@ -56,7 +56,7 @@ class PeerConnections:
             is_native=remote._is_native,
             signaller=self._seat.signaller(remote.id),
             ice_servers=self._ice_servers,
-            observer=remote,
+            observer=remote._reports,
             logger=self._logger,
             certificate=self._certificate,
             set_ups=self.set_ups,

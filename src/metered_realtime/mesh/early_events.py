@@ -33,7 +33,7 @@ class EarlyEvents:
 
         def hold_or_pass(event: Event) -> None:
             channel = self._joining()
-            if channel is None or getattr(event, "channel", channel) != channel:
+            if channel is None or (getattr(event, "channel", None) or channel) != channel:
                 listener(event)
             elif isinstance(event, Presence) or len(self._held) < MAX_EARLY_EVENTS:
                 self._held.append((listener, event))

@@ -19,13 +19,16 @@ from ..events import Event, LocalTrackEnded
 from ..log import Logger
 from ..media.stream import MediaStream, StreamMetadata
 from ..signalling.scrubbing import scrub_error
-from .remote_peer import RemotePeer
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
     from ..connection.sections import Outgoing
     from ..media.sending.fanout import TrackFanout
     from ..media.sending.shared_fanouts import FanoutLease
+    from .remote_peer import RemotePeer
+
+CheckFn = Callable[[MetadataSignal], None]
+"""Raises MeteredPeerOversizedError for metadata that cannot be sent."""
 
 
 class LocalMediaOwner(Protocol):
@@ -37,17 +40,40 @@ class LocalMediaOwner(Protocol):
     def _tell_metadata(self, remote: RemotePeer, signal: MetadataSignal) -> None: ...
 
 
-class LocalMedia:
-    """The tracks of one `MeteredPeer`, sent to every current and future remote.
+class OneRemote:
+    """Owns the tracks that one remote alone is sent."""
 
-    The metadata of a track is sent before the track itself, so that it is known when the track arrives.
+    def __init__(self, remote: RemotePeer, peer: LocalMediaOwner) -> None:
+        self._remote = remote
+        self._tell_metadata = peer._tell_metadata
+
+    @property
+    def remote_peers(self) -> list[RemotePeer]:
+        """The remote."""
+        return [self._remote]
+
+    def emit(self, event: Event) -> None:
+        """Emit an event on the remote."""
+        self._remote.emit(event)
+
+
+class LocalMedia:
+    """The tracks of one `MeteredPeer`, sent to every current and future remote, or those that one remote alone is sent.
+
+    The metadata of a track is sent before the track itself, so that it is known when the track arrives. `check` refuses
+    metadata that is too large. `common` are the tracks that all remotes are sent, None if these are they.
     """
 
-    def __init__(self, owner: LocalMediaOwner, logger: Logger) -> None:
+    def __init__(
+        self, owner: LocalMediaOwner, check: CheckFn, logger: Logger, *, common: LocalMedia | None = None
+    ) -> None:
         self.tracks_failed = 0
         self._owner = owner
+        self._check = check
+        self._common = common
+        self._individual: list[LocalMedia] = []
         self._ended: WeakKeyDictionary[Any, tuple[MediaStream | None, StreamMetadata | None]] = WeakKeyDictionary()
-        self._book = Attachments()
+        self._book = Attachments(lambda: [other._book for other in self._others])
         self._leases: dict[int, FanoutLease] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._logger = logger
@@ -55,18 +81,13 @@ class LocalMedia:
     # --- what the program asks for
 
     def attach(
-        self,
-        tracks: Iterable[Any],
-        stream: MediaStream | None,
-        metadata: StreamMetadata | None,
-        check: Callable[[MetadataSignal], None],
-        method: str,
+        self, tracks: Iterable[Any], stream: MediaStream | None, metadata: StreamMetadata | None, method: str
     ) -> None:
         """Send tracks to everybody: all of them, or none if one cannot be sent. Raises like `_enter`."""
         added = []
         try:
             for track in tracks:
-                attachment = self._enter(track, stream, metadata, check, method)
+                attachment = self._enter(track, stream, metadata, method)
                 if attachment is not None:
                     added.append(attachment)
                     if getattr(track, "reads_ahead", False):
@@ -80,8 +101,31 @@ class LocalMedia:
                 self._tell_all_of(remote, attachment)
                 self._send(remote, attachment)
 
+    def attach_stream(self, stream: MediaStream, metadata: StreamMetadata | None) -> None:
+        """Send the tracks of a stream to everybody. Raises like `attach`."""
+        if not isinstance(stream, MediaStream):
+            raise TypeError(f"a MediaStream is needed, not {stream!r}")
+        self.attach(stream.get_tracks(), stream, metadata, "add_stream")
+
+    def detach_stream(self, stream: MediaStream) -> None:
+        """Stop sending the tracks of a stream. Does nothing for an unknown one."""
+        for attachment in self._book.of_stream(stream):
+            self.detach(attachment.track)
+
+    def for_one(self, remote: RemotePeer) -> LocalMedia:
+        """Return the tracks that one remote is sent beside these. Close it when the remote has left."""
+        own = LocalMedia(OneRemote(remote, self._owner), self._check, self._logger, common=self)
+        self._individual.append(own)
+        return own
+
     def detach(self, track: Any) -> None:
-        """Stop sending a track to everybody. Does nothing for an unknown one."""
+        """Stop sending a track to everybody. Does nothing for an unknown one.
+
+        Raises:
+            MeteredPeerStateError: `track_already_attached`, everybody is sent it and not one remote, or the other way
+                round.
+        """
+        self._check_elsewhere(track, "remove_track")
         attachment = self._book.remove(track)
         if attachment is None:
             return
@@ -92,22 +136,26 @@ class LocalMedia:
             if remote._connection is not None:
                 remote._connection.detach(id(track))
 
-    def replace(self, old: Any, new: Any | None, check: Callable[[MetadataSignal], None]) -> None:
+    def replace(self, old: Any, new: Any | None) -> None:
         """Replace a track on every remote that carries it, metadata included.
 
         In the place of a track that has ended, `new` is attached with its stream and metadata.
 
         Raises:
-            TypeError: `new` is not a track.
+            TypeError: `old` is None, or `new` is not a track.
             ValueError: the kinds differ.
             MeteredPeerStateError: `track_already_attached`, `new` is attached itself.
             MeteredPeerReplaceTrackError: it failed on some remotes. The book holds `new` if any remote has it.
         """
+        if old is None:
+            raise TypeError("old_track must be a track, not None")
+        self._check_elsewhere(old, "replace_track")
+        self._check_elsewhere(new, "replace_track")
         before = self._book.get(old)
         if before is None and new is not None and self._is_ended(old):
             self._check_kinds(old, new)
             stream, metadata = self._ended[old]
-            self.attach([new], stream, metadata, check, "replace_track")
+            self.attach([new], stream, metadata, "replace_track")
             del self._ended[old]
             return
         try:
@@ -128,6 +176,16 @@ class LocalMedia:
     def get(self, track: Any) -> Attachment | None:
         """Return the attachment of a track, None if it has none."""
         return self._book.get(track)
+
+    def metadata_of(self, track: Any) -> StreamMetadata | None:
+        """Return a copy of the metadata that a track was attached with, None if it has none."""
+        attachment = self._book.get(track)
+        return dict(attachment.metadata) if attachment is not None and attachment.metadata is not None else None
+
+    def metadata_of_stream(self, stream: Any) -> StreamMetadata | None:
+        """Return a copy of the metadata of the first attached track of a stream."""
+        attachments = self._book.of_stream(stream)
+        return self.metadata_of(attachments[0].track) if attachments else None
 
     def of_stream(self, stream: Any) -> list[Attachment]:
         """Return the attachments of a stream."""
@@ -159,12 +217,7 @@ class LocalMedia:
         remote._connect().attach(id(attachment.track), self._outgoing(attachment))
 
     def _enter(
-        self,
-        track: Any,
-        stream: MediaStream | None,
-        metadata: StreamMetadata | None,
-        check: Callable[[MetadataSignal], None],
-        method: str,
+        self, track: Any, stream: MediaStream | None, metadata: StreamMetadata | None, method: str
     ) -> Attachment | None:
         """Attach a track. Returns None if it is attached already with the same stream.
 
@@ -181,6 +234,9 @@ class LocalMedia:
             raise TypeError(f"stream must be a MediaStream or None, not {stream!r}")
         if metadata is not None and not isinstance(metadata, dict):
             raise TypeError(f"metadata must be a dict or None, not {metadata!r}")
+        if self._is_sent_to_all(track, stream):
+            return None
+        self._check_elsewhere(track, method)
         try:
             attachment = self._book.prepare(track, stream, metadata)
         except AlreadyAttachedError:
@@ -189,11 +245,29 @@ class LocalMedia:
             return None
         signal = attachment.metadata_signal()
         if signal is not None:
-            check(signal)
+            self._check(signal)
         self._book.add(attachment)
         if self._is_ended(track):
             del self._ended[track]
         return attachment
+
+    @property
+    def _others(self) -> list[LocalMedia]:
+        """What some of the same remotes are sent as well."""
+        return [self._common] if self._common is not None else self._individual
+
+    def _is_sent_to_all(self, track: Any, stream: MediaStream | None) -> bool:
+        """Return whether a remote that alone is to be sent a track gets it already, with the same stream."""
+        common = self._common.get(track) if self._common is not None else None
+        return common is not None and common.stream is stream
+
+    def _check_elsewhere(self, track: Any, method: str) -> None:
+        """Refuse a track that is sent to all remotes, where it is about one, or the other way round."""
+        if track is None or all(other.get(track) is None for other in self._others):
+            return
+        whom = "everybody" if self._common is not None else "one remote"
+        text = f"track {track.id} is sent to {whom}: change that there"
+        raise MeteredPeerStateError("track_already_attached", method, text)
 
     def _check_kinds(self, old: Any, new: Any) -> None:
         _check_track(new)
@@ -250,6 +324,8 @@ class LocalMedia:
 
     async def close(self) -> None:
         """Stop pulling the tracks. They belong to the caller and go on."""
+        if self._common is not None and self in self._common._individual:
+            self._common._individual.remove(self)
         for track_id in tuple(self._leases):
             self._close_fanout(track_id)
         if self._closing:

@@ -12,9 +12,8 @@ from msgspec import Raw
 
 from ..channels.options import ChannelOptions
 from ..channels.peer_channel import PATIENCE, PeerChannel, PeerChannels
-from ..channels.registry import RemoteChannels
 from ..connection.ice_servers import IceServers
-from ..core.negotiation.signals import GREETING, MetadataSignal, channel_of, parse_signal
+from ..core.negotiation.signals import MetadataSignal, channel_of, parse_signal
 from ..core.session.close_codes import FATAL_ERROR_CODES
 from ..core.session.peer_lifecycle import (
     AnnounceJoined,
@@ -51,6 +50,7 @@ from ..events import (
     Joined,
     Left,
     Message,
+    MessagesLost,
     PeerJoined,
     PeerLeft,
     Presence,
@@ -62,6 +62,7 @@ from ..events import (
     TokenProviderError,
     TokenRefreshed,
 )
+from ..events.emitted import BY_PEER
 from ..files.progress import ProgressFn, TransferResult
 from ..files.receiving import AcceptFn, FileReceiver
 from ..files.transfers import FileTransfers
@@ -76,6 +77,7 @@ from ..options import (
     SignallingClientOptions,
     SubscribeOptions,
     Tuning,
+    has_credential,
     options_or_keywords,
     shows_client_keywords,
 )
@@ -90,11 +92,13 @@ from .connections import PeerConnections
 from .early_events import EarlyEvents
 from .joined_context import _JoinedContext
 from .local_media import LocalMedia
+from .own_name import OwnName
+from .peer_stats import peer_stats
 from .remote_peer import RemotePeer
 from .remotes import Remotes
 from .seat import SignallingSeat
 from .snapshot_watch import SnapshotWatch
-from .stats import PeerStats, peer_stats
+from .stats import PeerStats
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
@@ -117,8 +121,10 @@ class MeteredPeer(AsyncEventEmitter):
 
     `rpc` holds the methods that it offers to others; see `RpcMethods`.
 
-    Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `FatalError`. Media and data channels
-    belong to the `RemotePeer` of `PeerJoined`: handlers that are registered in the handler of that event miss nothing.
+    Events: `StateChange`, `Joined`, `Left`, `PeerJoined`, `PeerLeft`, `Data`, `MessagesLost`, `FatalError`,
+    `LocalTrackEnded`, and those of all remotes: `NameChanged`, `StreamOpened`, `FileOffered`, `FileReceived`,
+    `FileFailed`. Media and data channels belong to the `RemotePeer` of `PeerJoined`: what its handler registers there
+    misses nothing.
 
     If `options` is given the other options of the client are ignored; see `SignallingClientOptions` for their meaning.
     Subscriptions are always restored after a reconnect: without its channel a peer would be joined and receive nothing.
@@ -132,16 +138,19 @@ class MeteredPeer(AsyncEventEmitter):
     called on joining and again for connections made more than a minute later. An empty list means none.
     `ice_transport_policy` `relay` uses relayed candidates only.
 
-    `tuning` switches off what connections do faster than aiortc itself, see `Tuning`.
+    `tuning` switches off what connections do faster than aiortc itself, see `Tuning`. `name` is what others see: the
+    room page, and programs as `RemotePeer.name`. It is one line of at most 80 characters; controls are removed.
 
     `rpc_debug` sends callers the text of what a handler raises. `rpc_errors` is the registry, or a class of one, whose
     errors calls raise; see `RpcMethods`.
 
     Raises:
-        ValueError: not exactly one of `api_key` and `token_provider` is given and no `client`, or one of them together
-            with a `client`, or an option is out of its range.
+        ValueError: not exactly one of `api_key`, `token`, `token_provider` and `client` is given, or an option is out
+            of its range.
         TypeError: `ice_servers` holds something else than `IceServerConfig`.
     """
+
+    _EMITS = BY_PEER
 
     @shows_client_keywords
     def __init__(
@@ -154,10 +163,11 @@ class MeteredPeer(AsyncEventEmitter):
         rpc_debug: bool = False,
         rpc_errors: ErrorRegistry | type[RpcError] | None = None,
         tuning: Tuning = DEFAULT_TUNING,
+        name: str | None = None,
         **keywords: Unpack[ClientKeywords],
     ) -> None:
-        if client is not None and (options or keywords.get("api_key") or keywords.get("token_provider")):
-            raise ValueError("a shared client has its credential: give no options, api_key or token_provider with it")
+        if client is not None and (options or has_credential(keywords)):
+            raise ValueError("a shared client has its credential: give no options, key, token or provider with it")
         chosen = options_or_keywords(options, keywords)
         super().__init__(scrubbing(chosen.logger))
         if not chosen.auto_resubscribe:
@@ -177,6 +187,7 @@ class MeteredPeer(AsyncEventEmitter):
                 Presence: self._early.held_for(self._on_presence),
                 Message: self._early.held_for(self._on_message),
                 Direct: self._early.held_for(self._on_direct),
+                MessagesLost: self._early.held_for(self._on_messages_lost),
                 ServerError: self._on_server_error,
                 SubscriptionLost: self._on_subscription_lost,
                 TokenProviderError: lambda event: self.emit(FatalError(event.err, "token_provider_failed")),
@@ -191,7 +202,8 @@ class MeteredPeer(AsyncEventEmitter):
         self._connections = PeerConnections(self._connection_class, self._seat, self._ice_servers, self._logger, tuning)
         no_snapshot = FatalError(ReconcileTimeoutError(), "reconcile_timeout")
         self._watch = SnapshotWatch(self._seat.subscribe_again, lambda: self.emit(no_snapshot), self._logger)
-        self._media = LocalMedia(self, self._logger)
+        self._media = LocalMedia(self, self._seat.check_signal, self._logger)
+        self._own_name = OwnName(self, name)
         self._channels = PeerChannels(self._logger)
         self._seen_off: set[RemotePeer] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -222,6 +234,15 @@ class MeteredPeer(AsyncEventEmitter):
     def channel(self) -> str | None:
         """The channel that it is in, or is joining. None without one."""
         return self._life.channel
+
+    @property
+    def name(self) -> str | None:
+        """The name that others see, None without one. Another one is told to everybody at once."""
+        return self._own_name.value
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        self._own_name.change(name)
 
     @property
     def remote_peers(self) -> list[RemotePeer]:
@@ -332,10 +353,8 @@ class MeteredPeer(AsyncEventEmitter):
             ValueError: options that do not fit.
         """
         self._require("change", "open_channel")
-        return self._channels.open(label, ChannelOptions(**options), patience, self._channels_by_remote())
-
-    def _channels_by_remote(self) -> dict[RemotePeer, RemoteChannels]:
-        return {remote: remote._channels for remote in self._remotes}
+        by_remote = {remote: remote._channels for remote in self._remotes}
+        return self._channels.open(label, ChannelOptions(**options), patience, by_remote)
 
     # --- calls between peers
 
@@ -364,26 +383,24 @@ class MeteredPeer(AsyncEventEmitter):
         Nothing is attached if one of the tracks cannot be.
         """
         self._require("change", "add_stream")
-        if not isinstance(stream, MediaStream):
-            raise TypeError(f"a MediaStream is needed, not {stream!r}")
-        self._media.attach(stream.get_tracks(), stream, metadata, self._seat.check_signal, "add_stream")
+        self._media.attach_stream(stream, metadata)
 
     def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
         """Send a track to every current and future peer. Does nothing if it is attached with the same stream already.
 
         Raises:
-            MeteredPeerStateError: `invalid_state` when leaving or closed; `track_already_attached` with another stream.
+            MeteredPeerStateError: `invalid_state` when leaving or closed; `track_already_attached` with another stream,
+                or to one remote.
             MeteredPeerOversizedError: the metadata is too large; nothing was remembered.
             TypeError: not a track, a stream or a dict.
         """
         self._require("change", "add_track")
-        self._media.attach([track], stream, metadata, self._seat.check_signal, "add_track")
+        self._media.attach([track], stream, metadata, "add_track")
 
     def remove_stream(self, stream: MediaStream) -> None:
         """Stop sending the tracks of a stream. Does nothing for an unknown one."""
         self._require("change", "remove_stream")
-        for attachment in self._media.of_stream(stream):
-            self._media.detach(attachment.track)
+        self._media.detach_stream(stream)
 
     def remove_track(self, track: Any) -> None:
         """Stop sending a track. Does nothing for an unknown one."""
@@ -392,13 +409,11 @@ class MeteredPeer(AsyncEventEmitter):
 
     def get_track_metadata(self, track: Any) -> StreamMetadata | None:
         """Return a copy of the metadata that a track was attached with, None if it has none."""
-        attachment = self._media.get(track)
-        return dict(attachment.metadata) if attachment is not None and attachment.metadata is not None else None
+        return self._media.metadata_of(track)
 
     def get_stream_metadata(self, stream: MediaStream) -> StreamMetadata | None:
         """Return a copy of the metadata of the first attached track of a stream."""
-        attachments = self._media.of_stream(stream)
-        return self.get_track_metadata(attachments[0].track) if attachments else None
+        return self._media.metadata_of_stream(stream)
 
     async def replace_track(self, old_track: Any, new_track: Any | None) -> None:
         """Replace a track by another one, or by nothing, for every peer and without negotiation.
@@ -410,9 +425,7 @@ class MeteredPeer(AsyncEventEmitter):
             ValueError: the tracks are of different kinds.
         """
         self._require("replace", "replace_track")
-        if old_track is None:
-            raise TypeError("old_track must be a track, not None")
-        self._media.replace(old_track, new_track, self._seat.check_signal)
+        self._media.replace(old_track, new_track)
 
     # --- files
 
@@ -462,7 +475,7 @@ class MeteredPeer(AsyncEventEmitter):
 
     def stats(self) -> PeerStats:
         """Return the current stats of every remote, and their sums. See `RemotePeer.stats`."""
-        return peer_stats(self)
+        return peer_stats(self._life, self._remotes, self._seat, self._connections.set_ups, self._media.tracks_failed)
 
     # --- inside: joining
 
@@ -490,9 +503,8 @@ class MeteredPeer(AsyncEventEmitter):
             return
         is_dialling = self._seat.client.state == "connecting"
         lacks_token = event.reason == TOKEN_PROVIDER_FAILED
-        self._perform(
-            self._life.disconnected(event.code, event.reason, lacks_token=lacks_token, is_dialling=is_dialling)
-        )
+        told = {"lacks_token": lacks_token, "is_dialling": is_dialling}
+        self._perform(self._life.disconnected(event.code, event.reason, **told, err=event.err))
 
     def _on_client_state(self, event: StateChange) -> None:
         if event.to == "closed":
@@ -514,6 +526,10 @@ class MeteredPeer(AsyncEventEmitter):
     def _on_message(self, event: Message) -> None:
         if event.channel == self.channel and event.sender_peer_id != self.peer_id:
             self.emit(Data(event.sender_peer_id, event.data, "broadcast", event.sender_metadata))
+
+    def _on_messages_lost(self, event: MessagesLost) -> None:
+        if self._life.is_in_channel and event.channel in (None, self.channel):
+            self.emit(event)
 
     def _on_direct(self, event: Direct) -> None:
         if not self._life.is_in_channel:
@@ -558,18 +574,8 @@ class MeteredPeer(AsyncEventEmitter):
         self._media.send_everything(remote)
 
     def _send_metadata_to(self, remote: RemotePeer) -> None:
+        self._own_name.tell(remote)
         self._media.tell_metadata(remote)
-
-    def _send_greeting_to(self, remote: RemotePeer) -> None:
-        self._tell_metadata(remote, GREETING)
-
-    @property
-    def _max_message_size(self) -> int:
-        return self._seat.max_message_size
-
-    @property
-    def _file_transfers(self) -> FileTransfers:
-        return self._files
 
     def _stream_opened(self, event: StreamOpened) -> bool:
         is_wanted = listens_for(self, StreamOpened)
@@ -645,8 +651,8 @@ class MeteredPeer(AsyncEventEmitter):
                 case ServerBack():
                     self._watch.stop()
                     self._remotes.set_signalling_lost(False)
-                case ReportFatal(close_code, reason, code):
-                    self.emit(FatalError(ConnectionEndedError(close_code, reason), code))
+                case ReportFatal(close_code, reason, code, err):
+                    self.emit(FatalError(err or ConnectionEndedError(close_code, reason), code))
                 case Leave():
                     self._leaving = asyncio.ensure_future(self._leave())
                 case End():

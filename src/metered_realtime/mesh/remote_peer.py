@@ -3,81 +3,85 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..channels.early_messages import EarlyMessages
 from ..channels.managed_channel import ManagedChannel
 from ..channels.options import ChannelOptions, check_names
 from ..channels.registry import RemoteChannels
 from ..connection.remote_media import RemoteMedia
 from ..core.negotiation.delivery import concerns_everybody
-from ..core.negotiation.signals import GREETING, MetadataSignal, Signal
+from ..core.negotiation.signals import GREETING, NAME_ID, MetadataSignal, Signal
 from ..core.streams.frames import Attributes, StreamKind
 from ..core.wire.frames import MAX_MESSAGE_SIZE
-from ..emitter import AsyncEventEmitter, listens_for
-from ..errors import IceRecoveryExhaustedError, MeteredRealtimeError, SignallingError
-from ..events import (
-    ConnectionReset,
-    DataChannelOpened,
-    IceCandidateError,
-    NegotiationError,
-    StateChange,
-    StreamOpened,
-)
+from ..core.wire.shown_names import name_in
+from ..emitter import AsyncEventEmitter
+from ..errors import MeteredRealtimeError, SignallingError
+from ..events import Event, NameChanged, StreamOpened
+from ..events.emitted import BY_REMOTE
 from ..log import Logger
-from ..media.stream import MediaStream
+from ..media.stream import MediaStream, StreamMetadata
 from ..options import PeerConnectionState
 from ..rpc.client import RpcClient
 from ..rpc.codec import format_of, is_foreign
 from ..rpc.methods import RpcMethods
 from ..rpc.remote import RemoteRpc
-from ..signalling.scrubbing import scrub_error
 from ..streams.binding import StreamBinding
 from ..streams.writer import StreamWriter
 from .channel_access import ChannelAccess
+from .local_media import LocalMedia
+from .remote_reports import RemoteReports
 from .stats import RemoteStats, remote_stats
 
 if TYPE_CHECKING:
     from aiortc import RTCDataChannel, RTCPeerConnection
 
     from ..connection.remote_connection import RemoteConnection
-    from ..connection.sections import Incoming
     from ..files.progress import ProgressFn, TransferResult
     from ..files.transfers import FileTransfers
     from ..media.receiving.remote_track import RemoteTrack
-    from ..streams.reader import StreamReader
 
 SendFn = Callable[[str, Any], Awaitable[None]]
 ConnectionFactory = Callable[["RemotePeer"], "RemoteConnection"]
+
+
+class ServerLimits(Protocol):
+    """What the server accepts."""
+
+    @property
+    def max_message_size(self) -> int: ...
 
 
 class RemoteOwner(Protocol):
     """The peer of a remote, as the remote needs it."""
 
     rpc: RpcMethods
+    _media: LocalMedia
+    _files: FileTransfers
 
     @property
     def channel(self) -> str | None: ...
     @property
-    def _max_message_size(self) -> int: ...
-    @property
-    def _file_transfers(self) -> FileTransfers: ...
+    def _seat(self) -> ServerLimits: ...
+    def emit(self, event: Event) -> None: ...
     def _send_metadata_to(self, remote: RemotePeer) -> None: ...
-    def _send_greeting_to(self, remote: RemotePeer) -> None: ...
+    def _tell_metadata(self, remote: RemotePeer, signal: MetadataSignal) -> None: ...
     def _stream_opened(self, event: StreamOpened) -> bool: ...
 
 
 class RemotePeer(AsyncEventEmitter):
     """Another peer in the channel of a `MeteredPeer`, which creates and owns this object.
 
-    Events: `StateChange`, `Track`, `TrackEnded`, `StreamAdded`, `StreamRemoved`, `PictureRefused`, `DataChannelOpened`,
-    `ChannelOpened`, `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until either end has
-    media or a data channel for the other.
+    Events: `StateChange`, `NameChanged`, `Track`, `TrackEnded`, `StreamAdded`, `StreamRemoved`, `PictureRefused`,
+    `LocalTrackEnded` of a track sent to it alone, `DataChannelOpened`, `ChannelOpened`, `StreamOpened`, `FileOffered`,
+    `FileReceived`, `FileFailed`, `ConnectionReset`, `NegotiationError`, `IceCandidateError`. It stays `idle` until
+    either end has media or a data channel for the other.
 
     `connection` is called when a connection is first needed. A `polite` end gives way when both offer at once.
     """
+
+    _EMITS = BY_REMOTE
 
     def __init__(
         self,
@@ -95,6 +99,9 @@ class RemotePeer(AsyncEventEmitter):
         self._make_connection = connection
         self._send = send
         self._metadata = metadata
+        self._told_name: dict[str, Any] | None = None
+        self._track_name: dict[str, Any] | None = None
+        self._name = name_in([metadata])
         self._polite = polite
         self._has_greeted = False
         self._is_native = False
@@ -105,8 +112,10 @@ class RemotePeer(AsyncEventEmitter):
         self._signalling_lost = False
         self._when_link_lost: Callable[[], object] | None = None
         self._media = RemoteMedia(self.emit)
+        self._sent: LocalMedia | None = None
+        self._reports = RemoteReports(self)
         self._channels = RemoteChannels(ChannelAccess(self), self._logger)
-        self._exchange = StreamBinding(self, self._channels)
+        self._exchange = StreamBinding(self._reports, self._channels)
         self._owner = owner
         self._channel = owner.channel if owner is not None else None
         self._rpc: RemoteRpc | None = None
@@ -118,6 +127,16 @@ class RemotePeer(AsyncEventEmitter):
     def metadata(self) -> dict[str, Any] | None:
         """The metadata of its token, None if it has none."""
         return self._metadata
+
+    @property
+    def name(self) -> str | None:
+        """The name that it gives itself: one line of at most 80 characters, without controls. None if it gives none.
+
+        It is that in its token's metadata (`name`, or else `displayName`), which the backend vouches for; or else that
+        of `MeteredPeer(name=...)` or of the room page; or else that in the metadata of a track. Anybody can take the
+        name of another in the last two. `NameChanged` reports each change.
+        """
+        return self._name
 
     @property
     def state(self) -> PeerConnectionState:
@@ -220,7 +239,7 @@ class RemotePeer(AsyncEventEmitter):
         """
         if self._owner is None:
             raise MeteredRealtimeError("files are sent by the remotes of a MeteredPeer")
-        return await self._owner._file_transfers.send(self, path, name=name, progress=progress, patience=patience)
+        return await self._owner._files.send(self, path, name=name, progress=progress, patience=patience)
 
     @property
     def rpc(self) -> RpcClient:
@@ -240,6 +259,72 @@ class RemotePeer(AsyncEventEmitter):
         """Return the current stats of its connection. Synchronous and cheap; sends and creates nothing."""
         return remote_stats(self)
 
+    # --- media to it alone
+
+    def add_stream(self, stream: MediaStream, metadata: StreamMetadata | None = None) -> None:
+        """Send it the tracks of a stream, and nobody else. Raises like `add_track`.
+
+        Nothing is attached if one of the tracks cannot be.
+        """
+        self._own_media().attach_stream(stream, metadata)
+
+    def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
+        """Send it a track, and nobody else. Does nothing if it gets the track already with the same stream.
+
+        A track that goes to several remotes is encoded once for all of them. It stays attached over reconnects and
+        replaced connections, until it is removed, ends (`LocalTrackEnded` on this object) or the remote leaves.
+
+        Raises:
+            MeteredPeerStateError: `track_already_attached` with another stream, or to everybody.
+            MeteredPeerOversizedError: the metadata is too large; nothing was remembered.
+            MeteredRealtimeError: it has left.
+            TypeError: not a track, a stream or a dict.
+        """
+        self._own_media().attach([track], stream, metadata, "add_track")
+
+    def remove_stream(self, stream: MediaStream) -> None:
+        """Stop sending it the tracks of a stream that it alone is sent. Does nothing for an unknown one."""
+        if self._sent is not None and self._state != "closed":
+            self._sent.detach_stream(stream)
+
+    def remove_track(self, track: Any) -> None:
+        """Stop sending it a track that it alone is sent. Does nothing for an unknown one.
+
+        Raises:
+            MeteredPeerStateError: `track_already_attached`, everybody is sent the track.
+        """
+        if self._state != "closed":
+            self._own_media().detach(track)
+
+    async def replace_track(self, old_track: Any, new_track: Any | None) -> None:
+        """Replace a track that it alone is sent by another one, or by nothing, without negotiation.
+
+        Raises:
+            MeteredPeerStateError: `track_already_attached`, the new one is attached, or everybody is sent one of them.
+            MeteredPeerReplaceTrackError: it failed, and the old track is still sent.
+            MeteredRealtimeError: it has left.
+            TypeError: `old_track` is None or `new_track` is no track.
+            ValueError: the tracks are of different kinds.
+        """
+        self._own_media().replace(old_track, new_track)
+
+    def get_track_metadata(self, track: Any) -> StreamMetadata | None:
+        """Return a copy of the metadata of a track that it alone is sent, None if it has none."""
+        return self._sent.metadata_of(track) if self._sent is not None else None
+
+    def get_stream_metadata(self, stream: MediaStream) -> StreamMetadata | None:
+        """Return a copy of the metadata of the first track of a stream that it alone is sent."""
+        return self._sent.metadata_of_stream(stream) if self._sent is not None else None
+
+    def _own_media(self) -> LocalMedia:
+        if self._state == "closed":
+            raise MeteredRealtimeError(f"peer {self.id!r} has left")
+        if self._owner is None:
+            raise MeteredRealtimeError("media is sent by the remotes of a MeteredPeer")
+        if self._sent is None:
+            self._sent = self._owner._media.for_one(self)
+        return self._sent
+
     # --- for MeteredPeer
 
     def _connect(self) -> RemoteConnection:
@@ -257,7 +342,7 @@ class RemotePeer(AsyncEventEmitter):
         try:
             connection = self._connect()
         except ImportError as error:
-            self.negotiation_failed(error)
+            self._reports.negotiation_failed(error)
             return
         connection.receive(signal)
 
@@ -268,15 +353,30 @@ class RemotePeer(AsyncEventEmitter):
             self._free_to_offer_at = 0.0
             if self._connection is not None:
                 self._connection.greeted()
+        elif signal.track_id == NAME_ID:
+            self._told_name = signal.metadata
+            self._update_name()
         else:
             self._media.store_metadata(signal)
+            self._update_name()
+
+    def _update_name(self) -> None:
+        """Find the name again. That of a track stays when the track ends."""
+        self._track_name = next((it for it in self._media.metadata if name_in([it])), self._track_name)
+        name = name_in([self._metadata, self._told_name, self._track_name])
+        if name != self._name and self._state != "closed":
+            self._name = name
+            event = NameChanged(self, name)
+            self.emit(event)
+            if self._owner is not None:
+                self._owner.emit(event)
 
     def _greet(self) -> None:
         """Send the greeting once; it identifies this implementation."""
         if not self._has_greeted:
             self._has_greeted = True
             if self._owner is not None:
-                self._owner._send_greeting_to(self)
+                self._owner._tell_metadata(self, GREETING)
 
     def _hold_back(self, seconds: float) -> None:
         """Offer nothing for a moment, so that its own offer comes first."""
@@ -292,17 +392,18 @@ class RemotePeer(AsyncEventEmitter):
             self._logger.warning("track metadata not delivered", {"peer": self.id, "error": str(error)})
             if not isinstance(error, SignallingError) and signal.track_id not in self._silent_tracks:
                 self._silent_tracks.add(signal.track_id)
-                self.tracks_withheld(error, (signal.track_id,))
+                self._reports.tracks_withheld(error, (signal.track_id,))
 
     def _set_metadata(self, metadata: dict[str, Any] | None) -> None:
         self._metadata = metadata
+        self._update_name()
 
     def _set_signalling_lost(self, lost: bool) -> None:
         """Show `reconnecting` while the server cannot be reached. Idle remotes stay idle."""
         self._signalling_lost = lost
         if self._connection is not None and self._state != "closed":
             self._connection.set_reachable(not lost)
-            self.state_changed(self._connection.state)
+            self._reports.state_changed(self._connection.state)
 
     def _start_over(self, polite: bool) -> None:
         self._polite = polite
@@ -310,9 +411,11 @@ class RemotePeer(AsyncEventEmitter):
             self._connection.start_over(polite=polite)
 
     async def _close(self) -> None:
-        self.state_changed("closed")
+        self._reports.state_changed("closed")
         if self._connection is not None:
             await self._connection.close()
+        if self._sent is not None:
+            await self._sent.close()
         if self._rpc is not None:
             await self._rpc.wait_closed()
         await self._shut_down_emitter()
@@ -331,9 +434,11 @@ class RemotePeer(AsyncEventEmitter):
     def _send_metadata(self) -> None:
         if self._owner is not None:
             self._owner._send_metadata_to(self)
+        if self._sent is not None:
+            self._sent.tell_metadata(self)
 
     def _server_cap(self) -> int:
-        return self._owner._max_message_size if self._owner is not None else MAX_MESSAGE_SIZE
+        return self._owner._seat.max_message_size if self._owner is not None else MAX_MESSAGE_SIZE
 
     def _take_call(self, data: Any) -> None:
         """Handle a call, or an answer, that came through the server."""
@@ -345,81 +450,3 @@ class RemotePeer(AsyncEventEmitter):
         if format_of(channel.label, protocol) is None and not is_foreign(channel.label, protocol):
             return False
         return self._calls().serve_channel(channel)
-
-    # --- what the connection reports
-
-    def state_changed(self, state: PeerConnectionState) -> None:
-        """Handle another state of the connection."""
-        if state != "connected" and self._when_link_lost is not None:
-            self._when_link_lost()
-        if self._signalling_lost and state in ("connecting", "connected"):
-            state = "reconnecting"
-        if state == "connected":
-            self._media.connected()
-        else:
-            self._media.disconnected()
-        if state == "closed":
-            self._exchange.end("peer_left")
-            self._channels.end()
-            if self._rpc is not None:
-                self._rpc.left()
-        elif self._connection is not None and self._connection.is_connected:
-            self._channels.connected()
-        if self._state not in (state, "closed"):
-            previous, self._state = self._state, state
-            self.emit(StateChange(previous, state))
-
-    def tracks_changed(self, removed: Sequence[Incoming], added: Sequence[Incoming]) -> None:
-        """Emit the tracks and streams that it stopped and began to send."""
-        self._media.change(removed, added)
-
-    def channel_opened(self, channel: RTCDataChannel) -> None:
-        """Emit a channel that it opened. Messages that arrive before a listener is there are kept."""
-        if self._channels.claim_data_channel(channel) or self._takes_calls(channel):
-            return
-        EarlyMessages(channel, self._logger)
-        self.emit(DataChannelOpened(channel))
-
-    def stream_opened(self, reader: StreamReader) -> bool:
-        """Handle a stream that the remote opened. False if nothing will ever read it."""
-        if self._owner is not None and self._owner._file_transfers.claim_stream(self, reader):
-            return True
-        event = StreamOpened(self, reader)
-        is_wanted = listens_for(self, StreamOpened)
-        self.emit(event)
-        return (self._owner is not None and self._owner._stream_opened(event)) or is_wanted
-
-    def connection_reset(self) -> None:
-        """Handle the connection being replaced: its media comes back as new."""
-        if self._when_link_lost is not None:
-            self._when_link_lost()
-        self._media.reset()
-        self._channels.reset()
-        if self._rpc is not None:
-            self._rpc.connection_reset()
-        self._send_metadata()
-        self.emit(ConnectionReset())
-
-    def negotiation_failed(self, error: Exception) -> None:
-        """Emit a failure."""
-        if isinstance(error, IceRecoveryExhaustedError):
-            self._exchange.end("connection_lost", str(error))
-            if self._rpc is not None:
-                self._rpc.connection_lost()
-        self.emit(NegotiationError(scrub_error(error)))
-
-    def tracks_withheld(self, error: Exception, track_ids: Sequence[str]) -> None:
-        """Emit local tracks that are not sent: no offer of them, or no metadata, can be delivered."""
-        self.emit(NegotiationError(scrub_error(error), tuple(track_ids)))
-
-    def candidate_refused(self, error: Exception) -> None:
-        """Emit a candidate that could not be used."""
-        self.emit(IceCandidateError(scrub_error(error)))
-
-    def offer_held(self) -> None:
-        """Ask whether the remote is native: then there is no need to hold the offer back."""
-        self._greet()
-
-    def metadata_in_doubt(self) -> None:
-        """Send the metadata again, before a description: it may have been lost, or sent to another program."""
-        self._send_metadata()

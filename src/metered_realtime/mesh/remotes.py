@@ -19,7 +19,6 @@ class RemotesOwner(Protocol):
 
     def _make_remote(self, peer: PresencePeer) -> RemotePeer: ...
     def _send_media_to(self, remote: RemotePeer) -> None: ...
-    def _send_metadata_to(self, remote: RemotePeer) -> None: ...
     def _remote_joined(self, remote: RemotePeer) -> None: ...
     def _remote_left(self, remote: RemotePeer) -> None: ...
 
@@ -75,7 +74,7 @@ class Remotes:
             remote = self._by_id[peer.peer_id]
             remote._set_metadata(peer.metadata)
             if self.signalling_lost:
-                self._owner._send_metadata_to(remote)  # it may have got the metadata of a peer that it has dropped
+                remote._send_metadata()  # it may have got the metadata of a peer that it has dropped
         for peer in change.joined:
             if peer.peer_id in self._departed:
                 self._come_back(peer)
@@ -119,7 +118,7 @@ class Remotes:
         if len(self._by_id) >= MAX_REMOTE_PEERS and self._departed:
             self._remove(next(iter(self._departed)))  # the roster has room, so this bounds those who have departed
         remote = self._by_id[peer.peer_id] = self._owner._make_remote(peer)
-        self._owner._send_metadata_to(remote)
+        remote._send_metadata()
         self._owner._send_media_to(remote)
         self._owner._remote_joined(remote)
         for signal in self._held.release_signals(peer.peer_id, asyncio.get_running_loop().time()):
@@ -140,7 +139,7 @@ class Remotes:
         remote = self._departed.pop(peer.peer_id)
         remote._when_link_lost = None
         remote._set_metadata(peer.metadata)
-        self._owner._send_metadata_to(remote)
+        remote._send_metadata()
         remote._set_signalling_lost(self.signalling_lost)
         if remote._connection is not None:
             remote._connection.verify()  # another program may have come under the same id
@@ -154,7 +153,7 @@ class Remotes:
         self._departed.pop(peer_id, None)
         remote = self._by_id.pop(peer_id, None)
         if remote is not None:
-            remote.state_changed("closed")
+            remote._reports.state_changed("closed")
             self._owner._remote_left(remote)
 
 

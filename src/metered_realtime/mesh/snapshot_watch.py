@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from ..errors import MeteredRealtimeError, NotConnectedError
+from ..core.session.subscriptions import PASSING_CODES
+from ..errors import MeteredRealtimeError, NotConnectedError, ServerRequestError
 from ..log import Logger
 
 RECONCILE_TIMEOUT = 10.0
@@ -15,7 +16,10 @@ RECONCILE_RETRIES = 2
 
 
 class SnapshotWatch:
-    """Subscribes again when no snapshot comes, `RECONCILE_RETRIES` times, and then gives up."""
+    """Subscribes again when no snapshot comes, `RECONCILE_RETRIES` times, and then gives up.
+
+    Refusals of a server that cannot serve the channel at the moment do not count: it says what is wrong.
+    """
 
     def __init__(self, subscribe: Callable[[], Awaitable[None]], give_up: Callable[[], None], logger: Logger) -> None:
         self._subscribe = subscribe
@@ -35,13 +39,17 @@ class SnapshotWatch:
         self._task = None
 
     async def _run(self) -> None:
-        for _ in range(RECONCILE_RETRIES):
+        retries = 0
+        while retries < RECONCILE_RETRIES:
             await asyncio.sleep(RECONCILE_TIMEOUT)
+            retries += 1
             try:
                 await self._subscribe()
             except NotConnectedError:
                 return  # the next welcome starts again
             except MeteredRealtimeError as error:
                 self._logger.warning("subscribing again failed", {"error": str(error)})
+                if isinstance(error, ServerRequestError) and error.code in PASSING_CODES:
+                    retries -= 1
         await asyncio.sleep(RECONCILE_TIMEOUT)
         self._give_up()

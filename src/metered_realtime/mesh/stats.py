@@ -20,7 +20,6 @@ from ..connection.stats import CandidateStats, InboundTrackStats, OutboundTrackS
 from ..options import MeteredPeerState, PeerConnectionState, SignallingClientState
 
 if TYPE_CHECKING:
-    from .peer import MeteredPeer
     from .remote_peer import RemotePeer
 
 
@@ -112,27 +111,3 @@ def remote_stats(remote: RemotePeer) -> RemoteStats:
     counters = measured.data_counters()
     data = data_stats(counters, with_channels=not is_closed) if counters is not None else None
     return RemoteStats(remote.id, remote.state, connection.generation, **values, data=data)
-
-
-def peer_stats(peer: MeteredPeer) -> PeerStats:
-    """Return the statistics of a peer and of all its remotes."""
-    remotes = {remote.id: remote_stats(remote) for remote in peer.remote_peers}
-    every = remotes.values()
-    client = peer._seat.client
-    return PeerStats(
-        state=peer.state,
-        peer_id=peer.peer_id,
-        channel=peer.channel,
-        signalling_state=client.state,
-        signalling_frames_dropped=client.dropped_frames,
-        bytes_sent=sum(it.bytes_sent or 0 for it in every),
-        bytes_received=sum(it.bytes_received or 0 for it in every),
-        bitrate_out=sum(it.bitrate_out or 0.0 for it in every),
-        bitrate_in=sum(it.bitrate_in or 0.0 for it in every),
-        signals_ignored=peer._seat.signals_ignored,
-        signals_refused=peer._seat.signals_refused,
-        remotes=remotes,
-        connections_busy=peer._connections.set_ups.busy,
-        connections_waiting=peer._connections.set_ups.waiting,
-        tracks_failed=peer._media.tracks_failed,
-    )

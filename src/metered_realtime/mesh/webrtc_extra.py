@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..missing import require
+
 if TYPE_CHECKING:
     from ..connection.remote_connection import RemoteConnection
 
@@ -12,14 +14,14 @@ def connection_class() -> type[RemoteConnection]:
     """Return the class whose module loads aiortc.
 
     Raises:
-        ImportError: aiortc or av is missing, or is a release that is not supported.
+        MissingExtraError: aiortc, aioice or av is missing.
+        ImportError: it is a release that is not supported.
     """
     try:
         from ..aiortc_compat.version import check_version
         from ..connection.remote_connection import RemoteConnection
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"media and data channels need {error.name}: pip install 'metered-realtime-mesh[webrtc]'", name=error.name
-        ) from error
+    except ModuleNotFoundError:
+        require("webrtc", part="a WebRTC connection")
+        raise
     check_version()
     return RemoteConnection

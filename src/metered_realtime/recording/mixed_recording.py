@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import av
-from aiortc.mediastreams import MediaStreamError
 
 from ..core.media.lip_sync import SyncGroup
 from ..log import Logger, log_exception
 from ..media.receiving.mailbox import Tally
-from ..media.receiving.waiting import room_for
-from .file_thread import MAX_FRAMES, MAX_WAITING, FileThread
-from .mix import Mix, MixedFrame, MixItem, MixTick, Source, SourceGone
+from .file_thread import FileThread
+from .mix import Mix, MixItem, MixTick, Source
+from .mix_feed import feed_track
 from .packet_file import PacketFile
-from .participant_recording import PlacedTrack
 from .reencoding import PictureEncoder, SoundEncoder
 from .stats import ParticipantFigures, RecordingError, RecordingState, Totals
 
@@ -163,25 +161,14 @@ class MixedRecording:
             self._thread.put(MixTick(self._now() - MIX_DELAY))
 
     async def _record(self, source: Source, track: Any) -> None:
-        reader = track.decoded()
-        group = self._groups[source[0]]
-        placed = PlacedTrack(track, group, self._now, self._put, self._unplaced)
-        try:
-            while True:
-                frame = await reader.recv()
-                placed.push_frame(float(frame.pts * frame.time_base), MixedFrame(source, frame, 0.0))
-        except MediaStreamError:
-            pass
-        except Exception as error:
+        def failed(error: Exception) -> None:
             log_exception(self._logger, "recorder: a track cannot be recorded", error, {"peer": source[0]})
-        finally:
-            placed.end()
-            reader.stop()
-            self._tracks.discard(track)
-            self._thread.put(SourceGone(source, self._now()), MAX_WAITING)
 
-    def _put(self, item: MixedFrame) -> None:
-        self._thread.put(item, room_for(item.frame, MAX_FRAMES))
+        group, unplaced = self._groups[source[0]], self._unplaced
+        try:
+            await feed_track(self._thread, source, track, group=group, now=self._now, unplaced=unplaced, failed=failed)
+        finally:
+            self._tracks.discard(track)
 
     def _failed(self, error: Exception) -> None:
         self._error = RecordingError(f"cannot write {str(self._path)!r}: {error}", {MIXED: self._path})

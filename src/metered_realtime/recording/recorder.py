@@ -6,11 +6,11 @@ import asyncio
 import errno
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from ..core.media.recording_names import check_template, file_name, is_per_participant
@@ -18,7 +18,7 @@ from ..log import Logger, NoopLogger, log_exception
 from .channel_recording import MAX_ERRORS, ParticipantFiles
 from .following import Follower, Participant, ParticipantChannel, RecordingTarget
 from .mixed_recording import MixedRecording
-from .stats import RecorderStats, RecordingError
+from .stats import ParticipantFigures, RecorderStats, RecordingError
 from .track_recorder import TrackRecorder
 
 FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm"}
@@ -73,6 +73,17 @@ class Recorder:
     def frames_dropped(self) -> dict[str, int]:
         """Frames lost so far, by kind: to a slow encoder or disk, timestamps that went back, or an error."""
         return self.stats().frames_dropped
+
+    @property
+    def participants(self) -> Mapping[str, tuple[ParticipantFigures, ...]]:
+        """The figures of each participant by peer id, in the order of arrival: those of `stats().participants`.
+
+        A participant that came back has one entry for each time, the latest last. Empty without `follow`.
+        """
+        found: dict[str, tuple[ParticipantFigures, ...]] = {}
+        for it in self._follower.target.participants if self._follower is not None else ():
+            found[it.peer_id] = (*found.get(it.peer_id, ()), it)
+        return MappingProxyType(found)
 
     async def start(self) -> None:
         """Start recording: this moment is second 0. Does nothing if it has started.

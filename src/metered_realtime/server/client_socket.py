@@ -13,16 +13,17 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
-from ..core.session.session import TERMINAL_CODES
+from ..core.session.close_codes import TERMINAL_CODES
 from ..core.wire.frames import FrameError, Refresh
 from ..events import WsCloseCode
 from ..log import Logger
 from .auth import Admission, Authenticator, RefusedError
+from .engine.contract import Position
 from .frame_heads import FrameGuard
 from .frame_intake import FrameIntake
 from .hub import Hub
@@ -32,6 +33,7 @@ from .metrics.times import FrameTimes
 from .resume import REISSUE_INTERVAL
 from .rights import Grant
 from .routing import Subscriber
+from .telemetry.hooks import ConnectionTrace
 from .tokens import LEEWAY
 
 CLOSE_TIMEOUT = 1.0
@@ -89,7 +91,9 @@ class ClientSocket:
         limits: Limits,
         logger: Logger,
         frame_times: FrameTimes,
+        trace: ConnectionTrace,
     ) -> None:
+        self._trace = trace
         self._frame_times = frame_times
         self._ws = ws
         self._transport = transport
@@ -110,6 +114,7 @@ class ClientSocket:
         self._heartbeat: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._renewal: asyncio.TimerHandle | None = None
+        self._is_settled: asyncio.Event | None = None  # while the engine has not answered
 
     @property
     def peer_id(self) -> str:
@@ -135,12 +140,16 @@ class ClientSocket:
         """Welcome the client, replacing its other sockets, and serve it until either end closes."""
         now = time.time()
         subscriber = self._begin(replaced, now)
-        intake = FrameIntake(self._hub, subscriber, self._limits, self._loop.time())
+        # Before anything is awaited: the guard has to see the first frame from its beginning.
+        self._transport.set_protocol(FrameGuard(_protocol_of(self._transport), self._loop.time, self.close))
+        if subscriber.early is not None:
+            await self._wait_for_welcome(subscriber.early)
+        self._trace.welcomed()
+        intake = FrameIntake(self._trace.watched(self._hub), subscriber, self._limits, self._loop.time())
         self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
         self._expect_expiry(now)
         if self.admission.identity.resume_token is not None:
             self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._reissue)
-        self._transport.set_protocol(FrameGuard(_protocol_of(self._transport), self._loop.time, self.close))
         try:
             await self._read(intake)
         finally:
@@ -163,6 +172,8 @@ class ClientSocket:
             self._leave_hub()
             self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+            if self._is_settled is not None:
+                self._is_settled.set()
 
     def regrant(self, grant: Grant) -> None:
         """Change the rights of the client, with immediate effect."""
@@ -184,6 +195,13 @@ class ClientSocket:
         if self.admission.resumes:
             self._logger.info("connection resumed", {"replaces": len(former)})
         return subscriber
+
+    async def _wait_for_welcome(self, early: list[Callable[[Position], None]]) -> None:
+        """Wait until the engine has answered: nothing is read, or answered, before the welcome."""
+        settled = self._is_settled = asyncio.Event()
+        early.append(lambda _: settled.set())
+        if self._deadline is None:
+            await settled.wait()
 
     def _has_space(self, size: int) -> bool:
         # `_space_left` is a lower bound, since the transport drains without notice: ask it only when the space seems
@@ -286,7 +304,7 @@ class ClientSocket:
             if timer is not None:
                 timer.cancel()
         if self._subscriber is not None:
-            if self.ending.code in PLACES_KEPT and self.ending.reason != BY_CLIENT:
+            if _may_come_back(self.ending):
                 self._hub.lose(self._subscriber)
             else:
                 self._hub.disconnect(self._subscriber, expelled=self.ending.code in TERMINAL_CODES)
@@ -303,6 +321,13 @@ def _seconds_left(expires_at: float, now: float) -> float:
     left = expires_at - EXPIRY_MARGIN - now
     # A token admitted after its expiry, since clocks may differ, gets the rest of the leeway.
     return left if left > 0 else max(0.0, expires_at + LEEWAY - now)
+
+
+def _may_come_back(ending: Ending) -> bool:
+    """Return whether a connection ended without a goodbye. Clients that hear nothing close too, and come back."""
+    if ending.reason == BY_CLIENT:
+        return ending.code == WsCloseCode.CLIENT_INACTIVITY
+    return ending.code in PLACES_KEPT
 
 
 def _ending_of(message: WSMessage) -> Ending:

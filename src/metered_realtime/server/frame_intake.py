@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from ..core.wire.frames import ClientFrame, FrameError, Ping, Refresh, decode_client_frame
 from ..events import WsCloseCode
-from .hub import Hub
 from .limits import FaultCounter, Limits, TokenBucket
 from .routing import Subscriber
+from .telemetry.hooks import FrameHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class FrameIntake:
 
     __slots__ = ("_bytes", "_faults", "_frames", "_hub", "_pings", "_subscriber")
 
-    def __init__(self, hub: Hub, subscriber: Subscriber, limits: Limits, now: float) -> None:
+    def __init__(self, hub: FrameHandler, subscriber: Subscriber, limits: Limits, now: float) -> None:
         self._hub = hub
         self._subscriber = subscriber
         self._frames = TokenBucket(limits.frames_per_second, limits.frame_burst, now)

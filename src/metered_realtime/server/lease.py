@@ -22,7 +22,7 @@ ASK_INTERVAL = 1.0
 """Minimum interval in seconds between requests that had no success."""
 
 
-class MessageCounter(Protocol):
+class LeaseSource(Protocol):
     """The part of an engine that counts messages, for one app."""
 
     def lease(self, period: int, wanted: int, limit: int | None, done: Callable[[int | EngineError], None]) -> None:
@@ -40,7 +40,7 @@ class MessageLease:
         refused: How many were refused, which count as well, and that the engine has yet to count.
     """
 
-    def __init__(self, counter: MessageCounter) -> None:
+    def __init__(self, counter: LeaseSource) -> None:
         self._counter = counter
         self._period = 0
         self._is_asking = self._is_used_up = False

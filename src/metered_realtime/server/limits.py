@@ -49,6 +49,7 @@ class Limits:
     closes the connection with 4011."""
 
     ping_burst: int = 500
+    """Capacity of the bucket of pings."""
 
     patterns_per_connection: int = 25
     """Maximum number of pattern subscriptions of one connection, so that one client cannot use up those of the app."""
@@ -61,11 +62,13 @@ class Limits:
     """Number of malformed frames within `malformed_window` that close the connection with 1008."""
 
     malformed_window: float = 10.0
+    """The time in which malformed frames are counted."""
 
     connects_per_address: int = 60
     """Maximum number of connection attempts of one address within `connect_window`. More are answered with HTTP 429."""
 
     connect_window: float = 60.0
+    """The time in which connection attempts are counted."""
 
     connections_per_address: int = 1_000
     """Maximum number of open WebSockets of one address: an office or a carrier shares one, a test program has hundreds.
@@ -79,11 +82,13 @@ class Limits:
     """Refill rate of each address's bucket of REST requests. If it is empty, requests are answered with 429."""
 
     rest_burst: int = 100
+    """Capacity of that bucket."""
 
     rest_key_per_second: float = 100.0
     """The same for each secret key, over all addresses."""
 
     rest_key_burst: int = 500
+    """Capacity of that bucket."""
 
     outbox_size: int = 1_048_576
     """Maximum number of bytes that wait for a slow client. When it is exceeded the client is disconnected, without
@@ -101,6 +106,7 @@ class Limits:
     """Interval between WebSocket pings. With `pong_timeout` it limits how long a dead peer stays in presence: 40 s."""
 
     pong_timeout: float = 10.0
+    """Time for the answer to a ping. A client without one is disconnected."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

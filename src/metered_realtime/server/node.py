@@ -18,12 +18,14 @@ class Node:
 
     Attributes:
         origin: A name that no other node has, and no other run: connections are named after it.
+        on_revoked: Called with the app and the name of a key that is revoked.
     """
 
     def __init__(self, engine: Engine, node_id: str) -> None:
         self.engine = engine
         self.node_id = node_id
         self.origin = f"{node_id}.{secrets.token_hex(4)}"
+        self.on_revoked: Callable[[str, str], None] = _ignore
         self._hubs: dict[str, Hub] = {}
 
     def enter(self, app: str, hub: Hub) -> None:
@@ -72,6 +74,7 @@ class Node:
 
     def revoke(self, app: str, key_id: str) -> None:
         """Pass on that a key is revoked."""
+        self.on_revoked(app, key_id)
         if (hub := self._hubs.get(app)) is not None:
             hub.revoke(app, key_id)
 
@@ -79,6 +82,10 @@ class Node:
         """Pass on whether the engine reaches the others."""
         for hub in self._hubs.values():
             hub.health(is_up)
+
+
+def _ignore(app: str, key_id: str) -> None:
+    pass
 
 
 async def outcome_of(request: Callable[[Done[T]], None]) -> T:

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from .auth import Admission
+from .auth import Admission, key_name
 from .client_socket import ClientSocket, seal
 from .engine.contract import Done, Engine
 from .hub import Hub
@@ -23,6 +23,7 @@ class Tenant:
 
     def __init__(self, app: App, node: Node, limits: Limits, webhooks: WebhookSender | None = None) -> None:
         self.id = app.id
+        self._revoked = _revoked(app)
         self.engine = node.engine
         self.meter = Meter(app.plan, lease=MessageLease(_Counter(node.engine, app.id)))
         on_change = None
@@ -34,10 +35,12 @@ class Tenant:
         self.sockets: set[ClientSocket] = set()
         self._sockets_of: dict[str, set[ClientSocket]] = {}
 
-    def reconfigure(self, app: App, limits: Limits) -> None:
-        """Replace the plan and the limits."""
+    def reconfigure(self, app: App, limits: Limits) -> set[str]:
+        """Replace the plan and the limits. Return the names of the keys that are revoked from now on."""
         self.meter.replace_plan(app.plan)
         self.hub.reconfigure(limits)
+        before, self._revoked = self._revoked, _revoked(app)
+        return self._revoked - before
 
     def enter(self, socket: ClientSocket) -> None:
         """Add an open socket."""
@@ -79,6 +82,11 @@ class Tenant:
         """
         shared = await outcome_of(partial(self.engine.usage, self.id, self.meter.period))
         return self.meter.usage(shared)
+
+
+def _revoked(app: App) -> set[str]:
+    public, secret = app.publishable_keys, app.secret_keys
+    return {key_name(key) for key in public if key.revoked} | {key_name(key) for key in secret if key.revoked}
 
 
 class _Counter:

@@ -31,6 +31,7 @@ from ..core.wire.names import channel_fault, peer_id_fault
 from ..emitter import AsyncEventEmitter
 from ..errors import SignallingError
 from ..events import StateChange
+from ..events.emitted import BY_CLIENT
 from ..lifetime import Lifetime
 from ..log import log_exception
 from ..options import (
@@ -64,15 +65,17 @@ MAX_CLOSE_REASON = 123
 class SignallingClient(AsyncEventEmitter):
     """A client of the signalling server, which reconnects and restores its subscriptions.
 
-    Events: `StateChange`, `Connected`, `Disconnected`, `Reconnecting`, `Message`, `Direct`, `Presence`, `ServerError`,
-    `GoingAway`, `TokenRefreshed`, `TokenProviderError`, `Resubscribed`, `SubscriptionLost`.
+    Events: `StateChange`, `Connected`, `Disconnected`, `Reconnecting`, `Message`, `Direct`, `MessagesLost`, `Presence`,
+    `ServerError`, `GoingAway`, `TokenRefreshed`, `TokenProviderError`, `Resubscribed`, `SubscriptionLost`.
 
     The keywords are those of `SignallingClientOptions`. They are ignored if `options` is given.
 
     Raises:
-        ValueError: not exactly one of `api_key` and `token_provider` is given, or an option is out of range.
+        ValueError: not exactly one of `api_key`, `token` and `token_provider` is given, or an option is out of range.
         LocalCredentialError: the key was made by a server of this package, but `url` is not given.
     """
+
+    _EMITS = BY_CLIENT
 
     @shows_client_keywords
     def __init__(
@@ -96,9 +99,11 @@ class SignallingClient(AsyncEventEmitter):
         self._attempt_url = attempt_urls(
             origin,
             api_key=chosen.api_key,
+            token=chosen.token,
             token_provider=chosen.token_provider,
             timeout=chosen.token_provider_timeout,
             resume_token=lambda: self._session.resume_token,
+            recover=lambda: self._session.recovery,
         )
         self._fresh_token = fresh_tokens(origin, chosen.token_provider, chosen.token_provider_timeout)
         self._session = Session(
@@ -107,6 +112,7 @@ class SignallingClient(AsyncEventEmitter):
             auto_resubscribe=chosen.auto_resubscribe,
             queue_limit=chosen.queue_while_reconnecting,
             refresh_tokens=self._fresh_token is not None,
+            token_is_fixed=bool(chosen.token),
             spread=_chance(),
             timings=self._timings,
             server=origin,
@@ -160,7 +166,7 @@ class SignallingClient(AsyncEventEmitter):
 
     @property
     def dropped_frames(self) -> int:
-        """Number of frames from the server that were skipped: malformed, binary or of an unknown type."""
+        """Number of frames from the server that were skipped: malformed, binary, repeated or of an unknown type."""
         return self._session.dropped_frames
 
     async def connect(self) -> None:
@@ -170,7 +176,7 @@ class SignallingClient(AsyncEventEmitter):
         registered, and `connect` may be called again.
 
         Raises:
-            SignallingConnectError: the connection failed or was refused.
+            SignallingConnectError: the connection failed or was refused; `TokenExpiredError` if `token` has expired.
             SignallingError: the client is already connecting or connected.
             Exception: an exception of the token provider, credentials masked.
         """
@@ -415,7 +421,7 @@ class _SocketReports:
     def socket_received(self, message: str | bytes) -> None:
         client = self._client
         if isinstance(message, str):
-            client._apply(client._session.receive(message, client._now()))
+            client._apply(client._session.receive(message, client._now(), client._chance()))
         else:
             client._apply(client._session.receive_binary())
 

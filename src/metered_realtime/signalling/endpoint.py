@@ -44,13 +44,16 @@ def is_hosted(origin: str) -> bool:
     return host == HOSTED_DOMAIN or host.endswith(f".{HOSTED_DOMAIN}")
 
 
-def attempt_url(origin: str, parameter: str, credential: str, resume: str | None = None) -> str:
+def attempt_url(origin: str, parameter: str, credential: str, resume: str | None = None, *, recover: str) -> str:
     """Return the URL of one attempt, with the credential as the query parameter `key` or `token`.
 
-    `resume` is the resume token of an earlier connection, which restores its peer id.
+    `resume` is the resume token of an earlier connection, which restores its peer id. `recover` is how far the directs
+    to that peer were read, or `1`; servers that keep no messages ignore it.
     """
     url = f"{origin}{PATH}?{parameter}={quote(credential, safe='')}"
-    return url if resume is None else f"{url}&resume={quote(resume, safe='')}"
+    if resume is not None:
+        url += f"&resume={quote(resume, safe='')}"
+    return f"{url}&recover={quote(recover, safe=':')}"
 
 
 def _host(hostname: str | None) -> str:

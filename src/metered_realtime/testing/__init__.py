@@ -6,6 +6,10 @@ is how this package tests itself. Needs the `webrtc` and `server` extras.
 
 from __future__ import annotations
 
+from ..missing import require
+
+require("webrtc", "server", part="metered_realtime.testing")
+
 from .scenario import Outcome, Scenario
 from .stage import play
 from .trace import Trace

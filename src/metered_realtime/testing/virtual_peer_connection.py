@@ -13,9 +13,10 @@ from typing import Any
 
 from ..connection.interfaces import HeldCandidate, PeerConnectionObserver, TooMuchFn, keep_every_section
 from ..connection.layout import Layout
+from ..connection.remote_description import admitted
 from ..connection.sections import FRESH_SECTIONS, Incoming, Outgoing
 from ..connection.stats import PeerConnectionStats
-from ..core.negotiation.sdp import Description, Direction, Section, sections
+from ..core.negotiation.sdp import Description, Direction, Section
 from ..core.negotiation.sharing import Sharing
 from ..media.receiving.remote_track import RemoteTrack
 from ..options import IceServerConfig
@@ -302,7 +303,7 @@ class VirtualPeerConnection:
         try:
             self._check(offer)
             await self._take_time()
-            theirs = sections(offer.sdp)
+            theirs = admitted(offer).sections
             new = tuple(_Line(section.mid, section.kind) for section in theirs[len(self._lines) :])
             lines = (*self._lines, *new)
             if sharing is not Sharing.NONE:
@@ -367,7 +368,7 @@ class VirtualPeerConnection:
             else:
                 self._held_candidates.append((ufrag, candidate))
         self.pc.open_channels()
-        changes = [self._update_incoming(section) for section in sections(remote.sdp)]
+        changes = [self._update_incoming(section) for section in admitted(remote).sections]
         removed = [before for before, _ in changes if before is not None]
         added = [after for _, after in changes if after is not None]
         if removed or added:

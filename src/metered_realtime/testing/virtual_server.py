@@ -9,7 +9,8 @@ from typing import Any
 
 from ..core.negotiation.sdp import Description, sections
 from ..core.negotiation.signals import DescriptionSignal, parse_signal
-from ..core.session.session import ABNORMAL, TERMINAL_CODES
+from ..core.session.close_codes import TERMINAL_CODES
+from ..core.session.session import ABNORMAL
 from ..core.wire.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
 from ..server.client_socket import PLACES_KEPT

@@ -38,7 +38,7 @@ class SessionDriver:
 
     def receive(self, frame: object) -> None:
         text = frame if isinstance(frame, str) else json.dumps(frame)
-        self.effects += self.session.receive(text, self.now)
+        self.effects += self.session.receive(text, self.now, self.chance)
 
     def welcome(self, **fields: Any) -> None:
         self.receive(WELCOME | fields)

@@ -220,15 +220,24 @@ def test_over_the_connection_limit_the_floor_holds_after_the_jitter_and_once(cha
     assert second < 2
 
 
-@pytest.mark.parametrize("chance", [0.0, 1.0])
-def test_going_away_is_told_and_obeyed_as_a_floor(chance: float) -> None:
-    driver = SessionDriver(reconnect=ReconnectOptions(jitter_ratio=0.5)).connected()
+@pytest.mark.parametrize(("chance", "delay"), [(0.0, 5.0), (0.5, 4.5), (1.0, 4.0)])
+def test_going_away_is_told_and_nobody_waits_for_longer_than_it_says(chance: float, delay: float) -> None:
+    driver = SessionDriver(reconnect=ReconnectOptions(jitter_ratio=0.2)).connected()
     driver.chance = chance
     driver.receive({"type": "going_away", "retryAfterMs": 5000})
     driver.ended(1001)
     assert driver.events[0] == GoingAway(5000)
     [waiting] = [event for event in driver.events if isinstance(event, Reconnecting)]
-    assert 5 <= waiting.delay <= 7.5
+    assert waiting.delay == pytest.approx(delay)
+
+
+def test_going_away_shortens_the_first_wait_only() -> None:
+    driver = SessionDriver().connected()
+    driver.receive({"type": "going_away", "retryAfterMs": 50})
+    driver.ended(1001)
+    driver.advance(0.05)
+    driver.dial_failed()
+    assert [event.delay for event in driver.events if isinstance(event, Reconnecting)] == [0.05, 2.0]
 
 
 def test_a_refused_handshake_that_names_a_time_is_obeyed_within_reason() -> None:
@@ -478,8 +487,8 @@ def test_after_a_reconnect_the_subscriptions_are_replayed_in_order_and_told() ->
     driver.ack(driver.subscribe("b", include=True))
     driver.reconnect()
     assert driver.written == [
-        {"type": "subscribe", "channel": "a", "requestId": "3"},
-        {"type": "subscribe", "channel": "b", "includeSenderMetadata": True, "requestId": "4"},
+        {"type": "subscribe", "channel": "a", "requestId": "3", "recover": True},
+        {"type": "subscribe", "channel": "b", "includeSenderMetadata": True, "requestId": "4", "recover": True},
     ]
     assert driver.effects.index(Emit(driver.events[0])) < driver.effects.index(driver.take(Transmit)[0])
     driver.ack("4")
@@ -505,7 +514,7 @@ def test_a_refused_change_of_options_leaves_the_old_ones() -> None:
     driver = SessionDriver().connected().subscribed("a")
     driver.refuse(driver.subscribe("a", include=True))
     driver.reconnect()
-    assert driver.written == [{"type": "subscribe", "channel": "a", "requestId": "3"}]
+    assert driver.written == [{"type": "subscribe", "channel": "a", "requestId": "3", "recover": True}]
 
 
 def test_of_two_pipelined_subscribes_the_accepted_one_counts() -> None:
@@ -565,21 +574,61 @@ def test_a_new_connect_after_a_terminal_end_revives_no_old_channel() -> None:
 def test_a_refused_replay_is_tried_three_more_times_and_then_told_as_lost() -> None:
     driver = SessionDriver().connected().subscribed("a").reconnect()
     for _ in range(3):
-        driver.refuse(driver.written[-1]["requestId"], "backend_error")
+        driver.refuse(driver.written[-1]["requestId"])
         tried = len(driver.written)
         driver.advance(1.9)
         assert len(driver.written) == tried
         driver.advance(0.1)
         assert len(driver.written) == tried + 1
-    driver.refuse(driver.written[-1]["requestId"], "backend_error")
+    driver.refuse(driver.written[-1]["requestId"])
     driver.advance(10)
     assert len(driver.written) == 4
     lost = driver.events[-1]
     assert isinstance(lost, SubscriptionLost)
     assert isinstance(lost.err, ServerRequestError)
-    assert (lost.channel, lost.err.code) == ("a", "backend_error")
+    assert (lost.channel, lost.err.code) == ("a", "channel_not_authorized")
     driver.reconnect()
     assert [frame["channel"] for frame in driver.written] == ["a"]
+
+
+@pytest.mark.parametrize("code", ["backend_error", "internal_error"])
+@pytest.mark.parametrize(("chance", "intervals"), [(0.0, [2, 4, 8, 16, 16, 16]), (1.0, [1, 2, 4, 8, 8, 8])])
+def test_a_replay_that_the_server_cannot_serve_is_repeated_until_it_can(
+    code: str, chance: float, intervals: list[float]
+) -> None:
+    driver = SessionDriver().connected().subscribed("a").reconnect()
+    driver.chance = chance
+    for interval in intervals:
+        driver.refuse(driver.written[-1]["requestId"], code)
+        assert driver.session.next_deadline == driver.now + interval
+        driver.advance(interval)
+    assert len(driver.written) == 1 + len(intervals)
+    driver.ack(driver.written[-1]["requestId"])
+    assert driver.events[1:] == [Resubscribed("a")]
+    assert driver.session.next_deadline == math.inf
+
+
+def test_a_subscribe_of_the_program_that_fails_in_an_outage_ends_no_replay() -> None:
+    driver = SessionDriver().connected().subscribed("a").reconnect()
+    driver.chance = 0.0
+    driver.refuse(driver.written[-1]["requestId"], "backend_error")
+    driver.refuse(driver.subscribe("a"), "backend_error")
+    tried = len(driver.written)
+    driver.advance(2)
+    assert len(driver.written) == tried + 1
+    driver.ack(driver.written[-1]["requestId"])
+    assert driver.events[-1] == Resubscribed("a")
+
+
+def test_refusals_in_an_outage_of_the_server_still_end_a_replay() -> None:
+    driver = SessionDriver().connected().subscribed("a").reconnect()
+    for code in ["backend_error", "x", "backend_error", "x", "backend_error", "x", "backend_error", "x"]:
+        driver.refuse(driver.written[-1]["requestId"], code)
+        driver.advance(16)
+    assert isinstance(driver.events[-1], SubscriptionLost)
+    tried = len(driver.written)
+    driver.advance(60)
+    assert len(driver.written) == tried == 8
 
 
 def test_an_unanswered_replay_is_tried_again() -> None:
@@ -590,10 +639,11 @@ def test_an_unanswered_replay_is_tried_again() -> None:
     assert driver.events[-1] == Resubscribed("a")
 
 
+@pytest.mark.parametrize("code", ["channel_not_authorized", "backend_error"])
 @pytest.mark.parametrize("decision", ["unsubscribe", "subscribe", "loss"])
-def test_a_retry_is_dropped_when_something_newer_decides_about_the_channel(decision: str) -> None:
+def test_a_retry_is_dropped_when_something_newer_decides_about_the_channel(decision: str, code: str) -> None:
     driver = SessionDriver().connected().subscribed("a").reconnect()
-    driver.refuse(driver.written[-1]["requestId"])
+    driver.refuse(driver.written[-1]["requestId"], code)
     driver.effects.clear()
     if decision == "unsubscribe":
         driver.ack(driver.unsubscribe("a"))

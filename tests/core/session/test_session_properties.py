@@ -23,8 +23,20 @@ CHANNELS = st.sampled_from(["a", "b", "c"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner))
 NAMES = ["peerId", "expiresAt", "serverTime", "maxMessageSize", "metadata", "requestId", "code", "message", "channel"]
-FIELDS = [*NAMES, "from", "data", "fromMetadata", "joined", "left", "retryAfterMs", "resumeToken"]
-TYPES = ["welcome", "ack", "error", "message", "direct", "presence", "going_away", "pong", "resume", "tomorrow"]
+FIELDS = [
+    *NAMES,
+    "from",
+    "data",
+    "fromMetadata",
+    "joined",
+    "left",
+    "retryAfterMs",
+    "resumeToken",
+    "epoch",
+    "offset",
+    "count",
+]
+TYPES = ["welcome", "ack", "error", "message", "direct", "presence", "going_away", "pong", "resume", "lost", "tomorrow"]
 FRAMES = st.builds(
     lambda kind, fields: fields | {"type": kind}, st.sampled_from(TYPES), st.dictionaries(st.sampled_from(FIELDS), JSON)
 )

@@ -19,6 +19,7 @@ from metered_realtime.core.wire.frames import (
     ErrorFrame,
     FrameError,
     GoingAwayFrame,
+    LostFrame,
     MalformedServerFrameError,
     MessageFrame,
     Ping,
@@ -65,7 +66,19 @@ SERVER_FRAMES: list[tuple[ServerFrame, str]] = [
         Welcome("ann", None, 1, 5, None, "t"),
         '{"type":"welcome","peerId":"ann","expiresAt":null,"serverTime":1,"maxMessageSize":5,"resumeToken":"t"}',
     ),
+    (
+        Welcome("ann", None, 1, 5, epoch="e-1_X", offset=0),
+        '{"type":"welcome","peerId":"ann","expiresAt":null,"serverTime":1,"maxMessageSize":5,"epoch":"e-1_X","offset":0}',
+    ),
     (Resume("t"), '{"type":"resume","resumeToken":"t"}'),
+    (Ack("r", epoch="e", offset=2**53), '{"type":"ack","requestId":"r","epoch":"e","offset":9007199254740992}'),
+    (LostFrame("e", 7), '{"type":"lost","epoch":"e","offset":7}'),
+    (LostFrame("e", 7, "c", 3), '{"type":"lost","epoch":"e","offset":7,"channel":"c","count":3}'),
+    (
+        MessageFrame(channel="c", from_="ann", data=None, offset=4),
+        '{"type":"message","channel":"c","from":"ann","data":null,"offset":4}',
+    ),
+    (DirectFrame(from_="ann", data=1, offset=4), '{"type":"direct","from":"ann","data":1,"offset":4}'),
     (Ack("r"), '{"type":"ack","requestId":"r"}'),
     (Ack("r", 9, {"m": 1}), '{"type":"ack","requestId":"r","expiresAt":9,"metadata":{"m":1}}'),
     (ErrorFrame("oops"), '{"type":"error","code":"oops"}'),
@@ -87,6 +100,12 @@ SERVER_FRAMES: list[tuple[ServerFrame, str]] = [
     (Pong(), '{"type":"pong"}'),
     (Pong("r"), '{"type":"pong","requestId":"r"}'),
 ]
+
+UNUSABLE_OFFSETS = ("null", "-1", "1.5", '"1"', "true", str(2**53 + 1), "1e30", "[1]")
+UNUSABLE_POSITIONS = (
+    *(('"e"', offset) for offset in UNUSABLE_OFFSETS),
+    *((epoch, "7") for epoch in ("null", "7", '""', '"a b"', '"é"', '"e\\n"', f'"{"x" * 33}"', '["e"]')),
+)
 
 
 class TestClientFrames:
@@ -186,6 +205,26 @@ class TestServerFrames:
                 )
                 for token in ("null", "7", '""', '["t"]', '"é"', '"\\n"', f'"{"x" * (MAX_RESUME_TOKEN + 1)}"')
             ),
+            *(
+                (f'{{"type":"ack","requestId":"r","epoch":{epoch},"offset":{offset}}}', Ack("r"))
+                for epoch, offset in UNUSABLE_POSITIONS
+            ),
+            *(
+                (
+                    '{"type":"welcome","peerId":"a","serverTime":1,"maxMessageSize":5,'
+                    f'"epoch":{epoch},"offset":{offset}}}',
+                    Welcome("a", None, 1, 5),
+                )
+                for epoch, offset in UNUSABLE_POSITIONS
+            ),
+            *(
+                (f'{{"type":"direct","from":"a","data":1,"offset":{offset}}}', DirectFrame(from_="a", data=1))
+                for offset in UNUSABLE_OFFSETS
+            ),
+            *(
+                (f'{{"type":"lost","epoch":"e","offset":7,"count":{count}}}', LostFrame("e", 7))
+                for count in (*UNUSABLE_OFFSETS, "0")
+            ),
             ('{"type":"error","code":"new_code","message":7,"requestId":7}', ErrorFrame("new_code")),
             ('{"type":"direct","from":"a","data":1,"fromMetadata":"x"}', DirectFrame(from_="a", data=1)),
             ('{"type":"going_away"}', GoingAwayFrame(1_000)),
@@ -214,6 +253,8 @@ class TestServerFrames:
             '{"type":7}',
             '{"type":"ack"}',
             '{"type":"error","code":""}',
+            *(f'{{"type":"lost","epoch":{epoch},"offset":{offset}}}' for epoch, offset in UNUSABLE_POSITIONS),
+            '{"type":"lost","epoch":"e","offset":7,"channel":null}',
             '{"type":"message","channel":"c","from":"a"}',
             '{"type":"message","channel":"c","data":1}',
             '{"type":"direct","data":1}',

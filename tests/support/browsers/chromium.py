@@ -10,6 +10,9 @@ from playwright.async_api import Playwright
 
 from tests.support.browsers.browser import Browser
 
+PROGRAMS = ("chromium-headless-shell", "chromium")
+"""The first one found is driven. They have the same engine; the shell has no windows, and opens pages sooner."""
+
 ARGUMENTS = (
     "--headless=new",
     "--no-sandbox",
@@ -35,7 +38,7 @@ class Chromium(Browser):
 
     @staticmethod
     def executable() -> str | None:
-        return os.environ.get("CHROMIUM") or shutil.which("chromium")
+        return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
 
     async def _launch(self, playwright: Playwright) -> Launched:
         return await playwright.chromium.launch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def descendants(pids: set[int]) -> set[int]:
     while new := {child for child, parent in parents.items() if parent in found | pids} - found:
         found |= new
     return found
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return the CPU time that these processes have used so far, in seconds. Those that are gone do not count."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError, IndexError, ValueError):
+            # User and system time, fields 14 and 15 of proc_pid_stat(5).
+            ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _alive(pid: int) -> bool:

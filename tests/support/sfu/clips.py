@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import av
@@ -26,8 +26,16 @@ class Clip:
 
     def __init__(self, seed: int, codec: str = "video/VP8") -> None:
         self.codec = codec
-        self.packets = _encode(seed, codec)
-        self._numbers = {_units(data): number for number, data in enumerate(self.packets)}
+        self._seed = seed
+
+    @cached_property
+    def packets(self) -> tuple[bytes, ...]:
+        """The pictures, which are encoded when they are first wanted: many programs import clips and show none."""
+        return _encode(self._seed, self.codec)
+
+    @cached_property
+    def _numbers(self) -> dict[bytes, int]:
+        return {_units(data): number for number, data in enumerate(self.packets)}
 
     def number_of(self, packet: Any) -> int | None:
         """Return which picture this is, None if it is none of this clip."""

@@ -24,6 +24,7 @@ from ...events import (
     NegotiationError,
     StateChange,
 )
+from ...events.emitted import BY_ONE_SHOT
 from ...lifetime import Lifetime
 from ...log import Logger
 from ...media.stream import MediaStream
@@ -88,6 +89,8 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
         TypeError: something in `tracks` is not a track, or in `ice_servers` not an `IceServerConfig`.
         ValueError: `receive` names another kind or too many, an unknown policy, or a `restart_window` below 0.
     """
+
+    _EMITS = BY_ONE_SHOT
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,9 +37,13 @@ class Attachment:
 
 
 class Attachments:
-    """The attached tracks, in the order of attachment. Tracks are compared by identity."""
+    """The attached tracks, in the order of attachment. Tracks are compared by identity.
 
-    def __init__(self) -> None:
+    `others` returns the attachments that some of the remotes are sent as well, whose ids are not used again.
+    """
+
+    def __init__(self, others: Callable[[], Iterable[Attachments]] = tuple) -> None:
+        self._others = others
         self._by_track: dict[int, Attachment] = {}
         self._ids_on_the_wire: set[str] = set()
 
@@ -93,8 +97,13 @@ class Attachments:
         self._ids_on_the_wire.add(present.track_id)
         self.add(attachment)
 
+    @property
+    def used_ids(self) -> set[str]:
+        """The track ids that sections have, or may have."""
+        return self._ids_on_the_wire | {attachment.track_id for attachment in self}
+
     def _free_id(self, track_id: str) -> str:
-        used = self._ids_on_the_wire | {attachment.track_id for attachment in self}
+        used = self.used_ids.union(*(other.used_ids for other in self._others()))
         if track_id not in used:
             return track_id
         return next(name for count in itertools.count(2) if (name := f"{track_id}-{count}") not in used)

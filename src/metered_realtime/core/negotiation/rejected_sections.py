@@ -41,6 +41,8 @@ def stand_in(sdp: str, declined: Collection[str]) -> str:
     Bundled sections that omit attributes of the shared transport are completed.
     """
     session, sections = section_texts(sdp)
+    if not declined and all(_names(lines) >= _NEEDED for lines in sections):
+        return sdp
     bundled = _bundle(session)
     shared = _shared(sections, declined)
     data = _data_mid(sections, declined)
@@ -123,7 +125,7 @@ def _attribute(lines: Sequence[str], name: str) -> str | None:
 
 
 def _names(lines: Sequence[str]) -> set[str]:
-    return {_attribute_name(line) for line in lines}
+    return {line[2:].partition(":")[0] for line in lines if line.startswith("a=")}
 
 
 def _attribute_name(line: str) -> str:

@@ -27,6 +27,8 @@ MAX_SDP_LENGTH = 256 * 1024
 MAX_NOTED_LINES = 8
 """Odd lines that are kept to be shown. Further ones are only counted."""
 
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteSection:
@@ -94,8 +96,8 @@ def read_remote(sdp: str, known_mids: Sequence[str] = (), identify: IdentifyFn =
     if len(sdp) > MAX_SDP_LENGTH:
         raise SdpError(f"a description of {len(sdp)} characters, more than {MAX_SDP_LENGTH}")
     reader = _SdpReader()
-    for line in re.split(r"\r\n|\n|\r", sdp):
-        reader.read_line(line.replace("\t", " ").strip(" "))
+    for line in _LINE_END.split(sdp.replace("\t", " ")):
+        reader.read_line(line.strip(" "))
     return reader.result(known_mids, identify)
 
 
@@ -105,6 +107,7 @@ class _SdpReader:
     def __init__(self) -> None:
         self._session = Level()
         self._media: list[MediaLevel] = []
+        self._level = self._session
         self._candidates: dict[tuple[str, str, int], Candidate] = {}
         self._candidate_lines: set[str] = set()
         self._candidates_refused = 0
@@ -113,16 +116,18 @@ class _SdpReader:
         self._odd_lines = 0
 
     def read_line(self, line: str) -> None:
-        level = self._media[-1] if self._media else self._session
-        if line.startswith("m="):
-            if len(self._media) == MAX_SDP_SECTIONS:
-                raise SdpError(f"the description has more than {MAX_SDP_SECTIONS} sections")
-            self._media.append(begin_section(line))
-        elif line.startswith("a="):
+        head = line[:2]
+        if head == "a=":
             if line.startswith("a=candidate"):
                 self._read_candidate(line)
-            elif not read_attribute(level, line):
+            elif not read_attribute(self._level, line):
                 self._note(line)
+        elif head == "m=":
+            if len(self._media) == MAX_SDP_SECTIONS:
+                raise SdpError(f"the description has more than {MAX_SDP_SECTIONS} sections")
+            media = begin_section(line)
+            self._media.append(media)
+            self._level = media
         elif line and line[1:2] != "=":
             self._note(line)
 

@@ -23,6 +23,13 @@ MAX_STREAMS_OF_TRACK = 16
 
 _OF_SOURCES = re.compile(r"(?m)^a=(?:msid|ssrc|ssrc-group):[^\r\n]*\r?\n")
 
+_DIRECTIONS: dict[str, Direction] = {
+    "a=sendrecv": "sendrecv",
+    "a=sendonly": "sendonly",
+    "a=recvonly": "recvonly",
+    "a=inactive": "inactive",
+}
+
 _OFFER_TAG = "a=x-metered-offer:"
 _ANSWER_TAG = "a=x-metered-answer:"
 
@@ -129,7 +136,7 @@ def sections(sdp: str) -> tuple[Section, ...]:
     session, parts = section_texts(sdp)
     session_direction: Direction = "sendrecv"
     for line in session:
-        session_direction = _direction(line) or session_direction
+        session_direction = _DIRECTIONS.get(line, session_direction)
     return tuple(_section(part, session_direction) for part in parts)
 
 
@@ -141,13 +148,15 @@ def section_texts(sdp: str) -> tuple[list[str], list[list[str]]]:
     """
     session: list[str] = []
     parts: list[list[str]] = []
+    current = session
     for line in map(str.strip, sdp.splitlines()):
-        if line.startswith("m="):
+        if line[:2] == "m=":
             if len(parts) == MAX_SDP_SECTIONS:
                 raise SdpError(f"the description has more than {MAX_SDP_SECTIONS} sections")
-            parts.append([line])
+            current = [line]
+            parts.append(current)
         elif line:
-            (parts[-1] if parts else session).append(line)
+            current.append(line)
     return session, parts
 
 
@@ -221,7 +230,7 @@ def _section(lines: list[str], session_direction: Direction) -> Section:
         elif line == "a=bundle-only":
             bundle_only = True  # port 0 then does not mean rejected (RFC 8843 section 6)
         else:
-            direction = _direction(line) or direction
+            direction = _DIRECTIONS.get(line, direction)
     rejected = rest.split(" ", 1)[0] == "0" and not bundle_only
     return Section(kind, mid, rejected, direction, tuple(stream_ids), track_id)
 
@@ -230,19 +239,6 @@ def _msid(value: str) -> tuple[str | None, str | None]:
     fields = value.split()
     stream_id = fields[0] if fields and fields[0] != "-" else None
     return stream_id, fields[1] if len(fields) > 1 else None
-
-
-def _direction(line: str) -> Direction | None:
-    match line:
-        case "a=sendrecv":
-            return "sendrecv"
-        case "a=sendonly":
-            return "sendonly"
-        case "a=recvonly":
-            return "recvonly"
-        case "a=inactive":
-            return "inactive"
-    return None
 
 
 def _attribute(sdp: str, prefix: str) -> str | None:

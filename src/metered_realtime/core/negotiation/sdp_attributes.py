@@ -30,21 +30,27 @@ MAX_FINGERPRINTS = 8
 MAX_EXTENSIONS = 32
 """Header extensions of one section. Chromium has 14."""
 
-_DIRECTIONS: tuple[Direction, ...] = ("sendrecv", "sendonly", "recvonly", "inactive")
+_DIRECTIONS: dict[str, Direction] = {
+    "sendrecv": "sendrecv",
+    "sendonly": "sendonly",
+    "recvonly": "recvonly",
+    "inactive": "inactive",
+}
 
 
 def read_attribute(level: Level, line: str) -> bool:
     """Store an attribute. Return False if it is invalid; an unknown one is ignored (RFC 8866 section 5.13)."""
     name, _, value = line[2:].partition(":")
-    known = (_OF_MEDIA if isinstance(level, MediaLevel) else _OF_SESSION).get(name.strip())
+    name = name.strip()
+    known = (_OF_MEDIA if isinstance(level, MediaLevel) else _OF_SESSION).get(name)
     if known is None:
         return True
     pattern, store = known
-    level.count[name] += 1
-    if level.count[name] > MAX_LINES_OF_KIND or len(line) > MAX_LINE_LENGTH or not line.isprintable():
+    count = level.count[name] = level.count.get(name, 0) + 1
+    if count > MAX_LINES_OF_KIND or len(line) > MAX_LINE_LENGTH or not line.isprintable():
         return False
     match = pattern.fullmatch(value.strip())
-    return match is not None and store(level, name.strip(), match)
+    return match is not None and store(level, name, match)
 
 
 def _value(level: Level, name: str, match: re.Match[str]) -> bool:
@@ -61,7 +67,7 @@ def _flag(level: Level, name: str, match: re.Match[str]) -> bool:
 
 
 def _direction(level: Level, name: str, match: re.Match[str]) -> bool:
-    level.direction = next(it for it in _DIRECTIONS if it == name)
+    level.direction = _DIRECTIONS[name]
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
@@ -72,7 +71,7 @@ class Level:
     extensions: dict[int, str] = field(default_factory=dict)
     groups: list[str] = field(default_factory=list)
     direction: Direction | None = None
-    count: Counter[str] = field(default_factory=Counter)
+    count: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

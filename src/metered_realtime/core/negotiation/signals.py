@@ -85,6 +85,16 @@ GREETING = MetadataSignal("x-metered-mesh", None)
 end it clears the metadata of a track that does not exist, which does nothing."""
 
 
+NAME_ID = "x-metered-name"
+"""The track id of metadata that holds the name of the sender itself. Kind and stream id belong to no track either, so
+that an end that does not know it keeps it for no track."""
+
+
+def name_signal(name: str | None) -> MetadataSignal:
+    """Return the signal that tells a remote the own name, or that there is none any more."""
+    return MetadataSignal(NAME_ID, {"name": name} if name is not None else None, "name", NAME_ID)
+
+
 def in_channel(payload: dict[str, Any], channel: str) -> dict[str, Any]:
     """Return the message of a signal or a call with its channel added.
 

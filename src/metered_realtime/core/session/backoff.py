@@ -26,12 +26,14 @@ class Backoff:
     During the first `short_outage` seconds of waiting the delay is at most `SHORT_DELAY`.
 
     A minimum that the server asked for applies to the next attempt only, and after the jitter: a shorter delay is
-    replaced by the minimum plus jitter, so that clients with the same minimum still spread out.
+    replaced by the minimum plus jitter, so that clients with the same minimum still spread out. The delay after which a
+    server that goes away expects its clients replaces that of the next attempt, less jitter: nobody waits for longer.
     """
 
     def __init__(self, options: ReconnectOptions | None) -> None:
         self._options = options
         self._floor = 0.0
+        self._invitation: float | None = None
         self._base = 0.0
         self._waited = 0.0
         self.attempts = 0
@@ -40,12 +42,17 @@ class Backoff:
         """Reset the attempts and the minimum delay, after a welcome."""
         self.attempts = 0
         self._floor = 0.0
+        self._invitation = None
         self._base = 0.0
         self._waited = 0.0
 
     def require(self, floor: float) -> None:
         """Wait at least `floor` seconds before the next attempt."""
         self._floor = max(self._floor, min(floor, MAX_FLOOR))
+
+    def invite(self, delay: float) -> None:
+        """Wait at most `delay` seconds before the next attempt, and little less: then the server expects to be back."""
+        self._invitation = min(delay, MAX_FLOOR)
 
     def next_delay(self, chance: float) -> float | None:
         """Count an attempt and return the seconds to wait before it. None means no attempt is left.
@@ -61,6 +68,8 @@ class Backoff:
         is_short = self._waited < options.short_outage
         self._base = min(grown, options.max_delay, SHORT_DELAY if is_short else math.inf)
         delay = self._base * (1 + options.jitter_ratio * (2 * chance - 1))
+        if self._invitation is not None:
+            delay, self._invitation = self._invitation * (1 - options.jitter_ratio * chance), None
         floor, self._floor = self._floor, 0.0
         delay = delay if delay >= floor else floor * (1 + options.jitter_ratio * chance)
         self._waited += delay

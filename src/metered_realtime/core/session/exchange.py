@@ -17,17 +17,20 @@ from ...errors import (
     ServerRequestError,
     SignallingError,
 )
-from ...events import Resubscribed, ServerError, SubscriptionLost
+from ...events import MessagesLost, Resubscribed, ServerError, SubscriptionLost
 from ..wire import frames
+from ..wire.patterns import is_pattern
 from .effects import Effects, Emit, Log, Settle, Transmit
+from .positions import Positions, ReadPosition
 from .requests import Pending, Purpose, RequestBook
-from .subscriptions import Replays, Subscriptions
+from .subscriptions import PASSING_CODES, Replays, Subscriptions
 
 
 class Exchange:
     """The requests and subscriptions of one client, over all its connections."""
 
-    def __init__(self, *, ack_timeout: float, replay_delay: float, queue_limit: int) -> None:
+    def __init__(self, positions: Positions, *, ack_timeout: float, replay_delay: float, queue_limit: int) -> None:
+        self._positions = positions
         self._book = RequestBook(ack_timeout, queue_limit)
         self._subscriptions = Subscriptions()
         self._replays = Replays(replay_delay)
@@ -67,8 +70,7 @@ class Exchange:
             raise PayloadTooLargeError(size, self.max_message_size)
 
     def subscribe(self, channel: str, include_sender_metadata: bool, now: float) -> tuple[str, Effects]:
-        """Write a subscribe that the program requested."""
-        self._replays.cancel(channel)
+        """Write a subscribe that the program requested. A replay is cancelled when it succeeds."""
         request_id = self._book.next_id()
         return request_id, [self._write_subscribe(channel, include_sender_metadata, request_id, now, "call")]
 
@@ -97,6 +99,7 @@ class Exchange:
     def forget(self, channel: str) -> None:
         """Stop restoring the subscription to this channel after a reconnect."""
         self._subscriptions.forget(channel)
+        self._positions.forget(channel)
         self._replays.cancel(channel)
 
     # --- refreshes, which the session decides on
@@ -116,19 +119,32 @@ class Exchange:
 
     # --- answers of the server
 
-    def acknowledge(self, request_id: str) -> Effects:
+    def acknowledge(self, frame: frames.Ack) -> Effects:
         """Settle the request that an ack answers."""
-        pending = self._book.answer(request_id)
+        pending = self._book.answer(frame.request_id)
         if pending is None:
             return []
         self._keep(pending)
-        if pending.purpose == "replay" and pending.channel is not None:
-            self._replays.cancel(pending.channel)
-            wanted = self._subscriptions.wanted(pending.channel) is not None
-            return [Emit(Resubscribed(pending.channel))] if wanted else []
-        return [Settle(pending.request_id)] if pending.purpose == "call" else []
+        settled: Effects = [Settle(pending.request_id)] if pending.purpose == "call" else []
+        channel = pending.channel
+        if channel is None or self._subscriptions.wanted(channel) is None:
+            return settled
+        position = read_position(frame)
+        if self._positions.acknowledged(channel, position, was_asked=pending.is_resumed):
+            settled.append(Emit(MessagesLost(channel, None)))
+        self._replays.cancel(channel)
+        if pending.purpose == "replay":
+            settled.insert(0, Emit(Resubscribed(channel)))
+        return settled
 
-    def refuse(self, frame: frames.ErrorFrame, now: float) -> Effects:
+    def lost(self, frame: frames.LostFrame) -> Effects:
+        """Report messages that the server cannot deliver. Those of channels that were left are of no interest."""
+        if frame.channel is not None and self._subscriptions.wanted(frame.channel) is None:
+            return []
+        is_told = self._positions.lost(frame.channel, ReadPosition(frame.epoch, frame.offset), frame.count)
+        return [Emit(MessagesLost(frame.channel, frame.count))] if is_told else []
+
+    def refuse(self, frame: frames.ErrorFrame, now: float, chance: float) -> Effects:
         """Settle the request that an error answers. An error for no known request becomes an event."""
         pending = self._book.answer(frame.request_id)
         if pending is None:
@@ -136,6 +152,8 @@ class Exchange:
         error = ServerRequestError(frame.code, frame.message, frame.request_id)
         if pending.purpose == "replay" and pending.channel is not None:
             self._keep(pending)  # the program still wants the channel
+            if frame.code in PASSING_CODES:
+                return self._postpone_replay(pending.channel, error, now, chance)
             return self._fail_replay(pending.channel, error, now)
         if pending.channel is not None:
             self._subscriptions.refuse(pending.channel, pending.request_id)
@@ -180,6 +198,7 @@ class Exchange:
     def lose_connection(self) -> None:
         """Drop the replays of a connection that has ended."""
         self._replays.clear()
+        self._positions.connection_lost()
 
     def settle_written(self, text: str, *, too_big: bool = False) -> Effects:
         """Fail the requests that were written and not answered. The server may have processed them.
@@ -203,8 +222,9 @@ class Exchange:
         return [Settle(request_id, DisconnectedError(text)) for request_id in self._book.drain_queue()]
 
     def forget_all(self) -> None:
-        """Forget every channel."""
+        """Forget every channel, and how far it was read."""
         self._subscriptions.clear()
+        self._positions.clear()
 
     # --- internals
 
@@ -218,8 +238,11 @@ class Exchange:
 
     def _write_subscribe(self, channel: str, include: bool, request_id: str, now: float, purpose: Purpose) -> Transmit:
         self._subscriptions.ask(channel, include, request_id)
-        self._book.enter(request_id, now, purpose, channel)
-        return Transmit(frames.encode(frames.Subscribe(channel, include, request_id)))
+        since = self._positions.since(channel)
+        self._book.enter(request_id, now, purpose, channel, is_resumed=since is not None)
+        epoch, offset = since if since is not None else (None, None)
+        frame = frames.Subscribe(channel, include, request_id, not is_pattern(channel), epoch, offset)
+        return Transmit(frames.encode(frame))
 
     def _replay(self, channels: list[str] | tuple[str, ...], now: float) -> Effects:
         effects: Effects = []
@@ -228,6 +251,12 @@ class Exchange:
             if include is not None:
                 effects.append(self._write_subscribe(channel, include, self._book.next_id(), now, "replay"))
         return effects
+
+    def _postpone_replay(self, channel: str, error: Exception, now: float, chance: float) -> Effects:
+        if self._subscriptions.wanted(channel) is None:
+            return []  # unsubscribed meanwhile
+        self._replays.postpone(channel, now, chance)
+        return [Log("debug", "subscription not restored yet", {"channel": channel, "error": str(error)})]
 
     def _fail_replay(self, channel: str, error: Exception, now: float) -> Effects:
         if self._subscriptions.wanted(channel) is None:
@@ -243,3 +272,10 @@ class Exchange:
         """Remember a subscription that was acknowledged, or that may have reached the server."""
         if pending.channel is not None:
             self._subscriptions.keep(pending.channel, pending.request_id)
+
+
+def read_position(frame: frames.Welcome | frames.Ack) -> ReadPosition | None:
+    """Return the position that a frame names. None from servers that keep no messages."""
+    if frame.epoch is None or frame.offset is None:
+        return None
+    return ReadPosition(frame.epoch, frame.offset)

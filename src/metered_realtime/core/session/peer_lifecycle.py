@@ -118,11 +118,13 @@ class ServerBack:
 
 @dataclass(frozen=True, slots=True)
 class ReportFatal:
-    """Report that the server ended the connection for good: its close code and reason, and the code of that."""
+    """Report that the server ended the connection for good: its close code and reason, the code of that, and the error
+    if there is a precise one."""
 
     close_code: int
     reason: str
     code: str
+    err: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +238,16 @@ class PeerLifecycle:
         """Handle the loss of the server while the client tries to find it again."""
         return [ServerLost(), *self._enter(LifePhase.RECONNECTING)] if self.is_in_channel else []
 
-    def disconnected(self, close_code: int, reason: str, *, lacks_token: bool, is_dialling: bool) -> list[Effect]:
+    def disconnected(
+        self, close_code: int, reason: str, *, lacks_token: bool, is_dialling: bool, err: Exception | None = None
+    ) -> list[Effect]:
         """Handle the end of the connection for good.
 
         `lacks_token`: the token provider failed. `is_dialling`: it never came up, and the join raises why.
+        `err`: the precise error, if there is one.
         """
         code = "token_provider_failed" if lacks_token else code_of_close(close_code)
-        fatal = ReportFatal(close_code, reason, code)
+        fatal = ReportFatal(close_code, reason, code, err)
         if self.phase is LifePhase.JOINING:
             # Whatever is not fatal is raised by the join, which has all there is to know.
             return [] if is_dialling or code not in FATAL_CLOSES else [fatal]

@@ -13,13 +13,15 @@ Purpose = Literal["call", "replay", "refresh", "abandoned"]
 
 @dataclass(slots=True)
 class Pending:
-    """A request that was written. `channel` is set for a subscribe; `size` is that of its payload in bytes."""
+    """A request that was written. `channel` is set for a subscribe, and `is_resumed` if it named a position; `size` is
+    that of its payload in bytes."""
 
     request_id: str
     deadline: float
     purpose: Purpose
     channel: str | None
     size: int = 0
+    is_resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,16 @@ class RequestBook:
         return len(self._pending) + len(self._queue)
 
     def enter(
-        self, request_id: str, now: float, purpose: Purpose = "call", channel: str | None = None, size: int = 0
+        self,
+        request_id: str,
+        now: float,
+        purpose: Purpose = "call",
+        channel: str | None = None,
+        size: int = 0,
+        is_resumed: bool = False,
     ) -> None:
         """Add a request that is being written now."""
-        self._pending[request_id] = Pending(request_id, now + self.timeout, purpose, channel, size)
+        self._pending[request_id] = Pending(request_id, now + self.timeout, purpose, channel, size, is_resumed)
 
     def queue(self, request_id: str, frame: bytes, payload_size: int) -> None:
         """Add a request that waits for the connection."""

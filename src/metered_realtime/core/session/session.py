@@ -21,8 +21,13 @@ States, as the program sees them, and the phases of the socket underneath:
     reconnecting  dial_failed                   reconnecting  Reconnecting
     reconnecting  ended, no welcome             reconnecting  Disconnected(True), Reconnecting
     reconnecting  the last attempt failed       closed        Settle all, Disconnected(False), EnterState, TearDown
-    reconnecting  welcome                       connected     EnterState, Connected, Transmit replays, then the queue
+    reconnecting  welcome                       connected     EnterState, Connected, MessagesLost if directs are,
+                                                              Transmit replays, then the queue
     any           close                         closed        Settle all, HangUp, EnterState, TearDown
+
+Within connected, a replay that the server cannot serve at the moment is repeated until it succeeds, the connection ends
+or the program decides otherwise. One that is refused for another reason, or not answered, is repeated a few times.
+`Positions` keeps how far channels and directs were read, and decides what is delivered and what is lost.
 
 Within connected, with tokens that can be fetched again:
 
@@ -65,6 +70,7 @@ from ...events import (
     Disconnected,
     GoingAway,
     Message,
+    MessagesLost,
     Presence,
     PresencePeer,
     Reconnecting,
@@ -76,24 +82,13 @@ from ..wire import frames
 from ..wire.ice_servers import MAX_URLS, parse_ice_servers
 from ..wire.server_frames import decode_server_frame
 from .backoff import OVER_LIMIT_FLOOR, Backoff
-from .effects import (
-    Dial,
-    Effects,
-    Emit,
-    EnterState,
-    FinishConnect,
-    HangUp,
-    Log,
-    TearDown,
-    Transmit,
-)
-from .exchange import Exchange
+from .close_codes import CloseRules
+from .effects import Dial, Effects, Emit, EnterState, FinishConnect, HangUp, Log, TearDown, Transmit
+from .exchange import Exchange, read_position
 from .liveness import Liveness
+from .positions import Positions
 from .resumption import Resumption
 from .token_refresh import Refreshes
-
-TERMINAL_CODES = frozenset({4001, 4003, 4012, 4020})
-"""Close codes after which the same credential cannot succeed, or must not."""
 
 ABNORMAL = 1006
 """The close code of a connection that failed or ended without a close frame."""
@@ -155,6 +150,7 @@ class Session:
         auto_resubscribe: bool = True,
         queue_limit: int = 0,
         refresh_tokens: bool = False,
+        token_is_fixed: bool = False,
         spread: float = 0.0,
         timings: Timings | None = None,
         server: str = "the server",
@@ -162,10 +158,15 @@ class Session:
         self._server = server
         self._timings = timings if timings is not None else Timings()
         self._auto_resubscribe = auto_resubscribe
+        self._closes = CloseRules(token_is_fixed=token_is_fixed)
         self._backoff = Backoff(reconnect)
         self._liveness = Liveness(inactivity_timeout)
+        self._positions = Positions()
         self._exchange = Exchange(
-            ack_timeout=self._timings.ack_timeout, replay_delay=self._timings.replay_delay, queue_limit=queue_limit
+            self._positions,
+            ack_timeout=self._timings.ack_timeout,
+            replay_delay=self._timings.replay_delay,
+            queue_limit=queue_limit,
         )
         self._refreshes = Refreshes(self._exchange, enabled=refresh_tokens, spread=spread)
         self._resumption = Resumption()
@@ -192,6 +193,11 @@ class Session:
     def resume_token(self) -> str | None:
         """The token that restores the peer id in the next attempt by the same key. None before the first welcome."""
         return self._resumption.token
+
+    @property
+    def recovery(self) -> str:
+        """The query parameter `recover` of the next attempt: how far the directs to this peer were read."""
+        return self._positions.query
 
     @property
     def pending_requests(self) -> int:
@@ -328,8 +334,8 @@ class Session:
         self.dropped_frames += 1
         return [Log("warning", "binary frame dropped", {})]
 
-    def receive(self, text: str, now: float) -> Effects:
-        """Handle a text frame."""
+    def receive(self, text: str, now: float, chance: float) -> Effects:
+        """Handle a text frame. `chance` is a number from 0 to 1, for the delay that may follow from it."""
         if self._phase not in (_Phase.GREETING, _Phase.LIVE):
             return []
         self._liveness.frame_received(now)
@@ -341,6 +347,8 @@ class Session:
             return self._drop("warning", "malformed frame skipped", error)
         if (self._phase is _Phase.LIVE) is isinstance(frame, frames.Welcome):
             return self._drop("debug", "frame out of place skipped", type(frame).__name__)
+        if isinstance(frame, frames.ErrorFrame):
+            return self._on_error(frame, now, chance)
         return _HANDLERS[type(frame)](self, frame, now)
 
     def tick(self, now: float, chance: float) -> Effects:
@@ -383,11 +391,11 @@ class Session:
             effects.append(Log("warning", "connection attempt failed", {"reason": loss.failure.text}))
         delay = self._next_delay(loss, chance)
         if loss.opened or delay is None:
-            effects.append(Emit(Disconnected(loss.code, loss.reason, delay is not None)))
+            effects.append(Emit(self._disconnected(loss, delay is not None)))
         return effects + (self._give_up() if delay is None else self._wait(delay, now))
 
     def _next_delay(self, loss: _Loss, chance: float) -> float | None:
-        if loss.opened and loss.code in TERMINAL_CODES:
+        if loss.opened and self._closes.is_final(loss.code):
             return None
         if loss.opened and loss.code == WsCloseCode.OVER_CONCURRENT_LIMIT:
             self._backoff.require(OVER_LIMIT_FLOOR)
@@ -399,11 +407,16 @@ class Session:
             error = loss.failure.token_error
         if error is None:
             error = self._connect_error(loss)
-        told: Effects = [Emit(Disconnected(loss.code, loss.reason, False))] if loss.opened else []
+        told: Effects = [Emit(self._disconnected(loss, False))] if loss.opened else []
         return [*told, self._enter("closed"), FinishConnect(error)]
+
+    def _disconnected(self, loss: _Loss, will_reconnect: bool) -> Disconnected:
+        return Disconnected(loss.code, loss.reason, will_reconnect, self._closes.error(loss.code, loss.reason))
 
     def _connect_error(self, loss: _Loss) -> SignallingConnectError:
         failure = loss.failure
+        if (expired := self._closes.error(loss.code, loss.reason)) is not None:
+            return expired
         if failure is None:
             said = f"{loss.code}, {printable(loss.reason)}" if loss.reason else str(loss.code)
             text = f"{self._server} ended the connection before its welcome (code {said})"
@@ -473,6 +486,8 @@ class Session:
             frame.peer_id, frame.server_time, frame.expires_at, again, frame.max_message_size, ice_servers
         )
         effects: Effects = [*refused, self._enter("connected"), Emit(event)]
+        if self._positions.welcomed(frame.peer_id, read_position(frame)):
+            effects.append(Emit(MessagesLost(None, None)))
         if not again:
             return [*effects, FinishConnect()]
         if self._auto_resubscribe:
@@ -481,7 +496,7 @@ class Session:
 
     def _on_ack(self, frame: frames.Ack, now: float) -> Effects:
         if not self._refreshes.is_pending(frame.request_id):
-            return self._exchange.acknowledge(frame.request_id)
+            return self._exchange.acknowledge(frame)
         if not self._refreshes.acknowledge(frame, now):
             return self._refreshes.retry("the token ends no later than the one before", now)
         ice_servers, refused = _named_ice_servers(frame.metadata)
@@ -489,27 +504,35 @@ class Session:
             self.ice_servers = ice_servers
         return [*refused, Emit(TokenRefreshed(frame.expires_at, ice_servers))]
 
-    def _on_error(self, frame: frames.ErrorFrame, now: float) -> Effects:
+    def _on_error(self, frame: frames.ErrorFrame, now: float, chance: float) -> Effects:
         if frame.request_id is None and frame.code == "unknown_type":
             return self._refreshes.handle_unknown_type()
-        answer = self._refreshes.refuse if self._refreshes.is_pending(frame.request_id) else self._exchange.refuse
-        return answer(frame, now)
+        if self._refreshes.is_pending(frame.request_id):
+            return self._refreshes.refuse(frame, now)
+        return self._exchange.refuse(frame, now, chance)
 
     def _on_resume(self, frame: frames.Resume, now: float) -> Effects:
         self._resumption.replace_token(frame.resume_token)
         return []
 
     def _on_message(self, frame: frames.MessageFrame, now: float) -> Effects:
+        if not self._positions.takes_message(frame.channel, frame.from_, frame.offset):
+            return self._drop("debug", "message skipped that was known", frame.offset)
         return [Emit(Message(frame.channel, frame.from_, frame.data, frame.from_metadata))]
 
     def _on_direct(self, frame: frames.DirectFrame, now: float) -> Effects:
+        if not self._positions.takes_direct(frame.offset):
+            return self._drop("debug", "direct skipped that was known", frame.offset)
         return [Emit(Direct(frame.from_, frame.data, frame.from_metadata))]
+
+    def _on_lost(self, frame: frames.LostFrame, now: float) -> Effects:
+        return self._exchange.lost(frame)
 
     def _on_presence(self, frame: frames.PresenceFrame, now: float) -> Effects:
         return [Emit(Presence(frame.channel, _peers(frame.joined), _peers(frame.left)))]
 
     def _on_going_away(self, frame: frames.GoingAwayFrame, now: float) -> Effects:
-        self._backoff.require(frame.retry_after_ms / 1000)
+        self._backoff.invite(frame.retry_after_ms / 1000)
         return [Emit(GoingAway(frame.retry_after_ms))]
 
     def _on_pong(self, frame: frames.Pong, now: float) -> Effects:
@@ -532,9 +555,9 @@ _HANDLERS: dict[type, Callable[[Session, Any, float], Effects]] = {
     frames.Welcome: Session._on_welcome,
     frames.Resume: Session._on_resume,
     frames.Ack: Session._on_ack,
-    frames.ErrorFrame: Session._on_error,
     frames.MessageFrame: Session._on_message,
     frames.DirectFrame: Session._on_direct,
+    frames.LostFrame: Session._on_lost,
     frames.PresenceFrame: Session._on_presence,
     frames.GoingAwayFrame: Session._on_going_away,
     frames.Pong: Session._on_pong,

@@ -12,6 +12,15 @@ from dataclasses import dataclass, field
 REPLAY_RETRIES = 3
 """Maximum number of replays per channel and connection: a server that refuses four times in a row means it."""
 
+PASSING_CODES = frozenset({"backend_error", "internal_error"})
+"""Error codes of a server that cannot serve a request at the moment, for instance because what is behind it is away."""
+
+MAX_REPLAY_INTERVAL = 16.0
+"""Maximum seconds between two attempts at a channel that the server cannot serve: as long as a request may take."""
+
+REPLAY_JITTER = 0.5
+"""Share of the interval by which an attempt may come earlier: all clients of a server are refused together."""
+
 
 @dataclass(slots=True)
 class _Memory:
@@ -68,36 +77,49 @@ class Subscriptions:
 
 
 class Replays:
-    """The failed replays of one connection: how often each channel failed and when it is retried."""
+    """The failed replays of one connection: how often each channel failed and when it is retried.
+
+    A refusal counts, and the fourth is final. A server that cannot serve the channel at the moment is asked again for
+    as long as the connection lasts, at growing intervals.
+    """
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
         self._failures: dict[str, int] = {}
-        self._due: dict[str, float] = {}  # one delay for all, so the oldest entry is due first
+        self._outages: dict[str, float] = {}  # the latest interval of each channel
+        self._due: dict[str, float] = {}
 
     def clear(self) -> None:
         """Start over for a new connection."""
         self._failures.clear()
+        self._outages.clear()
         self._due.clear()
 
     def fail(self, channel: str, now: float) -> bool:
         """Record a failed replay. Return whether it will be retried."""
         failures = self._failures.get(channel, 0) + 1
         if failures > REPLAY_RETRIES:
-            self._failures.pop(channel, None)
+            self.cancel(channel)
             return False
         self._failures[channel] = failures
         self._due[channel] = now + self._delay
         return True
 
+    def postpone(self, channel: str, now: float, chance: float) -> None:
+        """Retry a replay later that the server could not serve. `chance` is a number from 0 to 1."""
+        interval = min(2 * self._outages.get(channel, self._delay / 2), max(self._delay, MAX_REPLAY_INTERVAL))
+        self._outages[channel] = interval
+        self._due[channel] = now + interval * (1 - REPLAY_JITTER * chance)
+
     def cancel(self, channel: str) -> None:
         """Stop replaying a channel that was restored, or that the program has subscribed to or left itself."""
         self._failures.pop(channel, None)
+        self._outages.pop(channel, None)
         self._due.pop(channel, None)
 
     @property
     def next_deadline(self) -> float | None:
-        return next(iter(self._due.values()), None)
+        return min(self._due.values(), default=None)
 
     def take_due(self, now: float) -> list[str]:
         """Remove and return the channels to replay now."""

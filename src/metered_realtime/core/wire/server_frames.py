@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from .frames import (
     DirectFrame,
     ErrorFrame,
     GoingAwayFrame,
+    LostFrame,
     MalformedServerFrameError,
     MessageFrame,
     Pong,
@@ -28,6 +30,11 @@ from .frames import (
 )
 from .message_cost import json_fault
 from .surrogates import decode_json
+
+MAX_OFFSET = 2**53
+"""Maximum offset and count: what JavaScript counts exactly, and more than any channel has."""
+
+_EPOCH = re.compile("[A-Za-z0-9_-]{1,32}")
 
 
 class _LooseServerFrame(msgspec.Struct, rename="camel"):
@@ -48,13 +55,17 @@ class _LooseServerFrame(msgspec.Struct, rename="camel"):
     joined: Any = UNSET
     left: Any = UNSET
     retry_after_ms: Any = None
+    epoch: Any = None
+    offset: Any = None
+    count: Any = None
 
 
 _server_decoder = msgspec.json.Decoder(_LooseServerFrame)
 
 
 def decode_server_frame(text: str | bytes) -> ServerFrame:
-    """Decode and check a frame from a server. Metadata that is not an object is treated as absent.
+    """Decode and check a frame from a server. Metadata that is not an object is treated as absent, and so is a position
+    that is none.
 
     Raises:
         UnknownServerFrameError: the type is not known.
@@ -80,12 +91,14 @@ def decode_server_frame(text: str | bytes) -> ServerFrame:
                 from_=_want(loose.from_, str, "from"),
                 data=_present(loose.data, "data"),
                 from_metadata=_object(loose.from_metadata),
+                offset=_offset(loose.offset),
             )
         case "direct":
             return DirectFrame(
                 from_=_want(loose.from_, str, "from"),
                 data=_present(loose.data, "data"),
                 from_metadata=_object(loose.from_metadata),
+                offset=_offset(loose.offset),
             )
         case "presence":
             return PresenceFrame(
@@ -97,6 +110,8 @@ def decode_server_frame(text: str | bytes) -> ServerFrame:
             return Pong(loose.request_id if isinstance(loose.request_id, str) else None)
         case "resume":
             return _resume(loose)
+        case "lost":
+            return _lost(loose)
     raise UnknownServerFrameError(f"unknown type {kind[:64]!r}")
 
 
@@ -130,6 +145,7 @@ def _welcome(loose: _LooseServerFrame) -> Welcome:
     if size <= 0:
         raise MalformedServerFrameError(f"'maxMessageSize' must be above 0, not {size}")
     expires_at = None if loose.expires_at is None else _number(loose.expires_at, "expiresAt")
+    epoch, offset = _position(loose)
     return Welcome(
         peer_id=_want(loose.peer_id, str, "peerId"),
         expires_at=expires_at,
@@ -137,6 +153,8 @@ def _welcome(loose: _LooseServerFrame) -> Welcome:
         max_message_size=size,
         metadata=_object(loose.metadata),
         resume_token=loose.resume_token if is_resume_token(loose.resume_token) else None,
+        epoch=epoch,
+        offset=offset,
     )
 
 
@@ -150,10 +168,31 @@ def _ack(loose: _LooseServerFrame) -> Ack:
     # An ack only settles requests of this client, so unexpected fields are no reason to refuse it.
     request_id = _want(loose.request_id, str, "requestId")
     expires_at = loose.expires_at
-    if expires_at is None and loose.metadata is None:
+    if expires_at is None and loose.metadata is None and loose.epoch is None:
         return Ack(request_id)
     known = isinstance(expires_at, int | float) and not isinstance(expires_at, bool)
-    return Ack(request_id, int(expires_at) if known else None, _object(loose.metadata))
+    return Ack(request_id, int(expires_at) if known else None, _object(loose.metadata), *_position(loose))
+
+
+def _lost(loose: _LooseServerFrame) -> LostFrame:
+    epoch, offset = _position(loose)
+    if epoch is None or offset is None:
+        raise MalformedServerFrameError("'epoch' or 'offset' is missing or unusable")
+    channel = None if isinstance(loose.channel, UnsetType) else _want(loose.channel, str, "channel")
+    return LostFrame(epoch, offset, channel, _offset(loose.count) or None)
+
+
+def _position(loose: _LooseServerFrame) -> tuple[str, int] | tuple[None, None]:
+    """Return the epoch and the offset of a frame, if both can be used."""
+    epoch, offset = loose.epoch, _offset(loose.offset)
+    if not isinstance(epoch, str) or _EPOCH.fullmatch(epoch) is None or offset is None:
+        return None, None
+    return epoch, offset
+
+
+def _offset(value: Any) -> int | None:
+    is_offset = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_OFFSET
+    return value if is_offset else None
 
 
 def _error(loose: _LooseServerFrame) -> ErrorFrame:

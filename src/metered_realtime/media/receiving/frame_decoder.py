@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiortc.codecs import get_decoder
@@ -37,6 +37,7 @@ class FrameDecoder:
         self._waits_for_key = True
         self._mime_type: str | None = None
         self._waiting = 0
+        self._catching_up = 0
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._inbox: queue.SimpleQueue[EncodedFrame | None] = queue.SimpleQueue()
@@ -50,16 +51,28 @@ class FrameDecoder:
 
     def push_frame(self, frame: EncodedFrame) -> None:
         """Queue the next frame. It is dropped if the queue is full, or a key frame is needed first."""
-        if frame.codec.mimeType != self._mime_type or self._waiting >= self._limit:
+        if frame.codec.mimeType != self._mime_type or self._is_full:
             self._mime_type = frame.codec.mimeType
             self._waits_for_key = True
-        if self._waits_for_key and (not frame.is_key or self._waiting >= self._limit):
+        if self._waits_for_key and (not frame.is_key or self._is_full):
             self._drops.add()
             self._need_key_frame()
             return
         self._waits_for_key = False
         self._waiting += 1
         self._inbox.put(frame)
+
+    def catch_up(self, frames: Sequence[EncodedFrame]) -> None:
+        """Queue what came since the last key frame, however much that is, before the first frame of a new decoder."""
+        for frame in frames:
+            self._mime_type, self._waits_for_key = frame.codec.mimeType, False
+            self._inbox.put(frame)
+        self._waiting += len(frames)
+        self._catching_up = len(frames)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._waiting - self._catching_up >= self._limit
 
     def close(self) -> None:
         """Stop decoding. The thread ends by itself and drops what waits for it."""
@@ -69,6 +82,7 @@ class FrameDecoder:
     def _took(self, frames: list[Any] | None) -> None:
         """Handle a decoded or failed frame, on the event loop."""
         self._waiting -= 1
+        self._catching_up = max(0, self._catching_up - 1)
         if self._closed:
             return
         if frames is None:

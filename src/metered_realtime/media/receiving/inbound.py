@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import av
 from aiortc.mediastreams import MediaStreamError
 
+from ...missing import require
 from ..codecs.pcm_chunks import LAYOUTS, PcmChunks
 from .remote_track import RemoteTrack
 
@@ -130,9 +131,4 @@ def _require_number(name: str, value: Any, least: float, most: float, kind: Any)
 
 
 def _require_numpy() -> None:
-    try:
-        import numpy  # noqa: F401 - PyAV imports it with the first array
-    except ImportError as error:
-        raise ImportError(
-            "track_to_numpy needs numpy: pip install 'metered-realtime-mesh[numpy]'", name="numpy"
-        ) from error
+    require("numpy", part="track_to_numpy")

@@ -7,6 +7,7 @@ source that are in this codec already serve as the full rendition.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, Protocol
@@ -193,6 +194,11 @@ class CodecFanout:
         return encoder.queue_length if encoder is not None else 0
 
     # --- inside
+
+    @property
+    def kept(self) -> Sequence[SharedPacket]:
+        """The packets since the last key frame, if they are kept, with the latest one."""
+        return self._kept
 
     def _encoder_of(self, forward: ForwardTrack) -> SharedEncoder | None:
         place = self._places.get(forward)

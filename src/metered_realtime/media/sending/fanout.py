@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from math import inf
 from typing import Any
 
 import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
 from ...core.media.timeline import Timeline
 from ...core.media.track_clock import TrackClock
 from ...log import Logger, log_exception
 from ..codecs.encoded import EncodedFrame
-from ..codecs.encoders import SendCodec
+from ..codecs.encoders import Packet, SendCodec
 from ..receiving.frame_decoder import FrameDecoder
 from ..receiving.key_frames import KeyFrameRequests
 from ..receiving.mailbox import Tally
@@ -43,6 +45,10 @@ __all__ = ["ForwardTrack", "TrackFanout"]
 REPEAT_AFTER = 0.2
 """Seconds without a picture after which the last one is repeated for receivers that have none: a source may pause."""
 
+
+END_GRACE = 1.0
+"""Seconds in which a track that has been stopped may give its last frames. Then it has ended, even if its `recv` waits
+for ever or goes on: a track of a program's own need not look at its state."""
 
 DRAIN_TIMEOUT = 1.0
 """Seconds that the last frames of a track may take to be encoded and sent before the remotes learn that it ended."""
@@ -72,9 +78,12 @@ class TrackFanout:
         self._clock: TrackClock | None = None
         self._packets: PacketForward | None = None
         self._decoder: FrameDecoder | None = None
+        self._decoded_from: Fraction | None = None
         self._last: tuple[Any, float] | None = None
         self._repeat: asyncio.TimerHandle | None = None
         self._logged_at = -inf
+        self._cut: asyncio.TimerHandle | None = None
+        self._was_cut = self._is_forgiven = False
         self._reads_ahead = bool(getattr(track, "reads_ahead", False))
         if self._reads_ahead:
             self._reader = asyncio.ensure_future(self._read())
@@ -168,6 +177,7 @@ class TrackFanout:
         source = self._source = encoded() if callable(encoded) else self.track
         self._packets = PacketForward(source)
         failure: BaseException | None = None
+        self._watch_end()
         try:
             while not _is_cancelled():  # the track may swallow the cancellation
                 self._take(await source.recv())
@@ -175,21 +185,63 @@ class TrackFanout:
         except MediaStreamError as end:
             failure = end.__cause__
         except asyncio.CancelledError as error:
+            self._forgive_cut()
             if _is_cancelled():
                 raise
-            failure = error  # of an operation that the track waited for
+            failure = None if self._was_cut else error  # of an operation that the track waited for
         except Exception as error:
             failure = error
         finally:
             self._last = None
+            self._unwatch_end()
             if source is not self.track:
                 source.stop()
+        self._forgive_cut()
         if _is_cancelled():
             return
         self._log_end(failure)
         await self._drain()
         if self._ended is not None:
             self._ended(self.track, failure)
+
+    def _watch_end(self) -> None:
+        """End the reading when the track has been stopped, whatever its `recv` does."""
+        self._was_cut = self._is_forgiven = False
+        if not isinstance(self.track, MediaStreamTrack):
+            return
+        self._loop = asyncio.get_running_loop()
+        if self.track.readyState == "ended":
+            self._cut_later()
+        else:
+            self.track.once("ended", self._stopped)
+
+    def _unwatch_end(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
+        with suppress(KeyError, AttributeError):  # the track has dropped its listeners
+            self.track.remove_listener("ended", self._stopped)
+
+    def _stopped(self) -> None:
+        with suppress(RuntimeError):  # stopped from another thread, after the end of the loop
+            self._loop.call_soon_threadsafe(self._cut_later)
+
+    def _cut_later(self) -> None:
+        if self.is_reading and self._cut is None:
+            self._cut = self._loop.call_later(END_GRACE, self._cut_off)
+
+    def _cut_off(self) -> None:
+        self._cut = None
+        if self._reader is not None and not self._reader.done():
+            self._was_cut = True
+            self._reader.cancel()
+
+    def _forgive_cut(self) -> None:
+        """Take back the cancellation with which the reading was cut off, which is no cancellation of the task."""
+        task = asyncio.current_task()
+        if self._was_cut and not self._is_forgiven and task is not None:
+            self._is_forgiven = True
+            task.uncancel()
 
     def _log_end(self, failure: BaseException | None) -> None:
         if failure is None:
@@ -290,14 +342,22 @@ class TrackFanout:
             return
         if self._decoder is None:
             self._decoder = FrameDecoder(self.track.kind, self._decoded, self._need_key_frame, Tally())
-        packet = unit.packet
-        assert packet.pts is not None
-        self._decoder.push_frame(EncodedFrame(unit.codec, bytes(packet), packet.pts, packet.is_keyframe))
+            self._decoder.catch_up([_encoded(unit.codec, it) for it in self._missed(unit)])
+            self._decoded_from = time_of(unit.packet)
+        self._decoder.push_frame(_encoded(unit.codec, unit.packet))
+
+    def _missed(self, unit: SourcePacket) -> list[Packet]:
+        """Return the kept packets before this one, which a new decoder needs where no key frame comes on request."""
+        passing = (it for it in self._codecs.values() if it.passes and it.codec.mime_type == unit.mime_type)
+        kept = next((it.kept for it in passing), ())
+        return [it.packet for it in kept if it.packet is not unit.packet]
 
     def _decoded(self, frames: list[Any]) -> None:
         for frame in frames:
             at = time_of(frame)
             assert at is not None, "it is the time of the packet"
+            if self._decoded_from is not None and at < self._decoded_from:
+                continue  # it was only decoded for those that follow
             for codec in tuple(self._codecs.values()):
                 codec.push_frame(frame, at)
 
@@ -346,6 +406,11 @@ class TrackFanout:
             reader.cancel()
             self._ending.add(reader)
             reader.add_done_callback(self._ending.discard)
+
+
+def _encoded(codec: RTCRtpCodecParameters, packet: Packet) -> EncodedFrame:
+    assert packet.pts is not None
+    return EncodedFrame(codec, bytes(packet), packet.pts, packet.is_keyframe)
 
 
 def _is_cancelled() -> bool:

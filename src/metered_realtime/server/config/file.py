@@ -13,20 +13,26 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ...core.wire.names import channel_fault
+from ..engine.choice import Cluster
 from ..ice import MAX_ICE_SERVERS, ice_server_list
 from ..keys import App, Keyring, PublishableKey, SecretKey
 from ..limits import Limits
 from ..listening.proxies import Network, networks
 from ..metrics.endpoint import MetricsOptions
 from ..plan import Plan
+from ..telemetry.options import TelemetryOptions
 from ..turn import TurnServer
 from ..webhooks.sender import Webhooks
 from .schema import (
+    TABLE_TYPES,
     AppTable,
+    ClusterTable,
+    IceServerTable,
     MetricsTable,
     PublishableTable,
     SecretTable,
     ServerTable,
+    TelemetryTable,
     TurnTable,
     WebhooksTable,
     read_table,
@@ -35,7 +41,7 @@ from .schema import (
 DEFAULT_APP = "default"
 """The app of keys without an `app`."""
 
-TABLES = ("server", "limits", "metrics", "webhooks", "ice_servers", "turn", "apps", "publishable_keys", "secret_keys")
+TABLES = (*TABLE_TYPES, "limits")
 
 T = TypeVar("T")
 
@@ -62,6 +68,8 @@ class Config:
     apps: tuple[App, ...]
     metrics: MetricsOptions | None
     webhooks: Webhooks | None
+    telemetry: TelemetryOptions | None
+    cluster: Cluster | None = None
 
 
 def load_config(path: Path) -> Config:
@@ -121,6 +129,8 @@ def _read(raw: dict[str, Any], path: Path) -> Config:
         apps=_apps(raw),
         metrics=_metrics(raw["metrics"]) if "metrics" in raw else None,
         webhooks=_webhooks(raw["webhooks"]) if "webhooks" in raw else None,
+        telemetry=_telemetry(raw.get("telemetry", {})),
+        cluster=_cluster(raw["cluster"]) if "cluster" in raw else None,
     )
     _check_whole(config)
     return config
@@ -139,9 +149,19 @@ def _file(name: str | None, path: Path) -> Path | None:
     return None if name is None else path.parent / name
 
 
+def _cluster(table: Any) -> Cluster:
+    given = read_table(table, ClusterTable, "cluster")
+    return _at("cluster", lambda: Cluster(redis=given.redis, node_id=given.node_id))
+
+
 def _metrics(table: Any) -> MetricsOptions:
     given = read_table(table, MetricsTable, "metrics")
     return _at("metrics", lambda: MetricsOptions(port=given.port, host=given.host, token=given.token))
+
+
+def _telemetry(table: Any) -> TelemetryOptions | None:
+    given = read_table(table, TelemetryTable, "telemetry")
+    return _at("telemetry", lambda: TelemetryOptions(frame_ratio=given.frame_ratio)) if given.traces else None
 
 
 def _webhooks(table: Any) -> Webhooks:
@@ -166,8 +186,8 @@ def _limits(table: Any) -> Limits:
 def _ice_server(table: Any, place: str) -> dict[str, Any]:
     if isinstance(table, dict):
         for name in table:
-            if name not in ("urls", "username", "credential"):
-                raise ValueError(f"{place}.{name}: unknown; there are urls, username, credential")
+            if name not in IceServerTable.__struct_fields__:
+                raise ValueError(f"{place}.{name}: unknown; there are {', '.join(IceServerTable.__struct_fields__)}")
     return _at(place, lambda: ice_server_list([table])[0])
 
 

@@ -69,6 +69,11 @@ class MemoryEngine(MemoryNode):
         """Whether the engine reaches the other nodes: always."""
         return True
 
+    @property
+    def history_bytes(self) -> int:
+        """The memory that kept messages take, in bytes."""
+        return self._store.logs.bytes
+
     def connect(
         self,
         app: str,

@@ -41,6 +41,7 @@ export class Chat {
       this.people(this.#people);
     });
     room.addEventListener("data", ({ detail }) => this.#received(detail));
+    room.addEventListener("missed", ({ detail: { count } }) => this.#append({ kind: "note", text: missed(count) }));
     room.addEventListener("channelmessage", ({ detail }) => {
       if (detail.label === LABEL && typeof detail.data === "string") this.#incoming(this.#nameOf(detail.peerId), detail.data, true);
     });
@@ -140,7 +141,14 @@ export class Chat {
   }
 }
 
+/** Say in words how many messages are lost, null if nobody knows. */
+function missed(count) {
+  if (count === null) return "While the server was away, messages may have been lost.";
+  return count === 1 ? "One message was lost while you were away." : `${count} messages were lost while you were away.`;
+}
+
 function item({ kind, name, text, at, private: isPrivate }) {
+  if (kind === "note") return make("li", "message note", text);
   const element = make("li", `message ${kind}${isPrivate ? " private" : ""}`);
   const who = make("div", "who");
   who.append(make("b", "", name), make("time", "", at));

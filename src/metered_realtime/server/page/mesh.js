@@ -134,6 +134,7 @@ export class Room extends Emitter {
     this.#signalling = signalling;
     signalling.addEventListener("welcome", ({ detail }) => this.#welcomed(detail));
     signalling.addEventListener("frame", ({ detail }) => this.#frame(detail));
+    signalling.addEventListener("missed", ({ detail }) => this.#missed(detail));
     signalling.addEventListener("lost", ({ detail }) => this.#lost(detail));
     signalling.addEventListener("resubscribefailed", ({ detail }) => this.#ended(detail.error.code, detail.error.message));
     await signalling.connect();
@@ -301,6 +302,11 @@ export class Room extends Emitter {
     if (reconnected) this.#expectSnapshot(SNAPSHOT_RETRIES);
   }
 
+  /** Directs are signals, which are repeated. */
+  #missed({ channel, count }) {
+    if (channel === this.channel) this.emit("missed", { count });
+  }
+
   #lost({ code, reason, retrying }) {
     if (!retrying) this.#ended(code, reason || "The connection to the server ended.");
     else if (this.#state === "joined") this.#setState("reconnecting", { reason });
@@ -354,6 +360,7 @@ export class Room extends Emitter {
   /** Continue after this end or the peer had lost the server. */
   #returned(peer) {
     this.#stopLingering(peer);
+    peer.introduce();
     peer.resume();
     if (this.#renamed && peer.alive) peer.reintroduce();
   }
@@ -398,6 +405,7 @@ export class Room extends Emitter {
     this.#listen(peer);
     // An impolite end delays its first offer to other implementations, which ignore this as metadata of no track.
     if (peer.polite) peer.signal({ __meteredTrackMeta: { trackId: "x-metered-mesh" } });
+    peer.introduce();
     this.emit("peerjoined", { peerId: id });
     peer.start();
     this.#replay(id);

@@ -11,6 +11,14 @@ export function shown(name, max = 80) {
   return VISIBLE.test(clean) ? clean : null;
 }
 
+/** The track id of metadata that holds the name of its sender. Kind and stream id belong to no track either. */
+export const NAME_ID = "x-metered-name";
+
+/** The signal that tells a peer the own name. @param {string} name */
+export function nameSignal(name) {
+  return { __meteredTrackMeta: { trackId: NAME_ID, metadata: { name }, kind: "name", streamId: NAME_ID } };
+}
+
 /** A hue in degrees. @param {string} name */
 export function hue(name) {
   let hash = 2166136261; // FNV-1a

@@ -4,7 +4,7 @@ import { Channel } from "./channel.js";
 import { PROTOCOL } from "./channel_frames.js";
 import { Emitter } from "./events.js";
 import { Link } from "./link.js";
-import { shown } from "./names.js";
+import { NAME_ID, nameSignal, shown } from "./names.js";
 
 /** Delays before the attempts to restore a failed link. The first ones restart ICE, the others replace the link. */
 const LADDER_MS = [0, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000];
@@ -163,6 +163,11 @@ export class Peer extends Emitter {
     this.#link?.announce();
   }
 
+  /** Tell the peer the own name, whether or not there is a connection to it. */
+  introduce() {
+    if (this.#room.profile.name) this.signal(nameSignal(this.#room.profile.name));
+  }
+
   close() {
     if (this.#ended) return;
     this.#ended = true;
@@ -203,6 +208,7 @@ export class Peer extends Emitter {
   }
 
   receiveMetadata({ trackId, metadata, kind, streamId }) {
+    if (trackId === NAME_ID) return this.#named(metadata?.name);
     const known = this.#metadata.get(trackId);
     const placed = [...this.#describedAs.values()].includes(trackId);
     this.#metadata.delete(trackId);
@@ -367,11 +373,15 @@ export class Peer extends Emitter {
 
   #controlled(message) {
     if (message.type === "profile" && typeof message.name === "string") {
-      this.profile = { name: shown(message.name) };
-      this.emit("profile", {});
+      this.#named(message.name);
     } else if (message.type === "rename" && typeof message.id === "string" && message.id.length <= 128) {
       this.emit("rename", { id: message.id });
     }
+  }
+
+  #named(name) {
+    this.profile = { name: shown(name) };
+    this.emit("profile", {});
   }
 
   // --- media --------------------------------------------------------------------------------------------------------

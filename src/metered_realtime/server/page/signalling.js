@@ -2,9 +2,10 @@
 //
 // States: idle -> connecting -> connected <-> reconnecting, and closed from any state. `connect` makes one attempt. A
 // connection is reconnected after its first welcome, with exponential backoff and jitter, until a close code is terminal.
-// With the server's resume token it gets the same peer id again.
+// With the server's resume token it gets the same peer id again, and what it has missed meanwhile.
 
 import { Emitter } from "./events.js";
+import { Positions } from "./positions.js";
 
 /** Terminal close codes: invalid credential, scope, suspended account, kicked. */
 export const TERMINAL_CODES = new Set([4001, 4003, 4012, 4020]);
@@ -45,7 +46,9 @@ const GOING_AWAY_MAX_MS = 300_000;
 const MAX_QUEUED_FRAMES = 4096; // frames that wait for the rate limit; more indicates a fault
 const PACE = { perSecond: 80, burst: 150 }; // the server closes above 100 per second, burst 200
 const MAX_SUBSCRIPTIONS = 100; // the server's own limit
-const RESUBSCRIBE = { tries: 3, everyMs: 2_000 };
+const RESUBSCRIBE = { tries: 3, everyMs: 2_000, maxMs: 16_000, jitter: 0.5 };
+/** Refusals by a server that cannot serve a channel at the moment: it is asked again for as long as the connection lasts. */
+const OUTAGES = new Set(["backend_error", "internal_error"]);
 const FRAME_ENVELOPE = 512;
 
 const encoder = new TextEncoder();
@@ -99,6 +102,7 @@ export class SignallingError extends Error {
 
 /**
  * Events: `welcome` {peerId, metadata, reconnected}, `frame` (message, direct, presence, uncorrelated error),
+ * `missed` {channel, count}: messages that cannot be delivered, null for directs and for an unknown count,
  * `lost` {code, reason, retrying}, `state` {state}, `resubscribefailed` {channel, error}.
  */
 export class Signalling extends Emitter {
@@ -109,11 +113,13 @@ export class Signalling extends Emitter {
   #requests = new Map();
   #nextRequest = 1;
   #subscriptions = new Map();
+  #positions = new Positions();
   #resumeToken = null; // restores the peer id in the next attempt; a credential, never shown
   #attempt = 0;
   #lostAt = 0;
   #opened = false; // whether the socket has opened: the server supports WebSocket
   #notBefore = 0;
+  #invitation = null; // ms after which a server that goes away expects this page
   #timers = new Map();
   #queue = [];
   #tokens = PACE.burst;
@@ -153,6 +159,7 @@ export class Signalling extends Emitter {
     removeEventListener("online", this.#online);
     this.#drop(1000, "client requested close");
     this.#subscriptions.clear();
+    this.#positions.clear();
     this.#resumeToken = null;
     this.#setState("closed");
     this.#first?.reject(new SignallingError("closed", "The connection was closed."));
@@ -161,12 +168,13 @@ export class Signalling extends Emitter {
   /** Subscribe, and restore it after every reconnect unless the server refused. */
   async subscribe(channel) {
     if (this.#subscriptions.size >= MAX_SUBSCRIPTIONS) throw new SignallingError("channel_limit_exceeded");
-    await this.#request({ type: "subscribe", channel, includeSenderMetadata: true });
+    await this.#askFor(channel);
     this.#subscriptions.set(channel, true);
   }
 
   async unsubscribe(channel) {
     this.#subscriptions.delete(channel);
+    this.#positions.forget(channel);
     await this.#request({ type: "unsubscribe", channel });
   }
 
@@ -204,6 +212,7 @@ export class Signalling extends Emitter {
   #address() {
     const url = new URL(this.#url);
     if (this.#resumeToken !== null) url.searchParams.set("resume", this.#resumeToken);
+    url.searchParams.set("recover", this.#resumeToken !== null ? this.#positions.query : "1"); // another id has other directs
     return url;
   }
 
@@ -218,11 +227,30 @@ export class Signalling extends Emitter {
     }
     if (frame === null || typeof frame !== "object" || typeof frame.type !== "string") return;
     if (frame.type === "welcome") this.#welcomed(frame);
-    else if (frame.type === "ack") this.#settle(frame.requestId, null);
+    else if (frame.type === "ack") this.#acknowledged(frame);
     else if (frame.type === "error") this.#refused(frame);
     else if (frame.type === "going_away") this.#goingAway(frame);
     else if (frame.type === "resume") this.#resumeToken = resumeToken(frame) ?? this.#resumeToken;
-    else this.emit("frame", frame);
+    else if (frame.type === "lost") this.#missed(this.#positions.lost(frame));
+    else if (!["message", "direct"].includes(frame.type) || this.#positions.takes(frame)) this.emit("frame", frame);
+  }
+
+  #missed(told) {
+    if (told) this.emit("missed", told);
+  }
+
+  /** The position goes first: messages may follow before the program continues. */
+  #acknowledged(frame) {
+    const { channel, asked } = this.#requests.get(frame.requestId) ?? {};
+    const lost = channel !== undefined && this.#positions.acknowledged(channel, frame, asked);
+    this.#settle(frame.requestId, null);
+    this.#missed(lost && { channel, count: null });
+  }
+
+  #askFor(channel) {
+    const position = this.#positions.asking(channel);
+    const fields = { type: "subscribe", channel, includeSenderMetadata: true, ...position };
+    return this.#request(fields, { channel, asked: "epoch" in position });
   }
 
   #welcomed(frame) {
@@ -234,18 +262,25 @@ export class Signalling extends Emitter {
     this.#tokens = PACE.burst;
     if (Number.isFinite(frame.maxMessageSize) && frame.maxMessageSize > 0) this.maxMessageSize = frame.maxMessageSize;
     this.#setState("connected");
+    const lost = this.#positions.welcomed(frame);
     this.emit("welcome", { peerId: frame.peerId, metadata: frame.metadata ?? {}, reconnected });
+    this.#missed(lost && { channel: null, count: null });
     this.#first?.resolve();
     this.#first = null;
     if (reconnected) for (const channel of this.#subscriptions.keys()) this.#resubscribe(channel, RESUBSCRIBE.tries);
   }
 
-  async #resubscribe(channel, tries) {
+  async #resubscribe(channel, tries, outageMs = RESUBSCRIBE.everyMs) {
     const socket = this.#socket;
     try {
-      await this.#request({ type: "subscribe", channel, includeSenderMetadata: true });
+      await this.#askFor(channel);
     } catch (error) {
       if (socket !== this.#socket || !this.#subscriptions.has(channel)) return;
+      if (OUTAGES.has(error.code)) {
+        const wait = outageMs * (1 - RESUBSCRIBE.jitter * Math.random());
+        const next = Math.min(2 * outageMs, RESUBSCRIBE.maxMs);
+        return this.#timer(`again ${channel}`, wait, () => this.#resubscribe(channel, tries, next));
+      }
       if (tries <= 1) return this.emit("resubscribefailed", { channel, error });
       this.#timer(`again ${channel}`, RESUBSCRIBE.everyMs, () => this.#resubscribe(channel, tries - 1));
     }
@@ -259,8 +294,7 @@ export class Signalling extends Emitter {
 
   #goingAway(frame) {
     const after = Number(frame.retryAfterMs);
-    const delay = Number.isFinite(after) && after > 0 ? Math.min(after, GOING_AWAY_MAX_MS) : 1000;
-    this.#notBefore = performance.now() + delay;
+    this.#invitation = Number.isFinite(after) && after > 0 ? Math.min(after, GOING_AWAY_MAX_MS) : 1000;
   }
 
   /** Detect a silent connection: ping first, then abandon the socket without its closing handshake. */
@@ -307,9 +341,13 @@ export class Signalling extends Emitter {
   #delay(code) {
     const most = Math.min(Math.max(BACKOFF.steady, (performance.now() - this.#lostAt) * BACKOFF.share), BACKOFF.max);
     const base = Math.min(BACKOFF.first * BACKOFF.factor ** this.#attempt++, most);
+    const invitation = this.#invitation;
+    this.#invitation = null;
     const jittered = base * (1 + BACKOFF.jitter * (2 * Math.random() - 1));
-    const floor = code === OVER_CONCURRENT_LIMIT ? LIMIT_FLOOR_MS : 0;
-    return Math.max(jittered, floor, this.#notBefore - performance.now());
+    const delay = invitation === null ? jittered : invitation * (1 - BACKOFF.jitter * Math.random());
+    const floor = code === OVER_CONCURRENT_LIMIT ? LIMIT_FLOOR_MS : (invitation ?? 0) * (1 - BACKOFF.jitter);
+    this.#notBefore = performance.now() + floor;
+    return Math.max(delay, floor);
   }
 
   /** The network is back: skip the rest of the backoff, but not the minimum that the server asked for. */
@@ -323,6 +361,7 @@ export class Signalling extends Emitter {
     this.#socket = null;
     for (const name of [...this.#timers.keys()]) this.#clear(name);
     this.#queue.length = 0;
+    this.#positions.disconnected();
     if (socket) {
       socket.onopen = socket.onclose = socket.onmessage = null;
       if (socket.readyState <= WebSocket.OPEN) socket.close(code, reason);
@@ -337,7 +376,7 @@ export class Signalling extends Emitter {
 
   // --- requests -----------------------------------------------------------------------------------------------------
 
-  #request(fields) {
+  #request(fields, more = {}) {
     return new Promise((resolve, reject) => {
       if (!this.connected) return reject(new SignallingError("not_connected", "Not connected to the server."));
       if (this.#queue.length >= MAX_QUEUED_FRAMES) return reject(new SignallingError("overflow", "Too many messages are waiting."));
@@ -346,7 +385,7 @@ export class Signalling extends Emitter {
       if (encoder.encode(text).length > this.maxMessageSize + FRAME_ENVELOPE) {
         return reject(new SignallingError("too_large", "That message is too large."));
       }
-      this.#requests.set(requestId, { resolve, reject, timer: 0 });
+      this.#requests.set(requestId, { resolve, reject, timer: 0, ...more });
       this.#queue.push({ requestId, text });
       this.#pump();
     });

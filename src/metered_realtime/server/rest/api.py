@@ -19,6 +19,7 @@ from ..auth import Authenticator
 from ..engine.contract import EngineError
 from ..keys import App, SecretKey
 from ..limits import Limits, RateLimiter
+from ..telemetry.hooks import RequestTrace, Tracing
 from ..tenant import Tenant
 from .endpoints import Call, RestError, close_peer, mint, publish, roster, usage
 from .openapi import DOCUMENT
@@ -49,7 +50,9 @@ class RestApi:
         limits: Limits,
         logger: Logger,
         address: Callable[[web.Request], str],
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self._tenants = tenants
         self._authenticator = authenticator
         self._logger = logger
@@ -68,8 +71,14 @@ class RestApi:
 
     async def handle(self, request: web.Request) -> web.Response:
         """Respond to any request under the prefix."""
+        with self._tracing.request(request.method, request.headers, self._address(request)) as trace:
+            response = await self._respond(request, trace)
+            trace.answered(response.status)
+            return response
+
+    async def _respond(self, request: web.Request, trace: RequestTrace) -> web.Response:
         try:
-            answer = await self._answer(request)
+            answer = await self._answer(request, trace)
         except RestError as error:
             context = {"address": self._address(request), "status": error.status, "why": error.message}
             self._logger.info("request refused", context)
@@ -79,10 +88,12 @@ class RestApi:
             return _refusal(RestError(503, "internal_error", "internal error"))
         return web.Response(body=msgspec.json.encode(answer), content_type=JSON)
 
-    async def _answer(self, request: web.Request) -> Any:
+    async def _answer(self, request: web.Request, trace: RequestTrace) -> Any:
         _count(self._by_address, self._address(request))
-        endpoint, name = _route(request.method, request.rel_url.raw_path)
+        endpoint, name, route = _route(request.method, request.rel_url.raw_path)
+        trace.routed(route)
         app, key = self._authenticate(request)
+        trace.authenticated(app.id)
         _count(self._by_key, key.id)
         body = await self._body(request) if request.method == "POST" else b""
         call = Call(self._tenants[app.id], key, _decoded(name), body, self._limits, time.time())
@@ -121,8 +132,9 @@ def _count(limiter: RateLimiter, caller: str) -> None:
         raise RestError(429, None, "too many requests", {"Retry-After": str(limiter.retry_after)})
 
 
-def _route(method: str, raw_path: str) -> tuple[Endpoint, str]:
-    """Return the endpoint and the percent-encoded id in the path. Escaped slashes do not separate path segments."""
+def _route(method: str, raw_path: str) -> tuple[Endpoint, str, str]:
+    """Return the endpoint, the percent-encoded id in the path, and the route with `{id}` in its place. Escaped slashes
+    do not separate path segments."""
     steps = raw_path.removeprefix("/v1/").split("/")
     for pattern, methods in ROUTES.items():
         if len(pattern) != len(steps) or any(
@@ -131,7 +143,8 @@ def _route(method: str, raw_path: str) -> tuple[Endpoint, str]:
             continue
         if method not in methods:
             raise RestError(405, "not_found", f"there is no {method} here", {"Allow": ", ".join(methods)})
-        return methods[method], "".join(step for known, step in zip(pattern, steps, strict=True) if known == "*")
+        name = "".join(step for known, step in zip(pattern, steps, strict=True) if known == "*")
+        return methods[method], name, "/v1/" + "/".join(pattern).replace("*", "{id}")
     raise RestError(404, "not_found", "there is nothing here")
 
 

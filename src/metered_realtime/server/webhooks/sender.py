@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from ...log import Logger
+from ..telemetry.hooks import Tracing
 from .queue import ChangeType, PresenceChange, WebhookQueue
 
 SECRET_PREFIX = "whsec_"
@@ -81,7 +82,14 @@ class WebhookSender:
         failures: Number of requests that failed and were or will be repeated.
     """
 
-    def __init__(self, options: Webhooks, logger: Logger, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        options: Webhooks,
+        logger: Logger,
+        clock: Callable[[], float] = time.time,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = Tracing() if tracing is None else tracing
         self.queue = WebhookQueue()
         self.epoch = secrets.token_hex(8)
         self.failures = 0
@@ -124,7 +132,7 @@ class WebhookSender:
         body = json.dumps({"epoch": self.epoch, "events": events}, ensure_ascii=False).encode()
         message_id = f"{self.epoch}_{events[-1]['seq']}"
         wait, told = FIRST_RETRY, False
-        while (refusal := await self._post(session, message_id, body)) is not None:
+        while (refusal := await self._post(session, message_id, body, len(events))) is not None:
             self.failures += 1
             if not told:
                 told = True
@@ -134,7 +142,7 @@ class WebhookSender:
         if told:
             self._logger.info("webhook delivered again", {"queued": len(self.queue)})
 
-    async def _post(self, session: aiohttp.ClientSession, message_id: str, body: bytes) -> _Refusal | None:
+    async def _post(self, session: aiohttp.ClientSession, message_id: str, body: bytes, count: int) -> _Refusal | None:
         timestamp = int(self._clock())
         headers = {
             "Content-Type": "application/json",
@@ -142,13 +150,16 @@ class WebhookSender:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signature(self._options.secret, message_id, timestamp, body),
         }
-        try:
-            async with session.post(self._options.url, data=body, headers=headers, allow_redirects=False) as answer:
-                if 200 <= answer.status < 300:
-                    return None
-                return _Refusal(f"HTTP {answer.status}", _seconds(answer.headers.get("Retry-After")))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _Refusal(type(error).__name__)  # its text may hold the URL
+        with self._tracing.webhook(self._options.url, count, headers) as trace:
+            try:
+                async with session.post(self._options.url, data=body, headers=headers, allow_redirects=False) as answer:
+                    trace.answered(answer.status)
+                    if 200 <= answer.status < 300:
+                        return None
+                    return _Refusal(f"HTTP {answer.status}", _seconds(answer.headers.get("Retry-After")))
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                trace.failed(type(error).__name__)
+                return _Refusal(type(error).__name__)  # its text may hold the URL
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """FFmpeg as a WHIP client, by the muxer in PyAV's wheel: numbered pictures in H.264, a click each second in Opus.
 
-    python -m benchmarks.whip_source URL TOKEN SECONDS [CERT_FILE KEY_FILE]
+    python -m benchmarks.whip.source URL TOKEN SECONDS [CERT_FILE KEY_FILE]
 
 Prints how many pictures it has sent. PyAV holds the interpreter's lock while the muxer waits for its answer, so that it
 needs a process of its own.

@@ -1,0 +1,1 @@
+"""Traces of what the server does, for OpenTelemetry."""

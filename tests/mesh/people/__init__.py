@@ -1,0 +1,1 @@
+"""Who is who, and what they write to each other."""
