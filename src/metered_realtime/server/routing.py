@@ -29,6 +29,7 @@ class Subscriber:
     """The hub's view of one connection: its peer, its rights, where to write its frames, and how to close it."""
 
     __slots__ = (
+        "came_at",
         "charges",
         "close",
         "early",
@@ -67,6 +68,7 @@ class Subscriber:
         self.write = write
         self.close = close
         self.state = ARRIVING
+        self.came_at = Position("", 0)  # of the directs to its peer: those before it were missed, or for others
         self.subscriptions: set[str] = set()
         self.joined: set[str] = set()  # channels where the engine has, or may have, its entry
         self.kept: dict[str, list[Subscriber]] = {}  # channels where entries keep its peer visible: theirs

@@ -176,6 +176,7 @@ class Connections:
         for old in former:
             self._remove(old)
         subscriber.state = LIVE
+        subscriber.came_at = outcome.position
         self.peers.setdefault(subscriber.peer_id, []).append(subscriber)
         self._meter.connect()
         self._welcome(subscriber, identity, now, recovery, outcome)
@@ -217,9 +218,8 @@ class Connections:
             render = partial(self._writer.direct, with_offset=True)
             self._writer.replay(subscriber, None, found.missed, found.position, render)
 
-    def _deliver_early(self, subscriber: Subscriber, epoch: str, stored: Stored, welcomed_at: Position) -> None:
-        # Those up to the position of the welcome were among the missed ones, or meant for an earlier connection.
-        if epoch != welcomed_at.epoch or stored.offset > welcomed_at.offset:
+    def _deliver_early(self, subscriber: Subscriber, epoch: str, stored: Stored, came_at: Position) -> None:
+        if epoch != came_at.epoch or stored.offset > came_at.offset:
             self._writer.hold(subscriber, self._writer.direct(stored, subscriber.recovers))
 
     def _remove(self, subscriber: Subscriber) -> None:

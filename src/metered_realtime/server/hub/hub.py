@@ -244,7 +244,7 @@ class Hub:
 
     def direct(self, app: str, peer_id: str, epoch: str, stored: Stored) -> None:
         """Write a direct to the connections of a peer."""
-        self._deliver(peer_id, stored)
+        self._deliver(peer_id, epoch, stored)
         self._connections.hold_early(peer_id, epoch, stored)
 
     def directs_lost(self, app: str, peer_id: str, position: Position, count: int | None) -> None:
@@ -341,7 +341,7 @@ class Hub:
         subscriber.in_flight -= size + REQUEST_COST
         count = len(self._peers.get(frame.to, ()))
         if isinstance(outcome, EngineUnavailable) and count:
-            self._deliver(frame.to, Stored(0, envelope))
+            self._deliver(frame.to, "", Stored(0, envelope))
         elif isinstance(outcome, EngineError):
             return self._fail(subscriber, frame)
         elif not outcome:
@@ -402,11 +402,13 @@ class Hub:
         fault = FrameError("backend_error", "the server cannot do this now", frame.request_id)
         self.refuse(subscriber, fault, _TYPES[type(frame)])
 
-    def _deliver(self, peer_id: str, stored: Stored) -> None:
-        """Write a direct to the connections of a peer. One that the engine does not know has the offset 0."""
+    def _deliver(self, peer_id: str, epoch: str, stored: Stored) -> None:
+        """Write a direct to the connections of a peer, unless they came later. Without the engine its offset is 0."""
         frames: dict[bool, bytes] = {}
         targets = self._peers.get(peer_id, ())
         for target in targets:
+            if epoch == target.came_at.epoch and stored.offset <= target.came_at.offset:
+                continue
             with_offset = target.recovers and stored.offset > 0
             frame = frames.get(with_offset)
             if frame is None:
