@@ -13,10 +13,11 @@ from typing import Protocol
 from .engine.contract import EngineError
 
 LARGEST_BLOCK = 1_000
-"""Maximum size of a block: some seconds of a busy node, so that asking costs nothing."""
+"""Maximum size of a block, so that asking costs nothing at any rate. A block is about what a node uses in a second: the
+use that a backend reads has what other nodes hold and do not use."""
 
 BLOCKS = 100
-"""A block is at most this part of the limit, so that what other nodes hold and do not use is little."""
+"""And a block is at most this part of the limit, so that what other nodes hold and do not use is little."""
 
 ASK_INTERVAL = 1.0
 """Minimum interval in seconds between requests that had no success."""
@@ -45,20 +46,24 @@ class MessageLease:
         self._period = 0
         self._is_asking = self._is_used_up = False
         self._not_before = 0.0
+        self._block = 1
+        self._used = 0  # since the last request
+        self._asked_at = 0.0
         self.left = self.refused = 0
 
     def begin(self, period: int, limit: int | None, now: float) -> None:
-        """Ask for the first block of a period, if it is another one."""
+        """Have the engine begin a period, if it is another one."""
         if period != self._period:
             self._period, self.left, self.refused = period, 0, 0
             self._is_asking = self._is_used_up = False
             self._not_before = 0.0
-            self._ask(limit, now)
+            self._counter.lease(period, 0, limit, _ignore)
 
     def take(self, period: int, limit: int | None, now: float) -> bool:
         """Take a message. Return False if none is left."""
         self.begin(period, limit, now)
-        if self.left <= _block(limit) // 2:
+        self._used += 1
+        if self.left <= self._block // 2:
             self._ask(limit, now)
         if self.left <= 0 and self._is_used_up:
             self.refused += 1
@@ -80,8 +85,10 @@ class MessageLease:
         if self._is_asking or now < self._not_before:
             return
         self._is_asking = True
-        period, refused = self._period, min(self.refused, _block(limit))
-        wanted = _block(limit) + max(0, -self.left) + refused
+        self._block = self._next_block(limit, now - self._asked_at)
+        self._used, self._asked_at = 0, now
+        period, refused = self._period, min(self.refused, self._block)
+        wanted = self._block + max(0, -self.left) + refused
 
         def done(outcome: int | EngineError) -> None:
             if period == self._period:
@@ -100,6 +107,11 @@ class MessageLease:
         if not isinstance(outcome, EngineError):
             self._is_used_up = granted < wanted
 
+    def _next_block(self, limit: int | None, elapsed: float) -> int:
+        """Return the size of a block for about a second."""
+        size = 2 * self._block if elapsed < ASK_INTERVAL else int(self._used / elapsed)
+        return max(1, min(size, LARGEST_BLOCK, LARGEST_BLOCK if limit is None else limit // BLOCKS))
 
-def _block(limit: int | None) -> int:
-    return LARGEST_BLOCK if limit is None else max(1, min(LARGEST_BLOCK, limit // BLOCKS))
+
+def _ignore(_: object) -> None:
+    pass
