@@ -61,13 +61,14 @@ class MessageLease:
 
     def take(self, period: int, limit: int | None, now: float) -> bool:
         """Take a message. Return False if none is left."""
-        self.begin(period, limit, now)
+        if period != self._period:
+            self.begin(period, limit, now)
         self._used += 1
-        if self.left <= self._block // 2:
+        if self.left * 2 <= self._block:
             self._ask(limit, now)
-        if self.left <= 0 and self._is_used_up:
-            self.refused += 1
-            return False
+            if self.left <= 0 and self._is_used_up:
+                self.refused += 1
+                return False
         self.left -= 1
         return True
 

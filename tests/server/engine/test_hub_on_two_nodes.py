@@ -243,7 +243,7 @@ def test_guarantees_hold_on_two_nodes_for_clients_that_come_and_go(steps: list[A
     assert not world.store.app(APP).links
     assert not world.store.app(APP).channels
     for hub in world.hubs:
-        assert not any((hub._peers, hub._channels, hub._connections.lost, hub._connections._arriving))
+        assert not any((hub._peers, hub._channels, hub._connections.lost, hub._connections.arriving))
 
 
 def act(world: World, action: str, which: int, channel: str, peer_id: str) -> None:

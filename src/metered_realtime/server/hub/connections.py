@@ -35,6 +35,7 @@ class Connections:
 
     Attributes:
         peers: Those that are served.
+        arriving: Those that the engine does not know yet.
         lost: Those that ended without a goodbye, while their places are kept.
         limits: The limits of connections to come.
     """
@@ -58,7 +59,7 @@ class Connections:
         self._origin = origin
         self._later = later
         self._serial = 0
-        self._arriving: dict[str, list[Subscriber]] = {}
+        self.arriving: dict[str, list[Subscriber]] = {}
         self.limits = limits
         self.peers: dict[str, list[Subscriber]] = {}
         self.lost: dict[str, list[Subscriber]] = {}
@@ -77,7 +78,7 @@ class Connections:
         name = f"{self._origin}-{self._serial:x}"
         entry = Entry(identity.peer_id, name, identity.peer_metadata, identity.key)
         subscriber = Subscriber(self._serial, entry, identity.grant, write, close)
-        self._arriving.setdefault(identity.peer_id, []).append(subscriber)
+        self.arriving.setdefault(identity.peer_id, []).append(subscriber)
         self._engine.connect(
             self._app,
             entry,
@@ -141,7 +142,7 @@ class Connections:
 
     def hold_early(self, peer_id: str, epoch: str, stored: Stored) -> None:
         """Have a direct wait for the welcome of connections that are on their way."""
-        for subscriber in self._arriving.get(peer_id, ()):
+        for subscriber in self.arriving.get(peer_id, ()):
             if subscriber.early is not None:
                 subscriber.early.append(partial(self._deliver_early, subscriber, epoch, stored))
 
@@ -162,7 +163,7 @@ class Connections:
         recovery: Recovery | None,
         outcome: ConnectResult | EngineError,
     ) -> None:
-        _take(self._arriving, subscriber)
+        _take(self.arriving, subscriber)
         early, subscriber.early = subscriber.early, None
         if isinstance(outcome, OverConnectionLimit):
             subscriber.state = OVER

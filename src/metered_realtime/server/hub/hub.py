@@ -187,7 +187,7 @@ class Hub:
         """Handle a frame and answer it."""
         if subscriber.early is not None:
             self._wait(subscriber, frame)
-        elif subscriber.turns and isinstance(frame, Subscribe | Unsubscribe | Publish):
+        elif subscriber.turns.waiting and isinstance(frame, Subscribe | Unsubscribe | Publish):
             subscriber.turns.run(frame.channel, partial(self._attempt, subscriber, frame))
         else:
             self._attempt(subscriber, frame)
@@ -223,14 +223,20 @@ class Hub:
         receivers = found.subscribers if found is not None else {}
         if self._patterns:
             receivers = self._patterns.receivers(channel, receivers)
+        if not receivers:
+            return
         sender, delivered = stored.envelope.sender, 0
-        frames: dict[int, bytes] = {}
+        plain = self._writer.message(channel, stored, 0)
+        frames = {0: plain}
         for subscriber, wishes in receivers.items():
             if subscriber.peer_id != sender:
-                frame = frames.get(wishes)
-                if frame is None:
-                    frame = frames[wishes] = self._writer.message(channel, stored, wishes)
-                subscriber.write(frame)
+                if wishes:
+                    frame = frames.get(wishes)
+                    if frame is None:
+                        frame = frames[wishes] = self._writer.message(channel, stored, wishes)
+                    subscriber.write(frame)
+                else:
+                    subscriber.write(plain)
                 delivered += 1
         self.deliveries += delivered
 
@@ -245,7 +251,8 @@ class Hub:
     def direct(self, app: str, peer_id: str, epoch: str, stored: Stored) -> None:
         """Write a direct to the connections of a peer."""
         self._deliver(peer_id, epoch, stored)
-        self._connections.hold_early(peer_id, epoch, stored)
+        if self._connections.arriving:
+            self._connections.hold_early(peer_id, epoch, stored)
 
     def directs_lost(self, app: str, peer_id: str, position: Position, count: int | None) -> None:
         """Report lost directs to the connections of a peer that know offsets."""
@@ -307,10 +314,11 @@ class Hub:
         check_action(subscriber, "publish", frame.request_id)
         check_channel(frame.channel, subscriber.grant.reaches, frame.request_id)
         size = self._begin(subscriber, frame)
-        subscriber.charge(charges.PER_PATTERN_COMPARED * self._patterns.comparisons(frame.channel))
-        envelope = Envelope(subscriber.peer_id, frame.data, subscriber.entry.metadata)
+        # A copy: the payload is a part of a frame that may be much larger, and would be kept with it.
+        envelope = Envelope(subscriber.peer_id, frame.data.copy(), subscriber.entry.metadata)
         done: Done[int] = partial(self._published, subscriber, frame, size)
         if self._patterns:
+            subscriber.charge(charges.PER_PATTERN_COMPARED * self._patterns.comparisons(frame.channel))
             done = partial(self._count_all, frame.channel, subscriber.peer_id, done)
         self._engine.publish(self._app, frame.channel, envelope, done)
 
@@ -332,7 +340,7 @@ class Hub:
     def _send(self, subscriber: Subscriber, frame: Send) -> None:
         check_action(subscriber, "send", frame.request_id)
         size = self._begin(subscriber, frame)
-        envelope = Envelope(subscriber.peer_id, frame.data, subscriber.entry.metadata)
+        envelope = Envelope(subscriber.peer_id, frame.data.copy(), subscriber.entry.metadata)
         self._engine.send(self._app, frame.to, envelope, partial(self._sent, subscriber, frame, envelope, size))
 
     def _sent(
@@ -404,17 +412,21 @@ class Hub:
 
     def _deliver(self, peer_id: str, epoch: str, stored: Stored) -> None:
         """Write a direct to the connections of a peer, unless they came later. Without the engine its offset is 0."""
-        frames: dict[bool, bytes] = {}
-        targets = self._peers.get(peer_id, ())
-        for target in targets:
-            if epoch == target.came_at.epoch and stored.offset <= target.came_at.offset:
+        plain = numbered = b""
+        offset = stored.offset
+        for target in self._peers.get(peer_id, ()):
+            came_epoch, came_offset = target.came_at
+            if offset <= came_offset and epoch == came_epoch:
                 continue
-            with_offset = target.recovers and stored.offset > 0
-            frame = frames.get(with_offset)
-            if frame is None:
-                frame = frames[with_offset] = self._writer.direct(stored, with_offset)
-            self._writer.hold(target, frame)
-        self.deliveries += len(targets)
+            if target.recovers and offset > 0:
+                frame = numbered = numbered or self._writer.direct(stored, True)
+            else:
+                frame = plain = plain or self._writer.direct(stored, False)
+            if target.joins:
+                self._writer.hold(target, frame)
+            else:
+                target.write(frame)
+            self.deliveries += 1
 
 
 def _busy(frame: ClientFrame) -> FrameError:

@@ -269,7 +269,7 @@ class Memberships:
         self._disconnect_if_gone(subscriber)
 
     def _disconnect_if_gone(self, subscriber: Subscriber) -> None:
-        if subscriber.state == OVER and not subscriber.joined and not subscriber.turns:
+        if subscriber.state == OVER and not subscriber.joined and not subscriber.turns.waiting:
             subscriber.state = GONE
             self._engine.disconnect(self._app, subscriber.entry, partial(self._disconnected, subscriber))
 

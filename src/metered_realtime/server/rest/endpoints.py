@@ -122,7 +122,7 @@ async def publish(call: Call) -> Answer:
     if not call.tenant.meter.count_message():
         wait = str(max(1, math.ceil(call.tenant.meter.period_left())))
         raise RestError(429, "over_message_quota", "the messages of this period are used up", {"Retry-After": wait})
-    envelope = Envelope(body.sender, body.data, metadata)
+    envelope = Envelope(body.sender, body.data.copy(), metadata)
     delivered = await outcome_of(partial(call.tenant.hub.publish, call.name, envelope))
     return {"channel": call.name, "delivered": delivered}
 
