@@ -302,9 +302,9 @@ async def publish_and_send(peer: Probe) -> None:
 
 def recorded_hub(tracing: Tracing) -> tuple[Any, Any, Any]:
     """Return a hub, what handles the frames of a connection, and the connection."""
-    from metered_realtime.server.hub import Hub
+    from ..support.probe import lone_hub
 
-    hub = Hub()
+    hub = lone_hub()
     return hub, tracing.connection("192.0.2.1").watched(hub), Guest(hub, "ann").subscriber
 
 

@@ -25,6 +25,8 @@ from ..log import StdlibLogger
 from ..server import MetricsOptions, SignallingServer, TelemetryOptions, TurnServer
 from ..server.config.file import load_config
 from ..server.config.schema import DEFAULT_PORT
+from ..server.engine.choice import redis_engine
+from ..server.engine.contract import EngineUnavailable
 from . import bridge, files, keys, media_server, record
 from .keys import Secret, SecretId, checked
 from .logs import LogFormat, log_to_stderr
@@ -140,6 +142,18 @@ def serve(
             metavar="RATIO", envvar="METERED_OTEL_FRAMES", help="Share of publishes and sends that are traced, 0 to 1."
         ),
     ] = 0.0,
+    redis_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            envvar="METERED_REDIS_URL",
+            help="Redis that several nodes share; repeatable, channels are spread over all.",
+        ),
+    ] = None,
+    node_id: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", envvar="METERED_NODE_ID", help="Name of this node; a random one by default."),
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="Log lines for people, or objects of JSON.")] = LogFormat.TEXT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log all connections, and how they end.")] = False,
 ) -> None:
@@ -147,7 +161,7 @@ def serve(
     log_to_stderr(logging.INFO if verbose else logging.WARNING, log_format)
     if config is not None:
         _refuse_beside_config(context)
-        server = checked(lambda: _configured(config, host, port))
+        server = checked(lambda: _configured(config, host, port, redis_url, node_id))
         return _run_server(server, lambda _: _print_address(server, as_json), config)
     telemetry = checked(lambda: TelemetryOptions(frame_ratio=otel_frames)) if otel else None
     server = checked(
@@ -166,6 +180,8 @@ def serve(
             logger=StdlibLogger(),
             metrics=_metrics(metrics_port, metrics_token),
             telemetry=telemetry,
+            engine=redis_engine(_listed(redis_url), StdlibLogger()) if redis_url else None,
+            node_id=node_id,
         )
     )
     return _run_server(server, _print_json if as_json else _print_banner, None)
@@ -186,12 +202,14 @@ FILE_KEYS = {
     "tls_key": "server.tls_key",
     "metrics_port": "metrics.port",
     "metrics_token": "metrics.token",
+    "redis_url": "cluster.redis",
+    "node_id": "cluster.node_id",
     "otel": "telemetry.traces",
     "otel_frames": "telemetry.frame_ratio",
 }
 """The options that the configuration file covers, with their keys in it."""
 
-OVERRIDES = frozenset(("host", "port"))
+OVERRIDES = frozenset(("host", "port", "redis_url", "node_id"))
 """Those that override the file. The others do not go with one."""
 
 
@@ -221,8 +239,17 @@ def _refuse_beside_config(context: typer.Context) -> None:
             raise typer.BadParameter(f"{option} does not go with --config: write {FILE_KEYS[name]} in the file")
 
 
-def _configured(path: Path, host: str | None, port: int | None) -> SignallingServer:
-    return SignallingServer.from_config(load_config(path), host=host, port=port, logger=StdlibLogger())
+def _configured(
+    path: Path, host: str | None, port: int | None, redis_urls: list[str] | None, node_id: str | None
+) -> SignallingServer:
+    return SignallingServer.from_config(
+        load_config(path),
+        host=host,
+        port=port,
+        logger=StdlibLogger(),
+        redis_urls=_listed(redis_urls),
+        node_id=node_id,
+    )
 
 
 def _run_server(server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None) -> None:
@@ -231,6 +258,9 @@ def _run_server(server: SignallingServer, announce: Callable[[SignallingServer],
             asyncio.run(_serve(server, announce, config))
     except OSError as error:
         typer.echo(f"Error: {error.strerror}", err=True)
+        raise typer.Exit(1) from None
+    except EngineUnavailable as error:
+        typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from ..log import Logger
 from .auth import Admission, Authenticator, RefusedError
 from .client_log import ClientLog
 from .client_socket import CLOSE_TIMEOUT, INVALID_TEXT, OUTBOX_FULL, ClientSocket, Ending, seal
+from .engine.contract import Engine
 from .frame_heads import POLICY_VIOLATION, PROTOCOL_ERROR
 from .keys import App
 from .limits import Limits, RateLimiter
@@ -25,6 +27,7 @@ from .listening.door import Door
 from .listening.proxies import Network, client_address, network_of
 from .metrics.endpoint import MetricsEndpoint, MetricsOptions
 from .metrics.times import FrameTimes
+from .node import Node
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .telemetry.hooks import ConnectionTrace, Tracing
@@ -40,7 +43,11 @@ OVERSIZE_ALLOWANCE = 4
 connection is dropped, and its client, still writing, may not see the close code."""
 
 RETRY_AFTER_MS = 1_000
-"""Milliseconds that clients are asked to wait before they reconnect after a shutdown."""
+"""Milliseconds that clients are asked to wait before they reconnect after a shutdown of the only node."""
+
+RETRY_SPREAD_MS = (100, 2_000)
+"""The same where other nodes are ready: a random time of this range, so that not all clients come to them at once. Well
+below `Limits.return_time`, so that nobody sees them leave."""
 
 
 COMPLAINT_INTERVAL = 60.0
@@ -72,6 +79,7 @@ class SignallingApp:
     def __init__(
         self,
         apps: Mapping[str, App],
+        node: Node,
         authenticator: Authenticator,
         limits: Limits,
         logger: Logger,
@@ -81,7 +89,10 @@ class SignallingApp:
         metrics: MetricsOptions | None = None,
         webhooks: WebhookSender | None = None,
         tracing: Tracing | None = None,
+        *,
+        is_clustered: bool = False,
     ) -> None:
+        self._is_clustered = is_clustered
         self.webhooks = webhooks
         self._tracing = Tracing() if tracing is None else tracing
         self.endings = Counter() if endings is None else endings
@@ -91,7 +102,8 @@ class SignallingApp:
         self._page_key = page_key
         self._trusted_proxies = trusted_proxies
         self._page = load_page()
-        self._tenants = {app_id: Tenant(app, limits, webhooks) for app_id, app in apps.items()}
+        self._node = node
+        self._tenants = {app_id: Tenant(app, node, limits, webhooks) for app_id, app in apps.items()}
         self._door = Door(limits)
         self._complaints = RateLimiter(1 / COMPLAINT_INTERVAL, 1)
         self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network, self._tracing)
@@ -99,7 +111,8 @@ class SignallingApp:
         self._draining = False
         self.refusals: Counter[str] = Counter()
         self.frame_times = FrameTimes()
-        self.metrics = MetricsEndpoint(self, lambda: not self._draining, metrics)
+        self.metrics = MetricsEndpoint(self, self._why_not_ready, metrics)
+        node.on_revoked = self._revoke
 
     def build(self, middleware: Middleware) -> web.Application:
         """Return the application with its routes. The middleware is called with each request."""
@@ -128,33 +141,55 @@ class SignallingApp:
         self._limits, self._page_key, self._trusted_proxies = limits, page_key, trusted_proxies
         for app_id, app in apps.items():
             if app_id in self._tenants:
-                self._tenants[app_id].reconfigure(app, limits)
+                for key_id in self._tenants[app_id].reconfigure(app, limits):
+                    self._node.engine.revoke(app_id, key_id, _ignore)
             else:
-                self._tenants[app_id] = Tenant(app, limits, self.webhooks)
+                self._tenants[app_id] = Tenant(app, self._node, limits, self.webhooks)
         for socket in self._sockets():
             self._review(socket)
         for app_id in self._tenants.keys() - apps.keys():
             del self._tenants[app_id]
+            self._node.leave(app_id)
 
     async def drain(self, timeout: float) -> None:
         """Send `going_away` to every client and close its connection. New connections are refused.
 
         Clients are not told that the others leave: all of them reconnect, and calls between them continue meanwhile.
+        Nor are those of other nodes, where the places of these clients are kept for a while.
         """
         self._draining = True
         for tenant in self._tenants.values():
             tenant.hub.fall_silent()
-        goodbye = seal(encode(GoingAwayFrame(RETRY_AFTER_MS)))
         for socket in self._sockets():
-            socket.write(goodbye)
+            wait = random.randint(*RETRY_SPREAD_MS) if self._is_clustered else RETRY_AFTER_MS
+            socket.write(seal(encode(GoingAwayFrame(wait))))
             socket.close(WsCloseCode.GOING_AWAY, "going away")
         if self._visits:
             await asyncio.wait(self._visits, timeout=timeout)
+        for tenant in self._tenants.values():
+            tenant.meter.close()
 
     @property
     def tenants(self) -> Iterable[Tenant]:
         """The apps."""
         return self._tenants.values()
+
+    @property
+    def engine(self) -> Engine:
+        """What the nodes of this server share."""
+        return self._node.engine
+
+    def _why_not_ready(self) -> str | None:
+        """Return why new clients are not served, None if they are."""
+        if self._draining:
+            return "stopping"
+        return None if self._node.engine.is_up else "the other nodes cannot be reached"
+
+    def _revoke(self, app_id: str, key_id: str) -> None:
+        self._authenticator.revoke(app_id, key_id)
+        if app_id in self._tenants:
+            for socket in list(self._tenants[app_id].sockets):
+                self._review(socket)
 
     def _sockets(self) -> list[ClientSocket]:
         return [socket for tenant in self._tenants.values() for socket in tenant.sockets]
@@ -228,8 +263,9 @@ class SignallingApp:
         if self._draining:  # the shutdown began during the upgrade
             raise RefusedError(WsCloseCode.GOING_AWAY, "going away")
         keys, tokens = request.query.getall("key", []), request.query.getall("token", [])
+        resumes, recover = request.query.getall("resume", []), request.query.getall("recover", [])
         admission = self._authenticator.admit(
-            keys, tokens, request.headers.get("Origin"), time.time(), request.query.getall("resume", [])
+            keys, tokens, request.headers.get("Origin"), time.time(), resumes, recover
         )
         if not self._tenants[admission.app].admits(admission):
             why = f"the plan of app {admission.app!r} has no room for another connection"
@@ -276,6 +312,8 @@ class SignallingApp:
 
     def _log_ending(self, ending: Ending, context: dict[str, Any]) -> None:
         self.endings[ending.reason] += 1
+        if ending.code == WsCloseCode.OVER_CONCURRENT_LIMIT:  # the connections of all nodes are too many
+            self.refusals[ending.reason] += 1
         is_misbehaviour = ending.code in MISBEHAVIOUR or ending.reason == OUTBOX_FULL
         log = self._logger.warning if is_misbehaviour else self._logger.info
         log("connection closed", {"code": int(ending.code), "reason": ending.reason, **context})
@@ -294,3 +332,7 @@ class SignallingApp:
 
     async def _config(self, request: web.Request) -> web.Response:
         return web.json_response({"key": self._page_key.shown_to(request.host), "url": WEBSOCKET_PATH}, headers=HEADERS)
+
+
+def _ignore(_: object) -> None:
+    pass

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from ..core.wire.frames import FrameError, Refresh, encode_payload
 from ..core.wire.key_forms import SECRET_ID_PREFIX
 from ..events import WsCloseCode
 from .client_log import shortened
-from .hub import Identity
+from .hub.identity import Identity, Recovery, parse_recovery
 from .keys import App, Keyring, PublishableKey, SecretKey, new_secret_pair
 from .limits import Limits
 from .resume import ResumeTokens
@@ -53,7 +53,12 @@ class Admission:
     identity: Identity
     key: PublishableKey | SecretKey = field(repr=False)
     origin: str | None = None
-    resumes: bool = False
+    recovery: Recovery | None = None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it replaces the earlier connection of its peer."""
+        return self.identity.resumes
 
     @property
     def kind(self) -> str:
@@ -78,6 +83,7 @@ class Authenticator:
     ) -> None:
         self.configure(keyring, ice_servers, limits if limits is not None else Limits(), turn)
         self._resume_tokens = ResumeTokens()
+        self._revoked: set[tuple[str, str]] = set()
         # Tokens of unknown keys are verified with this one, so that they take as long as others.
         decoy_id, decoy_secret = new_secret_pair()
         self._decoy = SecretKey(id=decoy_id, secret=decoy_secret)
@@ -98,19 +104,24 @@ class Authenticator:
         origin: str | None,
         now: float,
         resumes: Sequence[str] = (),
+        recover: Sequence[str] = (),
     ) -> Admission:
-        """Admit a handshake by the `key`, `token` and `resume` values of its query. `now` is unix seconds.
+        """Admit a handshake by the `key`, `token`, `resume` and `recover` values of its query. `now` is unix seconds.
 
-        A resume token restores the peer id of a client with a key. An invalid one is ignored.
+        A resume token restores the peer id of a client with a key. An invalid one is ignored, and so is a position that
+        cannot be one.
 
         Raises:
             RefusedError: the connection must be closed, with the code in the exception.
         """
         if len(keys) + len(tokens) != 1:
             raise RefusedError(WsCloseCode.INVALID_TOKEN, "exactly one of key and token is needed")
-        if keys:
-            return self._by_key(keys[0], resumes, origin, now)
-        return self._by_token(tokens[0], now)
+        admission = self._by_key(keys[0], resumes, origin, now) if keys else self._by_token(tokens[0], now)
+        return replace(admission, recovery=parse_recovery(recover))
+
+    def revoke(self, app: str, key_id: str) -> None:
+        """Admit nobody by a key any more, whatever the configuration says. `key_id` is its `key_name`."""
+        self._revoked.add((app, key_id))
 
     def review(self, admission: Admission) -> Grant:
         """Return the rights of an admitted connection by the current keys.
@@ -129,7 +140,7 @@ class Authenticator:
         """Return a new resume token for a connection. None if it has no publishable key that is still valid."""
         if not isinstance(admission.key, PublishableKey):
             return None
-        found = self._keyring.publishable(admission.key.key)
+        found = self._publishable(admission.key.key)
         if found is None:
             return None
         return self._resume_tokens.issue(*found, admission.identity.peer_id, now)
@@ -138,15 +149,15 @@ class Authenticator:
         """Return the app and the key for the credential `<id>:<secret>`, or None. Takes the same time for an unknown
         id."""
         key_id, _, secret = bearer.partition(":")
-        found = self._keyring.secret(key_id)
+        found = self._secret(key_id)
         held = found[1] if found else self._decoy
         return found if hmac.compare_digest(_digest(secret), _digest(held.secret)) else None
 
     def _present(self, admission: Admission) -> tuple[App, PublishableKey | SecretKey] | None:
         if isinstance(admission.key, PublishableKey):
-            publishable = self._keyring.publishable(admission.key.key)
+            publishable = self._publishable(admission.key.key)
             return publishable if publishable and _origin_allowed(publishable[1], admission.origin) else None
-        secret = self._keyring.secret(admission.key.id)
+        secret = self._secret(admission.key.id)
         return secret if secret and secret[1].secret == admission.key.secret else None
 
     def refresh(self, frame: Refresh, current: Admission, now: float) -> Admission:
@@ -168,7 +179,7 @@ class Authenticator:
         return admission
 
     def _by_key(self, value: str, resumes: Sequence[str], origin: str | None, now: float) -> Admission:
-        found = self._keyring.publishable(value)
+        found = self._publishable(value)
         if found is None:
             raise _invalid(self._why_not(value, "the publishable key"))
         app, key = found
@@ -183,12 +194,14 @@ class Authenticator:
             _with_a_channel(grant),
             metadata=self._metadata(key, peer_id, None, now),
             resume_token=self._resume_tokens.issue(app, key, peer_id, now),
+            key=key_name(key),
+            resumes=former is not None,
         )
-        return Admission(app.id, identity, key, origin, resumes=former is not None)
+        return Admission(app.id, identity, key, origin)
 
     def _by_token(self, token: str, now: float) -> Admission:
         named = key_id(token) or ""
-        found = self._keyring.secret(named)
+        found = self._secret(named)
         try:
             claims = verify_token(token, found[1] if found else self._decoy, now, self._limits)
         except InvalidTokenError as error:
@@ -200,6 +213,14 @@ class Authenticator:
         app, key = found
         _check_active(app)
         return Admission(app.id, self._identity(key, claims, now), key)
+
+    def _publishable(self, value: str) -> tuple[App, PublishableKey] | None:
+        found = self._keyring.publishable(value)
+        return None if found is not None and (found[0].id, key_name(found[1])) in self._revoked else found
+
+    def _secret(self, secret_id: str) -> tuple[App, SecretKey] | None:
+        found = self._keyring.secret(secret_id)
+        return None if found is not None and (found[0].id, secret_id) in self._revoked else found
 
     def _why_unknown(self, named: str) -> str:
         if not named.startswith(SECRET_ID_PREFIX):  # it may be anything, even a secret
@@ -218,6 +239,7 @@ class Authenticator:
             expires_at=claims.expires_at,
             metadata=self._metadata(key, claims.peer_id, claims.metadata, now),
             peer_metadata=None if peer_metadata is None else encode_payload(peer_metadata),
+            key=key_name(key),
         )
 
     def _metadata(
@@ -228,6 +250,13 @@ class Authenticator:
         relays = [] if self._turn is None else [self._turn.ice_server(peer_id, now)]
         servers = [*self._ice_servers, *relays]
         return {**(claimed or {}), "iceServers": servers} if servers else claimed
+
+
+def key_name(key: PublishableKey | SecretKey) -> str:
+    """Return a name of a key for engines, which is not a credential."""
+    if isinstance(key, SecretKey):
+        return key.id
+    return f"pk_{hashlib.sha256(key.key.encode()).hexdigest()[:32]}"
 
 
 def _digest(text: str) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
@@ -23,9 +23,11 @@ from ..core.wire.frames import FrameError, Refresh
 from ..events import WsCloseCode
 from ..log import Logger
 from .auth import Admission, Authenticator, RefusedError
+from .engine.contract import Position
 from .frame_heads import FrameGuard
 from .frame_intake import FrameIntake
 from .hub import Hub
+from .hub.connections import TRY_AGAIN_LATER
 from .limits import Limits
 from .metrics.times import FrameTimes
 from .resume import REISSUE_INTERVAL
@@ -47,12 +49,10 @@ FRAMES_PER_TURN = 8
 WORK_PER_TURN = 16_384
 """And their maximum cost (`server.charges`): a message to 256 others, about 1 ms."""
 
-PLACE_TIMEOUT = 5.0
-"""Seconds that a resuming client has to subscribe again, before other peers are told that it left. Clients subscribe
-right after the welcome, which takes a round trip."""
-
 NO_STATUS, ABNORMAL, INVALID_TEXT, INTERNAL_ERROR = 1005, 1006, 1007, 1011
-OUTBOX_FULL = "outbox full"
+OUTBOX_FULL, BY_CLIENT = "outbox full", "by the client"
+PLACES_KEPT = frozenset((ABNORMAL, INTERNAL_ERROR, TRY_AGAIN_LATER, WsCloseCode.GOING_AWAY, WsCloseCode.TOKEN_EXPIRED))
+"""Codes of endings without a goodbye: the client may come back, and its peer keeps its places for a while."""
 _LAST_MESSAGES = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 _TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 
@@ -113,8 +113,8 @@ class ClientSocket:
         self._heard = True
         self._heartbeat: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._places: asyncio.TimerHandle | None = None
         self._renewal: asyncio.TimerHandle | None = None
+        self._is_settled: asyncio.Event | None = None  # while the engine has not answered
 
     @property
     def peer_id(self) -> str:
@@ -140,13 +140,16 @@ class ClientSocket:
         """Welcome the client, replacing its other sockets, and serve it until either end closes."""
         now = time.time()
         subscriber = self._begin(replaced, now)
+        # Before anything is awaited: the guard has to see the first frame from its beginning.
+        self._transport.set_protocol(FrameGuard(_protocol_of(self._transport), self._loop.time, self.close))
+        if subscriber.early is not None:
+            await self._wait_for_welcome(subscriber.early)
         self._trace.welcomed()
         intake = FrameIntake(self._trace.watched(self._hub), subscriber, self._limits, self._loop.time())
         self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
         self._expect_expiry(now)
         if self.admission.identity.resume_token is not None:
             self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._reissue)
-        self._transport.set_protocol(FrameGuard(_protocol_of(self._transport), self._loop.time, self.close))
         try:
             await self._read(intake)
         finally:
@@ -166,9 +169,11 @@ class ClientSocket:
         """Begin the closing handshake. Idempotent."""
         if self._deadline is None and not self._dropped:
             self.ending = Ending(code, reason)
-            self._leave_hub(expelled=code in TERMINAL_CODES)
+            self._leave_hub()
             self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+            if self._is_settled is not None:
+                self._is_settled.set()
 
     def regrant(self, grant: Grant) -> None:
         """Change the rights of the client, with immediate effect."""
@@ -184,16 +189,19 @@ class ClientSocket:
 
     def _begin(self, replaced: Sequence[ClientSocket], now: float) -> Subscriber:
         former = [socket._subscriber for socket in replaced if socket._subscriber is not None]
-        subscriber = self._subscriber = self._hub.connect(self.admission.identity, self.write, now, former)
-        for socket in replaced:
-            # Tells the client to reconnect without its resume token. Usually the old connection is dead, and no one
-            # reads it.
-            socket.close(WsCloseCode.TOKEN_EXPIRED, "resumed by another connection")
+        subscriber = self._subscriber = self._hub.connect(
+            self.admission.identity, self.write, now, former, close=self.close, recovery=self.admission.recovery
+        )
         if self.admission.resumes:
             self._logger.info("connection resumed", {"replaces": len(former)})
-        if former:
-            self._places = self._loop.call_later(PLACE_TIMEOUT, self._hub.release, subscriber)
         return subscriber
+
+    async def _wait_for_welcome(self, early: list[Callable[[Position], None]]) -> None:
+        """Wait until the engine has answered: nothing is read, or answered, before the welcome."""
+        settled = self._is_settled = asyncio.Event()
+        early.append(lambda _: settled.set())
+        if self._deadline is None:
+            await settled.wait()
 
     def _has_space(self, size: int) -> bool:
         # `_space_left` is a lower bound, since the transport drains without notice: ask it only when the space seems
@@ -291,12 +299,15 @@ class ClientSocket:
     def _expire(self) -> None:
         self.close(WsCloseCode.TOKEN_EXPIRED, "token expired")
 
-    def _leave_hub(self, *, expelled: bool = False) -> None:
-        for timer in (self._heartbeat, self._expiry, self._places, self._renewal):
+    def _leave_hub(self) -> None:
+        for timer in (self._heartbeat, self._expiry, self._renewal):
             if timer is not None:
                 timer.cancel()
         if self._subscriber is not None:
-            self._hub.disconnect(self._subscriber, expelled=expelled)
+            if _may_come_back(self.ending):
+                self._hub.lose(self._subscriber)
+            else:
+                self._hub.disconnect(self._subscriber, expelled=self.ending.code in TERMINAL_CODES)
 
     def _finish(self) -> None:
         if self._deadline is not None:
@@ -312,9 +323,16 @@ def _seconds_left(expires_at: float, now: float) -> float:
     return left if left > 0 else max(0.0, expires_at + LEEWAY - now)
 
 
+def _may_come_back(ending: Ending) -> bool:
+    """Return whether a connection ended without a goodbye. Clients that hear nothing close too, and come back."""
+    if ending.reason == BY_CLIENT:
+        return ending.code == WsCloseCode.CLIENT_INACTIVITY
+    return ending.code in PLACES_KEPT
+
+
 def _ending_of(message: WSMessage) -> Ending:
     if message.type is WSMsgType.CLOSE:
-        return Ending(message.data or NO_STATUS, "by the client")
+        return Ending(message.data or NO_STATUS, BY_CLIENT)
     if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
         too_big = message.data.code == WsCloseCode.MESSAGE_TOO_BIG
         return Ending(message.data.code, "frame too large" if too_big else "against the WebSocket protocol")

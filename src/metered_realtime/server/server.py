@@ -15,6 +15,8 @@ from .app import SignallingApp
 from .auth import Authenticator
 from .client_log import ClientLog, HttpLog
 from .config.file import Config
+from .engine.choice import Cluster, check_node_id, new_node_id, private_engine, redis_engine
+from .engine.contract import Engine
 from .ice import IceServer, ice_server_list
 from .keys import App, Keyring, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
 from .limits import Limits
@@ -22,6 +24,7 @@ from .listening.listener import KEEP_ALIVE, Listener
 from .listening.proxies import networks
 from .listening.tls import StrPath, load_certificate
 from .metrics.endpoint import MetricsEndpoint, MetricsOptions
+from .node import Node
 from .rights import ACTIONS
 from .room_page import PageKey, is_loopback
 from .telemetry.options import TelemetryOptions, tracing_of
@@ -52,6 +55,9 @@ class SignallingServer:
     addresses and networks whose X-Forwarded-For header is trusted. `metrics` is where `/metrics` is served, `webhooks`
     what is told of peers that come and go, `telemetry` what is traced.
 
+    Servers with an `engine` each, all of one Redis or one memory, serve as one, under the same keys: clients may
+    connect to any. `node_id` names one of them in logs and metrics. Without an engine the server is on its own.
+
     `port=0` picks a free port, and keeps it over a restart. The room page gets the publishable key, so that opening its
     URL is enough, if `open_page` is set and the server listens on loopback only; with `public_page` it always does.
 
@@ -81,13 +87,20 @@ class SignallingServer:
         metrics: MetricsOptions | None = None,
         webhooks: Webhooks | None = None,
         telemetry: TelemetryOptions | None = None,
+        engine: Engine | None = None,
+        node_id: str | None = None,
     ) -> None:
         if (secret_id is None) != (secret is None):
             raise ValueError("secret_id and secret go together: give both or neither")
         if isinstance(port, bool) or not 0 <= port <= 65_535:
             raise ValueError(f"port must be from 0 to 65535, not {port!r}")
+        if node_id is not None:
+            check_node_id(node_id)
         self.host = host
         self.port = port
+        self.node_id = node_id if node_id is not None else new_node_id()
+        self._engine = engine
+        self._node: Node | None = None  # while running
         self.api_key, self.secret_id, self.secret = _run_keys(api_key, secret_id, secret) if run_keys else ("", "", "")
         self._limits = limits if limits is not None else Limits()
         self._logger: Logger = logger if logger is not None else NoopLogger()
@@ -101,7 +114,7 @@ class SignallingServer:
         self._telemetry = telemetry
         self._metrics_runner: web.AppRunner | None = None  # while running, if the metrics have a port
         self._metrics_url: str | None = None
-        self._listens_as: tuple[str, int, bool] | None = None  # from the configuration
+        self._listens_as: tuple[str, int, bool, Cluster | None] | None = None  # from the configuration
         self._app: SignallingApp | None = None
         self._runner: web.AppRunner | None = None  # while running
         self._listener: Listener | None = None
@@ -110,15 +123,25 @@ class SignallingServer:
 
     @classmethod
     def from_config(
-        cls, config: Config, *, host: str | None = None, port: int | None = None, logger: Logger | None = None
+        cls,
+        config: Config,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        logger: Logger | None = None,
+        redis_urls: Sequence[str] = (),
+        node_id: str | None = None,
     ) -> Self:
         """Return a server with the keys and settings of a configuration file, and without keys for the run.
 
-        `host` and `port` override those of the file.
+        `host`, `port`, `redis_urls` and `node_id` override those of the file.
 
         Raises:
-            ValueError: a certificate cannot be used.
+            ValueError: a certificate or a Redis URL cannot be used.
         """
+        urls = redis_urls or (config.cluster.redis if config.cluster is not None else ())
+        if node_id is None and config.cluster is not None:
+            node_id = config.cluster.node_id
         server = cls(
             config.host if host is None else host,
             config.port if port is None else port,
@@ -130,6 +153,8 @@ class SignallingServer:
             metrics=config.metrics,
             webhooks=config.webhooks,
             telemetry=config.telemetry,
+            engine=redis_engine(urls, logger if logger is not None else NoopLogger()) if urls else None,
+            node_id=node_id,
         )
         server._configure(config)
         return server
@@ -148,7 +173,9 @@ class SignallingServer:
         if self._runner is None:
             self._certificate = certificate
         elif self._listens_as not in (None, _listens_as(config)):
-            self._logger.warning("host, port, and TLS on or off, change with a restart", {"file": str(config.path)})
+            self._logger.warning(
+                "host, port, TLS on or off, and the cluster change with a restart", {"file": str(config.path)}
+            )
         self._configure(config)
         if self._app is not None:
             self._app.reconfigure(self._keyring.apps, self._limits, self._page_key, self._trusted_proxies)
@@ -215,14 +242,17 @@ class SignallingServer:
 
         Raises:
             OSError: the server cannot listen on its address; the message names it.
+            EngineUnavailable: what the engine needs does not answer.
         """
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
         if self._runner is not None:
             return
+        node = Node(self._engine if self._engine is not None else private_engine(), self.node_id)
         tracing = tracing_of(self._telemetry)
         app = SignallingApp(
             self._keyring.apps,
+            node,
             self._authenticator,
             self._limits,
             self._logger,
@@ -232,6 +262,7 @@ class SignallingServer:
             self._metrics,
             WebhookSender(self._webhooks, self._logger, tracing=tracing) if self._webhooks is not None else None,
             tracing,
+            is_clustered=self._engine is not None,
         )
         listener = Listener(self._endings, self._trusted_proxies)
         runner = web.AppRunner(
@@ -246,14 +277,20 @@ class SignallingServer:
         await runner.setup()
         assert runner.server is not None
         try:
+            await node.engine.start(node.node_id, node)
+        except BaseException:
+            await runner.cleanup()
+            raise
+        try:
             await listener.start(runner.server, self.host, self.port, self._certificate)
             await self._start_metrics(app.metrics)
         except OSError as error:
             listener.stop()
             await runner.cleanup()
+            await node.engine.stop()
             raise OSError(error.errno, f"cannot listen on {self.host} port {self.port}: {error.strerror}") from error
         self.port = listener.port
-        self._app, self._runner, self._listener = app, runner, listener
+        self._app, self._runner, self._listener, self._node = app, runner, listener, node
         self._logger.info("listening", {"url": self.url})
 
     async def stop(self) -> None:
@@ -300,6 +337,9 @@ class SignallingServer:
                 await asyncio.gather(self._app.drain(STOP_TIMEOUT - CLEAN_UP_TIME), closing)
         finally:
             self._app = None
+            if self._node is not None:
+                await self._node.engine.stop()
+                self._node = None
             await runner.cleanup()
             if self._metrics_runner is not None:
                 await self._metrics_runner.cleanup()
@@ -326,5 +366,5 @@ def _page_key(key: str | None, host: str, public_page: bool) -> PageKey:
     return PageKey(key if public_page or is_loopback(host) else None, loopback_only=not public_page)
 
 
-def _listens_as(config: Config) -> tuple[str, int, bool]:
-    return config.host, config.port, config.tls_cert is not None
+def _listens_as(config: Config) -> tuple[str, int, bool, Cluster | None]:
+    return config.host, config.port, config.tls_cert is not None, config.cluster

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -129,12 +129,19 @@ def watched_by_sentinel(directory: Path) -> Iterator[tuple[RedisProcess, str]]:
         folders[1], "--replicaof", "127.0.0.1", str(ports[0]), "--repl-diskless-sync-delay", "0", port=ports[1]
     )
     sentinel = RedisProcess(folders[2], port=ports[2], executable=SENTINEL, configuration=configuration)
-    with primary, replica, sentinel, sentinel.admin() as admin:
-        deadline = time.monotonic() + PATIENCE
-        while not any(b"slave" in each for each in admin.execute_command("SENTINEL", "REPLICAS", "pair") or ()):
-            assert time.monotonic() < deadline, "the Sentinel does not see the replica"
-            time.sleep(0.05)
-        yield primary, f"redis+sentinel://127.0.0.1:{ports[2]}/pair"
+    with primary, replica:
+        with primary.admin() as admin:
+            _wait_until(lambda: "online" in str(admin.info("replication").get("slave0")))
+        with sentinel, sentinel.admin() as admin:
+            _wait_until(lambda: admin.execute_command("SENTINEL REPLICAS", "pair"))
+            yield primary, f"redis+sentinel://127.0.0.1:{ports[2]}/pair"
+
+
+def _wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def in_memory(directory: Path, *options: str, port: int = 0) -> RedisProcess:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ...core.wire.names import channel_fault
+from ..engine.choice import Cluster
 from ..ice import MAX_ICE_SERVERS, ice_server_list
 from ..keys import App, Keyring, PublishableKey, SecretKey
 from ..limits import Limits
@@ -25,6 +26,7 @@ from ..webhooks.sender import Webhooks
 from .schema import (
     TABLE_TYPES,
     AppTable,
+    ClusterTable,
     IceServerTable,
     MetricsTable,
     PublishableTable,
@@ -67,6 +69,7 @@ class Config:
     metrics: MetricsOptions | None
     webhooks: Webhooks | None
     telemetry: TelemetryOptions | None
+    cluster: Cluster | None = None
 
 
 def load_config(path: Path) -> Config:
@@ -127,6 +130,7 @@ def _read(raw: dict[str, Any], path: Path) -> Config:
         metrics=_metrics(raw["metrics"]) if "metrics" in raw else None,
         webhooks=_webhooks(raw["webhooks"]) if "webhooks" in raw else None,
         telemetry=_telemetry(raw.get("telemetry", {})),
+        cluster=_cluster(raw["cluster"]) if "cluster" in raw else None,
     )
     _check_whole(config)
     return config
@@ -143,6 +147,11 @@ def _check_whole(config: Config) -> None:
 
 def _file(name: str | None, path: Path) -> Path | None:
     return None if name is None else path.parent / name
+
+
+def _cluster(table: Any) -> Cluster:
+    given = read_table(table, ClusterTable, "cluster")
+    return _at("cluster", lambda: Cluster(redis=given.redis, node_id=given.node_id))
 
 
 def _metrics(table: Any) -> MetricsOptions:

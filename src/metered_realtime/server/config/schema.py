@@ -15,7 +15,7 @@ from ..turn import DEFAULT_LIFETIME
 
 DEFAULT_PORT = 7880
 
-SECRETS = ("secret", "shared_secret", "credential", "key", "page_key")
+SECRETS = ("redis", "secret", "shared_secret", "credential", "key", "page_key")
 """Fields whose values are not shown in messages."""
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -51,6 +51,14 @@ class ServerTable(_Table, frozen=True, kw_only=True):
 
     public_page: bool = False
     """Give the publishable key to all visitors of the room page."""
+
+
+class ClusterTable(_Table, frozen=True, kw_only=True):
+    redis: tuple[str, ...]
+    """URLs of the Redis servers that the nodes share, the same ones at every node. Channels are spread over them."""
+
+    node_id: str | None = None
+    """Name of this node in logs and metrics; a random one by default."""
 
 
 class MetricsTable(_Table, frozen=True, kw_only=True):
@@ -163,6 +171,7 @@ class SecretTable(_KeyTable, frozen=True, kw_only=True):
 
 TABLE_TYPES: dict[str, type[_Table]] = {
     "server": ServerTable,
+    "cluster": ClusterTable,
     "metrics": MetricsTable,
     "telemetry": TelemetryTable,
     "ice_servers": IceServerTable,

@@ -68,7 +68,8 @@ class MessageLogs:
     """All logs of one process. `name_epoch` returns the name of a new count, another one each time."""
 
     def __init__(self, limits: EngineLimits, name_epoch: Callable[[], str]) -> None:
-        self._limits = limits
+        self._most_messages, self._most_bytes = limits.messages_per_log, limits.bytes_per_log
+        self._most_in_all, self._retention = limits.bytes_in_all, limits.retention
         self._name_epoch = name_epoch
         self._logs: dict[Hashable, MessageLog] = {}
         self._unused: dict[Hashable, None] = {}
@@ -107,27 +108,30 @@ class MessageLogs:
                 self._note_stale(log)
 
     def append(self, log: MessageLog, envelope: Envelope, now: float) -> Stored:
-        """Number a message and keep it, dropping old ones as the bounds demand."""
-        # A copy: the payload may be a part of a much larger frame, which would be kept with it.
+        """Number a message and keep it, dropping old ones as the bounds demand.
+
+        Its payload must not be a part of something larger, such as a frame, which would be kept with it.
+        """
         metadata = envelope.metadata
         size = memoryview(envelope.data).nbytes + (0 if metadata is None else memoryview(metadata).nbytes)
         log.offset = offset = log.offset + 1
-        stored = Stored(offset, Envelope(envelope.sender, envelope.data.copy(), metadata))
+        stored = Stored(offset, envelope)
         log.stored.append(stored)
         log.sizes.append(size)
         log.bytes += size
         self.bytes += size + OVERHEAD
-        self._ages.append((now, log))
-        limits = self._limits
-        if len(log.stored) > limits.messages_per_log or log.bytes > limits.bytes_per_log:
+        ages = self._ages
+        ages.append((now, log))
+        if len(log.stored) > self._most_messages or log.bytes > self._most_bytes:
             self._trim(log)
-        if self.bytes > limits.bytes_in_all or (self._ages and self._ages[0][0] < now - limits.retention):
+            ages = self._ages
+        if self.bytes > self._most_in_all or (ages and ages[0][0] < now - self._retention):
             self.expire(now)
         return stored
 
     def expire(self, now: float) -> None:
         """Drop messages that are too old, and the oldest ones of all that are too many bytes."""
-        oldest, most, ages = now - self._limits.retention, self._limits.bytes_in_all, self._ages
+        oldest, most, ages = now - self._retention, self._most_in_all, self._ages
         while ages and (ages[0][0] < oldest or self.bytes > most):
             _, log = ages.popleft()
             if log.stale:
@@ -137,7 +141,7 @@ class MessageLogs:
                 self._drop_first(log)
 
     def _trim(self, log: MessageLog) -> None:
-        while len(log.stored) > self._limits.messages_per_log or log.bytes > self._limits.bytes_per_log:
+        while len(log.stored) > self._most_messages or log.bytes > self._most_bytes:
             self._drop_first(log)
             self._note_stale(log)
 

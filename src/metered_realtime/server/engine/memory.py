@@ -25,7 +25,7 @@ from .contract import (
     Usage,
 )
 from .logs import MessageLog
-from .memory_store import Link, MemoryNode, MemoryStore
+from .memory_store import Link, MemoryNode, MemoryStore, SharedApp
 
 DETACHED_TIME = NODE_TIMEOUT - 3.0
 """Seconds that the entries of a node outlive it, for those who return to another one."""
@@ -68,6 +68,11 @@ class MemoryEngine(MemoryNode):
     def is_up(self) -> bool:
         """Whether the engine reaches the other nodes: always."""
         return True
+
+    @property
+    def history_bytes(self) -> int:
+        """The memory that kept messages take, in bytes."""
+        return self._store.logs.bytes
 
     def connect(
         self,
@@ -126,12 +131,13 @@ class MemoryEngine(MemoryNode):
             return store.defer(partial(self.send, app, to, envelope, done))
         store.is_busy = True
         try:
-            peer = store.app(app).peers.get(to)
+            peer = (store.apps.get(app) or store.app(app)).peers.get(to)
             if peer is None:
                 return done(False)
-            stored = store.logs.append(peer.log, envelope, store.clock())
+            log = peer.log
+            stored = store.logs.append(log, envelope, store.clock())
             for node in tuple(peer.nodes):
-                node.listener.direct(app, to, peer.log.epoch, stored)
+                node.listener.direct(app, to, log.epoch, stored)
             done(True)
         finally:
             store.settle()
@@ -217,19 +223,19 @@ class MemoryEngine(MemoryNode):
             return store.defer(partial(self.publish, app, channel, envelope, done))
         store.is_busy = True
         try:
-            shared = store.app(app)
+            shared = store.apps.get(app) or store.app(app)
             found = shared.channels.get(channel)
-            nodes: dict[MemoryNode, int] = {} if found is None else found.nodes
-            if shared.patterns:
-                nodes = shared.patterns.receivers(channel, nodes)
-            log = found.log if found is not None else shared.log_of_channel(channel)
-            if log is not None:
-                stored, epoch = store.logs.append(log, envelope, store.clock()), log.epoch
+            if found is None:
+                self._publish_where_nobody_is(shared, channel, envelope, done)
             else:
-                stored, epoch = Stored(1, envelope), store.name
-            for node in tuple(nodes):
-                node.listener.message(app, channel, epoch, stored)
-            done(0 if found is None else found.size - len(found.links.get(envelope.sender, ())))
+                nodes: dict[MemoryNode, int] = found.nodes
+                if shared.listening:
+                    nodes = shared.patterns.receivers(channel, nodes)
+                log = found.log
+                stored = store.logs.append(log, envelope, store.clock())
+                for node in tuple(nodes):
+                    node.listener.message(app, channel, log.epoch, stored)
+                done(found.size - len(found.links.get(envelope.sender, ())))
         finally:
             store.settle()
 
@@ -247,8 +253,12 @@ class MemoryEngine(MemoryNode):
     def unlisten(self, app: str, pattern: str) -> None:
         """Stop what `listen` began."""
         shared = self._store.app(app)
-        if shared.listening.get(self, {}).pop(pattern, pattern) is None:
+        patterns = shared.listening.get(self, {})
+        if pattern in patterns:
+            del patterns[pattern]
             shared.patterns.remove(pattern, self)
+            if not patterns:
+                del shared.listening[self]
 
     def lease_messages(self, app: str, period: int, wanted: int, limit: int | None, done: Done[int]) -> None:
         """Count messages of a period before they are used."""
@@ -270,6 +280,17 @@ class MemoryEngine(MemoryNode):
         shared = self._store.app(app)
         is_current = shared.begin_period(period)
         done(Usage(len(shared.links), shared.peak, shared.messages if is_current else 0))
+
+    def _publish_where_nobody_is(self, shared: SharedApp, channel: str, envelope: Envelope, done: Done[int]) -> None:
+        log = shared.log_of_channel(channel)
+        if log is not None:
+            stored, epoch = self._store.logs.append(log, envelope, self._store.clock()), log.epoch
+        else:
+            stored, epoch = Stored(1, envelope), self._store.name
+        if shared.listening:
+            for node in shared.patterns.receivers(channel, {}):
+                node.listener.message(shared.id, channel, epoch, stored)
+        done(0)
 
     def _since(self, log: MessageLog, position: Position) -> MissedMessages:
         self._store.logs.expire(self._store.clock())

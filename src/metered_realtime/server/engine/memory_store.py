@@ -78,6 +78,8 @@ class MemoryStore:
     def settle(self) -> None:
         """End a request, and carry out those that were made meanwhile."""
         self.is_busy = False
+        if not self._pending:
+            return
         while self._pending and not self.is_busy:
             self._pending.popleft()()
 

@@ -10,11 +10,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ..._version import __version__
+from ..engine.contract import Engine
 from ..tenant import Tenant
 from ..webhooks.sender import WebhookSender
+from .engine import engine_metrics
+from .names import PREFIX
 from .times import FrameTimes
-
-PREFIX = "metered_realtime"
 
 M = TypeVar("M", GaugeMetricFamily, CounterMetricFamily)
 
@@ -32,6 +33,8 @@ class Watched(Protocol):
     def webhooks(self) -> WebhookSender | None: ...
     @property
     def tenants(self) -> Iterable[Tenant]: ...
+    @property
+    def engine(self) -> Engine: ...
 
 
 class ServerCollector(Collector):
@@ -46,6 +49,7 @@ class ServerCollector(Collector):
         yield from self._state()
         yield from self._traffic()
         yield from self._webhooks()
+        yield from engine_metrics(self._watched.engine)
         yield _by(
             CounterMetricFamily, "connection_endings", "Connections that have ended.", "reason", self._watched.endings
         )

@@ -44,12 +44,15 @@ class MetricsOptions:
 class MetricsEndpoint:
     """The handlers of `/metrics`, `/healthz` and `/readyz`.
 
-    `is_ready` returns whether new clients are served: a server that is stopping is healthy, and not ready.
+    `why_not_ready` returns why new clients are not served, None if they are: a server that is stopping, or cannot reach
+    the other nodes, is healthy, and not ready.
     """
 
-    def __init__(self, watched: Watched, is_ready: Callable[[], bool], options: MetricsOptions | None) -> None:
+    def __init__(
+        self, watched: Watched, why_not_ready: Callable[[], str | None], options: MetricsOptions | None
+    ) -> None:
         self._registry = registry_of(watched)
-        self._is_ready = is_ready
+        self._why_not_ready = why_not_ready
         self._options = options
 
     def public_routes(self) -> list[web.RouteDef]:
@@ -90,8 +93,8 @@ class MetricsEndpoint:
         return web.Response(text="ok\n")
 
     async def _readiness(self, _: web.Request) -> web.Response:
-        is_ready = self._is_ready()
-        return web.Response(status=200 if is_ready else 503, text="ready\n" if is_ready else "stopping\n")
+        reason = self._why_not_ready()
+        return web.Response(status=200 if reason is None else 503, text=f"{reason or 'ready'}\n")
 
     async def _metrics_for_token(self, request: web.Request) -> web.Response:
         token = self._options.token if self._options is not None else None

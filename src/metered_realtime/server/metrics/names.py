@@ -1,0 +1,3 @@
+"""The name that all metrics begin with."""
+
+PREFIX = "metered_realtime"
