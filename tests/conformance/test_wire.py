@@ -328,7 +328,7 @@ class TestLimits:
             App("a", keys)
 
     async def test_a_reader_that_stops_is_dropped_and_nobody_else_notices(self) -> None:
-        limits = Limits(frames_per_second=100_000, frame_burst=100_000, outbox_size=200_000)
+        limits = Limits(frames_per_second=100_000, frame_burst=100_000, outbox_size=200_000, return_time=0.01)
         async with (
             SignallingServer(limits=limits) as server,
             welcomed(server, "ann") as ann,

@@ -143,7 +143,7 @@ class TestReadersWhoStop:
         self, tmp_path: Path, secure: bool
     ) -> None:
         files = self_signed(tmp_path) if secure else (None, None)
-        limits = Limits(outbox_size=200_000, frame_burst=100_000, frames_per_second=100_000)
+        limits = Limits(outbox_size=200_000, frame_burst=100_000, frames_per_second=100_000, return_time=0.01)
         server = SignallingServer(limits=limits, tls_cert=files[0], tls_key=files[1])
         trust = trusting(files[0]) if files[0] else None
         async with (
@@ -162,7 +162,7 @@ class TestReadersWhoStop:
                 probe.socket.transport.abort()
 
     async def test_readers_that_stop_are_dropped_when_they_do_not_even_answer_pings(self) -> None:
-        limits = Limits(ping_interval=0.2, pong_timeout=0.1)
+        limits = Limits(ping_interval=0.2, pong_timeout=0.1, return_time=0.01)
         async with SignallingServer(limits=limits) as server, welcomed(server, "bob") as bob:
             await bob.join("c")
             async with stalled(server, None, "mallory") as mallory:

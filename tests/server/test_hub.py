@@ -13,12 +13,12 @@ from metered_realtime.server.hub import Hub, Identity
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.rights import ACTIONS, Grant
 
-from ..support.probe import EVERYTHING, NOW, Guest
+from ..support.probe import EVERYTHING, NOW, Guest, lone_hub
 
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub()
+    return lone_hub()
 
 
 def joined(channel: str, *entries: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class TestWelcome:
 class TestSubscribe:
     def test_subscribing_acks_then_sends_the_snapshot_and_only_then_tells_the_others(self) -> None:
         order: list[tuple[str, bytes]] = []
-        hub = Hub()
+        hub = lone_hub()
         ann, bob = (hub.connect(Identity(name, EVERYTHING), _note(order, name), NOW) for name in ("ann", "bob"))
         hub.handle(ann, _subscribe("c"))
         order.clear()
@@ -102,7 +102,7 @@ class TestSubscribe:
         assert "fromMetadata" not in bob.take()[0]
 
     def test_subscribing_refuses_the_channel_over_the_limit_but_not_one_held_already(self) -> None:
-        hub = Hub(Limits(channels_per_connection=2))
+        hub = lone_hub(Limits(channels_per_connection=2))
         ann = Guest(hub, "ann")
         for channel in ("a", "b*"):
             ann.subscribe(channel)
@@ -215,7 +215,7 @@ class TestPublish:
             sealed.append(frame)
             return frame
 
-        hub = Hub(seal=seal)
+        hub = lone_hub(seal=seal)
         ann, *others = (Guest(hub, name) for name in ("ann", "b", "c", "d"))
         for other in others:
             other.subscribe("c")

@@ -12,11 +12,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from metered_realtime.core.wire.patterns import is_pattern
 from metered_realtime.server.frame_intake import FrameIntake
-from metered_realtime.server.hub import Hub, Identity
+from metered_realtime.server.hub import Identity
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.rights import ACTIONS, Grant
 
-from ..support.probe import Guest
+from ..support.probe import Guest, lone_hub
 
 PEERS = ("ann", "bob", "eve")
 CHANNELS = ("a", "a/x", "a/y", "b", "_metered/x", "a/*", "**", "", "x" * 300, "\x07", "é")
@@ -54,7 +54,7 @@ class HubMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         limits = Limits(channels_per_connection=4, frames_per_second=1e9, frame_burst=10**9)
-        self.hub = Hub(limits)
+        self.hub = lone_hub(limits)
         self.limits = limits
         self.live: dict[Guest, FrameIntake] = {}
         self.asked: Counter[str] = Counter()

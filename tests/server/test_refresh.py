@@ -13,11 +13,11 @@ import pytest
 from metered_realtime.core.wire.frames import encode_payload
 from metered_realtime.server import SignallingServer
 from metered_realtime.server.auth import mint_token
-from metered_realtime.server.hub import Hub, Identity
+from metered_realtime.server.hub import Identity
 from metered_realtime.server.keys import App, SecretKey, new_secret_pair
 from metered_realtime.server.rights import ACTIONS, Grant
 
-from ..support.probe import EVERYTHING, Guest, Probe, dialled, key_query, welcomed
+from ..support.probe import EVERYTHING, Guest, Probe, dialled, key_query, lone_hub, welcomed
 
 ACK = {"type": "ack", "requestId": "r"}
 
@@ -26,7 +26,7 @@ class TestTheHub:
     """Rights and metadata of a live connection."""
 
     def setup_method(self) -> None:
-        self.hub = Hub()
+        self.hub = lone_hub()
         self.ann = Guest(self.hub, "ann", metadata={"role": "old"})
         self.bob = Guest(self.hub, "bob")
 

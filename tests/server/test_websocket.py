@@ -334,7 +334,7 @@ class TestLiveness:
 class TestSlowClients:
     async def test_slow_clients_are_dropped_when_their_outbox_is_full_and_nobody_else_notices(self) -> None:
         log = Log()
-        limits = Limits(outbox_size=100_000, frame_burst=10_000, frames_per_second=10_000.0)
+        limits = Limits(outbox_size=100_000, frame_burst=10_000, frames_per_second=10_000.0, return_time=0.01)
         async with SignallingServer(limits=limits, logger=log) as server, welcomed(server, "ann") as ann:
             await ann.join("c")
             async with welcomed(server, "bob") as bob, slow_client(server) as slow:

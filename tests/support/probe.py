@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +13,44 @@ from websockets.exceptions import ConnectionClosed
 
 from metered_realtime.core.wire.frames import Publish, Send, Subscribe, Unsubscribe, encode_payload
 from metered_realtime.server import SignallingServer
-from metered_realtime.server.hub import Hub, Identity
+from metered_realtime.server.engine.contract import EngineError, Member
+from metered_realtime.server.engine.memory import MemoryEngine
+from metered_realtime.server.engine.memory_store import MemoryStore
+from metered_realtime.server.hub import Hub, Identity, OnChange
+from metered_realtime.server.hub.identity import Later
+from metered_realtime.server.limits import Limits
+from metered_realtime.server.plan import Meter
 from metered_realtime.server.rights import ACTIONS, Grant
 from metered_realtime.server.routing import Subscriber
+
+APP = "app"
+
+
+def lone_hub(
+    limits: Limits | None = None,
+    seal: Callable[[bytes], bytes] = bytes,
+    meter: Meter | None = None,
+    on_change: OnChange | None = None,
+    later: Later = lambda seconds, function: None,
+) -> Hub:
+    """Return the only hub of an engine in memory. No time passes for it, and `later` never comes."""
+    engine = MemoryEngine(MemoryStore(lambda: 0.0, name="run"))
+    hub = Hub(engine, APP, limits, seal, meter, on_change, origin="node", later=later)
+    engine.attach("node", hub)
+    return hub
+
+
+def roster_of(hub: Hub, channel: str) -> list[str]:
+    """Return the ids of all peers in a channel, over all nodes."""
+    found: list[str] = []
+
+    def done(outcome: tuple[Member, ...] | EngineError) -> None:
+        assert not isinstance(outcome, EngineError)
+        found.extend(member.peer_id for member in outcome)
+
+    hub._engine.roster(APP, channel, done)
+    return found
+
 
 EVERYTHING = Grant(ACTIONS, ("**",))
 NOW = 1_800_000_000.0

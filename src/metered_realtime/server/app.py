@@ -25,6 +25,7 @@ from .listening.door import Door
 from .listening.proxies import Network, client_address, network_of
 from .metrics.endpoint import MetricsEndpoint, MetricsOptions
 from .metrics.times import FrameTimes
+from .node import Node
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
@@ -71,6 +72,7 @@ class SignallingApp:
     def __init__(
         self,
         apps: Mapping[str, App],
+        node: Node,
         authenticator: Authenticator,
         limits: Limits,
         logger: Logger,
@@ -88,7 +90,8 @@ class SignallingApp:
         self._page_key = page_key
         self._trusted_proxies = trusted_proxies
         self._page = load_page()
-        self._tenants = {app_id: Tenant(app, limits, webhooks) for app_id, app in apps.items()}
+        self._node = node
+        self._tenants = {app_id: Tenant(app, node, limits, webhooks) for app_id, app in apps.items()}
         self._door = Door(limits)
         self._complaints = RateLimiter(1 / COMPLAINT_INTERVAL, 1)
         self._rest = RestApi(self._tenants, authenticator, limits, self._logger, self._network)
@@ -127,11 +130,12 @@ class SignallingApp:
             if app_id in self._tenants:
                 self._tenants[app_id].reconfigure(app, limits)
             else:
-                self._tenants[app_id] = Tenant(app, limits, self.webhooks)
+                self._tenants[app_id] = Tenant(app, self._node, limits, self.webhooks)
         for socket in self._sockets():
             self._review(socket)
         for app_id in self._tenants.keys() - apps.keys():
             del self._tenants[app_id]
+            self._node.leave(app_id)
 
     async def drain(self, timeout: float) -> None:
         """Send `going_away` to every client and close its connection. New connections are refused.
@@ -218,8 +222,9 @@ class SignallingApp:
         if self._draining:  # the shutdown began during the upgrade
             raise RefusedError(WsCloseCode.GOING_AWAY, "going away")
         keys, tokens = request.query.getall("key", []), request.query.getall("token", [])
+        resumes, recover = request.query.getall("resume", []), request.query.getall("recover", [])
         admission = self._authenticator.admit(
-            keys, tokens, request.headers.get("Origin"), time.time(), request.query.getall("resume", [])
+            keys, tokens, request.headers.get("Origin"), time.time(), resumes, recover
         )
         if not self._tenants[admission.app].admits(admission):
             why = f"the plan of app {admission.app!r} has no room for another connection"

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from ..core.wire.frames import FrameError, Refresh, encode_payload
 from ..core.wire.key_forms import SECRET_ID_PREFIX
 from ..events import WsCloseCode
 from .client_log import shortened
-from .hub import Identity
+from .hub.identity import Identity, Recovery, parse_recovery
 from .keys import App, Keyring, PublishableKey, SecretKey, new_secret_pair
 from .limits import Limits
 from .resume import ResumeTokens
@@ -53,7 +53,12 @@ class Admission:
     identity: Identity
     key: PublishableKey | SecretKey = field(repr=False)
     origin: str | None = None
-    resumes: bool = False
+    recovery: Recovery | None = None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it replaces the earlier connection of its peer."""
+        return self.identity.resumes
 
     @property
     def kind(self) -> str:
@@ -98,19 +103,20 @@ class Authenticator:
         origin: str | None,
         now: float,
         resumes: Sequence[str] = (),
+        recover: Sequence[str] = (),
     ) -> Admission:
-        """Admit a handshake by the `key`, `token` and `resume` values of its query. `now` is unix seconds.
+        """Admit a handshake by the `key`, `token`, `resume` and `recover` values of its query. `now` is unix seconds.
 
-        A resume token restores the peer id of a client with a key. An invalid one is ignored.
+        A resume token restores the peer id of a client with a key. An invalid one is ignored, and so is a position that
+        cannot be one.
 
         Raises:
             RefusedError: the connection must be closed, with the code in the exception.
         """
         if len(keys) + len(tokens) != 1:
             raise RefusedError(WsCloseCode.INVALID_TOKEN, "exactly one of key and token is needed")
-        if keys:
-            return self._by_key(keys[0], resumes, origin, now)
-        return self._by_token(tokens[0], now)
+        admission = self._by_key(keys[0], resumes, origin, now) if keys else self._by_token(tokens[0], now)
+        return replace(admission, recovery=parse_recovery(recover))
 
     def review(self, admission: Admission) -> Grant:
         """Return the rights of an admitted connection by the current keys.
@@ -183,8 +189,10 @@ class Authenticator:
             _with_a_channel(grant),
             metadata=self._metadata(key, peer_id, None, now),
             resume_token=self._resume_tokens.issue(app, key, peer_id, now),
+            key=key_name(key),
+            resumes=former is not None,
         )
-        return Admission(app.id, identity, key, origin, resumes=former is not None)
+        return Admission(app.id, identity, key, origin)
 
     def _by_token(self, token: str, now: float) -> Admission:
         named = key_id(token) or ""
@@ -218,6 +226,7 @@ class Authenticator:
             expires_at=claims.expires_at,
             metadata=self._metadata(key, claims.peer_id, claims.metadata, now),
             peer_metadata=None if peer_metadata is None else encode_payload(peer_metadata),
+            key=key_name(key),
         )
 
     def _metadata(
@@ -228,6 +237,13 @@ class Authenticator:
         relays = [] if self._turn is None else [self._turn.ice_server(peer_id, now)]
         servers = [*self._ice_servers, *relays]
         return {**(claimed or {}), "iceServers": servers} if servers else claimed
+
+
+def key_name(key: PublishableKey | SecretKey) -> str:
+    """Return a name of a key for engines, which is not a credential."""
+    if isinstance(key, SecretKey):
+        return key.id
+    return f"pk_{hashlib.sha256(key.key.encode()).hexdigest()[:32]}"
 
 
 def _digest(text: str) -> bytes:

@@ -26,6 +26,7 @@ from .auth import Admission, Authenticator, RefusedError
 from .frame_heads import FrameGuard
 from .frame_intake import FrameIntake
 from .hub import Hub
+from .hub.connections import TRY_AGAIN_LATER
 from .limits import Limits
 from .metrics.times import FrameTimes
 from .resume import REISSUE_INTERVAL
@@ -46,12 +47,10 @@ FRAMES_PER_TURN = 8
 WORK_PER_TURN = 16_384
 """And their maximum cost (`server.charges`): a message to 256 others, about 1 ms."""
 
-PLACE_TIMEOUT = 5.0
-"""Seconds that a resuming client has to subscribe again, before other peers are told that it left. Clients subscribe
-right after the welcome, which takes a round trip."""
-
 NO_STATUS, ABNORMAL, INVALID_TEXT, INTERNAL_ERROR = 1005, 1006, 1007, 1011
-OUTBOX_FULL = "outbox full"
+OUTBOX_FULL, BY_CLIENT = "outbox full", "by the client"
+PLACES_KEPT = frozenset((ABNORMAL, INTERNAL_ERROR, TRY_AGAIN_LATER, WsCloseCode.GOING_AWAY, WsCloseCode.TOKEN_EXPIRED))
+"""Codes of endings without a goodbye: the client may come back, and its peer keeps its places for a while."""
 _LAST_MESSAGES = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 _TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 
@@ -110,7 +109,6 @@ class ClientSocket:
         self._heard = True
         self._heartbeat: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._places: asyncio.TimerHandle | None = None
         self._renewal: asyncio.TimerHandle | None = None
 
     @property
@@ -162,7 +160,7 @@ class ClientSocket:
         """Begin the closing handshake. Idempotent."""
         if self._deadline is None and not self._dropped:
             self.ending = Ending(code, reason)
-            self._leave_hub(expelled=code in TERMINAL_CODES)
+            self._leave_hub()
             self.write(_frame(_CLOSE, struct.pack("!H", code) + reason.encode()))
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
@@ -180,15 +178,11 @@ class ClientSocket:
 
     def _begin(self, replaced: Sequence[ClientSocket], now: float) -> Subscriber:
         former = [socket._subscriber for socket in replaced if socket._subscriber is not None]
-        subscriber = self._subscriber = self._hub.connect(self.admission.identity, self.write, now, former)
-        for socket in replaced:
-            # Tells the client to reconnect without its resume token. Usually the old connection is dead, and no one
-            # reads it.
-            socket.close(WsCloseCode.TOKEN_EXPIRED, "resumed by another connection")
+        subscriber = self._subscriber = self._hub.connect(
+            self.admission.identity, self.write, now, former, close=self.close, recovery=self.admission.recovery
+        )
         if self.admission.resumes:
             self._logger.info("connection resumed", {"replaces": len(former)})
-        if former:
-            self._places = self._loop.call_later(PLACE_TIMEOUT, self._hub.release, subscriber)
         return subscriber
 
     def _has_space(self, size: int) -> bool:
@@ -287,12 +281,15 @@ class ClientSocket:
     def _expire(self) -> None:
         self.close(WsCloseCode.TOKEN_EXPIRED, "token expired")
 
-    def _leave_hub(self, *, expelled: bool = False) -> None:
-        for timer in (self._heartbeat, self._expiry, self._places, self._renewal):
+    def _leave_hub(self) -> None:
+        for timer in (self._heartbeat, self._expiry, self._renewal):
             if timer is not None:
                 timer.cancel()
         if self._subscriber is not None:
-            self._hub.disconnect(self._subscriber, expelled=expelled)
+            if self.ending.code in PLACES_KEPT and self.ending.reason != BY_CLIENT:
+                self._hub.lose(self._subscriber)
+            else:
+                self._hub.disconnect(self._subscriber, expelled=self.ending.code in TERMINAL_CODES)
 
     def _finish(self) -> None:
         if self._deadline is not None:
@@ -310,7 +307,7 @@ def _seconds_left(expires_at: float, now: float) -> float:
 
 def _ending_of(message: WSMessage) -> Ending:
     if message.type is WSMsgType.CLOSE:
-        return Ending(message.data or NO_STATUS, "by the client")
+        return Ending(message.data or NO_STATUS, BY_CLIENT)
     if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
         too_big = message.data.code == WsCloseCode.MESSAGE_TOO_BIG
         return Ending(message.data.code, "frame too large" if too_big else "against the WebSocket protocol")

@@ -89,6 +89,14 @@ class Limits:
     """Maximum number of bytes that wait for a slow client. When it is exceeded the client is disconnected, without
     effect on others."""
 
+    recovered_bytes: int = 524_288
+    """Maximum size of the missed messages that a connection gets when its client comes back, half an outbox at most.
+    The newest are sent; the client is told how many of the older ones are lost."""
+
+    return_time: float = 10.0
+    """Seconds that a connection which is lost without a goodbye keeps its places: a peer that is back by then has
+    neither left nor joined for others, and gets the directs that were sent to it."""
+
     ping_interval: float = 30.0
     """Interval between WebSocket pings. With `pong_timeout` it limits how long a dead peer stays in presence: 40 s."""
 

@@ -15,6 +15,8 @@ from .app import SignallingApp
 from .auth import Authenticator
 from .client_log import ClientLog, HttpLog
 from .config.file import Config
+from .engine.memory import MemoryEngine
+from .engine.memory_store import MemoryStore
 from .ice import IceServer, ice_server_list
 from .keys import App, Keyring, PublishableKey, SecretKey, new_publishable_key, new_secret_pair
 from .limits import Limits
@@ -22,6 +24,7 @@ from .listening.listener import KEEP_ALIVE, Listener
 from .listening.proxies import networks
 from .listening.tls import StrPath, load_certificate
 from .metrics.endpoint import MetricsEndpoint, MetricsOptions
+from .node import Node
 from .rights import ACTIONS
 from .room_page import PageKey, is_loopback
 from .tokens import mint_token
@@ -211,8 +214,11 @@ class SignallingServer:
             await asyncio.shield(self._stopping)
         if self._runner is not None:
             return
+        engine = MemoryEngine(MemoryStore())
+        node = Node(engine, "node")
         app = SignallingApp(
             self._keyring.apps,
+            node,
             self._authenticator,
             self._limits,
             self._logger,
@@ -233,6 +239,7 @@ class SignallingServer:
             max_line_size=MAX_REQUEST_LINE,
         )
         await runner.setup()
+        await engine.start(node.node_id, node)
         assert runner.server is not None
         try:
             await listener.start(runner.server, self.host, self.port, self._certificate)

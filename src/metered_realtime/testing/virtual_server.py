@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 from ..core.negotiation.sdp import Description, sections
@@ -11,7 +12,9 @@ from ..core.negotiation.signals import DescriptionSignal, parse_signal
 from ..core.session.session import ABNORMAL, TERMINAL_CODES
 from ..core.wire.frames import GoingAwayFrame, encode
 from ..events import WsCloseCode
-from ..server.client_socket import PLACE_TIMEOUT
+from ..server.client_socket import PLACES_KEPT
+from ..server.engine.memory import MemoryEngine
+from ..server.engine.memory_store import MemoryStore
 from ..server.frame_intake import Close, FrameIntake
 from ..server.hub import Hub, Identity
 from ..server.limits import Limits
@@ -22,6 +25,9 @@ from .virtual_network import Process, VirtualNetwork
 
 GHOST_TIME = (10.0, 40.0)
 """Seconds until the server notices a silent client: the rest of a ping interval, and the timeout of the pong."""
+
+KEY = "key"
+"""The name of the key that all clients have."""
 
 _DIRECT = b'{"type":"direct","from":"'
 _LEFT = b'"left":[{'
@@ -48,9 +54,7 @@ class _Shown:
 class ServerEnd:
     """The server's end of one socket."""
 
-    def __init__(
-        self, server: VirtualServer, process: Process, peer_id: str, number: int, replaced: list[ServerEnd]
-    ) -> None:
+    def __init__(self, server: VirtualServer, process: Process, peer_id: str, number: int, *, resumes: bool) -> None:
         self.peer_id = peer_id
         self.is_silent = False
         self._server = server
@@ -60,10 +64,9 @@ class ServerEnd:
         self._client: ClientEnd | None = None
         self._open = True
         hub = server.hub
-        identity = Identity(peer_id, server.grant_of(process.host), metadata=server.welcome_metadata)
-        self._subscriber: Subscriber = hub.connect(identity, self.write, 0.0, [end._subscriber for end in replaced])
-        if replaced:
-            server.call_later(PLACE_TIMEOUT, hub.release, self._subscriber)
+        grant = server.grant_of(process.host)
+        identity = Identity(peer_id, grant, metadata=server.welcome_metadata, key=KEY, resumes=resumes)
+        self._subscriber: Subscriber = hub.connect(identity, self.write, 0.0, close=self.close)
         self._hub = hub
         self._intake = FrameIntake(hub, self._subscriber, server.limits, server.now())
 
@@ -84,7 +87,7 @@ class ServerEnd:
     def break_at(self, *, client: bool, server: bool) -> None:
         """Break the socket. Each end notices at once if its argument is True, otherwise by its own timeout."""
         if server:
-            self._leave()
+            self._leave(is_lost=True)
         else:
             self.silence()
         if client and self._client is not None:
@@ -133,7 +136,7 @@ class ServerEnd:
     def close(self, code: int, reason: str) -> None:
         """End the connection and close the socket of the client."""
         if self._open:
-            self._leave(expelled=code in TERMINAL_CODES)
+            self._leave(expelled=code in TERMINAL_CODES, is_lost=code in PLACES_KEPT)
             if not self.is_silent:
                 self._network.carry(("down", self._number), self._deliver_close, code, reason)
 
@@ -145,17 +148,20 @@ class ServerEnd:
         """Drop all frames in both directions. The server notices after its ghost time."""
         if self._open and not self.is_silent:
             self.is_silent = True
-            self._server.call_later(self._network.random.uniform(*GHOST_TIME), self._leave)
+            self._server.call_later(self._network.random.uniform(*GHOST_TIME), partial(self._leave, is_lost=True))
 
     def regrant(self) -> None:
         """Apply the current rights of the host."""
         self._hub.regrant(self._subscriber, self._server.grant_of(self.host))
 
-    def _leave(self, *, expelled: bool = False) -> None:
+    def _leave(self, *, expelled: bool = False, is_lost: bool = False) -> None:
         if self._open:
             self._open = False
             self._server.ends.pop(self._number, None)
-            self._hub.disconnect(self._subscriber, expelled=expelled)
+            if is_lost:
+                self._hub.lose(self._subscriber)
+            else:
+                self._hub.disconnect(self._subscriber, expelled=expelled)
             self._server.trace(f"{self.peer_id} is disconnected")
 
     def _deliver(self, frame: bytes) -> None:
@@ -198,7 +204,7 @@ class VirtualServer:
         self.refused: set[str] = set()
         self.now = loop.time
         self.call_later = loop.call_later
-        self._serial = 0
+        self._serial = self._runs = 0
         self.hub = self._new_hub()
 
     def ends_of(self, host: str) -> list[ServerEnd]:
@@ -210,7 +216,12 @@ class VirtualServer:
         return Grant(ACTIONS - {"send"}, ("*",)) if host in self.refused else self.grant
 
     def _new_hub(self) -> Hub:
-        return Hub(self.limits, meter=Meter(clock=self.now))
+        self._runs += 1
+        engine = MemoryEngine(MemoryStore(self.now, name=f"run{self._runs}"))
+        meter, origin = Meter(clock=self.now), f"server{self._runs}"
+        hub = Hub(engine, "app", self.limits, meter=meter, origin=origin, later=self.call_later)
+        engine.attach("server", hub)
+        return hub
 
     def trace(self, what: str, *values: object) -> None:
         """Add a note of the server to the trace."""
@@ -224,10 +235,7 @@ class VirtualServer:
         if not self.is_up:
             return None
         self._serial += 1
-        replaced = [end for end in self.ends.values() if resumes and end.peer_id == peer_id]
-        end = ServerEnd(self, process, peer_id, self._serial, replaced)
-        for old in replaced:
-            old.close(int(WsCloseCode.TOKEN_EXPIRED), "resumed by another connection")
+        end = ServerEnd(self, process, peer_id, self._serial, resumes=resumes)
         self.ends[self._serial] = end
         self.welcomed[self._serial] = self.network.last_arrival(("down", self._serial))
         self.trace("welcomes %s (%s)", peer_id, process.name)

@@ -7,7 +7,8 @@ give each fault its own error. On the server `data` stays raw bytes: a payload i
 from __future__ import annotations
 
 import json
-from typing import Any, TypeGuard
+import re
+from typing import Annotated, Any, TypeGuard
 
 import msgspec
 from msgspec import Raw
@@ -27,6 +28,12 @@ MAX_SERVER_FRAME = 1_048_576
 MAX_RESUME_TOKEN = 1_024
 """Maximum length of a resume token in characters. Those of this server have about 200; a longer one would only burden
 the request line."""
+
+MAX_EPOCH = 32
+"""Maximum length of the name of a count of messages, in characters of `A-Z a-z 0-9 - _`."""
+
+MAX_OFFSET = 2**53 - 1
+"""Maximum offset: the largest whole number that JavaScript has."""
 
 DEFAULT_RETRY_AFTER_MS = 1_000
 MAX_RETRY_AFTER_MS = 300_000
@@ -216,6 +223,12 @@ def is_resume_token(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= MAX_RESUME_TOKEN and value.isascii() and value.isprintable()
 
 
+def is_epoch(value: object) -> TypeGuard[str]:
+    """Return whether a value can name a count of messages: 1 to `MAX_EPOCH` letters, digits, - or _, in ASCII."""
+    return isinstance(value, str) and _EPOCH.fullmatch(value) is not None
+
+
+_EPOCH = re.compile(f"[A-Za-z0-9_-]{{1,{MAX_EPOCH}}}")
 _ABSENT = Raw(b"")
 _encoder = msgspec.json.Encoder()
 # Not msgspec, which writes NaN as null. One encoder for all, since building one costs as much as a small payload.
@@ -251,11 +264,15 @@ class _LooseClientFrame(msgspec.Struct, rename="camel"):
     request_id: Raw = _ABSENT
     include_sender_metadata: Raw = _ABSENT
     token: Raw = _ABSENT
+    recover: Raw = _ABSENT
+    epoch: Raw = _ABSENT
+    offset: Raw = _ABSENT
 
 
 _client_decoder = msgspec.json.Decoder(_LooseClientFrame)
 _text_decoder = msgspec.json.Decoder(str)
 _flag_decoder = msgspec.json.Decoder(bool)
+_offset_decoder = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MAX_OFFSET)])
 
 
 def decode_client_frame(text: str | bytes) -> ClientFrame:
@@ -274,7 +291,7 @@ def decode_client_frame(text: str | bytes) -> ClientFrame:
     request_id = _request_id(loose)
     match kind:
         case "subscribe":
-            return Subscribe(_channel(loose, request_id), _include(loose, request_id), request_id)
+            return _subscribe(loose, request_id)
         case "unsubscribe":
             return Unsubscribe(_channel(loose, request_id), request_id)
         case "publish":
@@ -297,7 +314,7 @@ def _decode_loose(text: str | bytes) -> _LooseClientFrame:
             raise
         loose = _client_decoder.decode(mended)
         # Two different names must not become the same.
-        names = (loose.type, loose.channel, loose.to, loose.request_id, loose.token)
+        names = (loose.type, loose.channel, loose.to, loose.request_id, loose.token, loose.epoch)
         if any(rb"\ufffd" in bytes(name) for name in names):
             raise
         return loose
@@ -349,10 +366,33 @@ def _token(loose: _LooseClientFrame, request_id: str | None) -> str:
     return token
 
 
-def _include(loose: _LooseClientFrame, request_id: str | None) -> bool:
-    if loose.include_sender_metadata is _ABSENT:
+def _subscribe(loose: _LooseClientFrame, request_id: str | None) -> Subscribe:
+    channel = _channel(loose, request_id)
+    includes = _flag(loose.include_sender_metadata, "includeSenderMetadata", request_id)
+    if loose.recover is _ABSENT and loose.epoch is _ABSENT and loose.offset is _ABSENT:
+        return Subscribe(channel, includes, request_id)
+    recover = _flag(loose.recover, "recover", request_id)
+    if loose.epoch is _ABSENT and loose.offset is _ABSENT:
+        return Subscribe(channel, includes, request_id, recover)
+    epoch, offset = _text(loose.epoch), _offset(loose.offset)
+    if not recover or not is_epoch(epoch) or offset is None:
+        reason = "'epoch' and 'offset' are no position, or 'recover' is not true"
+        raise FrameError("malformed_message", reason, request_id)
+    return Subscribe(channel, includes, request_id, True, epoch, offset)
+
+
+def _flag(raw: Raw, name: str, request_id: str | None) -> bool:
+    if raw is _ABSENT:
         return False
     try:
-        return _flag_decoder.decode(loose.include_sender_metadata)
+        return _flag_decoder.decode(raw)
     except msgspec.DecodeError:
-        raise FrameError("malformed_message", "'includeSenderMetadata' is no boolean", request_id) from None
+        raise FrameError("malformed_message", f"'{name}' is no boolean", request_id) from None
+
+
+def _offset(raw: Raw) -> int | None:
+    """Return an offset. None if the field is absent or something else."""
+    try:
+        return _offset_decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,6 +16,7 @@ from aiohttp import web
 
 from ...log import Logger
 from ..auth import Authenticator
+from ..engine.contract import EngineError
 from ..keys import App, SecretKey
 from ..limits import Limits, RateLimiter
 from ..tenant import Tenant
@@ -27,7 +28,7 @@ BODY_TIMEOUT = 10.0
 
 JSON = "application/json"
 
-Endpoint = Callable[[Call], Any]
+Endpoint = Callable[[Call], Awaitable[Any]]
 
 ROUTES: Mapping[tuple[str, ...], Mapping[str, Endpoint]] = {
     ("tokens",): {"POST": mint},
@@ -84,7 +85,11 @@ class RestApi:
         app, key = self._authenticate(request)
         _count(self._by_key, key.id)
         body = await self._body(request) if request.method == "POST" else b""
-        return endpoint(Call(self._tenants[app.id], key, _decoded(name), body, self._limits, time.time()))
+        call = Call(self._tenants[app.id], key, _decoded(name), body, self._limits, time.time())
+        try:
+            return await endpoint(call)
+        except EngineError:
+            raise RestError(503, "backend_error", "the server cannot do this now", {"Retry-After": "1"}) from None
 
     def _authenticate(self, request: web.Request) -> tuple[App, SecretKey]:
         scheme, _, credential = request.headers.get("Authorization", "").partition(" ")

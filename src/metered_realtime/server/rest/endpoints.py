@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,8 +13,11 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from ...core.wire.frames import encode_payload
 from ...core.wire.names import channel_fault, identity_fault, is_reserved_channel
 from ...core.wire.surrogates import decode_json
+from ..engine.contract import Envelope
+from ..hub.writer import entries
 from ..keys import SecretKey
 from ..limits import Limits
+from ..node import outcome_of
 from ..rights import ACTIONS, Action, Grant
 from ..tenant import Tenant
 from ..tokens import MAX_TOKEN_CHANNELS, InvalidTokenError, mint_token, verify_token
@@ -71,7 +75,7 @@ class PublishBody(Struct, rename={"sender": "from", "peer_metadata": "peerMetada
     peer_metadata: dict[str, Any] | UnsetType = UNSET
 
 
-def mint(call: Call) -> Answer:
+async def mint(call: Call) -> Answer:
     """Sign a token for a peer, within the scope of the key."""
     body = _decode(call.body, TokenBody)
     # JSON has one kind of number, in which 60.0 is an integer.
@@ -99,40 +103,40 @@ def mint(call: Call) -> Answer:
     return {"token": token, "expiresAt": claims.expires_at}
 
 
-def roster(call: Call) -> Answer:
+async def roster(call: Call) -> Answer:
     """Return the peers in a channel."""
     _check_channel(call, "presence")
-    return {"channel": call.name, "peers": call.tenant.hub.roster(call.name)}
+    members = await outcome_of(partial(call.tenant.engine.roster, call.tenant.id, call.name))
+    return {"channel": call.name, "peers": entries(members)}
 
 
-def publish(call: Call) -> Answer:
+async def publish(call: Call) -> Answer:
     """Publish a message to the subscribers of a channel."""
     body = _decode(call.body, PublishBody)
     _check_channel(call, "publish")
     metadata = _peer_metadata(_given(body.peer_metadata), call.limits)
     if identity_fault(body.sender) is not None:
         raise _invalid("from must be 1 to 128 characters of printable ASCII")
-    if call.tenant.hub.has_peer(body.sender):
+    if await outcome_of(partial(call.tenant.engine.has_peer, call.tenant.id, body.sender)):
         raise _invalid("from is the id of a connected peer")
     if not call.tenant.meter.count_message():
         wait = str(max(1, math.ceil(call.tenant.meter.period_left())))
         raise RestError(429, "over_message_quota", "the messages of this period are used up", {"Retry-After": wait})
-    return {
-        "channel": call.name,
-        "delivered": call.tenant.hub.publish(call.name, body.sender, body.data, metadata),
-    }
+    envelope = Envelope(body.sender, body.data, metadata)
+    delivered = await outcome_of(partial(call.tenant.hub.publish, call.name, envelope))
+    return {"channel": call.name, "delivered": delivered}
 
 
-def close_peer(call: Call) -> Answer:
+async def close_peer(call: Call) -> Answer:
     """Close all connections of a peer."""
     if identity_fault(call.name) is not None:
         raise _invalid("a peer id is 1 to 128 characters of printable ASCII")
-    return {"peerId": call.name, "closed": call.tenant.close_peer(call.name)}
+    return {"peerId": call.name, "closed": await call.tenant.close_peer(call.name)}
 
 
-def usage(call: Call) -> Answer:
+async def usage(call: Call) -> Answer:
     """Return the use of the app in the current period."""
-    return {"appId": call.tenant.id, **call.tenant.meter.usage()}
+    return {"appId": call.tenant.id, **await call.tenant.usage()}
 
 
 T = TypeVar("T")
