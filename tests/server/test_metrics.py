@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from metered_realtime.server import MetricsOptions, SignallingServer
-from metered_realtime.server.metrics.times import BOUNDS, FrameTimes
+from metered_realtime.server.metrics.times import BOUNDS, Durations
 from tests.support.peers import eventually
 from tests.support.probe import dialled, welcomed
 
@@ -66,6 +66,7 @@ async def test_metrics_count_what_clients_do() -> None:
         assert value(found, "frames_total", app="run", type="other", outcome="malformed_message") == 1
         assert value(found, "frame_seconds_count") == 6
         assert 0 < value(found, "frame_seconds_sum") < 6
+        assert value(found, "write_seconds_count") >= 2, "each welcome ends a turn"
         assert value(found, "outbox_bytes", app="run") == 0
         assert sum(v for (name, _), v in found.items() if name.endswith("refused_credentials_total")) == 1
         assert found["process_resident_memory_bytes", frozenset()] > 1_000_000
@@ -151,7 +152,7 @@ async def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
 
 @given(st.lists(st.floats(0, 2), max_size=40))
 def test_frame_times_are_cumulative(seconds: list[float]) -> None:
-    times = FrameTimes()
+    times = Durations()
     for it in seconds:
         times.note(it)
     counts = [count for _, count in times.buckets]

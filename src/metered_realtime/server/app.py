@@ -24,7 +24,8 @@ from .limits import Limits, RateLimiter
 from .listening.door import Door
 from .listening.proxies import Network, client_address, network_of
 from .metrics.endpoint import MetricsEndpoint, MetricsOptions
-from .metrics.times import FrameTimes
+from .metrics.times import Durations
+from .outbox import LoopTurn
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .tenant import Tenant
@@ -64,6 +65,7 @@ class SignallingApp:
         endings: Number of connections that ended or were refused, by reason.
         refusals: Number of those that were refused for their credentials.
         frame_times: How long frames took.
+        write_times: How long the writes of a turn of the event loop took.
         webhooks: What tells a backend of presence, None if nobody is told.
         metrics: The handlers of metrics and health.
     """
@@ -95,7 +97,8 @@ class SignallingApp:
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
         self.refusals: Counter[str] = Counter()
-        self.frame_times = FrameTimes()
+        self._turn = LoopTurn()
+        self.frame_times, self.write_times = Durations(), self._turn.durations
         self.metrics = MetricsEndpoint(self, lambda: not self._draining, metrics)
 
     def build(self, middleware: Middleware) -> web.Application:
@@ -238,7 +241,15 @@ class SignallingApp:
             return
         tenant = self._tenants[admission.app]
         socket = ClientSocket(
-            ws, transport, tenant.hub, admission, self._authenticator, self._limits, self._logger, self.frame_times
+            ws,
+            transport,
+            tenant.hub,
+            admission,
+            self._authenticator,
+            self._limits,
+            self._logger,
+            self.frame_times,
+            self._turn,
         )
         replaced = tenant.replaced_by(admission)
         tenant.enter(socket)
