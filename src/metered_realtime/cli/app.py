@@ -33,6 +33,8 @@ from ..server.keys import (
 )
 from ..server.rights import ACTIONS
 from . import bridge, files, media_server, record
+from .event_loop import EventLoop
+from .event_loop import run as run_on
 from .logs import LogFormat, log_to_stderr
 
 PROGRAM = "metered-realtime"
@@ -137,6 +139,9 @@ def serve(
         str | None,
         typer.Option(envvar="METERED_METRICS_TOKEN", help="Serve /metrics beside the rest, to those with this token."),
     ] = None,
+    loop: Annotated[
+        EventLoop, typer.Option(help="Event loop. auto is uvloop if it is installed, asyncio's own otherwise.")
+    ] = EventLoop.AUTO,
     log_format: Annotated[LogFormat, typer.Option(help="Log lines for people, or objects of JSON.")] = LogFormat.TEXT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log all connections, and how they end.")] = False,
 ) -> None:
@@ -145,7 +150,7 @@ def serve(
     if config is not None:
         _refuse_beside_config(context)
         server = _checked(lambda: _configured(config, host, port))
-        return _run_server(server, lambda _: _print_address(server, as_json), config)
+        return _run_server(server, lambda _: _print_address(server, as_json), config, loop)
     server = _checked(
         lambda: SignallingServer(
             "127.0.0.1" if host is None else host,
@@ -161,7 +166,7 @@ def serve(
             metrics=_metrics(metrics_port, metrics_token),
         )
     )
-    return _run_server(server, _print_json if as_json else _print_banner, None)
+    return _run_server(server, _print_json if as_json else _print_banner, None, loop)
 
 
 _NOT_WITH_CONFIG = (
@@ -193,9 +198,11 @@ def _configured(path: Path, host: str | None, port: int | None) -> SignallingSer
     return SignallingServer.from_config(load_config(path), host=host, port=port, logger=StdlibLogger())
 
 
-def _run_server(server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None) -> None:
+def _run_server(
+    server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None, loop: EventLoop
+) -> None:
     try:
-        asyncio.run(_serve(server, announce, config))
+        run_on(_serve(server, announce, config), loop)
     except OSError as error:
         typer.echo(f"Error: {error.strerror}", err=True)
         raise typer.Exit(1) from None
