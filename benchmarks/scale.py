@@ -155,8 +155,9 @@ def measure_storm(target: Target, count: int, round_: int) -> dict[str, float]:
 
 def measure_deliveries(
     target: Target, case: Case, rounds: int, seconds: float
-) -> tuple[dict[str, tuple[float, float]], list[float]]:
-    """Return deliveries per second and per CPU second of each way of publishing, and the latencies of one at a time."""
+) -> tuple[dict[str, tuple[float, float]], list[float], int]:
+    """Return deliveries per second and per CPU second of each way of publishing, the latencies of one at a time, and
+    the bytes of a message on the wire."""
     crowd, found = Crowd(target.port, [case]), {}
     on_wire = crowd.size_of(case)
     for way, under_way in WAYS.items():
@@ -169,7 +170,7 @@ def measure_deliveries(
         found[way] = statistics.median(rates), statistics.median(by_cpu)
     latencies = crowd.latencies(case, on_wire, 20 * rounds)
     crowd.close()
-    return found, latencies
+    return found, latencies, on_wire
 
 
 def _per(total: int, count: int) -> str:
@@ -248,8 +249,10 @@ def main() -> None:
     if options.receivers:
         with running("ours", options.loop) as target:  # whose clients need not answer pings
             case = Case(options.receivers, options.size)
-            deliveries, latencies = measure_deliveries(target, case, options.rounds, options.seconds)
-        report_deliveries(deliveries, latencies, f"{case.size} bytes to {case.receivers:,} receivers", console)
+            deliveries, latencies, on_wire = measure_deliveries(target, case, options.rounds, options.seconds)
+        report_deliveries(
+            deliveries, latencies, f"{case.size} bytes, {on_wire} on the wire, to {case.receivers:,}", console
+        )
     with running("present", options.loop) as target:
         storms: dict[int, list[dict[str, float]]] = {}
         for count in options.storm:

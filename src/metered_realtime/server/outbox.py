@@ -7,7 +7,7 @@ The system call is most of the cost of a delivery, and what is left of it goes t
 - Further frames of the turn are queued, and the turn ends with one write for each client that has some, however many
   were published. While turns have several frames, those of the next turns are queued from the first one on.
 
-Nothing waits for more to come: the writes that end a turn run before anything else is read.
+Nothing waits for more to come: the writes that end a turn run before any frame that has arrived since is handled.
 
 Invariants:
 - Frames reach the client in the order of `write`, once each, or not at all.
