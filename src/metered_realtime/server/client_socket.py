@@ -1,7 +1,7 @@
 """The server's end of one WebSocket: frames to the hub, frames from it, and the close path.
 
-Writing never waits. A frame goes to the outbox, which writes at the end of the turn of the event loop: a client that
-leaves more than `Limits.outbox_size` unread is disconnected, without effect on others.
+Writing never waits. A frame goes to the outbox, which writes at once or at the end of the turn of the event loop. A
+client that leaves more than `Limits.outbox_size` unread is disconnected, without effect on others.
 
 `close` sends a close code and keeps reading until the client's half of the closing handshake, at most `CLOSE_TIMEOUT`:
 a socket closed with unread data would be reset, and the client might not see the code. `drop` ends the connection at

@@ -3,7 +3,7 @@
 The system call is most of the cost of a delivery, and what is left of it goes to the layers above `write(2)`.
 
 - A frame that is the only one of its turn of the event loop is written at once, to the socket itself while its
-  transport holds nothing.
+  transport holds nothing. With TLS, or without file descriptors, it is queued as well.
 - Further frames of the turn are queued, and the turn ends with one write for each client that has some, however many
   were published. While turns have several frames, those of the next turns are queued from the first one on.
 
