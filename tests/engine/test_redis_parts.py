@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -113,15 +114,10 @@ def test_lists_of_strings_survive(parts: list[bytes]) -> None:
 
 @given(st.binary(max_size=60))
 def test_what_others_send_is_read_or_refused(raw: bytes) -> None:
-    for text in (
-        raw,
-        b"\0".join((b"m", b"a", b"r", b"e", b"1", b"1", b"n", b"1", raw)),
-        b"p\0a\0r\0e\0001\0001\0n\0001\0" + raw,
-    ):
-        try:
+    head = b"a\0room\0e\0" + b"1\0001\0n\0009\0"
+    for text in (raw, b"m\0" + head + raw, b"p\0" + head + raw, b"r\0" + head + raw):
+        with suppress(ValueError):
             parse_item(text)
-        except ValueError:
-            pass
 
 
 def test_an_envelope_survives() -> None:
@@ -160,36 +156,34 @@ def test_scripts_use_no_command_that_is_newer_than_redis_6() -> None:
     used: set[str] = set()
     for name in names:
         used |= set(re.findall(r"redis\.call\('(\w+)'", script(name).text))
-    assert used <= set(
-        [
-            "DEL",
-            "EXISTS",
-            "HDEL",
-            "HEXISTS",
-            "HGET",
-            "HGETALL",
-            "HINCRBY",
-            "HKEYS",
-            "HLEN",
-            "HMGET",
-            "HSET",
-            "HVALS",
-            "LINDEX",
-            "LLEN",
-            "LPOP",
-            "LRANGE",
-            "PEXPIRE",
-            "PUBLISH",
-            "RPUSH",
-            "TIME",
-            "ZADD",
-            "ZLEXCOUNT",
-            "ZRANGEBYSCORE",
-            "ZREM",
-            "ZREVRANGEBYLEX",
-            "ZSCORE",
-        ]
-    )
+    assert used <= {
+        "DEL",
+        "EXISTS",
+        "HDEL",
+        "HEXISTS",
+        "HGET",
+        "HGETALL",
+        "HINCRBY",
+        "HKEYS",
+        "HLEN",
+        "HMGET",
+        "HSET",
+        "HVALS",
+        "LINDEX",
+        "LLEN",
+        "LPOP",
+        "LRANGE",
+        "PEXPIRE",
+        "PUBLISH",
+        "RPUSH",
+        "TIME",
+        "ZADD",
+        "ZLEXCOUNT",
+        "ZRANGEBYSCORE",
+        "ZREM",
+        "ZREVRANGEBYLEX",
+        "ZSCORE",
+    }
 
 
 def test_a_script_is_named_by_what_it_does() -> None:

@@ -56,7 +56,7 @@ def snapshot(
     seq: int, offset: int, members: str, *, epoch: str = "e", missed: tuple[int, ...] = (), lost: int | None = 0
 ) -> Snapshot:
     messages = tuple(Stored(number, envelope(number)) for number in missed)
-    return Snapshot(epoch, seq, offset, dict.fromkeys(members), MissedMessages(messages, lost))
+    return Snapshot(epoch, seq, offset, {peer: Member(peer) for peer in members}, MissedMessages(messages, lost))
 
 
 def live(members: str = "a", seq: int = 1, offset: int = 0) -> Replica:

@@ -2,7 +2,7 @@
 
 A node is one server process. It holds the sockets, checks rights and fans out to its own clients; the engine knows who
 is connected to any node, who is in which channel, and the messages of the last minute. `MemoryEngine` does so for nodes
-of one process, `RedisEngine` for nodes on many machines. `tests/engine/conformance.py` checks any other.
+of one process, `RedisEngine` for nodes on many machines. `metered_realtime.testing.engine_conformance` checks any.
 
 Requests return at once. Their outcome goes to `done`, exactly once: the result, or an `EngineError` within
 `REQUEST_TIMEOUT` seconds; it may come before the request returns. An engine calls `done` and its `EngineListener` from

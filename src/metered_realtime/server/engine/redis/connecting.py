@@ -1,4 +1,4 @@
-"""Registering a connection: at its peer, and in the count of its app, which another shard may keep."""
+"""Registering a connection: in the count of its app, and at its peer, which another shard may keep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from ..contract import ConnectResult, Done, EngineError, Entry, OverConnectionLimit, Position
 from .commands import Command
 from .following import ScopeFollower
-from .keys import ScopeId, app_index
+from .keys import ScopeId
 from .outcomes import fail_ordered
 from .replica import PlacedReply, Reply, Snapshot
 from .replies import digest_key, read_missed
@@ -20,10 +20,8 @@ from .scopes import Scope
 
 
 class ConnectSteps:
-    """One `connect`: first the count of the app, if nothing can be replaced, then the peer; otherwise the other way.
-
-    A limit is checked once more when connections are given up: until a refused one has been answered it counts.
-    """
+    """One `connect`: first the count of the app, then the peer. If it may replace others, which do not count, the peer
+    comes first: only it knows them. A connection that is then refused has been there for a moment."""
 
     def __init__(
         self,
@@ -54,7 +52,7 @@ class ConnectSteps:
     def begin(self) -> None:
         """Send the first request."""
         self._follower.arriving[self._app, self._entry.connection] = self
-        if self._limit is not None and not self._resumes:
+        if not self._resumes:
             self._admit((), self._connect)
         else:
             self._connect()
@@ -79,8 +77,10 @@ class ConnectSteps:
                     else:
                         self._refuse()
 
-            index = follower.index_commands(shard, app_index(app))
-            return [*index, follower.admit_command(app, number, self._limit, replaced, replied)]
+            return [
+                *follower.app_index_commands(app),
+                follower.admit_command(app, number, self._limit, replaced, replied),
+            ]
 
         def settle(is_admitted: bool) -> None:
             count.pending -= 1
@@ -122,17 +122,10 @@ class ConnectSteps:
             if node == shard.node and scope is not None:
                 follower.drop_connection(scope, connection)
         nodes = [node for node, _ in gone if node != shard.node]
-        if self._limit is not None and self._resumes:
+        if self._is_counted:
+            self._succeed(result)
+        else:
             self._admit(nodes, lambda: self._succeed(result))
-            return
-        if not self._is_counted:
-            self._count.held += 1
-            app_shard = follower.shard_of_app(self._app)
-            app_shard.send(
-                *follower.index_commands(app_shard, app_index(self._app)),
-                follower.admit_command(self._app, self._count.held + self._count.pending, None, nodes),
-            )
-        self._succeed(result)
 
     def _succeed(self, result: ConnectResult) -> None:
         self._register()

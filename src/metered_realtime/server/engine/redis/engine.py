@@ -37,7 +37,7 @@ from .items import pack_envelope, pack_raw
 from .keys import Keys, ScopeId
 from .outcomes import fail_ordered, finish_with
 from .replica import PlacedReply, Reply, Snapshot
-from .replies import as_members, read_members, read_missed
+from .replies import read_members, read_missed
 from .requests import ShardRequest, unavailable
 from .scopes import Scope
 from .scripts import script
@@ -249,7 +249,7 @@ class RedisEngine:
 
     def roster(self, app: str, channel: str, done: Done[tuple[Member, ...]]) -> None:
         """Return all peers of a channel."""
-        self._request("roster", ScopeId("c", app, channel), (), done, lambda flat: as_members(read_members(flat)))
+        self._request("roster", ScopeId("c", app, channel), (), done, lambda flat: tuple(read_members(flat).values()))
 
     def listen(self, app: str, pattern: str) -> None:
         """DeliverStored messages of channels that match a pattern to this node."""
@@ -353,7 +353,7 @@ def _left(follower: ScopeFollower, request: ShardRequest, scope: Scope, reply: A
 
 def _as_join_result(reply: Sequence[Any]) -> JoinResult:
     epoch, _, offset, members = reply
-    return JoinResult(as_members(read_members(members)), Position(epoch.decode(), offset))
+    return JoinResult(tuple(read_members(members).values()), Position(epoch.decode(), offset))
 
 
 def _ignore(_: object) -> None:

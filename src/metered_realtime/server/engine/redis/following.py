@@ -15,7 +15,7 @@ from ....log import Logger, log_exception
 from ..contract import EngineLimits, EngineListener, Entry, Stored
 from .commands import Command, OnReply, script_command
 from .items import Item, pack_raw, parse_item
-from .keys import Keys, ScopeId, app_index, run_of
+from .keys import MARK, Keys, ScopeId, app_index, run_of
 from .replica import DeliverStored, Effect, Lost, Pass, PlacedReply, Tell
 from .replies import digest_key, read_snapshot
 from .scopes import NodeEntries, Scope
@@ -121,15 +121,14 @@ class ScopeFollower:
             on_reply,
         )
 
-    def index_commands(self, shard: Shard, what: str) -> list[Command]:
-        """Return the commands that note for sweepers that the node has entries in something."""
-        index = self._keys.index(shard.node)
-        return [Command(("SADD", index, what), None), Command(("PEXPIRE", index, self._expiry[1]), None)]
+    def index_command(self, shard: Shard, *what: str) -> Command:
+        """Return a command that notes for sweepers that the node has entries in something."""
+        return Command(("SADD", self._keys.index(shard.node), *what), None)
 
     def open(self, scope_id: ScopeId, shard: Shard) -> tuple[Scope, list[Command]]:
         """Return a scope, and what must be sent before its first entry."""
         scope, is_new = self.entries.open(scope_id, shard.node)
-        return scope, self.index_commands(shard, scope_id.label) if is_new else []
+        return scope, [self.index_command(shard, scope_id.label)] if is_new else []
 
     def close(self, scope: Scope) -> None:
         """Remove a scope if nothing needs it."""
@@ -271,15 +270,17 @@ class ScopeFollower:
     async def read_again(self, shard: Shard) -> None:
         """Register everything at a shard, and catch up."""
         scopes = self._scopes_at(shard)
+        # The mark keeps the index, and its expiry, while nothing else is in it.
+        shard.send(self.index_command(shard, MARK), self._keep_index(shard))
         for at in range(0, len(scopes), WINDOW):
             chunk = [scope for scope in scopes[at : at + WINDOW] if scope.entries]
-            for scope in chunk:
-                shard.send(*self.index_commands(shard, scope.id.label))
+            if not chunk:
+                continue
+            shard.send(self.index_command(shard, *(scope.id.label for scope in chunk)))
             replies = [asyncio.get_running_loop().create_future() for _ in chunk]
             for scope, reply in zip(chunk, replies, strict=True):
                 self._repair(scope, shard, partial(_done, reply))
-            if replies:
-                await asyncio.wait(replies)
+            await asyncio.wait(replies)
         for app in list(self.entries.apps):
             if self.shard_of_app(app) is shard:
                 self.send_count(app)
@@ -321,7 +322,15 @@ class ScopeFollower:
         shard, count = self.shard_of_app(app), self.entries.count(app)
         if not count.held and not count.pending:
             del self.entries.apps[app]
-        shard.send(*self.index_commands(shard, app_index(app)), self.admit_command(app, count.held, None, ()))
+        shard.send(*self.app_index_commands(app), self.admit_command(app, count.held, None, ()))
+
+    def app_index_commands(self, app: str) -> list[Command]:
+        """Return what must be sent before the count of an app."""
+        shard, count = self.shard_of_app(app), self.entries.count(app)
+        if count.indexed_by == shard.node:
+            return []
+        count.indexed_by = shard.node
+        return [self.index_command(shard, app_index(app))]
 
     def admit_command(
         self, app: str, count: int, limit: int | None, replaced: Iterable[str], on_reply: OnReply | None = None
@@ -367,10 +376,13 @@ class ScopeFollower:
                 await asyncio.sleep(pause)
                 for scope in scopes[at::REFRESH_SLICES]:
                     self._refresh(scope, shard)
-            shard.send(Command(("PEXPIRE", self._keys.index(shard.node), self._expiry[1]), None))
+            shard.send(self._keep_index(shard))
             for app in list(self.entries.apps):
                 if self.shard_of_app(app) is shard:
                     self.send_count(app)
+
+    def _keep_index(self, shard: Shard) -> Command:
+        return Command(("PEXPIRE", self._keys.index(shard.node), self._expiry[1]), None)
 
     def _refresh(self, scope: Scope, shard: Shard) -> None:
         expected = len(scope.standing)
@@ -385,10 +397,14 @@ class ScopeFollower:
         shard.send(self.command(name, scope.id, shard, on_reply=check))
 
     def settle(self, shard: Shard) -> None:
-        """Give up peers that have not come back after a loss."""
+        """Give up peers that have not come back after a loss, and register entries that were refused by accident."""
         for scope in self._scopes_at(shard):
             if scope.replica.missing:
                 self.carry_out(scope, scope.replica.settle(_now()))
+            if not scope.entries.keys() <= scope.standing.keys():
+                scope.standing |= scope.entries
+                shard.send(self.index_command(shard, scope.id.label))
+                self._repair(scope, shard)
 
     def note_state(self, shard: Shard) -> None:
         """Tell the listener whether the others can be reached."""

@@ -18,6 +18,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 ScopeKind: TypeAlias = Literal["c", "p"]
 
+MARK = "n\0\0"
+"""What the index of every node has: it names nothing."""
+
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _GLOB_SPECIAL = re.compile(r"([*?\[\]\\^-])")
 

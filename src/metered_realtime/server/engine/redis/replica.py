@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Raw
@@ -99,7 +99,7 @@ class Snapshot:
     epoch: str
     seq: int
     offset: int
-    members: Mapping[str, Raw | None] = field(default_factory=dict)
+    members: Mapping[str, Member] = field(default_factory=dict)
     missed: MissedMessages | None = None
 
 
@@ -124,7 +124,7 @@ class Replica:
         self.state: ReplicaState = "new"
         self.epoch = ""
         self.seq = self.offset = 0
-        self.members: dict[str, Raw | None] = {}
+        self.members: dict[str, Member] = {}
         self.missing: dict[str, float] = {}
         self._former_epochs: set[str] = set()
         self._open: dict[int, Reply | None] = {}
@@ -201,7 +201,7 @@ class Replica:
         gone = [peer for peer, deadline in self.missing.items() if deadline <= now]
         if not gone or self.state != "live":
             return []
-        left = tuple(Member(peer, self.members.pop(peer)) for peer in gone)
+        left = tuple(self.members.pop(peer) for peer in gone)
         for peer in gone:
             del self.missing[peer]
         return [Tell(left=left)]
@@ -262,8 +262,7 @@ class Replica:
 
     def _answer(self, item: Item, reply: Reply, effects: list[Effect]) -> bool:
         del self._open[item.request]
-        members = tuple(Member(peer, metadata) for peer, metadata in self.members.items())
-        effects.append(PlacedReply(item.request, reply, self.position, members))
+        effects.append(PlacedReply(item.request, reply, self.position, tuple(self.members.values())))
         return True
 
     def _change(self, item: Item) -> Effect | None:
@@ -280,13 +279,13 @@ class Replica:
     def _presence(self, came: tuple[Member, ...], went: tuple[Member, ...]) -> Tell | None:
         joined, left = [], []
         for member in came:
-            if not self._looks_like(member.peer_id, member.metadata):
+            if not self._looks_like(member):
                 joined.append(member)
-            self.members[member.peer_id] = member.metadata
+            self.members[member.peer_id] = member
             self.missing.pop(member.peer_id, None)
         for member in went:
             if member.peer_id in self.members:
-                left.append(Member(member.peer_id, self.members.pop(member.peer_id), member.expelled))
+                left.append(replace(self.members.pop(member.peer_id), expelled=member.expelled))
                 self.missing.pop(member.peer_id, None)
         return Tell(tuple(joined), tuple(left)) if joined or left else None
 
@@ -306,18 +305,14 @@ class Replica:
         self.state = "live"
 
     def _catch_up(self, snapshot: Snapshot, is_same: bool, missing_until: float, effects: list[Effect]) -> None:
-        joined = tuple(
-            Member(peer, metadata)
-            for peer, metadata in snapshot.members.items()
-            if not self._looks_like(peer, metadata)
-        )
+        joined = tuple(member for member in snapshot.members.values() if not self._looks_like(member))
         gone = [peer for peer in self.members if peer not in snapshot.members]
         self.members.update(snapshot.members)
         self.missing = {peer: deadline for peer, deadline in self.missing.items() if peer not in snapshot.members}
         if not is_same:
             for peer in gone:
                 self.missing[peer] = missing_until
-        left = tuple(Member(peer, self.members.pop(peer)) for peer in gone if peer not in self.missing)
+        left = tuple(self.members.pop(peer) for peer in gone if peer not in self.missing)
         missed = snapshot.missed if snapshot.missed is not None else MissedMessages(lost=None)
         self._move_to(snapshot)
         if missed.lost != 0:
@@ -329,11 +324,9 @@ class Replica:
         if left:
             effects.append(Tell(left=left))
 
-    def _looks_like(self, peer_id: str, metadata: Raw | None) -> bool:
-        if peer_id not in self.members:
-            return False
-        known = self.members[peer_id]
-        return known is metadata or (known is not None and metadata is not None and _bytes(known) == _bytes(metadata))
+    def _looks_like(self, member: Member) -> bool:
+        known = self.members.get(member.peer_id)
+        return known is not None and _bytes(known.metadata) == _bytes(member.metadata)
 
 
 def _deliver(item: Item) -> DeliverStored:
@@ -341,5 +334,5 @@ def _deliver(item: Item) -> DeliverStored:
     return DeliverStored(item.epoch, Stored(item.offset, item.content))
 
 
-def _bytes(value: Raw) -> bytes:
-    return bytes(memoryview(value))
+def _bytes(value: Raw | None) -> bytes | None:
+    return None if value is None else bytes(memoryview(value))

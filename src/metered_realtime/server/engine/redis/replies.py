@@ -6,21 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Raw
-
 from ..contract import Member, MissedMessages, Stored
 from .items import unpack_envelope, unpack_raw
 from .replica import Snapshot
 
 
-def read_members(flat: Sequence[bytes]) -> dict[str, Raw | None]:
+def read_members(flat: Sequence[bytes]) -> dict[str, Member]:
     """Return members by peer from a flat list of peers and metadata."""
-    return {peer.decode(): unpack_raw(metadata) for peer, metadata in zip(flat[::2], flat[1::2], strict=True)}
-
-
-def as_members(members: dict[str, Raw | None]) -> tuple[Member, ...]:
-    """Return members as the contract has them."""
-    return tuple(Member(peer, metadata) for peer, metadata in members.items())
+    members = (Member(peer.decode(), unpack_raw(data)) for peer, data in zip(flat[::2], flat[1::2], strict=True))
+    return {member.peer_id: member for member in members}
 
 
 def read_missed(reply: Sequence[Any] | None) -> MissedMessages | None:

@@ -36,12 +36,14 @@ class Scope:
 
 
 class AppCount:
-    """The connections of an app at this node. `pending` ones have asked to be admitted."""
+    """The connections of an app at this node. `pending` ones have asked to be admitted; `indexed_by` is the name of the
+    node that its index has."""
 
-    __slots__ = ("held", "is_dirty", "pending")
+    __slots__ = ("held", "indexed_by", "is_dirty", "pending")
 
     def __init__(self) -> None:
         self.held = self.pending = 0
+        self.indexed_by = ""
         self.is_dirty = False
 
 

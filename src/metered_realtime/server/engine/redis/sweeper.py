@@ -36,7 +36,7 @@ class SweepWorld(Protocol):
         """Return a command that runs a script of a channel or a peer."""
 
     def settle(self, shard: Shard) -> None:
-        """Give up peers that have not come back after a loss."""
+        """Do what is due."""
 
 
 async def sweep_forever(world: SweepWorld, shard: Shard, keys: Keys, stats: EngineStats, timings: RedisTimings) -> None:
@@ -70,7 +70,7 @@ async def _sweep(world: SweepWorld, shard: Shard, keys: Keys, node: str) -> None
                 shard.send(script_command(script("sweep_app"), keys.of_app(app), (0, 0, 0, run_of(node), node), None))
             elif kind == "c":
                 shard.send(world.command("sweep_channel", ScopeId("c", app, name), shard, node=node))
-            else:
+            elif kind == "p":
                 shard.send(world.command("sweep_peer", ScopeId("p", app, name), shard, node=node))
         await shard.fetch("PING")
     await shard.fetch("UNLINK", keys.index(node))
