@@ -394,9 +394,19 @@ async def test_relays_and_proxies_come_from_the_environment() -> None:
         (("--turn-secret", "shared"), "--turn-url"),
         (("--trusted-proxy", "near"), "'near'"),
         (("--otel", "--otel-frames", "2"), "from 0 to 1"),
+        (("--node-id", "a b"), "'a b'"),
+        (("--redis-url", "http://:hush@a"), "redis"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(arguments: tuple[str, ...], named: str) -> None:
     result = CliRunner().invoke(app, ["serve", *arguments])
     assert result.exit_code == 2
     assert named in result.output
+    assert "hush" not in result.output
+
+
+async def test_a_redis_that_does_not_answer_is_named_when_the_server_starts() -> None:
+    code, out, err = await finished("serve", "--port", "0", METERED_REDIS_URL="redis://127.0.0.1:1")
+    assert (code, out) == (1, "")
+    assert "Redis does not answer" in err
+    assert "Traceback" not in err

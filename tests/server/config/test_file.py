@@ -90,6 +90,14 @@ def test_puts_each_key_into_its_app() -> None:
     assert (default.plan.max_concurrent_connections, default.plan.max_messages_per_period) == (None, None)
 
 
+def test_names_the_redis_that_nodes_share_and_hides_its_password() -> None:
+    config = parse_config('[cluster]\nredis = ["redis://:hush@a", "redis://b"]\nnode_id = "eu-1"', PATH)
+    assert config.cluster is not None
+    assert (config.cluster.redis, config.cluster.node_id) == (("redis://:hush@a", "redis://b"), "eu-1")
+    assert "hush" not in repr(config)
+    assert parse_config("", PATH).cluster is None
+
+
 def test_may_be_empty() -> None:
     config = parse_config("", PATH)
     assert (config.host, config.port, config.limits, config.turn) == ("127.0.0.1", 7880, Limits(), None)
@@ -114,6 +122,10 @@ def test_shows_no_secret_in_its_repr() -> None:
         ('[server]\ntls_cert = "c.pem"', "server.tls_cert", "both or neither"),
         ('[server]\npage_key = "pk_live_gone"', "server.page_key", "publishable_keys"),
         ("server = 1", "server", "1"),
+        ('[cluster]\nredis = "redis://:hush@a"', "cluster.redis", "what stands there"),
+        ("[cluster]\nredis = []", "cluster", "at least one"),
+        ('[cluster]\nnode_id = "a"', "cluster.redis", "missing"),
+        ('[cluster]\nredis = ["redis://a"]\nnode_id = "a b"', "cluster", "'a b'"),
         ("limits = 1", "limits", "1"),
         ("[limits]\nframe_burst = 0", "limits.frame_burst", "0"),
         ("[limits]\nframe_bursts = 9", "limits.frame_bursts", "9"),

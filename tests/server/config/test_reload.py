@@ -163,7 +163,7 @@ async def test_says_what_only_a_restart_can_change(caplog: pytest.LogCaptureFixt
     async with SignallingServer.from_config(config, port=0, logger=StdlibLogger()) as server:
         server.reload(parse_config(text(), PATH))
         assert "restart" not in caplog.text
-        for change in ("[server]\nport = 1", tls):
+        for change in ("[server]\nport = 1", tls, '[cluster]\nredis = ["redis://a"]'):
             server.reload(parse_config(text(rest=change), tmp_path / "server.toml"))
             assert caplog.text.count("change with a restart") == 1
             caplog.clear()

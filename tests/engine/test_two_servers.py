@@ -1,24 +1,27 @@
-"""Two servers on one memory: what clients see of each other does not depend on where they are connected."""
+"""Two servers on one engine: what clients see of each other does not depend on where they are connected."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import pytest
 
 from metered_realtime.server import App, Limits, Plan, PublishableKey, SecretKey, SignallingServer, mint_token
 from metered_realtime.server.app import RETRY_SPREAD_MS
+from metered_realtime.server.engine.contract import Engine
 from metered_realtime.server.engine.memory import MemoryEngine
 from metered_realtime.server.engine.memory_store import MemoryStore
+from metered_realtime.server.engine.redis.engine import RedisEngine
 from metered_realtime.server.rights import ACTIONS
-
-from ...support.patience import PATIENCE
-from ...support.probe import Probe, dialled
-from ...support.rest_client import backend
+from tests.support.patience import PATIENCE
+from tests.support.probe import Probe, dialled
+from tests.support.redis.server import needs_redis
+from tests.support.rest_client import backend
 
 KEY, SECRET_ID, SECRET = "pk_live_nodes", "sk_id_nodes", "sk_secret_" + "n" * 40
 BEARER = f"{SECRET_ID}:{SECRET}"
@@ -29,23 +32,35 @@ def an_app(plan: Plan | None = None, **options: Any) -> App:
     return App("app", (key,), (SecretKey(id=SECRET_ID, secret=SECRET),), plan or Plan())
 
 
-@asynccontextmanager
-async def nodes(count: int = 2, plan: Plan | None = None, **limits: Any) -> AsyncIterator[list[SignallingServer]]:
-    """Run servers that share one memory."""
-    store = MemoryStore()
-    async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(
-                SignallingServer(
-                    apps=[an_app(plan)],
-                    run_keys=False,
-                    engine=MemoryEngine(store),
-                    node_id=f"n{number}",
-                    limits=Limits(**limits),
+Nodes: TypeAlias = Callable[..., AbstractAsyncContextManager[list[SignallingServer]]]
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
+def nodes(request: pytest.FixtureRequest, namespace: str) -> Nodes:
+    """Return what runs servers that share one memory, or one Redis."""
+    new_engine: Callable[[], Engine]
+    if request.param == "memory":
+        new_engine = partial(MemoryEngine, MemoryStore())
+    else:
+        new_engine = partial(RedisEngine, [request.getfixturevalue("shared_redis").url], namespace=namespace)
+
+    @asynccontextmanager
+    async def run(count: int = 2, plan: Plan | None = None, **limits: Any) -> AsyncIterator[list[SignallingServer]]:
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(
+                    SignallingServer(
+                        apps=[an_app(plan)],
+                        run_keys=False,
+                        engine=new_engine(),
+                        node_id=f"n{number}",
+                        limits=Limits(**limits),
+                    )
                 )
-            )
-            for number in range(count)
-        ]
+                for number in range(count)
+            ]
+
+    return run
 
 
 @asynccontextmanager
@@ -73,7 +88,7 @@ async def is_quiet(probe: Probe) -> bool:
 
 
 class TestChannels:
-    async def test_a_newcomer_has_its_snapshot_before_anybody_at_another_node_hears_of_it(self) -> None:
+    async def test_a_newcomer_has_its_snapshot_before_anybody_at_another_node_hears_of_it(self, nodes: Nodes) -> None:
         async with nodes() as (one, other), client(one, "ann") as ann, client(other, "bob") as bob:
             assert await ann.join("c") == presence("c")
             assert await bob.join("c") == presence("c", joined=("ann",))
@@ -81,7 +96,7 @@ class TestChannels:
             await ann.put("send", to="bob", data="offer")
             assert await bob.get() == {"type": "direct", "from": "ann", "data": "offer"}
 
-    async def test_messages_reach_all_nodes_once_and_in_order(self) -> None:
+    async def test_messages_reach_all_nodes_once_and_in_order(self, nodes: Nodes) -> None:
         async with (
             nodes(3) as (one, two, three),
             client(one, "ann") as ann,
@@ -101,13 +116,13 @@ class TestChannels:
                 assert data == list(range(20))
                 assert await is_quiet(probe)
 
-    async def test_a_pattern_hears_what_is_published_at_another_node(self) -> None:
+    async def test_a_pattern_hears_what_is_published_at_another_node(self, nodes: Nodes) -> None:
         async with nodes() as (one, other), client(one, "ann") as ann, client(other, "bob") as bob:
             assert (await bob.ask("subscribe", channel="a/*"))["type"] == "ack"
             await ann.ask("publish", channel="a/x", data=1)
             assert await bob.get() == {"type": "message", "channel": "a/x", "from": "ann", "data": 1}
 
-    async def test_a_peer_at_two_nodes_is_one_and_leaves_with_its_last_connection(self) -> None:
+    async def test_a_peer_at_two_nodes_is_one_and_leaves_with_its_last_connection(self, nodes: Nodes) -> None:
         async with nodes() as (one, other), client(one, "ann") as ann:
             await ann.join("c")
             async with client(other, "bob") as second:
@@ -118,7 +133,7 @@ class TestChannels:
                 assert await is_quiet(ann)
             assert await ann.get() == presence("c", left=("bob",))
 
-    async def test_a_direct_to_nobody_at_any_node_is_refused(self) -> None:
+    async def test_a_direct_to_nobody_at_any_node_is_refused(self, nodes: Nodes) -> None:
         async with nodes() as (one, other), client(one, "ann") as ann:
             async with client(other, "bob"):
                 assert (await ann.ask("send", to="bob", data=1))["type"] == "ack"
@@ -130,7 +145,9 @@ class TestChannels:
 
 class TestComingBack:
     @pytest.mark.parametrize("politely", [False, True])
-    async def test_a_client_that_was_lost_comes_back_at_another_node_and_was_never_gone(self, politely: bool) -> None:
+    async def test_a_client_that_was_lost_comes_back_at_another_node_and_was_never_gone(
+        self, nodes: Nodes, politely: bool
+    ) -> None:
         """With a close frame the client says goodbye, and is gone at once."""
         async with nodes() as (one, other), client(other, "bob") as bob:
             async with dialled(one, f"key={KEY}&recover=1") as old:
@@ -163,7 +180,7 @@ class TestComingBack:
                 assert (await new.get())["offset"] == 4
                 assert await is_quiet(bob)
 
-    async def test_a_client_that_is_not_back_in_time_has_left(self) -> None:
+    async def test_a_client_that_is_not_back_in_time_has_left(self, nodes: Nodes) -> None:
         async with nodes(return_time=0.05) as (one, other), client(other, "bob") as bob:
             async with client(one, "ann") as ann:
                 await ann.join("c")
@@ -172,14 +189,14 @@ class TestComingBack:
                 assert await bob.get() == presence("c", left=("ann",))
             assert (await bob.ask("send", to="ann", data=1))["code"] == "peer_not_found"
 
-    async def test_resuming_at_another_node_ends_the_connection_at_the_first(self) -> None:
+    async def test_resuming_at_another_node_ends_the_connection_at_the_first(self, nodes: Nodes) -> None:
         async with nodes() as (one, other), dialled(one, f"key={KEY}") as old:
             welcome = await old.get()
             async with dialled(other, resuming(welcome)) as new:
                 assert (await new.get())["peerId"] == welcome["peerId"]
                 assert await old.ending() == (4002, "resumed by another connection")
 
-    async def test_a_node_that_stops_is_left_for_another_and_nobody_is_gone(self) -> None:
+    async def test_a_node_that_stops_is_left_for_another_and_nobody_is_gone(self, nodes: Nodes) -> None:
         async with nodes() as (one, other), client(other, "bob") as bob:
             async with dialled(one, f"key={KEY}&recover=1") as old:
                 welcome = await old.get()
@@ -200,7 +217,7 @@ class TestComingBack:
                 assert (await new.get())["data"] == "meanwhile"
                 assert await is_quiet(bob)
 
-    async def test_messages_beyond_the_bounds_are_told_as_lost(self) -> None:
+    async def test_messages_beyond_the_bounds_are_told_as_lost(self, nodes: Nodes) -> None:
         async with nodes(recovered_bytes=1_000) as (one, other), client(other, "bob") as bob:
             async with client(one, "ann", "&recover=1") as ann:
                 ack = await ann.ask("subscribe", channel="c", recover=True)
@@ -221,7 +238,7 @@ class TestComingBack:
 
 
 class TestControl:
-    async def test_a_kick_reaches_every_node(self) -> None:
+    async def test_a_kick_reaches_every_node(self, nodes: Nodes) -> None:
         async with (
             nodes() as (one, other),
             client(one, "ann") as first,
@@ -233,7 +250,7 @@ class TestControl:
             for probe in (first, second):
                 assert (await probe.ending())[0] == 4020
 
-    async def test_a_backend_sees_all_nodes_from_any(self) -> None:
+    async def test_a_backend_sees_all_nodes_from_any(self, nodes: Nodes) -> None:
         async with (
             nodes() as (one, other),
             client(one, "ann") as ann,
@@ -252,7 +269,7 @@ class TestControl:
             usage = (await rest.ask("GET", "/usage")).body
             assert (usage["concurrentNow"], usage["peakConcurrent"], usage["messagesUsed"]) == (2, 2, 1)
 
-    async def test_the_limit_of_connections_counts_all_nodes(self) -> None:
+    async def test_the_limit_of_connections_counts_all_nodes(self, nodes: Nodes) -> None:
         async with nodes(plan=Plan(max_concurrent_connections=2)) as (one, other):
             async with client(one, "ann"), client(other, "bob") as bob:
                 token = mint_token(secret_id=SECRET_ID, secret=SECRET, peer_id="eve")
@@ -263,16 +280,19 @@ class TestControl:
             async with client(one, "eve"):
                 pass
 
-    async def test_the_quota_of_messages_counts_all_nodes(self) -> None:
+    async def test_the_quota_of_messages_counts_all_nodes(self, nodes: Nodes) -> None:
         async with (
             nodes(plan=Plan(max_messages_per_period=3)) as (one, other),
             client(one, "ann") as ann,
             client(other, "bob") as bob,
         ):
-            answers = [await probe.ask("publish", channel="c", data=1) for _ in range(3) for probe in (ann, bob)]
-            assert [answer.get("code", "ok") for answer in answers].count("ok") == 3
+            answers = [await probe.ask("publish", channel="c", data=1) for _ in range(4) for probe in (ann, bob)]
+            codes = [answer.get("code", "ok") for answer in answers]
+            # Each node may have let one pass while it asked.
+            assert 3 <= codes.count("ok") <= 5
+            assert codes[-2:] == ["over_message_quota"] * 2
 
-    async def test_a_key_that_is_revoked_at_one_node_is_of_no_use_at_any(self) -> None:
+    async def test_a_key_that_is_revoked_at_one_node_is_of_no_use_at_any(self, nodes: Nodes) -> None:
         async with nodes() as (one, other), dialled(other, f"key={KEY}") as probe:
             await probe.get()
             assert one._app is not None
