@@ -46,10 +46,11 @@ quick: check  ## the checks, the tests of the pure cores and a smoke test of the
 	$(BIN)/python -m pytest tests/core tests/test_house.py tests/test_rooms.py --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest tests/mesh tests/channels -m smoke
 
-pytest: $(VENV)/.installed-dev  ## every test, several at once except those that measure times
+pytest: $(VENV)/.installed-dev  ## every test, several at once except those that measure times; in CI also five minutes of faults
 	./tools/install-test-programs
 	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone $(ALONE) --numprocesses 2 --dist loadgroup
+	$(if $(CI),$(BIN)/python -m tests.cluster.soak --minutes 5 --seed 1)
 
 browsers: $(VENV)/.installed-dev  ## the tests with browsers, every row in Firefox too
 	./tools/install-test-programs

@@ -32,9 +32,10 @@ class MessageAudit:
     """Compares what was sent with what arrived and what was told as lost."""
 
     def __init__(self) -> None:
-        self.violations: list[str] = []
         self.seen = 0
         self.told = 0
+        self._twice: list[str] = []
+        self._late: list[tuple[str, str, str, int]] = []
         self._flows: dict[str, dict[str, Flow]] = defaultdict(lambda: defaultdict(Flow))
         self._inboxes: dict[tuple[str, str], Inbox] = {}
 
@@ -42,6 +43,19 @@ class MessageAudit:
     def confirmed(self) -> int:
         """Number of messages that the server has acknowledged."""
         return sum(len(flow.confirmed) for flows in self._flows.values() for flow in flows.values())
+
+    @property
+    def violations(self) -> list[str]:
+        """What was wrong so far.
+
+        A message that was refused may still come, since a request that gets no answer in time may have its effect
+        later: then it may come after those that were sent meanwhile.
+        """
+        return self._twice + [
+            f"{receiver} got number {number} of {sender} in {scope} after a later one"
+            for receiver, scope, sender, number in self._late
+            if number in self._flows[scope][sender].confirmed
+        ]
 
     def expect(self, receiver: str, scope: str) -> None:
         """Hold the server to what comes to a receiver from now on."""
@@ -64,9 +78,12 @@ class MessageAudit:
             return
         self.seen += 1
         last = inbox.seen_to.get(sender, 0)
+        if number in inbox.skipped[sender]:
+            inbox.skipped[sender].remove(number)
+            self._late.append((receiver, scope, sender, number))
+            return
         if number <= last:
-            how = "after a later one" if number in inbox.skipped[sender] else "twice"
-            self.violations.append(f"{receiver} got number {number} of {sender} in {scope} {how}")
+            self._twice.append(f"{receiver} got number {number} of {sender} in {scope} twice")
             return
         inbox.skipped[sender].update(range(last + 1, number))
         inbox.seen_to[sender] = number

@@ -42,6 +42,17 @@ def test_a_message_that_comes_late_is_told() -> None:
     assert audit.violations == ["bob got number 1 of ann in room after a later one"]
 
 
+def test_a_refused_message_may_come_late_but_only_once() -> None:
+    audit = audit_of_bob()
+    audit.number("ann", "room")
+    sent(audit, 1)
+    for number in (2, 1):
+        audit.arrive("bob", "room", "ann", number)
+    assert not audit.violations
+    audit.arrive("bob", "room", "ann", 1)
+    assert audit.violations == ["bob got number 1 of ann in room twice"]
+
+
 def test_confirmed_messages_that_never_came_are_missing_whether_others_followed_or_not() -> None:
     audit = audit_of_bob()
     sent(audit, 4)
