@@ -12,6 +12,7 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
 
 from metered_realtime import ConnectionReset, MediaStream, MeteredPeer, PeerJoined, RemotePeer, Track
+from metered_realtime.connection.offer import OfferPlan
 from metered_realtime.connection.peer_connection import PeerConnection
 from metered_realtime.connection.sections import Outgoing
 from metered_realtime.core.negotiation.sdp import Description, Section, sections
@@ -380,3 +381,20 @@ async def test_only_the_first_offer_lets_the_remote_send_in_new_sections() -> No
     later = ends.ours.plan(ends.wanted, sharing=Sharing.ALL)
     assert {it.direction for it in sections(later.sdp) if it.kind != "application"} == {"sendonly"}
     await ends.close()
+
+
+@pytest.mark.parametrize(
+    ("mid", "rejected", "stream_ids", "track_id", "expected"),
+    [
+        ("1", False, ("s",), "t", True),
+        ("1", False, (), "t", True),
+        ("1", False, (), None, False),
+        ("1", True, ("s",), "t", False),
+        ("2", False, ("s",), "t", False),
+    ],
+)
+def test_which_answers_name_a_track_that_waits(
+    mid: str, rejected: bool, stream_ids: tuple[str, ...], track_id: str | None, expected: bool
+) -> None:
+    plan = OfferPlan("", (), one_way=frozenset({"1"}))
+    assert plan.keeps_waiting([Section("video", mid, rejected, "recvonly", stream_ids, track_id)]) is expected

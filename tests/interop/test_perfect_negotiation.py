@@ -106,6 +106,28 @@ async def test_media_flows_and_both_may_add_more_at_once(page: Page, bot: Bot) -
     await flows(page, bot)
 
 
+async def test_a_track_that_the_page_adds_while_it_applies_an_offer_arrives(page: Page, bot: Bot) -> None:
+    """Chromium puts the track into the section that the bot has just opened for its own, names it in the answer, and
+    negotiates no more."""
+    await page.evaluate(
+        f"""async () => {{
+          const {{ pc }} = {REMOTE};
+          const stream = await navigator.mediaDevices.getUserMedia({{ video: true }});
+          const apply = pc.setRemoteDescription.bind(pc);
+          pc.setRemoteDescription = async (description) => {{
+            await apply(description);
+            if (description.type !== "offer") return;
+            delete pc.setRemoteDescription;
+            window.added = pc.addTrack(stream.getTracks()[0], stream);
+          }};
+        }}"""
+    )
+    bot.peer.add_stream(picture_and_tone())
+    await until(page, "window.added && me.tracks.length >= 4")
+    await bot.until(lambda: len(bot.tracks) >= 3)
+    await flows(page, bot)
+
+
 async def test_an_ice_restart_of_the_browser_loses_nothing(page: Page, bot: Bot) -> None:
     channel, sending = await numbers(page, bot)
     messages = channel.events(DCMessage)

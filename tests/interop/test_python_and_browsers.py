@@ -242,6 +242,34 @@ async def test_both_change_at_the_same_moment_three_times(bot: Bot, browser: Bro
     assert "reset" not in bot.events, bot.events
 
 
+async def test_a_stream_that_the_page_adds_while_it_applies_an_offer_arrives(
+    bot: Bot, browser: Browser, server: SignallingServer
+) -> None:
+    page = await meet(bot, browser, server, "page")
+    bot.peer.add_stream(picture_and_tone())
+    await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
+    await page.evaluate(
+        """() => {
+          const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
+          const context = canvas.getContext('2d');
+          setInterval(() => context.fillRect(Math.random() * 64, 0, 9, 9), 50);
+          const apply = RTCPeerConnection.prototype.setRemoteDescription;
+          RTCPeerConnection.prototype.setRemoteDescription = async function (description) {
+            await apply.call(this, description);
+            if (description.type !== 'offer') return;
+            RTCPeerConnection.prototype.setRemoteDescription = apply;
+            room.addStream(canvas.captureStream(15), { label: 'extra' });
+          };
+        }"""
+    )
+    bot.peer.add_track(PatternTrack(width=160, height=120, fps=10), MediaStream(id="extra"))
+    await bot.until(lambda: len(bot.remote.result().streams) == 2)
+    assert [it.metadata["label"] for it in bot.tracks if it.metadata and "label" in it.metadata] == ["extra"]
+    await until(page, "(id) => room.peers.get(id).tracks.length === 3", bot.peer.peer_id)
+    await asyncio.gather(bot.flows("audio", "video"), page_decodes(page, bot))
+    assert bot.events == []
+
+
 async def test_a_stream_that_the_page_removes_is_reported_and_can_come_back(
     bot: Bot, browser: Browser, server: SignallingServer
 ) -> None:

@@ -433,6 +433,14 @@ class FastSctpTransport(SctpDataChannels):
         self.packets_sent += 1
         transport.send_now(self._format.packet(chunks))
 
+    async def _send_chunk(self, chunk: Any) -> None:
+        """Send a control chunk: called by aiortc, from its timers in tasks whose exceptions nobody retrieves.
+
+        Without a path the chunk is lost like any packet: the timers send it again, and give up after some attempts.
+        """
+        with suppress(ConnectionError):  # the path is lost, as the connection state shows
+            await super()._send_chunk(chunk)
+
     # --- the retransmission timer (RFC 9260 section 6.3)
 
     def _t3_cancel(self) -> None:

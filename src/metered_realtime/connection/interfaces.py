@@ -3,10 +3,10 @@ too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..core.negotiation.sdp import Description
+from ..core.negotiation.sdp import Description, Section
 from ..core.negotiation.sharing import Sharing
 from ..core.negotiation.signals import Signal
 from ..options import IceServerConfig, PeerConnectionState
@@ -74,6 +74,9 @@ class PlannedOffer(Protocol):
     @property
     def mids(self) -> tuple[str, ...]:
         """The mids of its sections, in order."""
+
+    def keeps_waiting(self, answer: Iterable[Section]) -> bool:
+        """Return whether the remote would send in a section of this offer if it might."""
 
 
 class AnyPeerConnection(HasStats, Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from aiortc.sdp import GroupDescription, MediaDescription, SessionDescription
 
 from ..aiortc_compat import transceivers
 from ..aiortc_compat.transceivers import describe_data, describe_media, header_extensions
+from ..core.negotiation.sdp import Section
 
 DIRECTIONS = {
     (True, True): "sendrecv",
@@ -69,15 +70,29 @@ class PlannedSection:
 
 @dataclass(frozen=True, slots=True)
 class OfferPlan:
-    """An offer and its sections. Committing it is the first step that changes the connection."""
+    """An offer and its sections. Committing it is the first step that changes the connection.
+
+    `one_way` has the mids of the sections in which the remote may not send.
+    """
 
     sdp: str
     sections: tuple[PlannedSection, ...]
+    one_way: frozenset[str] = frozenset()
 
     @property
     def mids(self) -> tuple[str, ...]:
         """The mids of its sections, in order."""
         return tuple(section.mid for section in self.sections)
+
+    def keeps_waiting(self, answer: Iterable[Section]) -> bool:
+        """Return whether the remote would send in a section of this offer if it might.
+
+        A page may add a track while it applies an offer. The browser then puts the track into a section of that offer,
+        and names it in the answer (RFC 8829 section 5.3.1) even where the offer does not let it send. Having named it,
+        the browser sees nothing left to negotiate (W3C WebRTC, check if negotiation is needed): an offer that lets it
+        send has to come from this end.
+        """
+        return any(it.mid in self.one_way and not it.rejected and it.names_track for it in answer)
 
 
 def plan_offer(
@@ -110,7 +125,8 @@ def plan_offer(
     for transceiver in new:
         planned.append(PlannedSection(_free_mid(planned, former_mids), transceiver))
     description = _describe(pc, planned, directions)
-    return OfferPlan(str(description), tuple(planned))
+    ours = [it for it in planned if it.transceiver is not None and directions[it.transceiver] == "sendonly"]
+    return OfferPlan(str(description), tuple(planned), frozenset(it.mid for it in ours))
 
 
 def _free_mid(planned: Sequence[PlannedSection], former: Collection[str]) -> str:

@@ -33,7 +33,7 @@ from ..core.negotiation.effects import (
     Unanswered,
 )
 from ..core.negotiation.negotiator import Negotiator
-from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, with_answer_tag
+from ..core.negotiation.sdp import Description, DescriptionKind, SdpError, sections, with_answer_tag
 from ..core.negotiation.sharing import RemoteTraits, Sharing
 from ..core.negotiation.signals import CandidateSignal, DescriptionSignal, Signal
 from ..errors import IceRecoveryExhaustedError, MeteredPeerOversizedError, NegotiationFailedError
@@ -361,6 +361,8 @@ class RemoteConnection:
         plan, self._plan = self._plan, None
         assert plan is not None
         more = await self._connection.ensure().commit(plan, offer, answer, self._outgoing)
+        # Browsers trickle. Others, such as aiortc, name a track in every section, and have none to send.
+        more = more or (self._traits.trickles and plan.keeps_waiting(sections(answer.sdp)))
         self._uncommitted_offers = 0
         self._changed_at = None
         self._connection.negotiated()

@@ -7,7 +7,7 @@ descriptions that a real connection refuses. It does not encode, decode, or assi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,10 @@ class _Plan:
     @property
     def mids(self) -> tuple[str, ...]:
         return tuple(line.mid for line in self.lines)
+
+    def keeps_waiting(self, answer: Iterable[Section]) -> bool:
+        """Return False: virtual ends name only tracks that they send."""
+        return False
 
 
 class VirtualPeerConnection:

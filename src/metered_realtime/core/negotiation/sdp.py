@@ -86,6 +86,11 @@ class Section:
         """Whether the describing end receives media in this section."""
         return self.kind != "application" and not self.rejected and self.direction in ("sendrecv", "recvonly")
 
+    @property
+    def names_track(self) -> bool:
+        """Whether the describing end has a track for this section, whether or not it may send."""
+        return self.track_id is not None or bool(self.stream_ids)
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
