@@ -70,6 +70,7 @@ benchmark: $(VENV)/.installed-dev  ## measure this project beside bare aiortc an
 	$(BIN)/python -m benchmarks.rpc
 	$(BIN)/python -m benchmarks.data_channel --quick
 	$(BIN)/python -m benchmarks.signalling
+	$(BIN)/python -m benchmarks.broadcast --quick
 	$(BIN)/python -m benchmarks.idle_bot
 	$(BIN)/python -m benchmarks.fanout --rounds 1
 	$(BIN)/python -m benchmarks.late_joiner

@@ -1,6 +1,6 @@
-"""The two servers that `benchmarks.signalling` measures, each in a process of its own.
+"""The servers that `benchmarks.signalling`, `broadcast` and `scale` measure, each in a process of its own.
 
-    python -m benchmarks.signalling_servers ours|bare
+    python -m benchmarks.signalling_servers ours|present|bare|picows [asyncio|uvloop]
 
 prints the port, and then answers each line on its standard input with its resident bytes and CPU seconds.
 """
@@ -16,6 +16,8 @@ import resource
 import sys
 import threading
 import uuid
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,29 @@ KEY = "pk_live_benchmark"
 ENDLESS = 10**9
 
 UNBOUNDED = Limits(
-    frames_per_second=ENDLESS, frame_burst=ENDLESS, connects_per_address=ENDLESS, channels_per_connection=ENDLESS
+    frames_per_second=ENDLESS,
+    frame_burst=ENDLESS,
+    connects_per_address=ENDLESS,
+    connections_per_address=ENDLESS,
+    channels_per_connection=ENDLESS,
+    ping_interval=ENDLESS,
 )
-"""No rate and no number of connects per address: all the load comes from one machine."""
+"""No rate, and no number of connections per address: all the load comes from one machine. No pings, which its clients
+do not answer."""
 
 
 async def run_ours() -> None:
     """Be the server of this package, with a key that does what the bare server does: no presence."""
     key = PublishableKey(key=KEY, actions=ACTIONS - {"presence"})
     async with SignallingServer(apps=[App("benchmark", (key,))], limits=UNBOUNDED) as server:
+        await _report(server.port)
+
+
+async def run_present() -> None:
+    """Be the server of this package with presence and its default pings, for clients that answer them."""
+    key = PublishableKey(key=KEY, actions=ACTIONS)
+    limits = replace(UNBOUNDED, ping_interval=Limits().ping_interval)
+    async with SignallingServer(apps=[App("benchmark", (key,))], limits=limits) as server:
         await _report(server.port)
 
 
@@ -81,8 +97,55 @@ class Bare:
 async def run_bare() -> None:
     """Be a bare `websockets` server. Without compression, which costs it most of its memory and speed."""
     silent = logging.Logger("bare", logging.CRITICAL + 1)  # clients leave without a word
-    async with serve(Bare().serve, "127.0.0.1", 0, compression=None, logger=silent) as server:
+    async with serve(Bare().serve, "127.0.0.1", 0, compression=None, ping_interval=None, logger=silent) as server:
         await _report(next(iter(server.sockets)).getsockname()[1])
+
+
+async def run_picows() -> None:
+    """Be the same bare server on `picows`, whose sending and parsing is compiled."""
+    import picows
+
+    peers: dict[str, picows.WSTransport] = {}
+    channels: dict[str, set[picows.WSTransport]] = {}
+    text = picows.WSMsgType.TEXT
+
+    class Listener(picows.WSListener):  # type: ignore[misc]
+        """One connection."""
+
+        def on_ws_connected(self, transport: picows.WSTransport) -> None:
+            """Welcome the client."""
+            self.peer_id = str(uuid.uuid4())
+            self.joined: list[str] = []
+            peers[self.peer_id] = transport
+            welcome = {"type": "welcome", "peerId": self.peer_id, "maxMessageSize": 65_536}
+            transport.send(text, _pack(welcome).encode())
+
+        def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+            """Forget the client."""
+            del peers[self.peer_id]
+            for channel in self.joined:
+                channels[channel].discard(transport)
+
+        def on_ws_frame(self, transport: picows.WSTransport, received: picows.WSFrame) -> None:
+            """Handle a frame."""
+            frame = json.loads(received.get_payload_as_utf8_text())
+            match frame["type"]:
+                case "subscribe":
+                    channels.setdefault(frame["channel"], set()).add(transport)
+                    self.joined.append(frame["channel"])
+                case "publish":
+                    message = {"type": "message", "channel": frame["channel"], "from": self.peer_id}
+                    packed = _pack(message | {"data": frame["data"]}).encode()
+                    for receiver in channels.get(frame["channel"], set()) - {transport}:
+                        receiver.send(text, packed)
+                case "send":
+                    direct = {"type": "direct", "from": self.peer_id, "data": frame["data"]}
+                    peers[frame["to"]].send(text, _pack(direct).encode())
+            transport.send(text, _pack({"type": "ack", "requestId": frame["requestId"]}).encode())
+
+    server = await picows.ws_create_server(lambda _: Listener(), "127.0.0.1", 0)
+    async with server:
+        await _report(server.sockets[0].getsockname()[1])
 
 
 def _pack(frame: dict[str, Any]) -> str:
@@ -113,7 +176,23 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-if __name__ == "__main__":
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes an event loop. None for asyncio's own."""
+    if name == "asyncio":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def main(server: str, loop: str = "asyncio") -> None:
+    """Be a server until the parent is gone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run({"ours": run_ours, "bare": run_bare}[sys.argv[1]]())
+    run = {"ours": run_ours, "present": run_present, "bare": run_bare, "picows": run_picows}[server]
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(run())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

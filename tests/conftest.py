@@ -59,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--slow-paths", action="store_true", help="run with everything off that Tuning and guards turn off"
     )
+    parser.addoption("--uvloop", action="store_true", help="run on uvloop: for tests of the server")
     parser.addoption("--every-browser", action="store_true", help="run all rows of tests/interop in Firefox too")
 
 
@@ -75,6 +76,20 @@ def only_known_events() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AsyncEventEmitter, "_route", checked)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have all event loops be uvloop's if `--uvloop` asks for it."""
+    if not request.config.getoption("--uvloop"):
+        yield
+        return
+    import uvloop
+
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    yield
+    asyncio.set_event_loop_policy(before)
 
 
 @pytest.fixture(autouse=True)

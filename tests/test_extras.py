@@ -173,4 +173,4 @@ def test_all_is_what_the_readme_says() -> None:
 
 
 def test_the_name_of_every_extra_stays() -> None:
-    assert EXTRAS.keys() >= {"webrtc", "server", "whip", "redis", "numpy", "cli", "otel", "all", "dev"}
+    assert EXTRAS.keys() >= {"webrtc", "server", "whip", "redis", "numpy", "cli", "fast", "otel", "all", "dev"}

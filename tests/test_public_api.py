@@ -438,6 +438,53 @@ def test_a_remote_has_its_id_and_a_channel_its_label() -> None:
     assert api.MediaStream(id="s").id == "s"
 
 
+def test_a_remote_shows_programs_only_what_is_for_them() -> None:
+    shown = {name for name in dir(api.RemotePeer) if not name.startswith("_")}
+    assert shown == {
+        *EMITTER, "metadata", "name", "state", "polite", "pc", "streams", "incoming_tracks", "stats",
+        "send", "create_data_channel", "open_channel", "open_stream", "send_file", "rpc", "perform_rpc",
+        "add_stream", "add_track", "remove_stream", "remove_track", "replace_track",
+        "get_track_metadata", "get_stream_metadata",
+    }  # fmt: skip
+
+
+MEDIA_METHODS = [name for name in METHODS["MeteredPeer"] if "track" in name or "stream" in name]
+
+
+@pytest.mark.parametrize("name", MEDIA_METHODS)
+def test_media_to_one_remote_has_the_parameters_of_media_to_everybody(name: str) -> None:
+    name = name.removeprefix("async ")
+    both = [inspect.signature(getattr(cls, name)) for cls in (api.MeteredPeer, api.RemotePeer)]
+    assert both[0] == both[1]
+
+
+TYPED = {
+    "iter_frames": ["track"],
+    "iter_pcm": ["track", "rate", "channels", "chunk"],
+    "track_to_numpy": ["track", "format"],
+    "MeteredPeer.add_track": ["track", "stream"],
+    "MeteredPeer.replace_track": ["old_track", "new_track"],
+    "MediaStream.__init__": ["tracks"],
+    "MediaStream.get_tracks": ["return"],
+    "Recorder.add_track": ["track"],
+    "Track": ["track"],
+    "TrackEnded": ["track"],
+    "LocalTrackEnded": ["track"],
+    "PictureRefused": ["track"],
+    "DataChannelOpened": ["channel"],
+}
+"""What says precisely what it is, for type checkers: the parameters, fields and results."""
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_media_is_typed(name: str) -> None:
+    owner: Any = api
+    for part in name.split("."):
+        owner = getattr(owner, part)
+    for each in TYPED[name]:
+        assert "Any" not in str(owner.__annotations__[each])
+
+
 async def test_streams_of_events_iterate_close_and_are_context_managers() -> None:
     peer = api.MeteredPeer(api_key="pk_live_x", url="ws://localhost")
     stream = peer.events(api.StateChange, maxsize=1)

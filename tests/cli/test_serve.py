@@ -107,7 +107,28 @@ class TestServe:
             out, err = await process.communicate()
         assert out == b""
         assert b"listening" in err
+        assert b"loop='uvloop'" in err, "it is installed"
         assert b"sk_secret_" not in err
+
+    async def test_serve_runs_on_the_event_loop_that_it_is_told(self) -> None:
+        async with program("serve", "--port", "0", "--json", "--verbose", "--loop", "asyncio") as process:
+            assert process.stdout is not None
+            await process.stdout.readline()
+            process.terminate()
+            _, err = await process.communicate()
+        assert b"loop='asyncio'" in err
+
+    async def test_serve_without_uvloop_refuses_to_run_on_it_and_runs_on_asyncio_otherwise(self) -> None:
+        code = "import sys; sys.modules['uvloop'] = None; from metered_realtime.cli.app import run; run()"
+        exit_code, _, err = await finished("serve", "--port", "0", "--loop", "uvloop", code=code)
+        assert exit_code == 2
+        assert "metered-realtime-mesh[fast]" in " ".join(err.split())
+        async with program("serve", "--port", "0", "--json", "--verbose", code=code) as process:
+            assert process.stdout is not None
+            await process.stdout.readline()
+            process.terminate()
+            _, error = await process.communicate()
+        assert b"loop='asyncio'" in error
 
     async def test_serve_logs_connections_and_why_somebody_was_refused_when_verbose(self) -> None:
         async with program("serve", "--port", "0", "--json", "-v") as process:

@@ -37,12 +37,6 @@ class Owner:
         remote._connection = LivingConnection()  # type: ignore[assignment]
         return remote
 
-    def _send_media_to(self, remote: RemotePeer) -> None:
-        pass
-
-    def _send_metadata_to(self, remote: RemotePeer) -> None:
-        pass
-
     def _remote_joined(self, remote: RemotePeer) -> None:
         pass
 

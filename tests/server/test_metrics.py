@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from metered_realtime.server import MetricsOptions, SignallingServer, Webhooks, new_webhook_secret
-from metered_realtime.server.metrics.times import BOUNDS, FrameTimes
+from metered_realtime.server.metrics.times import BOUNDS, Durations
 from tests.support.peers import eventually
 from tests.support.probe import dialled, welcomed
 
@@ -68,6 +68,7 @@ async def test_metrics_count_what_clients_do() -> None:
         assert value(found, "frames_total", app="run", type="other", outcome="malformed_message") == 1
         assert value(found, "frame_seconds_count") == 6
         assert 0 < value(found, "frame_seconds_sum") < 6
+        assert value(found, "write_seconds_count") >= 2, "each welcome ends a turn"
         assert value(found, "outbox_bytes", app="run") == 0
         assert sum(v for (name, _), v in found.items() if name.endswith("refused_credentials_total")) == 1
         assert found["process_resident_memory_bytes", frozenset()] > 1_000_000
@@ -165,7 +166,7 @@ def metrics_of(queries: list[str]) -> list[str]:
 
 @given(st.lists(st.floats(0, 2), max_size=40))
 def test_frame_times_are_cumulative(seconds: list[float]) -> None:
-    times = FrameTimes()
+    times = Durations()
     for it in seconds:
         times.note(it)
     counts = [count for _, count in times.buckets]

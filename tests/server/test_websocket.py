@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import aiohttp
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from metered_realtime.server import App, Limits, PublishableKey, SecretKey, SignallingServer, mint_token
+from metered_realtime.server import App, Limits, PublishableKey, SecretKey, SignallingServer, mint_token, outbox
 from tests.support.patience import PATIENCE
 
 from ..support.probe import Probe, dialled, key_query, welcomed
@@ -329,6 +330,26 @@ class TestLiveness:
             await probe.get()
             assert (await probe.ask("subscribe", channel="c"))["type"] == "ack"
             assert (await probe.ending())[0] == 4002
+
+
+class TestJoinedWrites:
+    async def test_messages_that_arrive_together_are_written_together_in_order(
+        self, server: SignallingServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with welcomed(server, "ann") as ann, welcomed(server, "bob") as bob:
+            await bob.join("c")
+            written: list[bytes] = []
+            os_write = os.write
+            monkeypatch.setattr(outbox.os, "write", lambda fd, data: written.append(data) or os_write(fd, data))
+            publications = [
+                json.dumps({"type": "publish", "channel": "c", "data": number}).encode() for number in range(6)
+            ]
+            ann.socket.transport.write(b"".join(bytes([0x81, 0x80 | len(it)]) + bytes(4) + it for it in publications))
+            assert [(await bob.get())["data"] for _ in publications] == list(range(6))
+            monkeypatch.undo()
+        counts = [count for data in written if (count := data.count(b'"type":"message"'))]
+        assert sum(counts) == 6
+        assert len(counts) <= 2, "the first at once, the others at the end of the turn"
 
 
 class TestSlowClients:

@@ -189,7 +189,7 @@ async def test_a_plain_token_serves_every_connection_until_it_expires_and_then_s
             await diary.wait_for_state("closed")
         finally:
             await client.close()
-        assert server.paths == ["/v1?token=t0k3n"] * 2
+        assert server.paths == ["/v1?token=t0k3n&recover=1"] * 2
         first, last = diary.of(Disconnected)
         assert (first.will_reconnect, first.err) == (True, None)
         assert (last.code, last.will_reconnect) == (4002, False)

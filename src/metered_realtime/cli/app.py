@@ -28,6 +28,8 @@ from ..server.config.schema import DEFAULT_PORT
 from ..server.engine.choice import redis_engine
 from ..server.engine.contract import EngineUnavailable
 from . import bridge, files, keys, media_server, record
+from .event_loop import EventLoop
+from .event_loop import run as run_on
 from .keys import Secret, SecretId, checked
 from .logs import LogFormat, log_to_stderr
 
@@ -154,6 +156,9 @@ def serve(
         str | None,
         typer.Option(metavar="NAME", envvar="METERED_NODE_ID", help="Name of this node; a random one by default."),
     ] = None,
+    loop: Annotated[
+        EventLoop, typer.Option(help="Event loop. auto is uvloop if it is installed, asyncio's own otherwise.")
+    ] = EventLoop.AUTO,
     log_format: Annotated[LogFormat, typer.Option(help="Log lines for people, or objects of JSON.")] = LogFormat.TEXT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log all connections, and how they end.")] = False,
 ) -> None:
@@ -162,7 +167,7 @@ def serve(
     if config is not None:
         _refuse_beside_config(context)
         server = checked(lambda: _configured(config, host, port, redis_url, node_id))
-        return _run_server(server, lambda _: _print_address(server, as_json), config)
+        return _run_server(server, lambda _: _print_address(server, as_json), config, loop)
     telemetry = checked(lambda: TelemetryOptions(frame_ratio=otel_frames)) if otel else None
     server = checked(
         lambda: SignallingServer(
@@ -184,7 +189,7 @@ def serve(
             node_id=node_id,
         )
     )
-    return _run_server(server, _print_json if as_json else _print_banner, None)
+    return _run_server(server, _print_json if as_json else _print_banner, None, loop)
 
 
 FILE_KEYS = {
@@ -252,10 +257,12 @@ def _configured(
     )
 
 
-def _run_server(server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None) -> None:
+def _run_server(
+    server: SignallingServer, announce: Callable[[SignallingServer], None], config: Path | None, loop: EventLoop
+) -> None:
     try:
         with _exported_traces() if server.is_traced else nullcontext():
-            asyncio.run(_serve(server, announce, config))
+            run_on(_serve(server, announce, config), loop)
     except OSError as error:
         typer.echo(f"Error: {error.strerror}", err=True)
         raise typer.Exit(1) from None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .base import Event
 
 # The one exception from the direction of imports: an event carries the object of a higher layer that emits it, and type
 # checkers need its class to give handlers a precise type. At run time nothing of those layers is imported.
 if TYPE_CHECKING:
+    from aiortc import RTCDataChannel
+
     from ..channels.managed_channel import ManagedChannel
     from ..mesh.remote_peer import RemotePeer
     from ..streams.reader import StreamReader
@@ -22,7 +24,7 @@ class DataChannelOpened(Event):
     Messages that arrive before the wrapper has a `DCMessage` handler are kept for it.
     """
 
-    channel: Any
+    channel: RTCDataChannel
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from .base import Event
 
 # Imported for type checkers only, from higher layers: channels.py says why.
 if TYPE_CHECKING:
+    from aiortc import MediaStreamTrack
+
+    from ..media.receiving.remote_track import RemoteTrack
     from ..media.stream import MediaStream, StreamMetadata
     from ..mesh.remote_peer import RemotePeer as RemotePeer  # rooms below mesh that emit these events name it from here
 
@@ -85,7 +88,7 @@ class LocalTrackEnded(Event):
     `err` is the exception that it failed with, None if it reached its end. `replace_track` replaces it.
     """
 
-    track: Any
+    track: MediaStreamTrack
     err: BaseException | None = None
 
 
@@ -106,20 +109,20 @@ class FatalError(Event):
 class Track(Event):
     """The remote sends a track. Emitted before the `StreamAdded` of its stream."""
 
-    track: Any
+    track: RemoteTrack
     streams: tuple[MediaStream, ...] = ()
     metadata: StreamMetadata | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrackEnded(Event):
-    """The remote stopped sending a track, which ended or was removed there.
+    """The remote stopped sending a track for good: its source ended, or it was removed there. Its readers end too.
 
-    Emitted before the `StreamRemoved` of its stream. After a `ConnectionReset` it is emitted only for tracks that do
-    not come back.
+    A track that is replaced there, paused, or whose connection is being repaired does not end. Emitted before the
+    `StreamRemoved` of its stream. After a `ConnectionReset` it is emitted only for tracks that do not come back.
     """
 
-    track: Any
+    track: RemoteTrack
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ class PictureRefused(Event):
     It is dropped, with the pictures that depend on it. Emitted once per track; `pictures_refused` counts them.
     """
 
-    track: Any
+    track: RemoteTrack
     width: int
     height: int
     limit: int

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiortc import MediaStreamTrack
 
 StreamMetadata = dict[str, Any]
 """Metadata of a stream or a track: a JSON object of the application."""
@@ -24,27 +27,27 @@ class MediaStream:
         ValueError: `id` is empty or holds white space, which SDP cannot carry.
     """
 
-    def __init__(self, tracks: Iterable[Any] = (), *, id: str | None = None) -> None:
+    def __init__(self, tracks: Iterable[MediaStreamTrack] = (), *, id: str | None = None) -> None:
         self.id: str = uuid.uuid4().hex if id is None else _valid_id(id)
-        self._tracks: list[Any] = []
+        self._tracks: list[MediaStreamTrack] = []
         if not isinstance(tracks, Iterable):
             raise TypeError(f"tracks must be an iterable of tracks, not {tracks!r}")
         for track in tracks:
             self.add_track(track)
 
-    def get_tracks(self) -> list[Any]:
+    def get_tracks(self) -> list[MediaStreamTrack]:
         """Return all tracks as a new list, in the order in which they were added."""
         return list(self._tracks)
 
-    def get_audio_tracks(self) -> list[Any]:
+    def get_audio_tracks(self) -> list[MediaStreamTrack]:
         """Return the audio tracks as a new list, in the order in which they were added."""
         return [track for track in self._tracks if track.kind == "audio"]
 
-    def get_video_tracks(self) -> list[Any]:
+    def get_video_tracks(self) -> list[MediaStreamTrack]:
         """Return the video tracks as a new list, in the order in which they were added."""
         return [track for track in self._tracks if track.kind == "video"]
 
-    def add_track(self, track: Any) -> None:
+    def add_track(self, track: MediaStreamTrack) -> None:
         """Add a track. Does nothing if it is in the stream already.
 
         Raises:
@@ -55,7 +58,7 @@ class MediaStream:
         if not any(present is track for present in self._tracks):
             self._tracks.append(track)
 
-    def remove_track(self, track: Any) -> None:
+    def remove_track(self, track: MediaStreamTrack) -> None:
         """Remove a track. Does nothing if it is not in the stream."""
         self._tracks = [present for present in self._tracks if present is not track]
 

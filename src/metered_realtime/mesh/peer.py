@@ -102,6 +102,8 @@ from .stats import PeerStats
 from .webrtc_extra import connection_class
 
 if TYPE_CHECKING:
+    from aiortc import MediaStreamTrack
+
     from ..connection.remote_connection import RemoteConnection
 
 CLOSE_TIMEOUT = 2.0
@@ -139,7 +141,7 @@ class MeteredPeer(AsyncEventEmitter):
     `ice_transport_policy` `relay` uses relayed candidates only.
 
     `tuning` switches off what connections do faster than aiortc itself, see `Tuning`. `name` is what others see: the
-    room page, and programs as `RemotePeer.name`. It is one line of at most 80 characters; controls are removed.
+    room page, and programs as `RemotePeer.name`: one line of at most 80 characters, told if the key permits `send`.
 
     `rpc_debug` sends callers the text of what a handler raises. `rpc_errors` is the registry, or a class of one, whose
     errors calls raise; see `RpcMethods`.
@@ -385,7 +387,9 @@ class MeteredPeer(AsyncEventEmitter):
         self._require("change", "add_stream")
         self._media.attach_stream(stream, metadata)
 
-    def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
+    def add_track(
+        self, track: MediaStreamTrack, stream: MediaStream | None = None, metadata: StreamMetadata | None = None
+    ) -> None:
         """Send a track to every current and future peer. Does nothing if it is attached with the same stream already.
 
         Raises:
@@ -402,12 +406,12 @@ class MeteredPeer(AsyncEventEmitter):
         self._require("change", "remove_stream")
         self._media.detach_stream(stream)
 
-    def remove_track(self, track: Any) -> None:
+    def remove_track(self, track: MediaStreamTrack) -> None:
         """Stop sending a track. Does nothing for an unknown one."""
         self._require("change", "remove_track")
         self._media.detach(track)
 
-    def get_track_metadata(self, track: Any) -> StreamMetadata | None:
+    def get_track_metadata(self, track: MediaStreamTrack) -> StreamMetadata | None:
         """Return a copy of the metadata that a track was attached with, None if it has none."""
         return self._media.metadata_of(track)
 
@@ -415,7 +419,7 @@ class MeteredPeer(AsyncEventEmitter):
         """Return a copy of the metadata of the first attached track of a stream."""
         return self._media.metadata_of_stream(stream)
 
-    async def replace_track(self, old_track: Any, new_track: Any | None) -> None:
+    async def replace_track(self, old_track: MediaStreamTrack, new_track: MediaStreamTrack | None) -> None:
         """Replace a track by another one, or by nothing, for every peer and without negotiation.
 
         Raises:
@@ -569,9 +573,6 @@ class MeteredPeer(AsyncEventEmitter):
             if self._media.is_any:
                 remote._greet()
         return remote
-
-    def _send_media_to(self, remote: RemotePeer) -> None:
-        self._media.send_everything(remote)
 
     def _send_metadata_to(self, remote: RemotePeer) -> None:
         self._own_name.tell(remote)

@@ -35,7 +35,7 @@ from .remote_reports import RemoteReports
 from .stats import RemoteStats, remote_stats
 
 if TYPE_CHECKING:
-    from aiortc import RTCDataChannel, RTCPeerConnection
+    from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
 
     from ..connection.remote_connection import RemoteConnection
     from ..files.progress import ProgressFn, TransferResult
@@ -268,7 +268,9 @@ class RemotePeer(AsyncEventEmitter):
         """
         self._own_media().attach_stream(stream, metadata)
 
-    def add_track(self, track: Any, stream: MediaStream | None = None, metadata: StreamMetadata | None = None) -> None:
+    def add_track(
+        self, track: MediaStreamTrack, stream: MediaStream | None = None, metadata: StreamMetadata | None = None
+    ) -> None:
         """Send it a track, and nobody else. Does nothing if it gets the track already with the same stream.
 
         A track that goes to several remotes is encoded once for all of them. It stays attached over reconnects and
@@ -287,7 +289,7 @@ class RemotePeer(AsyncEventEmitter):
         if self._sent is not None and self._state != "closed":
             self._sent.detach_stream(stream)
 
-    def remove_track(self, track: Any) -> None:
+    def remove_track(self, track: MediaStreamTrack) -> None:
         """Stop sending it a track that it alone is sent. Does nothing for an unknown one.
 
         Raises:
@@ -296,7 +298,7 @@ class RemotePeer(AsyncEventEmitter):
         if self._state != "closed":
             self._own_media().detach(track)
 
-    async def replace_track(self, old_track: Any, new_track: Any | None) -> None:
+    async def replace_track(self, old_track: MediaStreamTrack, new_track: MediaStreamTrack | None) -> None:
         """Replace a track that it alone is sent by another one, or by nothing, without negotiation.
 
         Raises:
@@ -308,7 +310,7 @@ class RemotePeer(AsyncEventEmitter):
         """
         self._own_media().replace(old_track, new_track)
 
-    def get_track_metadata(self, track: Any) -> StreamMetadata | None:
+    def get_track_metadata(self, track: MediaStreamTrack) -> StreamMetadata | None:
         """Return a copy of the metadata of a track that it alone is sent, None if it has none."""
         return self._sent.metadata_of(track) if self._sent is not None else None
 
@@ -430,6 +432,11 @@ class RemotePeer(AsyncEventEmitter):
                 logger=self._logger,
             )
         return self._rpc
+
+    def _send_media(self) -> None:
+        """Send it what everybody is sent."""
+        if self._owner is not None:
+            self._owner._media.send_everything(self)
 
     def _send_metadata(self) -> None:
         if self._owner is not None:

@@ -18,7 +18,6 @@ class RemotesOwner(Protocol):
     """The peer that has the remotes: makes them, and handles their coming and going."""
 
     def _make_remote(self, peer: PresencePeer) -> RemotePeer: ...
-    def _send_media_to(self, remote: RemotePeer) -> None: ...
     def _remote_joined(self, remote: RemotePeer) -> None: ...
     def _remote_left(self, remote: RemotePeer) -> None: ...
 
@@ -119,7 +118,7 @@ class Remotes:
             self._remove(next(iter(self._departed)))  # the roster has room, so this bounds those who have departed
         remote = self._by_id[peer.peer_id] = self._owner._make_remote(peer)
         remote._send_metadata()
-        self._owner._send_media_to(remote)
+        remote._send_media()
         self._owner._remote_joined(remote)
         for signal in self._held.release_signals(peer.peer_id, asyncio.get_running_loop().time()):
             _pass_on(remote, signal)

@@ -11,7 +11,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Self
+
+from aiortc import MediaStreamTrack
 
 from ..core.media.recording_names import check_template, file_name, is_per_participant
 from ..log import Logger, NoopLogger, log_exception
@@ -120,7 +122,7 @@ class Recorder:
             raise RuntimeError("a recorder follows one source from its start, and then has no tracks of its own")
         self._source = source, transcode
 
-    def add_track(self, track: Any) -> None:
+    def add_track(self, track: MediaStreamTrack) -> None:
         """Record a track from now on, or from `start` on. Does nothing if it is being recorded.
 
         Its first frame is placed by its arrival, the others by their timestamps; see `TrackRecorder`.

@@ -26,8 +26,9 @@ from .limits import Limits, RateLimiter
 from .listening.door import Door
 from .listening.proxies import Network, client_address, network_of
 from .metrics.endpoint import MetricsEndpoint, MetricsOptions
-from .metrics.times import FrameTimes
+from .metrics.times import Durations
 from .node import Node
+from .outbox import LoopTurn
 from .rest.api import RestApi, not_found
 from .room_page import HEADERS, PageKey, load_page
 from .telemetry.hooks import ConnectionTrace, Tracing
@@ -72,6 +73,7 @@ class SignallingApp:
         endings: Number of connections that ended or were refused, by reason.
         refusals: Number of those that were refused for their credentials.
         frame_times: How long frames took.
+        write_times: How long the writes of a turn of the event loop took.
         webhooks: What tells a backend of presence, None if nobody is told.
         metrics: The handlers of metrics and health.
     """
@@ -110,7 +112,8 @@ class SignallingApp:
         self._visits: set[asyncio.Task[Any]] = set()
         self._draining = False
         self.refusals: Counter[str] = Counter()
-        self.frame_times = FrameTimes()
+        self._turn = LoopTurn()
+        self.frame_times, self.write_times = Durations(), self._turn.durations
         self.metrics = MetricsEndpoint(self, self._why_not_ready, metrics)
         node.on_revoked = self._revoke
 
@@ -295,6 +298,7 @@ class SignallingApp:
             self._logger,
             self.frame_times,
             trace,
+            self._turn,
         )
         replaced = tenant.replaced_by(admission)
         tenant.enter(socket)

@@ -7,8 +7,8 @@ the time it takes. They are paid afterwards: the frame is answered, and the debt
 from __future__ import annotations
 
 PER_RECEIVER = 64
-"""For each connection written to: a system call, about 3 microseconds. A message to 256 costs 16 KB, so that the bucket
-of frames is empty first. The maximum is 65,000 deliveries per second."""
+"""For each connection written to: a system call, about 3 microseconds, unless messages share it. A message to 256 costs
+16 KB, so that the bucket of frames is empty first. The maximum is 65,000 deliveries per second."""
 
 RECEIVER_SHARE = 32
 """And one byte per this many bytes written, which the kernel copies for each receiver."""

@@ -77,12 +77,20 @@ def _end_of_frame(data: bytes, at: int) -> int | None:
 class FrameGuard(asyncio.Protocol):
     """Forwards a transport's data to the protocol `inner`, until a frame violates the rules.
 
-    It replaces `inner` at the transport after the handshake: a client sends no frame before it has the response
+    `on_end` is called before the transport closes: at the client's last byte, or when the connection is lost. The guard
+    replaces `inner` at the transport after the handshake: a client sends no frame before it has the response
     (RFC 6455, 4.1).
     """
 
-    def __init__(self, inner: asyncio.Protocol, clock: Callable[[], float], refuse: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        clock: Callable[[], float],
+        refuse: Callable[[int, str], None],
+        on_end: Callable[[], None],
+    ) -> None:
         self._inner = inner
+        self._on_end = on_end
         self._clock = clock
         self._refuse = refuse
         self._heads = FrameHeads()
@@ -103,10 +111,12 @@ class FrameGuard(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """Forward the call."""
+        self._on_end()
         return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forward the call."""
+        self._on_end()
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:

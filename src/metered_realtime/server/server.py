@@ -291,7 +291,8 @@ class SignallingServer:
             raise OSError(error.errno, f"cannot listen on {self.host} port {self.port}: {error.strerror}") from error
         self.port = listener.port
         self._app, self._runner, self._listener, self._node = app, runner, listener, node
-        self._logger.info("listening", {"url": self.url})
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        self._logger.info("listening", {"url": self.url, "loop": loop})
 
     async def stop(self) -> None:
         """Send `going_away` to every client, close with 1001, and stop listening. Takes at most `STOP_TIMEOUT`."""

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from random import Random
 
+from aiortc import MediaStreamTrack
+
 from ..core.negotiation.attachments import Attachment
 from ..errors import MeteredRealtimeError
 from ..events import Track
@@ -264,7 +266,7 @@ class Actor:
         self.aliases[track] = {track.id}
         return track
 
-    def _metadata(self, *tracks: VirtualTrack) -> dict[str, object] | None:
+    def _metadata(self, *tracks: MediaStreamTrack) -> dict[str, object] | None:
         metadata: dict[str, object] | None = {"n": self._serial} if self._random.random() < 0.6 else None
         for track in tracks:
             self.metadata_sent.setdefault(track.id, []).append(metadata)

@@ -142,7 +142,7 @@ class Ledger:
         remote.on(StreamRemoved, lambda it: self._stream_removed(remote.id, record, it))
         remote.on(Track, lambda it: self._on_track(remote.id, it))
         remote.on(ConnectionReset, lambda it: self._reset(remote.id, record))
-        remote.on(DataChannelOpened, lambda it: self._channel_opened(remote.id, it.channel))
+        remote.on(DataChannelOpened, lambda it: self._channel_opened(remote.id, it.channel))  # type: ignore[arg-type]
         remote.on(NegotiationError, lambda it: self._note("negotiation with %s failed: %s", remote.id, it.err))
         remote.on(IceCandidateError, lambda it: self._fault(f"candidate of {remote.id} refused: {it.err}"))
 

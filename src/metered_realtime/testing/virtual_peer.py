@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any, ClassVar, NoReturn
 
+from aiortc import MediaStreamTrack
+
 from ..connection.interfaces import AnyPeerConnection, PeerConnectionObserver
 from ..connection.remote_connection import RemoteConnection
 from ..core.negotiation.sharing import Sharing
@@ -19,12 +21,13 @@ from .virtual_server import VirtualServer
 from .virtual_socket import Credential, VirtualClient
 
 
-class VirtualTrack:
+class VirtualTrack(MediaStreamTrack):
     """A local track that can be attached, but has no frames."""
 
     def __init__(self, kind: str, track_id: str) -> None:
+        super().__init__()
         self.kind = kind
-        self.id = track_id
+        self._id = track_id
 
     async def recv(self) -> NoReturn:
         """Fail: nothing is encoded in a virtual world."""

@@ -50,7 +50,7 @@ from .peer_connection import OneShotPeerConnection, check_receive
 from .server_gathering import ServerGathering
 
 if TYPE_CHECKING:
-    from aiortc import RTCDataChannel, RTCPeerConnection
+    from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection
 
     from ...media.receiving.remote_track import RemoteTrack
 
@@ -94,7 +94,7 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
 
     def __init__(
         self,
-        tracks: Iterable[Any] | MediaStream = (),
+        tracks: Iterable[MediaStreamTrack] | MediaStream = (),
         *,
         receive: Sequence[str] = (),
         data: bool = False,
@@ -168,7 +168,7 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
 
     # --- what is sent
 
-    def add_track(self, track: Any) -> None:
+    def add_track(self, track: MediaStreamTrack) -> None:
         """Send another track, from the next offer or answer on. Does nothing if it is being sent already.
 
         Raises:
@@ -178,12 +178,12 @@ class OneShotConnection(AsyncEventEmitter, PeerConnectionObserver):
         self._require_open("add_track")
         self._local.add(*checked_tracks([track]))
 
-    def remove_track(self, track: Any) -> None:
+    def remove_track(self, track: MediaStreamTrack) -> None:
         """Stop sending a track at once. Its section stays, and is described as idle from the next offer on."""
         if self._local.remove(track):
             self._pc.release(self._local.outgoing)
 
-    def replace_track(self, old: Any, new: Any) -> None:
+    def replace_track(self, old: MediaStreamTrack, new: MediaStreamTrack) -> None:
         """Send a track in the place of another of its kind, without negotiation. The other end sees the same track.
 
         Raises:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import av
-from aiortc.mediastreams import MediaStreamError
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from ...missing import require
 from ..codecs.pcm_chunks import LAYOUTS, PcmChunks
@@ -26,7 +26,7 @@ PICTURE_FORMATS = ("rgb24", "bgr24", "rgba", "bgra", "gray")
 SOUND_FORMATS = ("s16", "flt")
 
 
-async def iter_frames(track: Any) -> AsyncIterator[av.AudioFrame | av.VideoFrame]:
+async def iter_frames(track: MediaStreamTrack) -> AsyncGenerator[av.AudioFrame | av.VideoFrame, None]:
     """Yield the track's frames until it ends.
 
     Never stops the track: leaving the loop, cancelling it or closing the generator only stops reading. Each call is an
@@ -42,7 +42,9 @@ async def iter_frames(track: Any) -> AsyncIterator[av.AudioFrame | av.VideoFrame
             yield frame
 
 
-def iter_pcm(track: Any, rate: int = 16_000, channels: int = 1, *, chunk: float = 0.02) -> AsyncGenerator[bytes, None]:
+def iter_pcm(
+    track: MediaStreamTrack, rate: int = 16_000, channels: int = 1, *, chunk: float = 0.02
+) -> AsyncGenerator[bytes, None]:
     """Yield the track's sound as interleaved s16le, `chunk` seconds at a time, until it ends.
 
     The chunks are continuous in time: a gap of up to 5 s is filled with silence as soon as the sound continues; a
@@ -61,7 +63,7 @@ def iter_pcm(track: Any, rate: int = 16_000, channels: int = 1, *, chunk: float 
     return _pcm(track, PcmChunks(rate, channels, round(rate * chunk)))
 
 
-def track_to_numpy(track: Any, format: str | None = None) -> AsyncGenerator[numpy.ndarray[Any, Any], None]:
+def track_to_numpy(track: MediaStreamTrack, format: str | None = None) -> AsyncGenerator[numpy.ndarray[Any, Any], None]:
     """Yield each frame of the track as a numpy array until it ends.
 
     Pictures are `uint8` of (height, width, 3) in RGB; `format` may also be `bgr24` (as in OpenCV), `rgba` or `bgra`
@@ -82,8 +84,8 @@ def track_to_numpy(track: Any, format: str | None = None) -> AsyncGenerator[nump
     return _arrays(track, format or known[0])
 
 
-async def _pcm(track: Any, chunks: PcmChunks) -> AsyncGenerator[bytes, None]:
-    async with aclosing(iter_frames(track)) as frames:  # type: ignore[type-var]
+async def _pcm(track: MediaStreamTrack, chunks: PcmChunks) -> AsyncGenerator[bytes, None]:
+    async with aclosing(iter_frames(track)) as frames:
         async for frame in frames:
             assert isinstance(frame, av.AudioFrame)
             for chunk in chunks.push_frame(frame):
@@ -92,8 +94,8 @@ async def _pcm(track: Any, chunks: PcmChunks) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def _arrays(track: Any, format: str) -> AsyncGenerator[numpy.ndarray[Any, Any], None]:
-    async with aclosing(iter_frames(track)) as frames:  # type: ignore[type-var]
+async def _arrays(track: MediaStreamTrack, format: str) -> AsyncGenerator[numpy.ndarray[Any, Any], None]:
+    async with aclosing(iter_frames(track)) as frames:
         async for frame in frames:
             yield frame.to_ndarray(format=format) if isinstance(frame, av.VideoFrame) else _samples(frame, format)
 
@@ -106,7 +108,7 @@ def _samples(frame: Any, format: str) -> Any:
 
 
 @contextmanager
-def reader_of(track: Any) -> Iterator[Any]:
+def reader_of(track: MediaStreamTrack) -> Iterator[Any]:
     """Yield a reader of its own for a remote track, or any other track itself."""
     if not isinstance(track, RemoteTrack):
         yield track
@@ -118,7 +120,7 @@ def reader_of(track: Any) -> Iterator[Any]:
         reader.stop()
 
 
-def _require_kind(function: str, track: Any, *kinds: str) -> None:
+def _require_kind(function: str, track: MediaStreamTrack, *kinds: str) -> None:
     if getattr(track, "kind", None) not in kinds or not callable(getattr(track, "recv", None)):
         raise TypeError(f"{function} takes {' and '.join(kinds)} tracks, not {track!r}")
 

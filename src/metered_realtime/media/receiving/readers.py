@@ -112,7 +112,7 @@ class DecodedTrack(_TrackReader):
         limit = MAX_WAITING_VIDEO if is_video else MAX_WAITING_AUDIO
         super().__init__(track, limit, newest=is_video)
 
-    async def recv(self) -> Any:
+    async def recv(self) -> av.AudioFrame | av.VideoFrame:
         """Return the next frame as an `av.VideoFrame` or `av.AudioFrame`. Cancellation loses no frame.
 
         Raises:
@@ -121,7 +121,8 @@ class DecodedTrack(_TrackReader):
         if not self._started and self.readyState == "live":
             self._started = True
             self._track.add_frame_reader(self)
-        return await self._mailbox.get()
+        frame: av.AudioFrame | av.VideoFrame = await self._mailbox.get()
+        return frame
 
     def push_frame(self, frame: Any) -> None:
         """Queue a decoded frame."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakSet
 
+import av
 from aiortc.mediastreams import MediaStreamTrack
 
 from ...core.media.picture_limit import PictureLimit
@@ -128,7 +129,7 @@ class RemoteTrack(MediaStreamTrack):
         """Encoded frames that wait for the decoder."""
         return self._decoder.queue_length if self._decoder is not None else 0
 
-    async def recv(self) -> Any:
+    async def recv(self) -> av.AudioFrame | av.VideoFrame:
         """Return the next frame as an `av.VideoFrame` or `av.AudioFrame`.
 
         Concurrent calls share the frames, each frame going to one of them. Cancellation loses no frame.

@@ -15,7 +15,7 @@ from ..tenant import Tenant
 from ..webhooks.sender import WebhookSender
 from .engine import engine_metrics
 from .names import PREFIX
-from .times import FrameTimes
+from .times import Durations
 
 M = TypeVar("M", GaugeMetricFamily, CounterMetricFamily)
 
@@ -28,7 +28,9 @@ class Watched(Protocol):
     @property
     def refusals(self) -> Mapping[str, int]: ...
     @property
-    def frame_times(self) -> FrameTimes: ...
+    def frame_times(self) -> Durations: ...
+    @property
+    def write_times(self) -> Durations: ...
     @property
     def webhooks(self) -> WebhookSender | None: ...
     @property
@@ -90,17 +92,22 @@ class ServerCollector(Collector):
                 frames.add_metric([tenant.id, kind, outcome], count)
             deliveries.add_metric([tenant.id], tenant.hub.deliveries)
         yield from (frames, deliveries)
-        times = self._watched.frame_times
-        yield HistogramMetricFamily(
-            f"{PREFIX}_frame_seconds",
-            "Seconds from the arrival of a frame to the last write that it causes.",
-            buckets=times.buckets,
-            sum_value=times.total,
+        yield _histogram(
+            "frame_seconds",
+            "Seconds that handling a frame takes, without writes that are joined.",
+            self._watched.frame_times,
+        )
+        yield _histogram(
+            "write_seconds", "Seconds that the writes of a turn of the event loop take.", self._watched.write_times
         )
 
 
 def _of_apps(family: type[M], name: str, text: str) -> M:
     return family(f"{PREFIX}_{name}", text, labels=["app"])
+
+
+def _histogram(name: str, text: str, durations: Durations) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"{PREFIX}_{name}", text, buckets=durations.buckets, sum_value=durations.total)
 
 
 def _by(family: type[M], name: str, text: str, label: str, values: Mapping[str, int]) -> M:
