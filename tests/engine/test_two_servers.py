@@ -18,7 +18,9 @@ from metered_realtime.server.engine.memory import MemoryEngine
 from metered_realtime.server.engine.memory_store import MemoryStore
 from metered_realtime.server.engine.redis.engine import RedisEngine
 from metered_realtime.server.rights import ACTIONS
+from metered_realtime.server.tenant import Tenant
 from tests.support.patience import PATIENCE
+from tests.support.peers import eventually
 from tests.support.probe import Probe, dialled
 from tests.support.redis.server import needs_redis
 from tests.support.rest_client import backend
@@ -75,6 +77,11 @@ async def client(server: SignallingServer, peer_id: str, query: str = "", **clai
 
 def resuming(welcome: dict[str, Any], query: str = "") -> str:
     return f"key={KEY}&resume={quote(welcome['resumeToken'], safe='')}{query}"
+
+
+def tenant_named(server: SignallingServer, app: str) -> Tenant:
+    assert server._app is not None
+    return server._app._tenants[app]
 
 
 def presence(channel: str, joined: tuple[str, ...] = (), left: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -188,6 +195,23 @@ class TestComingBack:
                 ann.socket.transport.abort()
                 assert await bob.get() == presence("c", left=("ann",))
             assert (await bob.ask("send", to="ann", data=1))["code"] == "peer_not_found"
+
+    async def test_places_that_are_over_at_one_node_end_nothing_at_the_next(self, nodes: Nodes) -> None:
+        async with nodes(return_time=0.05) as (one, other), client(other, "bob") as bob:
+            async with dialled(one, f"key={KEY}") as old:
+                welcome = await old.get()
+                ann = welcome["peerId"]
+                await old.join("c")
+                await bob.join("c")
+                async with dialled(other, resuming(welcome)) as new:
+                    await new.get()
+                    assert await new.join("c") == presence("c", joined=("bob",))
+                    first = tenant_named(one, "app").hub
+                    await eventually(lambda: not first._connections.lost and not first._channels)
+                    await bob.ask("publish", channel="c", data=1)
+                    assert (await new.get())["data"] == 1
+                    assert await is_quiet(bob)
+            assert await bob.get() == presence("c", left=(ann,))
 
     async def test_resuming_at_another_node_ends_the_connection_at_the_first(self, nodes: Nodes) -> None:
         async with nodes() as (one, other), dialled(one, f"key={KEY}") as old:

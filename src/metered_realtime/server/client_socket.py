@@ -145,15 +145,15 @@ class ClientSocket:
         # Before anything is awaited: the guard has to see the first frame from its beginning.
         inner = _protocol_of(self._transport)
         self._transport.set_protocol(FrameGuard(inner, self._loop.time, self.close, self._outbox.end))
-        if subscriber.early is not None:
-            await self._wait_for_welcome(subscriber.early)
-        self._trace.welcomed()
-        intake = FrameIntake(self._trace.watched(self._hub), subscriber, self._limits, self._loop.time())
-        self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
-        self._expect_expiry(now)
-        if self.admission.identity.resume_token is not None:
-            self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._reissue)
         try:
+            if subscriber.early is not None:
+                await self._wait_for_welcome(subscriber.early)
+            self._trace.welcomed()
+            intake = FrameIntake(self._trace.watched(self._hub), subscriber, self._limits, self._loop.time())
+            self._heartbeat = self._loop.call_later(self._limits.ping_interval, self._ping)
+            self._expect_expiry(now)
+            if self.admission.identity.resume_token is not None:
+                self._renewal = self._loop.call_later(REISSUE_INTERVAL, self._reissue)
             await self._read(intake)
         finally:
             self._leave_hub()

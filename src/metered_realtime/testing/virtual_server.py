@@ -17,7 +17,8 @@ from ..server.client_socket import PLACES_KEPT
 from ..server.engine.memory import MemoryEngine
 from ..server.engine.memory_store import MemoryStore
 from ..server.frame_intake import Close, FrameIntake
-from ..server.hub import Hub, Identity
+from ..server.hub import Hub, Identity, Recovery
+from ..server.hub.identity import parse_recovery
 from ..server.limits import Limits
 from ..server.plan import Meter
 from ..server.rights import ACTIONS, Grant
@@ -55,7 +56,16 @@ class _Shown:
 class ServerEnd:
     """The server's end of one socket."""
 
-    def __init__(self, server: VirtualServer, process: Process, peer_id: str, number: int, *, resumes: bool) -> None:
+    def __init__(
+        self,
+        server: VirtualServer,
+        process: Process,
+        peer_id: str,
+        number: int,
+        *,
+        resumes: bool,
+        recovery: Recovery | None,
+    ) -> None:
         self.peer_id = peer_id
         self.is_silent = False
         self._server = server
@@ -67,7 +77,7 @@ class ServerEnd:
         hub = server.hub
         grant = server.grant_of(process.host)
         identity = Identity(peer_id, grant, metadata=server.welcome_metadata, key=KEY, resumes=resumes)
-        self._subscriber: Subscriber = hub.connect(identity, self.write, 0.0, close=self.close)
+        self._subscriber: Subscriber = hub.connect(identity, self.write, 0.0, close=self.close, recovery=recovery)
         self._hub = hub
         self._intake = FrameIntake(hub, self._subscriber, server.limits, server.now())
 
@@ -228,15 +238,18 @@ class VirtualServer:
         """Add a note of the server to the trace."""
         self.network.trace("server", what, *values)
 
-    def accept(self, process: Process, peer_id: str, *, resumes: bool) -> ServerEnd | None:
+    def accept(self, process: Process, peer_id: str, *, resumes: bool, recover: str) -> ServerEnd | None:
         """Accept a client. Return None while the server is down.
 
-        A client that resumes replaces its old connections.
+        A client that resumes replaces its old connections. `recover` is the parameter of its URL; a network that loses
+        or reorders directs, which have an order then, stands for a server that does not know it.
         """
         if not self.is_up:
             return None
         self._serial += 1
-        end = ServerEnd(self, process, peer_id, self._serial, resumes=resumes)
+        conditions = self.network.conditions
+        recovery = None if conditions.loss or conditions.reorder else parse_recovery([recover])
+        end = ServerEnd(self, process, peer_id, self._serial, resumes=resumes, recovery=recovery)
         self.ends[self._serial] = end
         self.welcomed[self._serial] = self.network.last_arrival(("down", self._serial))
         self.trace("welcomes %s (%s)", peer_id, process.name)

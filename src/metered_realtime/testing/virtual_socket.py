@@ -6,6 +6,7 @@ import asyncio
 from random import Random
 from typing import Literal
 
+from ..core.session.positions import ASK
 from ..core.session.session import DialFailure
 from ..log import Logger
 from ..signalling.client import SignallingClient
@@ -34,19 +35,24 @@ class Credential:
         self._kind = kind
         self._uses = 0
 
-    def present(self, server: VirtualServer, process: Process) -> ServerEnd | None:
-        """Present the credential to the server."""
+    def present(self, server: VirtualServer, process: Process, recover: str) -> ServerEnd | None:
+        """Present the credential to the server, with how far the client has its directs."""
         self._uses += 1
         if self._kind == "key" and self._uses > 1:
-            self.peer_id = f"{self._base}-{self._uses}"
-        return server.accept(process, self.peer_id, resumes=self._kind == "resume")
+            self.peer_id, recover = f"{self._base}-{self._uses}", ASK
+        return server.accept(process, self.peer_id, resumes=self._kind == "resume", recover=recover)
 
 
 class VirtualSocket(ClientEnd):
     """A `Socket` of the signalling client over the virtual network."""
 
     def __init__(
-        self, observer: SignallingSocketObserver, server: VirtualServer, process: Process, credential: Credential
+        self,
+        observer: SignallingSocketObserver,
+        server: VirtualServer,
+        process: Process,
+        credential: Credential,
+        recover: str,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._task: asyncio.Future[None] = loop.create_future()
@@ -55,6 +61,7 @@ class VirtualSocket(ClientEnd):
         self._server = server
         self._process = process
         self._credential = credential
+        self._recover = recover
         self._end: ServerEnd | None = None
         self._opened = False
         self._opening = loop.call_later(OPEN_TIMEOUT, self._fail, "TimeoutError")
@@ -100,7 +107,7 @@ class VirtualSocket(ClientEnd):
     def _arrive(self) -> None:
         if self._observer is None or not self._process.alive:
             return
-        self._end = self._credential.present(self._server, self._process)
+        self._end = self._credential.present(self._server, self._process, self._recover)
         if self._end is None:
             self._loop.call_later(self._server.network.delay(), self._fail, _PUBLIC_ERROR)
         else:
@@ -141,4 +148,4 @@ class VirtualClient(SignallingClient):
         self._credential = credential
 
     def _make_socket(self, observer: SignallingSocketObserver) -> Socket:
-        return VirtualSocket(observer, self._server, self._process, self._credential)
+        return VirtualSocket(observer, self._server, self._process, self._credential, self._session.recovery)

@@ -16,6 +16,7 @@ from metered_realtime.core.wire.frames import ClientFrame, Publish, Send, Subscr
 from metered_realtime.server.engine.contract import EngineError, Member, Position
 from metered_realtime.server.engine.memory_store import MemoryStore
 from metered_realtime.server.hub import Hub, Identity, Recovery
+from metered_realtime.server.hub.hub import MAX_IN_FLIGHT, REQUEST_COST
 from metered_realtime.server.limits import Limits
 from metered_realtime.server.routing import LIVE
 from metered_realtime.testing.virtual_engine import Failure, Schedule, VirtualEngine
@@ -313,6 +314,24 @@ def test_a_reaction_to_a_newcomer_follows_its_snapshot(seed: int) -> None:
     assert bob.got_direct == ["before", reaction]
     assert kinds.index("ack") < kinds.index("presence") < kinds.index(reaction)
     assert ann.got["a"] == [("bob", world.number - 1)]
+
+
+@pytest.mark.parametrize("joins_first", [False, True])
+def test_what_waits_for_an_engine_that_is_slow_is_bounded(joins_first: bool) -> None:
+    world = World(0)
+    ann = Client(world, 0, "ann")
+    world.finish()
+    if joins_first:
+        ann.subscribe("a")
+    refused = 0
+    for _ in range(1_000):
+        ann.publish("a")
+        refused = ann.answered.total()
+    assert 1_000 - MAX_IN_FLIGHT // REQUEST_COST - 2 <= refused < 1_000
+    ann.unsubscribe("a")
+    world.finish()
+    assert ann.answered == ann.asked
+    assert ann.subscriber.in_flight == 0
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from metered_realtime.core.wire.frames import Publish, Subscribe, encode_payload
+from metered_realtime.core.wire.frames import Subscribe, decode_client_frame, encode_payload
 from metered_realtime.server.client_socket import ABNORMAL, BY_CLIENT, Ending, _may_come_back
 from metered_realtime.server.engine.contract import Entry, Envelope, Member, MissedMessages, Position, Stored
 from metered_realtime.server.hub import Hub, Identity, Recovery
 from metered_realtime.server.hub.identity import parse_recovery
 from metered_realtime.server.hub.recovery import replay
 from metered_realtime.server.limits import Limits
+from metered_realtime.server.plan import Meter, Plan
 
 from ...support.probe import EVERYTHING, NOW, Guest, lone_hub, roster_of
 
@@ -172,15 +174,17 @@ class TestFrames:
         ]
         assert old.take() == []
 
-    def test_a_kept_message_is_a_copy_and_no_part_of_its_frame(self) -> None:
+    @pytest.mark.parametrize("head", [b'"type":"publish","channel":"c"', b'"type":"send","to":"bob"'])
+    def test_a_kept_message_is_a_copy_and_no_part_of_its_frame(self, head: bytes) -> None:
         hub = lone_hub()
         ann, bob = Guest(hub, "ann"), Guest(hub, "bob")
         bob.subscribe("c")
-        frame = b'{"data":1,"junk":"' + b"x" * 60_000 + b'"}'
-        hub.handle(ann.subscriber, Publish("c", Raw(memoryview(frame)[8:9])))
-        (stored,) = hub._engine._store.app("app").channels["c"].log.stored  # type: ignore[attr-defined]
-        assert bytes(stored.envelope.data) == b"1"
-        assert memoryview(stored.envelope.data).obj != frame
+        bob.take()
+        text = b"{" + head + b',"data":1,"junk":"' + b"x" * 60_000 + b'"}'
+        held = sys.getrefcount(text)
+        hub.handle(ann.subscriber, decode_client_frame(text))
+        assert bob.take()[0]["data"] == 1
+        assert sys.getrefcount(text) == held
 
 
 class TestPlaces:
@@ -232,6 +236,14 @@ class TestPlaces:
         back.subscribe("c")
         self.timers[0][1]()
         assert (self.bob.take(), roster_of(self.hub, "c")) == ([], ["bob", "ann"])
+
+    def test_they_are_no_reason_to_refuse_the_peer_that_comes_back_for_them(self) -> None:
+        hub = lone_hub(meter=Meter(Plan(max_concurrent_connections=2)))
+        Guest(hub, "bob")
+        lost = Returning(hub, "ann")
+        hub.lose(lost.subscriber)
+        assert Returning(hub, "eve").closed == [(4010, "too many connections")]
+        assert Returning(hub, "ann").closed == []
 
     @pytest.mark.parametrize("how", ["kick", "revoke"])
     def test_they_end_at_once_when_the_peer_must_not_return(self, how: str) -> None:

@@ -188,7 +188,7 @@ class Hub:
         if subscriber.early is not None:
             self._wait(subscriber, frame)
         elif subscriber.turns.waiting and isinstance(frame, Subscribe | Unsubscribe | Publish):
-            subscriber.turns.run(frame.channel, partial(self._attempt, subscriber, frame))
+            self._attempt_in_turn(subscriber, frame)
         else:
             self._attempt(subscriber, frame)
 
@@ -287,6 +287,20 @@ class Hub:
         if len(subscriber.early) * REQUEST_COST >= MAX_IN_FLIGHT:
             return self.refuse(subscriber, _busy(frame), _TYPES[type(frame)])
         subscriber.early.append(lambda _: self.handle(subscriber, frame))
+        return None
+
+    def _attempt_in_turn(self, subscriber: Subscriber, frame: Subscribe | Unsubscribe | Publish) -> None:
+        """Handle a frame after those before it for its channel. What waits counts like what is under way."""
+        cost = REQUEST_COST + (memoryview(frame.data).nbytes if isinstance(frame, Publish) else 0)
+        if subscriber.in_flight > MAX_IN_FLIGHT and not isinstance(frame, Unsubscribe):
+            return self.refuse(subscriber, _busy(frame), _TYPES[type(frame)])
+        subscriber.in_flight += cost
+
+        def attempt() -> None:
+            subscriber.in_flight -= cost
+            self._attempt(subscriber, frame)
+
+        subscriber.turns.run(frame.channel, attempt)
         return None
 
     def _attempt(self, subscriber: Subscriber, frame: ClientFrame) -> None:

@@ -156,7 +156,7 @@ class _SampledFrames:
                 _fail(span, type(error).__name__)
                 raise
             changed = [code for (kind, code), count in hub.outcomes.items() if count != before.get((kind, code), 0)]
-            outcome = changed[0] if changed else "ok"
+            outcome = changed[0] if changed else "pending"  # with an engine over a network
             span.set_attributes({f"{OWN}outcome": outcome, f"{OWN}deliveries": hub.deliveries - deliveries})
             if outcome == "ok":  # the name of a refused one may be anything
                 span.set_attribute("messaging.destination.name", name)
