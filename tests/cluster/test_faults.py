@@ -120,6 +120,22 @@ async def node_is_killed() -> None:
         assert await roster(cluster, first.port) == {"ann", "bob"}
 
 
+async def nodes_restart_by_turns() -> None:
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(Cluster(2))
+        port = cluster.balancer.port
+        members = [await stack.enter_async_context(member(cluster, name, port)) for name in ("ann", "bob")]
+        (ann, of_ann), (_, of_bob) = members
+        await until_told(of_ann, ["+bob"])
+        for node in cluster.nodes:
+            await node.end(signal.SIGTERM)
+            await node.start()
+        await publish_until_taken(ann, "again")
+        while "again" not in [it.data for it in of_bob.of(Message)]:
+            await of_bob.wait_for(Message, len(of_bob.of(Message)) + 1)
+        assert [it for it in told(of_ann) + told(of_bob) if it.startswith("-")] == []
+
+
 async def node_stands_still() -> None:
     async with (
         Cluster(2) as cluster,
@@ -188,6 +204,7 @@ async def redis_forgets(*, restarts: bool, stores: bool) -> None:
 
 SCENARIOS = {
     "node killed": node_is_killed,
+    "nodes restarted": nodes_restart_by_turns,
     "node stopped": node_stands_still,
     "Redis stopped": redis_stands_still,
     "Redis restarted without storage": lambda: redis_forgets(restarts=True, stores=False),
