@@ -13,7 +13,7 @@ from tests.support.browsers import Browser, until
 from tests.support.patience import PATIENCE
 from tests.support.peers import EventLog
 
-pytestmark = [pytest.mark.browsers("chromium"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browsers("chromium"), pytest.mark.asyncio(loop_scope="package")]
 
 
 async def met(peer: MeteredPeer, log: EventLog) -> RemotePeer:
