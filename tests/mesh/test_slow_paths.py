@@ -86,9 +86,9 @@ async def test_what_is_switched_off_is_aiortcs(room: Room, monkeypatch: pytest.M
     assert await insides(room) == AIORTCS
 
 
-async def test_what_has_changed_in_aiortc_is_aiortcs(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    with without_fast_paths():
-        monkeypatch.setattr(Room, "tuning", Tuning())
+async def test_what_has_changed_in_aiortc_is_aiortcs(room: Room) -> None:
+    with without_fast_paths(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Room, "tuning", Tuning())
         assert await insides(room) == AIORTCS
 
 
